@@ -57,6 +57,7 @@ def _all_as_played(leaves: Iterable[Tensor], kinds: Sequence[Kind]) -> list[Tens
 
 
 def has_complex(a: Arguments) -> bool:
+    """Whether a leaf of init or of xs is complex."""
     for leaf in a.leaves:  # a generator takes longer
         if leaf.is_complex():
             return True

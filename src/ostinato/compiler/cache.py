@@ -71,6 +71,11 @@ class Entry(NamedTuple):
     refusal: Unsupported | None
 
     def found(self, tensors: list[Any]) -> Found:
+        """What the entry gives a call.
+
+        Args:
+            tensors: that the guards read in this call, among them the captured ones.
+        """
         captured = [tensors[i] for i in self.positions]
         lifted = {path: tensors[i] for path, i in self.guards.lifted.items()}
         return Found(self.compiled, captured, self.refusal, self.guards, lifted)
@@ -103,6 +108,7 @@ class Owner:
         return Found(None, [], self.refusal) if self.waited & (self.waited - 1) else None
 
     def refuse(self, refusal: Unsupported) -> Found:
+        """Remember why the step cannot be compiled, and let the loop play this call."""
         if self.refusal is None:
             self.waited = 0
         self.refusal = refusal.bare()
@@ -130,6 +136,7 @@ class Bucket:
     lifts: dict[str, bool] = field(default_factory=lambda: {"": False})
 
     def owner(self, step: Any) -> Owner:
+        """What is known of the object that a step belongs to; a new entry where there is none."""
         of = owner_of(step)
         known = self.owners.get(id(of))
         if known is None or known.of() is not of:

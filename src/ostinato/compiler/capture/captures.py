@@ -138,6 +138,7 @@ class Search(OwnMode):
         return self.marks.setdefault(id(t), len(self.marks) + 1)
 
     def watch(self) -> None:
+        """Watch the writes of all calls from here on."""
         self.known, writes = None, _Writes(self)
         writes.__enter__()
         self.writes = writes

@@ -28,6 +28,7 @@ def is_fixed(value: Any) -> bool:
 
 
 def is_fixed_name(module: Any) -> bool:
+    """Whether no step changes what a module of this name holds: Python's own, libraries, ours."""
     ours = root(module) == "ostinato" and not str(module).startswith(_OURS_TO_READ)
     return ours or root(module) in _FIXED or is_of_the_library(module)
 

@@ -37,6 +37,7 @@ def is_complex(leaf: Any) -> bool:
 
 
 def as_pair(z: Any) -> Pair:
+    """A number or a tensor, real or complex, as a pair of its real and its imaginary part."""
     if isinstance(z, Pair):
         return z
     if isinstance(z, Tensor):

@@ -22,6 +22,7 @@ def _cumsum(x: Tensor, dim: int, dtype: Any = None) -> Tensor:
 
 
 def scanned(combine: Function, x: Tensor, dim: int, neutral: float) -> Tensor:
+    """Element i of the result combines elements 0 … i of x along dim, in log₂ n rounds."""
     n, k = x.shape[dim], 1
     while k < n:
         first = torch.full_like(x.narrow(dim, 0, k), neutral)

@@ -135,11 +135,13 @@ def determinant(A: Tensor) -> Any:
 
 
 def logdet(A: Tensor) -> Any:
+    """log det A; NotImplemented as for `determinant`."""
     found = determinant(A)
     return found if found is NotImplemented else found.log()
 
 
 def slogdet(A: Tensor) -> Any:
+    """The sign of det A and log |det A|; NotImplemented as for `determinant`."""
     found = determinant(A)
     if found is NotImplemented:
         return found

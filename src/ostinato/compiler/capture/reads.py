@@ -95,16 +95,19 @@ class Walk:
     # ------------------------------------------------------------------------ lines
 
     def constant(self, value: Any) -> str:
+        """A name for a value in the lines."""
         name = f"k{len(self.constants)}"
         self.constants[name] = value
         return name
 
     def check(self, condition: str, path: str) -> None:
+        """Add a line that must hold; where it does not, the path is what changed."""
         if self.paths[-1] is not path:
             self.paths.append(path)
         self.lines.append(f"if not ({condition}): return {len(self.paths) - 1}")
 
     def variable(self, expression: str) -> str:
+        """A name for the value of an expression, which a line computes."""
         name = f"v{len(self.lines) + 1}"
         self.lines.append(f"{name} = {expression}")
         return name
@@ -132,6 +135,7 @@ class Walk:
         self.tensor_variables.append(f"{self.constant(as_tensor)}({v})")
 
     def fields(self, value: Any, v: str, path: str, *names: str) -> None:
+        """Read those of these attributes that the value has."""
         for name in names:
             if hasattr(value, name):
                 self.read(f"{v}.{name}", getattr(value, name), f"{path}.{name}")
@@ -153,6 +157,7 @@ class Walk:
     # ------------------------------------------------------------------------ values
 
     def visit(self, value: Any, v: str, path: str) -> None:
+        """Read a value; one that raises while it is read makes the step one that is searched."""
         try:
             self.look(value, v, path)
         except (Unsupported, MemoryError):
@@ -161,6 +166,7 @@ class Walk:
             self.opaque = f"{path} cannot be looked at ({type(error).__name__})"
 
     def look(self, value: Any, v: str, path: str) -> None:
+        """Read a value by its kind, and what the run can have reached through it."""
         if isinstance(value, types.FunctionType):
             source = torch_compat.source_of(value)
             if source is not value:
@@ -194,6 +200,11 @@ class Walk:
             self.check(f"{v} is {known} or type({v}) is {kind} and {v} == {known}", path)
 
     def tensor(self, value: Tensor, v: str, path: str) -> None:
+        """Note a tensor, and read its attributes.
+
+        Raises:
+            Unsupported: it is a parameter without a shape.
+        """
         if is_lazy(value):
             raise Unsupported("a parameter has no shape yet")
         self.tensors.append(value)
@@ -204,6 +215,7 @@ class Walk:
             self.namespace(attributes_of(value) or {}, f"{v}.__dict__", self.names, f"{path}.")
 
     def function(self, f: types.FunctionType, v: str, path: str) -> None:
+        """Read a function: its code and, if it ran, its defaults, closure cells and globals."""
         code = self.constant(f.__code__)
         self.check(f"{v}.__code__ is {code} or {v}.__code__ == {code}", path)
         self.namespace(f.__dict__, f"{v}.__dict__", self.names, f"{path}.")
@@ -244,6 +256,7 @@ class Walk:
             self.object(value, v, path)
 
     def module(self, m: types.ModuleType, v: str, path: str) -> None:
+        """Read the names of a module that the run can have mentioned."""
         self.is_same(v, m, path)
         self.snapshots.add_names(m.__dict__, self.names)
         self.namespace(m.__dict__, f"{v}.__dict__", self.names, f"{path}.")
@@ -305,6 +318,7 @@ class Walk:
         self.check(f"({v}.dtype, {v}.shape, {v}.tobytes()) == {known}", path)
 
     def refused(self, value: Any, v: str, path: str) -> None:
+        """Refuse the step; called for the kinds of values that no guard can describe."""
         raise Unsupported(
             f"it reaches a {type(value).__name__}: every run takes an element of an iterator, and "
             "calls of TorchScript are not seen"

@@ -73,6 +73,7 @@ class Snapshots:
             )
 
     def put_back(self) -> None:
+        """Undo the changes of saved containers and of the random state."""
         for kind, container, before in self._changed():
             kind[2](container, before)
         # Only where it changed: another thread may draw, too, and would draw the same again.

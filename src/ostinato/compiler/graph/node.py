@@ -60,6 +60,8 @@ class Literal:
 
 @dataclass(frozen=True, eq=False)
 class Node:
+    """An operation of the step graph and its result; compared by identity."""
+
     op: str
     inputs: tuple[Node, ...]
     attrs: tuple[Any, ...]

@@ -44,6 +44,7 @@ class TensorNames:
         return self._names.get((tensor.data_ptr(), tensor.shape))
 
     def fold(self, tensor: Tensor) -> str:
+        """A name for a tensor that was computed from others; the model saves it, in float32."""
         name = f"{FOLDED}{len(self.folded)}"
         self.folded[name] = tensor.detach().to(torch.float32).clone().contiguous()
         return name

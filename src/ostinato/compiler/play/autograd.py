@@ -41,6 +41,7 @@ class ScanCall:
         return [*self.captured, *self.arguments.leaves, *self.arguments.xs_leaves]
 
     def split(self, tensors: Any) -> tuple[Any, Any, Any]:
+        """Captured tensors, leaves of init and leaves of xs, of the tensors of a call in a row."""
         a = len(self.captured)
         b = a + len(self.arguments.leaves)
         return tensors[:a], tensors[a:b], tensors[b:]

@@ -144,6 +144,8 @@ def _is_dense(x: Tensor) -> bool:
 
 
 class SegmentedTape(NamedTuple):
+    """The tape of one segment."""
+
     segment: Segment
     carry: Carry  # before it
     saved: SavedForward

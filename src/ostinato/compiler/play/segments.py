@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 
 class Segment(NamedTuple):
+    """Steps begin … end of a run, which one call of the engine plays."""
+
     begin: int
     end: int
     cut: bool  # no gradient goes on to the carry before it, in playing order
@@ -155,6 +157,7 @@ class BudgetError(ValueError):
 
 
 def megabytes(n: int) -> str:
+    """A number of bytes in MB of 10⁶ bytes, from 1 GB on in GB."""
     return f"{n / 1e6:.2f} MB" if n < 1e9 else f"{n / 1e9:.2f} GB"
 
 
