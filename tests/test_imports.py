@@ -137,11 +137,17 @@ def test_the_engine_needs_no_torch():
 
 @pytest.mark.process
 def test_what_records_a_step_is_imported_when_one_is_recorded():
+    """Then, too, neither SymPy nor torch._dynamo, which take a good part of a second."""
     script = """
         import sys
+        import torch
         from ostinato import scan
         late = ("graph.from_aten", "capture.record", "capture.functions", "lower.lower")
         assert [m for m in late if "ostinato.compiler." + m in sys.modules] == []
+        W = torch.ones(2, 2, requires_grad=True)
+        scan(lambda h, x: torch.tanh(x @ W + h), torch.zeros(1, 2), torch.zeros(3, 1, 2))
+        assert "ostinato.compiler.capture.record" in sys.modules
+        assert not {"sympy", "torch._dynamo"} & set(sys.modules)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -20,7 +20,7 @@ from ostinato.compiler.capture.recorder import Recorder, ViewChanged
 from ostinato.compiler.capture.recording import Recording, Sources
 from ostinato.compiler.capture.unify import BATCHES, unify, without_unused
 from ostinato.compiler.errors import A_HOOK, Unsupported, refused
-from ostinato.compiler.torch_compat import among_ours, undisturbed
+from ostinato.compiler.torch_compat import among_ours, gradients_of, undisturbed
 
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
@@ -253,36 +253,16 @@ def _of_every_row(a: Arguments, captured: list[Tensor]) -> str:
     )
 
 
-class _Weighted(torch.autograd.Function):
-    """A scalar whose gradients for the outputs are the cotangents.
-
-    `autograd.grad(outputs, inputs, cotangents)` means the same, but imports SymPy first: 0.2 s, and
-    twice that while the recorded run is observed.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, cotangents: list[Tensor], *outputs: Tensor) -> Tensor:
-        ctx.cotangents = cotangents
-        return outputs[0].new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, _: Tensor) -> Any:
-        return (None, *ctx.cotangents)
-
-
 def _differentiated(
     recorder: Recorder, outputs: list[Tensor], cotangents: list[Tensor], given: list[Tensor]
 ) -> list[Tensor | None]:
     """The gradient of each tensor given; None where there is none."""
-    wanted = [t for t in given if t.requires_grad]
     pairs = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]
     if not pairs:
         return [None] * len(given)
-    with torch.enable_grad():
-        total = _Weighted.apply([c for _, c in pairs], *(o for o, _ in pairs))
-    recorder.constants[recorder.new(total)] = total  # autograd makes a one like it, for nobody
+    wanted = [t for t in given if t.requires_grad]
     with recorder, refused("the step cannot be differentiated here ({})"):  # nor need it ever be
-        gradients = iter(torch.autograd.grad(total, wanted, allow_unused=True))
+        gradients = iter(gradients_of(pairs, wanted))
     return [next(gradients) if t.requires_grad else None for t in given]
 
 
