@@ -15,7 +15,7 @@ from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.node import Node
 from ostinato.engine.ops import OPS
 from zoo.playing import loop
-from zoo.small import B, D, H, T, weight
+from zoo.small import B, D, H, T
 
 # ------------------------------------------------------------------------------------ identities
 
@@ -128,29 +128,6 @@ def test_a_value_that_is_used_twice_is_transposed_once(monkeypatch):
 # ----------------------------------------------------------------------------------------- calls
 
 
-def explained(step: Any) -> Any:
-    return ostinato.explain(step, torch.randn(B, H, dtype=D), torch.randn(T, B, H, dtype=D))
-
-
-def test_a_call_of_another_library():
-    library = torch.library.Library("ostinato_test", "DEF")
-    library.define("twice(Tensor a) -> Tensor")
-    library.impl("twice", lambda a: a * 2, "CompositeExplicitAutograd")
-    twice, W = torch.ops.ostinato_test.twice.default, torch.randn(H, H, dtype=D)
-    assert "has no ostinato_test.twice" in explained(lambda h, x: x + h @ twice(W)).reason
-
-
-def test_a_move_that_mixes_rows_plays_the_loop():
-    for step in (
-        lambda h, x: h + x.flip(0),
-        lambda h, x: h + torch.cat([x[1:], x[:1]]),
-        lambda h, x: h + x.roll(1, 0),
-        lambda h, x: h + x[0],
-        lambda h, x: h + x.view(-1)[: H * len(x)].view_as(x).t().reshape(x.shape),
-    ):
-        assert "rows" in explained(step).reason or "batch" in explained(step).reason
-
-
 def test_composite_calls_within_inference_mode():
     """Where autograd does not take them apart before they are recorded."""
 
@@ -164,25 +141,3 @@ def test_composite_calls_within_inference_mode():
     init, xs = torch.randn(B, H, dtype=D), torch.randn(T, B, H, dtype=D)
     assert ostinato.explain(step, init, xs).native
     torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))
-
-
-# --------------------------------------------------------------- sums over the batch, as outputs
-
-
-@pytest.mark.parametrize(
-    ("of", "reason"),
-    [
-        (lambda z: (z * z[:, :1]).sum() / z[:, 0].sum(), "is computed with a sum over the batch"),
-        (lambda z: z.sum(0).exp(), "computes with a sum over the batch"),
-        (lambda z: z.sum(0) + 1, "computes with a sum over the batch"),
-        (lambda z: z.sum(0) * z.sum(0), "computes with a sum over the batch"),
-        (lambda z: z.sum(0) + z.mean(0), "computes with a sum over the batch"),
-        (lambda z: 1 / z.sum(0), "computes with a sum over the batch"),
-        (lambda z: 2 * (z.sum() / z.square().sum()), "over the rows that are not ignored"),
-        (lambda z: z / len(z), "computes with the batch size"),
-        (lambda z: z - z.mean(0), "computes with a sum over the batch"),
-    ],
-)
-def test_other_functions_of_sums_over_the_batch(of, reason):
-    W = weight()
-    assert reason in explained(lambda h, x: ((z := torch.tanh(x + h @ W)), of(z))).reason

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -97,32 +96,3 @@ def test_a_carry_of_half_precision(dtype: torch.dtype) -> None:
     assert ostinato.explain(step, init, xs).native
     assert [t.dtype for t in ours] == [t.dtype for t in theirs] == [dtype] * 6
     _assert_near(ours, theirs, 40 * torch.finfo(dtype).eps)  # the loop rounds at every operation
-
-
-def _log_prob(checked: bool) -> Callable[[Tensor, Tensor], Any]:
-    def step(h: Tensor, x: Tensor) -> Any:
-        normal = torch.distributions.Normal(h, x.exp(), checked)
-        return torch.tanh(h + x), normal.log_prob(h * 2).sum(-1)
-
-    return step
-
-
-REASONS: dict[str, Callable[[Tensor, Tensor], Any]] = {
-    "validate_args=False": _log_prob(True),
-    "another in every run": lambda h, x: h * time.perf_counter(),
-    "batch size": lambda h, x: h / x.shape[0],
-    "give it num_classes": lambda h, x: h * nn.functional.one_hot((x > 0).long()).sum(-1),
-    "no acos of complex numbers: write it in pairs of real tensors": (
-        lambda h, x: torch.complex(h, x).acos().real),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("reason", REASONS)
-def test_why_the_loop_plays(reason: str) -> None:
-    found = ostinato.explain(REASONS[reason], torch.ones(3, H), torch.ones(T, 3, H))
-    assert reason in found.reason
-
-
-def test_a_distribution_without_checks_plays() -> None:
-    found = ostinato.explain(_log_prob(False), torch.ones(3, H), torch.ones(T, 3, H))
-    assert found.native, found.reason

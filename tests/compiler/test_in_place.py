@@ -307,12 +307,6 @@ def test_a_searched_step_is_not_given_copies(monkeypatch):
     assert ostinato.explain(step, *given()).native
 
 
-def test_the_reason_where_a_step_returns_a_captured_tensor():
-    W = torch.randn(B, H, dtype=D)
-    found = ostinato.explain(lambda h, x: (torch.tanh(x + h), W), *given())
-    assert not found.native and "returns a captured tensor" in found.reason
-
-
 def test_changes_in_place_of_its_own():
     W, (init, xs) = weight(), given()
 

@@ -12,7 +12,6 @@ import contextvars
 import copy
 import functools
 import gc
-import math
 import random
 import sys
 import threading
@@ -416,22 +415,6 @@ def test_what_changes_beside_a_step_is_not_recorded_for_ever():
     torch.testing.assert_close(model(*given()), loop(model.step, *given())[1])
 
 
-def test_a_step_that_keeps_nothing_is_not_refused():
-    """Though the collector of cycles alone frees what it made."""
-    W = weight()
-
-    def step(h: Tensor, x: Tensor) -> Tensor:
-        made = [torch.tanh(x + h @ W)]
-        made.append(made)
-        return made[0]
-
-    gc.disable()
-    try:
-        assert ostinato.explain(step, *given()).native
-    finally:
-        gc.enable()
-
-
 def test_recording_leaves_the_random_states_alone():
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     ostinato.scan(lambda h, x: torch.tanh(x + h) * 0.75, *given())
@@ -470,50 +453,31 @@ def test_a_mistake_in_a_step_is_the_users_own_error():
     assert len(calls) == 1
 
 
-@pytest.mark.filterwarnings("error")
-def test_labels_of_the_profiler():
-    W = weight()
-
-    def step(h: Tensor, x: Tensor) -> Tensor:
-        with torch.profiler.record_function("cell"):
-            return torch.tanh(x + h @ W)
-
-    assert_like_the_loop(step, [W])
-    assert ostinato.explain(step, *given()).native
+# What steps do that looks like a side effect, and what they return.
+PURE: dict[str, tuple[str, str]] = {
+    "a cycle, which the collector alone frees": (f"made = [{USUAL}]\nmade.append(made)", "made[0]"),
+    "a label of the profiler": (f"with torch.profiler.record_function('cell'): y = {USUAL}", "y"),
+    "a warning, which Python notes among the globals": ("warnings.warn('of the step')", USUAL),
+    "parameters replaced for a while": ("",
+        "torch.func.functional_call(w.cell, {'W': w.V}, (h, x))"),
+}  # fmt: skip
 
 
-def test_a_step_that_warns():
-    """Python notes among its globals that it did; that is no side effect."""
-    w = World()
-    w.scope["warnings"] = warnings
-    step = w.function("warnings.warn('of the step')\nreturn torch.tanh(x + h @ w.W)")
-    with warnings.catch_warnings(record=True):
-        warnings.simplefilter("default")
-        assert ostinato.explain(step, *given()).native
-    assert "__warningregistry__" in w.scope
-
-
-def test_parameters_replaced_for_a_while():
-    """functional_call puts tensors in the place of parameters, and the parameters back."""
-
-    class Two(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.into, self.again = module(nn.Linear, H, H), module(nn.Linear, H, H)
-
-        def forward(self, h: Tensor, x: Tensor) -> Tensor:
-            return torch.tanh(self.into(x) + self.again(h))
-
-    m = Two()
-    before = dict(m.named_parameters())
-    others = {name: p.detach() * 0.9 for name, p in before.items()}
-
-    def step(h: Tensor, x: Tensor) -> Tensor:
-        return torch.func.functional_call(m, others, (h, x))
-
-    for _ in range(2):
-        assert_like_the_loop(step, [])
-        assert all(p is before[name] for name, p in m.named_parameters())
+@pytest.mark.parametrize("name", PURE)
+def test_what_is_no_side_effect(name):
+    w, step = world_of(*PURE[name])
+    w.scope["warnings"], parameters = warnings, list(w.cell.parameters())
+    gc.disable()
+    try:
+        with warnings.catch_warnings(record=True):
+            warnings.simplefilter("default")
+            for _ in range(2):
+                assert_like_the_loop(step, w.leaves())
+            found = ostinato.explain(step, *given())
+    finally:
+        gc.enable()
+    assert found.native, found.reason
+    assert all(p is q for p, q in zip(w.cell.parameters(), parameters, strict=True))
 
 
 def test_an_iterator_named_in_a_helper():
@@ -545,33 +509,3 @@ def test_an_effect_behind_many_functions():
     for call in range(1, 4):
         ostinato.scan(scope["step"], *given())
         assert w.n == T * call
-
-
-def test_a_number_that_is_new_at_each_call():
-    """It is recorded so many times, and then the loop plays: some recordings cost milliseconds."""
-    w, W = types.SimpleNamespace(k=0.0), weight()
-
-    def step(h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(x + h @ W) * math.sqrt(w.k)
-
-    for i in range(90):
-        w.k = 1 + i / 100
-        assert_like_the_loop(step, [W])
-    with counting(step) as calls:
-        for i in range(90, 96):
-            w.k = 1 + i / 100
-            ostinato.scan(step, *given())
-    assert calls[0] >= 5 * T  # of six calls at most one is looked at
-
-
-def test_recorded_while_anomalies_are_detected():
-    W = weight()
-
-    def step(h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(x + h @ W)
-
-    with torch.autograd.set_detect_anomaly(True):
-        assert_like_the_loop(step, [W])
-    with counting(step) as calls:
-        ostinato.scan(step, *(t.requires_grad_() for t in given()))
-    assert calls[0] == 0

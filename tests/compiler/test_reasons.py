@@ -1,0 +1,82 @@
+"""Why the loop plays: what `ostinato.explain` says of a step that the engine cannot play."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ostinato
+from zoo.small import B, D, H, T, weight
+
+V, CAPTURED = weight(), torch.randn(B, H, dtype=D)
+
+
+def log_prob(checked: bool) -> Callable[[Tensor, Tensor], Any]:
+    def step(h: Tensor, x: Tensor) -> Any:
+        normal = torch.distributions.Normal(h, x.exp(), checked)
+        return torch.tanh(h + x), normal.log_prob(h * 2).sum(-1)
+
+    return step
+
+
+def beside(of: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Any]:
+    """An output of the new carry."""
+
+    def step(h: Tensor, x: Tensor) -> Any:
+        h = torch.tanh(x + h @ V)
+        return h, of(h)
+
+    return step
+
+
+LIBRARY = torch.library.Library("ostinato_test", "DEF")
+LIBRARY.define("twice(Tensor a) -> Tensor")
+LIBRARY.impl("twice", lambda a: a * 2, "CompositeExplicitAutograd")
+twice = torch.ops.ostinato_test.twice.default
+
+SUM = "computes with a sum over the batch"
+REASONS: list[tuple[str, Callable[[Tensor, Tensor], Any]]] = [
+    ("validate_args=False", log_prob(True)),
+    ("another in every run", lambda h, x: h * time.perf_counter()),
+    ("batch size", lambda h, x: h / x.shape[0]),
+    ("give it num_classes", lambda h, x: h * nn.functional.one_hot((x > 0).long()).sum(-1)),
+    ("no acos of complex numbers: write it in pairs of real tensors",
+     lambda h, x: torch.complex(h, x).acos().real),
+    ("has no ostinato_test.twice", lambda h, x: x + h @ twice(V)),
+    ("returns a captured tensor", lambda h, x: (torch.tanh(x + h), CAPTURED)),
+    ("rows", lambda h, x: h + x.flip(0)),
+    ("batch size", lambda h, x: h + torch.cat([x[1:], x[:1]])),
+    ("batch size", lambda h, x: h + x.roll(1, 0)),
+    ("rows", lambda h, x: h + x[0]),
+    ("rows", lambda h, x: h + x.view(-1)[: H * len(x)].view_as(x).t().reshape(x.shape)),
+    ("is computed with a sum over the batch", beside(lambda z: (z * V[0]).sum() / z.sum())),
+    (SUM, beside(lambda z: z.sum(0).exp())),
+    (SUM, beside(lambda z: z.sum(0) + 1)),
+    (SUM, beside(lambda z: z.sum(0) * z.sum(0))),
+    (SUM, beside(lambda z: z.sum(0) + z.mean(0))),
+    (SUM, beside(lambda z: 1 / z.sum(0))),
+    (SUM, beside(lambda z: z - z.mean(0))),
+    ("over the rows that are not ignored", beside(lambda z: 2 * (z.sum() / z.square().sum()))),
+    ("computes with the batch size", beside(lambda z: z / len(z))),
+]  # fmt: skip
+
+
+def explained(step: Callable[[Tensor, Tensor], Any]) -> ostinato.Explanation:
+    ostinato.forget(step)
+    return ostinato.explain(step, torch.ones(B, H, dtype=D), torch.ones(T, B, H, dtype=D))
+
+
+@pytest.mark.parametrize("row", range(len(REASONS)))
+def test_why_the_loop_plays(row: int) -> None:
+    reason, step = REASONS[row]
+    assert reason in explained(step).reason
+
+
+def test_a_distribution_without_checks_plays() -> None:
+    found = explained(log_prob(False))
+    assert found.native, found.reason
