@@ -90,20 +90,25 @@ def test_meta_learning():
 
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_a_backward_pass_is_of_the_forward_that_ran(create_graph):
-    """Whatever the step would read by now: constants, weights, lengths, resets."""
+    """Whatever the step would read by now: numbers, from the second value on taken as tensors,
+    weights, lengths, resets."""
     W, init, xs = inputs()
     held = nn.Module()
-    held.W, held.scale = W, 1.0
 
     def step(h: Tensor, x: Tensor) -> Tensor:
         return torch.tanh(x + h @ held.W) * held.scale
 
     def gradients(ys: Tensor) -> Any:
-        return torch.autograd.grad(ys.square().sum(), [W, init, xs], create_graph=create_graph)
+        leaves = [W, init, xs]
+        found = torch.autograd.grad(ys.square().sum(), leaves, create_graph=create_graph)
+        if not create_graph:
+            return found
+        return [*found, *torch.autograd.grad(sum(g.square().sum() for g in found), leaves)]
 
     lengths, resets = torch.tensor([5, 2, 3]), torch.rand(T, B) < 0.4
-    for options in ({}, {"lengths": lengths}, {"lengths": lengths, "resets": resets}):
-        held.W, held.scale = W, 1.0
+    ways = {}, {"lengths": lengths}, {"lengths": lengths, "resets": resets}, {}
+    for options, held.scale in zip(ways, (1.0, 0.75, 0.5, 1.25), strict=True):
+        held.W = W
         wanted = gradients(rows_apart(step, init, xs, **options)[1])
         first, second = (scan(step, init, xs, **options)[1] for _ in range(2))
         held.scale = 2.0

@@ -154,7 +154,8 @@ class Equal:
 
 
 NUMBERS: dict[str, tuple[Any, ...]] = {
-    "attribute": ("torch.tanh(x + h @ w.W) * w.k", "", "w.k = 0.5", "w.k = 2", "w.k = 0.5"),
+    "attribute": ("torch.tanh(x + h @ w.W) * w.k", "", "w.k = 0.5", "w.k = 2", "w.k = 0.5",
+        "w.k = weight(H)"),
     "deep attribute": ("torch.tanh(x + h) * w.inner.deep.k", "",
         "w.inner.deep.k = 0.5", "w.inner.deep = w.config; w.config.k = 2.0"),
     "attributes as a whole": ("torch.tanh(x + h) * w.thing.k", "",
@@ -476,6 +477,10 @@ LOOPED: dict[str, tuple[Any, ...]] = {
         "w.row.add_(2)"),
     "the first carry": ("torch.tanh(x + h @ w.W) + w.first",
         "w.first = torch.randn(3, H, dtype=D)", "w.first = w.W[:3].detach()"),
+    "tensor of numbers": ("h * torch.tensor([w.k] + [1.0] * (H - 1), dtype=D) + x", "",
+        "w.k = 0.5", "w.k = 0.75", "w.k = 0.125"),
+    "tensor of a tensor's number": ("h * torch.tensor([w.memo] + [1.0] * (H - 1), dtype=D) + x",
+        "w.memo = torch.tensor(0.5, dtype=D)", "w.memo.fill_(0.25)", "w.memo.fill_(0.75)"),
     "tensor of an array": ("torch.tanh(x + h) * torch.from_numpy(w.memo)",
         "w.memo = np.ones(H)", "w.memo[1] = 0.5"),
     "True for 1": ("x + h * (~torch.full((H,), getattr(w, ''.join('k')))).to(D)",

@@ -133,23 +133,6 @@ def test_a_number_that_must_be_one_is_recorded_for_each_value(name, recordings):
     assert type(module.scale) is type(module.options["gain"]) is type(gain) is float
 
 
-def test_the_number_of_the_forward_pass_is_differentiated():
-    """Second derivatives, after the number has changed again."""
-    h, xs = torch.ones(2, H, dtype=D), torch.ones(4, 2, H, dtype=D, requires_grad=True)
-
-    def second(how: Any) -> Tensor:
-        step = of_a_module(0.7)
-        ys = how(step, h, xs)[1]
-        module.scale = 3.0
-        (d,) = torch.autograd.grad(ys.square().sum(), xs, create_graph=True)
-        module.scale = 0.7
-        return torch.autograd.grad(d.square().sum(), W)[0]
-
-    for value in (0.5, 0.6):
-        ostinato.scan(of_a_module(value), h, xs)
-    torch.testing.assert_close(second(ostinato.scan), second(loop), rtol=1e-10, atol=1e-10)
-
-
 def test_the_loop_plays_what_is_recorded_again_and_again(monkeypatch, recordings):
     """Ever more calls from one recording to the next; a value that stays is recorded in the end."""
     monkeypatch.setattr(cache, "SPARED_AFTER", 8)
@@ -208,68 +191,3 @@ def test_long_sequences_are_recorded_for_each_value(monkeypatch, recordings):
     for i in range(6):
         ostinato.scan(slow(i / 6), h, xs)
     assert recordings[0] >= 6
-
-
-def test_each_of_twenty_modules_is_recorded():
-    """An attribute that is another in each, and stays: none waits for its sisters."""
-
-    class Numbered(nn.Module):
-        def __init__(self, number: int):
-            super().__init__()
-            self.number = number
-
-        def forward(self, h: Tensor, x: Tensor) -> Tensor:
-            return torch.tanh(h + x) if self.number >= 0 else h
-
-    modules = [Numbered(i) for i in range(20)]
-    h, xs = torch.ones(2, H, dtype=D), torch.ones(4, 2, H, dtype=D)
-    for _ in range(3):
-        for module in modules:
-            ostinato.scan(module, h, xs)
-    for module in modules:
-        with counting(module) as calls:
-            ostinato.scan(module, h, xs)
-        assert calls == [0]
-
-
-def test_a_number_that_becomes_a_tensor():
-    """What is no float any more is not taken for one: its gradient would be lost."""
-    h, xs = torch.ones(2, H, dtype=D), torch.ones(4, 2, H, dtype=D)
-    ostinato.forget(of_a_module(1.0))
-    for value in (0.5, 0.6, 0.7):
-        ostinato.scan(of_a_module(value), h, xs)
-    scale = torch.tensor(0.7, dtype=D, requires_grad=True)
-    try:
-        ours, theirs = (
-            torch.autograd.grad(how(of_a_module(scale), h, xs)[1].sum(), scale)[0]
-            for how in (ostinato.scan, loop)
-        )
-    finally:
-        module.scale = 1.0
-    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
-
-
-def test_a_number_in_a_list_of_numbers_is_not_kept_for_ever():
-    """torch.tensor([…]) takes the values of what stands in it."""
-    held = torch.tensor(0.5, dtype=D)
-
-    def with_scale(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        h = h * torch.tensor([module.scale] + [1.0] * (H - 1), dtype=D) + x
-        return h, h
-
-    def with_captured(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        h = h * torch.tensor([held] + [1.0] * (H - 1), dtype=D) + x
-        return h, h
-
-    init, xs = torch.ones(3, H, dtype=D), torch.ones(4, 3, H, dtype=D)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for value in (0.5, 0.25, 0.75, 0.125):
-                module.scale = value
-                held.fill_(value)
-                for step in (with_scale, with_captured):
-                    ours, theirs = ostinato.scan(step, init, xs)[1], loop(step, init, xs)[1]
-                    assert torch.equal(ours, theirs), (step.__name__, value)
-    finally:
-        module.scale = 1.0
