@@ -155,7 +155,7 @@ class Equal:
 
 NUMBERS: dict[str, tuple[Any, ...]] = {
     "attribute": ("torch.tanh(x + h @ w.W) * w.k", "", "w.k = 0.5", "w.k = 2", "w.k = 0.5",
-        "w.k = weight(H)"),
+        "w.k = nn.Parameter(torch.tensor(0.75, dtype=D))"),
     "deep attribute": ("torch.tanh(x + h) * w.inner.deep.k", "",
         "w.inner.deep.k = 0.5", "w.inner.deep = w.config; w.config.k = 2.0"),
     "attributes as a whole": ("torch.tanh(x + h) * w.thing.k", "",
