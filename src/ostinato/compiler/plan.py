@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, NamedTuple, TypeVar, cast
 
 from ostinato.compiler.backward.liveness import Liveness
@@ -110,17 +111,17 @@ class Planner:
     # ---- what is stored, and where
 
     @functools.cached_property
-    def handed_on(self) -> dict[Node, int]:
+    def handed_on(self) -> dict[int, Node]:
         """Leaves of the carry that the step hands on as they are, and that are no outputs.
 
         They are the same at every step, so they are read where init lies and stored nowhere.
         """
         f = self.graph.forward
         leaves = enumerate(zip(f.states, f.new_states, strict=True))
-        return {n: i for i, (n, new) in leaves if n is new and n not in f.ys}
+        return {i: n for i, (n, new) in leaves if n is new and n not in f.ys}
 
     def _handed_on_leaves(self) -> dict[Node, Leaf]:
-        return {n: Leaf(f"init{i}", n.width) for n, i in self.handed_on.items()}
+        return _leaves("init", self.handed_on.items())
 
     @_once
     def _stored(self) -> KeptValues:
@@ -149,20 +150,18 @@ class Planner:
         first = [y in shown and y not in f.ys[:i] for i, y in enumerate(f.ys)]
         pairs = zip(f.ys, first, strict=True)
         y_is_carry = tuple([f.new_states.index(y) if is_first else None for y, is_first in pairs])
-        leaves = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
-        leaves |= {n: Leaf(f"carry{i}", n.width, int(reverse)) for i, n in enumerate(f.states)}
-        leaves |= self._handed_on_leaves()
+        leaves = _leaves("x", enumerate(f.xs)) | _leaves("carry", enumerate(f.states), reverse)
         leaf = enumerate(zip(stored.leaves, f.states, f.new_states, strict=True))
         carries = [
             CarrySpec(f"carry{i}", kept, f"init{i}", f"final{i}", old, new)
             for i, (kept, old, new) in leaf
-            if old not in self.handed_on
+            if i not in self.handed_on
         ]
         outputs = [Output(y, f"y{i}") for i, y in enumerate(f.ys) if y_is_carry[i] is None]
         spec = PassSpec(
-            leaves, tuple(carries), tuple(outputs), tuple(stored.saved),
+            leaves | self._handed_on_leaves(), tuple(carries), tuple(outputs), tuple(stored.saved),
             hidden=self._hidden(scale), descending=reverse, hoist=scale.hoist,
-            handed_on=frozenset(self.handed_on),
+            handed_on=frozenset(self.handed_on.values()),
         )  # fmt: skip
         return ForwardPlan(reverse, scale, lower(spec), spec.saved, stored.leaves, y_is_carry)
 
@@ -191,7 +190,7 @@ class Planner:
             if reached[i] and i in needed
         ]
         leaves = self._forward_leaves(forward)
-        leaves |= {n: Leaf(f"d_y{i}", n.width) for i, n in enumerate(g.d_ys) if n.op != "absent"}
+        leaves |= _leaves("d_y", [(i, n) for i, n in enumerate(g.d_ys) if n.op != "absent"])
         leaves |= {c.read: Leaf(c.name, c.read.width, int(descending)) for c in carries}
         outputs = [Output(n, f"d_x{i}") for i, n in d_xs.items()]
         spec = PassSpec(
@@ -211,10 +210,13 @@ class Planner:
         f, reverse = self.graph.forward, forward.reverse
         leaves = dict(zip(forward.saved, forward.lowered.saved, strict=True))
         for states, dt in ((f.new_states, not reverse), (f.states, reverse)):
-            kept = [(i, n) for i, n in enumerate(states) if forward.keeps[i]]
-            leaves |= {n: Leaf(f"carry{i}", n.width, int(dt)) for i, n in kept}
-        leaves |= self._handed_on_leaves()
-        return leaves | {n: Leaf(f"x{i}", n.width) for i, n in enumerate(f.xs)}
+            leaves |= _leaves("carry", compress(enumerate(states), forward.keeps), dt)
+        return leaves | self._handed_on_leaves() | _leaves("x", enumerate(f.xs))
+
+
+def _leaves(name: str, nodes: Iterable[tuple[int, Node]], dt: bool = False) -> dict[Node, Leaf]:
+    """All columns of the arguments name0, name1, …"""
+    return {n: Leaf(f"{name}{i}", n.width, int(dt)) for i, n in nodes}
 
 
 def _needed_carries(g: Backward, results: list[Node], init_wanted: Flags) -> set[int]:

@@ -6,7 +6,7 @@ not parts of a program: each play sets them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import chain
 from typing import Any
@@ -144,6 +144,10 @@ class Operand:
     @property
     def register(self) -> int:
         return -2 - self.buffer
+
+    def right(self, columns: int) -> Operand:
+        """The place so many columns to the right."""
+        return replace(self, column=self.column + columns)
 
 
 NONE = Operand()

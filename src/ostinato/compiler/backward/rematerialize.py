@@ -8,7 +8,7 @@ expensive ones and those that the backward pass reads.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import inf
 from typing import Any, NamedTuple
@@ -40,33 +40,34 @@ def choose_stored(f: Forward, g: Backward) -> KeptValues:
     Args:
         g: the gradients of all outputs and leaves.
     """
-    wanted = (True,) * len(f.xs)
     pairs = zip(f.states, f.new_states, strict=True)
     kept = tuple([old is not new or new in f.ys for old, new in pairs])
-    saved = _saved_for(g, wanted, _at_hand(f, kept))
+    saved = _saved_for(f, g, kept)
     for i, new in enumerate(f.new_states):
         if new in f.ys or not kept[i]:
             continue
         fewer = (*kept[:i], False, *kept[i + 1 :])
-        others = _saved_for(g, wanted, _at_hand(f, fewer))
+        others = _saved_for(f, g, fewer)
         # Only what is computed can be saved: neither the leaf itself nor some columns of it.
         computed = all(n.op not in ("state", "slice") for n in others)
-        if computed and sum(n.width for n in others) < new.width + sum(n.width for n in saved):
+        if computed and _columns(others) < new.width + _columns(saved):
             kept, saved = fewer, others
     return KeptValues(kept, saved)
 
 
-def _at_hand(f: Forward, kept: tuple[bool, ...]) -> set[Node]:
-    """The values that the backward pass finds: xs, and leaves of the carry, stored or handed on."""
+def _columns(nodes: Iterable[Node]) -> int:
+    return sum(n.width for n in nodes)
+
+
+def _saved_for(f: Forward, g: Backward, kept: tuple[bool, ...]) -> list[Node]:
+    """The values to save if these leaves of the carry are stored.
+
+    The backward pass finds xs, and leaves of the carry that are stored or handed on.
+    """
+    roots = [n for n in (*g.d_captured, *g.d_states, *g.d_xs) if n is not None]
     pairs = zip(f.states, f.new_states, kept, strict=True)
-    return {*f.xs, *(n for old, new, there in pairs if there or old is new for n in (old, new))}
-
-
-def _saved_for(g: Backward, x_wanted: tuple[bool, ...], at_hand: set[Node]) -> list[Node]:
-    """The values to save for these gradients."""
-    roots = [n for n in (*g.d_captured, *g.d_states) if n is not None and n.op != "absent"]
-    roots += [n for n, wanted in zip(g.d_xs, x_wanted, strict=True) if wanted and n is not None]
-    return choose_saved(roots, {*g.d_new_states, *g.d_ys}, at_hand)
+    leaves = [n for old, new, there in pairs if there or old is new for n in (old, new)]
+    return choose_saved(roots, {*g.d_new_states, *g.d_ys}, {*f.xs, *leaves})
 
 
 def choose_saved(
@@ -97,7 +98,7 @@ def _without_slices(cut: list[Node]) -> set[Node]:
     found = set(cut)
     for source in {n.inputs[0] for n in cut if n.op == "slice"}:
         slices = {n for n in cut if n.op == "slice" and n.inputs[0] is source}
-        if sum(n.width for n in slices) >= source.width:
+        if _columns(slices) >= source.width:
             found = (found - slices) | {source}
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,25 +14,20 @@ from torch import Tensor
 
 from ostinato.compiler.capture.recording import VIEWS
 from ostinato.compiler.graph.evaluate import evaluate
-from ostinato.compiler.graph.node import SUM, Node
+from ostinato.compiler.graph.node import Node, reachable
 
 if TYPE_CHECKING:
     from ostinato.compiler.lower.spec import Lowered, SumPart
 
 Gradients = Sequence[Node | None]  # of captured tensors, where they have one
+_COLLECTED = ("outer", "column_sum")
 
 
 def sums_in(gradients: Gradients) -> dict[str, Node]:
     """The sums that gradients of captured tensors are computed from, by name."""
-    sums: dict[str, Node] = {}
-    stack = [n for n in gradients if n is not None]
-    while stack:
-        n = stack.pop()
-        if n.op in ("outer", "column_sum"):
-            sums[f"sum{n.index}"] = n
-        elif n.kind == SUM:
-            stack.extend(n.inputs)
-    return sums
+    there = [n for n in gradients if n is not None]
+    nodes = reachable(there, lambda n: n.op in _COLLECTED)
+    return {f"sum{n.index}": n for n in nodes if n.op in _COLLECTED}
 
 
 @dataclass(frozen=True)
@@ -106,20 +102,18 @@ def _memory(
     lowered: Lowered, sums: Mapping[str, Node], d_captured: Gradients
 ) -> dict[Node, SumMemory]:
     """The memory of each sum; a gradient that is a view of it decides the shape."""
-    parts: dict[str, list[tuple[SumPart, int]]] = {name: [] for name in sums}
+    n_layers, covered = Counter(sums.keys()), Counter[str]()  # one layer each, at least
     for g in lowered.program.gradients:
         part: SumPart = lowered.arguments[g.argument]
-        parts[part.name].append((part, g.K * g.N))
-    shapes: dict[Node, tuple[int, ...]] = {}
-    for n in d_captured:
-        if n is not None:
-            shapes.setdefault(_viewed(n), n.shape)
+        n_layers[part.name] = max(n_layers[part.name], part.layer + 1)
+        covered[part.name] += g.K * g.N
+    # Of several gradients that are views of one sum, the first.
+    shapes = {_viewed(n): n.shape for n in reversed(d_captured) if n is not None}
     memory: dict[Node, SumMemory] = {}
     first = 0
     for name, node in sums.items():
-        n_layers = 1 + max((part.layer for part, _ in parts[name]), default=0)
-        covered = sum(size for _, size in parts[name]) == math.prod(node.shape)
-        shape = shapes.get(node, node.shape) if n_layers == 1 else node.shape
-        memory[node] = SumMemory(first, n_layers, shape, not (covered and n_layers == 1))
-        first += n_layers
+        layers, whole = n_layers[name], covered[name] == math.prod(node.shape)
+        shape = shapes.get(node, node.shape) if layers == 1 else node.shape
+        memory[node] = SumMemory(first, layers, shape, zeros=layers > 1 or not whole)
+        first += layers
     return memory

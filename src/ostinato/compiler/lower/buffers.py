@@ -8,7 +8,7 @@ neighbours  units that lie side by side, so that one product writes or reads the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,28 +45,22 @@ def assign_buffers(sections: Sections, items: Schedule) -> Layout:
     """
     outputs = sections.spec.outputs
     units = _Units(sections, items)
-    members: dict[Node, list[Node]] = defaultdict(list)
-    for n in units.in_memory:
-        members[units.place(n)[0]].append(n)
     short = {c.name for c in sections.spec.carries if not c.kept}
-    in_two_slots = [n for o in outputs if o.argument in short for n in members[o.node]]
+    in_two_slots = [n for o in outputs if o.argument in short for n in units.members[o.node]]
     if any(sections.of[n] != LOOP for n in in_two_slots):
         raise CannotHoist
     buffers: list[str | Buffer] = [*dict.fromkeys(o.argument for o in outputs)]
     places = {o.node: Operand(buffers.index(o.argument), o.column, o.dt) for o in outputs}
-    kinds = {u: units.kind(group) for u, group in members.items() if u not in places}
-    neighbours = units.neighbours()
-    for kind in (Kind.STEP, Kind.CHUNK, Kind.TAPE):
-        for row in _rows([u for u in kinds if kinds[u] == kind], neighbours):
-            column = 0
-            for u in row:
-                places[u] = Operand(len(buffers), column)
-                column += u.width
-            buffers.append(Buffer(kind, column))
+    for kind, row in units.rows():
+        column = 0
+        for u in row:
+            places[u] = Operand(len(buffers), column)
+            column += u.width
+        buffers.append(Buffer(kind, column))
     found = {}
     for n in units.in_memory:
         unit, column = units.place(n)
-        found[n] = replace(places[unit], column=places[unit].column + column)
+        found[n] = places[unit].right(column)
     return Layout(found, tuple(buffers))
 
 
@@ -108,6 +102,9 @@ class _Units:
         rows = [n for n in self.nodes if n.kind == ROWS and n.op not in ("slice", "const")]
         self.in_memory = dict.fromkeys(filter(self._in_memory, rows))
         self._own_accumulations()
+        self.members: dict[Node, list[Node]] = defaultdict(list)  # of each unit
+        for n in self.in_memory:
+            self.members[self.place(n)[0]].append(n)
 
     def _own_parts(self) -> None:
         """The init of an accumulation, and the pieces of a concatenation, lie where that does."""
@@ -154,6 +151,14 @@ class _Units:
             column += self.offset.get(n, 0)
             n = self.owner[n]
         return n, column
+
+    def rows(self) -> Iterator[tuple[Kind, list[Node]]]:
+        """The units that are no outputs, each once, in rows that lie side by side."""
+        kinds = {u: self.kind(group) for u, group in self.members.items() if u not in self.outputs}
+        neighbours = self.neighbours()
+        for kind in (Kind.STEP, Kind.CHUNK, Kind.TAPE):
+            for row in _rows([u for u in kinds if kinds[u] == kind], neighbours):
+                yield kind, row
 
     def kind(self, group: list[Node]) -> Kind:
         """The kind of buffer for values that share a place."""

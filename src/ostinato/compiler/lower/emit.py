@@ -36,6 +36,7 @@ T = TypeVar("T")
 MAX_BLOCK, MAX_REGISTERS = 64, 48  # the engine's kMaxBlock and kMaxRegisters
 PANEL = 64  # columns of a register tile of the widest vectors
 
+Part = tuple[Accumulation, list[Pair]]  # products of an accumulation
 Rectangle = tuple[int, int, int, int]  # row, column, number of rows, number of columns
 
 
@@ -87,11 +88,11 @@ class _Emitter:
         self.tables, self.small_products = _numbers(), _numbers()
         self.tapes: dict[str, int] = {}
         self.buffers: list[Buffer] = []
-        self.buffer_of: dict[str | Node, int] = {}  # of an argument over time, a carry or a vector
+        self._buffer_of: dict[str | Node, int] = {}  # of an argument over time, a carry or a vector
         self.once: list[Instruction] = []
         for b in layout.buffers:
             if isinstance(b, str):
-                self.named(b)
+                self.buffer_of(b)
             elif b.kind == Kind.TAPE:
                 name = f"tape{len(self.tapes)}"
                 self.tapes[name] = b.width
@@ -118,43 +119,35 @@ class _Emitter:
         self.buffers.append(b)
         return len(self.buffers) - 1
 
-    def named(self, name: str) -> int:
-        """The buffer of an argument over time, or of a carry."""
-        if name not in self.buffer_of:
-            carry = self.spec.carry_by_name.get(name)
-            if carry is not None and not carry.kept:
-                b = Buffer(Kind.PAIR, carry.read.width)
-            else:
-                own = name.startswith("tape") or name in self.spec.hidden
-                extra = int(name.startswith("carry"))  # one slot more than there are steps
-                kind = Kind.TAPE if own else Kind.TIME
-                b = Buffer(kind, self.spec.widths[name], extra, self.arguments[name])
-            self.buffer_of[name] = self.buffer(b)
-        return self.buffer_of[name]
+    def buffer_of(self, key: str | Node) -> int:
+        """The buffer of an argument over time or a carry, by name; or of a vector."""
+        if key not in self._buffer_of:
+            self._buffer_of[key] = self.buffer(self.outside(key))
+        return self._buffer_of[key]
 
-    def vector(self, n: Node) -> int:
-        """The buffer of a vector that is computed `once`."""
-        if n not in self.buffer_of:
-            self.buffer_of[n] = self.buffer(Buffer(Kind.VECTOR, n.width, 0, self.arguments[n]))
-        return self.buffer_of[n]
+    def outside(self, key: str | Node) -> Buffer:
+        if isinstance(key, Node):
+            return Buffer(Kind.VECTOR, key.width, 0, self.arguments[key])
+        carry = self.spec.carry_by_name.get(key)
+        if carry is not None and not carry.kept:
+            return Buffer(Kind.PAIR, carry.read.width)
+        own = key.startswith("tape") or key in self.spec.hidden
+        extra = int(key.startswith("carry"))  # one slot more than there are steps
+        kind = Kind.TAPE if own else Kind.TIME
+        return Buffer(kind, self.spec.widths[key], extra, self.arguments[key])
 
     def operand(self, n: Node) -> Operand:
         """Where a value lies in memory."""
         if n in self.spec.leaves:
             leaf = self.spec.leaves[n]
-            return Operand(self.named(leaf.argument), leaf.column, leaf.dt)
-        if n.op == "slice":
-            whole = self.operand(n.inputs[0])
-            return replace(whole, column=whole.column + n.attrs[0])
-        if n.kind == ONCE:
-            if n.op == "part":
-                return Operand(self.vector(n.inputs[0]), n.attrs[0])
-            return Operand(self.vector(n))
-        return self.places[n]
+            return Operand(self.buffer_of(leaf.argument), leaf.column, leaf.dt)
+        if n.op in ("slice", "part"):
+            return self.operand(n.inputs[0]).right(n.attrs[0])
+        return Operand(self.buffer_of(n)) if n.kind == ONCE else self.places[n]
 
     def carry(self, c: CarrySpec) -> Carry:
         init, final = self.arguments[c.init], self.arguments[c.final]
-        return Carry(self.named(c.name), init, final)
+        return Carry(self.buffer_of(c.name), init, final)
 
     # ---- accumulations
 
@@ -165,10 +158,10 @@ class _Emitter:
         """
         out: list[Instruction] = []
         runs = {n: self.runs(n) for n in nodes}
-        for k in range(max(len(r) for r in runs.values())):
-            todo = [n for n in nodes if k < len(runs[n])]
-            for row in self.neighbours(todo, runs, k):
-                _add(out, self.product(row, [runs[n][k] for n in row], first=k == 0))
+        for k in range(max(map(len, runs.values()))):
+            parts = [(n, runs[n][k]) for n in nodes if k < len(runs[n])]
+            for row in self.neighbours(parts, first=k == 0):
+                _add(out, self.product(row, first=k == 0))
         return out
 
     def runs(self, n: Accumulation) -> list[list[Pair]]:
@@ -179,39 +172,38 @@ class _Emitter:
         return _runs(n.products, lambda left, right: self.side_by_side(left[0], right[0]))
 
     def side_by_side(self, left: Node, right: Node) -> bool:
-        a, b = self.operand(left), self.operand(right)
-        return (a.buffer, a.dt, a.column + left.width) == (b.buffer, b.dt, b.column)
+        return self.operand(left).right(left.width) == self.operand(right)
 
-    def neighbours(
-        self, nodes: list[Accumulation], runs: dict[Accumulation, list[list[Pair]]], k: int
-    ) -> list[list[Accumulation]]:
-        """The accumulations in rows that lie side by side and multiply the same factors."""
+    def neighbours(self, parts: list[Part], first: bool) -> list[list[Part]]:
+        """The parts in rows that lie side by side and multiply the same factors."""
 
-        def together(left: Accumulation, right: Accumulation) -> bool:
-            factors, others = ([a for a, _ in runs[n][k]] for n in (left, right))
-            alike = factors == others and (k > 0 or _start_kind(left) == _start_kind(right))
-            return alike and self.side_by_side(left, right)
+        def together(left: Part, right: Part) -> bool:
+            (n, pairs), (m, others) = left, right
+            same_factors = [a for a, _ in pairs] == [a for a, _ in others]
+            alike = not first or _start_kind(n) == _start_kind(m)
+            return same_factors and alike and self.side_by_side(n, m)
 
-        places = {n: self.operand(n) for n in nodes}
-        ordered = sorted(nodes, key=lambda n: (places[n].buffer, places[n].column))
-        return _runs(ordered, together)
+        def place(part: Part) -> tuple[int, int]:
+            d = self.operand(part[0])
+            return d.buffer, d.column
 
-    def product(self, row: list[Accumulation], runs: list[list[Pair]], first: bool) -> Instruction:
+        return _runs(sorted(parts, key=place), together)
+
+    def product(self, row: list[Part], first: bool) -> Instruction:
         """One product whose columns belong to the accumulations of a row; the first starts them."""
-        weight = self.weight(row, runs)
+        weight = self.weight(row)
         number = self.weights[weight]
-        d = self.operand(row[0])
-        if not first or row[0].init is not None:
-            c = d
-        else:
-            c = self.bias(row) if row[0].vectors else NONE
-        a = self.operand(runs[0][0][0])
+        (n, pairs), *_ = row
+        c = d = self.operand(n)
+        if first and n.init is None:
+            c = self.bias([m for m, _ in row]) if n.vectors else NONE
+        a = self.operand(pairs[0][0])
         return Instruction(Code.GEMM, n=weight.N, k=weight.K, weight=number, d=d, c=c, a=a)
 
-    def weight(self, row: list[Accumulation], runs: list[list[Pair]]) -> Weight:
+    def weight(self, row: list[Part]) -> Weight:
         blocks = []
         column = 0
-        for n, pairs in zip(row, runs, strict=True):
+        for n, pairs in row:
             k = 0
             for a, w in pairs:
                 base, r, c = (w.inputs[0], *w.attrs) if w.op == "block" else (w, 0, 0)
@@ -250,14 +242,12 @@ class _Emitter:
         return Instruction(code, n=n.inputs[0].width, k=times, inner=inner, a=a, d=d)
 
     def table(self, source: Node, runs: Iterable[tuple[int, int, int]]) -> int:
-        table = IndexTable(source.width, tuple([ElementRun(*r) for r in runs]))
-        return self.tables[table]
+        return self.tables[IndexTable(source.width, tuple([ElementRun(*r) for r in runs]))]
 
     def small_product(self, n: Node) -> int:
         groups, M, K, N, across, *runs = n.attrs
         table = self.table(n.inputs[1], runs[0]) if runs else -1
-        product = SmallProduct(groups, M, K, N, across, table)
-        return self.small_products[product]
+        return self.small_products[SmallProduct(groups, M, K, N, across, table)]
 
     def sum(self, node: Node) -> list[Instruction]:
         """Every term of a sum over rows and steps, into its rectangle of the result."""
@@ -405,11 +395,10 @@ class SumTerm:
 
     def continued_by(self, right: SumTerm) -> bool:
         """Whether the other lies to the right of this one: the same rows, and b side by side."""
-        return (
-            (self.row, self.K, self.a) == (right.row, right.K, right.a)
-            and self.column + self.N == right.column
-            and replace(self.b, column=self.b.column + self.N) == right.b
-        )
+        column, b = self.column + self.N, self.b.right(self.N)
+        return (self.row, column, self.K, self.a, b) == (
+            right.row, right.column, right.K, right.a, right.b,
+        )  # fmt: skip
 
     @property
     def transposed(self) -> SumTerm:

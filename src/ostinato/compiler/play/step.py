@@ -120,7 +120,7 @@ class CompiledStep:
         as_they_are = {at for at, i in captured if recording.dtypes[i] is dtype}
         self._bound = functools.partial(Bound, as_they_are, dtype, engine)
         self.n_states, self.n_ys = len(recording.states), len(recording.ys)
-        self.handed_on = tuple(planner.handed_on.values())  # by the step, not by the engine
+        self.handed_on = tuple(planner.handed_on)  # by the step, not by the engine
         self.without_path = _without_path(recording)
         self.y_spec = recording.y_spec
         # The engine computes truth values as 0 and 1: what the step returned is given back.
