@@ -6,7 +6,7 @@ not parts of a program: each play sets them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from itertools import chain
 from typing import Any
@@ -147,7 +147,7 @@ class Operand:
 
     def right(self, columns: int) -> Operand:
         """The place so many columns to the right."""
-        return replace(self, column=self.column + columns)
+        return Operand(self.buffer, self.column + columns, self.dt)
 
 
 NONE = Operand()

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ostinato.compiler.graph.node import ROWS, WITHIN_ROWS, Node
+from ostinato.compiler.graph.node import ROWS, Node
 from ostinato.compiler.lower.hoist import LOOP, Sections
-from ostinato.compiler.lower.schedule import Schedule, same_strip
-from ostinato.compiler.lower.spec import Accumulation
+from ostinato.compiler.lower.schedule import Schedule, in_register
+from ostinato.compiler.lower.spec import Accumulation, readers
 from ostinato.engine.ops import OPS
 from ostinato.engine.program import Buffer, Kind, Operand
 
@@ -94,13 +94,19 @@ class _Units:
         self.nodes = list(sections.of)
         self.outputs = {o.node for o in sections.spec.outputs}  # each has its place
         self.saved = set(sections.spec.saved)
-        self.item_of = {n: i for found in items.values() for i in found for n in i}
-        self.users = _users(self.nodes)
+        self.read_by = readers(self.nodes)
+        self.alive = _alive(sections)
         self.owner: dict[Node, Node] = {}  # a value → the value in whose place it lies
         self.offset: dict[Node, int] = {}  # a piece → its column in the concatenation it lies in
+        item_of = {n: item for found in items.values() for item in found for n in item}
+        results = set(sections.spec.roots)
+        self.in_memory = [
+            n
+            for n in self.nodes
+            if n.kind == ROWS and n.op not in ("slice", "const")
+            and (n in results or not in_register(n, item_of, self.read_by))
+        ]  # fmt: skip
         self._own_parts()
-        rows = [n for n in self.nodes if n.kind == ROWS and n.op not in ("slice", "const")]
-        self.in_memory = dict.fromkeys(filter(self._in_memory, rows))
         self._own_accumulations()
         self.members: dict[Node, list[Node]] = defaultdict(list)  # of each unit
         for n in self.in_memory:
@@ -116,31 +122,19 @@ class _Units:
                 self.owner[piece], self.offset[piece] = n, column
                 column += piece.width
 
-    def _in_memory(self, n: Node) -> bool:
-        """Whether a value needs a place; otherwise a register of its block holds it."""
-        if n in self.outputs or n in self.owner or n in self.saved:
-            return True
-        if n.op in ("accumulate", "concat", *WITHIN_ROWS):
-            return True
-        for m in self.users[n]:
-            in_strip = m.op in OPS and same_strip(m, n) and n in m.inputs
-            if not in_strip or self.item_of[m] is not self.item_of[n]:
-                return True
-        return not self.users[n]
-
     def _own_accumulations(self) -> None:
         """An accumulation lies where the only value computed of it will.
 
         Of several that one value is computed of, the last accumulation does.
         """
-        taken: set[Node] = set()
+        results, in_memory, taken = set(self.sections.spec.roots), set(self.in_memory), set[Node]()
         for n in reversed(self.nodes):
-            alone = n.op == "accumulate" and len(self.users[n]) == 1
-            if not alone or n in self.saved or n in self.outputs or n in self.owner:
+            users = self.read_by[n]
+            if n.op != "accumulate" or n in results or n in self.owner or len(users) != 1:
                 continue
-            (user,) = self.users[n]
-            direct = user.op in OPS and user.width == n.width and n in user.inputs
-            if direct and user not in taken and user in self.in_memory:
+            (user,) = users
+            direct = user.op in OPS and user.width == n.width
+            if direct and user not in taken and user in in_memory:
                 self.owner[n] = user
                 taken.add(user)
 
@@ -164,7 +158,7 @@ class _Units:
         """The kind of buffer for values that share a place."""
         if any(n in self.saved for n in group):
             return Kind.TAPE
-        sections = {self.sections.of[m] for n in group for m in (n, *self.users[n])}
+        sections = set[str]().union(*(self.alive[n] for n in group))
         return Kind.STEP if sections == {LOOP} else Kind.CHUNK
 
     def neighbours(self) -> list[list[Node]]:
@@ -185,17 +179,15 @@ class _Units:
         return [[self.place(n)[0] for n in group] for group in groups]
 
 
-def _users(nodes: list[Node]) -> dict[Node, list[Node]]:
-    """Who reads a value, also through slices and concatenations."""
-    computed = set(nodes)
-    users: dict[Node, list[Node]] = defaultdict(list)
-    for n in nodes:
+def _alive(sections: Sections) -> dict[Node, set[str]]:
+    """The sections in which a value is written or read, also through slices and concatenations."""
+    alive: dict[Node, set[str]] = defaultdict(set)
+    for n in reversed(list(sections.of)):
+        when = alive[n] if n.op in ("slice", "concat") else {sections.of[n]}
         for i in n.inputs:
-            while i.op == "slice" and i in computed:
-                i = i.inputs[0]
-            for piece in i.inputs if i.op == "concat" and i in computed else (i,):
-                users[piece].append(n)
-    return users
+            alive[i] |= when
+        alive[n].add(sections.of[n])
+    return alive
 
 
 def _rows(units: list[Node], neighbours: list[list[Node]]) -> list[list[Node]]:

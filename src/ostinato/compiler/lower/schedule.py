@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
 from itertools import islice
+from typing import Any
 
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.node import SUM, WITHIN_ROWS, Node
@@ -82,23 +84,31 @@ class _Scheduler:
 
         Arrays wait for narrow operations: more of what an array is needed for is then one block.
         """
-        candidates = list(filter(is_elementwise, self.pending))
-        widths = sorted({n.width for n in candidates})
-        blocks = [b for w in widths if (b := self.block(candidates, w))]
+        of_width: dict[int, list[Node]] = defaultdict(list)
+        for n in filter(is_elementwise, self.pending):
+            of_width[n.width].append(n)
+        blocks = [b for w in sorted(of_width) if (b := self.block(of_width[w]))]
         narrow = [b for b in blocks if b[0].width < ARRAY <= blocks[-1][0].width]
         return max(narrow or blocks, key=len, default=[])
 
-    def block(self, candidates: list[Node], width: int) -> list[Node]:
+    def block(self, candidates: list[Node]) -> list[Node]:
+        """Those of the candidates, all of one width, that can be computed one after another."""
         members: dict[Node, None] = {}
         size = 0
         for n in candidates:
-            cost = 1 + sum(i.op == "const" or i.width != n.width for i in n.inputs)
-            if n.width != width or size + cost > self.max_block:
-                continue
             if all(self.available(i, members if same_strip(n, i) else ()) for i in n.inputs):
-                members[n] = None
-                size += cost
+                cost = 1 + sum(i.op == "const" or i.width != n.width for i in n.inputs)
+                if size + cost <= self.max_block:
+                    members[n] = None
+                    size += cost
         return list(members)
+
+
+def in_register(n: Node, item_of: Mapping[Node, Any], read_by: Mapping[Node, list[Node]]) -> bool:
+    """Whether a value that is no result is computed and read within one block."""
+    return is_elementwise(n) and all(
+        m.op in OPS and item_of.get(m) == item_of[n] for m in read_by[n]
+    )
 
 
 def sink(sections: Sections, items: Schedule, max_block: int) -> Schedule:
@@ -107,43 +117,39 @@ def sink(sections: Sections, items: Schedule, max_block: int) -> Schedule:
     Otherwise they would go through memory. What such a value is computed from must be in memory
     anyway.
     """
-    # These lie in memory whoever reads them: results, and what views and other sections read.
-    kept = {o.node for o in sections.spec.outputs} | set(sections.spec.saved)
-    for n, own in sections.of.items():
-        kept |= {i for i in n.inputs if n.op in _NOT_COMPUTED or sections.of.get(i) != own}
-    return {s: _Sinking(kept, found, max_block).items() for s, found in items.items()}
+    return {s: _Sinking(sections, found, max_block).items() for s, found in items.items()}
 
 
 class _Sinking:
     """Moves operations of one section from their blocks into later ones."""
 
-    def __init__(self, kept: set[Node], items: tuple[Item, ...], max_block: int):
-        self.kept = kept
+    def __init__(self, sections: Sections, items: tuple[Item, ...], max_block: int):
+        self.results = set(sections.spec.roots)
+        self.read_by = readers(sections.of)
         self.max_block = max_block
         self.nodes = [list(item) for item in items]
         self.item_of = {n: k for k, item in enumerate(items) for n in item}
-        self.users = readers(self.item_of)
 
     def items(self) -> tuple[Item, ...]:
         for n in reversed(list(self.item_of)):
-            if is_elementwise(n):
+            if is_elementwise(n) and n not in self.results:
                 self.sink(n)
         return tuple([tuple(nodes) for nodes in self.nodes if nodes])
 
     def sink(self, n: Node) -> None:
         """Move n, and what is computed for it alone, to the later block that alone reads it."""
-        items = {self.item_of[m] for m in self.users[n]}
-        if n in self.kept or len(items) != 1 or self.item_of[n] in items:
+        here, users = self.item_of[n], self.read_by[n]
+        items = {self.item_of.get(m, here) for m in users}  # views, other sections: not to be moved
+        later = items.pop()
+        if items or later == here or any(m.op not in OPS or m.width != n.width for m in users):
             return
-        (later,) = items
         block, cone = self.nodes[later], self.cone(n)
-        in_registers = all(m.op in OPS for m in self.users[n]) and block[0].width == n.width
-        if cone is None or not in_registers or len(block) + len(cone) > self.max_block:
+        if cone is None or len(block) + len(cone) > self.max_block:
             return
-        first = min(block.index(m) for m in self.users[n])
+        first = min(block.index(m) for m in users)
         block[first:first] = cone
         for m in cone:
-            self.nodes[self.item_of[m]].remove(m)
+            self.nodes[here].remove(m)
             self.item_of[m] = later
 
     def cone(self, n: Node) -> list[Node] | None:
@@ -154,8 +160,7 @@ class _Sinking:
         for i in dict.fromkeys(n.inputs):
             if self.in_memory(i):
                 continue
-            alone = set(self.users[i]) == {n} and self.item_of[i] == self.item_of[n]
-            part = self.cone(i) if alone else None
+            part = self.cone(i) if set(self.read_by[i]) == {n} else None
             if part is None:
                 return None
             found += part
@@ -164,7 +169,6 @@ class _Sinking:
 
     def in_memory(self, n: Node) -> bool:
         """Whether n, or what it is made of, need not be in a register of a block."""
-        here = self.item_of.get(n)
-        if here is None or not is_elementwise(n) or n in self.kept:
+        if n not in self.item_of or n in self.results:
             return True
-        return any(self.item_of[m] != here or m.op not in OPS for m in self.users[n])
+        return not in_register(n, self.item_of, self.read_by)

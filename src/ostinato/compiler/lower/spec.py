@@ -78,11 +78,16 @@ class PassSpec:
         return [*(o.node for o in self.outputs), *self.saved, *self.sums.values()]
 
     @cached_property
-    def nodes(self) -> list[Node]:
-        """Rows and sums that the roots are computed from, leaves included, in order."""
-        return [n for n in reachable(self.roots, self.is_leaf) if n.kind != ONCE]
+    def reached(self) -> list[Node]:
+        """The nodes that the roots are computed from, leaves included, in order."""
+        return reachable(self.roots, self.is_leaf)
 
-    @property
+    @cached_property
+    def nodes(self) -> list[Node]:
+        """The rows and sums among these."""
+        return [n for n in self.reached if n.kind != ONCE]
+
+    @cached_property
     def computed(self) -> list[Node]:
         """The nodes that are no leaves."""
         return [n for n in self.nodes if not self.is_leaf(n)]
@@ -172,8 +177,7 @@ class NodeMaker:
     """Makes nodes that may stand beside those of a pass: each is numbered behind all others."""
 
     def __init__(self, spec: PassSpec):
-        there = reachable(spec.roots, spec.is_leaf)
-        self._numbers = count(1 + max((n.index for n in there), default=-1))
+        self._numbers = count(1 + max((n.index for n in spec.reached), default=-1))
 
     def rows(self, op: str, inputs: tuple[Node, ...], like: Node) -> Node:
         """An operation without a scalar that gives rows as wide as `like`."""
