@@ -37,9 +37,8 @@ OF_PYTORCH = frozenset({
     "copysign", "deg2rad", "floor_divide", "frac", "heaviside", "isinf", "isnan", "isneginf",
     "isposinf", "logit_backward", "nan_to_num", "rad2deg", "special_xlog1py", "xlogy",
     # over axes
-    "_log_softmax", "_log_softmax_backward_data", "_softmax", "all", "aminmax", "any",
-    "count_nonzero", "diag_embed", "linalg_vector_norm", "logsumexp", "nansum", "norm", "tril",
-    "triu",
+    "_log_softmax", "_log_softmax_backward_data", "_softmax", "aminmax", "count_nonzero",
+    "diag_embed", "linalg_vector_norm", "logsumexp", "nansum", "norm", "tril", "triu",
     # by an index
     "index_add", "index_copy", "index_fill", "index_select",
     # of images

@@ -14,6 +14,12 @@ from ostinato.compiler.capture.decompositions import DECOMPOSITIONS, Function, c
 # ---- over an axis
 
 
+DECOMPOSITIONS.update({
+    "all": lambda x, *a, **k: (x != 0).amin(*a, **k),
+    "any": lambda x, *a, **k: (x != 0).amax(*a, **k),
+})  # fmt: skip
+
+
 @named("cumsum")
 def _cumsum(x: Tensor, dim: int, dtype: Any = None) -> Tensor:
     """In log₂ N sums: of 2 neighbours, of 4, of 8, …"""
