@@ -18,7 +18,7 @@ import ostinato.compiler.capture.decompositions_norms  # noqa: F401
 from ostinato import tree
 from ostinato.compiler.capture.complex_numbers import PAIRED, Pair, is_complex
 from ostinato.compiler.capture.decompositions import decomposition
-from ostinato.compiler.capture.recording import Call, Ref, refs_in
+from ostinato.compiler.capture.recording import Call, Ref
 from ostinato.compiler.errors import IN_PLACE, Unsupported
 
 aten = torch.ops.aten
@@ -94,7 +94,7 @@ class Recorder(TorchDispatchMode):
         The step makes them anew in every run, so that the one of this run is not the one that the
         search found: that has the same values, and no call has read it.
         """
-        read = {i for call in self.calls for i in refs_in(call)}
+        read = {i for call in self.calls for i in call.refs}
         unread = [i for i in range(len(captured)) if i not in read]
         found: dict[int, int] = {}
         for number in self.arrays:
@@ -247,7 +247,7 @@ class Recorder(TorchDispatchMode):
         if out is not NotImplemented and not self.depth:
             made = {self.number[id(t)] for t in tree.leaves(out) if isinstance(t, Tensor)}
             # An output that has no gradient may be one that others with a gradient are made of.
-            self.inner -= made - {i for call in self.calls[n_before:] for i in refs_in(call)}
+            self.inner -= made - {i for call in self.calls[n_before:] for i in call.refs}
         return out
 
     def called(self, func: Any, args: Any, kwargs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -35,6 +36,12 @@ class Call:
     args: Any
     kwargs: Any
     outs: tuple[int | None, ...]
+
+    @functools.cached_property
+    def refs(self) -> list[int]:
+        """The values that the call is given."""
+        leaves = tree.leaves((self.args, self.kwargs))
+        return [leaf.index for leaf in leaves if isinstance(leaf, Ref)]
 
 
 class Sources(NamedTuple):
@@ -74,12 +81,6 @@ def overload_of(name: str) -> Any:
     """The function of ATen that has this name, as `aten.mm.default`."""
     _, operation, overload = name.split(".")
     return getattr(getattr(aten, operation), overload)
-
-
-def refs_in(call: Call) -> list[int]:
-    """The values that a call is given."""
-    leaves = tree.leaves((call.args, call.kwargs))
-    return [leaf.index for leaf in leaves if isinstance(leaf, Ref)]
 
 
 def recorded_step(recording: Recording, captured: Any) -> Callable[[Any, Any], Any]:

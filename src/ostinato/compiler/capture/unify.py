@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ostinato import tree
-from ostinato.compiler.capture.recording import Batch, Call, Recording, refs_in
+from ostinato.compiler.capture.recording import Batch, Call, Recording
 from ostinato.compiler.errors import Unsupported
 
 BATCHES = (3, 5)
@@ -29,7 +29,7 @@ def without_unused(r: Recording) -> Recording:
     n_forward = 0
     for at, call in reversed(list(enumerate(r.calls))):
         if used.intersection(call.outs):
-            used.update(refs_in(call))
+            used.update(call.refs)
             calls.insert(0, call)
             n_forward += at < r.n_forward
     return Recording(**{**r.__dict__, "calls": tuple(calls), "n_forward": n_forward})

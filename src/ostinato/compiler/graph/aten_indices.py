@@ -30,17 +30,14 @@ MOST_LOOKED_UP = 64  # indices of one row, each of which is an operation of its 
 # ---- an index that has rows
 
 
-def _numbers(c: Context, n: int) -> Node:
-    """0, 1, … n − 1."""
-    return c.b.call("aten.arange.default", n, shape=(n,))
-
-
 def _ones(c: Context, index: Value, n: int, dim: int = 0) -> list[Node]:
     """For each index along an axis: a one at the element of n that it names, else zeros."""
     outer, k, inner = axis_in_row(index.shape, dim)
     if k > MOST_LOOKED_UP:
         raise c.refuse(f"looks up {k} indices a row; the engine does {MOST_LOOKED_UP}")
-    numbers = c.node(Value(_numbers(c, n), (n, 1)), (outer, n, inner))
+    numbers = c.node(
+        Value(c.b.call("aten.arange.default", n, shape=(n,)), (n, 1)), (outer, n, inner)
+    )
     each = [_element(c, index, dim, j) for j in range(k)]
     return [c.b.op("eq", arrays.spread(c.b, i, n, inner), numbers) for i in each]
 
@@ -168,9 +165,7 @@ def _index(c: Context, a: Value, indices: list[Any]) -> Any:
     if known is not None:
         return moved(c, a, known)
     dim, index = _only_index(c, a, indices)
-    if len(index.shape) != 1:
-        raise c.refuse(f"takes columns by an index of {len(index.shape)} axes; wanted one axis")
-    return _by_product(c, a, dim, _matrix(c, index.node, a.shape[dim]))
+    return _by_product(c, a, dim, index, a.shape[dim])
 
 
 @rule("index_put", "_index_put_impl")
@@ -218,27 +213,23 @@ def _only_index(c: Context, a: Value, indices: Sequence[Any]) -> tuple[int, Valu
     return there[0]
 
 
-def _matrix(c: Context, index: Node, n: int, back: bool = False) -> Node:
-    """Ones and zeros `[n, N]`: what multiplies a row of n so that N columns of it remain.
+def _by_product(c: Context, a: Value, dim: int, index: Value, n: int, back: bool = False) -> Node:
+    """An axis of a row times ones and zeros: the columns of n that a captured tensor names.
 
-    back: `[N, n]`, which adds N columns to those of n.
+    back: to n columns, of which those that it names are sums of the columns of a.
     """
-    positive = c.b.call("aten.remainder.Scalar", index, n, shape=index.shape)
-    # Not transposed afterwards: torch.kron fails on matrices that do not lie row by row.
-    lying, standing = (_numbers(c, n), positive) if back else (positive, _numbers(c, n))
-    shape = (standing.width, lying.width)
-    column = c.b.view(standing, (standing.width, 1))
-    return c.b.call("aten.eq.Tensor", lying, column, shape=shape)
-
-
-def _by_product(c: Context, a: Value, dim: int, matrix: Node) -> Node:
-    """An axis of a row times a matrix of ones and zeros."""
+    if len(index.shape) != 1:
+        raise c.refuse(f"takes columns by an index of {len(index.shape)} axes; wanted one axis")
+    eye, axis = c.b.call("aten.eye.default", n, shape=(n, n)), 0 if back else 1
+    positive = c.b.call("aten.remainder.Scalar", index.node, n, shape=index.shape)
+    shape = (*index.shape, n) if back else (n, *index.shape)
+    matrix = c.b.call("aten.index_select.default", eye, axis, positive, shape=shape)
     outer, _, inner = axis_in_row(a.shape, dim)
-    for n, first in ((outer, True), (inner, False)):
-        if n > 1:
-            eye = c.b.call("aten.eye.default", n, shape=(n, n))
-            shape = (matrix.shape[0] * n, matrix.shape[1] * n)
-            both = (eye, matrix) if first else (matrix, eye)
+    for m, first in ((outer, True), (inner, False)):
+        if m > 1:
+            same = c.b.call("aten.eye.default", m, shape=(m, m))
+            both = (same, matrix) if first else (matrix, same)
+            shape = (matrix.shape[0] * m, matrix.shape[1] * m)
             matrix = c.b.call("aten.kron.default", *both, shape=shape)
     return c.b.matmul(c.as_rows(a), matrix)
 
@@ -254,7 +245,7 @@ def _added_to_columns(c: Context, a: Value, indices: Sequence[Any], values: Valu
     if known is not None:
         added = moved_back(c, new, _INDEX, a.shape, known)
     else:
-        added = _by_product(c, new, dim, _matrix(c, index.node, a.shape[dim], back=True))
+        added = _by_product(c, new, dim, index, a.shape[dim], back=True)
     return c.b.op("add", c.node(a), added)
 
 

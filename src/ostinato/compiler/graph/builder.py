@@ -13,7 +13,6 @@ So `cat([x, h]) @ W` is `x @ Wx + h @ Wh`, and a gate of an LSTM is a product wi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial, reduce
 from itertools import pairwise, product
 from operator import add
 from typing import Any
@@ -142,14 +141,13 @@ class Builder:
         n_columns = w.shape[1]
         if a.op == "absent":
             return self.absent(n_columns)
-        terms = []
+        total = self.const(0.0, n_columns)
         for row, piece in _pieces(a):
             if not is_zero(piece):
                 factors = self.in_memory(piece), self.block(w, (row, 0), (piece.width, n_columns))
-                terms.append(self.node("matmul", factors, (), ROWS, (n_columns,)))
-        if not terms:
-            return self.const(0.0, n_columns)
-        return reduce(partial(self.op, "add"), terms)
+                term = self.node("matmul", factors, (), ROWS, (n_columns,))
+                total = self.op("add", total, term)
+        return total
 
     def in_memory(self, node: Node) -> Node:
         """A value as products, reductions and sums need it."""

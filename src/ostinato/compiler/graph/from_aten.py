@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, refs_in
+from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.aten_reductions import axes_of, reduced
 from ostinato.compiler.graph.builder import Builder
@@ -81,7 +81,7 @@ class DifferentiableGraph:
         d_ys = values.inputs("d_y", r.d_ys, y_used, of_sums=has_sums)
         gradients = {*r.d_new_states, *r.d_ys}  # and what is computed of them
         for call in r.calls[r.n_forward :]:
-            read = gradients.intersection(refs_in(call))
+            read = gradients.intersection(call.refs)
             given = [i for i in call.outs if i is not None]
             if read and all(values.is_absent(i) for i in read):  # autograd would not get here
                 values.set_absent(given)
@@ -118,7 +118,7 @@ class _ForwardValues(Values):
     divisors: frozenset[int] = frozenset()
 
     def translate(self, call: Call) -> None:
-        read = [self.known[i] for i in refs_in(call)]
+        read = [self.known[i] for i in call.refs]
         powers = {v.power for v in read if v.power is not None}
         divided = _without_batch_size(call, allowed=bool(powers))
         if powers:
@@ -194,7 +194,7 @@ class _BackwardValues(Values):
 
     def _is_by_divisor(self, call: Call) -> bool:
         """Translate a gradient by the divisor of a quotient, which is given divided."""
-        read = {i for i in refs_in(call) if self.known[i].power is not None}
+        read = {i for i in call.refs if self.known[i].power is not None}
         if not read:
             return False
         by = call.args[1] if "div" in call.name else None

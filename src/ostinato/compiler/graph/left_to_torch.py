@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ostinato import tree
-from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, refs_in
+from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.node import SUM, Node
@@ -36,7 +36,7 @@ def left_to_torch(
     Args:
         values: the recorded values, by number.
     """
-    read = [values[i].node for i in refs_in(call)]
+    read = [values[i].node for i in call.refs]
     if r.runs_python_backward and not _is_linear(name_of(call), read):
         raise Unsupported(
             "a custom backward pass, or a hook, is not linear in a gradient that is summed "

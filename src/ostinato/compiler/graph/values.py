@@ -20,7 +20,7 @@ import ostinato.compiler.graph.aten_products
 import ostinato.compiler.graph.aten_reductions
 import ostinato.compiler.graph.aten_shapes  # noqa: F401
 from ostinato import tree
-from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref, refs_in
+from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.left_to_torch import fixed, left_to_torch
@@ -179,10 +179,9 @@ class Values:
     def translate(self, call: Call) -> None:
         """Find the nodes of what a call gives, from those of what it reads."""
         name, r = name_of(call), self.recording
-        shapes = [None if i is None else r.shapes[i] for i in call.outs]
-        read = [self.known[i] for i in refs_in(call)]
+        read = [self.known[i] for i in call.refs]
         kinds = {v.node.kind for v in read if not v.anywhere}  # these have none yet
-        makes_rows = any(isinstance(n, Batch) for shape in shapes for n in shape or ())
+        makes_rows = any(i is not None and batch_axis(r.shapes[i]) is not None for i in call.outs)
         makes_constant = not kinds and name in RULES and name != "arange"  # zeros, full …
         by_rule = ROWS in kinds or makes_rows or makes_constant
         if by_rule:
@@ -191,10 +190,10 @@ class Values:
             outs = left_to_torch(self.b, r, call, self.known, SUM if SUM in kinds else ONCE)
         else:
             raise _unknown(call)
-        for i, shape, out in zip(call.outs, shapes, outs, strict=False):
+        for i, out in zip(call.outs, outs, strict=False):
             if i is not None and out is not None:
-                outer = self._outer(call, shape or ())
-                v = out if isinstance(out, Value) else Value(out, shape or (), outer)
+                outer = self._outer(call, r.shapes[i])
+                v = out if isinstance(out, Value) else Value(out, r.shapes[i], outer)
                 if by_rule:
                     self._check_type(call, r.dtypes[i], v.node)
                 self.known[i] = v
@@ -204,7 +203,7 @@ class Values:
         at = batch_axis(shape)
         if at is None or shape[at] == Batch(1):
             return 1
-        read = [self.known[i] for i in refs_in(call)]
+        read = [self.known[i] for i in call.refs]
         outer = {v.outer for v in read if shape[at] in v.shape and not v.anywhere}
         if len(outer) > 1:
             raise Unsupported("combines the batch with another axis", call.name)
@@ -226,7 +225,7 @@ class Values:
 
     def _check_rule(self, call: Call, name: str, kinds: set[str]) -> None:
         """There is a rule, for real rows, and no sum is read as rows."""
-        given = [self.recording.dtypes[i] for i in (*refs_in(call), *call.outs) if i is not None]
+        given = [self.recording.dtypes[i] for i in (*call.refs, *call.outs) if i is not None]
         found = next((dtype for dtype in given if dtype.is_complex), None)
         if found is not None:
             raise Unsupported(_other_type("the step computes in", found, self.dtype), call.name)
