@@ -89,18 +89,6 @@ def test_bits_that_differ():
         assert not same_bits(value(twice), X * np.float32(3e38) * np.float32(1e-38))
 
 
-def test_absent_is_no_zero():
-    b = Builder()
-    x, mask = (b.node(n, (), (), "rows", (H,)) for n in "xy")
-    absent, zero = b.absent(H), b.const(0.0, H)
-    assert b.op("mul", absent, b.const(float("inf"))) is absent
-    assert b.op("select", mask, absent, zero) is absent
-    assert b.concat([b.absent(1), b.const(0.0, H - 1)]) is absent
-    assert b.op("add", absent, x) is b.op("sub", x, absent) is x
-    assert b.op("sub", absent, x) is b.op("neg", x)
-    assert b.op("select", mask, absent, x) is b.op("select", mask, zero, x)
-
-
 def test_a_value_that_is_used_twice_is_transposed_once(monkeypatch):
     """Its operands were, for every use: 3ⁿ operations of n layers."""
     n, b = 14, Builder()
@@ -141,3 +129,24 @@ def test_composite_calls_within_inference_mode():
     init, xs = torch.randn(B, H, dtype=D), torch.randn(T, B, H, dtype=D)
     assert ostinato.explain(step, init, xs).native
     torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))
+
+
+def test_an_absent_gradient_is_no_zero_and_beside_another_it_is():
+    """As autograd's are; 0 · inf would be NaN."""
+    W = torch.randn(H, H, dtype=D, requires_grad=True)
+
+    def step(h, x):
+        z = torch.tanh(x + h @ W)
+        first, second = z.chunk(2, -1)  # the gradient of z concatenates theirs, and adds that of h
+        return z * z, (first * torch.inf, second * 2)
+
+    init, xs = torch.randn(B, H, dtype=D), torch.randn(T, B, H, dtype=D)
+    assert ostinato.explain(step, init, xs).native
+    gradients = []
+    for play in (ostinato.scan, loop):
+        infinite, ys = play(step, init, xs)[1]
+        of_infinite = torch.autograd.grad(infinite.sum(), W, retain_graph=True)[0]
+        assert not of_infinite.isfinite().all()  # so that a zero would be seen
+        gradients.append(torch.autograd.grad(ys.sum(), W)[0])
+    assert gradients[0].isfinite().all()
+    torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-11)

@@ -34,7 +34,7 @@ def spread(b: Builder, node: Node, times: int, inner: int) -> Node:
     width = node.width * times
     if times == 1 or node.width == 1:
         return b.widen(node, width)
-    if node.op in ("const", "absent"):
+    if node.op == "const":
         return b.widen(node, width)
     if node.op == "spread":
         n, i = axis_of(node)
@@ -57,8 +57,6 @@ def of_spread(b: Builder, node: Node, places: Places) -> Node | None:
 def reduce(b: Builder, name: str, node: Node, times: int, inner: int) -> Node:
     """row_sum or row_max of `[outer, times, inner]`, over the axis in the middle."""
     width = node.width // times
-    if node.op == "absent":
-        return b.absent(width)
     if times == 1:
         return node
     if node.op == "spread" and axis_of(node) == (times, inner):
@@ -76,8 +74,8 @@ def reduce(b: Builder, name: str, node: Node, times: int, inner: int) -> Node:
 def take(b: Builder, node: Node, places: Places) -> Node:
     """The elements of a row at `places`; zeros where a place is −1."""
     width = len(places)
-    if node.op == "absent" or (places < 0).all():
-        return b.absent(width) if node.op == "absent" else b.const(0.0, width)
+    if (places < 0).all():
+        return b.const(0.0, width)
     if node.op == "const" and ((places >= 0).all() or node.s == 0):
         return b.const(node.s, width)
     if node.op == "take":
@@ -204,8 +202,6 @@ def in_stretches(places: Places, n: int) -> bool:
 def product_across(b: Builder, a: Node, w: Node, groups: int, M: int, K: int, N: int) -> Node:
     """a `[groups, M, K]` times the transpose of w `[groups, N, K]`, matrix by matrix."""
     width = groups * M * N
-    if "absent" in (a.op, w.op):
-        return b.absent(width)
     inputs = (_operand(b, a), _operand(b, w))
     return b.node("product", inputs, (groups, M, K, N, True), ROWS, (width,))
 
@@ -216,8 +212,6 @@ def product(b: Builder, a: Node, w: Node, groups: int, M: int, K: int, N: int) -
     Each may be rows, or a vector without batch that holds the same for all rows.
     """
     width = groups * M * N
-    if "absent" in (a.op, w.op):
-        return b.absent(width)
     if is_zero(a) or is_zero(w):
         return b.const(0.0, width)
     if K == 1:  # each element of one by each of the other

@@ -31,8 +31,6 @@ MOST_OF_ONE_COLUMN = 2
 
 @rule("mm", "bmm")
 def _mm(c: Context, a: Value, w: Value) -> Any:
-    if "absent" in (a.node.op, w.node.op):
-        return c.b.absent()
     if is_zero(a.node) or is_zero(w.node):
         return c.b.const(0.0)
     a, w = _as_matrices(c, a), _as_matrices(c, w)

@@ -24,7 +24,7 @@ rule("detach", "alias", "clone", "lift_fresh", "lift_fresh_copy")(lambda c, a, *
 @rule("view", "_unsafe_view", "unsqueeze", "squeeze", "_reshape_alias")
 def _view(c: Context, a: Value, *_: Any) -> Any:
     shape = c.shapes[0]
-    if a.anywhere:
+    if a.constant:
         return Value(a.node, shape)
     before, now = batch_axis(a.shape), batch_axis(shape)
     if a.node.kind == ROWS and before is None and now is None:  # for all rows

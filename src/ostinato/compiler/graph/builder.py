@@ -21,7 +21,7 @@ import numpy as np
 
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph import arrays, identities
-from ostinato.compiler.graph.identities import Elementwise, are_absent, is_zero
+from ostinato.compiler.graph.identities import Elementwise, is_zero
 from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node, Slot
 from ostinato.engine.ops import OPS
 
@@ -49,15 +49,13 @@ class Builder:
         return self.node("const", (), (float(value),), ROWS, (width,))
 
     def absent(self, width: int = 1) -> Node:
-        """The gradient of what the loss does not use: see `identities.py`."""
+        """The gradient of what the loss does not use: see `values.py`."""
         return self.node("absent", (), (), ROWS, (width,))
 
     def widen(self, node: Node, width: int) -> Node:
         """The same value in rows of `width` columns."""
         if node.op == "const":
             return self.const(node.s, width)
-        if node.op == "absent":
-            return self.absent(width)
         if node.width == width:
             return node if node.kind == ROWS else self._copy(node)
         return self.node("spread", (node,), (0.0,), ROWS, (width,))
@@ -75,14 +73,10 @@ class Builder:
         known = identities.simplified(self, e)
         if known is not None:
             return known
-        e = e._replace(operands=tuple([self._zero_if_absent(n) for n in operands]))
         if any(n.op == "concat" for n in e.operands):
             return self._piece_by_piece(e)
         e = identities.in_best_form(self, e)
         return self.node(e.name, e.operands, (float(e.s),), ROWS, (e.width,))
-
-    def _zero_if_absent(self, node: Node) -> Node:
-        return self.const(0.0, node.width) if node.op == "absent" else node
 
     def _piece_by_piece(self, e: Elementwise) -> Node:
         """An operation on concatenations, as the concatenation of operations on their pieces."""
@@ -101,7 +95,7 @@ class Builder:
             return node
         if node.kind == ONCE:
             return self.block(node, (start,), (width,))
-        if node.op in ("const", "absent"):
+        if node.op == "const":
             return self.widen(node, width)
         if node.op == "concat":
             there = [(at, n) for at, n in _pieces(node) if at < stop and at + n.width > start]
@@ -125,11 +119,8 @@ class Builder:
         """The columns of all, one behind the other; constants that are neighbours become one."""
         pieces = [piece for n in nodes for _, piece in _pieces(n)]
         width = sum(n.width for n in pieces)
-        if are_absent(pieces):  # of a split, of which nobody uses a piece
-            return self.absent(width)
-        rows = [self.widen(self._zero_if_absent(n), n.width) for n in pieces]
         merged: list[Node] = []
-        for n in rows:
+        for n in [self.widen(piece, piece.width) for piece in pieces]:
             if merged and n.op == "const" and merged[-1].op == "const" and n.s == merged[-1].s:
                 merged[-1] = self.const(n.s, merged[-1].width + n.width)
             else:
@@ -139,8 +130,6 @@ class Builder:
     def matmul(self, a: Node, w: Node) -> Node:
         """a `[B, K]` times w `[K, N]`: a sum of products, one for each piece of a."""
         n_columns = w.shape[1]
-        if a.op == "absent":
-            return self.absent(n_columns)
         total = self.const(0.0, n_columns)
         for row, piece in _pieces(a):
             if not is_zero(piece):
@@ -186,8 +175,6 @@ class Builder:
 
         Where PyTorch cannot view them, as of a transpose, they are copied.
         """
-        if node.op == "absent":
-            return node
         if node.op == "aten.view.default":
             node = node.inputs[0]
         if node.shape == shape:
@@ -202,12 +189,9 @@ class Builder:
         Args:
             factors: (row of the result at which the product begins, a, b), of which all are added.
         """
-        there = [(first, a, b) for first, a, b in factors if "absent" not in (a.op, b.op)]
-        if not there:
-            return self.absent()
         inputs: list[Node] = []
         places: list[tuple[int, int]] = []
-        for first, a, b in there:
+        for first, a, b in factors:
             for (row, p), (column, q) in product(_pieces(a), _pieces(b)):
                 if not is_zero(p) and not is_zero(q):
                     inputs += [self.in_memory(p), self.in_memory(q)]
@@ -223,8 +207,6 @@ class Builder:
 
     def column_sum(self, a: Node) -> Node:
         """Σ a over rows and steps: `[1, width]`."""
-        if a.op == "absent":
-            return a
         there = [(column, p) for column, p in _pieces(a) if not is_zero(p)]
         inputs = [self.in_memory(p) for _, p in there]
         places = tuple([(0, column) for column, _ in there])

@@ -6,15 +6,11 @@ one with the same result.
 
 Each function of `IDENTITIES` is tried in turn: its cases are equations, a pattern and the node that
 has the same bits, or a sentence says where it has not.
-
-*Absent* is the gradient of an output that the loss does not use, like autograd's undefined tensor.
-It is no zero: 0 · inf would be NaN, while what is multiplied with an absent gradient is absent.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -52,41 +48,6 @@ def simplified(b: Builder, e: Elementwise) -> Node | None:
 def is_zero(node: Node) -> bool:
     """Whether it is the constant 0 or −0."""
     return node.op == "const" and node.s == 0.0
-
-
-def are_absent(nodes: Sequence[Node]) -> bool:
-    """Whether they are absent gradients, at least one, and zeros that autograd put beside them."""
-    return any(n.op == "absent" for n in nodes) and all(
-        n.op == "absent" or is_zero(n) for n in nodes
-    )
-
-
-# ---- absent gradients: autograd would not have computed these at all
-
-_LINEAR_IN_THE_FIRST = {  # operand, a gradient
-    "copy", "div", "max_backward", "mul_s", "neg", "sigmoid_backward", "tanh_backward",
-}  # fmt: skip
-
-
-def _absent(b: Builder, e: Elementwise) -> Node | None:
-    gone = [n.op == "absent" for n in e.operands]
-    if e.name == "mul":
-        absent = any(gone)
-    elif e.name == "select":
-        absent = are_absent(e.operands[1:])
-    else:
-        absent = all(gone) or (gone[0] and e.name in _LINEAR_IN_THE_FIRST)
-    return b.absent() if absent else None
-
-
-def _absent_term(b: Builder, e: Elementwise) -> Node | None:
-    """The other term of a sum, or of a difference."""
-    match e.written:
-        case ("add" | "sub", x, Node("absent")) | ("add", Node("absent"), x):
-            return x
-        case "sub", Node("absent"), x:
-            return b.op("neg", b.widen(x, e.width))
-    return None
 
 
 # ---- constants
@@ -166,7 +127,7 @@ def _gradient_of_quotient(b: Builder, e: Elementwise) -> Node | None:
 
 
 IDENTITIES = (
-    _absent, _folded, _absent_term, _neutral, _known_selection, _scaled_twice,
+    _folded, _neutral, _known_selection, _scaled_twice,
     _gradient_of_quotient, _sign,
 )  # fmt: skip
 

@@ -17,6 +17,7 @@ from ostinato import tree
 from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.builder import Builder
+from ostinato.compiler.graph.identities import is_zero
 from ostinato.compiler.graph.node import SUM, Node
 from ostinato.compiler.graph.rules import HALF, Shape, Value, functional, name_of
 
@@ -57,8 +58,7 @@ def left_to_torch(
         value = values[leaf.index]
         if not value.rows:
             return value.node
-        number = value.node.s if value.node.op == "const" else 0.0  # of an absent gradient
-        return b.node("full", (), (number, r.dtypes[leaf.index]), kind, value.shape)
+        return b.node("full", (), (value.node.s, r.dtypes[leaf.index]), kind, value.shape)
 
     args, kwargs = tree.mapped(node, (call.args, call.kwargs))
     # Not in place: another call may need the tensor as it was.
@@ -86,7 +86,7 @@ def _view_of_sum(b: Builder, read: list[Node], shape: Any) -> Node | None:
 
 def _sum_of_sums(b: Builder, read: list[Node], shape: Any) -> Node | None:
     """The one that is there, or both in one accumulator."""
-    there = [n for n in read if n.op != "absent"]
+    there = [n for n in read if not is_zero(n)]
     if len(read) != 2 or all(n.kind != SUM for n in there):
         return None
     return b.add_sums(*there) if len(there) == 2 else there[0]

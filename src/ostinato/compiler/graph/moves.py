@@ -16,7 +16,7 @@ from ostinato.compiler.capture.recording import Batch, overload_of
 from ostinato.compiler.graph import arrays
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.node import Node
-from ostinato.compiler.graph.rules import Context, Shape, Value, batch_axis, columns, of_row
+from ostinato.compiler.graph.rules import Context, Shape, Value, batch_axis, of_row
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -42,9 +42,7 @@ def _taken(b: Builder, row: Node, places: Numbers, beyond: float) -> Node:
     if len(at) and (np.diff(places[at[0] : at[-1] + 1]) == 1).all():
         start, stop = int(at[0]), int(at[-1]) + 1
         piece = arrays.take(b, row, places[start:stop])
-        before, after = (
-            b.const(beyond, n) if beyond else b.absent(n) for n in (start, len(places) - stop)
-        )
+        before, after = (b.const(beyond, n) for n in (start, len(places) - stop))
         return b.concat([n for n in (before, piece, after) if n.width])
     if beyond:  # a column behind the row
         places = np.where(places < 0, row.width, places)
@@ -57,7 +55,7 @@ def moved_back(c: Context, g: Value, call: Any, shape: Shape, *args: Any) -> Nod
 
     It is a sum where one element was moved to several places.
     """
-    value = Value(c.b.absent(columns(shape)), shape)
+    value = Value(c.b.const(0.0), shape)
     (places,) = _places(c, call, ((value, *args), {}), [value], [g.shape], [g.outer])
     times = np.bincount(places, minlength=value.width)
     again = np.arange(len(places)) - np.repeat(times.cumsum() - times, times)  # of each element

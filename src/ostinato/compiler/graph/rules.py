@@ -76,9 +76,9 @@ class Value:
         return columns(self.shape)
 
     @property
-    def anywhere(self) -> bool:
-        """Whether it is the same wherever the batch lies: a constant, or absent."""
-        return self.node.op in ("const", "absent")
+    def constant(self) -> bool:
+        """Whether it is one number, wherever the batch lies."""
+        return self.node.op == "const"
 
 
 class Context:
@@ -148,7 +148,7 @@ class Context:
     def _check_batch(self, v: Value, result: Shape) -> None:
         """The batch stays the same axis, and is not spread over another."""
         at, there = batch_axis(v.shape), batch_axis(result)
-        if v.anywhere or at is None:
+        if v.constant or at is None:
             return
         if there is None or at - len(v.shape) != there - len(result):
             raise self.refuse("combines the batch with another axis")

@@ -91,7 +91,12 @@ _PLACEMENT = {"dtype", "device", "layout", "pin_memory", "memory_format", "non_b
 
 
 class Values:
-    """The recorded values that are translated so far, by number."""
+    """The recorded values that are translated so far, by number.
+
+    *Absent* is the gradient of an output that the loss does not use, like autograd's undefined
+    tensor. It is no zero: 0 · inf would be NaN, while what is computed of absent gradients alone is
+    absent, and not computed. Beside another gradient it is one, as for autograd.
+    """
 
     def __init__(
         self, recording: Recording, dtype: torch.dtype, b: Builder, known: dict[int, Value]
@@ -179,40 +184,36 @@ class Values:
     def translate(self, call: Call) -> None:
         """Find the nodes of what a call gives, from those of what it reads."""
         name, r = name_of(call), self.recording
-        read = [self.known[i] for i in call.refs]
-        kinds = {v.node.kind for v in read if not v.anywhere}  # these have none yet
+        read = {i: self._present(self.known[i]) for i in call.refs}
+        kinds = {v.node.kind for v in read.values() if not v.constant}  # these have none yet
         makes_rows = any(i is not None and batch_axis(r.shapes[i]) is not None for i in call.outs)
         makes_constant = not kinds and name in RULES and name != "arange"  # zeros, full …
         by_rule = ROWS in kinds or makes_rows or makes_constant
         if by_rule:
-            outs = self._by_rule(call, name, kinds)
+            self._check_rule(call, name, kinds)
+            outs = self._by_rule(call, name, read)
         elif call.name.startswith("aten."):
-            outs = left_to_torch(self.b, r, call, self.known, SUM if SUM in kinds else ONCE)
+            outs = left_to_torch(self.b, r, call, read, SUM if SUM in kinds else ONCE)
         else:
             raise _unknown(call)
         for i, out in zip(call.outs, outs, strict=False):
             if i is not None and out is not None:
-                outer = self._outer(call, r.shapes[i])
+                outer = _outer(call, read.values(), r.shapes[i])
                 v = out if isinstance(out, Value) else Value(out, r.shapes[i], outer)
                 if by_rule:
                     self._check_type(call, r.dtypes[i], v.node)
                 self.known[i] = v
 
-    def _outer(self, call: Call, shape: Shape) -> int:
-        """Where the batch lies in an axis that it shares with others: as in the arguments."""
-        at = batch_axis(shape)
-        if at is None or shape[at] == Batch(1):
-            return 1
-        read = [self.known[i] for i in call.refs]
-        outer = {v.outer for v in read if shape[at] in v.shape and not v.anywhere}
-        if len(outer) > 1:
-            raise Unsupported("combines the batch with another axis", call.name)
-        return outer.pop() if outer else 1
+    def _present(self, v: Value) -> Value:
+        """An absent gradient, beside another that is there, as zeros."""
+        return Value(self.b.const(0.0), v.shape) if v.node.op == "absent" else v
 
-    def _by_rule(self, call: Call, name: str, kinds: set[str]) -> list[Any]:
-        self._check_rule(call, name, kinds)
+    def _by_rule(self, call: Call, name: str, read: dict[int, Value]) -> list[Any]:
+        def value(leaf: Any) -> Any:
+            return read[leaf.index] if isinstance(leaf, Ref) else leaf
+
         kwargs = {k: v for k, v in call.kwargs.items() if k not in _PLACEMENT}
-        args, kwargs = tree.mapped(self._value, ([*call.args], kwargs))
+        args, kwargs = tree.mapped(value, ([*call.args], kwargs))
         try:
             outs = RULES[name](Context(self.b, self.recording, call), *args, **kwargs)
         except Unsupported:
@@ -240,8 +241,16 @@ class Values:
         if found not in usual and not (found is torch.float32 and _is_exact(node)):
             raise Unsupported(_other_type("the step computes in", found, self.dtype), call.name)
 
-    def _value(self, leaf: Any) -> Any:
-        return self.known[leaf.index] if isinstance(leaf, Ref) else leaf
+
+def _outer(call: Call, read: Iterable[Value], shape: Shape) -> int:
+    """Where the batch lies in an axis that it shares with others: as in the arguments."""
+    at = batch_axis(shape)
+    if at is None or shape[at] == Batch(1):
+        return 1
+    outer = {v.outer for v in read if shape[at] in v.shape and not v.constant}
+    if len(outer) > 1:
+        raise Unsupported("combines the batch with another axis", call.name)
+    return outer.pop() if outer else 1
 
 
 def _unknown(call: Call) -> Unsupported:
