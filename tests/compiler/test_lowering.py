@@ -428,8 +428,8 @@ def test_the_order_in_which_a_chain_is_added_up(terms, plain, hoisting, new_carr
         if n in names:
             return names[n]
         if isinstance(n, Accumulation):
-            start = [shown(i) for i in ((n.init,) if n.init else n.vectors)]
-            return f"[{' + '.join([*start, *(shown(a) + shown(w) for a, w in n.products)])}]"
+            terms = [*map(shown, n.start), *(shown(a) + shown(w) for a, w in n.products)]
+            return f"[{' + '.join(terms)}]"
         if n.op == "add":
             return f"({' + '.join(map(shown, n.inputs))})"
         return ("" if n.op == "copy" else n.op) + "".join(map(shown, n.inputs))

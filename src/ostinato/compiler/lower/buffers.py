@@ -45,7 +45,7 @@ def assign_buffers(sections: Sections, items: Schedule) -> Layout:
     """
     outputs = sections.spec.outputs
     units = _Units(sections, items)
-    short = {c.name for c in sections.spec.carries if not c.kept}
+    short = sections.spec.short_carries
     in_two_slots = [n for o in outputs if o.argument in short for n in units.members[o.node]]
     if any(sections.of[n] != LOOP for n in in_two_slots):
         raise CannotHoist

@@ -128,9 +128,8 @@ class _Emitter:
     def outside(self, key: str | Node) -> Buffer:
         if isinstance(key, Node):
             return Buffer(Kind.VECTOR, key.width, 0, self.arguments[key])
-        carry = self.spec.carry_by_name.get(key)
-        if carry is not None and not carry.kept:
-            return Buffer(Kind.PAIR, carry.read.width)
+        if key in self.spec.short_carries:
+            return Buffer(Kind.PAIR, self.spec.widths[key])
         own = key.startswith("tape") or key in self.spec.hidden
         extra = int(key.startswith("carry"))  # one slot more than there are steps
         kind = Kind.TAPE if own else Kind.TIME
@@ -180,7 +179,7 @@ class _Emitter:
         def together(left: Part, right: Part) -> bool:
             (n, pairs), (m, others) = left, right
             same_factors = [a for a, _ in pairs] == [a for a, _ in others]
-            alike = not first or _start_kind(n) == _start_kind(m)
+            alike = not first or {i.kind for i in n.start} == {i.kind for i in m.start}
             return same_factors and alike and self.side_by_side(n, m)
 
         def place(part: Part) -> tuple[int, int]:
@@ -196,7 +195,7 @@ class _Emitter:
         (n, pairs), *_ = row
         c = d = self.operand(n)
         if first and n.init is None:
-            c = self.bias([m for m, _ in row]) if n.vectors else NONE
+            c = self.bias([m for m, _ in row]) if n.start else NONE
         a = self.operand(pairs[0][0])
         return Instruction(Code.GEMM, n=weight.N, k=weight.K, weight=number, d=d, c=c, a=a)
 
@@ -219,7 +218,7 @@ class _Emitter:
         column = 0
         for n in row:
             here = Operand(local, column)
-            first, *others = n.vectors
+            first, *others = n.start
             ops = [Instruction(Code.OP, "copy", d=here, a=self.operand(first))]
             ops += [Instruction(Code.OP, "add", d=here, a=here, b=self.operand(v)) for v in others]
             self.once += [Instruction(Code.BLOCK, n=n.width, count=len(ops)), *ops]
@@ -287,10 +286,6 @@ def _runs(items: Iterable[T], together: Callable[[T, T], bool]) -> list[list[T]]
         else:
             runs.append([item])
     return runs
-
-
-def _start_kind(n: Accumulation) -> tuple[bool, bool]:
-    return n.init is not None, bool(n.vectors)
 
 
 def _add(products: list[Instruction], new: Instruction) -> None:

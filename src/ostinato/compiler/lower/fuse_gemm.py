@@ -102,11 +102,11 @@ class _Fusion:
             sums = [self.accumulation(n, recurrent), ahead]
         elif hoistable and recurrent and self.spec.hoist:
             ahead = self.accumulation(n, hoistable, vectors)
-            sums = [self.accumulation(n, recurrent, init=ahead)]
+            sums = [self.accumulation(n, recurrent, [ahead])]
         elif ready:
             start = [*map(self.fused, ready), *vectors]
             init = self.make.total(start, n) if len(start) > 1 else self.make.copy(start[0])
-            sums = [self.accumulation(n, recurrent, init=init)]
+            sums = [self.accumulation(n, recurrent, [init])]
         else:
             sums = [self.accumulation(n, hoistable + recurrent, vectors)]
         rest = [self.fused(m) for m in others if m not in ready]
@@ -118,11 +118,9 @@ class _Fusion:
         wide = [m for m in others if m.width == n.width and m.op != "const"]
         return [m for m in wide if self.level[m] <= last]
 
-    def accumulation(
-        self, n: Node, products: list[Node], vectors: Sequence[Node] = (), init: Node | None = None
-    ) -> Node:
+    def accumulation(self, n: Node, products: list[Node], start: Sequence[Node] = ()) -> Node:
         pairs = [(self.fused(m.inputs[0]), m.inputs[1]) for m in products]
-        return self.make.accumulation(pairs, vectors, init, n)
+        return self.make.accumulation(pairs, start, n)
 
 
 def _with_product(spec: PassSpec) -> set[Node]:

@@ -51,7 +51,8 @@ def hoist(spec: PassSpec) -> Sections:
     if spec.hoist:
         carried = depends_on(spec.nodes, spec.carried)
         ahead = _needed(spec, {n for n in spec.nodes if n.op in _HEAVY} - carried)
-    carry_out = {o.node for o in spec.outputs if o.argument in spec.carry_by_name}
+    carries = {c.name for c in spec.carries}
+    carry_out = {o.node for o in spec.outputs if o.argument in carries}
     section = dict.fromkeys(spec.computed, AFTER)
 
     def into_loop(nodes: Iterable[Node]) -> None:
@@ -86,9 +87,13 @@ def _beside_the_loop(section: Mapping[Node, str], n: Node) -> list[Node]:
     array = max(i.width for i in n.inputs if section.get(i) == LOOP)
     after = reachable(n.inputs, lambda i: section.get(i) != AFTER)
     late = [i for i in after if section.get(i) == AFTER]
-    products = sum(i.width for i in late if i.op == "accumulate")
-    light = products * MUCH_WIDER <= array and all(i.op in _LIGHT for i in late)
-    return [n, *late] if light else []
+    return [n, *late] if _are_light(late, array) else []
+
+
+def _are_light(nodes: list[Node], array: int) -> bool:
+    """Whether they take little time beside reading an array of so many columns."""
+    products = sum(i.width for i in nodes if i.op == "accumulate")
+    return products * MUCH_WIDER <= array and all(i.op in _LIGHT for i in nodes)
 
 
 def _of_near_arrays(spec: PassSpec, section: Mapping[Node, str]) -> list[Node]:
@@ -116,9 +121,8 @@ def _of_near_arrays(spec: PassSpec, section: Mapping[Node, str]) -> list[Node]:
 def bridge_carries(sections: Sections) -> Sections:
     """Copies, made in the loop, of what is read after it and lies in a carry of two slots."""
     spec = sections.spec
-    short = {c.name for c in spec.carries if not c.kept}
     in_two_slots = {c.read for c in spec.carries if not c.kept}
-    in_two_slots |= {o.node for o in spec.outputs if o.argument in short}
+    in_two_slots |= {o.node for o in spec.outputs if o.argument in spec.short_carries}
     make = NodeMaker(spec)
     new: dict[Node, Node] = {}
     copies: dict[Node, Node] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, count
@@ -92,9 +92,10 @@ class PassSpec:
         """The nodes that are no leaves."""
         return [n for n in self.nodes if not self.is_leaf(n)]
 
-    @cached_property
-    def carry_by_name(self) -> Mapping[str, CarrySpec]:
-        return {c.name: c for c in self.carries}
+    @property
+    def short_carries(self) -> set[str]:
+        """The names of those of which only the last two slots are kept."""
+        return {c.name for c in self.carries if not c.kept}
 
     @cached_property
     def carried(self) -> set[Node]:
@@ -153,9 +154,8 @@ Pair = tuple[Node, Node]  # a factor and its weight
 class Accumulation(Node):
     """start + a₁W₁ + a₂W₂ + …, added up in one place.
 
-    The start is `init`, or the sum of `vectors`, or zero; there are never vectors beside an init.
-    The inputs are a₁, W₁, a₂, W₂, …, then the vectors or init; the attributes the number of
-    products, and whether there is an init.
+    The start is rows, its `init`, or the sum of vectors, or zero. The inputs are a₁, W₁, a₂, W₂, …,
+    then those of the start; the only attribute is the number of products.
     """
 
     @property
@@ -164,13 +164,12 @@ class Accumulation(Node):
         return list(zip(self.inputs[0:end:2], self.inputs[1:end:2], strict=True))
 
     @property
-    def vectors(self) -> tuple[Node, ...]:
-        n_products, has_init = self.attrs
-        return () if has_init else self.inputs[2 * n_products :]
+    def start(self) -> tuple[Node, ...]:
+        return self.inputs[2 * self.attrs[0] :]
 
     @property
     def init(self) -> Node | None:
-        return self.inputs[-1] if self.attrs[1] else None
+        return next((i for i in self.start if i.kind == ROWS), None)
 
 
 class NodeMaker:
@@ -179,9 +178,9 @@ class NodeMaker:
     def __init__(self, spec: PassSpec):
         self._numbers = count(1 + max((n.index for n in spec.reached), default=-1))
 
-    def rows(self, op: str, inputs: tuple[Node, ...], like: Node) -> Node:
+    def rows(self, op: str, inputs: Iterable[Node], like: Node) -> Node:
         """An operation without a scalar that gives rows as wide as `like`."""
-        return Node(op, inputs, (0.0,), ROWS, like.shape, next(self._numbers))
+        return Node(op, tuple(inputs), (0.0,), ROWS, like.shape, next(self._numbers))
 
     def copy(self, n: Node) -> Node:
         return self.rows("copy", (self.rows("const", (), n) if n.op == "absent" else n,), n)
@@ -190,14 +189,9 @@ class NodeMaker:
         """The sum of the terms, added from the first to the last."""
         return functools.reduce(lambda a, b: self.rows("add", (a, b), like), terms)
 
-    def accumulation(
-        self, products: Iterable[Pair], vectors: Iterable[Node], init: Node | None, like: Node
-    ) -> Node:
-        factors = tuple(chain(*products))
-        start = tuple(vectors) if init is None else (init,)
-        attrs = len(factors) // 2, init is not None
-        number = next(self._numbers)
-        return Accumulation("accumulate", factors + start, attrs, ROWS, like.shape, number)
+    def accumulation(self, products: Sequence[Pair], start: Iterable[Node], like: Node) -> Node:
+        inputs, attrs = (*chain(*products), *start), (len(products),)
+        return Accumulation("accumulate", inputs, attrs, ROWS, like.shape, next(self._numbers))
 
     def changed(self, n: Node, **fields: Any) -> Node:
         """n with other inputs, attributes or another operation."""
