@@ -15,6 +15,7 @@ import pytest
 from cli_examples import SMALL, command, make_file, process
 
 from ostinato import environment
+from zoo.suites import one_in
 
 QUICK = (*SMALL, "--iterations", 3)
 
@@ -353,21 +354,28 @@ def test_the_short_flags(ostinato):
 
 
 @pytest.mark.process
-def test_a_shell_completes_commands_flags_and_values():
+def test_a_shell_is_told_whom_to_ask():
     # Typer looks for the shell among the parents, of which a test may have none.
     named = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     script = process("--show-completion", "bash", env=named)
     assert script.returncode == 0
     assert "_OSTINATO_COMPLETE=complete_bash" in script.stdout
-    for words, wanted in (
-        ("ostinato pre", "predict"), ("ostinato train --hidden", "--hidden-size"),
-        ("ostinato train mnist --cell l", "lstm"), ("ostinato train m", "mnist"),
-    ):  # fmt: skip
-        environ = {
-            **os.environ,
-            "_OSTINATO_COMPLETE": "complete_bash",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(len(words.split()) - 1),
-        }
-        completed = process(env=environ)
-        assert completed.stdout.split() == [wanted], completed.stderr
+
+
+COMPLETED = [
+    ("ostinato train --hidden", "--hidden-size"), ("ostinato pre", "predict"),
+    ("ostinato train m", "mnist"), ("ostinato train mnist --cell l", "lstm"),
+]  # fmt: skip
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("words", "wanted"), one_in(3, COMPLETED, of_several=True))
+def test_a_shell_completes_commands_flags_and_values(words, wanted):
+    environ = {
+        **os.environ,
+        "_OSTINATO_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    completed = process(env=environ)
+    assert completed.stdout.split() == [wanted], completed.stderr

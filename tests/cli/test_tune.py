@@ -181,13 +181,13 @@ def test_a_killed_process_loses_no_finished_trial(ostinato, tmp_path):
 def test_a_trial_is_pruned_by_the_median_of_others(ostinato, tmp_path):
     study = tmp_path / "study"
     outcome = ostinato(
-        "tune", *four_tasks.classify(tmp_path), *SHORT, "--epochs", 6, "--trials", 14, "-o", study
+        "tune", *four_tasks.classify(tmp_path), *SHORT, "--epochs", 2, "--trials", 10, "-o", study
     )
     assert outcome.code == 0
     kept = loaded(study).trials
     pruned = [trial for trial in kept if trial.state.name == "PRUNED"]
     assert pruned
-    assert f"14 trials, {len(pruned)} of them pruned" in outcome.out
+    assert f"10 trials, {len(pruned)} of them pruned" in outcome.out
     for trial in pruned:
         step = trial.last_step
         assert trials.STEPS // 4 <= step < trials.STEPS

@@ -23,6 +23,7 @@ from ostinato.estimators import tagger as module
 from ostinato.estimators.tagger import load
 from ostinato.span_metrics import to_iob2
 from ostinato.training import Plan
+from zoo.suites import one_in
 
 N_PASSED = 39  # of scikit-learn 1.9, where pandas is not installed
 
@@ -144,17 +145,23 @@ def test_columns_of_a_data_frame_are_known_again(tmp_path):
     assert not hasattr(model.fit(frame.to_numpy(), labels), "feature_names_in_")
 
 
-def test_the_length_follows_the_data_where_none_is_given():
+@pytest.mark.parametrize(
+    ("parameters", "wanted"),
+    one_in(
+        2,
+        [
+            ({"batch_size": 60}, 500),
+            ({"batch_size": 2}, 600),  # 20 epochs of 30 batches
+            ({"epochs": 2}, 4),
+            ({"iterations": 3}, 3),
+        ],
+        of_several=True,
+    ),
+)
+def test_the_length_follows_the_data_where_none_is_given(parameters, wanted):
     X, y = above_or_below()
-    lengths = [
-        ({"batch_size": 60}, 500),
-        ({"batch_size": 2}, 600),  # 20 epochs of 30 batches
-        ({"epochs": 2}, 4),
-        ({"iterations": 3}, 3),
-    ]
-    for parameters, wanted in lengths:
-        model = small(**{"iterations": None, "hidden_size": 1, "cell": "rnn"} | parameters)
-        assert model.fit(X, y).n_iter_ == wanted
+    model = small(**{"iterations": None, "hidden_size": 1, "cell": "rnn"} | parameters)
+    assert model.fit(X, y).n_iter_ == wanted
 
 
 def test_the_learning_rate_warms_up_by_a_twentieth():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import shutil
+from itertools import product
 
 import numpy as np
 import onnx_models as models
@@ -107,8 +108,9 @@ def played(series, model, x, future, static):
     return np.stack(found)
 
 
-@pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
-@pytest.mark.parametrize("name", one_in(3, ONE_WAY))
+@pytest.mark.parametrize(
+    ("name", "int8"), one_in(5, product(ONE_WAY, [False, True]), of_several=True)
+)
 def test_equal_to_the_runtime(name, int8, tmp_path):
     """After each step: with a window that begins before the series, and one that has moved on."""
     model = models.forecaster(**ONE_WAY[name])

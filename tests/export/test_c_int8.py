@@ -16,6 +16,7 @@ from ostinato.export.c_program import part
 from ostinato.export.c_quantize import quantized
 from ostinato.models import ClassifierNet, LanguageNet
 from ostinato.runtime.network import Network
+from zoo.suites import one_in
 
 pytestmark = [
     needs_gcc,
@@ -28,7 +29,7 @@ def unmeasured(monkeypatch):
     monkeypatch.setattr("ostinato.export.c.measured", lambda *_: ([], []))
 
 
-@pytest.mark.parametrize("n_tokens", [12, 15])
+@pytest.mark.parametrize("n_tokens", one_in(2, [15, 12]))
 @pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
 def test_tied_weights_stand_in_the_file_once(int8, n_tokens, tmp_path):
     g = given(LanguageNet(n_tokens, "lstm", 9, embedding_size=6, tied=True))
@@ -74,7 +75,7 @@ def test_int8_of_a_language_model(size, tmp_path):
     assert "right" in checked_run("./test", cwd=tmp_path)
 
 
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("cell", one_in(3, ["lstm", "gru", "rnn"]))
 def test_int8_answers_are_those_of_its_weights(cell, tmp_path):
     g = given(ClassifierNet(5, 4, cell, 17, 2, readout="mean"))
     x = noise(20, 5)

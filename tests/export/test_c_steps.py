@@ -118,10 +118,11 @@ def test_operations_mean_what_numpy_says(operations, name):
         assert (np.abs(ours[finite] - exact[finite]) <= allowed).all()
 
 
-@pytest.mark.parametrize("name", one_in(3, ["exp", "tanh", "sigmoid"]))
-def test_own_functions_are_within_their_bounds_all_over(operations, name):
+@pytest.mark.parametrize("stride", one_in(2, [9973, 499]))
+@pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid"])
+def test_own_functions_are_within_their_bounds_all_over(operations, name, stride):
     """Every 500th float32: it is what the comment over FUNCTIONS says."""
-    bits = np.arange(0, 2**32, 499, dtype=np.uint32)
+    bits = np.arange(0, 2**32, stride, dtype=np.uint32)
     a = bits.view(np.float32)
     a = np.ascontiguousarray(a[np.isfinite(a)])
     ours = operations(name, a, a, a, 0.0).astype(np.float64)

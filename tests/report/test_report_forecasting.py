@@ -211,6 +211,7 @@ def test_dates_at_any_distance_have_ticks(step: str) -> None:
         assert "<svg" in page_module._card(0, view, task_examples.forecasts(2, 2), wide=True)
 
 
+@pytest.mark.slow
 def test_long_series_make_no_large_page(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     given = Panel.of([rng.normal(size=1400) for _ in range(7)])

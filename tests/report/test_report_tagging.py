@@ -223,6 +223,7 @@ def test_no_errors_no_sequences(tmp_path: Path) -> None:
     assert "None: no label is wrong." in told["hardest"] and "No mistakes." in told["confusion"]
 
 
+@pytest.mark.slow
 def test_thousands_of_long_sequences_make_no_large_page(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     X = [rng.normal(size=(3000, 12)) for _ in range(8)]
