@@ -1,6 +1,5 @@
 """Baselines: pooled features against loops, the choice made without the test part, sign tests."""
 
-import doctest
 import sys
 
 import numpy as np
@@ -12,10 +11,6 @@ from sklearn.svm import SVC
 
 from ostinato import baselines, datasets
 from ostinato.data import Ragged
-
-
-def test_docstrings():
-    assert doctest.testmod(baselines).failed == 0
 
 
 def pooled_slowly(sequence):

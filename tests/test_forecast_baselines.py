@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 
 import numpy as np
@@ -71,7 +70,3 @@ def test_a_pure_season_is_forecast_exactly():
 def test_errors_say_what_was_wanted(history, season, message):
     with pytest.raises(ValueError, match=message):
         fb.seasonal_naive(history, 2, [0.5], season)
-
-
-def test_examples():
-    assert doctest.testmod(fb).failed == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 
 import numpy as np
@@ -138,7 +137,3 @@ def test_an_interval_without_a_name_is_left_out():
 def test_errors_say_what_was_wanted(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_examples():
-    assert doctest.testmod(fm).failed == 0

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import doctest
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from ostinato import ngram
 from ostinato.data.vocabulary import END
 from ostinato.ngram import KneserNey
 
@@ -107,7 +105,3 @@ def test_keys_do_not_overflow():
 def test_an_order_below_one_is_refused():
     with pytest.raises(ValueError, match="order=0; wanted 1 or more"):
         KneserNey(texts(0), 0, 5)
-
-
-def test_docstrings():
-    assert doctest.testmod(ngram).failed == 0

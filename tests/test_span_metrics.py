@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import itertools
 import random
 import re
@@ -10,7 +9,6 @@ import warnings
 
 import pytest
 
-from ostinato import span_metrics
 from ostinato.span_metrics import (
     SCHEMES,
     Span,
@@ -214,7 +212,3 @@ def test_a_scheme_is_written_in_if_all_sequences_are():
 def test_an_error_says_what_came_and_what_was_wanted(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_docstrings():
-    assert doctest.testmod(span_metrics).failed == 0

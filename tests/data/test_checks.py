@@ -1,9 +1,6 @@
 """Checks: each finding is planted and found; data without it give none."""
 
-import doctest
-import importlib
 import json
-import pkgutil
 from collections import Counter
 from types import SimpleNamespace
 
@@ -12,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import ostinato.data.checks as package
 from ostinato import datasets
 from ostinato.data import Ragged
 from ostinato.data.checks import Finding, check, contents, near
@@ -25,11 +21,6 @@ from ostinato.data.checks.windows import shared_windows
 from ostinato.data.examples import Examples
 from ostinato.data.roles import Roles
 from zoo.suites import draws
-
-MODULES = [
-    package.__name__,
-    *(f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)),
-]
 
 
 @pytest.fixture
@@ -58,11 +49,6 @@ def codes(*parts):
 def only(findings, code) -> Finding:
     (found,) = [finding for finding in findings if finding.code == code]
     return found
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_docstrings(name):
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
 # --- hashes -----------------------------------------------------------------------------------

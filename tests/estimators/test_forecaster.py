@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import pickle
 from inspect import signature
 
@@ -16,7 +15,6 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from ostinato import SequenceForecaster, forecast_metrics, training
 from ostinato.data.panel import as_panel
-from ostinato.estimators import forecaster
 from ostinato.estimators.forecaster import load
 from ostinato.hyperparameters import Architecture, Training, declarations
 from ostinato.training.windows import ForecastSettings
@@ -214,7 +212,3 @@ def test_a_panel_is_taken_as_it_is():
     X = waves()
     model = small().fit(as_panel(X))
     np.testing.assert_array_equal(model.predict(as_panel(X)), model.predict(X))
-
-
-def test_examples():
-    assert doctest.testmod(forecaster).failed == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import doctest
 import inspect
 import pickle
 
@@ -231,7 +230,3 @@ def test_a_parameter_that_is_not_known_is_named(tmp_path):
     model.fitted_.save(tmp_path / "m", {"newer": 1}, 2)
     with pytest.raises(ValueError, match=r"'params' has \['newer'\], which this version"):
         load(tmp_path / "m")
-
-
-def test_docstrings():
-    assert doctest.testmod(module).failed == 0

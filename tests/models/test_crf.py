@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import doctest
 import itertools
 import math
 import warnings
@@ -11,7 +10,6 @@ import warnings
 import pytest
 import torch
 
-from ostinato.models import crf as module
 from ostinato.models.crf import CRF, viterbi
 
 C = 3
@@ -144,7 +142,3 @@ def test_without_transitions_steps_do_not_know_each_other():
     crf = CRF(C)
     torch.testing.assert_close(crf.marginals(emissions), torch.softmax(emissions, 2))
     assert torch.equal(crf.best(emissions), emissions.argmax(2))
-
-
-def test_docstrings():
-    assert doctest.testmod(module).failed == 0

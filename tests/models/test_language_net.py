@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import subprocess
 import sys
 import textwrap
@@ -11,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import ostinato.models.language
 from ostinato.models import LanguageNet
 from ostinato.models.language import LanguageArchitecture, next_token_loss
 
@@ -181,7 +179,3 @@ def test_refusals():
     ]:
         with pytest.raises(ValueError, match=message):
             LanguageArchitecture(**arguments)
-
-
-def test_docstrings():
-    assert doctest.testmod(sys.modules[ostinato.models.language.__name__]).failed == 0

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import doctest
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -194,7 +192,3 @@ def test_two_directions_cannot_read_on():
     both = Stack(Architecture(cell=Elman, hidden_size=4, bidirectional=True), 2)
     with pytest.raises(ValueError, match="read in two directions; wanted one"):
         both.read_on(torch.randn(3, 5, 2))
-
-
-def test_docstrings():
-    assert doctest.testmod(sys.modules[Stack.__module__]).failed == 0

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import doctest
 import inspect
 import math
 
 import pytest
 import torch
 
-from ostinato.models import tagger as module
 from ostinato.models.tagger import NO_LABEL, TaggerNet
 from ostinato.models.words import WordBatch
 
@@ -127,10 +125,6 @@ def test_config_builds_the_same_network():
 def test_a_bad_argument_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         TaggerNet(2, **arguments)
-
-
-def test_docstrings():
-    assert doctest.testmod(module).failed == 0
 
 
 def test_every_parameter_is_described():
