@@ -1,17 +1,23 @@
 """Everything public says what it does: functions, classes, and the longer methods of classes.
 
-A method also has the docstring of the method that it overrides.
+A method also has the docstring of the method that it overrides. What a person imports by name has
+an example, too; tests/docs/test_pages.py runs it.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "src" / "ostinato"
 OBVIOUS = 3  # lines of a method that its name explains
 WITHOUT = "compiler"  # its passes are told by the opening comments of their files
+
+PACKAGES = ("ostinato", "ostinato.data", "ostinato.datasets", "ostinato.models", "ostinato.nn")
+GIVEN = {"Dataset", "Split"}  # by functions that have examples
 
 Functions = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -70,6 +76,21 @@ def test_everything_public_says_what_it_does():
     sources = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in files}
     assert len(sources) > 100
     assert list(undocumented(sources)) == []
+
+
+def has_example(thing: object) -> bool:
+    """True also of what is no function and no class, and of exceptions."""
+    is_error = inspect.isclass(thing) and issubclass(thing, BaseException)
+    shown = (inspect.isclass(thing) or inspect.isfunction(thing)) and not is_error
+    return not shown or ">>>" in (inspect.getdoc(thing) or "")
+
+
+def test_every_public_name_has_an_example():
+    modules = [importlib.import_module(name) for name in PACKAGES]
+    names = [(module, name) for module in modules for name in module.__all__]
+    assert len(names) > 50
+    lacking = {name for module, name in names if not has_example(getattr(module, name))}
+    assert lacking == GIVEN
 
 
 def test_what_says_nothing_is_found():

@@ -44,6 +44,11 @@ def of_labels(y: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
     Args:
         y, answers: as for `measure`.
+
+    Example:
+        >>> import numpy as np
+        >>> of_labels(np.array([[1, 0], [1, 1]]), np.array([[1, 0], [0, 1]]))[1]  # recall
+        array([0.5, 1. ])
     """
     both = ((y > 0) & (answers > 0)).sum(axis=0)
     given, there = (answers > 0).sum(axis=0), (y > 0).sum(axis=0)

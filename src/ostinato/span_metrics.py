@@ -311,10 +311,14 @@ def token_accuracy(
 
 
 def split_tag(tag: str, scheme: str) -> tuple[str, str]:
-    """A tag's letter and type: "B-PER" is ("B", "PER"), "O" is ("O", "").
+    """A tag's letter and type; outside of spans the type is "".
 
     Raises:
         ValueError: it is no tag of the scheme.
+
+    Example:
+        >>> split_tag("B-PER", "iob2"), split_tag("O", "iob2")
+        (('B', 'PER'), ('O', ''))
     """
     letters = _scheme(scheme).letters
     if tag == OUTSIDE:

@@ -26,6 +26,11 @@ class Panel:
             follows its end.
         future_offsets: `[N + 1]` int64, for `future` what `offsets` is for `target`.
         static: `[N, S]` float64, inputs that do not change over time.
+
+    Example:
+        >>> panel = Panel.of([[1.0, 2.0, 3.0], [4.0, 5.0]])
+        >>> panel.target, panel.offsets
+        (array([1., 2., 3., 4., 5.]), array([0, 3, 5]))
     """
 
     target: np.ndarray

@@ -70,6 +70,12 @@ def read_stream(content: bytes, name: str) -> tuple[Sequences, np.ndarray | None
     Args:
         content: of an `.npz`, `.ts` or `.ts.gz` file.
         name: what errors call it.
+
+    Example:
+        >>> content = b"@classLabel true up down\\n@data\\n1,2,3:up\\n3,2,1:down\\n"
+        >>> X, y = read_stream(content, "standard input")
+        >>> X.shape, y.tolist()
+        ((2, 3, 1), ['up', 'down'])
     """
     file = io.BytesIO(content)
     if content.startswith(b"PK"):

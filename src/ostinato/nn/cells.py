@@ -82,6 +82,7 @@ class RNNCell(_Cell, torch.nn.RNNCell):
     h' = f(W_ih x + b_ih + W_hh h + b_hh),   f = tanh or relu
 
     Source and shapes: `ostinato.nn.steps.rnn_step`.
+
     Example:
         >>> import torch, ostinato
         >>> cell = ostinato.nn.RNNCell(28, 128)
@@ -103,6 +104,12 @@ class GRUCell(_Cell, torch.nn.GRUCell):
     """torch.nn.GRUCell, played by `scan`: the same constructor, parameters and results.
 
     Equations and source: `ostinato.nn.steps.gru_step`.
+
+    Example:
+        >>> import torch, ostinato
+        >>> cell = ostinato.nn.GRUCell(28, 128)
+        >>> cell(torch.randn(64, 28)).shape
+        torch.Size([64, 128])
     """
 
     torch_class = torch.nn.GRUCell
@@ -117,6 +124,14 @@ class LSTMCell(_Cell, torch.nn.LSTMCell):
 
     Equations and source: `ostinato.nn.steps.lstm_step`. The carry is the pair (h, c), and so is
     the output of `scan(cell.step, …)`.
+
+    Example:
+        >>> import torch, ostinato
+        >>> cell = ostinato.nn.LSTMCell(28, 128)
+        >>> begin = torch.zeros(64, 128), torch.zeros(64, 128)
+        >>> (h, c), (hs, cs) = ostinato.scan(cell.step, begin, torch.randn(28, 64, 28))
+        >>> hs.shape, torch.equal(cs[-1], c)
+        (torch.Size([28, 64, 128]), True)
     """
 
     torch_class = torch.nn.LSTMCell

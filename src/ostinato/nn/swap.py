@@ -139,6 +139,14 @@ def inspect(model: torch.nn.Module) -> list[LayerReport]:
 
     Raises:
         TypeError: model is not a module.
+
+    Example:
+        >>> import torch, ostinato
+        >>> model = torch.nn.Sequential(torch.nn.GRU(4, 8))
+        >>> [report.accelerated for report in ostinato.nn.inspect(model)]
+        [False]
+        >>> [report.accelerated for report in ostinato.nn.inspect(ostinato.accelerate(model))]
+        [True]
     """
     _check_model("inspect", model)
     return [_report(name, module) for name, module in _recurrent(model)]

@@ -26,6 +26,13 @@ class Callback:
     Attributes:
         everywhere: of a training in several processes, whether it is called in each of them; if
             not, in the first one alone.
+
+    Example: the losses of a training, as a list.
+        >>> class Losses(Callback):
+        ...     def on_start(self, run):
+        ...         self.all = []
+        ...     def on_report(self, run, report):
+        ...         self.all.append(report["loss"])
     """
 
     everywhere = False

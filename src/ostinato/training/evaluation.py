@@ -42,6 +42,12 @@ def logits(
 
     Returns:
         `[N, C]`, in the order of X.
+
+    Example:
+        >>> from ostinato.models import ClassifierNet
+        >>> net = ClassifierNet(n_features=2, n_classes=3, hidden_size=8)
+        >>> logits(net, [torch.randn(n, 2).numpy() for n in (9, 4, 7)]).shape
+        torch.Size([3, 3])
     """
     X = as_inputs(X)
     wanted = np.arange(len(X))[rows]
@@ -67,6 +73,13 @@ def evaluate(net: torch.nn.Module, X: Any, y: Any, batch_size: int = BATCH_SIZE)
     Args:
         net, X, batch_size: as for `logits`.
         y: `[N]` integers, the classes.
+
+    Example:
+        >>> from ostinato.models import ClassifierNet
+        >>> net = ClassifierNet(n_features=2, n_classes=3, hidden_size=8)
+        >>> found = evaluate(net, torch.randn(40, 9, 2).numpy(), torch.zeros(40).long().numpy())
+        >>> 0 <= found.accuracy <= 1, found.loss > 0
+        (True, True)
     """
     return measure(logits(net, X, batch_size), y)
 

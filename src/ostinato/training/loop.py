@@ -62,6 +62,17 @@ def train(
             are more processes than rows in a batch, or one of them was given something else.
         PeerLost: another process of the training has ended.
         KeyboardInterrupt, SystemExit: Ctrl-C; SIGTERM; after an iteration, and after `on_end`.
+
+    Example:
+        >>> import torch
+        >>> from ostinato.data import Batches
+        >>> from ostinato.models import ClassifierNet
+        >>> from ostinato.training import Plan, train
+        >>> X, y = torch.randn(40, 9, 2).numpy(), torch.randint(3, (40,)).numpy()
+        >>> net = ClassifierNet(n_features=2, n_classes=3, hidden_size=8)
+        >>> history = train(net, Batches(X, y, 20), Plan(iterations=6, batch_size=20))
+        >>> history.iterations, history.outcome
+        (6, 'finished')
     """
     if plan.batch_size != batches.batch_size:
         raise ValueError(
