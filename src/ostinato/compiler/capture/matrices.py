@@ -31,26 +31,19 @@ def inverse(A: Tensor) -> Tensor:
         return 1 / A
     if N > 3:
         return _eliminated(A)
-    cofactors = _cofactors_of_two(A) if N == 2 else _cofactors_of_three(A)
+    if N == 2:
+        cofactors = A.flip(-1, -2) * torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=A.dtype)
+    else:
+        a, b, c = A.unbind(-2)
+        cofactors = torch.stack([cross(b, c), cross(c, a), cross(a, b)], -2)
     determinant = (A[..., 0, :] * cofactors[..., 0, :]).sum(-1)
     return cofactors.transpose(-1, -2) / determinant[..., None, None]
-
-
-def _cofactors_of_two(A: Tensor) -> Tensor:
-    a, b = A[..., 0, :].flip(-1), A[..., 1, :].flip(-1)
-    sign = torch.tensor([1.0, -1.0], dtype=A.dtype)
-    return torch.stack([b * sign, -a * sign], -2)
 
 
 @named("linalg_cross")
 def cross(a: Tensor, b: Tensor, *, dim: int = -1) -> Tensor:
     """a × b = (a₁b₂ − a₂b₁, …)."""
     return a.roll(-1, dim) * b.roll(-2, dim) - a.roll(-2, dim) * b.roll(-1, dim)
-
-
-def _cofactors_of_three(A: Tensor) -> Tensor:
-    a, b, c = A.unbind(-2)
-    return torch.stack([cross(b, c), cross(c, a), cross(a, b)], -2)
 
 
 def _eliminated(A: Tensor) -> Tensor:

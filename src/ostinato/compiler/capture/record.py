@@ -236,9 +236,7 @@ def _check_result(given: list[Tensor], y_leaves: list[Tensor], nodes: set[Any]) 
 
 def _runs_python_backward(nodes: set[Any], values: list[Tensor]) -> bool:
     of_python = torch.autograd.function.BackwardCFunction
-    return any(isinstance(node, of_python) for node in nodes) or any(
-        t._backward_hooks for t in values
-    )
+    return any(isinstance(n, of_python) for n in nodes) or any(t._backward_hooks for t in values)
 
 
 def _of_every_row(a: Arguments, captured: list[Tensor]) -> str:
