@@ -53,6 +53,7 @@ class Recorder(TorchDispatchMode):
         return False  # importing torch._dynamo takes a second, and nothing here needs it
 
     def new(self, tensor: Tensor) -> int:
+        """Number a tensor that the recording has not seen, and keep it alive."""
         number = self.number[id(tensor)] = len(self.values)
         self.values.append(tensor)
         if self.depth:
@@ -60,6 +61,11 @@ class Recorder(TorchDispatchMode):
         return number
 
     def ref(self, leaf: Any) -> Any:
+        """An argument as the recording holds it: a tensor by its number, all others as they are.
+
+        Raises:
+            Unsupported: the tensor came from nowhere that the recording sees.
+        """
         if not isinstance(leaf, Tensor):
             return leaf
         if id(leaf) not in self.number:
@@ -206,6 +212,7 @@ class Recorder(TorchDispatchMode):
         return self.pairs[id(leaf)]
 
     def parts_of_captured(self, leaf: Tensor, number: Ref) -> Pair:
+        """The real and the imaginary part of a complex captured tensor, recorded."""
         whole = torch.view_as_real(leaf.resolve_conj())
         out = self.new(whole)
         self.inner.add(out)  # autograd sees the captured tensor and its parts

@@ -32,6 +32,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Call:
+    """One recorded ATen call; tensors among its arguments and results are numbers."""
+
     name: str  # "aten.mm.default"
     args: Any
     kwargs: Any

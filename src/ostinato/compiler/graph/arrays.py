@@ -172,6 +172,7 @@ def _runs(places: Places) -> tuple[tuple[int, int, int], ...]:
 
 
 def places_of(runs: Sequence[tuple[int, int, int]]) -> Places:
+    """The element at each place, from runs (start, count, step); −1 for zeros."""
     return np.concatenate(
         [np.full(count, -1) if start < 0 else start + step * np.arange(count)
          for start, count, step in runs]

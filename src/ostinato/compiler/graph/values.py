@@ -147,6 +147,7 @@ class Values:
         return tuple([self.known[i].node for i in numbers])
 
     def set_absent(self, numbers: Iterable[int]) -> None:
+        """Put an absent node for each of these values: gradients of what no loss reaches."""
         for i in numbers:
             shape = self.recording.shapes[i]
             self.known[i] = Value(self.b.absent(columns(shape)), shape)

@@ -22,6 +22,7 @@ Schedule = Mapping[str, tuple[Item, ...]]  # of each section, in order
 
 
 def is_elementwise(n: Node) -> bool:
+    """Whether a node is played in a block, element by element."""
     return n.op in OPS or n.op == "spread"
 
 

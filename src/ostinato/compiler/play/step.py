@@ -62,6 +62,8 @@ class BoundForward(NamedTuple):
 
 
 class BoundBackward(NamedTuple):
+    """A backward program, its arguments, and where its results go."""
+
     bound: Bound
     played: Any
     gradients: WeightGradients
@@ -267,6 +269,14 @@ class CompiledStep:
     def backward_way(
         self, forward: BoundForward, used: Flags, wanted: Flags, ragged: bool
     ) -> BoundBackward:
+        """The backward program of a forward one, made at its first use.
+
+        Args:
+            forward: played before.
+            used: whether a gradient is given for each output and each leaf of the last carry.
+            wanted: whether each gradient is asked for.
+            ragged: whether rows have different lengths.
+        """
         key = used, wanted, ragged
         return forward.backward.get(key) or self._make_backward(key, forward)
 
