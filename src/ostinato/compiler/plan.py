@@ -15,6 +15,7 @@ from ostinato.compiler.capture.recording import Recording
 from ostinato.compiler.graph.from_aten import Backward, DifferentiableGraph
 from ostinato.compiler.graph.node import Node, reachable
 from ostinato.compiler.lock import one_at_a_time
+from ostinato.compiler.lower.hoist import HOIST_BELOW
 from ostinato.compiler.lower.lower import lower
 from ostinato.compiler.lower.spec import CarrySpec, Leaf, Lowered, Output, PassSpec
 from ostinato.engine import native
@@ -22,9 +23,6 @@ from ostinato.engine import native
 F = TypeVar("F", bound=Callable[..., Any])
 Flags = tuple[bool, ...]
 
-# Below this many rows the products of xs are taken ahead of the loop, for many steps at once: a
-# handful of rows does not fill the register tiles, and reloads the weights for each.
-HOIST_BELOW = 16
 # Up to this many bytes of a step, if threads share its rows, a carry that is an output is stored
 # apart from that output. Otherwise the rows of all threads lie in a page or two, in which a
 # processor prefetches what another core is about to write. Measured on an RNN, stored apart: where

@@ -130,14 +130,14 @@ class Network:
 
     def _program(self, step: StepGraph, reverse: bool, n_rows: int) -> StepProgram:
         # Imported here: the lowering would be a third of all that reading a model imports.
-        from ostinato.runtime.programs import HOIST_BELOW, StepProgram
+        from ostinato.compiler.lower.hoist import HOIST_BELOW
+        from ostinato.runtime.programs import StepProgram
 
-        key = step, reverse, n_rows < HOIST_BELOW
-        made = self._programs.get(key)
+        hoist = n_rows < HOIST_BELOW
+        made = self._programs.get((step, reverse, hoist))
         if made is None:
-            made = self._programs[key] = StepProgram(
-                step, self.tensors, reverse=reverse, hoist=n_rows < HOIST_BELOW
-            )
+            made = StepProgram(step, self.tensors, reverse=reverse, hoist=hoist)
+            self._programs[step, reverse, hoist] = made
         return made
 
     @cached_property

@@ -22,7 +22,6 @@ from ostinato.engine.rows import dealt
 from ostinato.runtime.step_graph import StepGraph
 
 Array = np.ndarray[Any, np.dtype[Any]]
-HOIST_BELOW = 16  # rows; see compiler/plan.py
 # A single sequence is played as a stream plays it if a step has at most so many multiplications:
 # its weights, 256 KB, stay in L2, and no call packs them. On one thread the batch engine takes 1.6
 # to 4 times as long for 100 steps; two threads of it that share a larger step are as fast.

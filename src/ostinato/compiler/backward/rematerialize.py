@@ -81,14 +81,13 @@ def choose_saved(
     """
     nodes = reachable(backward_roots)
     backward = depends_on(nodes, cotangents)
-    needed = {
+    wanted = {
         n
         for node in nodes
         if node in backward or node in backward_roots
         for n in node.inputs
-        if n.kind == ROWS and n not in backward
+        if n not in backward and not _free(n, at_hand)
     }
-    wanted = {n for n in needed if not _free(n, at_hand)}
     cut = _without_slices(_smallest_cut(wanted, at_hand))
     return sorted(cut, key=lambda n: n.index)
 

@@ -19,6 +19,10 @@ from ostinato.compiler.lower.spec import NodeMaker, PassSpec
 from ostinato.engine.ops import OPS
 
 BEFORE, LOOP, AFTER = "before", "loop", "after"
+
+# Below this many rows the products of xs are taken ahead of the loop, for many steps at once: a
+# handful of rows does not fill the register tiles, and reloads the weights for each.
+HOIST_BELOW = 16
 ARRAY = 1024  # columns: 4 KB, so that a few operands of a few rows fill L1
 
 # Products come into the loop beside an array of this many times their columns: then reading the
