@@ -141,6 +141,9 @@ def check_whole(table: Any, source: str) -> None:
     Args:
         table: a table or a batch of pyarrow's.
         source: the name of the file, for messages.
+
+    Raises:
+        ValueError: they do not.
     """
     try:
         table.validate(full=True)

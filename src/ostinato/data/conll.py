@@ -78,7 +78,11 @@ def read_conll(
 def parse_conll(
     content: bytes, source: str, word: int | None = None, tag: int | None = None
 ) -> TaggedWords:
-    """`read_conll` of the content of a file; its name, `source`, says whether it is .conllu."""
+    """`read_conll` of the content of a file; its name, `source`, says whether it is .conllu.
+
+    Raises:
+        ValueError: as for `read_conll`; the message names the line.
+    """
     universal = ending(Path(source)) == ".conllu"
     word = word if word is not None else _UNIVERSAL_WORD if universal else 0
     tag = tag if tag is not None else _UNIVERSAL_TAG if universal else -1

@@ -13,7 +13,11 @@ from ostinato.data.table import Table
 
 
 def rows_in_order(table: Table, roles: Roles) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows in the order of their sequences, the number of each row's sequence, the ids."""
+    """The rows in the order of their sequences, the number of each row's sequence, the ids.
+
+    Raises:
+        ValueError: an id is missing; or rows stay as they are, and those of a sequence lie apart.
+    """
     rows = np.arange(len(table))
     codes, ids = np.zeros(len(table), np.int64), np.array([1])
     if roles.id:
@@ -86,6 +90,9 @@ def check_times(times: np.ndarray, offsets: np.ndarray, place: Any, apart: bool 
 
     Args:
         apart: whether a column tells sequences apart; else all rows are one.
+
+    Raises:
+        ValueError: they do not; the message names the row.
     """
     later = times[1:] > times[:-1]
     later[offsets[1:-1] - 1] = True  # from one sequence to the next

@@ -365,7 +365,11 @@ def _static(values: np.ndarray, name: str, roles: Roles) -> np.ndarray:
 
 
 def part_names(names: np.ndarray, place: Callable[[int], str]) -> np.ndarray:
-    """The names of parts `[N]` as "train", "validation" and "test"; `place` says where one is."""
+    """The names of parts `[N]` as "train", "validation" and "test"; `place` says where one is.
+
+    Raises:
+        ValueError: a name is none of a part.
+    """
     known = {name: part for part, names_of in PARTS.items() for name in names_of}
     for i, name in enumerate(names.tolist()):
         if str(name).casefold() not in known:

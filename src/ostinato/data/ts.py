@@ -67,7 +67,11 @@ def parse_ts(lines: Iterable[bytes], source: str) -> tuple[Sequences, np.ndarray
 def parse_timed_ts(
     lines: Iterable[bytes], source: str
 ) -> tuple[Sequences, np.ndarray | None, Times | None]:
-    """`parse_ts`, with the times of each example if the file has them."""
+    """`parse_ts`, with the times of each example if the file has them.
+
+    Raises:
+        ValueError: as for `parse_ts`.
+    """
     form = _Form()
     examples: list[np.ndarray] = []
     labels: list[str | float] = []

@@ -178,6 +178,9 @@ def export_network(
     Args:
         calibrate: sequences as the network reads them, `[N, T, columns]`, of a network of tokens
             their numbers `[N, T]`; and their lengths `[N]`.
+
+    Raises:
+        ValueError: `calibrate` is given without `int8`; or as for `export_c`.
     """
     file, name = _place(Path(path), name)
     if calibrate is not None and not int8:

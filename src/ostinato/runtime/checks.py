@@ -219,7 +219,11 @@ def threshold(value: Any, where: str) -> float | None:
 
 
 def n_features(sequences: Array | Ragged, wanted: int) -> None:
-    """Whether sequences have as many features as the model."""
+    """Whether sequences have as many features as the model.
+
+    Raises:
+        ValueError: they have not.
+    """
     came = sequences.n_features if isinstance(sequences, Ragged) else sequences.shape[2]
     if came != wanted:
         raise ValueError(

@@ -41,6 +41,9 @@ def of_classifier(model: Classifier, X: Any, y: Any) -> Measures:
         X: as for `predict`.
         y: `[N]` labels; of a model with several labels `[N, C]` zeros and ones, whose loss is that
             of a label and whose accuracy counts the sequences of which all labels are right.
+
+    Raises:
+        ValueError: y does not fit X, or has a label that the model does not know.
     """
     proba = model.predict_proba(X)
     if model.several:
@@ -95,6 +98,9 @@ def of_forecaster(
         panel: the series.
         windows: forecasts of each, the last of which ends with the series.
         stride: steps from one to the next; None: the horizon.
+
+    Raises:
+        ValueError: no series is long enough, or the inputs are not those of the model.
     """
     how = model.windows
     stride = stride or how.horizon
@@ -120,7 +126,11 @@ def of_forecaster(
 
 
 def of_language_model(model: LanguageModel, documents: Sequence[str]) -> Measures:
-    """How well the model foretells documents; the names are those of `LanguageEvaluation`."""
+    """How well the model foretells documents; the names are those of `LanguageEvaluation`.
+
+    Raises:
+        ValueError: the documents have no character.
+    """
     vocabulary, characters = model.vocabulary, sum(map(len, documents))
     if not characters:
         raise ValueError(

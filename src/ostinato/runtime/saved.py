@@ -100,7 +100,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def checked_config(config: Any, where: str) -> dict[str, Any]:
-    """The configuration, if it is one of this format."""
+    """The configuration, if it is one of this format.
+
+    Raises:
+        ValueError: it is of another format, damaged, or of a model that needs torch.
+    """
     if not isinstance(config, dict):
         fail(f"{where} is no JSON object")
     version = config.get("format")

@@ -103,7 +103,11 @@ def of_share(
 
 
 def measure(logits: Tensor, y: Any) -> Evaluation:
-    """Loss and accuracy of a network's logits `[N, C]` for the classes y, `[N]` integers."""
+    """Loss and accuracy of a network's logits `[N, C]` for the classes y, `[N]` integers.
+
+    Raises:
+        ValueError: y has another length, or something other than the classes 0…C−1.
+    """
     answers = logits.double()
     labels = torch.from_numpy(class_indices(y, answers.shape[1]))
     if len(labels) != len(answers):

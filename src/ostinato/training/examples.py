@@ -54,7 +54,11 @@ def cross_entropy(logits: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def class_indices(y: Any, n_classes: int) -> np.ndarray:
-    """Labels as `[N]` int64, each checked to be a class 0…C−1."""
+    """Labels as `[N]` int64, each checked to be a class 0…C−1.
+
+    Raises:
+        ValueError: one is not; or they are no integers, or not one axis.
+    """
     labels = np.asarray(y)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(
@@ -76,6 +80,9 @@ def example_weights(
 
     "balanced" weighs a class by N / (number of classes · its number of examples), so that all
     classes weigh the same; classes that a mapping does not name weigh 1.
+
+    Raises:
+        ValueError: a weight is negative, infinite or NaN; or fewer than two classes weigh anything.
     """
     if class_weight is None and sample_weight is None:
         return None
@@ -104,7 +111,11 @@ def example_weights(
 
 
 def check_sample_weight(sample_weight: Any, n: int) -> np.ndarray:
-    """Sample weights as `[N]` float64, each checked to be 0 or more, and some to be above."""
+    """Sample weights as `[N]` float64, each checked to be 0 or more, and some to be above.
+
+    Raises:
+        ValueError: one is not, or all are 0; or there is not one for each example.
+    """
     weights = np.asarray(sample_weight, dtype=np.float64)
     if weights.shape != (n,):
         raise ValueError(

@@ -183,7 +183,11 @@ def counted(
     *,
     keyboard: bool = True,
 ) -> Counts:
-    """The sums of `measure`; of several processes each has those of its parts of the documents."""
+    """The sums of `measure`; of several processes each has those of its parts of the documents.
+
+    Raises:
+        ValueError: the documents have no character.
+    """
     if not any(documents):
         raise ValueError(
             f"the {len(documents)} documents have no character; wanted a text to measure"

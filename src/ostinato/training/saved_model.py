@@ -257,7 +257,11 @@ def _refuse_own_cell(cell: Any, path: Path) -> None:
 
 
 def check_params(saved: SavedModel, known: Collection[str], path: Path) -> None:
-    """Refuse parameters that the constructor of an estimator does not take."""
+    """Refuse parameters that the constructor of an estimator does not take.
+
+    Raises:
+        ValueError: there is one; the message names it.
+    """
     unknown = sorted(saved.params.keys() - set(known))
     if unknown:
         raise ValueError(
