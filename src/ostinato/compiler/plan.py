@@ -40,6 +40,8 @@ class Scale(NamedTuple):
 
 @dataclass(frozen=True, eq=False)  # each is made once, and is a part of keys
 class ForwardPlan:
+    """A forward program, and what a play of it needs."""
+
     reverse: bool
     scale: Scale
     lowered: Lowered
@@ -50,6 +52,8 @@ class ForwardPlan:
 
 @dataclass(frozen=True)
 class BackwardPlan:
+    """A backward program, and the gradients that it gives."""
+
     lowered: Lowered
     gradients: WeightGradients
     d_xs: Flags  # for each leaf of xs: whether its gradient is computed
@@ -91,6 +95,7 @@ class Planner:
         return (True,) * len(self.graph.forward.states)
 
     def scale(self, n_rows: int) -> Scale:
+        """How the size of a batch of n rows changes the program."""
         f = self.graph.forward
         width = max((n.width for n in f.new_states if n in f.ys), default=0)
         small = n_rows * width * self.graph.dtype.itemsize <= APART_BELOW
