@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,30 +33,17 @@ def without_unused(r: Recording) -> Recording:
             used.update(call.refs)
             calls.insert(0, call)
             n_forward += at < r.n_forward
-    return Recording(**{**r.__dict__, "calls": tuple(calls), "n_forward": n_forward})
+    return replace(r, calls=tuple(calls), n_forward=n_forward)
 
 
 def unify(small: Recording, large: Recording, n_large: int) -> Recording:
     """Two recordings that differ in the batch alone, as one."""
-
-    def same(a: Any, b: Any, name: str) -> Any:
-        return _same(a, b, name, n_large)
-
     if [c.name for c in small.calls] != [c.name for c in large.calls]:
-        raise Unsupported("the step takes another course at another batch size")
-    calls = []
-    for a, b in zip(small.calls, large.calls, strict=True):
-        leaves_a, spec = tree.flatten((a.args, a.kwargs))
-        leaves_b, spec_b = tree.flatten((b.args, b.kwargs))
-        if spec != spec_b:
-            raise Unsupported("the step takes another course at another batch size", a.name)
-        both = [same(p, q, a.name) for p, q in zip(leaves_a, leaves_b, strict=True)]
-        if any(isinstance(v, Batch) for v in both) and a.name.split(".")[1] not in _SHAPED:
-            raise Unsupported("the step computes with the batch size", a.name)
-        args, kwargs = tree.unflatten(both, spec)
-        calls.append(Call(a.name, args, kwargs, a.outs))
+        raise Unsupported(_ANOTHER_COURSE)
+    both = zip(small.calls, large.calls, strict=True)
+    calls = tuple([_same_call(a, b, n_large) for a, b in both])
     shapes = tuple(
-        tuple(same(p, q, "shape") for p, q in zip(s, t, strict=True))
+        tuple(_same(p, q, "shape", n_large) for p, q in zip(s, t, strict=True))
         for s, t in zip(small.shapes, large.shapes, strict=True)
     )
     for i, value in small.constants.items():
@@ -63,8 +51,22 @@ def unify(small: Recording, large: Recording, n_large: int) -> Recording:
             raise Unsupported(
                 "the step makes a tensor from Python values that change with the data"
             )
-    fields = {**small.__dict__, "calls": tuple(calls), "shapes": shapes}
-    return Recording(**fields)
+    return replace(small, calls=calls, shapes=shapes)
+
+
+_ANOTHER_COURSE = "the step takes another course at another batch size"
+
+
+def _same_call(a: Call, b: Call, n_large: int) -> Call:
+    leaves_a, spec = tree.flatten((a.args, a.kwargs))
+    leaves_b, spec_b = tree.flatten((b.args, b.kwargs))
+    if spec != spec_b:
+        raise Unsupported(_ANOTHER_COURSE, a.name)
+    both = [_same(p, q, a.name, n_large) for p, q in zip(leaves_a, leaves_b, strict=True)]
+    if any(isinstance(v, Batch) for v in both) and a.name.split(".")[1] not in _SHAPED:
+        raise Unsupported("the step computes with the batch size", a.name)
+    args, kwargs = tree.unflatten(both, spec)
+    return Call(a.name, args, kwargs, a.outs)
 
 
 def _same(a: Any, b: Any, name: str, n_large: int) -> Any:
