@@ -2,7 +2,7 @@
 
 `DECOMPOSITIONS` has them by ATen's name, with the overload where only that one is meant. They run
 below autograd, so that a gradient is PyTorch's own formula, of which each call is looked up here in
-turn: `silu_backward` stands beside `silu`. Here are the elementwise ones, other files have those of
+turn: `gelu_backward` stands beside `gelu`. Here are the elementwise ones, other files have those of
 axes, norms, losses and images; `functions.py` has what stands above autograd.
 
 A composition computes what the operation does, up to rounding; at infinities, NaN and 0 too. Second

@@ -1,7 +1,8 @@
 """Functions of torch that the recorder replaces above autograd.
 
-Their implementation, or that of their gradient, looks at values. Autograd differentiates what is
-put in their place. A replacement gives NotImplemented where it does not take the arguments.
+Their implementation, or that of their gradient, looks at values; or what autograd makes of the
+replacement is as short as a formula of ours would be. Autograd differentiates what is put in their
+place. A replacement gives NotImplemented where it does not take the arguments.
 """
 
 from __future__ import annotations
