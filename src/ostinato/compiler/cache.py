@@ -35,7 +35,6 @@ from ostinato.compiler.steps import (
     owner_of,
     weak_reference,
 )
-from ostinato.compiler.torch_compat import random_state, set_random_state
 from ostinato.engine import native
 
 if TYPE_CHECKING:
@@ -265,22 +264,19 @@ def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
     """The recording of what a run of the step does now; None where it does something new."""
     from ostinato.compiler.capture.captures import search_step  # not a part of every start
 
-    random = random_state()
     try:
         search = search_step(a, owner.known)
-        compiled = bucket.by_operations.get(search.did)
-        if compiled is not None and not search.unclear and not search.keeps_some():
-            owner.known = () if search.must_watch else search.did[0]
-            if not isinstance(owner.refusal, Spared):
-                owner.refusal = None
-            return Found(compiled, search.captured)
+    except Elsewhere:
+        raise
     except Unsupported as refusal:
-        set_random_state(random)
-        if isinstance(refusal, Elsewhere):
-            raise
         return owner.refuse(refusal)
-    set_random_state(random)  # as if it had not run
-    return None
+    compiled = bucket.by_operations.get(search.did)
+    if compiled is None or search.unclear or search.keeps_some():
+        return None
+    owner.known = () if search.must_watch else search.did[0]
+    if not isinstance(owner.refusal, Spared):
+        owner.refusal = None
+    return Found(compiled, search.captured)
 
 
 def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
@@ -334,6 +330,7 @@ def _recorded(
     began = time.perf_counter()
     with observation:
         search = search_step(a)
+        check_tensors(search.captured)
     one_step = time.perf_counter() - began
     observation.snapshots.check()
     if search.keeps_some():

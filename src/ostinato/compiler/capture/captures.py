@@ -19,8 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato import tree
 from ostinato.compiler.errors import A_HOOK, IN_PLACE, Unsupported
-from ostinato.compiler.inputs import check_tensors, described
-from ostinato.compiler.torch_compat import OwnMode, among_ours, undisturbed
+from ostinato.compiler.inputs import described
+from ostinato.compiler.torch_compat import (
+    OwnMode,
+    among_ours,
+    random_state,
+    set_random_state,
+    undisturbed,
+)
 from ostinato.eager import check_carry
 
 if TYPE_CHECKING:
@@ -138,7 +144,11 @@ class Search(OwnMode):
         return self.marks.setdefault(id(t), len(self.marks) + 1)
 
     def watch(self) -> None:
-        """Watch the writes of all calls from here on."""
+        """Watch the writes of all calls from here on, and what random numbers they draw.
+
+        What is known of a step draws none.
+        """
+        self.random = random_state()
         self.known, writes = None, _Writes(self)
         writes.__enter__()
         self.writes = writes
@@ -147,6 +157,8 @@ class Search(OwnMode):
         if self.writes is not None:
             self.writes.__exit__(*error)
         super().__exit__(*error)
+        if self.writes is not None and not torch.equal(self.random, random_state()):
+            set_random_state(self.random)  # as if it had not run
 
     def told(self, leaf: Any) -> Any:
         """What the trail says of an argument that has no number yet."""
@@ -176,14 +188,14 @@ class Search(OwnMode):
         if self.known is not None and next(self.known, None) != call:
             self.watch()
         out = func(*args, **kwargs)
-        outs = (out,) if isinstance(out, Tensor) else tree.leaves(out)
-        came = [t for t in outs if isinstance(t, Tensor)]
-        for t in came:
+        alone = isinstance(out, Tensor)
+        outs = (out,) if alone else [t for t in tree.leaves(out) if isinstance(t, Tensor)]
+        for t in outs:
             if id(t) not in marks:
                 marks[id(t)], self.made[id(t)] = len(marks) + 1, t
-        self.came = (*[marks[id(t)] for t in came],)
-        shows = not came and not (type(out) in (tuple, list) and not out)
-        if name == "grad" or (shows and any(isinstance(leaf, Tensor) for leaf in leaves)):
+        self.came = (*[marks[id(t)] for t in outs],)
+        of_none = not outs and not (type(out) in (tuple, list) and not out)
+        if name == "grad" or (of_none and any(isinstance(leaf, Tensor) for leaf in leaves)):
             self.refuse_values(name)
         return out
 
@@ -206,13 +218,12 @@ class Search(OwnMode):
         leaves, spec = tree.flatten(y)
         self.y_shapes = [leaf.shape for leaf in leaves]
         result = (*states, *leaves)
-        made = [t for t in result if id(t) in self.made]
-        if not torch.is_grad_enabled() and any(t.requires_grad and not t._is_view() for t in made):
+        needing = [t for t in result if t.requires_grad and id(t) in self.made]
+        if not torch.is_grad_enabled() and not all(t._is_view() for t in needing):
             raise Unsupported("the step turns gradients on where they are off")
         if any(_version_of(t) != version for t, version in self.outside):
             raise Unsupported(IN_PLACE)
         self.captured = [t for t, _ in self.outside[self.n_given :]]
-        check_tensors(self.captured)
         marks = (*[self.marks.get(id(t)) for t in result],)
         self.did = (*self.trail, (self.came, spec, marks)), described(self.captured, a)
 
