@@ -237,6 +237,16 @@ def test_a_generator_of_a_class_of_its_own():
     torch.testing.assert_close(left[1], left[0], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "generator", [torch.Generator(), np.random.default_rng(), np.random.RandomState(0)]
+)
+def test_a_generator_that_is_not_drawn_from(generator):
+    w = types.SimpleNamespace(generator=generator)
+    step = lambda h, x: torch.tanh(x + h) if w.generator is not None else h  # noqa: E731
+    found = ostinato.explain(step, *given())
+    assert found.native, found.reason
+
+
 @pytest.mark.parametrize("name", ["counter", "list", "cached tensor", "mask drawn once", "buffer"])
 def test_explain_says_why_the_loop_plays(name):
     w, step = world_of(*EFFECTS[name][:2])

@@ -23,6 +23,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ostinato.compiler.capture.code import (
@@ -158,7 +159,8 @@ class Observation:
     def _save(self) -> None:
         """Save what the code that has just begun could change."""
         try:
-            self.walk = self._walked()
+            with torch._C.DisableTorchFunction():  # the search does not see us
+                self.walk = self._walked()
         except Unsupported as refusal:
             self._refusal = refusal.bare()  # raised again at the end: the step may catch it here
             raise

@@ -156,6 +156,8 @@ def _state(r: Any) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
         return r.getstate, r.setstate
     if hasattr(r, "bit_generator"):
         return lambda: r.bit_generator.state, lambda state: setattr(r.bit_generator, "state", state)
+    if isinstance(r, torch.Generator):  # a pickled tensor tells its address, too
+        return lambda: r.get_state().numpy(), lambda state: r.set_state(torch.from_numpy(state))
     return r.get_state, r.set_state
 
 
