@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import ostinato
 from ostinato import scan
 from ostinato.compiler.capture.captures import Search
+from ostinato.compiler.torch_compat import is_recorded
 from zoo.playing import counting, least_memory, loop
 from zoo.small import B, D, H, T, assert_same, both, given, gradients, inputs, leaf, rnn, weight
 from zoo.steps import Case
@@ -287,6 +288,8 @@ def test_a_searched_step_is_watched_until_it_is_known(monkeypatch):
     for n.k, watched in (("tanh", 1), ("tanh", 2), ("tanh", 2), ("sin", 4), ("sin", 5), ("sin", 5)):
         scan(step, *given())
         assert calls[0] == watched
+    with Search([], known=("a call",)):
+        assert is_recorded()  # for a scan within the step, also where nothing is watched
 
 
 def test_a_searched_step_is_not_given_copies(monkeypatch):

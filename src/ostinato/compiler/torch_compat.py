@@ -158,7 +158,9 @@ def is_recorded() -> bool:
 
     A scan within the step then plays the loop, which shows them.
     """
-    return torch._C._len_torch_dispatch_stack() > 0
+    modes = torch.overrides._get_current_function_mode_stack()
+    ours = any(isinstance(mode, OwnMode) and not mode.left for mode in modes)
+    return ours or torch._C._len_torch_dispatch_stack() > 0
 
 
 class OwnMode(TorchFunctionMode):
