@@ -147,19 +147,13 @@ def explain(
     """
     arguments = checked(step, init, xs, dim, False, memory=memory, truncate=truncate)
     try:
-        call, refusal = compiled(arguments)
-    except Unsupported as error:
-        return _refused(error)
-    if call is None:
-        return _refused(refusal or Unsupported("the step was not recorded"))
+        call = compiled(arguments)
+    except Unsupported as refusal:
+        return Explanation(False, refusal.reason, refusal.op or "", _advice(refusal))
     found = _explained(call.compiled, arguments.ragged.n_steps, call.n_rows)
     leaves, xs_leaves = call.arguments.rows
     plan = memory_plan(call, [*call.captured, *leaves, *xs_leaves])
     return dataclasses.replace(found, memory=plan)
-
-
-def _refused(refusal: Unsupported) -> Explanation:
-    return Explanation(False, refusal.reason, refusal.op or "", _advice(refusal))
 
 
 def _advice(refusal: Unsupported) -> str:

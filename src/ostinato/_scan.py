@@ -133,14 +133,10 @@ def _scanned(*arguments: Any) -> tuple[Tree, Tree]:
     a = checked(*arguments)
     if cache.engine() != "eager":
         try:
-            call, refusal = compiled(a)
-            if call is not None:
-                return _by_the_engine(a, call)
-            warn_refused(a.given, refusal)
-        except Elsewhere:
-            pass
-        except Unsupported as refusal:
-            warn_refused(a.given, refusal)
+            return _by_the_engine(a, compiled(a))
+        except Unsupported as found:
+            refusal = found.bare()
+        warn_refused(a.given, refusal)
     bounded = a.memory is not None and torch.is_grad_enabled()
     if bounded and torch_compat.refuses_checkpoints():
         warn_unbounded(a.given)
@@ -158,11 +154,11 @@ def _scanned(*arguments: Any) -> tuple[Tree, Tree]:
     return carry, ys
 
 
-def compiled(a: Arguments) -> tuple[ScanCall | None, Unsupported | None]:
-    """The recorded step with its tensors; or None and the reason why the loop must play.
+def compiled(a: Arguments) -> ScanCall:
+    """The recorded step with its tensors.
 
     Raises:
-        Unsupported: the engine can play no step on these tensors.
+        Unsupported: the loop must play.
         Elsewhere: the same, for a reason that a user need not be warned of (a GPU, a transform).
     """
     if a.dim != 0:
@@ -171,44 +167,47 @@ def compiled(a: Arguments) -> tuple[ScanCall | None, Unsupported | None]:
         a = with_pairs(a)
     if a.ragged.starts is not None:
         a = _with_restarts(a)
+    found = _found(a)
+    if isinstance(found, ScanCall):
+        return found
+    refusals = [found]
+    for shared in ways(a):
+        found = _found(replace(a, shared=shared))
+        if isinstance(found, ScanCall):
+            return found
+        refusals.append(found)
+    batch_second = turned(a)
+    if batch_second is not None:
+        found = _found(batch_second)
+        if isinstance(found, ScanCall):
+            return found
+    raise refusals[min(1, len(refusals) - 1)].bare()  # that of the first way, if there are ways
+
+
+def _found(a: Arguments) -> ScanCall | Unsupported:
+    """The recorded step, verified; or why there is none. Elsewhere is raised, as by `compiled`."""
     try:
-        call, refusal = _found(a)
+        found = cache.find(a)
+        call = _verified(a, found)
+        if found.lifted and isinstance(call, Unsupported):
+            call = _verified(a, cache.find_with_numbers(a))
+        return call
     except Elsewhere:
         raise
-    except Unsupported as found:  # a leaf without a batch, it may be
-        call, refusal = None, found.bare()
-    if call is None:
-        whys: list[Unsupported | None] = []
-        for shared in ways(a):
-            call, why = _found(replace(a, shared=shared))
-            if call is not None:
-                return call, None
-            whys.append(why)
-        refusal = next(iter(whys), refusal)
-        batch_second = turned(a)
-        if batch_second is not None:
-            call, _ = _found(batch_second)
-    return call, refusal
+    except Unsupported as refusal:
+        return refusal.bare()
 
 
-def _found(a: Arguments) -> tuple[ScanCall | None, Unsupported | None]:
-    found = cache.find(a)
-    call, why_not = _verified(a, found)
-    if call is None and found.lifted:
-        return _verified(a, cache.find_with_numbers(a))
-    return call, why_not
-
-
-def _verified(a: Arguments, found: cache.Found) -> tuple[ScanCall | None, Unsupported | None]:
+def _verified(a: Arguments, found: cache.Found) -> ScanCall | Unsupported:
     if found.compiled is None:
-        return None, found.refusal
+        assert found.refusal is not None
+        return found.refusal
     rows = None if a.ragged.lengths is None else RowOrder.of(a.ragged.lengths)
     python = found.compiled.planner.recording.runs_python_backward
     guards = found.guards if python else None
     n_rows = a.xs_leaves[0].shape[1] if a.shared is None else a.shared.n_rows
     call = ScanCall(found.compiled, a, found.captured, n_rows, rows, guards)
-    why_not = verified(call, found.guards, found.lifted)
-    return (call, None) if why_not is None else (None, why_not)
+    return verified(call, found.guards, found.lifted) or call
 
 
 def _by_the_engine(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:

@@ -6,6 +6,7 @@ A row is *alive* at time step t if t < lengths[row].
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -129,22 +130,14 @@ def check_carry(init_leaves: list[Tensor], leaves: list[Tensor]) -> None:
             )
 
 
+@dataclass(slots=True, eq=False)
 class RowSpans:
     """Which rows are alive at time step t, and which restart before it: `lengths` and `resets`."""
 
-    __slots__ = ("lengths", "n_steps", "restart_leaves", "starts")
-
-    def __init__(
-        self,
-        lengths: Tensor | None,
-        starts: Tensor | None,
-        restart_leaves: list[Tensor],
-        n_steps: int,
-    ):
-        self.lengths = lengths  # [B] int64
-        self.starts = starts  # [T, B] bool: the row restarts before step t is played
-        self.restart_leaves = restart_leaves  # [B, …] like the leaves of init; none without resets
-        self.n_steps = n_steps
+    lengths: Tensor | None  # [B] int64
+    starts: Tensor | None  # [T, B] bool: the row restarts before step t is played
+    restart_leaves: list[Tensor]  # [B, …] like the leaves of init; none without resets
+    n_steps: int
 
     @staticmethod
     def of(

@@ -23,8 +23,7 @@ def step_graph(step: Any, parameters: Any, init: Any, x: Any) -> tuple[StepGraph
         init, x: the carry and one element, `[B, …]`, float32.
     """
     xs = pytree.tree_map(lambda leaf: leaf[None], x)
-    call, refusal = compiled(checked(step, init, xs, 0, False))
-    assert call is not None, refusal
+    call = compiled(checked(step, init, xs, 0, False))
     named = {f"p{i}": p.detach() for i, p in enumerate(parameters)}
     names = TensorNames(named)
     f = saved_step(call.compiled.planner.graph, call.captured, names)

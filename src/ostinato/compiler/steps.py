@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from ostinato.compiler.errors import SideEffect, Unsupported
+from ostinato.compiler.errors import Elsewhere, SideEffect, Unsupported
 
 WARN_AFTER = 8  # recordings of one piece of code
 _times: dict[Any, int] = defaultdict(int)  # by code, and what there was to say of it
@@ -75,11 +75,11 @@ def count_recording(step: Any, changed: str) -> None:
         )
 
 
-def warn_refused(step: Any, refusal: Unsupported | None) -> None:
-    """Say once per step function why the eager loop plays it."""
+def warn_refused(step: Any, refusal: Unsupported) -> None:
+    """Say once per step function why the eager loop plays it, if the reason is in the step."""
     # A side effect may happen once, as when a memo is filled: it is said the second time.
     time = 1 + isinstance(refusal, SideEffect)
-    if refusal is not None and _is_time(time, step, refusal.reason):
+    if not isinstance(refusal, Elsewhere) and _is_time(time, step, refusal.reason):
         operation = f" ({refusal.op})" if refusal.op else ""
         _warn(
             f"scan plays {name_of(step)} with the slow loop: {refusal.reason}{operation}. "

@@ -222,11 +222,7 @@ def undisturbed(pack: Callable[[Tensor], Tensor] = _same) -> Iterator[None]:
             user has such hooks, or where PyTorch cannot say.
     """
     cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
-    unusual = torch.is_inference_mode_enabled() or torch.is_anomaly_enabled()
     try:
-        if not unusual and _top_hooks(False) is None:
-            yield
-            return
         with ExitStack() as stack:
             if torch.is_anomaly_enabled():  # it looks at values, and at Python's stack
                 stack.enter_context(torch.autograd.set_detect_anomaly(False))
