@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -59,16 +59,9 @@ class _Stance:
     current: Any = None
 
 
-def as_written() -> AbstractContextManager[None]:
-    """A context in which functions made by torch.compile run as they were written."""
-    return _as_written() if _Stance.needed else _NOTHING
-
-
-_NOTHING = nullcontext()
-
-
 @contextmanager
 def _as_written() -> Iterator[None]:
+    """A context in which functions made by torch.compile run as they were written."""
     with one_at_a_time:
         if not _Stance.threads:
             _Stance.current = torch.compiler.set_stance("force_eager")
@@ -92,7 +85,7 @@ def source_of(function: Any) -> Any:
 
 
 def expect_compiled() -> None:
-    """Note that some step has a part made by torch.compile: from now on, `as_written` acts."""
+    """Note that some step has a part made by torch.compile: the stance is set from now on."""
     _Stance.needed = True
 
 
@@ -191,7 +184,7 @@ def among_ours() -> Iterator[None]:
         torch._C._len_torch_dispatch_stack(),
     )
     try:
-        with as_written():
+        with _as_written() if _Stance.needed else nullcontext():
             yield
     finally:
         while torch._C._len_torch_function_stack() > functions:

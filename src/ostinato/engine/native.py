@@ -72,6 +72,7 @@ read_items: Callable[..., Any] = getattr(_native, "read_items", _not_there)
 engine_ns: Callable[[], int] = getattr(_native, "engine_ns", _not_there)
 
 
+# These three are asked at every call, and stay the same while a process runs.
 @functools.cache
 def unavailable() -> str | None:
     """Why the native engine cannot be used in this process, or None."""

@@ -169,4 +169,5 @@ def n_threads() -> int:
 
 @functools.cache
 def _cores() -> int:
+    """Asked for at every answer; to find out takes the reading of several files."""
     return environment.cores()

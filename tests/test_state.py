@@ -1,0 +1,92 @@
+"""What a process keeps: few things do, and the reason of each stands where it is."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1] / "src" / "ostinato"
+KNOWN = {
+    # recorded steps, and what is made of their code and guards
+    "compiler/cache.py": {"_buckets"},
+    "compiler/capture/code.py": {"globals_of", "names_of"},
+    "compiler/capture/guards.py": {"_compiled"},
+    # warnings given
+    "compiler/steps.py": {"_times"},
+    # states that PyTorch has once for all threads
+    "compiler/lock.py": {"one_at_a_time"},
+    "compiler/torch_compat.py": {"_Stance"},
+    # properties of the machine and its environment
+    "_explain.py": {"multiply_rate"},
+    "engine/native.py": {
+        "best_isa", "own_threads", "threads_from_environment", "unavailable",
+        "workspaces_of_the_process",
+    },
+    "engine/rows.py": {"_seats"},
+    "runtime/programs.py": {"_cores"},
+    # a training's processes
+    "cli/on_ray.py": {"_prepared"},
+    "training/distributed.py": {"_given_up"},
+    "training/optimizers.py": {"_stepping_plainly"},
+}  # fmt: skip
+CHANGES = {"dict", "list", "set", "defaultdict", "deque", "ContextVar", "local", "Lock", "RLock"}
+CACHED = re.compile(r"(functools\.)?(lru_)?cache\b")
+
+
+def state(source: str) -> Iterator[str]:
+    """Names of a module that its functions may change: globals, containers, locks, memos, classes.
+
+    A container in capitals is a table, filled when it is imported.
+    """
+    tree = ast.parse(source)
+    classes = {x.name for x in tree.body if isinstance(x, ast.ClassDef)}
+    for x in tree.body:
+        if isinstance(x, ast.Assign | ast.AnnAssign) and may_change(x.value):
+            targets = x.targets if isinstance(x, ast.Assign) else [x.target]
+            names = {n.id for n in targets if isinstance(n, ast.Name)} - {"__all__"}
+            yield from (name for name in names if not name.isupper())
+    for x in ast.walk(tree):
+        if isinstance(x, ast.Global):
+            yield from x.names
+        if isinstance(x, ast.FunctionDef):
+            yield from (x.name for d in x.decorator_list if CACHED.match(ast.unparse(d)))
+        changed = x.targets if isinstance(x, ast.Assign) else [getattr(x, "target", None)]
+        for target in changed:
+            if isinstance(target, ast.Attribute) and ast.unparse(target.value) in classes:
+                yield ast.unparse(target.value)
+
+
+def may_change(value: ast.expr | None) -> bool:
+    if isinstance(value, ast.Call):
+        return ast.unparse(value.func).rpartition(".")[2] in CHANGES
+    return isinstance(value, ast.Dict | ast.List | ast.Set | ast.DictComp | ast.ListComp)
+
+
+def test_what_a_process_keeps_is_known():
+    files = {
+        p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in ROOT.rglob("*.py")
+    }
+    found = {file: set(state(source)) for file, source in files.items()}
+    assert {file: names for file, names in found.items() if names} == KNOWN
+
+
+def test_every_kind_of_state_is_found():
+    source = """
+TABLE, number = {}, 2
+Alias = dict[str, int]
+known: dict[str, int] = {}
+seen = defaultdict(int)
+lock = threading.RLock()
+current = contextvars.ContextVar("current")
+@functools.lru_cache(maxsize=3)
+def memo(): ...
+class Shared:
+    n = 0
+def change():
+    global number
+    Shared.n += 1
+"""
+    found = {"known", "seen", "lock", "current", "memo", "number", "Shared"}
+    assert set(state(source)) == found
