@@ -156,6 +156,7 @@ class Search(OwnMode):
     def __exit__(self, *error: object) -> None:
         if self.writes is not None:
             self.writes.__exit__(*error)
+            self.writes = None  # it refers to us: a cycle, which would keep the tensors alive
         super().__exit__(*error)
         if self.writes is not None and not torch.equal(self.random, random_state()):
             set_random_state(self.random)  # as if it had not run
