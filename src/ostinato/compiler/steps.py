@@ -26,6 +26,7 @@ def code_key(step: Any) -> Any:
 
 
 def name_of(step: Any) -> str:
+    """The name of a step in messages: of its function, or of its class."""
     step = _unwrapped(step)
     return step.__qualname__ if isinstance(step, types.FunctionType) else type(step).__name__
 
@@ -59,6 +60,7 @@ def owner_of(step: Any) -> Any:
 
 
 def weak_reference(of: Any) -> Callable[[], Any]:
+    """A function that gives the object while it lives, then None; None where none can be kept."""
     try:
         return weakref.ref(of)
     except TypeError:  # nothing is remembered of it

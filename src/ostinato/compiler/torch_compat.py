@@ -238,11 +238,13 @@ def undisturbed(pack: Callable[[Tensor], Tensor] = _same) -> Iterator[None]:
 
 
 def random_state() -> Tensor:
+    """The state of PyTorch's generator of the CPU."""
     with one_at_a_time:
         return torch.get_rng_state()
 
 
 def set_random_state(state: Tensor) -> None:
+    """Put a state of PyTorch's generator of the CPU back."""
     with one_at_a_time:
         torch.set_rng_state(state)
 
