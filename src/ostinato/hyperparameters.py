@@ -15,6 +15,7 @@ Neither torch nor numpy is imported: `ostinato --help` stays quick.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import textwrap
@@ -142,6 +143,7 @@ class Declared:
             object.__setattr__(self, each.name, each.checked(getattr(self, each.name)))
 
 
+@functools.cache
 def declarations(kind: type[Any]) -> tuple[Declaration, ...]:
     """What the fields of a `Declared` declare, in their order."""
     hints = typing.get_type_hints(kind)
