@@ -11,19 +11,28 @@ import torch
 import typer.main
 from cli_examples import SMALL, make_file
 
-from ostinato import baselines
+from ostinato import baselines, environment
 from ostinato.cli import main
 from ostinato.report.svg import inline_svg
 from zoo.reports import draw_by, label_alone
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_results():
-    """No figures in reports, and simple methods chosen by two folds: both take longer than the
-    training of a small network."""
+def short_runs():
+    """What takes longer than the training of a small network is left out, or done once a file.
+
+    Reports have no figures, and one simple method is compared on two folds; Typer would read the
+    flags of all commands at every call, and a run the versions of packages and the state of git.
+    """
+    (method, *_) = baselines._methods()
     with pytest.MonkeyPatch.context() as patch:
         draw_by(patch, label_alone)
+        patch.setattr(baselines, "_methods", lambda: [method])
         patch.setattr(baselines, "FOLDS", 2)
+        for module, name in (
+            (typer.main, "get_command"), (environment, "packages"), (environment, "git_state"),
+        ):  # fmt: skip
+            patch.setattr(module, name, functools.cache(getattr(module, name)))
         yield
 
 
@@ -31,14 +40,6 @@ def short_results():
 def drawn(monkeypatch):
     """Figures of reports are drawn in this test; those of `trained` are not."""
     draw_by(monkeypatch, inline_svg)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_reading_of_flags():
-    """Typer reads the flags of all commands at every call, which takes as long as most refusals."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
-        yield
 
 
 @dataclass
