@@ -150,3 +150,26 @@ def test_an_absent_gradient_is_no_zero_and_beside_another_it_is():
         gradients.append(torch.autograd.grad(ys.sum(), W)[0])
     assert gradients[0].isfinite().all()
     torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-11)
+
+
+class Doubled(torch.autograd.Function):
+    """Gradients that are multiplied: autograd gives zeros in the place of an absent one."""
+
+    @staticmethod
+    def forward(ctx, a):
+        return 2 * a, 3 * a
+
+    @staticmethod
+    def backward(ctx, first, second):
+        return first * second
+
+
+def test_a_custom_backward_pass_reads_an_absent_gradient_as_zeros():
+    W = torch.randn(H, H, dtype=D, requires_grad=True)
+    step = lambda h, x: (torch.tanh(x + h), Doubled.apply(torch.tanh(x + h @ W)))  # noqa: E731
+    init, xs = torch.randn(B, H, dtype=D), torch.randn(T, B, H, dtype=D)
+    assert ostinato.explain(step, init, xs).native
+    for play in (ostinato.scan, loop):
+        first, second = play(step, init, xs)[1]
+        assert torch.autograd.grad(first.sum(), W, retain_graph=True)[0].eq(0).all()
+        assert torch.autograd.grad((first + second).sum(), W)[0].ne(0).any()
