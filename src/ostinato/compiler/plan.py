@@ -153,7 +153,7 @@ class Planner:
         first = [y in shown and y not in f.ys[:i] for i, y in enumerate(f.ys)]
         pairs = zip(f.ys, first, strict=True)
         y_is_carry = tuple([f.new_states.index(y) if is_first else None for y, is_first in pairs])
-        leaves = _leaves("x", enumerate(f.xs)) | _leaves("carry", enumerate(f.states), reverse)
+        leaves = _leaves("x", enumerate(f.xs)) | self._handed_on_leaves()
         leaf = enumerate(zip(stored.leaves, f.states, f.new_states, strict=True))
         carries = [
             CarrySpec(f"carry{i}", kept, f"init{i}", f"final{i}", old, new)
@@ -162,7 +162,7 @@ class Planner:
         ]
         outputs = [Output(y, f"y{i}") for i, y in enumerate(f.ys) if y_is_carry[i] is None]
         spec = PassSpec(
-            leaves | self._handed_on_leaves(), tuple(carries), tuple(outputs), tuple(stored.saved),
+            leaves, tuple(carries), tuple(outputs), tuple(stored.saved),
             hidden=self._hidden(scale), descending=reverse, hoist=scale.hoist,
             handed_on=frozenset(self.handed_on.values()),
         )  # fmt: skip
@@ -194,7 +194,6 @@ class Planner:
         ]
         leaves = self._forward_leaves(forward)
         leaves |= _leaves("d_y", [(i, n) for i, n in enumerate(g.d_ys) if n.op != "absent"])
-        leaves |= {c.read: Leaf(c.name, c.read.width, int(descending)) for c in carries}
         outputs = [Output(n, f"d_x{i}") for i, n in d_xs.items()]
         spec = PassSpec(
             leaves, tuple(carries), tuple(outputs), sums=sums,

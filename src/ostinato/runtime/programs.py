@@ -38,7 +38,6 @@ def pass_spec(graph: StepGraph, *, reverse: bool = False, hoist: bool = False) -
     """
     kept = {n for n in graph.outputs if n in graph.new_states}
     leaves = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(graph.inputs)}
-    leaves |= {n: Leaf(f"carry{i}", n.width, int(reverse)) for i, n in enumerate(graph.states)}
     pairs = zip(graph.states, graph.new_states, strict=True)
     carries = [
         CarrySpec(f"carry{i}", graph.new_states.index(new) == i and new in kept, f"init{i}",

@@ -50,11 +50,11 @@ class CarrySpec:
 class PassSpec:
     """One pass over the steps, forward or backward: what it reads and what it must compute.
 
-    The outputs, the saved values and the sums are its *roots*. `split_outputs` adds outputs for the
-    carries; later passes of the lowering give the same spec with other roots.
+    The outputs, the saved values and the sums are its *roots*. `split_outputs` adds the leaves and
+    outputs of the carries; later passes of the lowering give the same spec with other roots.
     """
 
-    leaves: Mapping[Node, Leaf]
+    leaves: Mapping[Node, Leaf]  # besides the carries
     carries: tuple[CarrySpec, ...]
     outputs: tuple[Output, ...]  # besides the carries
     saved: tuple[Node, ...] = ()  # stored for the backward pass; the lowering chooses where
@@ -213,21 +213,23 @@ def readers(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
 
 
 def split_outputs(spec: PassSpec) -> PassSpec:
-    """Every output piece by piece, those of the carries first.
+    """The carries among the leaves and the outputs, and every output piece by piece.
 
     A concatenation is written where each piece belongs. A piece that no instruction of the pass
     writes, or that is wanted in two places, is copied.
     """
-    carries = [Output(c.written, c.name, int(not spec.descending)) for c in spec.carries]
-    spec = replace(spec, outputs=(*carries, *spec.outputs))
+    old, new = int(spec.descending), int(not spec.descending)
+    read = {c.read: Leaf(c.name, c.read.width, old) for c in spec.carries}
+    written = [Output(c.written, c.name, new) for c in spec.carries]
+    spec = replace(spec, leaves={**spec.leaves, **read}, outputs=(*written, *spec.outputs))
     make = NodeMaker(spec)
     taken: set[Node] = set()
     pieces = []
     for o in spec.outputs:
         column = o.column
         for n in o.node.inputs if o.node.op == "concat" else (o.node,):
-            written = n.kind != ONCE and n.op not in ("const", "slice", "absent")
-            piece = n if written and not (spec.is_leaf(n) or n in taken) else make.copy(n)
+            computed = n.kind != ONCE and n.op not in ("const", "slice", "absent")
+            piece = n if computed and not (spec.is_leaf(n) or n in taken) else make.copy(n)
             taken.add(piece)
             pieces.append(replace(o, node=piece, column=column))
             column += piece.width
