@@ -139,7 +139,8 @@ class Declared:
     """A frozen dataclass with fields made by `declare`; its values are checked when it is made."""
 
     def __post_init__(self) -> None:
-        for each in declarations(type(self)):
+        kind: Any = type(self)  # a class can be hashed, which mypy denies of this one
+        for each in declarations(kind):
             object.__setattr__(self, each.name, each.checked(getattr(self, each.name)))
 
 
