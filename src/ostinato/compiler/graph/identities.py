@@ -4,8 +4,8 @@ In: an operation that `Builder.op` is asked for, before it is a node. Out of `si
 that already stands for its result, or None; out of `in_best_form`: the same operation, or another
 one with the same result.
 
-Each function of `IDENTITIES` is tried in turn: its cases are equations, a pattern and the node that
-has the same bits, or a sentence says where it has not.
+The functions of `IDENTITIES` are tried in turn. Each of their cases is an equation: a pattern, and
+the node that has the same bits. Where the bits may differ, the function says so.
 """
 
 from __future__ import annotations
