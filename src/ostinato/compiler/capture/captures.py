@@ -38,16 +38,17 @@ _PLAIN = {
 }  # fmt: skip
 _LEAVES = {Tensor, torch.nn.Parameter, *_PLAIN}
 _FROM_VALUES = {"tensor", "as_tensor", "asarray", "new_tensor"}
-# What a step may learn of a tensor, beside what begins with is_: a recording depends on it.
-_ABOUT = {
-    "shape", "size", "dim", "ndim", "ndimension", "numel", "nelement", "stride", "dtype", "device",
-    "layout", "itemsize", "element_size", "nbytes", "requires_grad", "names", "get_device",
-    "storage_offset", "type", "result_type", "__len__", "__hash__",
-}  # fmt: skip
 # These calls change a tensor itself, not its elements. For a tensor from outside, the loop plays.
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 _OF_ITSELF = {"__set__", "__delete__", "requires_grad_", *_HOOKS}
-_WITHOUT_RESULT = {*_OF_ITSELF, "__setitem__", "retain_grad"}
+# Calls on tensors that show no value of one: what a step may learn of a tensor, beside what begins
+# with is_, since a recording depends on it; and calls without a result.
+_ABOUT = {
+    "shape", "size", "dim", "ndim", "ndimension", "numel", "nelement", "stride", "dtype", "device",
+    "layout", "itemsize", "element_size", "nbytes", "requires_grad", "names", "get_device",
+    "storage_offset", "type", "result_type", "__len__", "__hash__", "__setitem__", "retain_grad",
+    *_OF_ITSELF,
+}  # fmt: skip
 _NOT_ABOUT = {"is_nonzero", "is_leaf", "is_inference"}  # a recording is not made under it
 _LOOKED_AT = {*_OF_ITSELF, *_FROM_VALUES, "backward"}
 
@@ -202,11 +203,7 @@ class Search(OwnMode):
 
     def refuse_values(self, name: str) -> None:
         """Refuse a call that was given a tensor and gave none: it may show a value."""
-        if (
-            name in _ABOUT
-            or name in _WITHOUT_RESULT
-            or (name.startswith("is_") and name not in _NOT_ABOUT)
-        ):
+        if name in _ABOUT or (name.startswith("is_") and name not in _NOT_ABOUT):
             return
         modules = [str(f.f_globals.get("__name__")) for f, _ in traceback.walk_stack(None)]
         why = "the step turns a tensor into a Python value, or reads its history"
