@@ -274,8 +274,6 @@ def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
     if compiled is None or search.unclear or search.keeps_some():
         return None
     owner.known = () if search.must_watch else search.did[0]
-    if not isinstance(owner.refusal, Spared):
-        owner.refusal = None
     return Found(compiled, search.captured)
 
 

@@ -145,9 +145,9 @@ class Search(OwnMode):
         return self.marks.setdefault(id(t), len(self.marks) + 1)
 
     def watch(self) -> None:
-        """Watch the writes of all calls from here on, and what random numbers they draw.
+        """Watch the writes of all calls from here on, and the random numbers that they draw.
 
-        What is known of a step draws none.
+        The calls of a known trail draw none: a step that draws some is never recorded.
         """
         self.random = random_state()
         self.known, writes = None, _Writes(self)
