@@ -26,6 +26,8 @@ KNOWN = {
     },
     "engine/rows.py": {"_seats"},
     "runtime/programs.py": {"_cores"},
+    # what classes declare, for each of their objects
+    "hyperparameters.py": {"declarations"},
     # a training's processes
     "cli/on_ray.py": {"_prepared"},
     "training/distributed.py": {"_given_up"},
