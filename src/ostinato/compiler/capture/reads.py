@@ -289,9 +289,9 @@ class Walk:
             same = f"isinstance({v}, {name})"
         elif _is_plain(value) and not (kind is dict and self.apart):  # compared as a whole
             of = list if kind is dict else kind
-            inside, held = (f"{v}.values()", value.values()) if kind is dict else (v, value)
+            inside = f"{v}.values()" if kind is dict else v
             if value:
-                types_of = self.constant(of(map(type, held)))
+                types_of = self.constant(of(map(type, _values(value))))
                 same += f" and {of.__name__}(map(type, {inside})) == {types_of}"
             self.check(f"{same} and {v} == {self.constant(kind(value))}", path)
             return
@@ -399,12 +399,15 @@ def _is_plain(container: Any) -> bool:
     """Whether a container holds constants alone, which == compares as they are."""
     if len(container) > MOST_ITEMS:
         return False
-    is_dict = isinstance(container, dict)
-    values = [*container, *container.values()] if is_dict else container
+    values = [*container, *_values(container)] if isinstance(container, dict) else container
     return all(
         type(x) in (int, bool, str, bytes, type(None)) or (type(x) is float and x == x and x != 0)
         for x in values
     )
+
+
+def _values(container: Any) -> Any:
+    return container.values() if isinstance(container, dict) else container
 
 
 def _is_written_in_c(cls: type) -> bool:
