@@ -21,7 +21,7 @@ import numpy as np
 
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph import arrays, identities
-from ostinato.compiler.graph.identities import Elementwise, is_zero
+from ostinato.compiler.graph.identities import is_zero
 from ostinato.compiler.graph.node import ONCE, ROWS, SUM, Node, Slot
 from ostinato.engine.ops import OPS
 
@@ -69,24 +69,26 @@ class Builder:
         widths = {n.width for n in operands} - {1}
         if len(widths) > 1:
             raise Unsupported(f"operands of {sorted(widths)} columns cannot be combined", name)
-        e = Elementwise(name, operands, s, widths.pop() if widths else 1)
+        width = widths.pop() if widths else 1
+        e = Node(name, operands, (float(s),), ROWS, (width,), -1)  # not entered yet
         known = identities.simplified(self, e)
         if known is not None:
             return known
-        if any(n.op == "concat" for n in e.operands):
+        if any(n.op == "concat" for n in e.inputs):
             return self._piece_by_piece(e)
         e = identities.in_best_form(self, e)
-        return self.node(e.name, e.operands, (float(e.s),), ROWS, (e.width,))
+        return self.node(e.op, e.inputs, e.attrs, ROWS, e.shape)
 
-    def _piece_by_piece(self, e: Elementwise) -> Node:
+    def _columns_of(self, e: Node, start: int, stop: int) -> Node:
+        """Columns of an elementwise operation, of those of its operands."""
+        cut = [n if n.width == 1 else self.slice(n, start, stop) for n in e.inputs]
+        return self.op(e.op, *cut, s=e.s)
+
+    def _piece_by_piece(self, e: Node) -> Node:
         """An operation on concatenations, as the concatenation of operations on their pieces."""
-        concats = [n for n in e.operands if n.op == "concat"]
+        concats = [n for n in e.inputs if n.op == "concat"]
         cuts = sorted({at for n in concats for at, _ in _pieces(n)} | {e.width})
-        pieces = []
-        for start, stop in pairwise(cuts):
-            cut = [n if n.width == 1 else self.slice(n, start, stop) for n in e.operands]
-            pieces.append(self.op(e.name, *cut, s=e.s))
-        return self.concat(pieces)
+        return self.concat([self._columns_of(e, *piece) for piece in pairwise(cuts)])
 
     def slice(self, node: Node, start: int, stop: int) -> Node:
         """Columns start … stop−1, by the same columns of its operands where that will do."""
@@ -109,8 +111,7 @@ class Builder:
             a, w = node.inputs
             return self.matmul(a, self.block(w, (0, start), (w.shape[0], width)))
         if node.op in OPS:
-            cut = [n if n.width == 1 else self.slice(n, start, stop) for n in node.inputs]
-            return self.op(node.op, *cut, s=node.s)
+            return self._columns_of(node, start, stop)
         if node.op == "slice":
             start, node = start + node.attrs[0], node.inputs[0]
         return self.node("slice", (node,), (start,), ROWS, (width,))

@@ -1,8 +1,8 @@
 """Identities: elementwise operations that need no computing, or that another form computes better.
 
-In: an operation that `Builder.op` is asked for, before it is a node. Out of `simplified`: the node
-that already stands for its result, or None; out of `in_best_form`: the same operation, or another
-one with the same result.
+In: an elementwise operation that `Builder.op` is asked for, as a node that is not entered yet. Out
+of `simplified`: the node that already stands for its result, or None; out of `in_best_form`: the
+same operation, or another one with the same result.
 
 The functions of `IDENTITIES` are tried in turn. Each of their cases is an equation: a pattern, and
 the node that has the same bits. Where the bits may differ, the function says so.
@@ -11,7 +11,8 @@ the node that has the same bits. Where the bits may differ, the function says so
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,21 +23,7 @@ if TYPE_CHECKING:
     from ostinato.compiler.graph.builder import Builder
 
 
-class Elementwise(NamedTuple):
-    """An elementwise operation on operands of `width` columns, or of one."""
-
-    name: str
-    operands: tuple[Node, ...]
-    s: float
-    width: int
-
-    @property
-    def written(self) -> Any:
-        """What patterns match: its name and its operands."""
-        return self.name, *self.operands
-
-
-def simplified(b: Builder, e: Elementwise) -> Node | None:
+def simplified(b: Builder, e: Node) -> Node | None:
     """The node that stands for the result without computing `e`, if an identity finds one."""
     for identity in IDENTITIES:
         node = identity(b, e)
@@ -53,18 +40,18 @@ def is_zero(node: Node) -> bool:
 # ---- constants
 
 
-def _folded(b: Builder, e: Elementwise) -> Node | None:
+def _folded(b: Builder, e: Node) -> Node | None:
     """Computed in float64 and rounded once, where float32 would round after every operation."""
-    if any(n.op != "const" for n in e.operands):
+    if any(n.op != "const" for n in e.inputs):
         return None
-    values = [np.float64(n.s) for n in e.operands]
+    values = [np.float64(n.s) for n in e.inputs]
     with np.errstate(all="ignore"):
-        return b.const(float(OPS[e.name].meaning(*values, np.float64(e.s))))
+        return b.const(float(OPS[e.op].meaning(*values, np.float64(e.s))))
 
 
-def _neutral(b: Builder, e: Elementwise) -> Node | None:
+def _neutral(b: Builder, e: Node) -> Node | None:
     """The same bits, except that −0 + 0 would be 0, and x − (−0) is taken as x + 0."""
-    match e.name, *[n.s if n.op == "const" else n for n in e.operands], e.s:
+    match e.op, *[n.s if n.op == "const" else n for n in e.inputs], e.s:
         case (
             ("add" | "sub", Node() as x, 0, _) | ("mul" | "div", Node() as x, 1, _)
             | ("add", 0, Node() as x, _) | ("mul", 1, Node() as x, _)
@@ -74,18 +61,18 @@ def _neutral(b: Builder, e: Elementwise) -> Node | None:
     return None
 
 
-def _known_selection(b: Builder, e: Elementwise) -> Node | None:
+def _known_selection(b: Builder, e: Node) -> Node | None:
     """The operand that a constant mask selects."""
-    match e.written:
-        case "select", Node("const") as mask, there, elsewhere:
+    match e:
+        case Node("select", (Node("const") as mask, there, elsewhere)):
             return there if mask.s != 0 else elsewhere
     return None
 
 
-def _scaled_twice(b: Builder, e: Elementwise) -> Node | None:
+def _scaled_twice(b: Builder, e: Node) -> Node | None:
     """(x · p) · q = x · (p · q): rounded once less, so the last bit may differ."""
-    match e.written:
-        case "mul_s", Node("mul_s", (x,), (p,)):
+    match e:
+        case Node("mul_s", (Node("mul_s", (x,), (p,)),)):
             return b.op("mul_s", x, s=e.s * p)
     return None
 
@@ -93,31 +80,31 @@ def _scaled_twice(b: Builder, e: Elementwise) -> Node | None:
 # ---- signs: rounding is symmetric about zero, so a sign may move without changing a bit
 
 
-def _sign(b: Builder, e: Elementwise) -> Node | None:
+def _sign(b: Builder, e: Node) -> Node | None:
     """Within a sum; or out of a product or quotient, as its own, which a sum may then take."""
-    match e.written:
-        case "neg", Node("neg", (x,)):
+    match e:
+        case Node("neg", (Node("neg", (x,)),)):
             return x
-        case "add", x, Node("neg", (y,)):
+        case Node("add", (x, Node("neg", (y,)))):
             return b.op("sub", x, y)
-        case "add", Node("neg", (x,)), y:
+        case Node("add", (Node("neg", (x,)), y)):
             return b.op("sub", y, x)
-        case "sub", x, Node("neg", (y,)):
+        case Node("sub", (x, Node("neg", (y,)))):
             return b.op("add", x, y)
-        case ("mul" | "div", Node("neg", (x,)), y) | ("mul" | "div", x, Node("neg", (y,))):
-            return b.op("neg", b.op(e.name, x, y))
+        case Node("mul" | "div", (Node("neg", (x,)), y) | (x, Node("neg", (y,)))):
+            return b.op("neg", b.op(e.op, x, y))
     return None
 
 
 # ---- what autograd computes, in fewer operations
 
 
-def _gradient_of_quotient(b: Builder, e: Elementwise) -> Node | None:
+def _gradient_of_quotient(b: Builder, e: Node) -> Node | None:
     """g · ((x / y) / y) = (g / y) · (x / y): autograd's gradient of x / y for y.
 
     g / y is its gradient for x, so that one division is saved. Not the same bits.
     """
-    for g, twice in (e.operands, e.operands[::-1]) if e.name == "mul" else ():
+    for g, twice in (e.inputs, e.inputs[::-1]) if e.op == "mul" else ():
         match g, twice:
             case Node("div", (_, d)), Node("div", (_, y)) if d is y:
                 pass  # already
@@ -127,17 +114,16 @@ def _gradient_of_quotient(b: Builder, e: Elementwise) -> Node | None:
 
 
 IDENTITIES = (
-    _folded, _neutral, _known_selection, _scaled_twice,
-    _gradient_of_quotient, _sign,
+    _folded, _neutral, _known_selection, _scaled_twice, _gradient_of_quotient, _sign,
 )  # fmt: skip
 
 
 # ---- forms: the operation that the engine computes fastest
 
 
-def in_best_form(b: Builder, e: Elementwise) -> Elementwise:
+def in_best_form(b: Builder, e: Node) -> Node:
     """With a constant operand as the scalar of the instruction; and max_backward as one."""
-    return _gradient_of_max(b, _with_scalar(e) if e.name in _SCALAR_FORMS else e)
+    return _gradient_of_max(b, _with_scalar(e) if e.op in _SCALAR_FORMS else e)
 
 
 # operation → the one whose scalar is the constant, where that is its last operand but one, or its
@@ -157,18 +143,18 @@ _SCALAR_FORMS: dict[str, tuple[str | None, str | None]] = {
 }
 
 
-def _with_scalar(e: Elementwise) -> Elementwise:
-    *mask, left, right = e.operands
-    for form, n, other in zip(_SCALAR_FORMS[e.name], (left, right), (right, left), strict=True):
+def _with_scalar(e: Node) -> Node:
+    *mask, left, right = e.inputs
+    for form, n, other in zip(_SCALAR_FORMS[e.op], (left, right), (right, left), strict=True):
         operands = (*mask, other)
         if n.op != "const" or n.width not in (1, max(o.width for o in operands)):
             continue
         if form is not None:
-            return e._replace(name=form, operands=operands, s=n.s)
-        if e.name == "sub":  # x − c = x + (−c)
-            return e._replace(name="add_s", operands=operands, s=-n.s)
-        if e.name == "div" and _is_power_of_two(n.s):  # x / c = x · (1 / c), which is exact
-            return e._replace(name="mul_s", operands=operands, s=1 / n.s)
+            return replace(e, op=form, inputs=operands, attrs=(n.s,))
+        if e.op == "sub":  # x − c = x + (−c)
+            return replace(e, op="add_s", inputs=operands, attrs=(-n.s,))
+        if e.op == "div" and _is_power_of_two(n.s):  # x / c = x · (1 / c), which is exact
+            return replace(e, op="mul_s", inputs=operands, attrs=(1 / n.s,))
     return e
 
 
@@ -178,15 +164,15 @@ def _is_power_of_two(s: float) -> bool:
     return abs(mantissa) == 0.5 and abs(exponent) < 100
 
 
-def _gradient_of_max(b: Builder, e: Elementwise) -> Elementwise:
+def _gradient_of_max(b: Builder, e: Node) -> Node:
     """x < y ? 0 : (x = y ? g / 2 : g), autograd's gradient of max(x, y) for x, as max_backward.
 
     Three selections and a division in one, with the same bits; and that of min(y, x) for y.
     """
-    match e.written:
-        case "select_s", Node("lt", (x, y)), Node("select", (Node("eq", pair), half, g)) if (
-            e.s == 0
+    match e:
+        case Node(
+            "select_s", (Node("lt", (x, y)), Node("select", (Node("eq", pair), half, g))), (0,)
         ):
             if {*pair} == {x, y} and half is b.op("div", g, b.const(2.0)):
-                return e._replace(name="max_backward", operands=(g, x, y))
+                return replace(e, op="max_backward", inputs=(g, x, y))
     return e
