@@ -410,39 +410,30 @@ def lazily_negated(t: Tensor) -> Tensor:
     return found
 
 
+class Negating(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> Tensor:
+        return lazily_negated(d)
+
+
 @pytest.mark.parametrize("rows,width", [(B, H), (B, 1), (1, 1)])  # one element wide: dense as it is
-def test_tensors_with_a_lazy_sign(rows, width):
+def test_tensors_and_gradients_with_a_lazy_sign(rows, width):
     """Tensors whose memory holds the opposite of their values."""
-    W, init = torch.randn(width, width, dtype=D), torch.randn(rows, width, dtype=D)
-    xs = torch.randn(T, rows, width, dtype=D)
-    step = lambda h, x: torch.tanh(x + h @ W)  # noqa: E731
-    scan(step, init, xs)  # what comes now is no longer compared with the loop
-    assert_same(scan(step, lazily_negated(init), xs), loop(step, init, xs))
-    assert_same(scan(step, init, lazily_negated(xs)), loop(step, init, xs))
-    plain, W = W, lazily_negated(W)
-    assert_same(scan(step, init, xs), loop(lambda h, x: torch.tanh(x + h @ plain), init, xs))
+    plain = W, init, xs = leaf(width, width), leaf(rows, width), leaf(T, rows, width)
 
-
-@pytest.mark.parametrize("rows,width", [(B, H), (B, 1), (1, 1)])
-def test_gradients_with_a_lazy_sign(rows, width):
-    class Negating(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx, d):
-            return lazily_negated(d)
-
-    W = torch.randn(width, width, dtype=D, requires_grad=True)
-    xs = torch.randn(T, rows, width, dtype=D)
-    init = torch.randn(rows, width, dtype=D, requires_grad=True)
-    found = []
-    for how in (scan, loop):
-        carry, ys = how(lambda h, x: torch.tanh(x + h @ W), init, xs)
+    def f(how: Any, W_: Tensor, *given: Tensor) -> Any:
+        carry, ys = how(rnn(W_), *given)
         value = (Negating.apply(ys) * xs).sum() + (Negating.apply(carry) * xs[0]).sum()
-        found.append(torch.autograd.grad(value, (W, init)))
-    assert_same(*found)
+        return carry, ys, torch.autograd.grad(value, (W, init, xs))
+
+    f(scan, *plain)  # what comes now is no longer compared with the loop
+    for i in range(3):
+        given = [lazily_negated(t) if i == at else t for at, t in enumerate(plain)]
+        assert_same(f(scan, *given), f(loop, *plain))
 
 
 @pytest.mark.slow

@@ -52,9 +52,13 @@ def rows_of_weights(weights: list[Tensor], init: Any, index: Any) -> list[Tensor
 
 
 def assert_rows_have_their_bits(case: Case, init: Any, xs: Any, *some: list[int]) -> None:
-    """Rows that are played apart, `some` at a time, have the bits that they have in the batch."""
+    """Rows that are played apart, `some` at a time, have the bits that they have in the batch; and
+    without gradients those that they have with them."""
     weights = weights_for(case, init, xs)
     whole = play(scan, case, init, xs, weights=weights)
+    with torch.no_grad():
+        quiet = pytree.tree_leaves(scan(case.step, init, xs))
+    assert [bits(t) for t in quiet] == [bits(t) for t in (*whole.carry, *whole.ys)]
     for index in some:
         few = play(
             scan, case, rows(init, index, 0), rows(xs, index, 1),
