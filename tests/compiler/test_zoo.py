@@ -199,7 +199,7 @@ def test_float_has_the_same_bits_in_any_batch_and_on_any_threads(name: str) -> N
 
 
 def test_no_name_is_taken_twice() -> None:
-    assert len(PUBLISHED) == len(LITERATURE) + len(MODERN)
+    assert len(EVERY) == len(STEPS) + len(LITERATURE) + len(MODERN) + len(ARRAYS)
 
 
 def test_the_checker_sees_a_silent_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
