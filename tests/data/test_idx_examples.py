@@ -11,6 +11,7 @@ import pytest
 
 from ostinato.cli import main
 from ostinato.data import read_examples
+from zoo.reports import draw_by, label_alone
 
 
 def write(path: Path, array: np.ndarray) -> Path:
@@ -60,7 +61,8 @@ def test_a_damaged_file_is_named(tmp_path):
         read_examples(file)
 
 
-def test_the_command_line_learns_from_them(tmp_path, capsys):
+def test_the_command_line_learns_from_them(tmp_path, capsys, monkeypatch):
+    draw_by(monkeypatch, label_alone)
     X, y = images(80)
     file = write(tmp_path / "train-images-idx3-ubyte.gz", X)
     write(tmp_path / "train-labels-idx1-ubyte.gz", y)
