@@ -157,7 +157,7 @@ def _gradients(
 def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
     """Whether two results agree within `tolerance`, relative to the largest value or to 1."""
     ours, theirs = ours.detach(), theirs.detach()
-    if ours.shape != theirs.shape:
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
         return False
     if ours.is_complex() and theirs.is_complex():
         ours, theirs = (torch.view_as_real(t.resolve_conj()) for t in (ours, theirs))

@@ -53,8 +53,10 @@ def _layer_norm(x: Tensor, shape: Sequence[int], weight: Any, bias: Any, eps: fl
     scale = ((centred * centred).mean(axes, True) + eps).rsqrt()
     z = centred * scale
     z = z if weight is None else z * weight
-    # Copies, since these outputs have no gradient, and the values that they are of have one.
-    return z if bias is None else z + bias, mean.clone(), scale.clone()
+    z = z if bias is None else z + bias
+    # Under autocast x is of half precision, and the parameters are not. The other outputs are
+    # copies, since they have no gradient, and the values that they are of have one.
+    return z.to(x.dtype), mean.clone(), scale.clone()
 
 
 @named("native_layer_norm_backward")

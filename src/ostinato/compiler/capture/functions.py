@@ -99,7 +99,8 @@ def _group_norm(
 ) -> Tensor:
     """Of groups of channels: Wu and He 2018, arXiv:1803.08494."""
     rows = x.reshape(x.shape[0], groups, -1)
-    return _by_channel(F.layer_norm(rows, rows.shape[2:], eps=eps).view(x.shape), weight, bias)
+    z = F.layer_norm(rows, rows.shape[2:], eps=eps).view(x.shape)
+    return _by_channel(z, weight, bias).to(x.dtype)
 
 
 def _batch_norm(
@@ -111,7 +112,7 @@ def _batch_norm(
         return NotImplemented
     scale = (var + eps).rsqrt()
     scale = scale if weight is None else scale * weight
-    return _by_channel(_by_channel(x, None, -mean), scale, bias)
+    return _by_channel(_by_channel(x, None, -mean), scale, bias).to(x.dtype)
 
 
 def _written(view: Tensor, value: Any) -> Any:
