@@ -9,7 +9,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
-from ostinato import scan
+from ostinato import explain, scan
 from zoo.playing import loop, rows_apart
 from zoo.small import B, D, H, Net, T, assert_same, both, inputs, leaf, rnn
 
@@ -38,6 +38,21 @@ def test_gradients_are_dense():
         return grad
 
     both(f)
+
+
+def test_a_step_that_takes_a_gradient():
+    """A descent of an energy of each row: its gradient is operations like others."""
+    W, init, xs = inputs()
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            at = h if h.requires_grad else h.detach().requires_grad_()
+            energy = torch.tanh(at @ W).square().sum(-1)
+            (slope,) = torch.autograd.grad(energy, at, torch.ones_like(energy), create_graph=True)
+        return h - 0.1 * slope + x
+
+    assert explain(step, init, xs).native
+    both(lambda how: torch.autograd.grad(how(step, init, xs)[1].square().sum(), [W, init, xs]))
 
 
 def test_transforms():

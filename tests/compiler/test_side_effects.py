@@ -426,6 +426,24 @@ def test_recording_leaves_the_random_states_alone():
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
 
 
+def test_a_searched_step_that_begins_to_draw():
+    """The search that finds it out leaves no mark in the random state: the loop draws the same."""
+    w = types.SimpleNamespace(drops=False)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        p = 0.5 if getattr(w, "".join(["dro", "ps"])) else 0.0  # no guard sees it
+        return torch.dropout(torch.tanh(x + h), p, train=p > 0)
+
+    ostinato.scan(step, *given())
+    assert ostinato.explain(step, *given()).native
+    w.drops = True
+    left = []
+    for how in (ostinato.scan, loop):
+        torch.manual_seed(0)
+        left.append((how(step, *given())[1], torch.rand(())))
+    torch.testing.assert_close(*left, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("at", [1, 2, 3, 4, 5])
 def test_errors_of_signal_handlers_reach_the_caller(at):
     """A TimeoutError, say, at whichever run of the step while it is recorded."""

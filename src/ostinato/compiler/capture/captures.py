@@ -155,11 +155,11 @@ class Search(OwnMode):
         self.writes = writes
 
     def __exit__(self, *error: object) -> None:
-        if self.writes is not None:
-            self.writes.__exit__(*error)
-            self.writes = None  # it refers to us: a cycle, which would keep the tensors alive
+        writes, self.writes = self.writes, None  # a cycle would keep the tensors alive
+        if writes is not None:
+            writes.__exit__(*error)
         super().__exit__(*error)
-        if self.writes is not None and not torch.equal(self.random, random_state()):
+        if writes is not None and not torch.equal(self.random, random_state()):
             set_random_state(self.random)  # as if it had not run
 
     def told(self, leaf: Any) -> Any:
@@ -178,6 +178,8 @@ class Search(OwnMode):
         name, marks = getattr(func, "__name__", None) or str(func), self.marks
         if name == "__get__":  # of a property, whose name it has
             name = getattr(func.__self__, "__name__", name)
+            if name == "grad":
+                self.refuse_values(name)
         if not kwargs and _LEAVES.issuperset(map(type, args)):  # most often: a µs less
             kwargs, leaves, spec = {}, args, len(args)
         else:
@@ -197,7 +199,7 @@ class Search(OwnMode):
                 marks[id(t)], self.made[id(t)] = len(marks) + 1, t
         self.came = (*[marks[id(t)] for t in outs],)
         of_none = not outs and not (type(out) in (tuple, list) and not out)
-        if name == "grad" or (of_none and any(isinstance(leaf, Tensor) for leaf in leaves)):
+        if of_none and any(isinstance(leaf, Tensor) for leaf in leaves):
             self.refuse_values(name)
         return out
 
