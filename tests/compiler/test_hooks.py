@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import ostinato
 from ostinato import scan
+from ostinato.compiler.graph import left_to_torch
 from zoo.playing import loop
 from zoo.small import B, D, H, T, World, assert_same, both, given, inputs, leaf, rnn, weight
 
@@ -104,18 +106,55 @@ def _with_backward(backward):
     return Own.apply
 
 
+NOT_LINEAR = {
+    "clamp": lambda g, b: g.clamp(-100, 100),
+    "add a captured tensor": lambda g, b: g + 100 * b,
+    "add a number": lambda g, b: g + 100.0,
+    "subtract from a number": lambda g, b: 100.0 - g,
+    "divide by it": lambda g, b: b / g,
+    "fill with a number": lambda g, b: g.masked_fill(b > 0, 100.0),
+    "choose a captured tensor": lambda g, b: torch.where(b > 0, g, b),
+}
+
+
 @pytest.mark.parametrize("by_a_hook", [False, True])
-def test_a_backward_pass_that_is_not_linear_in_sums_over_the_steps(by_a_hook):
-    b, init, xs = leaf(H), leaf(B, H), leaf(T, B, H)
-    clipped = _with_backward(lambda g: g.clamp(-100, 100))
+@pytest.mark.parametrize("name", NOT_LINEAR)
+def test_a_backward_pass_that_is_not_linear_in_sums_over_the_steps(name, by_a_hook):
+    """It is refused as such: a comparison of a single step with the loop would not show it."""
+    b, init = leaf(H), leaf(B, H)
+    function = NOT_LINEAR[name]
+    own = _with_backward(lambda g: function(g, b.detach()))
 
     def step(h, x):
-        p = b * 1 if by_a_hook else clipped(b * 1)
+        p = b * 1 if by_a_hook else own(b * 1)
         if by_a_hook and p.requires_grad:
-            p.register_hook(lambda g: g.clamp(-100, 100))
+            p.register_hook(lambda g: function(g, b.detach()))
         return torch.tanh(h + x + p)
 
-    both(lambda how: torch.autograd.grad(1000 * how(step, init, xs)[1].sum(), [b, init]))
+    for n_steps in (1, T):
+        xs = leaf(n_steps, B, H)
+        both(lambda how, xs=xs: torch.autograd.grad(1000 * how(step, init, xs)[1].sum(), [b, init]))
+
+
+def test_a_single_step_does_not_vouch_for_several(monkeypatch):
+    """Were such a backward pass not refused, the first steps of a longer call would show it."""
+    monkeypatch.setattr(left_to_torch, "_is_linear", lambda call, read: True)
+    b, init = leaf(H), leaf(B, H)
+    own = _with_backward(lambda g: g + 100.0)
+    step = lambda h, x: torch.tanh(h + x + own(b * 1))  # noqa: E731
+    for n_steps in (1, T):
+        xs = leaf(n_steps, B, H)
+        both(lambda how, xs=xs: torch.autograd.grad(how(step, init, xs)[1].sum(), [b, init]))
+        assert ostinato.explain(step, init, xs).native == (n_steps == 1)
+
+
+def test_each_step_of_sums_that_are_linear_is_played():
+    """What a backward pass may do to a sum over the steps."""
+    b, init, xs = leaf(H), leaf(B, H), leaf(T, B, H)
+    doubled = _with_backward(lambda g: torch.cat([g + g, -g / 2]).view(2, -1).sum(0))
+    step = lambda h, x: torch.tanh(h + x + doubled(b * 1))  # noqa: E731
+    both(lambda how: torch.autograd.grad(how(step, init, xs)[1].sum(), [b, init]))
+    assert ostinato.explain(step, init, xs).native
 
 
 def reads_in_backward(kind: str, w: World) -> Any:

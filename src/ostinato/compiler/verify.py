@@ -32,19 +32,20 @@ def verified(
 ) -> Unsupported | None:
     """Why the loop must play this step with this many rows, or None.
 
-    The steps are compared at the first call with this many rows; the verdict is kept.
+    The steps are compared at the first call with this many rows, and again at the first of several
+    steps: a single one does not show what the steps add up to. The verdicts are kept.
 
     Args:
         lifted: path of a Python float → the captured tensor that stands for it.
     """
-    known = call.compiled.verified
-    if call.n_rows not in known:
+    known, key = call.compiled.verified, (call.n_rows, call.arguments.ragged.n_steps > 1)
+    if key not in known:
         if call.arguments.weights is not None:
-            known[call.n_rows] = _difference(call)
+            known[key] = _difference(call)
         else:
             codes = {} if guards is None else guards.codes
-            known[call.n_rows] = _difference_or_side_effect(call, codes, lifted)
-    return known[call.n_rows]
+            known[key] = _difference_or_side_effect(call, codes, lifted)
+    return known[key]
 
 
 def check_call(call: ScanCall) -> None:

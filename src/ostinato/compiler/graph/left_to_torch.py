@@ -38,7 +38,7 @@ def left_to_torch(
         values: the recorded values, by number.
     """
     read = [values[i].node for i in call.refs]
-    if r.runs_python_backward and not _is_linear(name_of(call), read):
+    if r.runs_python_backward and not _is_linear(call, read):
         raise Unsupported(
             "a custom backward pass, or a hook, is not linear in a gradient that is summed "
             "over the steps before",
@@ -105,19 +105,30 @@ _SHORT_CUTS: dict[str, Callable[[Builder, list[Node], Any], Node | None]] = {
 
 # ---- what a custom backward pass may do to a sum
 
-# Calls that are linear in their first tensor, if the others are fixed; and in all tensors together.
+# Calls that are linear in their first tensor, in each of their tensors, and in all of them together.
 _LINEAR = {
-    "mul", "div", "mm", "matmul", "bmm", "mv", "dot", "view", "_unsafe_view", "reshape", "t",
-    "transpose", "permute", "expand", "sum", "mean", "slice", "select", "narrow", "split", "unbind",
-    "slice_backward", "select_backward", "detach", "alias", "clone", "neg", "squeeze", "unsqueeze",
-    "masked_fill", "cumsum", "flip", "diagonal", "outer", "triu", "tril", "index",
+    "div", "view", "_unsafe_view", "reshape", "t", "transpose", "permute", "expand", "sum", "mean",
+    "slice", "select", "narrow", "split", "unbind", "detach", "alias", "clone", "neg", "squeeze",
+    "unsqueeze", "cumsum", "flip", "diagonal", "triu", "tril", "index",
 }  # fmt: skip
-_LINEAR_IN_ALL = {"add", "sub", "cat", "stack"}
+_PRODUCTS = {"mul", "mm", "matmul", "bmm", "mv", "dot", "outer"}
+_SUMS = {"add", "sub", "cat", "stack", "where"}
 
 
-def _is_linear(name: str, read: list[Node]) -> bool:
-    """Whether a call on a sum gives the sum of its results: autograd's own calls always do."""
-    sums = [node.kind == SUM for node in read]
-    if not any(sums) or name in _LINEAR_IN_ALL or (name == "where" and not sums[0]):
+def _is_linear(call: Call, read: list[Node]) -> bool:
+    """Whether a call on a sum gives the sum of its results: autograd's own calls always do.
+
+    What is added to a sum must be one, too: it would else be added once, not at every step.
+    """
+    name, sums = name_of(call), [node.kind == SUM for node in read]
+    if not any(sums):
         return True
-    return sum(sums) == 1 and (name in _LINEAR or ("backward" in name and sums[0]))
+    if name in _SUMS:
+        added = read[1:] if name == "where" else read
+        a_number = name in ("add", "sub") and len(read) == 1
+        return not a_number and all(n.kind == SUM or is_zero(n) for n in added)
+    if name == "masked_fill":
+        return sums[0] and (is_zero(read[2]) if len(read) == 3 else call.args[2] == 0)
+    if sum(sums) != 1:
+        return False
+    return name in _PRODUCTS or (sums[0] and (name in _LINEAR or "backward" in name))

@@ -110,8 +110,9 @@ class CompiledStep:
     def __init__(self, planner: Planner, small: Recording, dtype: torch.dtype, engine: str):
         """small: the recording on few rows, which other batch sizes are compared with."""
         self.planner, self.small = planner, small
-        # batch size → None where it was compared with the eager loop, or why the loop must play it
-        self.verified: dict[int, Unsupported | None] = {}
+        # Batch size, and whether there are several steps → None where these were compared with the
+        # eager loop, or why the loop must play them.
+        self.verified: dict[tuple[int, bool], Unsupported | None] = {}
         self.y_shapes: list[Any] = []  # of the outputs of one step, where leaves have no batch
         self.dtype = dtype
         self._by_rows: dict[tuple[bool, bool, int], BoundForward] = {}  # train, reverse, rows
