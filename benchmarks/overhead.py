@@ -26,6 +26,7 @@ import ostinato._scan as scan_module
 from benchmarks import machine
 from benchmarks.results import Absent, Bound, Row, Spec, Timing
 from ostinato.compiler import cache
+from ostinato.compiler.play.autograd import ScanCall
 from ostinato.compiler.play.step import CompiledStep
 from ostinato.engine import native
 
@@ -41,9 +42,9 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "guards, or a run of the step": [(cache.Bucket, "fitting"), (cache, "_searched")],
     "cache key": [(cache, "find")],
     AROUND_ENGINE: [(CompiledStep, "forward"), (CompiledStep, "backward")],
-    "structure of the call": [(scan_module, "_played")],
+    "structure of the call": [(scan_module, "_scanned")],
     "checks, and torch.compile's guard": [(ostinato, "scan")],
-    "autograd": [(scan_module, "play"), (torch.autograd, "grad")],
+    "autograd": [(ScanCall, "outputs"), (torch.autograd, "grad")],
 }
 
 
