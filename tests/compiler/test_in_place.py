@@ -184,6 +184,9 @@ def test_what_a_step_changes_in_place_is_as_the_loop_leaves_it(name):
             count=torch.zeros((), dtype=D), sub=torch.zeros((), dtype=D).as_subclass(Counted),
         )  # fmt: skip
         t.W.grad = torch.ones_like(t.W)
+        if how is scan and (name.endswith("of captured") or name == "set_"):
+            said = ostinato.explain(lambda h, x, t=t: STEPS[name](t, h, x), *given())
+            assert not said.native and "in place" in said.reason
         for i in range(2):
             h, xs = given(i)
             with torch.no_grad():
@@ -199,13 +202,6 @@ def test_what_a_step_changes_in_place_is_as_the_loop_leaves_it(name):
             ]
             found.append([*outs, h, xs, *(of.clone() for of in state)])
     assert_same(found[2:], found[:2], 1e-12)
-
-
-@pytest.mark.parametrize("change", [*VIEWS.values(), lambda z: z.set_(z * 2)])
-def test_the_reason_where_a_step_changes_a_captured_tensor(change):
-    z = torch.randn(B, H, dtype=D)
-    found = ostinato.explain(lambda h, x: (torch.tanh(x + h), change(z))[0], *given())
-    assert not found.native and "in place" in found.reason
 
 
 @pytest.mark.parametrize("what", ["carry", "captured"])
@@ -308,18 +304,6 @@ def test_a_searched_step_is_not_given_copies(monkeypatch):
         scan(step, *given())
     assert t.table.shape not in shapes
     assert ostinato.explain(step, *given()).native
-
-
-def test_changes_in_place_of_its_own():
-    W, (init, xs) = weight(), given()
-
-    def step(h, x):
-        y = x + h @ W
-        y[:, 0].mul_(2)
-        z = nn.functional.relu(y.clone(), inplace=True)
-        return torch.tanh(y + z)
-
-    both(lambda how: how(step, init, xs))
 
 
 # ------------------------------------------- values of captured tensors that a step reads in Python

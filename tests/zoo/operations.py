@@ -180,6 +180,7 @@ OPERATIONS: dict[str, dict[str, Expression]] = {
         "x[:, [0, 2]] = y": _listed_columns_set,
         "x[:, [0, 2]] = torch.tensor([…])": _numbers_set,
         "x[mask] = 0.0": _masked_set,
+        "F.relu(x, inplace=True)": lambda z, h: F.relu((z + h).clone(), inplace=True) + z,
     },
     "constants made in the step": {
         "torch.arange(n) * 0.5": lambda z, h: z * torch.arange(H) * 0.5,
