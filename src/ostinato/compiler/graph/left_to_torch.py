@@ -105,7 +105,7 @@ _SHORT_CUTS: dict[str, Callable[[Builder, list[Node], Any], Node | None]] = {
 
 # ---- what a custom backward pass may do to a sum
 
-# Calls that are linear in their first tensor, in each of their tensors, and in all of them together.
+# Calls that are linear in their first tensor, in each of their tensors, in all of them together.
 _LINEAR = {
     "div", "view", "_unsafe_view", "reshape", "t", "transpose", "permute", "expand", "sum", "mean",
     "slice", "select", "narrow", "split", "unbind", "detach", "alias", "clone", "neg", "squeeze",
