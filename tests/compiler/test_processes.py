@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ostinato import scan
+from ostinato import scan, tree
+from ostinato.compiler.capture.recording import Call, Ref
 from ostinato.compiler.lock import one_at_a_time
 from ostinato.engine import native
 from zoo.playing import loop
@@ -244,6 +245,33 @@ def test_a_fork_while_another_thread_makes_plans():
 
     torch.set_num_threads(1)
     thread = threading.Thread(target=planning)
+    thread.start()
+    began.wait()
+    in_a_fork(child)
+    thread.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork")
+@pytest.mark.process
+def test_a_fork_while_another_thread_records(monkeypatch):
+    """It waits for nothing, and no lock is held in the child for what the thread was at."""
+    W, init, xs = inputs()
+    began, leaves = threading.Event(), tree.leaves
+
+    def slowly(of: Any) -> Any:
+        if threading.current_thread() is thread:
+            began.set()
+            time.sleep(0.2)
+        return leaves(of)
+
+    def child() -> None:
+        new = lambda h, x: torch.cos(x + h @ W)  # noqa: E731
+        assert_same(gradients(scan, new, [W], init, xs), gradients(loop, new, [W], init, xs))
+
+    torch.set_num_threads(1)
+    monkeypatch.setattr(tree, "leaves", slowly)
+    thread = threading.Thread(target=lambda: Call("aten.neg.default", (Ref(0),), {}, (1,)).refs)
     thread.start()
     began.wait()
     in_a_fork(child)

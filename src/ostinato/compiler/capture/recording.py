@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -38,12 +37,13 @@ class Call:
     args: Any
     kwargs: Any
     outs: tuple[int | None, ...]
+    refs: list[int] = field(init=False, compare=False)  # the values that the call is given
 
-    @functools.cached_property
-    def refs(self) -> list[int]:
-        """The values that the call is given."""
+    def __post_init__(self) -> None:
+        # The lock of a cached_property (until Python 3.11) would stay held in a forked child.
         leaves = tree.leaves((self.args, self.kwargs))
-        return [leaf.index for leaf in leaves if isinstance(leaf, Ref)]
+        given = [leaf.index for leaf in leaves if isinstance(leaf, Ref)]
+        object.__setattr__(self, "refs", given)
 
 
 class Sources(NamedTuple):
