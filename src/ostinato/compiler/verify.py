@@ -38,7 +38,8 @@ def verified(
     Args:
         lifted: path of a Python float → the captured tensor that stands for it.
     """
-    known, key = call.compiled.verified, (call.n_rows, call.arguments.ragged.n_steps > 1)
+    known, n_rows = call.compiled.verified, call.n_rows
+    key = n_rows, call.arguments.ragged.n_steps > 1 or (n_rows, True) in known
     if key not in known:
         if call.arguments.weights is not None:
             known[key] = _difference(call)
