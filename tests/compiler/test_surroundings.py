@@ -106,6 +106,7 @@ def test_checkpoint_inside_a_step():
         return checkpoint(lambda h, x: torch.tanh(x + h @ W), h, x, use_reentrant=False)
 
     both(lambda how: gradients(how, step, [W, init, xs], init, xs))
+    assert ostinato.explain(step, init, xs).native  # its second run is recorded with the gradients
 
 
 def test_saved_tensors_hooks_are_the_users():
