@@ -12,7 +12,7 @@ import torch
 import ostinato
 from ostinato.compiler.graph.arrays import permuted, spread
 from ostinato.compiler.graph.builder import Builder
-from ostinato.compiler.graph.node import Node
+from ostinato.compiler.graph.node import ROWS, Node
 from ostinato.engine.ops import OPS
 from zoo.playing import loop
 from zoo.small import B, D, H, T
@@ -114,6 +114,21 @@ def test_a_value_that_is_used_twice_is_transposed_once(monkeypatch):
 
 
 # ----------------------------------------------------------------------------------------- calls
+
+
+def test_columns_of_a_value_that_is_used_twice_are_cut_once(monkeypatch):
+    """A chain of n operations that each read the last one twice has 2ⁿ ways through it."""
+    b, cut = Builder(), []
+    x = b.node("x", (), (), ROWS, (4,))
+    for _ in range(12):
+        x = b.op("mul", x, b.op("tanh", x))
+    columns_of = Builder._columns_of
+    monkeypatch.setattr(
+        Builder, "_columns_of", lambda b, e, *at: cut.append(e) or columns_of(b, e, *at)
+    )
+    half = b.slice(x, 0, 2)
+    assert (half.op, half.width, len(cut)) == ("mul", 2, 24)
+    assert b.slice(x, 0, 2) is half and b.slice(x, 2, 4) is not half
 
 
 def test_composite_calls_within_inference_mode():

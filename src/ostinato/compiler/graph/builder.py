@@ -31,6 +31,7 @@ class Builder:
 
     def __init__(self) -> None:
         self._made: dict[Any, Node] = {}
+        self._cut: dict[Any, Node] = {}  # columns of elementwise operations: each is cut once
 
     def node(
         self, op: str, inputs: Sequence[Node], attrs: Any, kind: str, shape: tuple[int, ...]
@@ -111,7 +112,10 @@ class Builder:
             a, w = node.inputs
             return self.matmul(a, self.block(w, (0, start), (w.shape[0], width)))
         if node.op in OPS:
-            return self._columns_of(node, start, stop)
+            key = node.index, start, stop
+            if key not in self._cut:
+                self._cut[key] = self._columns_of(node, start, stop)
+            return self._cut[key]
         if node.op == "slice":
             start, node = start + node.attrs[0], node.inputs[0]
         return self.node("slice", (node,), (start,), ROWS, (width,))
