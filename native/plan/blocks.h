@@ -17,7 +17,7 @@ struct BlockPlan {
   static constexpr int32_t kSpreads = -1, kFolds = -2, kOnFibres = -3;
   struct Stream {
     Operand operand;
-    // Of an operand that kBroadcast reads, or of a folded sum's result: it does not move on with the strips.
+    // The operand does not move on with the strips: kBroadcast reads it, or it is a folded sum's result.
     bool whole;
   };
   // The place of an operand's fibres: the strip at `column` begins with its number column / block · inner.

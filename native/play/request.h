@@ -7,7 +7,7 @@
 
 namespace ostinato {
 
-// Where an argument lies; strides are in elements. Their meaning depends on its use in the program:
+// The memory of an argument; strides are in elements, and their meaning depends on its use in the program:
 //   over time (Kind::kTime)     element (slot, r, column) = data[slot · time + r · row + column]
 //   tape (Kind::kTape)          rows of `row` elements, in an order of the engine's own
 //   weight or gradient          element (i, j) = data[i · time + j · row]; a gradient has row = 1

@@ -124,8 +124,8 @@ void parallel(int wanted, void (*body)(void*, int, int), void* context) {
   if (forked() || wanted <= 1) return body(context, 0, 1);
   const Runtime& r = runtime();
   if (!r.parallel) return body(context, 0, 1);
-  // Where PyTorch's own operations use the team as well, its threads wait for one another in any case: to
-  // play alone would not help.
+  // To play alone helps only if no other operation uses the team: PyTorch's own make its threads wait for one
+  // another in any case.
   const bool only_ours = r.most() == 1;
   const int64_t now = ns_of(CLOCK_MONOTONIC);
   if ((only_ours && solitude.lasts(now)) || busy.exchange(true)) return body(context, 0, 1);

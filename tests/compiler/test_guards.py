@@ -781,7 +781,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     torch.set_default_dtype(before)
 
 
-# What a step asks, and the modes that it is asked in.
+# A question that a step asks of PyTorch, and modes in which the answers differ.
 MODES: dict[str, tuple[Any, list[Any]]] = {
     "gradients": (lambda h: torch.is_grad_enabled(), [torch.no_grad, torch.enable_grad]),
     "inference": (lambda h: torch.is_inference_mode_enabled(),

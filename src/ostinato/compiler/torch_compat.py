@@ -36,7 +36,7 @@ _frame_callback = getattr(
 
 def looks_on() -> bool:
     """Whether torch.compile would trace functions that are called now, as far as this is known."""
-    # Where dynamo traces this line it takes the first operand, and would warn of the second.
+    # A trace by dynamo ends with the first operand; the second would make it warn.
     return torch.compiler.is_dynamo_compiling() or _frame_callback() is not None
 
 
@@ -234,7 +234,7 @@ def undisturbed(pack: Callable[[Tensor], Tensor] = _same) -> Iterator[None]:
 
 # torch.get_rng_state holds the generator's mutex while it makes a tensor. A garbage collection then
 # may run Python and hand the interpreter to a thread that keeps it while it waits for the mutex.
-# With the lock a second thread of ours waits without the interpreter.
+# The lock lets a second thread of ours wait without the interpreter.
 
 
 def random_state() -> Tensor:

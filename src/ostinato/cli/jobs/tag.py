@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ostinato.training.history import History
     from ostinato.training.tagging import TagAnswers
 
-# Where sequences stay in a file, so many values of them are read:
+# The number of values that are read from a file of sequences:
 AT_ONCE = 1 << 17  # at a time, to write answers
 SHOWN = 1 << 20  # of the test part, for the report
 LEARNT = 1 << 22  # of the training part, for the baseline of words

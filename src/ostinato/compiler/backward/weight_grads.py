@@ -107,7 +107,7 @@ def _memory(
         part: SumPart = lowered.arguments[g.argument]
         n_layers[part.name] = max(n_layers[part.name], part.layer + 1)
         covered[part.name] += g.K * g.N
-    # Of several gradients that are views of one sum, the first.
+    # The sum has the shape of the first of the gradients that are views of it.
     shapes = {_viewed(n): n.shape for n in reversed(d_captured) if n is not None}
     memory: dict[Node, SumMemory] = {}
     first = 0

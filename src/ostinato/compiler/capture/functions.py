@@ -138,7 +138,8 @@ CHANGES_IN_PLACE: dict[Any, Function] = {
 }
 
 
-# Of a step that is mapped over a batch: vmap knows what these consist of, and not them.
+# A step that is mapped over a batch needs these: vmap knows the operations that a cell consists of,
+# and not the cell.
 CELLS: dict[Any, Function] = {
     torch.lstm_cell: torch.ops.aten.lstm_cell.default.decompose,
     torch.gru_cell: torch.ops.aten.gru_cell.default.decompose,

@@ -228,7 +228,7 @@ def _check_result(given: list[Tensor], y_leaves: list[Tensor], nodes: set[Any]) 
             "and call torch.view_as_complex on what scan returns"
         )
     if {id(v) for v in _leaves_of(nodes)} - {id(t) for t in given}:
-        # What it computes of that is recorded, and its gradient is not.
+        # The recording has the function's result, and not the gradient of the captured tensor.
         raise Unsupported(
             "a captured tensor goes into a custom autograd.Function as it is: give it W * 1"
         )

@@ -97,7 +97,8 @@ def _over_batch(c: Context, a: Value, w: Value, g: int, m: int, k: int, n: int) 
     return c.b.view(total, tuple(c.shapes[0]))
 
 
-# By the axes of `[g, m, k]` and `[g, k, n]` that hold the batch; None: a captured tensor.
+# The key has the axis of `[g, m, k]` and that of `[g, k, n]` that hold the batch; None stands for a
+# captured tensor.
 _PRODUCTS = {
     (0, 0): _within_rows,
     (1, None): _by_captured,

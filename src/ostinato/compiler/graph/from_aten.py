@@ -106,7 +106,7 @@ _FIRST, _SECOND, _BOTH = (True, False), (False, True), (True, True)
 _LINEAR = dict.fromkeys(
     ("alias", "clone", "detach", "div", "neg", "squeeze", "unsqueeze", "view"), (_FIRST,)
 ) | {"add": (_BOTH,), "mul": (_FIRST, _SECOND), "sub": (_BOTH,)}
-# Of means the sum with a constant, too: each row adds it.
+# A mean plus a constant is linear, too: each row adds the constant, and there are B rows.
 _LINEAR_IN_MEANS = _LINEAR | dict.fromkeys(("add", "sub"), (_FIRST, _SECOND, _BOTH))
 
 
