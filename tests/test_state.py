@@ -33,7 +33,10 @@ KNOWN = {
     "training/distributed.py": {"_given_up"},
     "training/optimizers.py": {"_stepping_plainly"},
 }  # fmt: skip
-CHANGES = {"dict", "list", "set", "defaultdict", "deque", "ContextVar", "local", "Lock", "RLock"}
+CHANGES = {
+    "dict", "list", "set", "defaultdict", "deque", "Counter", "OrderedDict", "ContextVar", "local",
+    "Lock", "RLock", "Event", "Condition", "WeakKeyDictionary", "WeakValueDictionary", "WeakSet",
+}  # fmt: skip
 CACHED = re.compile(r"(functools\.)?(lru_)?cache\b")
 
 

@@ -16,7 +16,7 @@ enum Op : int32_t {
 #undef OP
   kOpCount,
   kFirstPair = kOpCount,
-  kBeforePairs = kFirstPair - 1,  // an enumerator has the number behind its neighbour's: here kFirstPair
+  kBeforePairs = kFirstPair - 1,  // so that the next enumerator, the first pair, has the number kFirstPair
 #define PAIR(first, second, place) kPair_##first##_##second##_##place,
 #include "kernels/pairs.def"
 #undef PAIR

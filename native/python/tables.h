@@ -48,7 +48,8 @@ inline std::map<std::string, NamedValues<int64_t>> tables() {
 #undef LIST
        }},
       {"limits",
-       {{"MAX_BLOCK", kMaxBlock},
+       {{"MAX_ARGUMENTS", kMaxArguments},
+        {"MAX_BLOCK", kMaxBlock},
         {"MAX_REGISTERS", kMaxRegisters},
         {"MAX_WIDTH", kMaxWidth},
         {"PANEL", kMaxPanel},

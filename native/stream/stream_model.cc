@@ -37,7 +37,8 @@ BoundPlan::BoundPlan(std::unique_ptr<const StepPlan> made, std::vector<int32_t> 
   const std::vector<int32_t>& ports = plan->ports();
   if (int64_t(ports.size()) > kMaxPorts)
     throw std::invalid_argument("a step has " + std::to_string(ports.size()) +
-                                " inputs and outputs; a stream plays at most " + std::to_string(kMaxPorts));
+                                " inputs and outputs; a stream plays at most " + std::to_string(kMaxPorts) +
+                                ": join some of them into one tensor");
   std::vector<bool> named(ports.size());
   const auto to_port = [&](int32_t& argument) {
     const auto found = std::find(ports.begin(), ports.end(), argument);

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -167,21 +168,24 @@ def compiled(a: Arguments) -> ScanCall:
         a = with_pairs(a)
     if a.ragged.starts is not None:
         a = _with_restarts(a)
-    found = _found(a)
-    if isinstance(found, ScanCall):
-        return found
-    refusals = [found]
-    for shared in ways(a):
-        found = _found(replace(a, shared=shared))
+    refusals: list[tuple[bool, Unsupported]] = []
+    for form in _forms(a):
+        found = _found(form)
         if isinstance(found, ScanCall):
             return found
-        refusals.append(found)
+        refusals.append((form.shared is not None, found))
+    # Leaves without a batch are refused as such at first: the way to share them says more.
+    raise next((why for is_shared, why in refusals if is_shared), refusals[0][1]).bare()
+
+
+def _forms(a: Arguments) -> Iterator[Arguments]:
+    """A call as it is, then with leaves that all rows share, then with the batch second."""
+    yield a
+    for shared in ways(a):
+        yield replace(a, shared=shared)
     batch_second = turned(a)
     if batch_second is not None:
-        found = _found(batch_second)
-        if isinstance(found, ScanCall):
-            return found
-    raise refusals[min(1, len(refusals) - 1)].bare()  # that of the first way, if there are ways
+        yield batch_second
 
 
 def _found(a: Arguments) -> ScanCall | Unsupported:

@@ -777,8 +777,10 @@ def test_steps_of_many_kinds_are_forgotten_in_time():
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
-    yield
-    torch.set_default_dtype(before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 # A question that a step asks of PyTorch, and modes in which the answers differ.

@@ -258,17 +258,20 @@ OPTIONS = [
 ]
 
 
-def draws(make, seed):
-    """Any choice of what is used, every second time with only some gradients wanted."""
-    all_, without_xs, some = -1, -2, random.Random(seed).getrandbits(8)
-    return zip(choices(make), itertools.cycle([all_, without_xs, all_, some]))
+def used_and_wanted(make, seed):
+    """Any choice of what is used: with all gradients wanted, and with all but xs's, or some."""
+    drawn = random.Random(seed)
+    for used in choices(make):
+        yield used, -1
+        yield used, drawn.choice([-2, drawn.getrandbits(8)])
 
 
 @pytest.mark.filterwarnings("error", "ignore:.*was recorded")  # it is played by the engine
 @pytest.mark.parametrize("n_steps", one_in(4, [3, 1, 2, 5]))
 @pytest.mark.parametrize("make", STEPS)
 def test_any_choice_of_what_is_used_and_wanted(make, n_steps):
-    for (used, wanted), zero_rows in itertools.product(draws(make, n_steps), (False, True)):
+    drawn = used_and_wanted(make, n_steps)
+    for (used, wanted), zero_rows in itertools.product(drawn, (False, True)):
         given = make, n_steps, used, zero_rows, wanted
         assert_same_outcome(outcome(scan, *given), outcome(loop, *given))
 
@@ -277,7 +280,7 @@ def test_any_choice_of_what_is_used_and_wanted(make, n_steps):
 @pytest.mark.parametrize("options", one_in(4, OPTIONS))
 @pytest.mark.parametrize("make", STEPS)
 def test_rows_that_end_restart_or_are_cut_into_windows(make, options, monkeypatch):
-    for used, wanted in draws(make, 4):
+    for used, wanted in used_and_wanted(make, 4):
         found = []
         for engine in ("native", "eager"):
             monkeypatch.setenv("OSTINATO_ENGINE", engine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import itertools
 import re
 from collections import Counter
@@ -386,6 +387,8 @@ def read_only(value: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["lstm_chunk", "gru_reset_after", "slstm_stabilised", "lem"])
 def test_no_pass_edits_what_another_gave(name, monkeypatch):
+    passes = {n for n, f in vars(lower.lower).items() if inspect.isfunction(f) and n[0] != "_"}
+    assert passes - {"lower", "emit", "replace"} == set(PASSES)
     specs: list[PassSpec] = []
     monkeypatch.setattr(plan, "lower", lambda spec: specs.append(spec) or lower_pass(spec))
     of_the_zoo(name, monkeypatch)
@@ -395,6 +398,18 @@ def test_no_pass_edits_what_another_gave(name, monkeypatch):
         real = getattr(lower.lower, each)
         monkeypatch.setattr(lower.lower, each, lambda *given, f=real: read_only(f(*given)))
     assert [lower_pass(read_only(spec)).program for spec in specs] == right
+
+
+@pytest.mark.parametrize("limit", ["MAX_ARGUMENTS", "MAX_WIDTH"])
+def test_a_pass_beyond_a_limit_of_the_engine_plays_the_loop(limit, monkeypatch):
+    monkeypatch.setattr(lower.emit, limit, 3)
+    xs = torch.randn(3, 2, 4)
+    with pytest.warns(
+        UserWarning, match=r"has 4 (numbers|tensors); the engine takes 3|has \d tensors"
+    ):
+        assert torch.equal(
+            ostinato.scan(lambda h, x: h + x, xs[0], xs)[1], loop(torch.add, xs[0], xs)[1]
+        )
 
 
 CHAINS = [  # terms; as an output without and with hoisting, and as the new carry

@@ -246,7 +246,7 @@ def test_a_fork_while_another_thread_makes_plans():
     torch.set_num_threads(1)
     thread = threading.Thread(target=planning)
     thread.start()
-    began.wait()
+    assert began.wait(30)
     in_a_fork(child)
     thread.join()
 
@@ -273,7 +273,7 @@ def test_a_fork_while_another_thread_records(monkeypatch):
     monkeypatch.setattr(tree, "leaves", slowly)
     thread = threading.Thread(target=lambda: Call("aten.neg.default", (Ref(0),), {}, (1,)).refs)
     thread.start()
-    began.wait()
+    assert began.wait(30)
     in_a_fork(child)
     thread.join()
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import ostinato
+from zoo.playing import loop
 from zoo.small import B, D, H, T, weight
 
 V, CAPTURED = weight(), torch.randn(B, H, dtype=D)
@@ -75,6 +76,25 @@ def explained(step: Callable[[Tensor, Tensor], Any]) -> ostinato.Explanation:
 def test_why_the_loop_plays(row: int) -> None:
     reason, step = REASONS[row]
     assert reason in explained(step).reason
+
+
+ROUNDED = {
+    "a total": lambda z: torch.div(z.sum(), 2, rounding_mode="floor"),
+    "a count": lambda z: (z > 50).sum() // 2,
+    "a mean": lambda z: torch.div(z.mean(), 10.0, rounding_mode="trunc"),
+    "floats added as whole numbers": lambda z: z.sum(dtype=torch.int64),
+    "those of a row": lambda z: z.sum(1, dtype=torch.int64),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_a_sum_is_rounded_where_it_is_in_the_loop(name: str) -> None:
+    """Also if all is rounded to 0 when the step is recorded and compared."""
+    step = lambda h, x: (h + x, ROUNDED[name](x))  # noqa: E731
+    for scale in (0.1, 100.0):
+        xs = torch.rand(T, B, H, dtype=D) * scale
+        given = torch.zeros(B, H, dtype=D), xs
+        torch.testing.assert_close(ostinato.scan(step, *given), loop(step, *given))
 
 
 def test_a_distribution_without_checks_plays() -> None:

@@ -500,6 +500,7 @@ def test_what_is_no_side_effect(name):
         gc.enable()
     assert found.native, found.reason
     assert all(p is q for p, q in zip(w.cell.parameters(), parameters, strict=True))
+    assert ("__warningregistry__" in w.scope) == ("warnings.warn" in PURE[name][0])
 
 
 def test_an_iterator_named_in_a_helper():

@@ -48,8 +48,9 @@ def modules_with_examples():
 
 
 def test_examples_of_docstrings():
-    failed = []
-    for name in modules_with_examples():
+    failed, names = [], list(modules_with_examples())
+    assert len(names) > 60
+    for name in names:
         importlib.import_module(name)
         result = doctest.testmod(sys.modules[name])  # a function may hide its module's name
         if result.failed or not result.attempted:

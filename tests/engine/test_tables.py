@@ -14,8 +14,16 @@ from ostinato.compiler.graph.arrays import STRETCH
 from ostinato.compiler.lower.emit import MAX_BLOCK, MAX_REGISTERS, PANEL
 from ostinato.compiler.play import bindings
 from ostinato.engine import program as programs
-from ostinato.engine.program import OP_NUMBERS, Code, Instruction, Kind, Operand, Program
-from ostinato.runtime.step_graph import MAX_WIDTH
+from ostinato.engine.program import (
+    MAX_ARGUMENTS,
+    MAX_WIDTH,
+    OP_NUMBERS,
+    Code,
+    Instruction,
+    Kind,
+    Operand,
+    Program,
+)
 
 TABLES = _native.tables()
 
@@ -32,6 +40,7 @@ def test_the_lists_that_arguments_come_from():
 
 def test_limits():
     assert dict(TABLES["limits"]) == {
+        "MAX_ARGUMENTS": MAX_ARGUMENTS,
         "MAX_BLOCK": MAX_BLOCK,
         "MAX_REGISTERS": MAX_REGISTERS,
         "MAX_WIDTH": MAX_WIDTH,

@@ -13,10 +13,11 @@ import pytest
 import report_examples as examples
 import report_reader
 import task_examples
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ostinato.report import ReportData, StepView, markup, write_report
+from zoo.suites import draws
 
 pytestmark = pytest.mark.slow
 
@@ -108,7 +109,7 @@ def test_no_string_becomes_an_element(name: str, tmp_path: Path) -> None:
     assert {"script", "img"}.isdisjoint(tag for tag, _ in page.tags)
 
 
-@settings(deadline=None, max_examples=300)
+@draws(300)
 @given(st.text())
 def test_any_text_comes_back_as_it_was_shown(text: str) -> None:
     page = report_reader.read(f'<p title="{markup.text(text)}">{markup.text(text)}</p>')

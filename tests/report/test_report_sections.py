@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import report_examples as examples
 import report_reader
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
@@ -26,6 +26,7 @@ from ostinato.report import (
     tables,
     write_report,
 )
+from zoo.suites import draws
 
 pytestmark = pytest.mark.slow
 
@@ -383,7 +384,7 @@ def test_values_as_they_stand_in_a_configuration() -> None:
     assert told.tables["general"] == [["a", "none"], ["b", "true"], ["c", "1, x"], ["d", "none"]]
 
 
-@settings(deadline=None, max_examples=200)
+@draws(200)
 @given(st.floats(min_value=0, max_value=400_000))
 def test_a_duration_reads_as_it_is(seconds: float) -> None:
     unit = {"h": 3600, "min": 60, "s": 1}

@@ -202,8 +202,10 @@ def assert_close(ours: Played, theirs: Played, relative: float) -> None:
         if not b.is_floating_point():
             assert torch.equal(a, b), name
             continue
-        missing = a.isnan() & b.isnan() | a.isinf() & (a == b)  # a mean of no rows, for one
-        a, b = a.masked_fill(missing, 0), b.masked_fill(missing, 0)
+        # Of no rows a mean is NaN, and a quotient may be infinite.
+        same = a.isnan() & b.isnan() | a.isinf() & (a == b)
+        a, b = a.masked_fill(same, 0), b.masked_fill(same, 0)
+        assert b.isfinite().all(), f"{name}: wanted an infinity or NaN where it has none"
         scale = float(b.abs().max()) if b.numel() else 0.0
         error = float((a - b).abs().max()) if b.numel() else 0.0
         assert error <= relative * scale + 1e-300, f"{name}: error {error:.3g} at {scale:.3g}"

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 # Warnings that change what a forecast means: its steps are taken as equally far apart.
 OF_FORECASTS = ("gaps",)
-LOOKED_AT = 1 << 24  # values that are looked at of a part whose sequences stay in a file
+# If the sequences of a part stay in a file, so many of their values are checked.
+LOOKED_AT = 1 << 24
 
 _log = logging.getLogger(__name__)
 

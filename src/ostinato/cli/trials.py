@@ -43,7 +43,7 @@ NAME = "tune"
 FORMAT = 1
 
 SAMPLER: dict[str, Any] = {"name": "TPESampler", "n_startup_trials": 8}
-# No trial is ended in the first quarter of a schedule: its loss says little of the last one yet.
+# No trial is ended in the first quarter of a schedule, where its loss says little about its last.
 PRUNER: dict[str, Any] = {
     "name": "MedianPruner",
     "n_startup_trials": 4,

@@ -15,6 +15,8 @@ from ostinato.engine.ops import OPS
 
 OP_NUMBERS = {name: i for i, name in enumerate(OPS)}
 
+MAX_ARGUMENTS, MAX_WIDTH = 4096, 1 << 24  # the engine's kMaxArguments and kMaxWidth
+
 
 class Kind(IntEnum):
     """The kinds of buffers; see `native/program/kinds.def`."""

@@ -34,8 +34,8 @@ def _seats(n_rows: int) -> tuple[int, ...]:
     """The engine's rows as they are dealt: the first of each group, the second of each, …
 
     Every other round goes back from the last group to the first: else the first groups, and the
-    thread that plays them, had the longest rows of every round. Kept, since most calls have as many
-    rows as one before.
+    thread that plays them, had the longest rows of every round. The result is kept: most calls have
+    as many rows as an earlier one.
     """
     groups = native.n_groups(n_rows)
     begins = [n_rows * g // groups for g in range(groups + 1)]

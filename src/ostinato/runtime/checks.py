@@ -30,7 +30,7 @@ _FEATURE = {"name", "words", "mean", "scale", "fill"}
 
 
 def names(fitted: dict[str, Any], wanted: set[str], where: str) -> None:
-    """Check the names of what was fitted.
+    """Check that the entry "fitted" of a configuration has exactly the wanted names.
 
     Raises:
         ValueError: one is missing, or is not known.
@@ -219,7 +219,7 @@ def threshold(value: Any, where: str) -> float | None:
 
 
 def n_features(sequences: Array | Ragged, wanted: int) -> None:
-    """Whether sequences have as many features as the model.
+    """Check that sequences have as many features as the model.
 
     Raises:
         ValueError: they have not.

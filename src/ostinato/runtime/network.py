@@ -130,8 +130,7 @@ class Network:
 
     def _program(self, step: StepGraph, reverse: bool, n_rows: int) -> StepProgram:
         # Imported here: the lowering would be a third of all that reading a model imports.
-        from ostinato.compiler.lower.hoist import HOIST_BELOW
-        from ostinato.runtime.programs import StepProgram
+        from ostinato.runtime.programs import HOIST_BELOW, StepProgram
 
         hoist = n_rows < HOIST_BELOW
         made = self._programs.get((step, reverse, hoist))

@@ -15,6 +15,7 @@ import numpy as np
 
 from ostinato import environment
 from ostinato.compiler.graph.node import Node
+from ostinato.compiler.lower.hoist import HOIST_BELOW as HOIST_BELOW
 from ostinato.compiler.lower.lower import lower
 from ostinato.compiler.lower.spec import CarrySpec, Leaf, Output, PassSpec
 from ostinato.engine import native
@@ -168,5 +169,5 @@ def n_threads() -> int:
 
 @functools.cache
 def _cores() -> int:
-    """Asked for at every answer; to find out takes the reading of several files."""
+    """The cores of this process; kept, since every answer asks and several files tell."""
     return environment.cores()

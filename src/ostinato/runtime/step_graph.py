@@ -24,11 +24,11 @@ from typing import Any
 
 from ostinato.compiler.graph.node import ONCE, ROWS, Node, reachable
 from ostinato.engine.ops import OPS
+from ostinato.engine.program import MAX_WIDTH
 from ostinato.runtime.values import entries, fail, items, whole
 
 OPSET = 1  # raised once a release if operations were added, or mean something else
 MAX_NODES = 1 << 14
-MAX_WIDTH = 1 << 24  # the engine's kMaxWidth
 MAX_COLUMNS = 1 << 24  # of all nodes together: 64 MB for a row
 
 Shape = tuple[int, ...]

@@ -38,7 +38,11 @@ def whole(value: Any, where: str, low: int, high: int) -> int:
 
 
 def text(value: Any, where: str) -> str:
-    """A text."""
+    """The value, if it is a text.
+
+    Raises:
+        ValueError: it is none.
+    """
     if not isinstance(value, str):
         fail(f"{where} is {_shown(value)}; wanted a text")
     return value

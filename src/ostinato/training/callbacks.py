@@ -33,6 +33,11 @@ class Callback:
         ...         self.all = []
         ...     def on_report(self, run, report):
         ...         self.all.append(report["loss"])
+        >>> losses = Losses()
+        >>> tell([losses], "on_start", None)
+        >>> tell([losses], "on_report", None, {"loss": 0.5})
+        >>> losses.all
+        [0.5]
     """
 
     everywhere = False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
 
 from ostinato.cli.config import Config
 from ostinato.cli.rundir import RunDir
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ostinato.training.history import History
 
 
-class Job(Protocol):
+class Job(ABC):
     """A training on data that were read and checked. torch is imported by the methods alone.
 
     Attributes:
@@ -24,15 +25,19 @@ class Job(Protocol):
 
     settings: Config
 
+    @abstractmethod
     def description(self) -> dict[str, Any]:
         """The sizes of the data and their digests: a run is resumed only with the same."""
 
+    @abstractmethod
     def redrawn(self, draw: int) -> Job | None:
         """The job with another draw of a small validation part; None where there is no other."""
 
+    @abstractmethod
     def least_memory(self) -> int:
         """Bytes that the training takes at least."""
 
+    @abstractmethod
     def fit(self, callbacks: Sequence[Callback], resume: str | None) -> tuple[Any, History]:
         """Train. The result is what the other methods take.
 
@@ -41,6 +46,7 @@ class Job(Protocol):
             Diverged: the loss became NaN or infinite.
         """
 
+    @abstractmethod
     def answers(self, model: Any, ranks: Ranks, report: bool) -> Any:
         """The answers to the test part, for `evaluate` and `keep`; None but in the first process.
 
@@ -52,9 +58,11 @@ class Job(Protocol):
             report: whether there are answers to be kept, and a report.
         """
 
+    @abstractmethod
     def evaluate(self, model: Any, answers: Any) -> dict[str, Any]:
         """The entries of evaluation.json that are the task's own, "test" among them."""
 
+    @abstractmethod
     def keep(
         self, run: RunDir, model: Any, history: History, evaluation: dict[str, Any], answers: Any
     ) -> None:

@@ -20,6 +20,15 @@ DECOMPOSITIONS.update({
 })  # fmt: skip
 
 
+@named("sum")
+def _sum(x: Tensor, *axes: Any, dtype: Any = None) -> Any:
+    """A sum of floats as whole numbers: each is rounded towards 0 before it is added."""
+    whole = not (dtype in (None, torch.bool) or dtype.is_floating_point or dtype.is_complex)
+    if not whole or not x.is_floating_point():
+        return NotImplemented
+    return x.to(dtype).sum(*axes)
+
+
 @named("cumsum")
 def _cumsum(x: Tensor, dim: int, dtype: Any = None) -> Tensor:
     """In log₂ N sums: of 2 neighbours, of 4, of 8, …"""

@@ -69,7 +69,9 @@ def _added_to_rows(c: Context, g: Value, index: Value, n: int, turned: bool = Fa
     gradient, shape = c.as_rows(g), tuple(c.shapes[0])
     width = math.prod(shape) // n
     if gradient.width != width * index.width:
-        raise c.refuse(f"adds {list(g.shape)} to rows of {width}")
+        raise c.refuse(
+            f"adds {list(g.shape)} at {index.width} indices: give each index a row of {width}"
+        )
     factors = [
         (one, c.b.slice(gradient, j * width, (j + 1) * width))
         for j, one in enumerate(_ones(c, Value(index.node, (index.width,)), n))

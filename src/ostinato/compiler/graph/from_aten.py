@@ -111,8 +111,10 @@ _LINEAR_IN_MEANS = _LINEAR | dict.fromkeys(("add", "sub"), (_FIRST, _SECOND, _BO
 
 
 class _ForwardValues(Values):
-    """Attributes:
-    divisors: the sums over the batch by which another is divided.
+    """The values of a forward pass, which may return sums over the batch.
+
+    Attributes:
+        divisors: the sums over the batch by which another is divided.
     """
 
     divisors: frozenset[int] = frozenset()
@@ -160,7 +162,8 @@ class _ForwardValues(Values):
             )
         linear = (_LINEAR_IN_MEANS if powers == {-1} else _LINEAR).get(name_of(call), ())
         constant = all(v.node.op == "const" for v in read if v.power is None)
-        if out is None or len(powers) > 1 or of_sums not in linear or not constant:
+        rounded = call.kwargs.get("rounding_mode") is not None
+        if out is None or len(powers) > 1 or of_sums not in linear or not constant or rounded:
             raise Unsupported("the step computes with a sum over the batch", call.name)
         super().translate(call)
         self.known[out] = replace(self.known[out], power=powers.pop() + more)
@@ -171,7 +174,7 @@ class _ForwardValues(Values):
     def _is_quotient(self, call: Call, powers: set[int], of_sums: tuple[bool, ...]) -> bool:
         """Translate a sum over the batch by another, each one number."""
         out = call.outs[0]
-        if "div" not in call.name or of_sums != _BOTH or len(call.args) != 2 or call.kwargs:
+        if name_of(call) != "div" or of_sums != _BOTH or len(call.args) != 2 or call.kwargs:
             return False
         if powers != {0} or out is None or self.recording.shapes[out] != ():
             return False
@@ -183,6 +186,8 @@ class _ForwardValues(Values):
 
 
 class _BackwardValues(Values):
+    """The values of a backward pass: all rows have the same gradient of a sum over the batch."""
+
     def __init__(self, forward: _ForwardValues, has_sums: bool):
         super().__init__(forward.recording, forward.dtype, forward.b, dict(forward.known))
         self._divisors, self._has_sums = forward.divisors, has_sums
@@ -197,7 +202,7 @@ class _BackwardValues(Values):
         read = {i for i in call.refs if self.known[i].power is not None}
         if not read:
             return False
-        by = call.args[1] if "div" in call.name else None
+        by = call.args[1] if name_of(call) == "div" else None
         if not (isinstance(by, Ref) and read == {by.index} <= self._divisors):
             raise Unsupported("a gradient is computed with a sum over the batch", call.name)
         self.known[call.outs[0]] = self.known[call.args[0].index]  # type: ignore[index]
@@ -209,6 +214,6 @@ def _without_batch_size(call: Call, allowed: bool) -> Call:
     if "div" not in call.name or not any(isinstance(a, Batch) for a in call.args):
         return call
     a, by = call.args
-    if not allowed or not isinstance(by, Batch):
+    if not allowed or not isinstance(by, Batch) or name_of(call) != "div" or call.kwargs:
         raise Unsupported("the step computes with the batch size", call.name)
     return replace(call, args=(a, float(by.times)))

@@ -123,6 +123,8 @@ def _is_linear(call: Call, read: list[Node]) -> bool:
     name, sums = name_of(call), [node.kind == SUM for node in read]
     if not any(sums):
         return True
+    if call.kwargs.get("rounding_mode") is not None:
+        return False
     if name in _SUMS:
         added = read[1:] if name == "where" else read
         a_number = name in ("add", "sub") and len(read) == 1

@@ -99,12 +99,12 @@ class _Units:
         self.owner: dict[Node, Node] = {}  # a value → the value in whose place it lies
         self.offset: dict[Node, int] = {}  # a piece → its column in the concatenation it lies in
         item_of = {n: item for found in items.values() for item in found for n in item}
-        results = set(sections.spec.roots)
+        self.results = set(sections.spec.roots)
         self.in_memory = [
             n
             for n in self.nodes
             if n.kind == ROWS and n.op not in ("slice", "const")
-            and (n in results or not in_register(n, item_of, self.read_by))
+            and (n in self.results or not in_register(n, item_of, self.read_by))
         ]  # fmt: skip
         self._own_parts()
         self._own_accumulations()
@@ -127,10 +127,10 @@ class _Units:
 
         Of several that one value is computed of, the last accumulation does.
         """
-        results, in_memory, taken = set(self.sections.spec.roots), set(self.in_memory), set[Node]()
+        in_memory, taken = set(self.in_memory), set[Node]()
         for n in reversed(self.nodes):
             users = self.read_by[n]
-            if n.op != "accumulate" or n in results or n in self.owner or len(users) != 1:
+            if n.op != "accumulate" or n in self.results or n in self.owner or len(users) != 1:
                 continue
             (user,) = users
             direct = user.op in OPS and user.width == n.width

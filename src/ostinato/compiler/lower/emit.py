@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from itertools import chain, count
 from typing import Any, TypeVar
 
+from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.node import ONCE, SUM, WITHIN_ROWS, Node, axis_of
 from ostinato.compiler.lower.buffers import Layout
 from ostinato.compiler.lower.hoist import AFTER, BEFORE, LOOP, Sections
 from ostinato.compiler.lower.schedule import Item, Schedule, is_elementwise
 from ostinato.compiler.lower.spec import Accumulation, CarrySpec, Leaf, Lowered, Pair, SumPart
 from ostinato.engine.program import (
+    MAX_ARGUMENTS,
+    MAX_WIDTH,
     NONE,
     Buffer,
     Carry,
@@ -49,6 +52,7 @@ def emit(sections: Sections, items: Schedule, layout: Layout) -> Lowered:
 
     Raises:
         BlockTooLarge: the engine does not take a block of so many instructions.
+        Unsupported: it takes no row so wide, or not so many tensors.
     """
     spec = sections.spec
     emitter = _Emitter(sections, layout)
@@ -60,6 +64,11 @@ def emit(sections: Sections, items: Schedule, layout: Layout) -> Lowered:
         tuple(emitter.gradients), carries, tuple(emitter.tables), tuple(emitter.small_products),
         tuple(emitter.once), before, loop, after,
     )  # fmt: skip
+    if len(arguments) > MAX_ARGUMENTS:
+        raise Unsupported(f"a pass has {len(arguments)} tensors; the engine takes {MAX_ARGUMENTS}")
+    widest = max([b.width for b in program.buffers], default=0)
+    if widest > MAX_WIDTH:
+        raise Unsupported(f"a row has {widest} numbers; the engine takes {MAX_WIDTH}")
     saved = []
     for place in (layout.places[n] for n in spec.saved):
         tape = program.buffers[place.buffer]

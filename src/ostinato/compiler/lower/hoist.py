@@ -126,7 +126,8 @@ def bridge_carries(sections: Sections) -> Sections:
     """Copies, made in the loop, of what is read after it and lies in a carry of two slots."""
     spec = sections.spec
     in_two_slots = {c.read for c in spec.carries if not c.kept}
-    in_two_slots |= {o.node for o in spec.outputs if o.argument in spec.short_carries}
+    short = spec.short_carries
+    in_two_slots |= {o.node for o in spec.outputs if o.argument in short}
     make = NodeMaker(spec)
     new: dict[Node, Node] = {}
     copies: dict[Node, Node] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.lock import one_at_a_time
 from ostinato.compiler.lower.buffers import CannotHoist, assign_buffers, without_copies
 from ostinato.compiler.lower.by_places import find_by_places
 from ostinato.compiler.lower.emit import MAX_BLOCK, BlockTooLarge, emit
@@ -26,7 +27,9 @@ def lower(spec: PassSpec) -> Lowered:
     # Constants and columns that are spread take instructions of their own, hence the margin.
     for max_block in (MAX_BLOCK - 4, MAX_BLOCK // 3, MAX_BLOCK // 10):
         try:
-            return _lowered(spec, max_block)
+            # Until Python 3.11 a cached_property, as those of a PassSpec, has a lock.
+            with one_at_a_time:
+                return _lowered(spec, max_block)
         except BlockTooLarge:
             continue
         except CannotHoist:  # the bits are the same without

@@ -118,16 +118,21 @@ def sink(sections: Sections, items: Schedule, max_block: int) -> Schedule:
     Otherwise they would go through memory. What such a value is computed from must be in memory
     anyway.
     """
-    return {s: _Sinking(sections, found, max_block).items() for s, found in items.items()}
+    results, read_by = set(sections.spec.roots), readers(sections.of)
+    return {s: _Sinking(results, read_by, item, max_block).items() for s, item in items.items()}
 
 
 class _Sinking:
     """Moves operations of one section from their blocks into later ones."""
 
-    def __init__(self, sections: Sections, items: tuple[Item, ...], max_block: int):
-        self.results = set(sections.spec.roots)
-        self.read_by = readers(sections.of)
-        self.max_block = max_block
+    def __init__(
+        self,
+        results: set[Node],
+        read_by: Mapping[Node, list[Node]],
+        items: tuple[Item, ...],
+        max_block: int,
+    ):
+        self.results, self.read_by, self.max_block = results, read_by, max_block
         self.nodes = [list(item) for item in items]
         self.item_of = {n: k for k, item in enumerate(items) for n in item}
 

@@ -84,7 +84,7 @@ class PassSpec:
 
     @cached_property
     def nodes(self) -> list[Node]:
-        """The rows and sums among these."""
+        """The nodes of `reached` that are rows or sums."""
         return [n for n in self.reached if n.kind != ONCE]
 
     @cached_property
@@ -94,7 +94,7 @@ class PassSpec:
 
     @property
     def short_carries(self) -> set[str]:
-        """The names of those of which only the last two slots are kept."""
+        """The names of the carries that keep only their last two slots."""
         return {c.name for c in self.carries if not c.kept}
 
     @cached_property

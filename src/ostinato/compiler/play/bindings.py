@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ostinato.compiler.capture.recording import VIEWS
 from ostinato.compiler.graph.evaluate import evaluate
 from ostinato.compiler.graph.node import Node
 from ostinato.engine import native
@@ -42,7 +43,7 @@ def _captured_number(node: Node) -> int | None:
     It is found without `evaluate`, which would take half of a short call's time.
     """
     (source, *_) = node.inputs or (node,)
-    if node.op == "aten.reshape.default" and source.op == "captured" and source.shape == ():
+    if node.op in VIEWS and source.op == "captured" and source.shape == ():
         number: int = source.attrs[0]
         return number
     return None

@@ -25,7 +25,7 @@ from ostinato.data.ragged import Ragged
 
 __all__ = ["Finding", "check", "check_texts"]
 
-MOST_LABELS = 16  # if a sequence may have several: shortcuts are looked for to so many labels
+MOST_LABELS = 16  # of several a sequence: shortcuts to the first ones are looked for, a pass each
 
 
 def check(train: Any, test: Any = None) -> list[Finding]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -285,11 +286,13 @@ def _characters(part: TextSide) -> Iterator[Finding]:
         for i, text in enumerate(part.texts):
             if pattern is BROKEN and text.isascii():
                 continue
-            matches = list(pattern.finditer(text))
-            for match in matches[: 3 - len(places)]:
+            matches = pattern.finditer(text)
+            shown = list(islice(matches, 3 - len(places)))
+            for match in shown:
                 around = text[max(0, match.start() - 15) : match.end() + 15]
                 places.append(f"{part.name} document {i + 1}".strip() + f": {around!r}")
-            count, concerned = count + len(matches), concerned + bool(matches)
+            n = len(shown) + sum(1 for _ in matches)
+            count, concerned = count + n, concerned + bool(n)
         if count:
             yield Finding(
                 "warning",
