@@ -167,9 +167,9 @@ inline double time_steps(StreamState& self, nanobind::handle x, int64_t m, nanob
   return all.count() / double(n);
 }
 
-// One step of n slots; largest_at and steps get the place of each answer's largest value, and how many steps its
-// slot has had. Returns n, or the first row that is not finite: then no slot has moved. The caller has claimed
-// the pool.
+// One step of n slots; largest_at and steps get the place of each answer's largest value, and how many steps
+// its slot has had. Returns n, or the first row that is not finite: then no slot has moved. The caller has
+// claimed the pool.
 inline int64_t push_slots(SlotStates& self, int64_t n, nanobind::handle slots, nanobind::handle x,
                           nanobind::handle out, nanobind::handle largest_at, nanobind::handle steps,
                           bool finite) {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
+import os
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +27,7 @@ from ostinato.data import (
     stream_examples,
 )
 from ostinato.data.steps import as_labels, label_counts
-from ostinato.data.stored import Files, Stored
+from ostinato.data.stored import Files, HeldFile, Stored
 from ostinato.data.stored_labels import StoredLabels
 from ostinato.data.stored_series import StoredSeries
 from ostinato.data.tables import parse_examples
@@ -187,17 +190,14 @@ def test_training_from_a_file_gives_the_same_weights(both):
 def test_words_are_renumbered_to_the_last_byte_a_little_at_a_time(path, monkeypatch):
     asked = []
 
-    class Slow(io.FileIO):
+    class Slow(HeldFile):
         """Writes some of what it is given, as Linux does, which writes at most 2 GiB at once."""
 
         def write(self, content):
             asked.append(len(content))
             return super().write(bytes(content)[:7])
 
-    def temporary(dir, buffering):
-        return Slow(path.with_name("stored"), "w+")
-
-    monkeypatch.setattr(store.tempfile, "TemporaryFile", temporary)
+    monkeypatch.setattr(store, "HeldFile", Slow)
     monkeypatch.setattr(stream, "BLOCK", 300)
     monkeypatch.setattr(store, "AT_ONCE", 20)
     kept = store.keep(stream_examples(path, ROLES), None)
@@ -209,6 +209,22 @@ def test_words_are_renumbered_to_the_last_byte_a_little_at_a_time(path, monkeypa
     assert asked and max(asked) <= 20 * 4
     found = store.joined(kept.parts, Files([kept.file]), kept.lengths, words, kept.times)
     assert found.values.tobytes() == read_examples(path, ROLES).values.tobytes()
+
+
+def test_a_file_that_nobody_holds_is_closed_without_a_warning(path):
+    """That of examples that are gone, and that of a table which was refused half-way."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)  # pytest makes it an error of this test
+        stored = store_examples(stream_examples(path, ROLES))
+        file = stored.X._file._files[0]
+        refused = (each for each in [read_examples(path, ROLES), None])
+        with pytest.raises(AttributeError):
+            store_examples(refused)
+        descriptor = file.fileno()
+        del stored, file
+        gc.collect()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
 
 
 TAGGED = Roles(id="id", features=("x", "kind"), target="y", task="tag", group="who")

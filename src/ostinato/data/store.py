@@ -24,7 +24,7 @@ import numpy as np
 
 from ostinato.data.examples import Examples, Places
 from ostinato.data.ragged import Ragged
-from ostinato.data.stored import Files, Stored
+from ostinato.data.stored import Files, HeldFile, Stored
 from ostinato.data.stored_labels import StoredIntegers, StoredLabels
 from ostinato.data.stored_series import WIDTH, StoredSeries, as_columns
 from ostinato.data.text_column import typed
@@ -93,7 +93,8 @@ class Kept:
 
 def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) -> Kept:
     """Write the sequences of examples that come in parts into a file."""
-    file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115  # as long as X lives
+    with tempfile.TemporaryFile(dir=directory, buffering=0) as temporary:
+        file = HeldFile(os.dup(temporary.fileno()), "r+")
     kept: list[Examples] = []
     lengths: list[np.ndarray] = [np.zeros(0, np.int64)]
     words: dict[str, dict[Any, int]] = {}

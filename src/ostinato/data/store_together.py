@@ -26,7 +26,7 @@ import numpy as np
 from ostinato.data.examples import Examples, Places
 from ostinato.data.roles import Roles
 from ostinato.data.store import MIXED_TIMES, Kept, in_order, joined, keep, renumber
-from ostinato.data.stored import Files
+from ostinato.data.stored import Files, HeldFile
 from ostinato.data.stream import stream_share
 
 Exchange = Callable[[bytes], list[bytes]]
@@ -96,8 +96,7 @@ class _Share:
 
     def file(self) -> IO[bytes]:
         """The values of its sequences, opened."""
-        path = Path(f"/proc/{self.process}/fd/{self.descriptor}")
-        return path.open("rb", buffering=0)  # as long as the examples live
+        return HeldFile(f"/proc/{self.process}/fd/{self.descriptor}")
 
 
 def _written(own: Kept) -> bytes:

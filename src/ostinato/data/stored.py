@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
@@ -11,6 +12,17 @@ import numpy as np
 from ostinato.data.ragged import Ragged
 
 _FLOAT = 4  # bytes
+
+
+class HeldFile(io.FileIO):
+    """A file that is open as long as somebody holds it.
+
+    Python warns of an open file that nobody holds any more; the examples whose sequences this one
+    has are its only owner, and they are not closed.
+    """
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class Files:
