@@ -13,6 +13,7 @@
 #include "play/executor.h"
 #include "play/threads.h"
 #include "python/cache_key.h"
+#include "python/call_watch.h"
 #include "python/passes.h"
 #include "python/streams.h"
 #include "python/tables.h"
@@ -121,6 +122,12 @@ NB_MODULE(_native, m) {
   // The cache's key.
   m.def("modes", modes);
   m.def("described", described, "captured"_a, "init"_a, "xs"_a, "axis"_a);
+
+  // Guards.
+  nb::class_<CallWatch>(m, "CallWatch")
+      .def(nb::init<nb::object, nb::object, nb::iterable, nb::iterable, nb::handle, nb::object, uintptr_t>(),
+           "began"_a, "called"_a, "users"_a, "watched"_a, "importing"_a, "before"_a.none(), "set_profile"_a)
+      .def("enable", &CallWatch::enable);
 
   nb::class_<Addresses>(m, "Addresses")
       .def(

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -169,7 +170,7 @@ def compiled(a: Arguments) -> ScanCall:
     if a.ragged.starts is not None:
         a = _with_restarts(a)
     refusals: list[tuple[bool, Unsupported]] = []
-    for form in _forms(a):
+    for form in itertools.chain((a,), _other_forms(a)):
         found = _found(form)
         if isinstance(found, ScanCall):
             return found
@@ -178,9 +179,8 @@ def compiled(a: Arguments) -> ScanCall:
     raise next((why for is_shared, why in refusals if is_shared), refusals[0][1]).bare()
 
 
-def _forms(a: Arguments) -> Iterator[Arguments]:
-    """A call as it is, then with leaves that all rows share, then with the batch second."""
-    yield a
+def _other_forms(a: Arguments) -> Iterator[Arguments]:
+    """A call with leaves that all rows share, then with the batch second."""
     for shared in ways(a):
         yield replace(a, shared=shared)
     batch_second = turned(a)

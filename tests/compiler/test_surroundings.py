@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextvars
 import copy
+import cProfile
 import io
+import pstats
 import subprocess
 import sys
 import textwrap
@@ -654,3 +656,38 @@ def test_an_interrupt_while_torch_calls_one_of_its_functions():
         warnings.simplefilter("error")
         assert_same(scan(step, init, xs), loop(step, init, xs))
     assert torch._C._len_torch_function_stack() == 0
+
+
+def test_a_profile_function_sees_the_step_while_it_is_recorded_and_afterwards():
+    (W, init, xs), seen = inputs(), []
+
+    def step(h, x):
+        return torch.tanh(x + h @ W)
+
+    def profile(frame, event, argument):
+        if frame.f_code is step.__code__:
+            seen.append((event, argument is None))
+
+    sys.setprofile(profile)
+    try:
+        scan(step, init, xs)
+        assert sys.getprofile() is profile
+    finally:
+        sys.setprofile(None)
+    assert seen.count(("call", True)) == seen.count(("return", False)) > 0
+    assert {"call", "return", "c_call", "c_return"} == {event for event, _ in seen}
+
+
+def test_a_profiler_written_in_c_goes_on():
+    (W, init, xs), profiler = inputs(), cProfile.Profile()
+
+    def afterwards():
+        return 1
+
+    profiler.enable()
+    try:
+        scan(rnn(W), init, xs)
+        afterwards()
+    finally:
+        profiler.disable()
+    assert "afterwards" in {name for _, _, name in pstats.Stats(profiler).stats}

@@ -58,10 +58,7 @@ def _all_as_played(leaves: Iterable[Tensor], kinds: Sequence[Kind]) -> list[Tens
 
 def has_complex(a: Arguments) -> bool:
     """Whether a leaf of init or of xs is complex."""
-    for leaf in a.leaves:  # a generator takes longer
-        if leaf.is_complex():
-            return True
-    return any(map(torch.is_complex, a.xs_leaves))
+    return any(map(torch.is_complex, (*a.leaves, *a.xs_leaves)))
 
 
 def with_pairs(a: Arguments) -> Arguments:

@@ -76,7 +76,7 @@ class Entry(NamedTuple):
             tensors: that the guards read in this call, among them the captured ones.
         """
         captured = [tensors[i] for i in self.positions]
-        lifted = {path: tensors[i] for path, i in self.guards.lifted.items()}
+        lifted = self.guards.lifted and {p: tensors[i] for p, i in self.guards.lifted.items()}
         return Found(self.compiled, captured, self.refusal, self.guards, lifted)
 
 

@@ -54,6 +54,8 @@ addresses: Callable[[list[int]], Any] = getattr(_native, "Addresses", _not_there
 # Keys of the cache, see `native/python/cache_key.h`:
 modes: Callable[[], int | None] = getattr(_native, "modes", _not_there)
 described: Callable[..., bytes | None] = getattr(_native, "described", _not_there)
+# A profile function, see `native/python/call_watch.h`:
+call_watch: Callable[..., Any] = getattr(_native, "CallWatch", _not_there)
 # os.environ.get without encoding and decoding:
 environment: Callable[[str], str | None] = getattr(_native, "environment", os.environ.get)
 # Passes, see `native/python/passes.h`:

@@ -16,6 +16,7 @@ extension module) is *opaque*: the step is then run once a call, see `cache.py`.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib
 import sys
@@ -36,12 +37,16 @@ from ostinato.compiler.capture.code import (
 from ostinato.compiler.capture.reads import Walk
 from ostinato.compiler.capture.snapshots import Snapshots
 from ostinato.compiler.errors import Unsupported
+from ostinato.engine import native
 
 # C functions that may read anything.
 _ANYWHERE = (globals, locals, vars, eval, exec, __import__, dir, id, hash)
+_WATCHED = (*_ANYWHERE, getattr, hasattr)
 # Packages that only report: what they read does not change a step's result.
 _BESIDE = {"logging", "warnings", "importlib", "traceback", "linecache"}
 _IMPORT = importlib._bootstrap._find_and_load.__code__  # type: ignore[attr-defined]
+# The stable ABI has no name for it.
+_SET_PROFILE = ctypes.cast(ctypes.pythonapi.PyEval_SetProfile, ctypes.c_void_p).value
 
 
 class Guards:
@@ -100,7 +105,6 @@ class Observation:
         self.step, self.users = step, dict(known or {})  # code of the step, by id
         self.names = {name for code in self.users.values() for name in names_of(code)}
         self.codes = dict(self.users)  # all that ran, also PyTorch's
-        self._imports = 0  # that are going on
         self.opaque: str | None = None
         self.snapshots = Snapshots()
         self._refusal: Unsupported | None = None
@@ -113,7 +117,10 @@ class Observation:
         for lift in self.lifts:
             lift.put(lift.tensor)
         self._before = sys.getprofile()
-        sys.setprofile(self._event)
+        native.call_watch(
+            self._began, self._called, self.users.values(), _WATCHED, _IMPORT,
+            self._before if callable(self._before) else None, _SET_PROFILE,
+        ).enable()  # fmt: skip
 
     def __exit__(self, *error: object) -> None:
         # A profiler written in C is switched on again by itself.
@@ -126,25 +133,21 @@ class Observation:
         if self._refusal is not None:
             raise self._refusal.bare() from None  # the kept one never holds this frame
 
-    def _event(self, frame: types.FrameType, kind: Any, function: Any) -> None:
-        if callable(self._before):
-            self._before(frame, kind, function)
+    def _began(self, frame: types.FrameType) -> bool:
+        """Some code runs for the first time; says whether it is the step's."""
         code = frame.f_code
-        if code is _IMPORT:  # the code of a module that is imported now is not the step's
-            self._imports += (kind == "call") - (kind == "return")
-        if self._imports:
-            return
-        if kind == "call":
-            if id(code) not in self.codes:
-                self.codes[id(code)] = code
-                if self._is_of_the_step(frame):
-                    self.users[id(code)] = code
-                    self.names |= names_of(code)
-                    self._save()
-        elif kind == "c_call" and id(code) in self.users:
-            computed = function in (getattr, hasattr) and not names_a_literal(frame)
-            if computed or function in _ANYWHERE:
-                self.opaque = f"{function.__name__}() may read what the code does not name"
+        self.codes[id(code)] = code
+        of_the_step = self._is_of_the_step(frame)
+        if of_the_step:
+            self.users[id(code)] = code
+            self.names |= names_of(code)
+            self._save()
+        return of_the_step
+
+    def _called(self, frame: types.FrameType, function: Any) -> None:
+        """Code of the step calls a function that may read what no code names."""
+        if function in _ANYWHERE or not names_a_literal(frame):
+            self.opaque = f"{function.__name__}() may read what the code does not name"
 
     def _is_of_the_step(self, frame: types.FrameType) -> bool:
         """Whether code belongs to the step: not PyTorch's, nor what PyTorch calls of Python's."""
@@ -168,8 +171,9 @@ class Observation:
     def _walked(self) -> Walk:
         walk = Walk(self)
         walk.visit(self.step, "v0", "step")
-        distinct = f"len({{*map(id, [{', '.join(walk.objects)}])}}) == {len(walk.objects)}"
-        walk.check(distinct, "which objects are one and the same")
+        if len(walk.objects) > 1:
+            distinct = f"len({{*map(id, [{', '.join(walk.objects)}])}}) == {len(walk.objects)}"
+            walk.check(distinct, "which objects are one and the same")
         return walk
 
     def guards(self) -> tuple[Guards, list[Tensor]]:

@@ -148,7 +148,8 @@ class Walk:
             self.read(f"{v}[{name!r}]", d[name], f"{path}{name}", put)
         absent = names - d.keys()
         if absent:
-            self.check(f"{v}.keys().isdisjoint({self.constant(absent)})", f"{path}{min(absent)}")
+            disjoint = f"{v}.keys().isdisjoint({self.constant(absent)})"
+            self.check(f"not {v} or {disjoint}", f"{path}{min(absent)}")
 
     def is_same(self, v: str, value: Any, path: str) -> None:
         """By identity, without keeping the value alive."""
