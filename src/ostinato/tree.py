@@ -7,7 +7,7 @@ collector runs, since a closure that refers to itself holds its list of leaves.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 # Subclasses of dict whose constructors do not take key-value pairs; they count as leaves.
@@ -33,8 +33,7 @@ def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
     """The structure with every leaf replaced by `function(leaf)`."""
     if not isinstance(tree, _STRUCTURES) or isinstance(tree, _NOT_MADE_OF_PAIRS):
         return function(tree)
-    keys = tuple(tree) if isinstance(tree, dict) else None
-    parts = tree if keys is None else tree.values()
+    keys, parts = _parts(tree)
     return _made(type(tree), keys, [mapped(function, part) for part in parts])
 
 
@@ -46,11 +45,16 @@ def unflatten(leaves: Any, spec: Spec) -> Any:
     return _unflatten(iter(leaves), spec)
 
 
+def _parts(tree: Any) -> tuple[tuple[Any, ...] | None, Iterable[Any]]:
+    """The keys of a dict, or None; and the parts of a structure that is no leaf."""
+    return (tuple(tree), tree.values()) if isinstance(tree, dict) else (None, tree)
+
+
 def _flatten(tree: Any, leaves: list[Any]) -> Spec:
     """The spec of a structure that is no leaf."""
-    keys = tuple(tree) if isinstance(tree, dict) else None
+    keys, parts = _parts(tree)
     specs: list[Spec] = []
-    for part in tree if keys is None else tree.values():
+    for part in parts:
         if not isinstance(part, _STRUCTURES) or isinstance(part, _NOT_MADE_OF_PAIRS):
             leaves.append(part)  # here, since a call for each takes twice as long
             specs.append(None)

@@ -76,7 +76,8 @@ class Entry(NamedTuple):
             tensors: that the guards read in this call, among them the captured ones.
         """
         captured = [tensors[i] for i in self.positions]
-        lifted = self.guards.lifted and {p: tensors[i] for p, i in self.guards.lifted.items()}
+        numbers = self.guards.lifted
+        lifted = {path: tensors[i] for path, i in numbers.items()} if numbers else None
         return Found(self.compiled, captured, self.refusal, self.guards, lifted)
 
 
