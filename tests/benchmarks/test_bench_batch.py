@@ -7,7 +7,6 @@ from benchmarks.problem import Entrant, Maker, admit, tolerance
 from benchmarks.results import Absent
 
 from benchmarks import batch, peers_inference
-from zoo.suites import one_in
 
 TINY = Shape("tiny", B=4, T=5, F=3, H=8)
 X = np.random.default_rng(0).standard_normal((TINY.B, TINY.T, TINY.F), np.float32)
@@ -17,7 +16,8 @@ def ours(model):
     return Maker("runtime", lambda: Entrant(lambda: model.predict_proba(X), peers_inference.answer))
 
 
-@pytest.mark.parametrize("cell", one_in(3, [GRU, RNN, LSTM]), ids=lambda c: c.name)
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", [GRU, RNN, LSTM], ids=lambda c: c.name)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_all_contenders_give_the_answer_of_float64(cell, threads):
     for package in ("onnx", "onnxruntime", "openvino"):

@@ -19,7 +19,6 @@ from ostinato import LanguageModel, SequenceClassifier, runtime
 from ostinato.cli import main
 from ostinato.engine import native
 from ostinato.training import fitted, fitted_language
-from zoo.suites import one_in
 
 if native.unavailable() is not None:
     pytest.skip(str(native.unavailable()), allow_module_level=True)
@@ -79,7 +78,8 @@ def without_torch(*arguments: object) -> str:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("task", one_in(4, TASKS))
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
 def test_predict_and_evaluate_need_no_torch(ostinato, runs, task):
     file = file_of(runs, task)
     wanted = ostinato("predict", runs / task, file).out

@@ -197,6 +197,7 @@ def test_a_trial_is_pruned_by_the_median_of_others(ostinato, tmp_path):
         assert min(trial.intermediate_values.values()) > np.median(others)
 
 
+@pytest.mark.slow
 def test_the_time_limit_is_kept_within_a_trial(ostinato, tmp_path):
     study = tmp_path / "study"
     arguments = four_tasks.tag(tmp_path)
@@ -211,6 +212,7 @@ def test_the_time_limit_is_kept_within_a_trial(ostinato, tmp_path):
     assert not (study / "best.toml").exists()
 
 
+@pytest.mark.slow
 def test_the_time_of_a_trial_is_counted_from_when_it_was_dealt(ostinato, tmp_path, monkeypatch):
     """As on Ray: the trial waits for room, and its worker reads the data."""
 

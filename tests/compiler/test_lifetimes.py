@@ -15,6 +15,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 import ostinato
 from zoo.small import B, D, H, T, module, weight
+from zoo.suites import one_in
 
 pytestmark = pytest.mark.filterwarnings("ignore:scan plays", "ignore:.*was recorded")
 
@@ -118,7 +119,7 @@ STEPS: dict[str, tuple[Callable[[], Any], bool]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", one_in(2, STEPS))
 def test_nothing_outlives_its_last_use(name):
     make, in_a_cycle = STEPS[name]
 

@@ -268,7 +268,7 @@ def used_and_wanted(make, seed):
 
 @pytest.mark.filterwarnings("error", "ignore:.*was recorded")  # it is played by the engine
 @pytest.mark.parametrize("n_steps", one_in(4, [3, 1, 2, 5]))
-@pytest.mark.parametrize("make", STEPS)
+@pytest.mark.parametrize("make", one_in(2, STEPS))
 def test_any_choice_of_what_is_used_and_wanted(make, n_steps):
     drawn = used_and_wanted(make, n_steps)
     for (used, wanted), zero_rows in itertools.product(drawn, (False, True)):
@@ -278,7 +278,7 @@ def test_any_choice_of_what_is_used_and_wanted(make, n_steps):
 
 @pytest.mark.filterwarnings("ignore:.*was recorded")
 @pytest.mark.parametrize("options", one_in(4, OPTIONS))
-@pytest.mark.parametrize("make", STEPS)
+@pytest.mark.parametrize("make", one_in(2, STEPS))
 def test_rows_that_end_restart_or_are_cut_into_windows(make, options, monkeypatch):
     for used, wanted in used_and_wanted(make, 4):
         found = []

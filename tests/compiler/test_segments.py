@@ -125,6 +125,7 @@ def test_rows_that_are_arrays(name):
         assert_the_plain_run(case, init, xs, truncate=T, reverse=reverse)
 
 
+@pytest.mark.slow
 def test_gradients_too_large_for_accumulators(segments):
     """Summed late, over a number of steps of their own: 25 beside chunks of 51 here."""
     case = make("tanh_rnn_matmul", torch.float32, 3, 520)

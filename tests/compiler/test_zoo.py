@@ -118,7 +118,7 @@ def test_double_is_the_loop(name: str) -> None:
     assert_native(case, init, xs, reverse=backward)
 
 
-@pytest.mark.parametrize("name", one_in(16, EVERY))
+@pytest.mark.parametrize("name", one_in(32, EVERY))
 def test_other_sizes_and_rows_that_end_and_restart(name: str) -> None:
     """One row, one step, several groups of rows; what lies beyond a row's end is not read."""
     case, directions = case_of(name), directions_of(name)

@@ -34,7 +34,7 @@ def short(tmp_path_factory):
     return result
 
 
-@pytest.fixture(params=["saved", "short"])
+@pytest.fixture(params=["saved", pytest.param("short", marks=pytest.mark.slow)])
 def notebook(request):
     return request.getfixturevalue(request.param)
 
@@ -110,6 +110,7 @@ def test_the_untrained_network_knows_nothing(notebook):
     assert 2.2 < loss < 2.6  # log 10 = 2.30 is to believe in all digits alike
 
 
+@pytest.mark.slow
 def test_the_loss_falls(short):
     (first, loss_before, _), (last, loss_after, _) = reports(short)
     assert (first, last) == (0, ITERATIONS)

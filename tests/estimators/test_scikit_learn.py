@@ -20,6 +20,7 @@ from ostinato.training import Plan
 N_PASSED = 50  # of scikit-learn 1.9: 59
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")

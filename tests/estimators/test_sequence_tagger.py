@@ -42,6 +42,7 @@ def weights(model: SequenceTagger) -> bytes:
     return b"".join(w.numpy().tobytes() for w in model.net_.state_dict().values())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
 def test_it_is_an_estimator_of_scikit_learn():

@@ -12,7 +12,6 @@ import report_reader
 import task_examples
 
 from ostinato.report import write_report
-from zoo.suites import one_in
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
@@ -50,7 +49,8 @@ RUNS = {"pictures": examples.run, "hostile": examples.hostile, **task_examples.A
 SEEN = ["pictures", "hostile", *(name for name in RUNS if name.startswith("hostile "))]
 
 
-@pytest.mark.parametrize("name", one_in(6, SEEN))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEEN)
 def test_the_browser_shows_it_without_complaint(name: str, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     write_report(path, RUNS[name]())

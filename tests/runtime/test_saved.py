@@ -152,6 +152,7 @@ def test_a_directory_that_is_being_replaced_is_read(tmp_path):
 
 
 @pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_loading_takes_less_than_twice_the_file(tmp_path):
     net = ClassifierNet(8, 3, "lstm", 1024, 2)  # 50 MB
