@@ -265,11 +265,9 @@ class swapped(OwnMode):  # noqa: N801 (reads as a context)
         self.old = old
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        def swap(leaf: Any) -> Any:
-            return self.new.get(id(leaf), leaf) if isinstance(leaf, Tensor) else leaf
-
         if not self.left:
-            args, kwargs = tree.mapped(swap, (args, kwargs or {}))
+            new = self.new.get  # no other object has the id of an old one, which is kept
+            args, kwargs = tree.mapped(lambda leaf: new(id(leaf), leaf), (args, kwargs or {}))
             if func in self.functions:
                 out = self.functions[func](*args, **kwargs)
                 if out is not NotImplemented:
