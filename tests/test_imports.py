@@ -141,12 +141,18 @@ def test_what_records_a_step_is_imported_when_one_is_recorded():
     script = """
         import sys
         import torch
-        from ostinato import scan
+        from ostinato import nn, scan
         late = ("graph.from_aten", "capture.record", "capture.functions", "lower.lower")
         assert [m for m in late if "ostinato.compiler." + m in sys.modules] == []
         W = torch.ones(2, 2, requires_grad=True)
         scan(lambda h, x: torch.tanh(x @ W + h), torch.zeros(1, 2), torch.zeros(3, 1, 2))
         assert "ostinato.compiler.capture.record" in sys.modules
+        for layer in (nn.GRU(2, 2), nn.LSTM(2, 2)):
+            layer(torch.zeros(3, 1, 2))
+        def attends(h, x):
+            out = torch.nn.functional.scaled_dot_product_attention(h, h, x)
+            return out, torch.addmm(x[:, 0], x[:, 1], W)
+        scan(attends, torch.zeros(3, 2, 2), torch.zeros(3, 3, 2, 2))
         assert not {"sympy", "torch._dynamo"} & set(sys.modules)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]

@@ -6,6 +6,7 @@ that are active around a call, so that extra runs of a step go unnoticed.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -273,6 +274,14 @@ def gradients_of(
 def composition(name: str, overload: str) -> Callable[..., Any] | None:
     """PyTorch's composition of an operation of ATen; None if this version has none."""
     return torch._decomp.decomposition_table.get(_overload(torch.ops.aten, name, overload))
+
+
+def composite_kernel(operation: Any) -> Callable[..., Any]:
+    """The composition in C++ that an operation of ATen has, below autograd.
+
+    OpOverload.decompose prefers one in Python. That of matmul imports SymPy first: 0.2 s.
+    """
+    return functools.partial(operation._op_dk, torch._C.DispatchKey.CompositeImplicitAutograd)
 
 
 def meaning_of_prim(name: str) -> Callable[..., Any]:

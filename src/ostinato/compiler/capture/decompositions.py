@@ -175,6 +175,9 @@ def _plus_product(c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any 
     return c + alpha * (a @ b)
 
 
+named("matmul")(torch_compat.composite_kernel(torch.ops.aten.matmul.default))
+
+
 @named("remainder")
 def _remainder(a: Any, b: Any) -> Tensor:
     """The rest of a division that rounds down: it has the sign of b."""
