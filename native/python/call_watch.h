@@ -4,7 +4,11 @@
 #pragma once
 #include <nanobind/nanobind.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <exception>
+#include <iterator>
+#include <string>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -15,6 +19,8 @@ namespace ostinato {
 using ProfileFunction = int (*)(PyObject*, PyFrameObject*, int, PyObject*);
 using SetProfile = void (*)(ProfileFunction, PyObject*);
 enum ProfileEvent : int { kCall = 0, kReturn = 3, kCCall = 4 };
+static const char* const kEventNames[] = {"call",   "exception",   "line",    "return",
+                                          "c_call", "c_exception", "c_return"};
 
 class CallWatch {
  public:
@@ -35,34 +41,39 @@ class CallWatch {
   static void enable(nanobind::handle self) {
     nanobind::inst_ptr<CallWatch>(self)->set_profile_(saw, self.ptr());
   }
+  // As a profile function in Python: a step may set another one, and then this one again.
+  void call(nanobind::handle frame, const std::string& event, nanobind::handle argument) {
+    const auto* const name = std::find(std::begin(kEventNames), std::end(kEventNames), event);
+    saw(frame, int(name - kEventNames), argument.ptr());
+  }
 
  private:
   static int saw(PyObject* self, PyFrameObject* frame, int event, PyObject* argument) {
+    const auto alive = nanobind::borrow(self);  // what is called here may set another profile function
     CallWatch& watch = *nanobind::inst_ptr<CallWatch>(self);
     try {
       watch.saw(reinterpret_cast<PyObject*>(frame), event, argument);
       return 0;
     } catch (nanobind::python_error& error) {  // it is raised in the frame, as one of Python's own way is
       error.restore();
-      watch.set_profile_(nullptr, nullptr);
-      return -1;
+    } catch (const std::exception& error) {
+      PyErr_SetString(PyExc_RuntimeError, error.what());
     }
+    watch.set_profile_(nullptr, nullptr);
+    return -1;
   }
   void saw(nanobind::handle frame, int event, PyObject* argument) {
-    if (!before_.is_none()) {
-      static constexpr const char* kNames[] = {"call",   "exception",   "line",    "return",
-                                               "c_call", "c_exception", "c_return"};
-      before_(frame, kNames[event], argument ? nanobind::handle(argument) : nanobind::none());
-    }
+    if (!before_.is_none())
+      before_(frame, kEventNames[event], argument ? nanobind::handle(argument) : nanobind::none());
     if (event == kCCall && !watched_.count(argument)) return;
     if (event != kCall && event != kReturn && event != kCCall) return;
     const auto code = nanobind::steal(
         reinterpret_cast<PyObject*>(PyFrame_GetCode(reinterpret_cast<PyFrameObject*>(frame.ptr()))));
     if (code.ptr() == importing_ && event != kCCall) n_imports_ += event == kCall ? 1 : -1;
     if (n_imports_ || event == kReturn) return;
-    const auto [found, is_new] = codes_.try_emplace(code.ptr(), false);
-    if (is_new) found->second = nanobind::cast<bool>(began_(frame));
-    if (event == kCCall && found->second) called_(frame, nanobind::handle(argument));
+    if (codes_.try_emplace(code.ptr(), false).second)
+      codes_[code.ptr()] = nanobind::cast<bool>(began_(frame));
+    if (event == kCCall && codes_[code.ptr()]) called_(frame, nanobind::handle(argument));
   }
 
   nanobind::object began_, called_;

@@ -127,7 +127,8 @@ NB_MODULE(_native, m) {
   nb::class_<CallWatch>(m, "CallWatch")
       .def(nb::init<nb::object, nb::object, nb::iterable, nb::iterable, nb::handle, nb::object, uintptr_t>(),
            "began"_a, "called"_a, "users"_a, "watched"_a, "importing"_a, "before"_a.none(), "set_profile"_a)
-      .def("enable", &CallWatch::enable);
+      .def("enable", &CallWatch::enable)
+      .def("__call__", &CallWatch::call, "frame"_a, "event"_a, "argument"_a.none());
 
   nb::class_<Addresses>(m, "Addresses")
       .def(

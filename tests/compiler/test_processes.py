@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -222,6 +223,32 @@ def test_a_forked_child_plays():
     again = gradients(scan, step, [W], init, xs)
     assert torch.equal(again[1], here[1])
     assert "forked" not in native.threading_runtime()
+
+
+@pytest.mark.process
+def test_modules_that_a_first_step_imports_are_imported_under_the_lock_of_forks():
+    """In a child that is forked meanwhile, the lock of a module would be held for ever."""
+    script = """
+        import sys
+        import torch
+        from ostinato import nn, scan
+        from ostinato.compiler.lock import one_at_a_time
+        seen = {}
+        class Finder:
+            def find_spec(self, name, path=None, target=None):
+                if name.startswith("ostinato."):
+                    seen[name] = one_at_a_time._is_owned()
+        sys.meta_path.insert(0, Finder())
+        W = torch.ones(2, 2, requires_grad=True)
+        scan(lambda h, x: h @ W + x, torch.zeros(1, 2), torch.ones(3, 1, 2))[0].sum().backward()
+        scan(lambda h, x: getattr(torch, "ta" + "nh")(h + x), torch.zeros(2), torch.ones(3, 2))
+        nn.GRU(2, 2)(torch.zeros(3, 4, 2))
+        assert len(seen) > 20
+        assert [name for name, owned in seen.items() if not owned] == []
+    """
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

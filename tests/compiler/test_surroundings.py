@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import copy
 import cProfile
+import gc
 import io
 import pstats
 import subprocess
@@ -691,3 +692,55 @@ def test_a_profiler_written_in_c_goes_on():
     finally:
         profiler.disable()
     assert "afterwards" in {name for _, _, name in pstats.Stats(profiler).stats}
+
+
+def test_a_profile_function_that_ends_itself_and_raises():
+    W, init, xs = inputs()
+
+    def step(h, x):
+        return torch.tanh(x + h @ W)
+
+    def profile(frame, event, argument):
+        if frame.f_code is step.__code__:
+            sys.setprofile(None)  # nobody else holds what watches the step
+            gc.collect()
+            raise ValueError("enough")
+
+    sys.setprofile(profile)
+    try:
+        with pytest.raises(ValueError, match="enough"):
+            scan(step, init, xs)
+    finally:
+        sys.setprofile(None)
+
+
+def test_a_step_that_sets_the_profile_function_and_puts_it_back():
+    W, init, xs = inputs()
+
+    def step(h, x):
+        before = sys.getprofile()
+        sys.setprofile(lambda frame, event, argument: before and before(frame, event, argument))
+        z = h @ W
+        sys.setprofile(before)
+        return torch.tanh(z + x)
+
+    assert ostinato.explain(step, init, xs).native
+    assert_same(gradients(scan, step, [W], init, xs), gradients(loop, rnn(W), [W], init, xs))
+    assert sys.getprofile() is None
+
+
+def test_what_a_step_reads_after_it_has_set_another_profile_function():
+    (W, init, xs), held = inputs(), {"gain": 1.5}
+
+    def helper(z):
+        return z * held["gain"]
+
+    def step(h, x):
+        with cProfile.Profile():
+            z = h @ W
+        return helper(torch.tanh(z + x))
+
+    for gain in (1.5, 2.5, 0.5):
+        held["gain"] = gain
+        written = lambda h, x: torch.tanh(h @ W + x) * held["gain"]  # noqa: E731
+        assert_same(gradients(scan, step, [W], init, xs), gradients(loop, written, [W], init, xs))

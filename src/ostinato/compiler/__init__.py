@@ -27,6 +27,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ostinato.compiler.lock import one_at_a_time
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -50,10 +52,12 @@ def compile_step(
         Unsupported: the engine cannot play the step; the loop will.
     """
     # Imported here, so that `import ostinato` stays fast and `lower` can be imported without torch.
-    from ostinato.compiler.capture.record import check_recording, record, step_type
-    from ostinato.compiler.graph.from_aten import DifferentiableGraph
-    from ostinato.compiler.plan import Planner
-    from ostinato.compiler.play.step import CompiledStep
+    # A process that is forked while a module is imported could not import it itself.
+    with one_at_a_time:
+        from ostinato.compiler.capture.record import check_recording, record, step_type
+        from ostinato.compiler.graph.from_aten import DifferentiableGraph
+        from ostinato.compiler.plan import Planner
+        from ostinato.compiler.play.step import CompiledStep
 
     recording, small = record(a, captured, observation)  # capture/
     dtype = step_type(recording)

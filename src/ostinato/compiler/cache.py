@@ -28,6 +28,7 @@ from ostinato.compiler.errors import (
     error_in_short,
 )
 from ostinato.compiler.inputs import check_tensors, described, modes
+from ostinato.compiler.lock import one_at_a_time
 from ostinato.compiler.steps import (
     WARN_AFTER,
     code_key,
@@ -283,8 +284,9 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
 
     Where the loop has to play, it must not find the step's side effects: they are put back.
     """
-    from ostinato.compiler.capture.guards import Observation  # not a part of every start
-    from ostinato.compiler.capture.reads import as_tensor
+    with one_at_a_time:  # not a part of every start, and a fork waits for them
+        from ostinato.compiler.capture.guards import Observation
+        from ostinato.compiler.capture.reads import as_tensor
 
     bucket.lifts = dict.fromkeys(bucket.failed, True) | bucket.lifts
     observation = None
@@ -323,8 +325,9 @@ def _recorded(
     Raises:
         Unsupported: the loop plays this one, too.
     """
-    from ostinato.compiler import compile_step
-    from ostinato.compiler.capture.captures import search_step
+    with one_at_a_time:  # a fork waits for these, too
+        from ostinato.compiler import compile_step
+        from ostinato.compiler.capture.captures import search_step
 
     began = time.perf_counter()
     with observation:

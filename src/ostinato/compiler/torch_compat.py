@@ -52,11 +52,9 @@ class _Stance:
     """The stance of torch.compile, which PyTorch has once for all threads.
 
     The first thread that runs a step sets "force_eager", and the last one restores the stance.
-    Setting it takes 10 µs, so this is done only after a step with a compiled part was seen
-    (`needed`).
     """
 
-    threads, needed = 0, False
+    threads = 0
     current: Any = None
 
 
@@ -79,15 +77,7 @@ def _as_written() -> Iterator[None]:
 def source_of(function: Any) -> Any:
     """The function that was given to torch.compile; `function` itself if it was not compiled."""
     source = vars(function).get("_torchdynamo_orig_callable")
-    if source is None:
-        return function
-    expect_compiled()
-    return source
-
-
-def expect_compiled() -> None:
-    """Note that some step has a part made by torch.compile: the stance is set from now on."""
-    _Stance.needed = True
+    return function if source is None else source
 
 
 def out_of_graph(function: Any) -> Any:
@@ -185,7 +175,7 @@ def among_ours() -> Iterator[None]:
         torch._C._len_torch_dispatch_stack(),
     )
     try:
-        with _as_written() if _Stance.needed else nullcontext():
+        with _as_written() if "torch._dynamo" in sys.modules else nullcontext():
             yield
     finally:
         while torch._C._len_torch_function_stack() > functions:

@@ -106,6 +106,8 @@ class Observation:
         self.names = {name for code in self.users.values() for name in names_of(code)}
         self.codes = dict(self.users)  # all that ran, also PyTorch's
         self.opaque: str | None = None
+        self._before: Any = None  # the profile function, or profiler, that was there
+        self._watch: Any = None
         self.snapshots = Snapshots()
         self._refusal: Unsupported | None = None
         self.lifted, self.apart = lifted or {}, bool(lifted)  # dicts are read item by item
@@ -117,17 +119,20 @@ class Observation:
         for lift in self.lifts:
             lift.put(lift.tensor)
         self._before = sys.getprofile()
-        native.call_watch(
+        self._watch = native.call_watch(
             self._began, self._called, self.users.values(), _WATCHED, _IMPORT,
             self._before if callable(self._before) else None, _SET_PROFILE,
-        ).enable()  # fmt: skip
+        )  # fmt: skip
+        self._watch.enable()
 
     def __exit__(self, *error: object) -> None:
-        # A profiler written in C is switched on again by itself.
-        enable = getattr(self._before, "enable", None)
-        sys.setprofile(None if enable else self._before)
-        if enable:
-            enable()
+        watch, self._watch = self._watch, None  # a cycle would keep the tensors alive
+        if error[0] is None and sys.getprofile() is not watch:
+            self.opaque = "it sets another profile function, under which no read is seen"
+        # A profiler written in C switches itself on again, if it can.
+        sys.setprofile(self._before if callable(self._before) else None)
+        if hasattr(self._before, "enable"):
+            self._before.enable()
         for lift in self.lifts:
             lift.put(lift.value)
         if self._refusal is not None:

@@ -339,8 +339,6 @@ class Walk:
                 self.read(f"{own}[{part!r}]", d[part], path)
             else:
                 self.namespace(d[part], f"{own}[{part!r}]", self.names, f"{path}.")
-        if "_compiled_call_impl" in d:  # by module.compile(); forward is as it was
-            torch_compat.expect_compiled()
         unnamed = {n for n, value in d.items() if torchs and isinstance(value, _OF_A_MODULE)}
         self.object(m, v, path, unnamed | {"training"})
 
