@@ -44,7 +44,7 @@ class CallWatch {
   // As a profile function in Python: a step may set another one, and then this one again.
   void call(nanobind::handle frame, const std::string& event, nanobind::handle argument) {
     const auto* const name = std::find(std::begin(kEventNames), std::end(kEventNames), event);
-    saw(frame, int(name - kEventNames), argument.ptr());
+    if (name != std::end(kEventNames)) saw(frame, int(name - kEventNames), argument.ptr());
   }
 
  private:
