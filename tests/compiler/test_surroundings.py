@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import copy
 import cProfile
-import gc
 import io
 import pstats
 import subprocess
@@ -694,24 +693,26 @@ def test_a_profiler_written_in_c_goes_on():
     assert "afterwards" in {name for _, _, name in pstats.Stats(profiler).stats}
 
 
+@pytest.mark.process
 def test_a_profile_function_that_ends_itself_and_raises():
-    W, init, xs = inputs()
-
-    def step(h, x):
-        return torch.tanh(x + h @ W)
-
-    def profile(frame, event, argument):
-        if frame.f_code is step.__code__:
-            sys.setprofile(None)  # nobody else holds what watches the step
-            gc.collect()
-            raise ValueError("enough")
-
-    sys.setprofile(profile)
-    try:
-        with pytest.raises(ValueError, match="enough"):
-            scan(step, init, xs)
-    finally:
-        sys.setprofile(None)
+    """Nobody else held what watches the step: in a process of its own, since it crashed."""
+    script = """
+        import sys, torch, ostinato
+        W = torch.ones(2, 2)
+        def step(h, x): return torch.tanh(x + h @ W)
+        def profile(frame, event, argument):
+            if frame.f_code is step.__code__:
+                sys.setprofile(None)
+                raise ValueError("enough")
+        sys.setprofile(profile)
+        try:
+            ostinato.scan(step, torch.zeros(2, 2), torch.ones(3, 2, 2))
+        except ValueError as error:
+            print(error)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "enough\n"), done.stderr
 
 
 def test_a_step_that_sets_the_profile_function_and_puts_it_back():
