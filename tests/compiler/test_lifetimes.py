@@ -119,7 +119,7 @@ STEPS: dict[str, tuple[Callable[[], Any], bool]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", one_in(2, STEPS))
+@pytest.mark.parametrize("name", one_in(3, STEPS))
 def test_nothing_outlives_its_last_use(name):
     make, in_a_cycle = STEPS[name]
 

@@ -202,7 +202,7 @@ def assert_close(ours: Played, theirs: Played, relative: float) -> None:
         if not b.is_floating_point():
             assert torch.equal(a, b), name
             continue
-        # Of no rows a mean is NaN, and a quotient may be infinite.
+        # A mean of no rows is NaN, and a quotient may be infinite.
         same = a.isnan() & b.isnan() | a.isinf() & (a == b)
         a, b = a.masked_fill(same, 0), b.masked_fill(same, 0)
         assert b.isfinite().all(), f"{name}: wanted an infinity or NaN where it has none"
