@@ -141,7 +141,8 @@ def test_what_records_a_step_is_imported_when_one_is_recorded():
     script = """
         import sys
         import torch
-        from ostinato import nn, scan
+        import torch.nn.functional as F
+        from ostinato import explain, nn, scan
         late = ("graph.from_aten", "capture.record", "capture.functions", "lower.lower")
         assert [m for m in late if "ostinato.compiler." + m in sys.modules] == []
         W = torch.ones(2, 2, requires_grad=True)
@@ -150,9 +151,9 @@ def test_what_records_a_step_is_imported_when_one_is_recorded():
         for layer in (nn.GRU(2, 2), nn.LSTM(2, 2)):
             layer(torch.zeros(3, 1, 2))
         def attends(h, x):
-            out = torch.nn.functional.scaled_dot_product_attention(h, h, x)
-            return out, torch.addmm(x[:, 0], x[:, 1], W)
-        scan(attends, torch.zeros(3, 2, 2), torch.zeros(3, 3, 2, 2))
+            out = F.scaled_dot_product_attention(h, h, F.normalize(x, dim=-1))
+            return F.elu(F.leaky_relu(F.silu(out))), torch.addmm(x[:, 0], x[:, 1], W).log_softmax(1)
+        assert explain(attends, torch.zeros(3, 2, 2), torch.zeros(3, 3, 2, 2)).native
         assert not {"sympy", "torch._dynamo"} & set(sys.modules)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]

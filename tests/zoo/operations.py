@@ -28,6 +28,13 @@ CHOSEN = torch.tensor([True, False, True, True, False, False])
 EDGES = torch.tensor([0, 2, 2, 1])
 CLASS_WEIGHTS = torch.tensor([1.0, 2.0, 3.0, 0.5, 2.0])
 NUMBERS = np.arange(6) * 0.5
+OPEN = torch.tensor([[True, False, True], [False, False, False], [True, True, False]])
+
+
+def _attention(z: Tensor, h: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Of 3 elements to 3; with the mask, of one to none."""
+    q, k = z.view(-1, 3, 2), h.view(-1, 3, 2)
+    return F.scaled_dot_product_attention(q, k, q * k, attn_mask=mask)
 
 
 def _halves_exchanged(z: Tensor, h: Tensor) -> Tensor:
@@ -144,6 +151,8 @@ OPERATIONS: dict[str, dict[str, Expression]] = {
         "cumsum": lambda z, h: z.cumsum(-1),
         "logcumsumexp": lambda z, h: torch.logcumsumexp(z, -1),
         "logsumexp": lambda z, h: z - torch.logsumexp(z, -1, keepdim=True),
+        "attention": lambda z, h: _attention(z, h).flatten(1),
+        "attention (with a mask)": lambda z, h: _attention(z, h, OPEN).flatten(1),
         "norm": lambda z, h: (
             z / z.norm(1, dim=-1, keepdim=True) + h / h.norm(math.inf, dim=-1, keepdim=True)
             + F.normalize(z, dim=-1)),

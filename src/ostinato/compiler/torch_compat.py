@@ -7,6 +7,7 @@ that are active around a call, so that extra runs of a step go unnoticed.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -19,6 +20,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode
 from torch.utils import _python_dispatch
 from torch.utils._device import DeviceContext
 
+from ostinato import tree
 from ostinato.compiler.lock import one_at_a_time
 from ostinato.engine import native
 
@@ -262,8 +264,19 @@ def gradients_of(
 
 
 def composition(name: str, overload: str) -> Callable[..., Any] | None:
-    """PyTorch's composition of an operation of ATen; None if this version has none."""
-    return torch._decomp.decomposition_table.get(_overload(torch.ops.aten, name, overload))
+    """PyTorch's composition of an operation of ATen; None if this version has none.
+
+    Its decorators, which promote types, import SymPy and torch._dynamo first: 1.5 s. Where all
+    tensors are of one type, there is nothing to promote.
+    """
+    found = torch._decomp.decomposition_table.get(_overload(torch.ops.aten, name, overload))
+    return None if found is None else functools.partial(_composed, found)
+
+
+def _composed(composition: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    types = {leaf.dtype for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+    of_one = types == {torch.float32} or types == {torch.float64}
+    return (inspect.unwrap(composition) if of_one else composition)(*args, **kwargs)
 
 
 def composite_kernel(operation: Any) -> Callable[..., Any]:

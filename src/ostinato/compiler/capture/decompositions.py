@@ -30,15 +30,14 @@ DECOMPOSITIONS: dict[str, Function] = {}
 # PyTorch's own compositions, as its compilers use them, of operations by ATen's name.
 OF_PYTORCH = frozenset({
     # activations
-    "_prelu_kernel", "_prelu_kernel_backward", "elu", "glu", "glu_backward", "hardshrink",
+    "_prelu_kernel", "_prelu_kernel_backward", "glu", "glu_backward", "hardshrink",
     "hardswish", "leaky_relu", "leaky_relu_backward", "mish", "mish_backward", "silu", "threshold",
     "threshold_backward",
     # functions
     "copysign", "deg2rad", "floor_divide", "frac", "heaviside", "isinf", "isnan", "isneginf",
     "isposinf", "logit_backward", "nan_to_num", "rad2deg", "special_xlog1py", "xlogy",
     # over axes
-    "_log_softmax", "_log_softmax_backward_data", "_softmax", "aminmax", "count_nonzero",
-    "diag_embed", "linalg_vector_norm", "logsumexp", "nansum", "norm", "tril", "triu",
+    "aminmax", "count_nonzero", "diag_embed", "logsumexp", "nansum", "norm", "tril", "triu",
     # by an index
     "index_add", "index_copy", "index_fill", "index_select",
     # of images
@@ -126,6 +125,12 @@ DECOMPOSITIONS.update({
 @named("hardshrink_backward", "softshrink_backward")
 def _shrink_backward(g: Tensor, x: Tensor, size: float) -> Tensor:
     return torch.where(x.abs() > size, g, 0)  # 0 at NaN
+
+
+@named("elu")
+def _elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:
+    below = (x.clamp(max=0) * input_scale).expm1() * (alpha * scale)
+    return torch.where(x > 0, x * scale, below)
 
 
 @named("elu_backward")

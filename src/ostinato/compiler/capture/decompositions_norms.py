@@ -1,4 +1,4 @@
-"""Decompositions of variance, of the normalization of a layer, and of attention."""
+"""Decompositions of softmax, variance, the normalization of a layer, and attention."""
 
 from __future__ import annotations
 
@@ -9,9 +9,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ostinato.compiler import torch_compat
 from ostinato.compiler.capture.decompositions import DECOMPOSITIONS, named
 
-DECOMPOSITIONS["_softmax_backward_data"] = lambda g, p, dim, _: p * (g - (g * p).sum(dim, True))
+# ---- softmax. Less the maximum, no power overflows
+
+
+def _log_softmax(x: Tensor, dim: int, _: bool) -> Tensor:
+    """x − log Σ eˣ."""
+    x = x - x.amax(dim, True)
+    return x - x.exp().sum(dim, True).log()
+
+
+DECOMPOSITIONS.update({
+    "_log_softmax": _log_softmax,
+    "_log_softmax_backward_data": lambda g, y, dim, _: g - y.exp() * g.sum(dim, True),
+    "_softmax_backward_data": lambda g, p, dim, _: p * (g - (g * p).sum(dim, True)),
+})  # fmt: skip
+
+
+@named("_softmax")
+def _softmax(x: Tensor, dim: int, _: bool) -> Tensor:
+    """eˣ / Σ eˣ."""
+    powers = (x - x.amax(dim, True)).exp()
+    return powers / powers.sum(dim, True)
+
+
+@named("_safe_softmax")
+def _safe_softmax(x: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    """Zeros, where all of x is −∞: in attention to nothing."""
+    x = x if dtype is None else x.to(dtype)
+    top = x.amax(dim, True)
+    of_nothing = top == -math.inf
+    powers = (x - torch.where(of_nothing, 0, top)).exp()
+    return powers / torch.where(of_nothing, 1, powers.sum(dim, True))
+
+
+# ---- variance
 
 
 @named("var")
@@ -39,6 +73,17 @@ DECOMPOSITIONS.update({
     "std_mean": lambda x, *a, **k: (x.std(*a, **k), _mean(x, *a, **k)),
     "var_mean": lambda x, *a, **k: (x.var(*a, **k), _mean(x, *a, **k)),
 })  # fmt: skip
+
+
+@named("linalg_vector_norm")
+def _vector_norm(
+    x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Any:
+    if ord == 2:
+        x = x if dtype is None else x.to(dtype)
+        return _root((x * x).sum(dim, keepdim))
+    composition = torch_compat.composition("linalg_vector_norm", "default")
+    return NotImplemented if composition is None else composition(x, ord, dim, keepdim, dtype=dtype)
 
 
 # ---- of a layer: Ba, Kiros, Hinton 2016, arXiv:1607.06450
