@@ -69,7 +69,7 @@ def test_the_command_line_has_every_hyperparameter():
 def test_every_parameter_is_described(cls):
     assert "{hyperparameters}" not in cls.__doc__
     for name in inspect.signature(cls).parameters:
-        assert cls.__doc__.count(f"\n        {name}: ") == 1
+        assert inspect.getdoc(cls).count(f"\n    {name}: ") == 1
     assert max(map(len, cls.__doc__.splitlines())) <= 100
 
 
@@ -80,8 +80,8 @@ def test_a_description_of_ones_own_stands_instead_of_the_declared_one():
         """Mine.
 
         Args:
-        {hyperparameters}
-        cell: my own words.
+            {hyperparameters}
+            cell: my own words.
         """
 
         cell: str = "rnn"
@@ -89,7 +89,7 @@ def test_a_description_of_ones_own_stands_instead_of_the_declared_one():
         other: int = 0
 
     assert Mine.__doc__.count("cell: ") == 1 and "cell: my own words." in Mine.__doc__
-    assert "        dropout: Dropout between layers" in Mine.__doc__
+    assert "\n    dropout: Dropout between layers" in inspect.getdoc(Mine)
     assert "other" not in Mine.__doc__
 
 

@@ -283,16 +283,18 @@ def documented(cls: T) -> T:
     docstring describes itself.
     """
     text = cls.__doc__ or ""
+    before = text.partition("{hyperparameters}")[0]
+    indent = before[before.rfind("\n") + 1 :]  # of the source; less from Python 3.13 on
     parameters = inspect.signature(cls).parameters
     lines = [
         textwrap.fill(
             f"{each.name}: {each.help} Wanted: {each.wanted}.",
             width=100,
-            initial_indent=" " * 8,
-            subsequent_indent=" " * 12,
+            initial_indent=indent,
+            subsequent_indent=indent + " " * 4,
         )
         for each in (*declarations(Classifying), *declarations(Fitting))
-        if each.name in parameters and f"\n        {each.name}: " not in text
+        if each.name in parameters and f"\n{indent}{each.name}: " not in text
     ]
-    cls.__doc__ = text.replace(" " * 8 + "{hyperparameters}", "\n".join(lines))
+    cls.__doc__ = text.replace(indent + "{hyperparameters}", "\n".join(lines))
     return cls

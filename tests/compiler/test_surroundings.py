@@ -165,7 +165,9 @@ def test_distributed_data_parallel():
         dist.destroy_process_group()
 
 
-@pytest.mark.filterwarnings("error", "ignore:The .grad attribute")  # which dynamo itself reads
+@pytest.mark.filterwarnings(  # what dynamo itself says, and reads
+    "error", "ignore:Guards may run slower on Python", "ignore:The .grad attribute"
+)
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_inside_a_compiled_model(backend):
     torch._dynamo.reset()

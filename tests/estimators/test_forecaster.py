@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from inspect import signature
+from inspect import getdoc, signature
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_parameters_are_the_declared_ones():
     wanted = (declared - {"seed"} - of_others) | own
     assert wanted <= signature(SequenceForecaster).parameters.keys()
     for name in signature(SequenceForecaster).parameters:
-        assert f"\n        {name}: " in SequenceForecaster.__doc__, name
+        assert f"\n    {name}: " in getdoc(SequenceForecaster), name
     assert "{hyperparameters}" not in SequenceForecaster.__doc__
 
 

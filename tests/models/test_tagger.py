@@ -129,4 +129,4 @@ def test_a_bad_argument_is_named(arguments, message):
 
 def test_every_parameter_is_described():
     for name in inspect.signature(TaggerNet).parameters:
-        assert TaggerNet.__doc__.count(f"\n        {name}: ") == 1, name
+        assert inspect.getdoc(TaggerNet).count(f"\n    {name}: ") == 1, name

@@ -17,7 +17,7 @@ FOR_SOME = {
 @pytest.mark.process
 def test_the_import_is_small():
     script = """
-        import sys, numpy
+        import pathlib, sys, numpy
         before = set(sys.modules)
         import ostinato.runtime
         few = len(set(sys.modules) - before)

@@ -151,14 +151,14 @@ OPERATIONS: dict[str, dict[str, Expression]] = {
         "cumsum": lambda z, h: z.cumsum(-1),
         "logcumsumexp": lambda z, h: torch.logcumsumexp(z, -1),
         "logsumexp": lambda z, h: z - torch.logsumexp(z, -1, keepdim=True),
-        "attention": lambda z, h: _attention(z, h).flatten(1),
-        "attention (with a mask)": lambda z, h: _attention(z, h, OPEN).flatten(1),
         "norm": lambda z, h: (
             z / z.norm(1, dim=-1, keepdim=True) + h / h.norm(math.inf, dim=-1, keepdim=True)
             + F.normalize(z, dim=-1)),
         "prod": lambda z, h: z * z.prod(-1, keepdim=True),
         "rms_norm": lambda z, h: F.rms_norm(z, (H,)),
         "aminmax": lambda z, h: z / torch.aminmax(z, dim=-1, keepdim=True).max.exp(),
+        "scaled_dot_product_attention": lambda z, h: (
+            _attention(z, h) + _attention(h, z, OPEN)).flatten(1),
         "std_mean, var_mean": _standardised,
     },
     "moving columns": {
