@@ -35,7 +35,7 @@ from zoo.playing import (
 )
 from zoo.random_steps import Draw, Hypothesis, random_case
 from zoo.steps import Case, Kit, make
-from zoo.suites import one_in
+from zoo.suites import one_in, since
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*was recorded"),
@@ -446,6 +446,7 @@ def test_outputs_changed_in_place(budgeted):
     assert all(map(torch.equal, *found))
 
 
+@since((2, 13), "hooks of a leaf that a Function saves under such hooks")
 def test_hooks_on_saved_tensors_and_gradients(budgeted):
     tensors, within, plain = budgeted
     found = []

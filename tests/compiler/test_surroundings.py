@@ -43,6 +43,7 @@ from zoo.small import (
     rnn,
     weight,
 )
+from zoo.suites import TORCH
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was recorded")
 
@@ -108,7 +109,8 @@ def test_checkpoint_inside_a_step():
         return checkpoint(lambda h, x: torch.tanh(x + h @ W), h, x, use_reentrant=False)
 
     both(lambda how: gradients(how, step, [W, init, xs], init, xs))
-    assert ostinato.explain(step, init, xs).native  # its second run is recorded with the gradients
+    if TORCH >= (2, 13):  # older ones show the step's history, and the loop plays
+        assert ostinato.explain(step, init, xs).native  # the second run is recorded, too
 
 
 def test_saved_tensors_hooks_are_the_users():

@@ -102,7 +102,8 @@ def cases(draw: st.DrawFn, forms: tuple[str, ...] = FORMS, shortest: int = 1) ->
 
 def tensors(tree: Any) -> list[Tensor]:
     """All floating tensors of a result; of a PackedSequence its data."""
-    leaves = pytree.tree_leaves(tree)
+    leaves = pytree.tree_leaves(tree, lambda part: isinstance(part, PackedSequence))
+    leaves = [leaf.data if isinstance(leaf, PackedSequence) else leaf for leaf in leaves]
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 

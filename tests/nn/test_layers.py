@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils import _pytree as pytree
 
 import ostinato
-from zoo.suites import one_in
+from zoo.suites import one_in, since
 
 
 def pair(kind: str, *args: Any, **kwargs: Any) -> tuple[torch.nn.Module, torch.nn.Module]:
@@ -361,7 +361,7 @@ def test_an_empty_batch():
         assert_near(tensors(ours(torch.randn(5, 0, 3))), tensors(theirs(torch.randn(5, 0, 3))), 0)
 
 
-@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="PyTorch before 2.7")
+@since((2, 13), "the export of a layer, PyTorch's or ours")
 @pytest.mark.parametrize("layer", one_in(3, [ostinato.nn.RNN, ostinato.nn.GRU, ostinato.nn.LSTM]))
 @pytest.mark.filterwarnings("ignore:While compiling")
 def test_a_layer_is_exported_as_torchs(layer):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from zoo.array_operations import IMAGES, MATRICES, image_case, matrix_case
 from zoo.steps import Case, Kit
+from zoo.suites import TORCH
 
 H, FEATURES, WORDS = 6, 5, 11
 Expression = Callable[[Tensor, Tensor], Tensor]
@@ -156,7 +157,8 @@ OPERATIONS: dict[str, dict[str, Expression]] = {
             + F.normalize(z, dim=-1)),
         "prod": lambda z, h: z * z.prod(-1, keepdim=True),
         "rms_norm": lambda z, h: F.rms_norm(z, (H,)),
-        "aminmax": lambda z, h: z / torch.aminmax(z, dim=-1, keepdim=True).max.exp(),
+        "aminmax": lambda z, h: z / torch.aminmax(
+            z if TORCH >= (2, 13) else z.detach(), dim=-1, keepdim=True).max.exp(),
         "scaled_dot_product_attention": lambda z, h: (
             _attention(z, h) + _attention(h, z, OPEN)).flatten(1),
         "std_mean, var_mean": _standardised,

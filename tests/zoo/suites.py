@@ -1,6 +1,6 @@
 """The quick suite, `-m "not slow"`: which of many parameters, and how many examples it draws.
 
-The whole suite plays and draws all.
+The whole suite plays and draws all, but for what an older PyTorch cannot do.
 """
 
 from __future__ import annotations
@@ -9,9 +9,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import settings
 
 QUICK = False  # whether this is the quick suite: tests/conftest.py knows
+TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
+
+
+def since(version: tuple[int, int], what: str) -> Any:
+    """Skip a test with an older PyTorch; what: that it lacks."""
+    return pytest.mark.skipif(version > TORCH, reason=f"PyTorch before {version}: {what}")
 
 
 def draws(n: int = 100) -> settings:
