@@ -235,7 +235,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_the_same(ostinato, data, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train",), "what should be learnt"),
+        (("train",), "ostinato: what should be learnt? wanted mnist"),
         (("train", "mnst"), "'mnst' is no data set"),
         (("train", "gone.npz"), "gone.npz: no such file"),
         (("train", "mnist", "--hidden-size", "x"), "--hidden-size is 'x'"),

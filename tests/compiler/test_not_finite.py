@@ -127,3 +127,25 @@ def test_a_maximum_that_is_nan_has_no_gradient_and_an_index_beyond_the_last() ->
     (d,) = torch.autograd.grad(pooled[4, 0, 1:4].sum() + largest[4, 0], z)
     assert not d.any()
     assert ostinato.explain(step, torch.zeros_like(z[0]), z).native
+
+
+@pytest.mark.parametrize("heads", [(), (2,)])
+def test_attention_to_nothing(heads: tuple[int, ...]) -> None:
+    """A mask closes whole rows, after the steps that are verified."""
+    memory = torch.randn(B, *heads, 4, 3, dtype=torch.float64, requires_grad=True)
+    queries = torch.randn(T, B, *heads, 2, 3, dtype=torch.float64)
+    is_open = torch.ones(T, B, *heads, 2, 4, dtype=torch.bool)
+    is_open[4:, ::2, ..., 0, :] = False
+
+    def step(m: Tensor, x: Any) -> Any:
+        y = F.scaled_dot_product_attention(x[0], m, m, attn_mask=x[1])
+        return 0.9 * m + 0.1 * y.mean(-2, keepdim=True), y
+
+    assert ostinato.explain(step, memory, (queries, is_open)).native
+    found = []
+    for how in (ostinato.scan, loop):
+        carry, ys = how(step, memory, (queries, is_open))
+        found.append([carry, ys, *torch.autograd.grad(carry.sum() + ys.square().sum(), memory)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+    assert (found[0][1][4:, ::2, ..., 0, :] == 0).all()

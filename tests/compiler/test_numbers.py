@@ -26,6 +26,7 @@ H = 6
 VALUES = [0.5, 0.625, 0.75, 0.875, 1.125, 0.5, 1.25, 1.375, 1.5, 1.625, 1.75, 2.0]
 W = nn.Parameter(torch.randn(H, H, dtype=D, generator=torch.Generator().manual_seed(0)) * 0.4)
 gain = 1.0
+TABLE = {v: 1 - v / 4 for v in VALUES if v not in VALUES[:2]}
 
 
 class Module(nn.Module):
@@ -83,6 +84,9 @@ NOT: dict[str, Callable[[float], Any]] = {
     "needed as a number": lambda v: lambda h, x: F.softplus(h @ W + x, beta=v),
     "of Python's functions": lambda v: lambda h, x: torch.tanh(h @ W + x) * math.exp(-v),
     "asked about": lambda v: lambda h, x: torch.tanh(h @ W + x) * (2.0 if v > 1 else v),
+    "looked up": lambda v: lambda h, x: torch.tanh(h @ W + x) * TABLE.get(v, 1.0),
+    "looked up, and a factor": (
+        lambda v: lambda h, x: torch.tanh(h @ W + x) * v + {1.25: 2.0}.get(v, 1.0)),
     "told apart by kind": (
         lambda v: lambda h, x: torch.tanh(h @ W + x) * (v if isinstance(v, float) else 7.0)),
 }  # fmt: skip

@@ -38,6 +38,12 @@ def _attention(z: Tensor, h: Tensor, mask: Tensor | None = None) -> Tensor:
     return F.scaled_dot_product_attention(q, k, q * k, attn_mask=mask)
 
 
+def _of_shared_heads(z: Tensor, h: Tensor) -> Tensor:
+    """Two heads of a query to one of keys."""
+    heads = z.view(-1, 2, 3, 1), *[t[:, :3].view(-1, 1, 3, 1) for t in (h, z)]
+    return F.scaled_dot_product_attention(*heads, enable_gqa=True).movedim(1, -1).flatten(-2)
+
+
 def _halves_exchanged(z: Tensor, h: Tensor) -> Tensor:
     out = torch.zeros_like(z)
     out[:, :3] = z[:, 3:]
@@ -160,7 +166,7 @@ OPERATIONS: dict[str, dict[str, Expression]] = {
         "aminmax": lambda z, h: z / torch.aminmax(
             z if TORCH >= (2, 13) else z.detach(), dim=-1, keepdim=True).max.exp(),
         "scaled_dot_product_attention": lambda z, h: (
-            _attention(z, h) + _attention(h, z, OPEN)).flatten(1),
+            _attention(z, h) + _attention(h, z, OPEN) + _of_shared_heads(z, h)).flatten(1),
         "std_mean, var_mean": _standardised,
     },
     "moving columns": {

@@ -34,6 +34,9 @@ TABLES = (
 )
 TEXTS = (".txt", ".abc")
 SUFFIXES = (*ARRAYS, ".npy", *(s + z for s in (*TABLES, *TEXTS) for z in ("", ".gz")))
+WANTED = f"{', '.join(BUILT_IN)}, or a file: " + ", ".join(
+    f"FILE{ending}" for ending in (".npz", ".ts", *TABLES, *TEXTS)
+)
 STDIN = "-"
 LARGE = 1 << 28  # bytes of a table whose sequences do not stay in the memory
 AT_ONCE = 1 << 17  # steps that a model answers before more are written
@@ -46,17 +49,15 @@ FILE_HELP = (
 
 def known(source: str | None) -> str:
     """`source` as a run remembers it: a built-in name, or the absolute path of a readable file."""
-    endings = (".npz", ".ts", *TABLES, *TEXTS)
-    wanted = f"{', '.join(BUILT_IN)}, or a file: {', '.join('FILE' + s for s in endings)}"
-    if source is None:
-        raise BadInput(f"what should be learnt? wanted {wanted}")
+    if not source:
+        raise BadInput(f"what should be learnt? wanted {WANTED}")
     if source in BUILT_IN:
         return source
     if source == STDIN:
         raise BadInput("- is for evaluate and predict; wanted a file: a resumed run reads it again")
     if not source.lower().endswith(SUFFIXES) and not holds_arrays(source):
         raise BadInput(
-            f"{source!r} is no data set; wanted {wanted}. If it is one of them, give it that ending"
+            f"{source!r} is no data set; wanted {WANTED}. If it is one of them, give it that ending"
         )
     path = Path(source)
     if not path.is_file():

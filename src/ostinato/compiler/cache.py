@@ -365,6 +365,8 @@ def _kept(
     search: Search | None, compiled: CompiledStep | None, why: Unsupported | None,
 ) -> Found:  # fmt: skip
     """Keep a recording, or why there is none, under its guards."""
+    if observation.lifts and observation.hashes_tensors():
+        raise Unsupported("the step looks a number up in a set or a dict")
     guards, tensors = observation.guards()
     bucket.codes |= guards.codes
     captured = [] if search is None else search.captured

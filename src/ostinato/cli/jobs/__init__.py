@@ -61,12 +61,14 @@ def task_of(settings: Config) -> str:
     """The task that a configuration asks for.
 
     Raises:
-        BadInput: two are asked for, or none where the file does not say it.
+        BadInput: two are asked for, or none where the file does not say it; or there is no file.
     """
     asked = [name for name in TASKS if getattr(settings.task, name) is not None]
     if len(asked) > 1:
         raise BadInput(f"--{asked[0]} and --{asked[1]} are two tasks; wanted one")
-    source = settings.data.source or ""
+    source = settings.data.source
+    if not source:
+        raise BadInput(f"what should be learnt? wanted {sources.WANTED}")
     own = BUILT_IN.get(source)
     if own is None and defaults.holds_arrays(source):
         own = "classify"

@@ -272,7 +272,7 @@ def _log_ndtr(x: Tensor) -> Tensor:
 
 DECOMPOSITIONS.update({
     "acos": lambda x: torch.atan2(((1 - x) * (1 + x)).sqrt(), x),
-    "acosh": lambda x: ((x - 1) + ((x - 1) * (x + 1)).sqrt()).log1p(),
+    "acosh": lambda x: ((x - 1) + (x - 1).sqrt() * (x + 1).sqrt()).log1p(),
     "asin": lambda x: torch.atan2(x, ((1 - x) * (1 + x)).sqrt()),
     "atanh": lambda x: 0.5 * (2 * x / (1 - x)).log1p(),
     "special_entr": lambda x: torch.where(

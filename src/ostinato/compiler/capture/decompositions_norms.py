@@ -134,14 +134,23 @@ def _attention(
     """
     if dropout != 0:
         return NotImplemented
-    scores = q @ k.transpose(-1, -2) * _scale(q, scale)
-    if attn_mask is not None:
-        scores = scores + attn_mask
+    scores = q @ _for_heads(q, k).transpose(-1, -2) * _scale(q, scale)
     if is_causal:
         rows, columns = torch.arange(q.shape[-2]), torch.arange(k.shape[-2])
         scores = scores.masked_fill(columns > rows.unsqueeze(-1), -math.inf)
-    p = scores.softmax(-1)
-    return p @ v, p
+    p = scores.softmax(-1) if attn_mask is None else _safe_softmax(scores + attn_mask, -1)
+    return p @ _for_heads(q, v), p
+
+
+def _for_heads(q: Tensor, k: Tensor) -> Tensor:
+    """k for each head of q, where several share one: Ainslie et al. 2023, arXiv:2305.13245."""
+    n = q.shape[-3] // k.shape[-3]
+    return k if n == 1 else k.repeat_interleave(n, -3)
+
+
+def _of_heads(d: Tensor, k: Tensor) -> Tensor:
+    """The gradient of k, of that of `_for_heads`."""
+    return d if d.shape == k.shape else d.unflatten(-3, (k.shape[-3], -1)).sum(-3)
 
 
 @named("_scaled_dot_product_flash_attention_for_cpu_backward")
@@ -150,5 +159,7 @@ def _attention_backward(
     attn_mask: Any = None, scale: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """dv = pᵀ g, and d(scores) = p · (g vᵀ − Σ g · out)."""
-    d = p * (g @ v.transpose(-1, -2) - (g * out).sum(-1, keepdim=True)) * _scale(q, scale)
-    return d @ k, d.transpose(-1, -2) @ q, p.transpose(-1, -2) @ g
+    dp = g @ _for_heads(q, v).transpose(-1, -2) - (g * out).sum(-1, keepdim=True)
+    d = p * dp * _scale(q, scale)
+    dk, dv = d.transpose(-1, -2) @ q, p.transpose(-1, -2) @ g
+    return d @ _for_heads(q, k), _of_heads(dk, k), _of_heads(dv, v)

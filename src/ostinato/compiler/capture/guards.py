@@ -164,6 +164,10 @@ class Observation:
             id(caller.f_code) in self.users if is_of_the_library(name) else not is_fixed_name(name)
         )
 
+    def hashes_tensors(self) -> bool:
+        """Whether a tensor was a key: one that stands for a number is not found under it."""
+        return id(Tensor.__hash__.__code__) in self.codes
+
     def _save(self) -> None:
         """Save what the code that has just begun could change."""
         try:
