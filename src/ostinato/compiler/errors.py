@@ -63,4 +63,5 @@ def refused(why: str) -> Iterator[None]:
     except (Unsupported, *NOT_OF_A_STEP):
         raise
     except Exception as error:
+        error.__traceback__ = None  # it would hold tensors, from Python 3.12 on in a cycle
         raise Unsupported(why.format(error_in_short(error))) from error
