@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.export.c_function import Function
+from ostinato.export.c_function import Function, number
 from ostinato.export.c_ops import FUNCTIONS, needs_math, used
 from ostinato.export.c_prepare import TOKEN, Prepare
 from ostinato.export.c_program import Part
@@ -186,7 +186,8 @@ def source_of(
     text = "\n".join(functions)
     helpers = "".join(FUNCTIONS[helper] for helper in used(text))
     includes = ["#include <float.h>", "#include <stdint.h>"]
-    if needs_math(text + helpers):
+    in_tables = any(name in table for table in tables for name in ("INFINITY", "NAN"))
+    if in_tables or needs_math(text + helpers):
         includes.insert(1, "#include <math.h>")
     head = [
         comment(f"{title}, one step at a time: see {name}.h.\n\n{LICENCE}"),
@@ -262,9 +263,12 @@ def table(kind: str, name: str, values: Sequence[str]) -> str:
 
 
 def floats(name: str, values: Array) -> str:
-    """A constant array of finite numbers, each with as few digits as give the same bits."""
-    texts = np.asarray(values, np.float32).ravel().astype(str)
-    return table("float", name, [f"{text}f" for text in texts.tolist()])
+    """A constant array, each number with as few digits as give the same bits."""
+    values = np.asarray(values, np.float32).ravel()
+    texts = [f"{text}f" for text in values.astype(str).tolist()]
+    for i in np.flatnonzero(~np.isfinite(values)):
+        texts[i] = number(values[i])
+    return table("float", name, texts)
 
 
 def doubles(name: str, values: Sequence[float]) -> str:
