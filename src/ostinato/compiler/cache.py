@@ -365,8 +365,8 @@ def _kept(
     search: Search | None, compiled: CompiledStep | None, why: Unsupported | None,
 ) -> Found:  # fmt: skip
     """Keep a recording, or why there is none, under its guards."""
-    if observation.lifts and observation.hashes_tensors():
-        raise Unsupported("the step looks a number up in a set or a dict")
+    if observation.lifts and observation.tells_numbers_apart():
+        raise Unsupported("the step tells numbers from tensors")
     guards, tensors = observation.guards()
     bucket.codes |= guards.codes
     captured = [] if search is None else search.captured

@@ -42,6 +42,7 @@ from ostinato.engine import native
 # C functions that may read anything.
 _ANYWHERE = (globals, locals, vars, eval, exec, __import__, dir, id, hash)
 _WATCHED = (*_ANYWHERE, getattr, hasattr)
+_OF_NUMBERS = {"float", "int", "Number", "Real"}
 # Packages that only report: what they read does not change a step's result.
 _BESIDE = {"logging", "warnings", "importlib", "traceback", "linecache"}
 _IMPORT = importlib._bootstrap._find_and_load.__code__  # type: ignore[attr-defined]
@@ -164,9 +165,14 @@ class Observation:
             id(caller.f_code) in self.users if is_of_the_library(name) else not is_fixed_name(name)
         )
 
-    def hashes_tensors(self) -> bool:
-        """Whether a tensor was a key: one that stands for a number is not found under it."""
-        return id(Tensor.__hash__.__code__) in self.codes
+    def tells_numbers_apart(self) -> bool:
+        """Whether the step may take another course where it finds tensors in place of numbers.
+
+        It looks one up in a set or dict, where a tensor is another key, or may ask of what kind it
+        is. What it asks of the value is refused by the search.
+        """
+        asks_for_kinds = {"isinstance", "type"} & self.names and _OF_NUMBERS & self.names
+        return bool(asks_for_kinds) or id(Tensor.__hash__.__code__) in self.codes
 
     def _save(self) -> None:
         """Save what the code that has just begun could change."""
