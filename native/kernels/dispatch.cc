@@ -34,6 +34,9 @@ const Kernels<float>& kernels_avx2_float();
 const Kernels<double>& kernels_avx2_double();
 const Kernels<float>& kernels_avx512_float();
 const Kernels<double>& kernels_avx512_double();
+#elif OSTINATO_ARM64
+const Kernels<float>& kernels_neon_float();
+const Kernels<double>& kernels_neon_double();
 #endif
 
 namespace {
@@ -55,6 +58,8 @@ const Isa kIsas[] = {
      kernels_avx512_float, kernels_avx512_double},
     {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); },
      kernels_avx2_float, kernels_avx2_double},
+#elif OSTINATO_ARM64
+    {"neon", [] { return true; }, kernels_neon_float, kernels_neon_double},
 #endif
     {"base", [] { return true; }, kernels_base_float, kernels_base_double},
 };

@@ -151,11 +151,14 @@ def values_of(X: np.ndarray | Ragged) -> np.ndarray:
     return X.values if isinstance(X, Ragged) else X.reshape(-1, X.shape[2])
 
 
+def n_features(X: Any) -> int:
+    """F, the numbers of one time step, of an array `[N, T, F]` or of ragged sequences."""
+    return int(X.n_features if hasattr(X, "n_features") else X.shape[2])
+
+
 def width_of(X: Steps) -> int | None:
-    """F, the numbers of one time step; None for words, which have none yet."""
-    if isinstance(X, Words):
-        return None
-    return X.n_features if isinstance(X, Ragged) else X.shape[2]
+    """As `n_features`; None for words, which have no numbers yet."""
+    return None if isinstance(X, Words) else n_features(X)
 
 
 def _first_step(X: Any) -> Any:

@@ -81,7 +81,7 @@ def unavailable() -> str | None:
     if _missing is not None:
         return _missing
     if best_isa() == "base" and "OSTINATO_ISA" not in os.environ:
-        return "no vector kernel for this processor (AVX2 with FMA, or AVX-512)"
+        return "no vector kernel for this processor (AVX2 with FMA, AVX-512, or NEON of 64-bit ARM)"
     return None
 
 

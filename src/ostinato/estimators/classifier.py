@@ -18,7 +18,7 @@ from ostinato import training
 from ostinato.data.columns import column_names
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
-from ostinato.data.steps import Steps, as_texts_or_sequences
+from ostinato.data.steps import Steps, as_texts_or_sequences, n_features
 from ostinato.data.words import Words
 from ostinato.estimators.common import Estimator
 from ostinato.hyperparameters import (
@@ -30,7 +30,7 @@ from ostinato.hyperparameters import (
 )
 from ostinato.training import fitted
 from ostinato.training.examples import check_sample_weight
-from ostinato.training.fitted import FittedClassifier, check_like_trained, n_features
+from ostinato.training.fitted import FittedClassifier, check_like_trained
 from ostinato.training.labelled import Labelled, check_lengths
 
 

@@ -40,7 +40,7 @@ class Verified(NamedTuple):
 
     Example:
         >>> found = ostinato.runtime.verify("runs/gru/model")
-        >>> found.n, found.n_different, found.largest, found.isa in ("avx2", "avx512")
+        >>> found.n, found.n_different, found.largest, found.isa in ("avx512", "avx2", "neon")
         (4, 0, 0.0, True)
     """
 

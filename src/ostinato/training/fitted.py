@@ -19,7 +19,7 @@ from ostinato.data.columns import check_columns
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
 from ostinato.data.sequences import shape_sequences
-from ostinato.data.steps import Steps, as_texts_or_sequences, width_of
+from ostinato.data.steps import Steps, as_texts_or_sequences, n_features, width_of
 from ostinato.data.words import Words, WordVocabulary
 from ostinato.hyperparameters import Classifying, WordSettings
 from ostinato.models import ClassifierNet
@@ -385,11 +385,6 @@ def _check_number(sequences: np.ndarray | Ragged, wanted: int) -> None:
             f"X has {n_features(sequences)} features, but SequenceClassifier is expecting {wanted} "
             "features as input, those it was trained with"
         )
-
-
-def n_features(X: np.ndarray | Ragged) -> int:
-    """Features of one time step, of an array `[N, T, F]` or of ragged sequences."""
-    return X.n_features if isinstance(X, Ragged) else X.shape[2]
 
 
 def _check_answers(logits: Tensor) -> None:

@@ -1,0 +1,33 @@
+// NEON (every 64-bit ARM processor has it).
+#include "kernels/kernels.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <arm_neon.h>
+
+namespace ostinato {
+namespace isa_neon {
+namespace {  // internal linkage: no function compiled for this instruction set may serve another
+#include "kernels/vec_neon.h"
+#include "kernels/vec_generic.h"
+#include "kernels/math-inl.h"
+#include "kernels/gemm-inl.h"
+#include "kernels/arrays-inl.h"
+#include "kernels/products-inl.h"
+#include "kernels/elementwise-inl.h"
+#include "kernels/fibres-inl.h"
+#include "kernels/table-inl.h"
+}  // namespace
+}  // namespace isa_neon
+
+const Kernels<float>& kernels_neon_float() {
+  static const auto k = isa_neon::make_kernels<isa_neon::Neon, 4>("neon");
+  return k;
+}
+const Kernels<double>& kernels_neon_double() {
+  static const auto k = isa_neon::make_kernels<isa_neon::Generic<double, 4>, 2>("neon");
+  return k;
+}
+}  // namespace ostinato
