@@ -17,7 +17,7 @@ from cli_examples import assert_same_run, command
 from four_tasks import QUICK, TASKS
 
 from ostinato import load as ostinato_load
-from ostinato import training
+from ostinato import runtime, training
 from ostinato.cli import main
 from zoo.suites import one_in
 
@@ -119,6 +119,34 @@ def test_predict_answers_for_each_sequence_or_step(ostinato, trained_tasks, task
     assert list(dict.fromkeys(row["id"] for row in answers)) == ids
     if task == "forecast":
         assert [row["time"] for row in answers[:2]] == ["60", "61"]
+
+
+@pytest.mark.parametrize("task", ["classify", "tag"])
+@pytest.mark.parametrize("load", [ostinato_load, runtime.load])
+def test_python_answers_to_the_numbers_of_a_table_as_the_command_line_does(
+    ostinato, trained_tasks, task, load
+):
+    """Which the model standardises, as it learnt to."""
+    file, model = file_of(trained_tasks, task), load(trained_tasks / task / "model")
+    features, label = (("a", "b"), "kind") if task == "classify" else (("a",), "sign")
+    sequences: dict[str, list[dict[str, str]]] = {}
+    for row in table(file):
+        sequences.setdefault(row["id"], []).append(row)
+    X = [np.array([[float(row[n]) for n in features] for row in s]) for s in sequences.values()]
+    y = [np.array([row[label] for row in s]) for s in sequences.values()]
+    told = ostinato("predict", trained_tasks / task, file, "--proba").out
+    answers = list(csv.DictReader(io.StringIO(told)))
+    wanted = [[float(v) for k, v in row.items() if "probability_" in k] for row in answers]
+    labels = [row["prediction"] for row in answers]
+    if task == "classify":
+        y, together = np.array([each[0] for each in y]), np.asarray
+    else:
+        together = np.concatenate
+    assert together(model.predict(X)).tolist() == labels
+    # The file has six decimals; PyTorch and the runtime differ by some units of 1e-6.
+    np.testing.assert_allclose(together(model.predict_proba(X)), wanted, atol=5e-6)
+    right = float(np.mean(together(y) == np.array(labels)))
+    assert model.evaluate(X, y)["accuracy"] == pytest.approx(right)
 
 
 @pytest.mark.parametrize("task", TABLES)

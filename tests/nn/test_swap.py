@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import ostinato
 from ostinato.nn import accelerate, inspect, restore
 
-NAMES = ["RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"]
+NAMES = ["RNN", "GRU", "LSTM"]
 
 
 class Tagger(torch.nn.Module):
@@ -67,8 +67,8 @@ def test_only_classes_change():
     assert [id(m) for m in model.modules()] == [id(m) for m in modules]
     assert model.again is model.shared and model.head.weight is model.embed.weight
     assert_near([model(TOKENS)], [wanted], 1e-5)
-    assert reported(model) == {"encoder": "", "shared": "", "cell": ""}
-    assert all(layer.accelerated for layer in inspect(model))
+    assert {name for name, reason in reported(model).items() if not reason} == {"encoder", "shared"}
+    assert [layer.accelerated for layer in inspect(model)] == [True, True, False]
     assert type(restore(model).encoder) is torch.nn.LSTM
     assert torch.equal(model(TOKENS), wanted)
 
@@ -168,6 +168,7 @@ def test_what_is_left_alone(caplog):
             "quantized": torch.ao.nn.quantized.dynamic.LSTM(3, 4),
             "meta": torch.nn.LSTM(3, 4, device="meta"),
             "patched": patched,
+            "cell": torch.nn.GRUCell(3, 4),
             "linear": torch.nn.Linear(3, 4),
         }
     )
@@ -178,6 +179,7 @@ def test_what_is_left_alone(caplog):
     reasons = reported(zoo)
     assert reasons.keys() == {
         "plain", "users.inner", "subclass", "scripted", "traced", "quantized", "meta", "patched",
+        "cell",
     }  # fmt: skip
     assert reasons["plain"] == reasons["users.inner"] == ""
     for name, words in {
@@ -187,6 +189,7 @@ def test_what_is_left_alone(caplog):
         "quantized": "not torch.nn's, but torch.ao.nn.quantized",
         "meta": "meta device",
         "patched": "its forward was replaced",
+        "cell": "one step a call gains nothing; ostinato.nn.GRUCell has a step for scan",
     }.items():
         assert words in reasons[name]
         assert type(zoo[name]) is kinds[name]
@@ -206,9 +209,18 @@ def test_twice_and_copies():
 
 
 def test_restore_leaves_what_was_built_so():
-    model = torch.nn.ModuleList([ostinato.nn.GRU(3, 4), torch.nn.GRU(3, 4)])
-    restore(accelerate(model))
-    assert [type(layer) for layer in model] == [ostinato.nn.GRU, torch.nn.GRU]
+    built = [ostinato.nn.GRU(3, 4), ostinato.nn.GRUCell(3, 4)]
+    model = torch.nn.ModuleList([*built, torch.nn.GRU(3, 4)])
+    assert all(layer.accelerated for layer in inspect(accelerate(model)))
+    restore(model)
+    assert [type(layer) for layer in model] == [*map(type, built), torch.nn.GRU]
+
+
+def test_a_model_without_layers_is_told(caplog):
+    accelerate(torch.nn.Sequential(torch.nn.Linear(3, 4)))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "Sequential has no recurrent layer of torch.nn; ostinato.scan" in record.getMessage()
 
 
 @pytest.mark.parametrize("function", [accelerate, restore, inspect])

@@ -188,6 +188,10 @@ class Preparation:
             found.tell(name, examples.source)
         return prepared
 
+    def apply_in_order(self, X: Sequences) -> Any:
+        """`apply` to sequences whose features stand in the order of `features`, without names."""
+        return self.apply(Examples(X, features=tuple(feature.name for feature in self.features)))
+
     def apply_statics(self, examples: Examples) -> np.ndarray:
         """The inputs that a sequence has once, `[N, S]` float32; errors as of `apply`."""
         parts: list[np.ndarray] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from ostinato.span_metrics import to_iob2
 Steps = np.ndarray | Ragged | Words
 
 
-def as_steps(X: Any) -> tuple[Steps, bool]:
+def as_steps(X: Any, shaped: Callable[[Any], Any] = as_sequences) -> tuple[Steps, bool]:
     """Sequences of vectors, numbers or words, as they are labelled; and whether X is only one.
 
     Args:
         X: N sequences: an array `[N, T, F]`; a list of arrays `[T_i, F]`, or `[T_i]` for one
             feature; a `Ragged`; a list of lists of strings. Or one sequence: an array or data frame
             `[T, F]`, or a list of strings.
+        shaped: what makes sequences of numbers, and checks them.
 
     Raises:
         ValueError: X cannot be used; see `data.as_sequences`.
@@ -37,14 +39,14 @@ def as_steps(X: Any) -> tuple[Steps, bool]:
             return Words.of([X]), True
         if isinstance(_first_step(X), str):
             return Words.of(X), False
-        return as_sequences(X), False
+        return shaped(X), False
     if getattr(X, "ndim", None) == 2:  # also a data frame, a tensor
         if hasattr(X, "toarray"):
-            return as_sequences(X), False  # which refuses sparse ones
+            return shaped(X), False  # which refuses sparse ones
         values = np.asarray(X)
         if values.shape[1] and len(values):
-            return as_sequences(values[None]), True
-    return as_sequences(X), False
+            return shaped(values[None]), True
+    return shaped(X), False
 
 
 def as_texts_or_sequences(X: Any) -> Steps:

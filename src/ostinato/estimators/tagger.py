@@ -243,7 +243,7 @@ class SequenceTagger(Estimator):
         self.fitted_ = trained
         self.net_, self.classes_ = trained.net, trained.classes
         for name, value in (
-            ("n_features_in_", trained.net.config["n_features"]),
+            ("n_features_in_", trained.n_features),
             ("feature_names_in_", trained.feature_names),
         ):
             if value is not None:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato._scan import scan
-from ostinato.compiler.torch_compat import is_recorded
+from ostinato._scan import scan_layer
+from ostinato.compiler import torch_compat
 from ostinato.eager import Step
 from ostinato.nn.common import Hidden, map_hidden, playable, scriptable
 from ostinato.nn.steps import ACTIVATIONS, gru_step, lstm_step, rnn_step
@@ -42,7 +42,7 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
         """
         if (
             torch.compiler.is_dynamo_compiling()  # torch's operations go into the compiled graph
-            or is_recorded()  # a step that calls this cell is recorded with torch's operations
+            or torch_compat.is_recorded()  # a step that calls this cell keeps torch's operations
             or not self._fits(input, hx)
             or not playable(input, self.weight_ih)
         ):
@@ -54,7 +54,11 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
             carry = (h, h) if isinstance(self, torch.nn.LSTMCell) else h
         else:
             carry = map_hidden(lambda leaf: leaf if batched else leaf[None], hx)
-        carry, _ = scan(self.step, carry, x[None])
+        play = torch_compat.disabled(scan_layer) if torch_compat.looks_on() else scan_layer
+        weights = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+        captured = [w for w in weights if w is not None]
+        variant = "cell", getattr(self, "nonlinearity", None), self.bias
+        carry, _ = play(self.step, captured, variant, carry, x[None])
         return carry if batched else map_hidden(lambda leaf: leaf[0], carry)
 
     def _fits(self, input: Tensor, hx: Hidden) -> bool:

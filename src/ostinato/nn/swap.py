@@ -23,11 +23,10 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 
 _log = logging.getLogger("ostinato")
 
-_TORCH: dict[type, type] = {  # ours → torch's
-    ours: ours.torch_class for ours in (RNN, GRU, LSTM, RNNCell, GRUCell, LSTMCell)
-}
+_TORCH: dict[type, type] = {ours: ours.torch_class for ours in (RNN, GRU, LSTM)}  # ours → torch's
 _OURS: dict[type, type] = {theirs: ours for ours, theirs in _TORCH.items()}
-_NAMES = {theirs.__name__ for theirs in _OURS}
+_CELLS = {ours.torch_class for ours in (RNNCell, GRUCell, LSTMCell)}
+_NAMES = {theirs.__name__ for theirs in (*_OURS, *_CELLS)}
 _MARK = "_swapped_by_accelerate"  # in the layer's __dict__, so that copies have it, too
 
 
@@ -55,12 +54,13 @@ class LayerReport:
 def accelerate(
     model: Model, verify: tuple[Any, ...] | None = None, *, tolerance: float | None = None
 ) -> Model:
-    """Turn every torch.nn.RNN, GRU, LSTM and their cells in a model into ostinato's, in place.
+    """Turn every torch.nn.RNN, GRU and LSTM in a model into ostinato's, in place.
 
     Only the class of the layers changes. Parameters, hooks, parametrizations, training mode, shared
     layers and the identity of every object stay, so that an optimizer made before still works.
-    A layer that cannot be swapped exactly is left alone, and a warning of the logger "ostinato"
-    says why. `print(*inspect(model), sep="\\n")` lists all layers.
+    A layer that cannot be swapped exactly is left alone, and so is a cell, whose single steps would
+    gain nothing; a warning of the logger "ostinato" says why, or that there is no layer.
+    `print(*inspect(model), sep="\\n")` lists all layers.
 
     Args:
         model: any module; it may itself be a recurrent layer.
@@ -106,6 +106,12 @@ def accelerate(
             _log.warning("accelerate: %s", _report(name, module))
         else:
             _log.info("accelerate: %s", _report(name, module))
+    if not _recurrent(model):
+        _log.warning(
+            "accelerate: %s has no recurrent layer of torch.nn; ostinato.scan plays a step that is "
+            "written by hand",
+            type(model).__name__,
+        )
     return model
 
 
@@ -171,7 +177,7 @@ def _plain_class(module: torch.nn.Module) -> type:
 
 
 def _is_accelerated(module: torch.nn.Module) -> bool:
-    return isinstance(module, tuple(_TORCH))
+    return isinstance(module, (*_TORCH, RNNCell, GRUCell, LSTMCell))
 
 
 def _reason_against(module: torch.nn.Module) -> str:
@@ -179,6 +185,8 @@ def _reason_against(module: torch.nn.Module) -> str:
     plain = _plain_class(module)
     if isinstance(module, torch.jit.ScriptModule):
         return "it is compiled by TorchScript, its code is fixed"
+    if plain in _CELLS:
+        return f"one step a call gains nothing; ostinato.nn.{plain.__name__} has a step for scan"
     if plain not in _OURS:
         kind = f"{plain.__module__}.{plain.__qualname__}"
         if isinstance(module, (RNNBase, RNNCellBase)):

@@ -89,9 +89,7 @@ class Verification:
 
     def _count(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
         x = args[0] if args else kwargs["input"]
-        if isinstance(layer, torch.nn.modules.rnn.RNNCellBase):
-            self.n_steps += 1
-        elif isinstance(x, PackedSequence):
+        if isinstance(x, PackedSequence):
             self.n_steps += layer.num_layers * len(x.batch_sizes)
         else:
             time_dim = 1 if layer.batch_first and x.dim() == 3 else 0

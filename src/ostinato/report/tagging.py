@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato.data import LabelEncoder
-from ostinato.data.steps import as_labels, as_steps, lengths_of
+from ostinato.data.steps import as_labels, lengths_of
 from ostinato.data.words import Words
 from ostinato.report.contents import RunFacts
 from ostinato.span_metrics import SpanScores, scheme_of, span_errors, span_scores
@@ -115,13 +115,13 @@ def collect_tagging(
         ValueError: X or y cannot be used, or a label is not known to the tagger.
     """
     fitted: FittedTagger = tagger.fitted_ if hasattr(tagger, "fitted_") else tagger
-    sequences, is_one = as_steps(X)
-    lengths = lengths_of(sequences)
-    labels = as_labels([y] if is_one else y, lengths, fitted.scheme)
+    sequences, is_one = fitted.prepared(X)
+    lengths, y = lengths_of(sequences), [y] if is_one else y
+    labels = as_labels(y, lengths, fitted.scheme)
     encoder = LabelEncoder(fitted.classes)
     y_true = encoder.encode(np.concatenate(labels), name="collect_tagging: y")
     if answers is None:
-        answers = fitted.answers(X, y).of(np.arange(len(lengths)))
+        answers = fitted.answers(sequences, y).of(np.arange(len(lengths)))
     best, sure = answers
     y_pred = np.concatenate(best).astype(np.int64)
     scheme = "iob2" if fitted.scheme else scheme_of(fitted.classes.tolist())

@@ -251,7 +251,7 @@ class Classifier(Model):
             return self._with_features(sequences)
         if not isinstance(X, Examples) or X.roles is None:  # features by their order
             X = self._with_features(shape_sequences(X.X if isinstance(X, Examples) else X))
-            X = Examples(X, features=tuple(f.name for f in self.preparation.features))
+            return as_sequences(self.preparation.apply_in_order(X))
         return as_sequences(self.preparation.apply(X))
 
     def _words(self, X: Any) -> Words:
@@ -313,6 +313,9 @@ class Tagger(Model):
         >>> x = np.ones((9, 3), np.float32)                     # one sequence, or a list of them
         >>> model.predict(x).shape, model.predict_proba([x, x[:4]])[1].shape
         ((9,), (4, 2))
+        >>> labels, shares = model.predict_with_proba(x)
+        >>> labels.shape, shares.shape
+        ((9,), (9, 2))
         >>> model.evaluate([x], [model.predict(x)])["accuracy"]
         1.0
     """
@@ -331,16 +334,21 @@ class Tagger(Model):
 
     def prepared(self, X: Any) -> tuple[Inputs, bool]:
         """The sequences that the network reads; and whether X is only one."""
-        if isinstance(X, Examples):
-            X = X.X if self.preparation is None else self.preparation.apply(X)
+        prepare = None if self.vocabulary is not None else self.preparation
+        if isinstance(X, Examples) and X.roles is not None and self.preparation is not None:
+            X, prepare = self.preparation.apply(X), None
+        X = X.X if isinstance(X, Examples) else X
         check_columns(X, self._columns, "SequenceTagger")
-        sequences, is_one = as_steps(X)
+        sequences, is_one = as_steps(X, shape_sequences if prepare else as_sequences)
         if isinstance(sequences, Words) != (self.vocabulary is not None):
             has, wants = ("words", "numbers") if self.vocabulary is None else ("numbers", "words")
             raise ValueError(f"X has {has}, but the model was trained with {wants}")
         if isinstance(sequences, Words):
             assert self.vocabulary is not None
             return self.vocabulary.code(sequences), is_one
+        if prepare is not None:  # features by their order
+            checks.n_features(sequences, self.n_features)
+            sequences = prepare.apply_in_order(sequences)
         checks.n_features(sequences, self.graph.n_inputs)
         if self._scale is None:
             return sequences, is_one
@@ -368,6 +376,11 @@ class Tagger(Model):
         """
         return self._of_each(X, self._labelling.probabilities)
 
+    def predict_with_proba(self, X: Any) -> Any:
+        """Both for each sequence, as a pair, for the time of one: the network is played once."""
+        of, decode = self._labelling, self.encoder.decode
+        return self._of_each(X, lambda scores: (decode(of.best(scores)), of.probabilities(scores)))
+
     def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
         """Accuracy and loss (−log P of the labels, in nats) of a step, and n, the steps.
 
@@ -381,9 +394,9 @@ class Tagger(Model):
 
         return measures.of_tagger(self, X, y)
 
-    def _of_each(self, X: Any, f: Any) -> list[Array] | Array:
+    def _of_each(self, X: Any, f: Any) -> Any:
         sequences, is_one = self.prepared(X)
-        found: list[Array] = [np.empty(0)] * len(sequences)
+        found: list[Any] = [np.empty(0)] * len(sequences)
         for batch in self.answered(sequences):
             for i, answers, n in zip(*batch, strict=True):
                 found[i] = f(answers[:n])

@@ -210,9 +210,8 @@ class FittedClassifier:
             return check_like_trained(X, self.net.config["n_features"], self.feature_names)
         if not isinstance(X, Examples) or X.roles is None:  # features by their order
             X = shape_sequences(X.X if isinstance(X, Examples) else X)
-            names = tuple(feature.name for feature in self.preparation.features)
-            _check_number(X, len(names))
-            X = Examples(X, features=names)
+            _check_number(X, len(self.preparation.features))
+            return self.preparation.apply_in_order(X)
         return self.preparation.apply(X)
 
     def words(self, X: Any) -> Words:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
 from itertools import islice
@@ -15,7 +15,9 @@ import torch
 
 from ostinato.data import LabelEncoder, Ragged
 from ostinato.data.columns import check_columns, column_names
+from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
+from ostinato.data.sequences import as_sequences, shape_sequences
 from ostinato.data.steps import (
     Steps,
     as_labels,
@@ -140,7 +142,7 @@ class FittedTagger:
         scheme: how the labels of the training wrote spans; `classes` are then tags of iob2, and
             predictions write spans as iob2 does.
         feature_names: `[F]`, the columns of the data frame it was trained on; None if it was none.
-        preparation: how a person's table becomes its sequences; None: they are given as they are.
+        preparation: what is done to examples before the network reads them; None: nothing.
     """
 
     net: TaggerNet
@@ -219,6 +221,31 @@ class FittedTagger:
         follow = [[can_follow(tag, before) for tag in tags] for before in tags]
         return torch.tensor(follow), torch.tensor([can_follow(tag, None) for tag in tags])
 
+    @property
+    def n_features(self) -> int | None:
+        """Features of a step, before they are prepared; None where steps are words."""
+        if self.preparation is None or self.vocabulary is not None:
+            n: int | None = self.net.config["n_features"]
+            return n
+        return len(self.preparation.features)
+
+    def prepared(self, X: Any) -> tuple[Steps, bool]:
+        """A person's sequences, or `Examples`, made ready for `inputs`; and whether X is only one.
+
+        Raises:
+            ValueError: X has other features than the training data, or cannot be used.
+        """
+        if isinstance(X, Examples) and X.roles is not None and self.preparation is not None:
+            return as_steps(self.preparation.apply(X))
+        X = X.X if isinstance(X, Examples) else X
+        check_columns(X, self.feature_names, "SequenceTagger")
+        shaped = as_sequences if self.preparation is None else shape_sequences
+        sequences, is_one = as_steps(X, shaped)
+        _check_features(sequences, self.n_features)
+        if self.preparation is not None and not isinstance(sequences, Words):  # by their order
+            sequences = self.preparation.apply_in_order(sequences)
+        return sequences, is_one
+
     def inputs(self, X: Steps) -> Inputs:
         """Sequences as the network reads them: standardised, or words as numbers."""
         if isinstance(X, Words):
@@ -236,21 +263,23 @@ class FittedTagger:
             ValueError: X cannot be used, or has other features than the training data; or an
                 answer is NaN or infinite.
         """
-        sequences, is_one = self._checked(X)
-        answers = self._predict(sequences)
-        return answers[0] if is_one else answers
+        return self._of_each(X, self._best_of)
 
     def predict_proba(self, X: Any) -> list[np.ndarray] | np.ndarray:
         """The probability of each label at each step: N arrays `[T_i, C]`, or `[T, C]` for one.
 
         With a CRF they are given the whole sequence.
         """
-        sequences, is_one = self._checked(X)
-        answers: list[np.ndarray] = [np.empty(0)] * len(sequences)
-        for batch in self._scored(sequences):
-            for i, row in batch.rows(self.net.probabilities(batch.scores, batch.lengths)):
-                answers[i] = row.copy()
-        return answers[0] if is_one else answers
+        return self._of_each(X, self._proba_of)
+
+    def predict_with_proba(self, X: Any) -> Any:
+        """Both for each sequence, as a pair, for the time of one: the network is played once."""
+
+        def both(batch: Scores) -> Iterator[tuple[int, Any]]:
+            pairs = zip(self._best_of(batch), self._proba_of(batch), strict=True)
+            return ((i, (best, proba)) for (i, best), (_, proba) in pairs)
+
+        return self._of_each(X, both)
 
     def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
         """Measure the tagger on labelled sequences.
@@ -263,23 +292,24 @@ class FittedTagger:
         Raises:
             ValueError: as `predict`; or y has not a known label for each step.
         """
-        return self.measured(X, y, self.answers(X, y, sure=False))
+        sequences, is_one = self.prepared(X)
+        labels = [y] if is_one else y
+        return self.measured(sequences, labels, self.answers(sequences, labels, sure=False))
 
-    def answers(self, X: Any, y: Any, sure: bool = True) -> TagAnswers:
+    def answers(self, X: Steps, y: Any, sure: bool = True) -> TagAnswers:
         """The answers to labelled sequences, for `measured`.
 
         Args:
-            X, y: as for `evaluate`.
+            X: N sequences, as `prepared` makes them.
+            y: the labels of each.
             sure: whether the probabilities are wanted, too.
         """
-        sequences, is_one = self._checked(X)
-        encoder, lengths = LabelEncoder(self.classes), lengths_of(sequences)
-        _, numbers = encoded([y] if is_one else y, lengths, self.scheme, encoder)
-        return answered(self.net, self._scored(sequences), numbers, self.allowed, sure)
+        encoder, lengths = LabelEncoder(self.classes), lengths_of(X)
+        _, numbers = encoded(y, lengths, self.scheme, encoder)
+        return answered(self.net, self._scored(X), numbers, self.allowed, sure)
 
-    def measured(self, X: Any, y: Any, answers: TagAnswers) -> dict[str, Any]:
+    def measured(self, X: Steps, y: Any, answers: TagAnswers) -> dict[str, Any]:
         """The measures of `evaluate` by the answers to X and y."""
-        sequences, is_one = self._checked(X)
         n = len(answers.best)
         measures: dict[str, Any] = {
             "loss": answers.loss / n,
@@ -287,18 +317,12 @@ class FittedTagger:
             "n": n,
         }
         if self.scheme is not None:
-            scores = self._span_scores([y] if is_one else y, answers)
+            scores = self._span_scores(y, answers)
             measures |= {name: getattr(scores, name) for name in ("precision", "recall", "f1")}
-        if isinstance(sequences, Words):
-            measures["unknown"] = self._n_unknown(sequences) / n
+        if isinstance(X, Words):
+            assert self.vocabulary is not None
+            measures["unknown"] = self.vocabulary.code(X).n_unknown / n
         return measures
-
-    def unknown(self, X: Any) -> int:
-        """How many words of X, in their places, the training did not have."""
-        sequences, _ = self._checked(X)
-        if not isinstance(sequences, Words):
-            raise ValueError("unknown: this tagger reads numbers; wanted one of words")
-        return self._n_unknown(sequences)
 
     def save(
         self,
@@ -351,12 +375,6 @@ class FittedTagger:
         scheme = TaggerSettings(scheme=saved.fitted["scheme"]).scheme
         return FittedTagger(net.eval(), scale=scale, scheme=scheme, **vars(remembered))
 
-    def _checked(self, X: Any) -> tuple[Steps, bool]:
-        check_columns(X, self.feature_names, "SequenceTagger")
-        sequences, is_one = as_steps(X)
-        _check_features(sequences, self.net.config["n_features"])
-        return sequences, is_one
-
     def _span_scores(self, y: Any, answers: TagAnswers) -> SpanScores:
         """How the predicted spans agree with the true ones; of some sequences at a time."""
         scores, labels, encoder = SpanScores(0, 0, 0), iter(y), LabelEncoder(self.classes)
@@ -370,17 +388,23 @@ class FittedTagger:
             scores += span_scores([a.tolist() for a in true], [a.tolist() for a in found])
         return scores
 
-    def _n_unknown(self, words: Words) -> int:
-        assert self.vocabulary is not None
-        return self.vocabulary.code(words).n_unknown
-
-    def _predict(self, sequences: Steps) -> list[np.ndarray]:
-        encoder, allowed = LabelEncoder(self.classes), self.allowed
-        answers: list[np.ndarray] = [np.empty(0)] * len(sequences)
+    def _of_each(self, X: Any, rows_of: Callable[[Scores], Iterable[tuple[int, Any]]]) -> Any:
+        """What the rows of each batch give, in the order of the sequences of X."""
+        sequences, is_one = self.prepared(X)
+        answers: list[Any] = [np.empty(0)] * len(sequences)
         for batch in self._scored(sequences):
-            for i, row in batch.rows(self.net.best(batch.scores, batch.lengths, allowed)):
-                answers[i] = encoder.decode(row)
-        return answers
+            for i, answer in rows_of(batch):
+                answers[i] = answer
+        return answers[0] if is_one else answers
+
+    def _best_of(self, batch: Scores) -> Iterator[tuple[int, np.ndarray]]:
+        encoder = LabelEncoder(self.classes)
+        best = self.net.best(batch.scores, batch.lengths, self.allowed)
+        return ((i, encoder.decode(row)) for i, row in batch.rows(best))
+
+    def _proba_of(self, batch: Scores) -> Iterator[tuple[int, np.ndarray]]:
+        proba = self.net.probabilities(batch.scores, batch.lengths)
+        return ((i, row.copy()) for i, row in batch.rows(proba))
 
     def _scored(self, sequences: Steps) -> Any:
         for batch in scored(self.net, self.inputs(sequences)):

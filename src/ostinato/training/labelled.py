@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ostinato.data import LabelEncoder, Ragged, as_sequences
-from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
 from ostinato.data.steps import Steps
 
@@ -55,8 +54,7 @@ class Labelled:
         """With all sequences as a preparation makes them of features in this order."""
 
         def of(X: Any) -> np.ndarray | Ragged:
-            names = tuple(feature.name for feature in preparation.features)
-            return as_sequences(preparation.apply(Examples(X, features=names)))
+            return as_sequences(preparation.apply_in_order(X))
 
         held_out = self.validation and (of(self.validation[0]), self.validation[1])
         return replace(self, X=of(self.X), validation=held_out)

@@ -65,7 +65,7 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
 
     model = answering.to_evaluate(trained)
-    return model.evaluate(partition.inputs(model.preparation, part), part.y)
+    return model.evaluate(part, part.y)
 
 
 def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
@@ -74,8 +74,7 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
 
     model = answering.to_predict(trained)
     for i, part in enumerate(parts):
-        X = partition.inputs(model.preparation, part)
-        best, shares = model.predict(X), model.predict_proba(X)
+        best, shares = zip(*model.predict_with_proba(part), strict=True)
         number = {label: c for c, label in enumerate(model.classes.tolist())}
         sure = [
             row[np.arange(len(row)), [number[label] for label in labels.tolist()]]
@@ -176,7 +175,7 @@ class TagJob(PartsJob):
         drawn, shown = self.parts.test.drawn(SHOWN), self.parts.test.some(SHOWN)
         contents = report.collect_tagging(
             model,
-            partition.inputs(model.preparation, shown),
+            shown,
             shown.y,
             reported.facts(settings, run, history, evaluation),
             ids=shown.ids,
