@@ -11,6 +11,7 @@ from sklearn.svm import SVC
 
 from ostinato import baselines, datasets
 from ostinato.data import Ragged
+from ostinato.data.words import Words
 
 
 def pooled_slowly(sequence):
@@ -120,6 +121,13 @@ def test_a_sample_has_every_class():
 def test_one_class_leaves_the_majority_alone():
     found = baselines.classification(np.zeros((4, 3, 1)), [7] * 4, np.zeros((2, 3, 1)), [7, 7])
     assert [b.accuracy for b in found] == [1.0]
+
+
+def test_many_classes_leave_the_majority_alone():
+    y = np.arange(2 * baselines.MOST_CLASSES + 2) // 2
+    X = np.zeros((len(y), 3, 1))
+    assert len(baselines.classification(X, y, X, y)) == 1
+    assert len(baselines.words(Words.of([["a"]] * len(y)), y, Words.of([["a"]]), y[:1])) == 1
 
 
 def test_without_scikit_learn(monkeypatch):

@@ -134,15 +134,18 @@ def test_an_error_or_ctrl_c_leaves_the_old_or_the_new_and_nothing_beside_it(erro
         write_bytes(file, b"old")
         write_directory(directory, OLD)
         raised = 0
-        for write in (
-            lambda: write_bytes(file, b"new"),
-            lambda: write_directory(directory, NEW),
+        for path, write in (
+            (file, lambda: write_bytes(file, b"new")),
+            (directory, lambda: write_directory(directory, NEW)),
         ):
             with pytest.MonkeyPatch.context() as patch:
                 fail(patch, lambda call, n=n: call == n, error)
                 try:
                     write()
-                except (OSError, KeyboardInterrupt):
+                except OSError as told:
+                    assert told.filename == str(path)
+                    raised += 1
+                except KeyboardInterrupt:
                     raised += 1
         assert file.read_bytes() in (b"old", b"new")
         assert content(directory) in (OLD, NEW)

@@ -25,6 +25,11 @@ EQUATIONS = {
         "s_t = o_t * tanh(c_t)",
     ],
 }
+READOUTS = {  # how the states of all steps, or the last, become r; see models/readout.py
+    "mean": ["r = mean_t {s}"],
+    "max": ["r = max_t {s}"],
+    "attention": ["a_t = softmax_t({s} v)", "r = Σ_t a_t {s}"],
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Anatomy:
     bidirectional: bool = False
     batch_size: int = 128
     n_words: int | None = None
+    readout: str = "last"
 
     @property
     def n_directions(self) -> int:
@@ -62,9 +68,13 @@ class Anatomy:
     @property
     def equations(self) -> list[str]:
         """The equations of one time step and of the answer, a line each."""
-        last = "[s_T forwards, s_1 backwards]" if self.bidirectional else "s_T"
         read = [] if self.n_words is None else ["x_t = E[w_t]"]
-        return [*read, *EQUATIONS[self.cell], f"y = softmax({last} V + c)"]
+        if self.readout == "last":
+            last = "[s_T forwards, s_1 backwards]" if self.bidirectional else "s_T"
+            return [*read, *EQUATIONS[self.cell], f"y = softmax({last} V + c)"]
+        state = "[s_t forwards, s_t backwards]" if self.bidirectional else "s_t"
+        answer = [line.format(s=state) for line in READOUTS[self.readout]]
+        return [*read, *EQUATIONS[self.cell], *answer, "y = softmax(r V + c)"]
 
     def letters(self) -> list[Letter]:
         """The letters of the equations: inputs and states, then parameters, layer by layer."""
@@ -81,7 +91,10 @@ class Anatomy:
         for suffix, n_inputs in self._bodies():
             letters += self._body(suffix, n_inputs)
         read = H * self.n_directions
-        letters.append(Letter("V", "last state to classes", (read, C), read * C))
+        if self.readout == "attention":
+            letters.append(Letter("v", "state to its weight among all steps", (read,), read))
+        what = "last state" if self.readout == "last" else "what is read of the states"
+        letters.append(Letter("V", f"{what} to classes", (read, C), read * C))
         letters.append(Letter("c", "bias of the readout", (C,), C))
         return letters
 
@@ -112,8 +125,8 @@ class Anatomy:
 
     @property
     def flops_per_step(self) -> int:
-        """A multiply and an add for every weight of U and W, on one row."""
-        return 2 * sum(n for name, n in self._weights() if name[0] in "UW")
+        """A multiply and an add for every weight of U and W, and of v, on one row."""
+        return 2 * sum(n for name, n in self._weights() if name[0] in "UWv")
 
     @property
     def flops_readout(self) -> int:
@@ -138,12 +151,14 @@ class Anatomy:
     @property
     def marks(self) -> tuple[str, str, str]:
         """What pictures call the weights of inputs, of states and of the readout."""
-        return "U", "W", "V"
+        return "U", "W", "V" if self.readout == "last" else "r V"
 
     @property
     def products(self) -> tuple[str, str]:
         """The products of a step, and of the readout, in the letters of the equations."""
-        return ("2 (U + W)" if self.n_layers * self.n_directions == 1 else "2 Σ (U + W)"), "2 V"
+        weights = "U + W + v" if self.readout == "attention" else "U + W"
+        several = "" if self.n_layers * self.n_directions == 1 else "Σ "
+        return f"2 {several}({weights})", "2 V"
 
     def as_dict(self) -> dict[str, Any]:
         """Sizes, equations, shapes, parameters and FLOPs as plain values, for JSON."""

@@ -54,8 +54,7 @@ def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
         else:
             _replace(Path(os.path.realpath(path)), pieces, present)
     except OSError as error:
-        if error.errno is not None and error.filename2 is None:
-            error.filename = str(path)  # instead of none, or the temporary one
+        _name(error, path)
         raise
 
 
@@ -78,14 +77,15 @@ def write_directory(path: Path, files: dict[str, bytes]) -> None:
 
     Raises:
         NotADirectoryError: `path` exists and is something else.
-        OSError: the disk is full, the place is not writable, and the like; `path` is as it was.
+        OSError: the disk is full, the place is not writable, and the like; the error names `path`,
+            which is as it was.
     """
     path, new, old = _names(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _repair(path, new, old)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _repair(path, new, old)
         new.mkdir()
         for name, content in files.items():
             with (new / name).open("wb") as file:
@@ -97,8 +97,10 @@ def write_directory(path: Path, files: dict[str, bytes]) -> None:
         _flush(path.parent)
         if old.exists():
             _remove(old)
-    except BaseException:
+    except BaseException as error:
         _repair(path, new, old)
+        if isinstance(error, OSError):
+            _name(error, path)
         raise
 
 
@@ -132,6 +134,12 @@ def _replace(path: Path, pieces: Iterable[bytes], present: os.stat_result | None
         temporary.unlink(missing_ok=True)
         raise
     _flush(path.parent)
+
+
+def _name(error: OSError, path: Path) -> None:
+    """Have an error name what was to be written, instead of nothing, or of a temporary file."""
+    if error.errno is not None and error.filename2 is None:
+        error.filename = str(path)
 
 
 def _names(path: Path) -> tuple[Path, Path, Path]:

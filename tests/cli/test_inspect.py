@@ -37,6 +37,25 @@ def test_parameters_are_those_of_the_network(cell, n_layers, both):
     assert anatomy.flops_per_step == 2 * sum(weights)
 
 
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("readout", ["last", "mean", "max", "attention"])
+def test_the_readout_is_that_of_the_network(readout, both):
+    from ostinato.models import ClassifierNet
+
+    net = ClassifierNet(3, 4, "gru", 5, 1, both, readout=readout)
+    anatomy = Anatomy("gru", 7, 3, 5, 4, 1, both, readout=readout)
+    assert anatomy.parameters == sum(p.numel() for p in net.parameters())
+    state = "[s_t forwards, s_t backwards]" if both else "s_t"
+    wanted = {
+        "last": [],
+        "mean": [f"r = mean_t {state}"],
+        "max": [f"r = max_t {state}"],
+        "attention": [f"a_t = softmax_t({state} v)", f"r = Σ_t a_t {state}"],
+    }
+    assert anatomy.equations[3:-1] == wanted[readout]  # after those of a GRU
+    assert ("s_T" in anatomy.equations[-1]) == (readout == "last")
+
+
 @pytest.mark.parametrize(("cell", "n_layers", "both"), KINDS)
 @pytest.mark.parametrize("n_steps", [None, 1, 4, 5])
 def test_pictures_show_every_state_once_in_each_column(cell, n_layers, both, n_steps):

@@ -58,6 +58,13 @@ def test_large_classes_get_their_shares_to_within_one():
             assert abs((y[parts[name]] == label).sum() - share * n) <= 1
 
 
+def test_many_classes_of_two_have_one_in_each_part():
+    """And what they owe the larger part does not make each of them slower than the one before."""
+    y = np.arange(20_000) % 10_000
+    parts = split(len(y), {"train": 0.8, "test": 0.2}, stratify=y)
+    assert [sorted(y[part]) for part in parts.values()] == [list(range(10_000))] * 2
+
+
 def test_without_classes_the_shares_are_exact():
     assert sizes(split(1000, THREE)) == {"train": 700, "validation": 100, "test": 200}
     assert sizes(split(7, 0.5)) in ({"train": 4, "test": 3}, {"train": 3, "test": 4})

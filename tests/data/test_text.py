@@ -7,6 +7,7 @@ import gzip
 import pytest
 
 from ostinato.data import Roles, read_conll, read_documents, read_examples, stream_examples
+from ostinato.data.conll import parse_conll_table
 
 TEXT = "\ufeffOne line.\r\nAnother.\r\n \t\r\n\r\n  A second  \r\n"
 
@@ -105,10 +106,22 @@ def test_conll_as_a_table(tmp_path, caplog):
     assert other.y[0].tolist() == ["NNP", "VBD"] and other.categories["tag"][0] == "B-LOC"
     assert [len(part) for part in stream_examples(path, examples.roles)] == [3]
     path.write_text("a B\nb\n")
-    with pytest.raises(ValueError, match=r"a\.conll, line 2: 1 columns in 'b'; wanted at least 2"):
+    with pytest.raises(
+        ValueError, match=r"a\.conll, line 2: 1 columns in 'b'; wanted 2, as in line 1"
+    ):
         read_examples(path)
     path = tmp_path / "a.conllu"
     path.write_text("1\tBath\tbath\tPROPN" + "\t_" * 6)
     examples = read_examples(path, Roles(target="tag", task="tag"))
     assert examples.y[0].tolist() == ["PROPN"] and examples.categories["word"] == ("Bath",)
     assert read_examples(path, Roles(target="lemma", task="tag")).y[0].tolist() == ["bath"]
+
+
+def test_words_alone_are_a_table_without_tags(tmp_path):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "a.conll"
+    path.write_text("Emma\nwalked\n\nBath\n")
+    table = parse_conll_table(path.read_bytes(), str(path))
+    assert list(table.columns) == ["id", "document", "word"] and len(table.lines) == 3
+    with pytest.raises(ValueError, match="wanted at least 2, separated by blanks: a word and its"):
+        read_conll(path)

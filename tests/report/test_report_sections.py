@@ -95,6 +95,12 @@ def test_the_head_has_data_network_pace_and_command(tmp_path: Path) -> None:
     assert "z_t" in page.sections["network"]  # the equations
 
 
+def test_more_classes_than_a_picture_shows(tmp_path: Path) -> None:
+    page = read(tmp_path, examples.run(n=30, n_classes=1001))
+    for name in ("confusion", "classes"):
+        assert "1,001 classes, more than 1,000: predictions.csv has" in page.sections[name]
+
+
 def test_the_interval_is_wilsons() -> None:
     # Wilson's interval for 8 of 10, as tabled in textbooks: 0.490 to 0.943
     low, high = frame.interval(0.8, 10)

@@ -52,8 +52,7 @@ def test_unknown_words_are_known_by_their_characters(character_size, low, high):
     new = [[f"z{word}" for word in words] for words in new]
     measures = tagger.evaluate(new, labels)
     assert low < measures["accuracy"] <= high
-    assert measures["unknown"] == 1 and tagger.unknown(new) == measures["n"]
-    assert tagger.unknown(X) == 0
+    assert measures["unknown"] == 1 and tagger.evaluate(X, y)["unknown"] == 0
 
 
 @pytest.mark.parametrize("crf", [False, True])
@@ -241,7 +240,6 @@ def test_what_does_not_fit_the_training_is_named():
         (lambda: tagger.predict([np.zeros((2, 3))]), "X has 3 features, but .* expecting 2"),
         (lambda: tagger.predict([["a"]]), "X has words, but the tagger was trained with numbers"),
         (lambda: words.predict([[1.0]]), "X has numbers, but the tagger was trained with words"),
-        (lambda: tagger.unknown([np.zeros((2, 2))]), "this tagger reads numbers"),
         (lambda: tagger.evaluate([np.zeros((1, 2))], [["left"]]), "the label 'left', which was"),
         (lambda: Tagged.of([np.zeros((2, 2))], [["a", "a"]]), "y has one class only, 'a'"),
         (lambda: tagged(3).split(0.1, 0), "of 3 sequences leaves 0 for validation and 3"),

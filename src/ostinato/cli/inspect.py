@@ -71,6 +71,7 @@ def _of_run(path: Path) -> Anatomy:
         net["bidirectional"],
         training.batch_size,
         net.get("n_words"),  # models of earlier versions have none
+        net.get("readout", "last"),
     )
     return _of_graph(trained.model, anatomy) if own else anatomy
 
@@ -146,4 +147,5 @@ def _of_source(source: str, config: Config) -> Anatomy:
         model.num_layers,
         model.bidirectional,
         config.training.batch_size,
+        readout=model.readout,
     )

@@ -55,14 +55,17 @@ def known(source: str | None) -> str:
         return source
     if source == STDIN:
         raise BadInput("- is for evaluate and predict; wanted a file: a resumed run reads it again")
+    if Path(source).is_dir():
+        raise BadInput(
+            f"{source}: a directory; wanted a file with all its sequences: a table, a .npz, a text"
+        )
     if not source.lower().endswith(SUFFIXES) and not holds_arrays(source):
         raise BadInput(
             f"{source!r} is no data set; wanted {WANTED}. If it is one of them, give it that ending"
         )
     path = Path(source)
     if not path.is_file():
-        problem = "a directory; wanted a file" if path.is_dir() else "no such file"
-        raise BadInput(f"{source}: {problem}")
+        raise BadInput(f"{source}: no such file")
     return str(path.resolve())
 
 

@@ -90,7 +90,7 @@ def parse_conll(
     tags: list[list[str]] = [[]]
     documents = [0]
     document = 0
-    for _, fields in _rows(content, source, universal, max(_needed(word), _needed(tag))):
+    for _, fields in _rows(content, source, universal, max(_needed(word), _needed(tag), 2)):
         begins = fields is not None and fields[0] == _DOCUMENT
         if (fields is None or begins) and words[-1]:
             words.append([])
@@ -130,10 +130,10 @@ def _rows(
         if not n_columns:
             n_columns, first = len(fields), number
             at_least = _UNIVERSAL_COLUMNS if universal else at_least
-        if len(fields) < max(at_least, 2):
+        if len(fields) < at_least:
             raise ValueError(
                 f"{source}, line {number}: {len(fields)} columns in {shortened(line)}; wanted at "
-                f"least {max(at_least, 2)}, separated by {'tabs' if separator else 'blanks'}: a "
+                f"least {at_least}, separated by {'tabs' if separator else 'blanks'}: a "
                 "word and its tag"
             )
         if len(fields) != n_columns:
@@ -160,7 +160,8 @@ def parse_conll_table(content: bytes, source: str) -> Table:
 
     Its columns: "id", the number of the sentence, from 1; "document", the number of the document;
     "word" and "tag", as `read_conll` chooses them; and the others, "column 2" and so on, counted
-    from 1 (in .conllu, by the names that the Universal Dependencies give them).
+    from 1 (in .conllu, by the names that the Universal Dependencies give them). Words alone, to be
+    tagged, have no "tag".
 
     Raises:
         ValueError: as `read_conll`.
@@ -173,7 +174,7 @@ def parse_conll_table(content: bytes, source: str) -> Table:
     sentences: list[int] = []
     documents: list[int] = []
     sentence, document = 1, 0
-    for line, fields in _rows(content, source, universal, 2):
+    for line, fields in _rows(content, source, universal, 1):
         begins = fields is not None and fields[0] == _DOCUMENT
         if (fields is None or begins) and sentences and sentences[-1] == sentence:
             sentence += 1
@@ -202,6 +203,8 @@ def parse_conll_table(content: bytes, source: str) -> Table:
 
 def _names(n: int, universal: bool) -> list[str]:
     """The names of n columns."""
+    if n == 1:
+        return ["word"]
     names = [f"column {i}" for i in range(1, n + 1)]
     word, tag = (_UNIVERSAL_WORD, _UNIVERSAL_TAG) if universal else (0, n - 1)
     if universal:

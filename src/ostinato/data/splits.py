@@ -238,7 +238,8 @@ def _classes_to_parts(
 
 def _rounded(wanted: np.ndarray, total: int, least: np.ndarray) -> np.ndarray:
     """Whole numbers near `wanted`, none below `least`, that add up to `total`."""
-    counts = np.maximum(np.floor(wanted).astype(np.int64), least)
+    most = total - (least.sum() - least)  # what many classes have owed a part may be far more
+    counts = np.clip(np.floor(wanted).astype(np.int64), least, most)
     while (short := total - counts.sum()) != 0:
         gain = (wanted - counts) * np.sign(short)
         gain[(counts <= least) & (short < 0)] = -np.inf

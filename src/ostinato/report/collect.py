@@ -125,6 +125,7 @@ def anatomy(net: ClassifierNet | ClassifierEnsemble, lengths: np.ndarray) -> Ana
         config["num_layers"],
         config["bidirectional"],
         n_words=config["n_words"],
+        readout=config["readout"],
     )
 
 

@@ -14,6 +14,7 @@ from ostinato.report.markup import count, note, omitted, percent, plain, section
 from ostinato.report.parts import MOST
 
 MAX_TABLE_CLASSES = 20  # more classes than this are an image, not a table of counts
+MAX_IMAGE_CLASSES = 1000  # more than these are neither: a matrix of 10,000 classes takes 800 MB
 
 
 def header(data: ReportData) -> str:
@@ -162,6 +163,8 @@ def _rise(accuracy: np.ndarray, n: int, unit: str) -> str:
 
 def confusion(data: LabelledAnswers) -> str:
     """Which class is taken for which: counts in a table; of many classes, an image."""
+    if len(data.classes) > MAX_IMAGE_CLASSES:
+        return section("confusion", "Confusion", _too_many(data))
     matrix = _confusion(data)
     pairs = tables.most_confused(matrix, data.classes, 5)
     told = "; ".join(
@@ -183,10 +186,13 @@ def confusion(data: LabelledAnswers) -> str:
 
 def per_class(data: LabelledAnswers, kind: str = "class", of: str = "examples") -> str:
     """Scores of each class; `kind` is what a class is called, and `of` names what is classified."""
+    heading = "Labels" if kind == "label" else "Classes"
+    if len(data.classes) > MAX_IMAGE_CLASSES:
+        return section("classes", heading, _too_many(data))
     shown = tables.class_table(_confusion(data), data.classes, kind, of)
     return section(
         "classes",
-        "Labels" if kind == "label" else "Classes",
+        heading,
         note(
             f"Precision: how many of those given this {kind} have it. Recall: how many of this "
             f"{kind} were found. F1: their harmonic mean. A dash: never given, or never there."
@@ -294,6 +300,13 @@ def hidden(data: ReportData) -> str:
             "its units ordered by their value after the last step."
         ),
         markup.figure(svg, below=scale, wide=True),
+    )
+
+
+def _too_many(data: LabelledAnswers) -> str:
+    return omitted(
+        f"There are {count(len(data.classes))} classes, more than {count(MAX_IMAGE_CLASSES)}: "
+        "predictions.csv has every answer."
     )
 
 

@@ -76,10 +76,10 @@ def class_table(matrix: np.ndarray, classes: Sequence[str], kind: str, of: str) 
         scores = np.stack([right / given, right / support, 2 * right / (support + given)])
     rows = []
     for c, name in enumerate(classes):
-        taken = most_confused(
-            np.where(np.arange(len(classes))[:, None] == c, matrix, 0), classes, 1
-        )
-        mistake = f"{short(taken[0][1], 24)} ({count(taken[0][2])}\u00d7)" if taken else "–"
+        mistakes = np.where(np.arange(len(classes)) == c, 0, matrix[c])
+        most = int(mistakes.argmax())
+        taken = f"{short(classes[most], 24)} ({count(int(mistakes[most]))}\u00d7)"
+        mistake = taken if mistakes[most] else "–"
         shares = [percent(share) for share in scores[:, c]]
         rows.append(row(name, [*shares, count(int(support[c])), mistake]))
     total = int(support.sum())
