@@ -64,7 +64,7 @@ def pytest_configure(config: Any) -> None:
 
 def count() -> None:
     """Wrap every forward of ours to count what played it: the engine, scan's loop, or torch.nn."""
-    cells.scan = noted(cells.scan, "scan")
+    cells.scan_layer = noted(cells.scan_layer, "scan")
     layers.scan_layer = noted(layers.scan_layer, "scan")
     _scan._by_the_engine = noted(_scan._by_the_engine, "engine")
     for name in CLASSES:

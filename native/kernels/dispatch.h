@@ -9,8 +9,8 @@ namespace ostinato {
 
 std::vector<std::string> available_isas();  // the best first
 
-// Kernels by name ("avx512", "avx2", "neon", "base"). Throws std::invalid_argument for a set that this machine
-// lacks.
+// Kernels by name ("avx512", "avx2", "neon", "base"). Throws std::invalid_argument for a set that this
+// machine lacks.
 template <class T> const Kernels<T>& kernels(const std::string& isa);
 
 }  // namespace ostinato

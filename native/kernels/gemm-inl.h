@@ -3,9 +3,9 @@
 //   tile    MR rows × NV vectors of the result, held in registers
 //   panel   the packed [K][NV · lanes] slice of the weights that one column of tiles needs
 //
-// Size of a tile: 6 rows × 4 vectors where vectors have 16 lanes (24 accumulators + 4 weights + 1 broadcast
-// of 32 registers) or 4, 6 × 2 where they have 8 (12 + 2 + 1 of 16 registers), up to 8 rows where there are fewer
-// columns. 12 × 2 and 8 × 3 on AVX-512: level at K = 128, and worse at row counts that leave a remainder.
+// Size of a tile: 6 rows × 4 vectors where there are 32 registers (24 accumulators + 4 weights + 1
+// broadcast), on AVX-512 and NEON; 6 × 2 where there are 16 (12 + 2 + 1), on AVX2; up to 8 rows where
+// there are fewer columns. 12 × 2 and 8 × 3 on AVX-512: level at K = 128, and worse at row counts that leave a remainder.
 // Every element of the result is one chain of fused multiply-adds in ascending k, whatever the tile.
 #pragma once
 

@@ -26,7 +26,7 @@ class FloatEnvironment {
   static uint64_t read() { return _mm_getcsr(); }
   static void write(uint64_t state) { _mm_setcsr(unsigned(state)); }
 #else
-  static constexpr uint64_t kDefault = 0, kFlags = 0;  // which ARM has in another register
+  static constexpr uint64_t kDefault = 0, kFlags = 0;  // flags of exceptions are in another register
   static uint64_t read() {
     uint64_t state;
     __asm__ volatile("mrs %0, fpcr" : "=r"(state));

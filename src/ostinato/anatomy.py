@@ -135,7 +135,7 @@ class Anatomy:
 
     @property
     def flops_forward(self) -> int | None:
-        """The forward pass of one batch takes B (T · 2 Σ(U, W) + 2 V)."""
+        """The forward pass of one batch takes B (T · 2 Σ(U, W, v) + 2 V)."""
         if self.n_steps is None:
             return None
         return self.batch_size * (self.n_steps * self.flops_per_step + self.flops_readout)
@@ -151,7 +151,7 @@ class Anatomy:
     @property
     def marks(self) -> tuple[str, str, str]:
         """What pictures call the weights of inputs, of states and of the readout."""
-        return "U", "W", "V" if self.readout == "last" else "r V"
+        return "U", "W", "V"
 
     @property
     def products(self) -> tuple[str, str]:

@@ -80,6 +80,7 @@ def write_directory(path: Path, files: dict[str, bytes]) -> None:
         OSError: the disk is full, the place is not writable, and the like; the error names `path`,
             which is as it was.
     """
+    given = path
     path, new, old = _names(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
@@ -100,7 +101,7 @@ def write_directory(path: Path, files: dict[str, bytes]) -> None:
     except BaseException as error:
         _repair(path, new, old)
         if isinstance(error, OSError):
-            _name(error, path)
+            _name(error, given)
         raise
 
 

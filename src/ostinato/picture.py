@@ -81,11 +81,16 @@ def text(anatomy: Anatomy) -> str:
     lines.append(_under([f"▲ {weight}" if drawn else "" for drawn in below]))
     lines.append(_under([f"x_{n}" if drawn else n for n, drawn in zip(names, below, strict=True)]))
     top = [""] * (len(names) - 1)
-    head = [_under([*top, "y"]), _under([*top, f"▲ {anatomy.marks[2]}"])]
+    head = [_under([*top, _answer(anatomy)]), _under([*top, f"▲ {anatomy.marks[2]}"])]
     if anatomy.bidirectional:
         lines, head[1:] = _routed(lines), [head[1], _route(len(names))]
         head = [" " * ROUTE + line if i < 2 else line for i, line in enumerate(head)]
     return "\n".join(line.rstrip() for line in head + lines)
+
+
+def _answer(anatomy: Anatomy) -> str:
+    """The name of the answer, above the last state, which it is read of if nothing else is said."""
+    return "y" if anatomy.readout == "last" else "y, of all"
 
 
 def _weight(name: str, mark: str) -> str:
@@ -204,7 +209,7 @@ def _svg_readout(anatomy: Anatomy, x: list[int]) -> str:
     """y above the last column. A backward state comes round from the first one, at the left."""
     parts = [
         _way(f"M{x[-1]} {TOP}V{TOP - 44}"),
-        _text(x[-1], TOP - 52, "y"),
+        _text(x[-1], TOP - 52, _answer(anatomy)),
         _text(x[-1] + 16, TOP - 12, anatomy.marks[2], "weight"),
     ]
     if anatomy.bidirectional:

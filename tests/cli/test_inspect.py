@@ -54,6 +54,11 @@ def test_the_readout_is_that_of_the_network(readout, both):
     }
     assert anatomy.equations[3:-1] == wanted[readout]  # after those of a GRU
     assert ("s_T" in anatomy.equations[-1]) == (readout == "last")
+    last = Anatomy("gru", 7, 3, 5, 4, 1, both)
+    scores = 2 * 5 * (1 + both) if readout == "attention" else 0
+    assert anatomy.flops_per_step == last.flops_per_step + scores
+    for drawn in (picture.text(anatomy), picture.svg(anatomy)):
+        assert ("y, of all" in drawn) == (readout != "last")
 
 
 @pytest.mark.parametrize(("cell", "n_layers", "both"), KINDS)

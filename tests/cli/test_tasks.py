@@ -147,6 +147,10 @@ def test_python_answers_to_the_numbers_of_a_table_as_the_command_line_does(
     np.testing.assert_allclose(together(model.predict_proba(X)), wanted, atol=5e-6)
     right = float(np.mean(together(y) == np.array(labels)))
     assert model.evaluate(X, y)["accuracy"] == pytest.approx(right)
+    if load is ostinato_load:
+        assert model.score(X, y) == pytest.approx(right)
+    with pytest.raises(ValueError, match="example 0 of X has no steps"):
+        model.predict([X[0][:0], X[1]])
 
 
 @pytest.mark.parametrize("task", TABLES)

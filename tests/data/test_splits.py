@@ -59,7 +59,7 @@ def test_large_classes_get_their_shares_to_within_one():
 
 
 def test_many_classes_of_two_have_one_in_each_part():
-    """And what they owe the larger part does not make each of them slower than the one before."""
+    """What they owe the larger part is not paid back one by one, which would take minutes."""
     y = np.arange(20_000) % 10_000
     parts = split(len(y), {"train": 0.8, "test": 0.2}, stratify=y)
     assert [sorted(y[part]) for part in parts.values()] == [list(range(10_000))] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from layer_cases import assert_near, gradients, tensors
+from torch.nn.utils import parametrizations
 
 import ostinato
 from zoo.suites import draws, one_in
@@ -142,3 +144,38 @@ def test_a_compiled_cell_goes_into_the_graph(cell):
     c, x = cell(4, 5), torch.randn(3, 4)
     found = torch.compile(c, backend="eager", fullgraph=True)(x)
     torch.testing.assert_close(found, c(x))
+
+
+def test_a_weight_that_is_computed_is_computed_once_a_call():
+    """And the step of such a cell is played natively: no warning."""
+    cells = [torch.nn.GRUCell(3, 4), ostinato.nn.GRUCell(3, 4)]
+    cells[1].load_state_dict(cells[0].state_dict())
+    for cell in cells:
+        torch.manual_seed(0)
+        parametrizations.spectral_norm(cell, "weight_hh")  # iterates at every look
+        parametrizations.weight_norm(cell, "weight_ih")
+    x, h = torch.randn(2, 3), torch.randn(2, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            assert_near([cells[1](x, h)], [cells[0](x, h)], 1e-5)
+    found, wanted = (cell.parametrizations.weight_hh[0]._u for cell in cells[::-1])
+    assert torch.equal(found, wanted)
+
+
+class Scaled(ostinato.nn.RNNCell):
+    """A cell whose own step reads what a layer does not say."""
+
+    factor = 1.0
+
+    @property
+    def step(self):
+        inner = super().step
+        return lambda h, x: inner(h, x) * self.factor
+
+
+def test_the_step_of_a_subclass_may_read_anything():
+    cell, x, h = Scaled(3, 4), torch.randn(2, 3), torch.randn(2, 4)
+    plain = cell(x, h)
+    cell.factor = 0.5
+    assert_near([cell(x, h)], [plain * 0.5], 1e-6)

@@ -98,7 +98,7 @@ def test_the_head_has_data_network_pace_and_command(tmp_path: Path) -> None:
 def test_more_classes_than_a_picture_shows(tmp_path: Path) -> None:
     page = read(tmp_path, examples.run(n=30, n_classes=1001))
     for name in ("confusion", "classes"):
-        assert "1,001 classes, more than 1,000: predictions.csv has" in page.sections[name]
+        assert "None: there are 1,001 classes, more than 1,000." in page.sections[name]
 
 
 def test_the_interval_is_wilsons() -> None:

@@ -164,7 +164,7 @@ def parse_conll_table(content: bytes, source: str) -> Table:
     tagged, have no "tag".
 
     Raises:
-        ValueError: as `read_conll`.
+        ValueError: a line has another number of columns than the first.
     """
     with needs("tables", "pyarrow"):
         import pyarrow as pa
@@ -186,7 +186,7 @@ def parse_conll_table(content: bytes, source: str) -> Table:
             sentences.append(sentence)
             documents.append(document)
     if not rows:
-        raise ValueError(f"{source}: there are no words; wanted a word and its tag on each line")
+        raise ValueError(f"{source}: there are no words; wanted one on each line, and its tag")
 
     def place(row: int) -> str:
         return f"{source}, line {lines[row]}"

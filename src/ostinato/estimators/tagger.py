@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
-from ostinato.data.steps import as_labels, as_steps, lengths_of
+from ostinato.data.steps import as_labels, lengths_of
 from ostinato.estimators.common import Estimator
 from ostinato.hyperparameters import Architecture, Fitting, Training, documented
 from ostinato.training import fitted_tagger
@@ -186,7 +186,7 @@ class SequenceTagger(Estimator):
     def score(self, X: Any, y: Any) -> float:
         """The share of all steps whose label is predicted right."""
         fitted = self._fitted()
-        sequences, is_one = as_steps(X)
+        sequences, is_one = fitted.prepared(X)
         labels = as_labels([y] if is_one else y, lengths_of(sequences), fitted.scheme)
         answers = fitted.predict(X)
         pairs = zip(labels, [answers] if is_one else answers, strict=True)

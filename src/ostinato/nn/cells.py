@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato._scan import scan_layer
+from ostinato._scan import scan, scan_layer
 from ostinato.compiler import torch_compat
 from ostinato.eager import Step
 from ostinato.nn.common import Hidden, map_hidden, playable, scriptable
@@ -24,6 +24,13 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
     @property
     def step(self) -> Step:
         """The step function with this cell's weights, for `scan`: step(carry, x) -> new carry."""
+        return self._step(*self._weights())
+
+    def _weights(self) -> tuple[Any, ...]:
+        """Read once a call: a parametrization computes a weight at every look."""
+        return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+
+    def _step(self, w_ih: Tensor, w_hh: Tensor, b_ih: Any, b_hh: Any) -> Step:
         raise NotImplementedError
 
     def forward(self, input: Tensor, hx: Hidden = None) -> Any:
@@ -54,11 +61,14 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
             carry = (h, h) if isinstance(self, torch.nn.LSTMCell) else h
         else:
             carry = map_hidden(lambda leaf: leaf if batched else leaf[None], hx)
-        play = torch_compat.disabled(scan_layer) if torch_compat.looks_on() else scan_layer
-        weights = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
-        captured = [w for w in weights if w is not None]
-        variant = "cell", getattr(self, "nonlinearity", None), self.bias
-        carry, _ = play(self.step, captured, variant, carry, x[None])
+        if type(self).step is not _Cell.step:  # of a subclass, which may read anything
+            carry, _ = scan(self.step, carry, x[None])
+        else:
+            play = torch_compat.disabled(scan_layer) if torch_compat.looks_on() else scan_layer
+            weights = self._weights()
+            captured = [w for w in weights if w is not None]
+            variant = "cell", getattr(self, "nonlinearity", None), self.bias
+            carry, _ = play(self._step(*weights), captured, variant, carry, x[None])
         return carry if batched else map_hidden(lambda leaf: leaf[0], carry)
 
     def _fits(self, input: Tensor, hx: Hidden) -> bool:
@@ -97,11 +107,8 @@ class RNNCell(_Cell, torch.nn.RNNCell):
 
     torch_class = torch.nn.RNNCell
 
-    @property
-    def step(self) -> Step:
-        return rnn_step(
-            self.nonlinearity, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
-        )
+    def _step(self, w_ih: Tensor, w_hh: Tensor, b_ih: Any, b_hh: Any) -> Step:
+        return rnn_step(self.nonlinearity, w_ih, w_hh, b_ih, b_hh)
 
 
 class GRUCell(_Cell, torch.nn.GRUCell):
@@ -118,9 +125,8 @@ class GRUCell(_Cell, torch.nn.GRUCell):
 
     torch_class = torch.nn.GRUCell
 
-    @property
-    def step(self) -> Step:
-        return gru_step(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+    def _step(self, w_ih: Tensor, w_hh: Tensor, b_ih: Any, b_hh: Any) -> Step:
+        return gru_step(w_ih, w_hh, b_ih, b_hh)
 
 
 class LSTMCell(_Cell, torch.nn.LSTMCell):
@@ -140,6 +146,5 @@ class LSTMCell(_Cell, torch.nn.LSTMCell):
 
     torch_class = torch.nn.LSTMCell
 
-    @property
-    def step(self) -> Step:
-        return lstm_step(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+    def _step(self, w_ih: Tensor, w_hh: Tensor, b_ih: Any, b_hh: Any) -> Step:
+        return lstm_step(w_ih, w_hh, b_ih, b_hh)

@@ -23,10 +23,14 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 
 _log = logging.getLogger("ostinato")
 
-_TORCH: dict[type, type] = {ours: ours.torch_class for ours in (RNN, GRU, LSTM)}  # ours → torch's
-_OURS: dict[type, type] = {theirs: ours for ours, theirs in _TORCH.items()}
+_TORCH: dict[type, type] = {  # ours → torch's
+    ours: ours.torch_class for ours in (RNN, GRU, LSTM, RNNCell, GRUCell, LSTMCell)
+}
 _CELLS = {ours.torch_class for ours in (RNNCell, GRUCell, LSTMCell)}
-_NAMES = {theirs.__name__ for theirs in (*_OURS, *_CELLS)}
+_OURS: dict[type, type] = {  # of those that are swapped
+    theirs: ours for ours, theirs in _TORCH.items() if theirs not in _CELLS
+}
+_NAMES = {theirs.__name__ for theirs in _TORCH.values()}
 _MARK = "_swapped_by_accelerate"  # in the layer's __dict__, so that copies have it, too
 
 
@@ -177,7 +181,7 @@ def _plain_class(module: torch.nn.Module) -> type:
 
 
 def _is_accelerated(module: torch.nn.Module) -> bool:
-    return isinstance(module, (*_TORCH, RNNCell, GRUCell, LSTMCell))
+    return isinstance(module, tuple(_TORCH))
 
 
 def _reason_against(module: torch.nn.Module) -> str:

@@ -348,7 +348,7 @@ class Tagger(Model):
             return self.vocabulary.code(sequences), is_one
         if prepare is not None:  # features by their order
             checks.n_features(sequences, self.n_features)
-            sequences = prepare.apply_in_order(sequences)
+            sequences = as_sequences(prepare.apply_in_order(sequences))
         checks.n_features(sequences, self.graph.n_inputs)
         if self._scale is None:
             return sequences, is_one

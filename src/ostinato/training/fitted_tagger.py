@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
@@ -212,7 +213,7 @@ class FittedTagger:
         history = loop.learn(net, task, plan, callbacks=callbacks, resume=resume)
         return trained, history
 
-    @property
+    @functools.cached_property
     def allowed(self) -> Allowed | None:
         """Which label may follow which, and which may be the first; None if all may."""
         if self.scheme is None:
@@ -243,7 +244,7 @@ class FittedTagger:
         sequences, is_one = as_steps(X, shaped)
         _check_features(sequences, self.n_features)
         if self.preparation is not None and not isinstance(sequences, Words):  # by their order
-            sequences = self.preparation.apply_in_order(sequences)
+            sequences = as_sequences(self.preparation.apply_in_order(sequences))
         return sequences, is_one
 
     def inputs(self, X: Steps) -> Inputs:
