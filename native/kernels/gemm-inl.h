@@ -5,7 +5,8 @@
 //
 // Size of a tile: 6 rows × 4 vectors where there are 32 registers (24 accumulators + 4 weights + 1
 // broadcast), on AVX-512 and NEON; 6 × 2 where there are 16 (12 + 2 + 1), on AVX2; up to 8 rows where
-// there are fewer columns. 12 × 2 and 8 × 3 on AVX-512: level at K = 128, and worse at row counts that leave a remainder.
+// there are fewer columns. 12 × 2 and 8 × 3 on AVX-512: level at K = 128, and worse at row counts that leave
+// a remainder.
 // Every element of the result is one chain of fused multiply-adds in ascending k, whatever the tile.
 #pragma once
 
