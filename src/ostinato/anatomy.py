@@ -25,7 +25,7 @@ EQUATIONS = {
         "s_t = o_t * tanh(c_t)",
     ],
 }
-READOUTS = {  # how the states of all steps, or the last, become r; see models/readout.py
+READOUTS = {  # how the states of all steps become r; see models/readout.py
     "mean": ["r = mean_t {s}"],
     "max": ["r = max_t {s}"],
     "attention": ["a_t = softmax_t({s} v)", "r = Σ_t a_t {s}"],

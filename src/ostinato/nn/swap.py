@@ -92,7 +92,8 @@ def accelerate(
         0 (LSTM): accelerated
     """
     _check_model("accelerate", model)
-    candidates = {name: m for name, m in _recurrent(model) if not _is_accelerated(m)}
+    layers = _recurrent(model)
+    candidates = {name: m for name, m in layers if not _is_accelerated(m)}
     reasons = {name: _reason_against(module) for name, module in candidates.items()}
     chosen = [module for name, module in candidates.items() if not reasons[name]]
     verification = None if verify is None else Verification(model, verify, chosen)
@@ -110,7 +111,7 @@ def accelerate(
             _log.warning("accelerate: %s", _report(name, module))
         else:
             _log.info("accelerate: %s", _report(name, module))
-    if not _recurrent(model):
+    if not layers:
         _log.warning(
             "accelerate: %s has no recurrent layer of torch.nn; ostinato.scan plays a step that is "
             "written by hand",
