@@ -19,6 +19,7 @@ from ostinato import tree
 from ostinato.arguments import Arguments, checked
 from ostinato.compiler import cache, torch_compat
 from ostinato.compiler.adapted import as_given, has_complex, kinds_in, turned, with_pairs
+from ostinato.compiler.capture.recording import parted
 from ostinato.compiler.errors import Elsewhere, Unsupported
 from ostinato.compiler.play.autograd import ScanCall
 from ostinato.compiler.play.step import RowOrder
@@ -210,7 +211,15 @@ def _verified(a: Arguments, found: cache.Found) -> ScanCall | Unsupported:
     python = found.compiled.planner.recording.runs_python_backward
     guards = found.guards if python else None
     n_rows = a.xs_leaves[0].shape[1] if a.shared is None else a.shared.n_rows
-    call = ScanCall(found.compiled, a, found.captured, n_rows, rows, guards)
+    captured, per_row = parted(found.captured, found.compiled.planner.recording.per_row)
+    if per_row and a.truncate is not None:
+        return Unsupported(
+            "truncate= would stop the gradient of a captured tensor that has a row for each of the "
+            "batch: put it into xs"
+        )
+    if any(len(t) != n_rows for t in per_row):
+        return Unsupported("a captured tensor has not as many rows as the batch")
+    call = ScanCall(found.compiled, a, captured, per_row, n_rows, rows, guards)
     return verified(call, found.guards, found.lifted) or call
 
 

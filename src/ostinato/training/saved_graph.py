@@ -352,6 +352,8 @@ def _step_of_cell(
     else:
         init = torch.zeros(ROWS_OF_SAMPLE, hidden_size)
     call = compiled(checked(cell, init, xs, 0, False))
+    if call.per_row:
+        raise Unsupported("the cell takes a tensor from outside that has a row for each of a batch")
     step = _saved(call.compiled.planner.graph, call.captured, names)
     if not hasattr(cell, "initial"):
         return step

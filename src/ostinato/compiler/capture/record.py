@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ostinato import tree
+from ostinato.compiler.capture.captured_rows import captured_rows
 from ostinato.compiler.capture.captures import swapped
 from ostinato.compiler.capture.functions import CHANGES_IN_PLACE, FUNCTIONS
 from ostinato.compiler.capture.recorder import Recorder, ViewChanged
-from ostinato.compiler.capture.recording import Recording, Sources
+from ostinato.compiler.capture.recording import Recording, Sources, parted
 from ostinato.compiler.capture.unify import BATCHES, unify, without_unused
 from ostinato.compiler.errors import A_HOOK, Unsupported, refused
 from ostinato.compiler.torch_compat import among_ours, gradients_of, undisturbed
@@ -45,7 +46,8 @@ def record(
     """
     outside = set() if observation is None else {id(t) for t in observation.walk.tensors}
     with observation or nullcontext(), undisturbed(), among_ours():
-        small, large = (_recorded(a, captured, n_rows, outside) for n_rows in BATCHES)
+        per_row = _per_row(a, captured)
+        small, large = (_recorded(a, captured, per_row, n_rows, outside) for n_rows in BATCHES)
     return without_unused(unify(small, large, BATCHES[1])), small
 
 
@@ -85,8 +87,12 @@ def check_recording(recording: Recording, a: Arguments, observation: Observation
         raise Unsupported("a tensor in it is empty, where the engine has nothing to play")
 
 
-def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
+def check_batch(small: Recording, a: Arguments, captured: list[Tensor], rows: list[Tensor]) -> None:
     """Whether the step takes the same course, forward and backward, with as many rows as `a` has.
+
+    Args:
+        captured, rows: the tensors that it takes from outside, those with a row for each of the
+            batch apart.
 
     Raises:
         Unsupported: it does not.
@@ -94,22 +100,37 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
     n_rows = _leaves_given(a)[0][0].shape[0]
     if n_rows not in BATCHES:
         with undisturbed(), among_ours():
-            unify(small, _recorded(a, captured, n_rows, ()), n_rows)
+            taken = [*captured, *rows]
+            per_row = tuple(range(len(captured), len(taken)))
+            unify(small, _recorded(a, taken, per_row, n_rows, ()), n_rows)
+
+
+def _per_row(a: Arguments, captured: list[Tensor]) -> tuple[int, ...]:
+    """The captured tensors that are played as leaves of the carry, by position."""
+    n_rows = next(n for n in BATCHES if n != len(_leaves_given(a)[0][0]))
+
+    def run(positions: tuple[int, ...]) -> Any:
+        leaves = _copies(a, captured, positions, n_rows)
+        with swapped(captured, leaves.captured, FUNCTIONS), torch.enable_grad():
+            return a.flat(leaves.init, leaves.xs)
+
+    return captured_rows(a, captured, n_rows, run)
 
 
 def _recorded(
-    a: Arguments, captured: list[Tensor], n_rows: int, outside: Collection[int]
-) -> Recording:
+    a: Arguments, captured: list[Tensor], per_row: tuple[int, ...], n_rows: int,
+    outside: Collection[int],
+) -> Recording:  # fmt: skip
     flat: Callable[..., Any] = a.flat
     functions: Mapping[Any, Any] = FUNCTIONS
     if a.shared is not None:
         flat, functions = a.shared.flat(a), a.shared.functions
     try:
-        return _record_once(a, flat, functions, captured, n_rows, outside)
+        return _record_once(a, flat, functions, captured, per_row, n_rows, outside)
     except ViewChanged:
         functions = {**functions, **CHANGES_IN_PLACE}
         flat = transformed(flat, torch.func.functionalize)  # each change makes a new tensor
-        return _record_once(a, flat, functions, captured, n_rows, outside)
+        return _record_once(a, flat, functions, captured, per_row, n_rows, outside)
 
 
 def transformed(step: Callable[..., Any], transform: Callable[..., Any]) -> Callable[..., Any]:
@@ -138,13 +159,28 @@ def _leaves_given(a: Arguments) -> tuple[list[Tensor], list[Tensor]]:
     return init, [leaf[0] for leaf in xs]
 
 
-def _copies(
-    a: Arguments, captured: list[Tensor], n_rows: int
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Leaves in the places of captured tensors, init and the first element of xs.
+class Leaves(NamedTuple):
+    """What a step is recorded with: leaves in the places of what the call has.
+
+    Attributes:
+        captured: in the places of all captured tensors.
+        fixed: those of them that no batch changes.
+        rows: the others, which have as many rows as the batch.
+        init, xs: of the carry, and of the first element.
+    """
+
+    captured: list[Tensor]
+    fixed: list[Tensor]
+    rows: list[Tensor]
+    init: list[Tensor]
+    xs: list[Tensor]
+
+
+def _copies(a: Arguments, captured: list[Tensor], per_row: tuple[int, ...], n_rows: int) -> Leaves:
+    """Leaves of a batch of n_rows rows.
 
     The captured ones share their memory, which may be large; the recorder stops the step before
-    it changes one. The others are copies, with n_rows rows.
+    it changes one. What has rows is copied.
     """
 
     def leaf(t: Tensor, needs_grad: bool) -> Tensor:
@@ -152,26 +188,30 @@ def _copies(
         return t.detach()[index].contiguous().requires_grad_(needs_grad)
 
     params = [
-        (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
-        for t in captured
-    ]
+        leaf(t, t.is_floating_point()) if i in per_row
+        else (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
+        for i, t in enumerate(captured)
+    ]  # fmt: skip
+    fixed, rows = parted(params, per_row)
     init, first_x = _leaves_given(a)
     states = [leaf(t, t.is_floating_point()) for t in init]
-    return params, states, [leaf(t, t.requires_grad) for t in first_x]
+    return Leaves(params, fixed, rows, states, [leaf(t, t.requires_grad) for t in first_x])
 
 
 def _record_once(
     a: Arguments, step: Callable[..., Any], functions: Mapping[Any, Any],
-    captured: list[Tensor], n_rows: int, outside: Collection[int],
+    captured: list[Tensor], per_row: tuple[int, ...], n_rows: int, outside: Collection[int],
 ) -> Recording:  # fmt: skip
-    params, states, xs = _copies(a, captured, n_rows)
+    leaves = _copies(a, captured, per_row, n_rows)
+    params, states, xs = leaves.fixed, leaves.init + leaves.rows, leaves.xs
     given = params + states + xs
     recorder = Recorder(given, outside)
     # It ran on the real batch: only the size is new.
     why = f"the step fails at another batch size ({{}}){_of_every_row(a, captured)}"
-    with swapped(captured, params, functions):
+    with swapped(captured, leaves.captured, functions):
         with refused(why), recorder, torch.enable_grad():
-            new_states, y = step(states, xs)
+            new_states, y = step(leaves.init, xs)
+        new_states = [*new_states, *leaves.rows]
         y_leaves, y_spec = tree.flatten(y)
         outputs = new_states + y_leaves
         behind = [_nodes_behind(t) for t in outputs]
@@ -182,7 +222,8 @@ def _record_once(
         cotangents = [torch.ones_like(t) for t in outputs]
         d_out_numbers = [recorder.new(t) for t in cotangents]
         gradients = _differentiated(recorder, outputs, cotangents, given)
-    arrays = recorder.captured_arrays(captured)
+    fixed, rows = parted(captured, per_row)
+    arrays = recorder.captured_arrays(fixed)
     d_given = [None if g is None else recorder.gradient(g) for g in gradients]
     n, m, k = len(params), len(params) + len(states), len(new_states)
     return Recording(
@@ -202,12 +243,13 @@ def _record_once(
         d_states=tuple(d_given[n:m]),
         d_xs=tuple(d_given[m:]),
         y_spec=y_spec,
-        init_needs_grad=tuple(t.requires_grad for t in _leaves_given(a)[0]),
+        init_needs_grad=tuple(t.requires_grad for t in (*_leaves_given(a)[0], *rows)),
         differentiable_in=tuple(
             _sources(t, nodes, states) for t, nodes in zip(outputs, behind, strict=True)
         ),
         needs_grad=tuple(needs_grad),
         runs_python_backward=_runs_python_backward(nodes, recorder.values),
+        per_row=per_row,
     )
 
 

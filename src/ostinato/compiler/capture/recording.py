@@ -77,6 +77,17 @@ class Recording:
     differentiable_in: tuple[Sources, ...]  # new states, then ys
     needs_grad: tuple[bool, ...]  # whether each value does: not so where a step says no_grad
     runs_python_backward: bool  # a custom autograd.Function, or hooks: what they read is not seen
+    # Which of the tensors taken from outside have a row for each of the batch: they are the last
+    # states, and not among `captured`.
+    per_row: tuple[int, ...] = ()
+
+
+def parted(captured: list[Tensor], per_row: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
+    """The tensors that a step takes from outside: those that no batch changes, those with rows."""
+    if not per_row:
+        return captured, []
+    fixed = [t for i, t in enumerate(captured) if i not in per_row]
+    return fixed, [captured[i] for i in per_row]
 
 
 def overload_of(name: str) -> Any:

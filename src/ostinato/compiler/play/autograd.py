@@ -33,17 +33,19 @@ class ScanCall:
     compiled: CompiledStep
     arguments: Arguments  # time first, resets a part of the step
     captured: list[Tensor]
+    per_row: list[Tensor]  # captured ones with a row for each of the batch: a part of the carry
     n_rows: int
     rows: RowOrder | None  # of a ragged batch
     guards: Guards | None  # of a step whose backward pass runs Python code: what that may read
 
     def tensors(self) -> list[Tensor]:
-        return [*self.captured, *self.arguments.leaves, *self.arguments.xs_leaves]
+        a = self.arguments
+        return [*self.captured, *a.leaves, *self.per_row, *a.xs_leaves]
 
     def split(self, tensors: Any) -> tuple[Any, Any, Any]:
-        """Captured tensors, leaves of init and leaves of xs, of the tensors of a call in a row."""
+        """Captured tensors, the first carry and leaves of xs, of the tensors of a call in a row."""
         a = len(self.captured)
-        b = a + len(self.arguments.leaves)
+        b = a + self.compiled.n_states
         return tensors[:a], tensors[a:b], tensors[b:]
 
     def outputs(self, tensors: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
@@ -55,7 +57,7 @@ class ScanCall:
             tensors = [*captured, *init, *xs]
         outs = self._of_rows(tensors)
         if shared is None:
-            return outs[:n_ys], outs[n_ys:]
+            return outs[:n_ys], outs[n_ys : n_ys + len(self.arguments.leaves)]
         return shared.as_given(outs[:n_ys], outs[n_ys:], self.arguments, self.compiled.y_shapes)
 
     def _of_rows(self, tensors: list[Tensor]) -> Sequence[Tensor]:
@@ -115,10 +117,15 @@ class ScanCall:
         else:
             from ostinato.compiler.capture.captures import swapped
 
-            with among_ours(), swapped(self.captured, captured):
-                first, elements = tree.unflatten(init, a.carry_spec), tree.unflatten(xs, a.xs_spec)
+            n = len(a.leaves)
+            replaced = swapped([*self.captured, *self.per_row], [*captured, *init[n:]])
+            with among_ours(), replaced:
+                first, elements = (
+                    tree.unflatten(init[:n], a.carry_spec),
+                    tree.unflatten(xs, a.xs_spec),
+                )
                 carry, ys = eager_scan(a.step, first, elements, 0, a.reverse, ragged, a.truncate)
-        last = tree.leaves(carry)
+        last = tree.leaves(carry)[: len(a.leaves)]
         if a.of_layer:
             last = [leaf.unsqueeze(0) for leaf in last]
         return tree.leaves(ys) + last
@@ -195,6 +202,7 @@ def _replayed(call: ScanCall, tensors: Any, grads: Any) -> list[Tensor | None]:
     with torch.enable_grad():
         inputs = [t.view_as(t) if t.requires_grad else t for t in tensors]
         outs = _again(call, inputs)
+    grads = grads[: len(outs)]  # what captured tensors end as is nobody's
     pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if g is not None and o.requires_grad]
     wanted = [i for i, t in enumerate(inputs) if t.requires_grad]
     if not pairs:

@@ -1,0 +1,260 @@
+"""Captured tensors with a row for each of the batch: an encoder's states, a mask drawn before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ostinato
+from zoo.playing import assert_close, assert_native, counting, least_memory, loop, play
+from zoo.small import assert_same
+from zoo.steps import Case, Kit
+
+pytestmark = [
+    pytest.mark.filterwarnings("error"),
+    pytest.mark.filterwarnings("ignore:.*was recorded"),
+]
+
+F, H, S, WORDS = 5, 6, 7, 11
+Make = Callable[[Kit, int], Case]
+
+
+def _weights(kit: Kit) -> tuple[Tensor, Tensor]:
+    return kit.weight(F, H), kit.weight(H, H)
+
+
+def _case(kit: Kit, step: Any, leaves: list[Tensor]) -> Case:
+    return Case(step, leaves, lambda B: kit.normal(B, H) * 0.3, lambda B: kit.normal(B, F))
+
+
+def _rows(kit: Kit, *shape: int) -> Tensor:
+    return kit.normal(*shape).requires_grad_()
+
+
+def _attention(kit: Kit, B: int) -> Case:
+    (U, W), encoded = _weights(kit), _rows(kit, B, S, H)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        scores = torch.bmm(encoded, (h @ W)[..., None]).squeeze(-1).softmax(-1)
+        return torch.tanh(x @ U + torch.bmm(scores[:, None], encoded).squeeze(1))
+
+    return _case(kit, step, [U, W, encoded])
+
+
+def _masked_attention(kit: Kit, B: int) -> Case:
+    """Two captured tensors, keys and values, and a mask of truth values."""
+    (U, W), keys, values = _weights(kit), _rows(kit, B, S, H), _rows(kit, B, S, H)
+    hidden = torch.arange(S) >= torch.arange(1, B + 1)[:, None]
+
+    def step(h: Tensor, x: Tensor) -> Any:
+        scores = torch.einsum("bh,bsh->bs", h @ W, keys).masked_fill(hidden, -torch.inf)
+        attended = scores.softmax(1)
+        h = torch.tanh(x @ U + torch.einsum("bs,bsh->bh", attended, values))
+        return h, attended
+
+    return _case(kit, step, [U, W, keys, values])
+
+
+def _dropout(kit: Kit, B: int) -> Case:
+    (U, W), mask = _weights(kit), (kit.uniform(B, H) > 0.3).to(kit.dtype) / 0.7
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x @ U + (h * mask) @ W)
+
+    return _case(kit, step, [U, W])
+
+
+def _scale_of_a_row(kit: Kit, B: int) -> Case:
+    (U, W), scale = _weights(kit), _rows(kit, B)
+    return _case(kit, lambda h, x: torch.tanh(x @ U + h @ W) * scale[:, None], [U, W, scale])
+
+
+def _speaker(kit: Kit, B: int) -> Case:
+    """A whole number for each row, an index of a table."""
+    (U, W), table = _weights(kit), kit.weight(WORDS, H)
+    ids = torch.arange(B) % WORDS
+    return _case(kit, lambda h, x: torch.tanh(x @ U + h @ W + table[ids]), [U, W, table])
+
+
+def _of_a_module(kit: Kit, B: int) -> Case:
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = kit.module(nn.GRUCell, F + H, H)
+            self.encoded = _rows(kit, B, S, H)
+
+        def forward(self, h: Tensor, x: Tensor) -> Any:
+            context = (self.encoded * h[:, None]).sum(-1).softmax(-1)[:, None] @ self.encoded
+            h = self.cell(torch.cat([x, context[:, 0]], 1), h)
+            return h, context[:, 0]
+
+    decoder = Decoder()
+    return _case(kit, decoder, [*decoder.parameters(), decoder.encoded])
+
+
+def _output_alone(kit: Kit, B: int) -> Case:
+    """What only an output shows, beside a matrix of as many rows as the batch."""
+    (U, W), encoded = _weights(kit), _rows(kit, B, H)
+    square = kit.weight(B, H)
+
+    def step(h: Tensor, x: Tensor) -> Any:
+        return torch.tanh(x @ U + h @ W), (encoded * 2, h @ square.T)
+
+    return _case(kit, step, [U, W, encoded, square])
+
+
+def _view(kit: Kit, B: int) -> Case:
+    (U, W), encoded = _weights(kit), _rows(kit, B, H, S)
+    states = encoded.transpose(1, 2)  # not dense
+    same = encoded[:, :, :1].squeeze(-1).expand(B, H)
+    return _case(
+        kit, lambda h, x: torch.tanh(x @ U + h @ W + (states * h[:, None]).mean(1)) * same,
+        [U, W, encoded],
+    )  # fmt: skip
+
+
+STEPS: list[Make] = [
+    _attention, _masked_attention, _dropout, _scale_of_a_row, _speaker, _of_a_module,
+    _output_alone, _view,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("B", [1, 2, 3, 5, H, 9])
+@pytest.mark.parametrize("make", STEPS)
+def test_as_the_loop_plays_it(make: Make, B: int) -> None:
+    case = make(Kit(torch.float64), B)
+    init, xs = case.init(B), case.xs(4, B)
+    for reverse in (False, True):
+        ours = play(ostinato.scan, case, init, xs, reverse=reverse)
+        assert_close(ours, play(loop, case, init, xs, reverse=reverse), 1e-10)
+    assert_native(case, init, xs)
+
+
+@pytest.mark.parametrize("make", STEPS)
+def test_rows_that_end_and_begin_anew(make: Make) -> None:
+    B, T = 4, 6
+    case = make(Kit(torch.float64), B)
+    init, xs = case.init(B), case.xs(T, B)
+    options = {"lengths": torch.tensor([6, 2, 5, 1])}
+
+    # Each row of the definition alone would meet the captured rows of all.
+    def by_the_loop(step: Any, init: Any, xs: Any, **options: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OSTINATO_ENGINE", "eager")
+            return ostinato.scan(step, init, xs, **options)
+
+    for more in ({}, {"resets": torch.rand(T, B) > 0.6}):
+        ours = play(ostinato.scan, case, init, xs, **options, **more)
+        assert_close(ours, play(by_the_loop, case, init, xs, **options, **more), 1e-10)
+        assert_native(case, init, xs, **options, **more)
+
+
+@pytest.mark.parametrize("make", STEPS)
+def test_within_a_budget(make: Make) -> None:
+    case = make(Kit(torch.float64), 4)
+    init, xs = case.init(4), case.xs(40, 4)
+    expected = play(ostinato.scan, case, init, xs)
+    least = least_memory(case, init, xs)
+    assert least is not None
+    assert_close(play(ostinato.scan, case, init, xs, memory=least), expected, 1e-10)
+
+
+def _by_the_loop(monkeypatch: pytest.MonkeyPatch, f: Callable[[], Any]) -> Any:
+    monkeypatch.setenv("OSTINATO_ENGINE", "eager")
+    found = f()
+    monkeypatch.delenv("OSTINATO_ENGINE")
+    return found
+
+
+def test_truncate_cuts_the_carry_alone(monkeypatch) -> None:
+    """It would cut the gradient of what the carry holds, were a captured tensor a part of it."""
+    case = _attention(Kit(torch.float64), 4)
+    init, xs = case.init(4), case.xs(6, 4)
+    play(ostinato.scan, case, init, xs)  # now there is a recording
+    with pytest.warns(UserWarning, match="truncate= would stop the gradient of a captured"):
+        ours = play(ostinato.scan, case, init, xs, truncate=2)
+    cut = _by_the_loop(monkeypatch, lambda: play(ostinato.scan, case, init, xs, truncate=2))
+    assert_close(ours, cut, 1e-12)
+
+
+def test_a_new_sequence_at_every_call() -> None:
+    """An encoder's states are made anew; the step is recorded once, and a call calls it no more."""
+    kit = Kit(torch.float64)
+    U, W = _weights(kit)
+
+    def decoding(encoded: Tensor) -> Any:
+        return lambda h, x: torch.tanh(x @ U + (encoded * (h @ W)[:, None]).sum(1))
+
+    for i in range(4):
+        encoded = kit.normal(8, S, H).requires_grad_()
+        step, init, xs = decoding(encoded), kit.normal(8, H), kit.normal(5, 8, F)
+        with counting(step) as calls:
+            _, ours = ostinato.scan(step, init, xs)
+        assert i == 0 or calls == [0]
+        pairs = (
+            torch.autograd.grad(y.square().sum(), [encoded, U, W])
+            for y in (ours, loop(step, init, xs)[1])
+        )
+        assert_same(*pairs)
+
+
+def test_another_batch_is_recorded_and_a_wrong_one_is_refused() -> None:
+    kit = Kit(torch.float64)
+    for B in (8, 4, 8):
+        case = _attention(kit, B)
+        init, xs = case.init(B), case.xs(5, B)
+        assert_close(play(ostinato.scan, case, init, xs), play(loop, case, init, xs), 1e-10)
+        assert_native(case, init, xs)
+    with pytest.raises(RuntimeError, match="Expected size for first two dimensions"):
+        ostinato.scan(case.step, case.init(4), case.xs(5, 4))
+
+
+def test_frozen_and_thawed() -> None:
+    case = _attention(Kit(torch.float64), 4)
+    encoded = case.parameters[-1]
+    init, xs = case.init(4), case.xs(5, 4)
+    for needs in (True, False, True):
+        encoded.requires_grad_(needs)
+        ours = play(ostinato.scan, case, init, xs)
+        assert_close(ours, play(loop, case, init, xs), 1e-10)
+        assert bool(ours.d_parameters[-1].any()) is needs
+
+
+def test_changed_between_forward_and_backward() -> None:
+    case = _attention(Kit(torch.float64), 4)
+    encoded = case.parameters[-1]
+    _, ys = ostinato.scan(case.step, case.init(4), case.xs(5, 4))
+    with torch.no_grad():
+        encoded.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        ys.sum().backward()
+
+
+def test_its_gradient_is_differentiable() -> None:
+    case = _attention(Kit(torch.float64), 2)
+    init, xs = case.init(2), case.xs(3, 2)
+
+    def f(*leaves: Tensor) -> Any:
+        return ostinato.scan(case.step, init, xs)[1]
+
+    assert torch.autograd.gradcheck(f, case.parameters)
+    assert torch.autograd.gradgradcheck(f, case.parameters)
+
+
+def test_a_matrix_that_fits_by_chance_stays_one() -> None:
+    """With as many rows as the batch, a matrix is summed over the rows as any other."""
+    kit = Kit(torch.float64)
+    U, W = kit.weight(F, H), kit.normal(H, H).requires_grad_()
+    encoded = _rows(kit, H, S, H)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x @ U + h @ W + (encoded * h[:, None]).sum(1))
+
+    case = _case(kit, step, [U, W, encoded])
+    init, xs = case.init(H), case.xs(4, H)
+    assert_close(play(ostinato.scan, case, init, xs), play(loop, case, init, xs), 1e-10)
+    assert len(ostinato.explain(step, init, xs).loop_products) == 1
