@@ -174,8 +174,8 @@ _ADVICE = {
     "random": "draw the random numbers before the scan and pass them through xs",
     "Python value": "replace if and .item() by torch.where or a multiplication with a mask",
     "in place": "compute a new tensor instead of changing one that comes from outside",
-    "batch size": "keep every row independent of how many there are; what has a row for each of "
-    "the batch (a mask, an encoder's states) belongs into the carry or xs",
+    "batch size": "keep every row independent of how many there are",
+    "truncate= would": "put it into xs, or into init, where its gradient is cut as the carry's is",
     "cuda": "move the tensors to the CPU; on a GPU, PyTorch's own layers use cuDNN",
     "torch.func": "call scan outside of torch.func transforms, or accept the loop there",
     "first axis": "give every tensor the rows of the batch as its first axis, as many as init has",
