@@ -219,6 +219,33 @@ def test_a_file_that_breaks_in_a_later_block_leaves_no_output(
     assert [path.name for path in tmp_path.iterdir()] == ["late.csv"]
 
 
+def test_a_file_of_another_country(ostinato, trained_tasks, tmp_path):
+    """With commas before decimals, in the encoding of an older program; also of a stream."""
+    file = file_of(trained_tasks, "classify")
+    plain, other = tmp_path / "plain.csv", tmp_path / "other.csv"
+    rows = file.read_text().replace(",", ";").replace("up", "öl")
+    plain.write_text(rows)
+    other.write_bytes(rows.replace(".", ",").encode("cp1252"))
+    written = ("--separator", ";", "--decimal", ",", "--encoding", "cp1252")
+    _, *flags = TASKS["classify"](tmp_path)
+    flags += ["--no-bidirectional", *QUICK, "--quiet", "--output"]
+    semicolons = written[:2]
+    assert ostinato("train", plain, *semicolons, *flags, tmp_path / "a").code == 0
+    assert ostinato("train", other, *written, *flags, tmp_path / "b").code == 0
+    wanted = ostinato("predict", tmp_path / "a", plain)
+    assert "öl" in wanted.out
+    assert ostinato("predict", tmp_path / "b", other).out == wanted.out
+    of_plain = ("--decimal", ".", "--encoding", "utf-8")
+    assert ostinato("predict", tmp_path / "b", plain, *of_plain).out == wanted.out
+    answers = ostinato("stream", tmp_path / "a", plain, "--key", "id")
+    assert answers.code == 0
+    assert ostinato("stream", tmp_path / "b", other, "--key", "id").out == answers.out
+    assert ostinato("stream", tmp_path / "b", plain, "--key", "id", *of_plain).out == answers.out
+    other.write_bytes(rows.encode("utf-16"))
+    refused = ostinato("stream", tmp_path / "b", other, "--encoding", "utf-16")
+    assert (refused.code, "does not end with one byte" in refused.err) == (2, True)
+
+
 def test_predict_and_evaluate_are_told_how_another_file_is_written(
     ostinato, trained_tasks, tmp_path
 ):

@@ -87,6 +87,8 @@ class DataConfig(Declared):
     )
     sort: bool = declare(False, "Sort rows by id and time; by default another order is an error.")
     separator: str | None = declare(None, "Between the fields of a CSV file. Default: a comma.")
+    decimal: Literal[".", ","] = declare(".", "Before the decimals of numbers in a CSV file.")
+    encoding: str = declare("utf-8", "Of a CSV file: a name that Python knows, such as cp1252.")
     missing: Literal["error", "mask", "fill", "forward"] = declare(
         "error",
         "Missing values: an error, zeros with a feature that says so, the training mean, or the "

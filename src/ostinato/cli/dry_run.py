@@ -177,7 +177,7 @@ def _columns(settings: Config, roles: Roles | None) -> Rows:
     for role, names in several.items():
         for name in names:
             of.setdefault(name, []).append(role)
-    names = sources.table(source, settings.data.separator).names
+    names = sources.table(source, settings.data).names
     rows = [(repr(name), ", ".join(of.get(name, ["left out"]))) for name in names[:MOST]]
     more = len(names) - len(rows)
     return [*rows, *([("…", f"{more:,} further columns")] if more else [])]

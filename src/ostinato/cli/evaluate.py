@@ -14,7 +14,7 @@ from ostinato.cli.flags import with_flags
 from ostinato.cli.output import Quiet, hush, percent, say, say_json
 
 
-@with_flags("data.separator", "data.sort")
+@with_flags(*runs.READING)
 def evaluate(
     given: Given,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],

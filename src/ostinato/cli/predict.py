@@ -13,7 +13,7 @@ from ostinato.cli.flags import with_flags
 from ostinato.cli.output import Overwrite, Quiet, check_file, hush, write
 
 
-@with_flags("data.separator", "data.sort")
+@with_flags(*runs.READING)
 def predict(
     given: Given,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],

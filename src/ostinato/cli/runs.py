@@ -17,6 +17,7 @@ from ostinato.hyperparameters import EXTENDABLE
 if TYPE_CHECKING:
     from ostinato.data.prepare import Preparation
 
+READING = ("data.separator", "data.decimal", "data.encoding", "data.sort")  # of a file at hand
 # The hyperparameters that make a finished run longer; the others of EXTENDABLE only look at it.
 LENGTH = ("training.iterations", "training.epochs")
 
@@ -31,7 +32,7 @@ class Trained:
     file: Given = field(default_factory=dict)  # how the file at hand is to be read
 
     def reading(self, given: Given) -> Trained:
-        """The same model for a file that is read in this way: its separator, whether to sort.
+        """The same model for a file that is read in this way: how it is written, whether to sort.
 
         Without a word, a file is read as the one that the run began with.
         """

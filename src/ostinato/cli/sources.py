@@ -6,7 +6,7 @@ import csv
 import hashlib
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ostinato.data import Ragged
+    from ostinato.data.dialect import Dialect
     from ostinato.data.examples import Examples
     from ostinato.data.prepare import Preparation
     from ostinato.data.roles import Roles
@@ -41,6 +42,7 @@ STDIN = "-"
 LARGE = 1 << 28  # bytes of a table whose sequences do not stay in the memory
 AT_ONCE = 1 << 17  # steps that a model answers before more are written
 TAB = "\\t"  # as a person writes it in a shell
+WRITTEN = ("separator", "decimal", "encoding")  # what is said of CSV alone
 FILE_HELP = (
     "A file as the run was trained on; - reads from standard input, and tells the kind by its "
     "first bytes."
@@ -91,17 +93,35 @@ def check(config: DataConfig) -> None:
         raise BadInput(f"--as-sequence is for mnist, not for {config.source}")
     if config.test is not None and config.split is not None:
         raise BadInput("--test and --split both say what to test on; wanted one of them")
-    separator = config.separator
-    if separator not in (None, TAB) and (len(separator) != 1 or separator in '"\r\n'):
-        raise BadInput(f"--separator is {separator!r}; wanted one character, such as ; or \\t")
-    if separator is not None and config.source and not _is_delimited(config.source):
-        raise BadInput(f"--separator is for .csv and .tsv files, not for {config.source}")
+    dialect(config)
+    for name in WRITTEN:
+        given = getattr(config, name) != getattr(DataConfig, name)
+        if given and config.source and not _is_delimited(config.source):
+            raise BadInput(f"--{name} is for .csv and .tsv files, not for {config.source}")
     if config.source is None or is_table(config.source):
         return
     for name in ("shape", "id", "time", "time_format", "features", "group", "split"):
         if getattr(config, name) is not None:
             flag = name.replace("_", "-")
             raise BadInput(f"--{flag} is for tables, not for {config.source}; leave it out")
+
+
+def dialect(config: DataConfig) -> Dialect:
+    """How CSV files are written.
+
+    Raises:
+        BadInput: the separator is none, or the encoding is not known.
+    """
+    from ostinato.data.dialect import Dialect, is_utf8
+
+    separator = "\t" if config.separator == TAB else config.separator
+    if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
+        raise BadInput(f"--separator is {separator!r}; wanted one character, such as ; or \\t")
+    try:
+        is_utf8(config.encoding)
+    except ValueError as problem:
+        raise BadInput(f"--encoding: {problem}") from None
+    return Dialect(separator, config.decimal, config.encoding)
 
 
 def roles(settings: Config) -> Roles:
@@ -131,7 +151,7 @@ def roles(settings: Config) -> Roles:
         known=names(data.known),
         sort=data.sort,
         time_format=data.time_format,
-        separator=data.separator,
+        **asdict(dialect(data)),
     )
 
 
@@ -142,7 +162,7 @@ def trained_roles(preparation: Preparation | None, settings: Config, answers: bo
     that are sequences may be missing.
 
     Args:
-        settings: as the person wants this file to be read: its separator, whether to sort.
+        settings: as the person wants this file to be read: how it is written, whether to sort.
         answers: whether the target is needed, to measure the model by. A series to be forecast is
             needed in any case.
     """
@@ -150,9 +170,8 @@ def trained_roles(preparation: Preparation | None, settings: Config, answers: bo
     if roles is None:
         return None
     data = settings.data
-    separator = "\t" if data.separator == TAB else data.separator
     roles = replace(
-        roles, group=None, split=None, sort=data.sort, separator=separator, of_model=True
+        roles, group=None, split=None, sort=data.sort, of_model=True, **asdict(dialect(data))
     )
     if answers or roles.task == "forecast":
         return roles
@@ -202,7 +221,7 @@ def read(
         columns = trained or roles(settings or Config())
         if content is None and _stays_in_a_file(name, columns):
             return _stored(name, columns)
-        return to_examples(_parsed(content, kind, name, columns.separator), columns)
+        return to_examples(_parsed(content, kind, name, columns.dialect), columns)
     if kind in (".npy", ".idx"):
         from ostinato.data.arrays import parse_arrays
         from ostinato.data.content import read_content
@@ -289,7 +308,7 @@ def _pieces(part: Examples) -> Iterator[Examples]:
         yield part.select(np.arange(start, end))
 
 
-def table(source: str, separator: str | None) -> Table:
+def table(source: str, data: DataConfig) -> Table:
     """The table in a file or on standard input.
 
     Raises:
@@ -298,7 +317,7 @@ def table(source: str, separator: str | None) -> Table:
     name, kind, content = _opened(source)
     if kind not in TABLES:
         raise BadInput(f"{name} is no table; wanted {', '.join(TABLES)}")
-    return _parsed(content, kind, name, separator)
+    return _parsed(content, kind, name, dialect(data))
 
 
 def content(source: str) -> tuple[str, bytes]:
@@ -321,15 +340,13 @@ def _opened(source: str) -> tuple[str, str, bytes | None]:
     return name, kind_of(content, name), content
 
 
-def _parsed(content: bytes | None, kind: str, name: str, separator: str | None) -> Table:
+def _parsed(content: bytes | None, kind: str, name: str, written: Dialect) -> Table:
     from ostinato.data.content import read_content
     from ostinato.data.tables import parse_table
 
     if content is None:
         content = read_content(Path(name))
-    if kind not in (".csv", ".tsv"):
-        separator = None
-    return parse_table(content, kind, name, "\t" if separator == TAB else separator)
+    return parse_table(content, kind, name, written if kind in (".csv", ".tsv") else None)
 
 
 def _stdin() -> BinaryIO:

@@ -6,18 +6,20 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from ostinato.cli import runs
+from ostinato.cli import runs, sources
+from ostinato.cli.config import OPTIONS, DataConfig
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import Quiet, check_file, hush
-from ostinato.cli.sources import TAB
 
 if TYPE_CHECKING:
     from ostinato.cli.runs import Trained
+    from ostinato.data.dialect import Dialect
     from ostinato.runtime.model import Model
 
 
@@ -71,6 +73,14 @@ def stream(
             help="Between fields of CSV. Default: that of the file the run was trained on.",
         ),
     ] = None,
+    decimal: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--decimal", metavar=".|,", help="Before decimals in CSV. Default: as that."),
+    ] = None,
+    encoding: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--encoding", metavar="NAME", help="Of CSV, as cp1252. Default: as that."),
+    ] = None,
     skip: Annotated[
         bool, typer.Option("--skip", help="Leave out lines that are wrong, and count them.")
     ] = False,
@@ -92,29 +102,40 @@ def stream(
     from ostinato.cli.stream_play import Rule, StreamPlayer
 
     trained = runs.find(run)
-    between = _separator(separator, trained, file)
+    given = {"separator": separator, "decimal": decimal, "encoding": encoding}
+    written = _dialect({name: value for name, value in given.items() if value}, trained, file)
     model = runtime.load(trained.model)
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     rule = Rule(on_change, _confidence(until_confidence, model), skip)
-    source = InputFormat(file, key, names, between)
+    source = InputFormat(file, key, names, **asdict(written))
     with opened(file) as handle:
         StreamPlayer(model, source, Input(handle), rule, as_json, state, every, lookahead).run()
 
 
-def _separator(given: str | None, trained: Trained, file: str) -> str:
-    """What stands between the fields of a CSV row."""
+def _dialect(given: dict[str, str], trained: Trained, file: str) -> Dialect:
+    """How CSV is written: as given, or else as the file that the run was trained on.
+
+    Raises:
+        BadInput: it is not possible; or lines in this encoding do not end with a single byte.
+    """
     from ostinato.data.content import ending
 
-    if given is None and trained.config is not None:
-        given = trained.config.data.separator
-    if given is None:
-        source = "" if trained.config is None else str(trained.config.data.source)
-        endings = [ending(Path(name)) for name in (file, source)]
-        given = "\t" if next((e for e in endings if e in (".csv", ".tsv")), "") == ".tsv" else ","
-    found = "\t" if given == TAB else given
-    if len(found) != 1 or found in '"\n\r':
-        raise BadInput(f"--separator is {given!r}; wanted one character, such as ; or \\t")
-    return found
+    checked = {name: OPTIONS[f"data.{name}"].check(v, f"--{name}") for name, v in given.items()}
+    data = DataConfig() if trained.config is None else trained.config.data
+    written = sources.dialect(replace(data, **checked))
+    endings = [ending(Path(name)) for name in (file, str(data.source))]
+    kind = next((e for e in endings if e in (".csv", ".tsv")), ".csv")
+    written = replace(written, separator=written.between(kind))
+    try:
+        written.check(kind, file)
+    except ValueError as problem:
+        raise BadInput(str(problem)) from None
+    if "a\n".encode(written.encoding)[-1:] != b"\n":
+        raise BadInput(
+            f"--encoding {written.encoding}: a line does not end with one byte; wanted rows in "
+            "another encoding, as iconv -t UTF-8 makes"
+        )
+    return written
 
 
 def _confidence(given: str | None, model: Model) -> float | None:

@@ -21,13 +21,15 @@ class InputFormat:
         name: of the file, or "-".
         key: the column of the key, or None.
         names: of the columns; None: the first line has them.
-        separator: of CSV.
+        separator, decimal, encoding: of CSV; see `ostinato.data.dialect`.
     """
 
     name: str
     key: str | None = None
     names: list[str] | None = None
     separator: str = ","
+    decimal: str = "."
+    encoding: str = "utf-8"
 
     @property
     def shown(self) -> str:

@@ -141,7 +141,7 @@ class StreamPlayer:
             lines = pending.pop()
             with_ends = ended or bool(pending)
             try:
-                texts = decoded(lines)
+                texts = decoded(lines, self.encoding)
                 whole = [text for text in texts if text]  # a line may be blank
                 keys, X = self.rows.parse(whole) if whole else (None, ())
             except (ValueError, csv.Error) as problem:
@@ -238,11 +238,13 @@ class StreamPlayer:
         lines = lines[blank:]
         if not lines:
             return lines
+        is_json = lines[0].removeprefix(BOM.encode()).lstrip()[:1] in (b"{", b"[")
+        encoding = "utf-8" if is_json else self.source.encoding
         try:
-            (first,) = decoded(lines[:1])
+            (first,) = decoded(lines[:1], encoding)
         except ValueError as problem:
             raise BadInput(f"{self.source.shown}, line {self.lines.number}: {problem}") from None
-        is_json, has_header = first.lstrip()[:1] in ("{", "["), False
+        has_header = False
         if is_json:
             columns = columns_of_object(first, self.source, self.model)
         else:
@@ -261,7 +263,7 @@ class StreamPlayer:
         """The lines without the header, with which the writer of a pipe may have begun again."""
         self.may_repeat_header = False
         assert self.rows is not None
-        header = self.source.separator.join(self.rows.columns.names).encode()
+        header = self.source.separator.join(self.rows.columns.names).encode(self.encoding)
         if lines[0].removeprefix(BOM.encode()).rstrip(b"\r") != header:
             return lines
         self.lines.done(lines[:1])
@@ -270,10 +272,11 @@ class StreamPlayer:
     def _read_as(self, is_json: bool, columns: StreamColumns) -> None:
         preparation = self.model.preparation
         missing = preparation is not None and preparation.missing != "error"
+        self.encoding = "utf-8" if is_json else self.source.encoding
         if is_json:
             self.rows = Json(columns, missing)
         else:
-            self.rows = Csv(columns, missing, self.source.separator)
+            self.rows = Csv(columns, missing, self.source.separator, self.source.decimal)
         self.form = Form(is_json or self.as_json, columns.key)
 
     def _end(self) -> None:
@@ -343,12 +346,17 @@ class StreamPlayer:
         snapshot.write(self.state)
         self.saved_at = (time.monotonic(), self.lines.number)
 
+    def _written(self) -> dict[str, str]:
+        """How the rows are written."""
+        of = self.source
+        return {"separator": of.separator, "decimal": of.decimal, "encoding": of.encoding}
+
     def _described(self, rows: RowParser) -> dict[str, Any]:
         return {
             "json": isinstance(rows, Json),
             "columns": list(rows.columns.names),
             "key": rows.columns.key,
-            "separator": self.source.separator,
+            **self._written(),
             "rule": [self.rule.on_change, self.rule.until],
             "lookahead": self.lookahead,
         }
@@ -363,10 +371,10 @@ class StreamPlayer:
         if snapshot is None:
             return
         anew = "; give what it was made with, or another --state to begin anew"
-        kept = snapshot.rows
+        kept = {"decimal": ".", "encoding": "utf-8"} | snapshot.rows  # an older one has neither
         asked = {
             "key": self.source.key,
-            "separator": self.source.separator,
+            **self._written(),
             "rule": [self.rule.on_change, self.rule.until],
             "lookahead": self.lookahead,
         }

@@ -12,6 +12,7 @@ import csv
 import json
 import operator
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -56,12 +57,12 @@ class Lines:
         self.number += len(lines)
 
 
-def decoded(lines: Sequence[bytes]) -> list[str]:
+def decoded(lines: Sequence[bytes], encoding: str) -> list[str]:
     """Lines without their ends and a byte order mark."""
     try:
-        text = b"\n".join(lines).decode()
+        text = b"\n".join(lines).decode(encoding)
     except UnicodeDecodeError:
-        raise ValueError("it is no text in UTF-8") from None
+        raise ValueError(f"it is no text in {encoding.upper()}") from None
     if "\r" in text:
         text = text.replace("\r\n", "\n").removesuffix("\r")
     if text.startswith(BOM):
@@ -111,10 +112,15 @@ class Csv(RowParser):
     Args:
         columns, allow_missing: see `RowParser`.
         separator: one character.
+        decimal: what stands before decimals, "." or ",".
     """
 
-    def __init__(self, columns: StreamColumns, allow_missing: bool = False, separator: str = ","):
+    def __init__(
+        self, columns: StreamColumns, allow_missing: bool = False, separator: str = ",",
+        decimal: str = ".",
+    ):  # fmt: skip
         super().__init__(columns, allow_missing)
+        self._has_commas = decimal == ","
         self.separator = separator
         self.width = len(columns.names)
         every = [i for i in range(self.width) if i != columns.key_at]
@@ -151,18 +157,19 @@ class Csv(RowParser):
         return fields
 
     def _numbers(self, fields: list[str]) -> np.ndarray:
-        try:
-            return np.array(list(map(float, fields)))
-        except ValueError:
-            return np.array([self._number(field) for field in fields])
+        if not self._has_commas:
+            with suppress(ValueError):
+                return np.array(list(map(float, fields)))
+        return np.array([self._number(field) for field in fields])
 
-    @staticmethod
-    def _number(field: str) -> float:
+    def _number(self, field: str) -> float:
         stripped = field.strip()
         if stripped in MISSING:
             return float("nan")
         if stripped in TRUE or stripped in FALSE:
             return float(stripped in TRUE)
+        if self._has_commas:  # a point, as before thousands, makes it no number
+            stripped = stripped.replace(".", "·").replace(",", ".")
         try:
             return float(stripped)
         except ValueError:

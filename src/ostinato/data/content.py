@@ -125,7 +125,8 @@ def as_text(content: bytes, source: str, skipped: int = 0) -> bytes:
             raise ValueError(f"{source}: the file is no text, but {kind}")
     if content.startswith(_UTF16):
         raise ValueError(
-            f"{source}: the text is UTF-16; wanted UTF-8: iconv -f UTF-16 -t UTF-8 makes it"
+            f"{source}: the text is UTF-16; wanted UTF-8: iconv -f UTF-16 -t UTF-8 makes it; a CSV "
+            "file is read as it is with encoding='utf-16' (--encoding utf-16)"
         )
     content = content.removeprefix(codecs.BOM_UTF8)
     if b"\r" in content:
@@ -197,5 +198,6 @@ def _check_utf8(content: bytes, source: str, skipped: int) -> None:
         column = problem.start - content.rfind(b"\n", 0, problem.start)
         raise ValueError(
             f"{source}, line {line}: byte {column} is {content[problem.start]:#04x}, which is not "
-            "UTF-8; wanted UTF-8: iconv -f LATIN1 -t UTF-8 makes it of most older files"
+            "UTF-8; wanted UTF-8: iconv -f LATIN1 -t UTF-8 makes it of most older files; a CSV "
+            "file is read as it is with encoding='cp1252' (--encoding cp1252)"
         ) from None

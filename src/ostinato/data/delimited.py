@@ -23,6 +23,7 @@ from ostinato._extras import needs
 from ostinato.data.arrow_tables import owned
 from ostinato.data.column import place_of
 from ostinato.data.content import MAX_ROW, line_of
+from ostinato.data.dialect import Decimal
 from ostinato.data.table import Column, Table, Text, unnamed
 
 SEPARATORS = (",", "\t", ";", "|")
@@ -30,7 +31,9 @@ SEPARATORS = (",", "\t", ";", "|")
 _QUOTE, _NEWLINE = ord('"'), ord("\n")
 
 
-def parse_delimited(content: bytes, source: str, separator: str = ",", skipped: int = 0) -> Table:
+def parse_delimited(
+    content: bytes, source: str, separator: str = ",", skipped: int = 0, decimal: Decimal = "."
+) -> Table:
     """A table of texts, whose types are found out when they are used.
 
     Args:
@@ -38,6 +41,7 @@ def parse_delimited(content: bytes, source: str, separator: str = ",", skipped: 
         source: the file's name, for messages.
         separator: one character.
         skipped: the lines of the file between the header and the rows that `content` has.
+        decimal: what stands before the decimals of numbers.
 
     Raises:
         ValueError: a quote is not closed; a row has another number of fields than the header; the
@@ -79,7 +83,7 @@ def parse_delimited(content: bytes, source: str, separator: str = ",", skipped: 
 
     columns: dict[str, Column] = {}
     for name, values in zip(layout.names, parsed.columns, strict=True):
-        columns[name] = Text(name, place_of(place, name), values, untyped=True)
+        columns[name] = Text(name, place_of(place, name), values, untyped=True, decimal=decimal)
     return Table(source, "line", layout.lines, unnamed(columns, source))
 
 

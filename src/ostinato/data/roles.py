@@ -14,6 +14,7 @@ import numpy as np
 from ostinato.data import label_sets
 from ostinato.data.column import Column, Nested, Unusable
 from ostinato.data.dates import Order, TimeFormat
+from ostinato.data.dialect import Decimal, Dialect
 from ostinato.data.text_column import Text
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Roles:
             they count from 1970 on: "seconds", "milliseconds", "microseconds". None: found out of
             the dates; numbers are taken as they are.
         separator: between the fields of a CSV file; None: "," (a tab in a .tsv file).
+        decimal: what stands before the decimals of its numbers, "." or ",".
+        encoding: of its bytes, by a name that Python knows, as "cp1252".
         of_model: whether these are the columns of a trained model. Its sequences may then lie in
             another shape, long or nested; and rows that are sequences may lack their id, and are
             numbered.
@@ -93,7 +96,14 @@ class Roles:
     sort: bool = False
     time_format: TimeFormat | None = None
     separator: str | None = None
+    decimal: Decimal = "."
+    encoding: str = "utf-8"
     of_model: bool = False
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the CSV file is written."""
+        return Dialect(self.separator, self.decimal, self.encoding)
 
     def inputs(self) -> Roles:
         """The roles of the columns that a model needs to answer: no target, group or split."""

@@ -25,6 +25,7 @@ from ostinato.data import arrays, conll, label_sets
 from ostinato.data.arrow_tables import arrow_column, arrow_table, check_whole, whole
 from ostinato.data.content import BEGIN, GZIP, MAX_ROW, as_text, kind_of
 from ostinato.data.delimited import parse_delimited
+from ostinato.data.dialect import Dialect
 from ostinato.data.examples import Examples
 from ostinato.data.json_lines import parse_json_lines
 from ostinato.data.roles import Roles, resolve
@@ -125,7 +126,7 @@ def _stream(file: IO[bytes], name: str, roles: Roles) -> Iterator[Examples]:
         elif kind in (".parquet", ".arrow", ".feather"):
             yield from _examples(_Batches(_batches(file, kind), name), roles, not roles.labels)
         else:
-            lines = _LineBlocks(file, kind, name, roles.separator)
+            lines = _LineBlocks(file, kind, name, roles.dialect)
             yield from _examples(lines, roles, not roles.labels)
 
 
@@ -276,18 +277,21 @@ def _for_one_sequence(size: int, name: str) -> int:
 class _LineBlocks:
     """Blocks of a CSV or JSON Lines file."""
 
-    def __init__(self, file: IO[bytes], kind: str, name: str, separator: str | None):
+    def __init__(self, file: IO[bytes], kind: str, name: str, dialect: Dialect):
         self.at_end = False
-        self._file = file
         self._name = name
         self._is_json = kind in (".jsonl", ".ndjson")
-        self._separator = separator or ("\t" if kind == ".tsv" else ",")
+        if self._is_json:
+            dialect = Dialect()
+        dialect.check(kind, name)
+        self._file = dialect.opened(file, name)
+        self._dialect, self._kind = dialect, kind
         self._size = BLOCK
         self._header = b""  # of a CSV file, which is parsed anew with each block
         self._columns: tuple[str, ...] = ()  # of JSON Lines, seen until now
         self._lines = np.zeros(0, np.int64)  # of the rows of the block
         self._block = self._rest = b""
-        self._ahead = file.read(self._size)
+        self._ahead = self._file.read(self._size)
         self._line = 1  # of the file, at which the block begins
 
     def read(self) -> Table | None:
@@ -324,13 +328,16 @@ class _LineBlocks:
             self._columns = table.names
         elif self._header:
             skipped = self._line - 1 - self._header.count(b"\n")
-            content = self._header + self._block
-            table = parse_delimited(content, self._name, self._separator, skipped)
+            table = self._delimited(self._header + self._block, skipped)
         else:
-            table = parse_delimited(self._block, self._name, self._separator)
+            table = self._delimited(self._block)
             self._header = self._block[: self._offset(int(table.lines[0]))]
         self._lines = table.lines
         return table
+
+    def _delimited(self, content: bytes, skipped: int = 0) -> Table:
+        between, decimal = self._dialect.between(self._kind), self._dialect.decimal
+        return parse_delimited(content, self._name, between, skipped, decimal)
 
     def _offset(self, line: int) -> int:
         """Where a line of the file begins in the block."""

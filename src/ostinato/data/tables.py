@@ -9,33 +9,34 @@ from ostinato.data import arrays, conll
 from ostinato.data.arrow_tables import parse_arrow, parse_parquet
 from ostinato.data.content import KINDS, as_text, ending, kind_of, read_content
 from ostinato.data.delimited import parse_delimited
+from ostinato.data.dialect import SEPARATOR_OF, Dialect
 from ostinato.data.examples import Examples
 from ostinato.data.json_lines import parse_json_lines
 from ostinato.data.roles import Roles
 from ostinato.data.shapes import to_examples
 from ostinato.data.table import Table
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _JSON = (".jsonl", ".ndjson")
-ENDINGS = (*_SEPARATORS, *_JSON, ".parquet", ".arrow", ".feather", *conll.ENDINGS)
+ENDINGS = (*SEPARATOR_OF, *_JSON, ".parquet", ".arrow", ".feather", *conll.ENDINGS)
 
 
-def parse_table(content: bytes, kind: str, source: str, separator: str | None = None) -> Table:
+def parse_table(content: bytes, kind: str, source: str, dialect: Dialect | None = None) -> Table:
     """The table in a file's content.
 
     Args:
         content: unpacked.
         kind: one of `ENDINGS`.
         source: the file's name, for messages.
-        separator: of CSV, if it is another than the usual.
+        dialect: how CSV is written.
 
     Raises:
-        ValueError: it is damaged; place and remedy are named.
+        ValueError: it is damaged, or not written so; place and remedy are named.
     """
-    if separator is not None and kind not in _SEPARATORS:
-        raise ValueError(f"{source}: a separator is for .csv and .tsv files")
-    if kind in _SEPARATORS:
-        return parse_delimited(as_text(content, source), source, separator or _SEPARATORS[kind])
+    dialect = dialect or Dialect()
+    dialect.check(kind, source)
+    if kind in SEPARATOR_OF:
+        text = as_text(dialect.utf8(content, source), source)
+        return parse_delimited(text, source, dialect.between(kind), decimal=dialect.decimal)
     if kind in _JSON:
         return parse_json_lines(as_text(content, source), source)
     if kind in conll.ENDINGS:
@@ -104,4 +105,4 @@ def parse_examples(content: bytes, source: str, roles: Roles | None = None) -> E
     kind = kind_of(content, source)
     if kind in arrays.ENDINGS:
         return arrays.parse_arrays(content, kind, source, roles)
-    return to_examples(parse_table(content, kind, source, roles.separator), roles)
+    return to_examples(parse_table(content, kind, source, roles.dialect), roles)

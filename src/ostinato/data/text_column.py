@@ -26,6 +26,7 @@ from ostinato.data.column import (
     shortened,
 )
 from ostinato.data.dates import Order, TimeFormat
+from ostinato.data.dialect import Decimal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,16 +48,21 @@ class Text(Column):
     Args:
         values: pyarrow's strings.
         untyped: whether they may stand for numbers, as those of CSV do.
+        decimal: what stands before the decimals of such numbers.
     """
 
-    def __init__(self, name: str, place: Place, values: pa.ChunkedArray, untyped: bool):
+    def __init__(
+        self, name: str, place: Place, values: pa.ChunkedArray, untyped: bool,
+        decimal: Decimal = ".",
+    ):  # fmt: skip
         super().__init__(name, place)
+        self._decimal = decimal
         self._values = values
         self._untyped = untyped
         self._parsed: np.ndarray | None = None
 
     def head(self, n: int) -> Text:
-        return Text(self.name, self.place, self._values.slice(0, n), self._untyped)
+        return Text(self.name, self.place, self._values.slice(0, n), self._untyped, self._decimal)
 
     def is_numbers(self) -> bool:
         return self._untyped and self._parse() is not None
@@ -151,7 +157,10 @@ class Text(Column):
 
         texts = pc.utf8_trim_whitespace(self._values)
         missing = pc.is_in(texts, value_set=pa.array(MISSING, self._values.type))
-        return pc.if_else(missing, pa.scalar(None, self._values.type), texts)
+        texts = pc.if_else(missing, pa.scalar(None, self._values.type), texts)
+        if self._decimal == ",":  # a point, as before thousands, makes it no number
+            texts = pc.replace_substring(pc.replace_substring(texts, ".", "·"), ",", ".")
+        return texts
 
     def _parse(self) -> np.ndarray | None:
         """The texts as float64, NaN where missing; None if one is no number."""
@@ -160,7 +169,8 @@ class Text(Column):
 
         if self._parsed is not None:
             return self._parsed
-        for texts in (lambda: self._values, self._present, self._true_false, self._unsigned):
+        as_they_are = () if self._decimal == "," else (lambda: self._values,)
+        for texts in (*as_they_are, self._present, self._true_false, self._unsigned):
             try:
                 parsed = pc.cast(texts(), pa.float64())
             except pa.ArrowInvalid:
@@ -198,10 +208,14 @@ class Text(Column):
         doubtful = pc.fill_null(pc.invert(pc.match_substring_regex(texts, _NUMBER)), False)
         rows = np.flatnonzero(doubtful.to_numpy())
         row = next(int(i) for i in rows if not _casts(texts[int(i)], "float64"))
-        text = texts[row].as_py()
+        text = self._values[row].as_py()
         hint = ""
-        if text.replace(",", "", 1).lstrip("+-").isdecimal():
-            hint = " with a point, not a comma, before its decimals"
+        if self._decimal == ",":
+            hint = " with a comma before its decimals, and nothing before thousands"
+        elif text.strip().replace(",", "", 1).lstrip("+-").isdecimal():
+            hint = (
+                " with a point, not a comma, before its decimals; or say decimal=',' (--decimal ,)"
+            )
         return ValueError(f"{self.place(row)}: {shortened(text)} is no number; wanted one{hint}")
 
     def _no_time(self, iso: pa.Array, order: Order | None) -> ValueError:

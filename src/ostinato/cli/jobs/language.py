@@ -337,7 +337,7 @@ def _with_column(settings: Config) -> Config:
     sources.check(settings.data)
     if settings.task.language != ONLY or not sources.is_table(settings.data.source or ""):
         return settings
-    table = sources.table(str(settings.data.source), settings.data.separator)
+    table = sources.table(str(settings.data.source), settings.data)
     return settings.updated({"task.language": _text_column(table, ONLY)})
 
 
@@ -422,7 +422,7 @@ def _read(source: str, settings: Config, column: str | None) -> Documents:
         name, content = sources.content(source)
         text = as_text(content, name).decode()
         return Documents(at_blank_lines(text) if ending(Path(alike)) == TUNES else [text.strip()])
-    table = sources.table(source, settings.data.separator)
+    table = sources.table(source, settings.data)
     column = _text_column(table, column)
     split, group = settings.data.split, settings.data.group
     parts = table[table.exact(split, "split")].labels() if split else None
