@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -281,7 +282,10 @@ def multiply_rate(kind: np.dtype[Any], threads: int, isa: str) -> float:
 def _products(products: tuple[Product, ...]) -> str:
     if not products:
         return "no product"
-    return ", ".join(f"[B, {p.depth}] @ [{p.depth}, {p.width}]" for p in products)
+    return ", ".join(
+        f"{f'{n} times ' if n > 1 else ''}[B, {p.depth}] @ [{p.depth}, {p.width}]"
+        for p, n in Counter(products).items()
+    )
 
 
 def _ops(ops: tuple[str, ...]) -> str:

@@ -19,7 +19,7 @@ from ostinato import tree
 from ostinato.arguments import Arguments, checked
 from ostinato.compiler import cache, torch_compat
 from ostinato.compiler.adapted import as_given, has_complex, kinds_in, turned, with_pairs
-from ostinato.compiler.capture.recording import parted
+from ostinato.compiler.capture.captured_rows import parted
 from ostinato.compiler.errors import Elsewhere, Unsupported
 from ostinato.compiler.play.autograd import ScanCall
 from ostinato.compiler.play.step import RowOrder
@@ -212,14 +212,16 @@ def _verified(a: Arguments, found: cache.Found) -> ScanCall | Unsupported:
     guards = found.guards if python else None
     n_rows = a.xs_leaves[0].shape[1] if a.shared is None else a.shared.n_rows
     captured, per_row = parted(found.captured, found.compiled.planner.recording.per_row)
-    if per_row and a.truncate is not None:
+    n_steps, needs_grad = a.ragged.n_steps, torch.is_grad_enabled()
+    cut = needs_grad and a.truncate is not None and a.truncate < n_steps
+    if cut and any(t.requires_grad for t in per_row):
         return Unsupported(
             "truncate= would stop the gradient of a captured tensor that has a row for each of the "
             "batch: put it into xs"
         )
     if any(len(t) != n_rows for t in per_row):
         return Unsupported("a captured tensor has not as many rows as the batch")
-    call = ScanCall(found.compiled, a, captured, per_row, n_rows, rows, guards)
+    call = ScanCall(found.compiled, a, found.captured, captured, per_row, n_rows, rows, guards)
     return verified(call, found.guards, found.lifted) or call
 
 

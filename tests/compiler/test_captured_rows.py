@@ -117,15 +117,75 @@ def _view(kit: Kit, B: int) -> Case:
     )  # fmt: skip
 
 
+def _time_first(kit: Kit, B: int) -> Case:
+    """The layout of torch.nn: a sequence `[S, B, H]`, a last state `[L, B, H]`."""
+    (U, W), encoded, last = _weights(kit), _rows(kit, S, B, H), _rows(kit, 2, B, H)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        states = encoded.transpose(0, 1)
+        context = ((states * h[:, None]).sum(-1).softmax(1)[..., None] * states).sum(1)
+        return torch.tanh(x @ U + context @ W + last[-1])
+
+    return _case(kit, step, [U, W, encoded, last])
+
+
+def _masks_of_an_lstm(kit: Kit, B: int) -> Case:
+    """A mask for each gate, of input and state: as many tensors as a step may have weights."""
+    masks = [(kit.uniform(B, n) > 0.3).to(kit.dtype) / 0.7 for n in (F, H) for _ in range(4)]
+    weights = [kit.weight(n, H) for n in (F, H) for _ in range(4)]
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        i, f, g, o = (
+            (x * masks[k]) @ weights[k] + (h * masks[4 + k]) @ weights[4 + k] for k in range(4)
+        )
+        return torch.sigmoid(o) * torch.tanh(torch.sigmoid(f) * h + torch.sigmoid(i) * g.tanh())
+
+    return _case(kit, step, weights)
+
+
+def _gathered(kit: Kit, B: int) -> Case:
+    """An index may have fewer rows than what it reads: other batches than small ones tell."""
+    (U, W), encoded = _weights(kit), _rows(kit, B, S, H)
+    at = torch.arange(B).remainder(S)[:, None, None].expand(B, 1, H)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(x @ U + h @ W + encoded.gather(1, at).squeeze(1))
+
+    return _case(kit, step, [U, W, encoded])
+
+
+def _mean_of_some_rows(kit: Kit, B: int) -> Case:
+    """A weight of each row, in quotients of sums over the batch."""
+    (U, W), some = _weights(kit), kit.uniform(B) + 0.5
+
+    def step(h: Tensor, x: Tensor) -> Any:
+        h = torch.tanh(x @ U + h @ W)
+        return h, (h.square().sum(1) * some).sum() / some.sum()
+
+    return _case(kit, step, [U, W])
+
+
+def _beside_a_shared_leaf(kit: Kit, B: int) -> Case:
+    """A step size without a batch in xs."""
+    W, force = kit.weight(H, H), _rows(kit, B, H)
+    return Case(
+        lambda h, dt: h + dt * (torch.tanh(h @ W) - force), [W, force],
+        lambda B: kit.normal(B, H) * 0.3, lambda B: kit.normal() * 0.1,
+    )  # fmt: skip
+
+
 STEPS: list[Make] = [
     _attention, _masked_attention, _dropout, _scale_of_a_row, _speaker, _of_a_module,
-    _output_alone, _view,
+    _output_alone, _view, _time_first, _masks_of_an_lstm, _gathered,
 ]  # fmt: skip
+WITHOUT_LENGTHS: list[Make] = [_mean_of_some_rows, _beside_a_shared_leaf]
 
 
-@pytest.mark.parametrize("B", [1, 2, 3, 5, H, 9])
-@pytest.mark.parametrize("make", STEPS)
+@pytest.mark.parametrize("B", [1, 2, 3, 5, H, S, 9])
+@pytest.mark.parametrize("make", STEPS + WITHOUT_LENGTHS)
 def test_as_the_loop_plays_it(make: Make, B: int) -> None:
+    if make is _mean_of_some_rows and B == 1:
+        pytest.skip("a single weight is as good as a number")
     case = make(Kit(torch.float64), B)
     init, xs = case.init(B), case.xs(4, B)
     for reverse in (False, True):
@@ -181,6 +241,14 @@ def test_truncate_cuts_the_carry_alone(monkeypatch) -> None:
     assert_close(ours, cut, 1e-12)
 
 
+def test_truncate_leaves_what_has_no_gradient(monkeypatch) -> None:
+    case = _dropout(Kit(torch.float64), 4)
+    init, xs = case.init(4), case.xs(6, 4)
+    ours = play(ostinato.scan, case, init, xs, truncate=2)
+    cut = _by_the_loop(monkeypatch, lambda: play(ostinato.scan, case, init, xs, truncate=2))
+    assert_close(ours, cut, 1e-12)
+
+
 def test_a_new_sequence_at_every_call() -> None:
     """An encoder's states are made anew; the step is recorded once, and a call calls it no more."""
     kit = Kit(torch.float64)
@@ -202,13 +270,16 @@ def test_a_new_sequence_at_every_call() -> None:
         assert_same(*pairs)
 
 
-def test_another_batch_is_recorded_and_a_wrong_one_is_refused() -> None:
-    kit = Kit(torch.float64)
-    for B in (8, 4, 8):
+def test_another_batch_is_not_recorded_anew_and_a_wrong_one_is_refused(monkeypatch) -> None:
+    kit, recorded = Kit(torch.float64), []
+    monkeypatch.setattr("ostinato.compiler.cache.count_recording", lambda *of: recorded.append(of))
+    ostinato.forget(_attention(kit, 8).step)
+    for B in (8, 4, 9, 8):
         case = _attention(kit, B)
         init, xs = case.init(B), case.xs(5, B)
         assert_close(play(ostinato.scan, case, init, xs), play(loop, case, init, xs), 1e-10)
         assert_native(case, init, xs)
+    assert len(recorded) == 1
     with pytest.raises(RuntimeError, match="Expected size for first two dimensions"):
         ostinato.scan(case.step, case.init(4), case.xs(5, 4))
 
@@ -232,6 +303,22 @@ def test_changed_between_forward_and_backward() -> None:
         encoded.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         ys.sum().backward()
+
+
+def test_the_same_tensor_twice_and_then_two() -> None:
+    """As keys and as values; which are one is a part of what was recorded."""
+    kit = Kit(torch.float64)
+    U, kept = kit.weight(F, H), {"keys": _rows(kit, 4, S, H), "values": _rows(kit, 4, S, H)}
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        attended = (kept["keys"] * h[:, None]).sum(-1).softmax(1)[..., None]
+        return torch.tanh(x @ U + (attended * kept["values"]).sum(1))
+
+    keys, values = kept.values()
+    for kept["keys"], kept["values"] in ((keys, keys), (keys, values), (values, values)):
+        case = _case(kit, step, [U, *{id(t): t for t in kept.values()}.values()])
+        init, xs = case.init(4), case.xs(5, 4)
+        assert_close(play(ostinato.scan, case, init, xs), play(loop, case, init, xs), 1e-10)
 
 
 def test_its_gradient_is_differentiable() -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from ostinato.compiler.capture.captured_rows import CapturedRows, parted
 from ostinato.compiler.errors import (
     NOT_OF_A_STEP,
     Elsewhere,
@@ -34,6 +35,7 @@ from ostinato.compiler.steps import (
     code_key,
     count_recording,
     owner_of,
+    remedy,
     weak_reference,
 )
 from ostinato.engine import native
@@ -66,9 +68,16 @@ class Entry(NamedTuple):
 
     guards: Guards
     positions: list[int]  # of the captured tensors among those that the guards find
+    rows: tuple[CapturedRows, ...]  # those of the tensors that have the batch's rows, by position
     described: Any  # the tensors that the guards find, and the leaves of init and xs
     compiled: CompiledStep | None
     refusal: Unsupported | None
+
+    def fits(self, tensors: list[Any], a: Arguments) -> bool:
+        """Whether the recording is of such tensors and leaves."""
+        if not self.rows:
+            return described(tensors, a) == self.described
+        return described_with_rows(tensors, self.rows, a) == self.described
 
     def found(self, tensors: list[Any]) -> Found:
         """What the entry gives a call.
@@ -136,6 +145,9 @@ class Bucket:
     failed: list[str] = field(default_factory=list)
     lifts: dict[str, bool] = field(default_factory=lambda: {"": False})
 
+    def is_full(self) -> bool:
+        return max(len(self.entries), len(self.by_operations)) >= MAX_ENTRIES
+
     def owner(self, step: Any) -> Owner:
         """What is known of the object that a step belongs to; a new entry where there is none."""
         of = owner_of(step)
@@ -151,11 +163,23 @@ class Bucket:
             if entry is None:
                 continue
             tensors = entry.guards.tensors(a.given)
-            if tensors is not None and described(tensors, a) == entry.described:
+            if tensors is not None and entry.fits(tensors, a):
                 owner.hint = entry
                 return entry.found(tensors)
             self.failed.append(entry.guards.changed if tensors is None else "")
         return None
+
+
+def described_with_rows(tensors: list[Any], rows: tuple[CapturedRows, ...], a: Arguments) -> Any:
+    """What `described` says where some tensors have the batch's rows; None: they have others."""
+    n_rows = a.xs_leaves[0].shape[1] if a.shared is None else a.shared.n_rows
+    shapes = [getattr(tensors[of.position], "shape", ()) for of in rows]
+    if any(s[of.axis : of.axis + 1] != (n_rows,) for s, of in zip(shapes, rows, strict=True)):
+        return None
+    fixed, with_rows = parted(tensors, rows)
+    first: dict[int, int] = {}
+    same = tuple([first.setdefault(id(t), i) for i, t in enumerate(tensors)])
+    return described(fixed, a, with_rows), same
 
 
 _buckets: dict[Any, Bucket] = {}
@@ -188,10 +212,12 @@ def find(a: Arguments) -> Found:
         return found
     described([], a)  # raises where these leaves cannot be played
     spared = isinstance(owner.refusal, Spared)
-    full = owner.searched or len(bucket.entries) >= MAX_ENTRIES
-    if full and (spared or owner.refusal is None):  # what is recorded costs less than the loop
+    crowded = bucket.is_full()
+    often_new = owner.searched or crowded
+    if often_new and (spared or owner.refusal is None):  # what is recorded beats the loop
         found = _searched(a, bucket, owner)
-    if found is None and owner.refusal is not None and not (spared and "" in bucket.failed):
+    few_shapes = "" in bucket.failed and not crowded
+    if found is None and owner.refusal is not None and not (spared and few_shapes):
         found = owner.waiting()
     return found or _observed(a, bucket, owner)
 
@@ -342,20 +368,21 @@ def _recorded(
         )
     compiled, why = bucket.by_operations.get(search.did), None
     if compiled is None or search.unclear:
-        new = bucket.failed[-1] if bucket.failed else ""
+        new = bucket.failed[-1] if bucket.failed else "what it does"
         count_recording(a.given, new)
         compiled = compile_step(a, search.captured, observation, engine())
         compiled.y_shapes = search.y_shapes
-        many = len(bucket.entries) >= SPARED_AFTER or len(bucket.by_operations) >= MAX_ENTRIES
+        crowded = bucket.is_full()
+        many = len(bucket.entries) >= SPARED_AFTER or crowded
         if not (search.unclear or compiled.planner.recording.runs_python_backward):
             bucket.by_operations[search.did] = compiled
             _bound(bucket.by_operations)
         lasts = a.ragged.n_steps * one_step > time.perf_counter() - began  # in the loop
-        if many and not lasts and "" not in bucket.failed:  # a program has few shapes
+        if many and not lasts and ("" not in bucket.failed or crowded):  # most have few shapes
             why = Spared(
-                f"it was recorded {SPARED_AFTER} times, and {new or 'what it does'} is new again: "
-                "the loop takes less time than a recording. Pass what changes through xs, or as a "
-                "tensor"
+                f"it was recorded {MAX_ENTRIES if crowded else SPARED_AFTER} times, and "
+                f"{new or 'a shape'} is new again: the loop takes less time than a recording. "
+                f"{remedy(new)}"
             )
     return search, compiled, why
 
@@ -393,7 +420,10 @@ def _kept(
     if owner.searched:
         return Found(compiled, captured, refusal)
     positions = [at[id(t)] for t in captured]
-    entry = Entry(guards, positions, described(tensors, a), compiled, refusal)
+    per_row = () if compiled is None else compiled.planner.recording.per_row
+    rows = tuple([of._replace(position=positions[of.position]) for of in per_row])
+    kinds = described_with_rows(tensors, rows, a) if rows else described(tensors, a)
+    entry = Entry(guards, positions, rows, kinds, compiled, refusal)
     if len(bucket.entries) < MAX_ENTRIES:
         bucket.entries.insert(0, entry)
     return entry.found(tensors)

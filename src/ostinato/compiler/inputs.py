@@ -59,16 +59,19 @@ def unplayable(init: list[Tensor], xs: list[Tensor], axis: int) -> Unsupported:
     return Elsewhere("a tensor is of a kind that the engine does not know")
 
 
-def described(tensors: list[Any], a: Arguments) -> Any:
+def described(tensors: list[Any], a: Arguments, rows: Sequence[Tensor] = ()) -> Any:
     """Everything that a recording depends on of the leaves of init and xs, and of other tensors.
 
     Their kinds and shapes, and which of `tensors` are one and the same object. An element of
-    `tensors` may be no tensor any more; it is then left out.
+    `tensors` may be no tensor any more; it is then left out. Of `rows`, as of the leaves, all but
+    the size of the batch.
 
     Raises:
         Unsupported: the leaves cannot be played, whatever the step; see `unplayable`.
     """
     init, xs = (a.leaves, a.xs_leaves) if a.shared is None else a.rows
+    if rows:
+        init = [*init, *rows]
     found = native.described(tensors, init, xs, int(a.of_layer))
     if found is not None:
         return found

@@ -73,8 +73,15 @@ def count_recording(step: Any, changed: str) -> None:
     if _is_time(WARN_AFTER + 1, step, "recorded") and not ours:
         _warn(
             f"{name_of(step)} was recorded {WARN_AFTER} times: {changed or 'a shape or dtype'} "
-            "changes between calls; pass what changes through xs, or as a tensor"
+            f"changes between calls. {remedy(changed)}"
         )
+
+
+def remedy(changed: str) -> str:
+    """What to do about a value that changes, by its path; "" is a shape."""
+    if changed:
+        return "Pass what changes through xs, or as a tensor"
+    return "Where lengths differ from call to call, pad them to a few"
 
 
 def warn_refused(step: Any, refusal: Unsupported) -> None:

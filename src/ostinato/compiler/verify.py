@@ -100,7 +100,7 @@ def _difference(call: ScanCall, observation: Observation | None = None) -> Unsup
 
         try:
             with observation or nullcontext():
-                check_batch(call.compiled.small, call.arguments, call.captured, call.per_row)
+                check_batch(call.compiled.small, call.arguments, call.taken)
         except Unsupported as refusal:
             return refusal.bare()
     differentiable = torch.is_grad_enabled()

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from ostinato import tree
-from ostinato.compiler.capture.captured_rows import captured_rows
+from ostinato.compiler.capture.captured_rows import PerRow, captured_rows, parted, rejoined
 from ostinato.compiler.capture.captures import swapped
 from ostinato.compiler.capture.functions import CHANGES_IN_PLACE, FUNCTIONS
 from ostinato.compiler.capture.recorder import Recorder, ViewChanged
-from ostinato.compiler.capture.recording import Recording, Sources, parted
+from ostinato.compiler.capture.recording import Recording, Sources
 from ostinato.compiler.capture.unify import BATCHES, unify, without_unused
 from ostinato.compiler.errors import A_HOOK, Unsupported, refused
 from ostinato.compiler.torch_compat import among_ours, gradients_of, undisturbed
@@ -87,12 +87,8 @@ def check_recording(recording: Recording, a: Arguments, observation: Observation
         raise Unsupported("a tensor in it is empty, where the engine has nothing to play")
 
 
-def check_batch(small: Recording, a: Arguments, captured: list[Tensor], rows: list[Tensor]) -> None:
+def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
     """Whether the step takes the same course, forward and backward, with as many rows as `a` has.
-
-    Args:
-        captured, rows: the tensors that it takes from outside, those with a row for each of the
-            batch apart.
 
     Raises:
         Unsupported: it does not.
@@ -100,25 +96,43 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor], rows: li
     n_rows = _leaves_given(a)[0][0].shape[0]
     if n_rows not in BATCHES:
         with undisturbed(), among_ours():
-            taken = [*captured, *rows]
-            per_row = tuple(range(len(captured), len(taken)))
-            unify(small, _recorded(a, taken, per_row, n_rows, ()), n_rows)
+            unify(small, _recorded(a, captured, small.per_row, n_rows, ()), n_rows)
 
 
-def _per_row(a: Arguments, captured: list[Tensor]) -> tuple[int, ...]:
-    """The captured tensors that are played as leaves of the carry, by position."""
-    n_rows = next(n for n in BATCHES if n != len(_leaves_given(a)[0][0]))
+def _per_row(a: Arguments, captured: list[Tensor]) -> PerRow:
+    """The captured tensors that are played as leaves of the carry."""
+    given = _leaves_given(a)[0]
+    n_rows = given[0].shape[0]
+    fewer = next(n for n in BATCHES if n != n_rows)
+    sizes = (fewer, n_rows + 1)  # an index of gather may have fewer rows than what it reads
 
-    def run(positions: tuple[int, ...]) -> Any:
-        leaves = _copies(a, captured, positions, n_rows)
-        with swapped(captured, leaves.captured, FUNCTIONS), torch.enable_grad():
-            return a.flat(leaves.init, leaves.xs)
+    def runs(per_row: PerRow) -> bool:
+        try:
+            return all(_runs(a, captured, per_row, n_rows, other) for other in sizes)
+        except Exception:  # a shape; if it is a mistake in the step, the recording says so
+            return False
 
-    return captured_rows(a, captured, n_rows, run)
+    return captured_rows(a, captured, n_rows, runs)
+
+
+def _runs(a: Arguments, captured: list[Tensor], per_row: PerRow, n_rows: int, other: int) -> bool:
+    """Run the step, forward and backward; whether its results have `other` rows."""
+    leaves = _copies(a, captured, per_row, other)
+    with swapped(captured, leaves.captured, FUNCTIONS), torch.enable_grad():
+        new_states, y = a.flat(leaves.init, leaves.xs)
+    ys = tree.leaves(y)
+    pairs = [(t, torch.ones_like(t)) for t in (*new_states, *ys) if t.requires_grad]
+    wanted = [t for t in (*leaves.fixed, *leaves.rows, *leaves.init, *leaves.xs) if t.requires_grad]
+    if pairs:
+        gradients_of(pairs, wanted)
+    fit = zip(new_states, leaves.init, strict=True)
+    return all(new.shape == leaf.shape for new, leaf in fit) and not any(
+        t.dim() and t.shape[0] == n_rows for t in ys
+    )
 
 
 def _recorded(
-    a: Arguments, captured: list[Tensor], per_row: tuple[int, ...], n_rows: int,
+    a: Arguments, captured: list[Tensor], per_row: PerRow, n_rows: int,
     outside: Collection[int],
 ) -> Recording:  # fmt: skip
     flat: Callable[..., Any] = a.flat
@@ -165,7 +179,7 @@ class Leaves(NamedTuple):
     Attributes:
         captured: in the places of all captured tensors.
         fixed: those of them that no batch changes.
-        rows: the others, which have as many rows as the batch.
+        rows: of the others, with the batch first.
         init, xs: of the carry, and of the first element.
     """
 
@@ -176,7 +190,7 @@ class Leaves(NamedTuple):
     xs: list[Tensor]
 
 
-def _copies(a: Arguments, captured: list[Tensor], per_row: tuple[int, ...], n_rows: int) -> Leaves:
+def _copies(a: Arguments, captured: list[Tensor], per_row: PerRow, n_rows: int) -> Leaves:
     """Leaves of a batch of n_rows rows.
 
     The captured ones share their memory, which may be large; the recorder stops the step before
@@ -187,20 +201,21 @@ def _copies(a: Arguments, captured: list[Tensor], per_row: tuple[int, ...], n_ro
         index = torch.arange(n_rows, device=t.device) % t.shape[0]
         return t.detach()[index].contiguous().requires_grad_(needs_grad)
 
-    params = [
-        leaf(t, t.is_floating_point()) if i in per_row
-        else (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
-        for i, t in enumerate(captured)
-    ]  # fmt: skip
-    fixed, rows = parted(params, per_row)
+    fixed, rows = parted(captured, per_row)
+    fixed = [
+        (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
+        for t in fixed
+    ]
+    rows = [leaf(t, t.requires_grad) for t in rows]
     init, first_x = _leaves_given(a)
     states = [leaf(t, t.is_floating_point()) for t in init]
-    return Leaves(params, fixed, rows, states, [leaf(t, t.requires_grad) for t in first_x])
+    xs = [leaf(t, t.requires_grad) for t in first_x]
+    return Leaves(rejoined(fixed, rows, per_row), fixed, rows, states, xs)
 
 
 def _record_once(
     a: Arguments, step: Callable[..., Any], functions: Mapping[Any, Any],
-    captured: list[Tensor], per_row: tuple[int, ...], n_rows: int, outside: Collection[int],
+    captured: list[Tensor], per_row: PerRow, n_rows: int, outside: Collection[int],
 ) -> Recording:  # fmt: skip
     leaves = _copies(a, captured, per_row, n_rows)
     params, states, xs = leaves.fixed, leaves.init + leaves.rows, leaves.xs
@@ -208,7 +223,9 @@ def _record_once(
     recorder = Recorder(given, outside)
     # It ran on the real batch: only the size is new.
     why = f"the step fails at another batch size ({{}}){_of_every_row(a, captured)}"
-    with swapped(captured, leaves.captured, functions):
+    with recorder, torch.enable_grad():  # a batch that is not first is put there by a call
+        replacing = rejoined(leaves.fixed, leaves.rows, per_row)
+    with swapped(captured, replacing, functions):
         with refused(why), recorder, torch.enable_grad():
             new_states, y = step(leaves.init, xs)
         new_states = [*new_states, *leaves.rows]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ostinato import tree
+from ostinato.compiler.capture.captured_rows import PerRow
 
 aten = torch.ops.aten
 VIEWS = ("aten.view.default", "aten._unsafe_view.default")
@@ -79,15 +80,7 @@ class Recording:
     runs_python_backward: bool  # a custom autograd.Function, or hooks: what they read is not seen
     # Which of the tensors taken from outside have a row for each of the batch: they are the last
     # states, and not among `captured`.
-    per_row: tuple[int, ...] = ()
-
-
-def parted(captured: list[Tensor], per_row: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
-    """The tensors that a step takes from outside: those that no batch changes, those with rows."""
-    if not per_row:
-        return captured, []
-    fixed = [t for i, t in enumerate(captured) if i not in per_row]
-    return fixed, [captured[i] for i in per_row]
+    per_row: PerRow = ()
 
 
 def overload_of(name: str) -> Any:

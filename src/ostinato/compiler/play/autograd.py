@@ -12,7 +12,7 @@ from torch import Tensor
 from ostinato import tree
 from ostinato.arguments import Arguments
 from ostinato.compiler import torch_compat
-from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.errors import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.play.step import CompiledStep, Flags, RowOrder, SavedForward
 from ostinato.compiler.torch_compat import among_ours, transformed
 from ostinato.eager import RowSpans, eager_scan
@@ -32,8 +32,9 @@ class ScanCall:
 
     compiled: CompiledStep
     arguments: Arguments  # time first, resets a part of the step
-    captured: list[Tensor]
-    per_row: list[Tensor]  # captured ones with a row for each of the batch: a part of the carry
+    taken: list[Tensor]  # all that the step takes from outside
+    captured: list[Tensor]  # those that no batch changes
+    per_row: list[Tensor]  # the others, batch first: a part of the carry
     n_rows: int
     rows: RowOrder | None  # of a ragged batch
     guards: Guards | None  # of a step whose backward pass runs Python code: what that may read
@@ -53,12 +54,14 @@ class ScanCall:
         shared, n_ys = self.arguments.shared, self.compiled.n_ys
         if shared is not None:
             captured, init, xs = self.split(tensors)
-            init, xs = shared.rows(init, xs)
-            tensors = [*captured, *init, *xs]
+            n = len(self.arguments.leaves)
+            leaves, xs = shared.rows(init[:n], xs)
+            tensors = [*captured, *leaves, *init[n:], *xs]
         outs = self._of_rows(tensors)
+        ys, finals = outs[:n_ys], outs[n_ys : n_ys + len(self.arguments.leaves)]
         if shared is None:
-            return outs[:n_ys], outs[n_ys : n_ys + len(self.arguments.leaves)]
-        return shared.as_given(outs[:n_ys], outs[n_ys:], self.arguments, self.compiled.y_shapes)
+            return ys, finals
+        return shared.as_given(ys, finals, self.arguments, self.compiled.y_shapes)
 
     def _of_rows(self, tensors: list[Tensor]) -> Sequence[Tensor]:
         if torch.is_grad_enabled():
@@ -115,11 +118,13 @@ class ScanCall:
             again = recording.recorded_step(self.compiled.planner.recording, captured)
             carry, ys = eager_scan(again, list(init), list(xs), 0, a.reverse, ragged, a.truncate)
         else:
+            from ostinato.compiler.capture.captured_rows import rejoined
             from ostinato.compiler.capture.captures import swapped
 
             n = len(a.leaves)
-            replaced = swapped([*self.captured, *self.per_row], [*captured, *init[n:]])
-            with among_ours(), replaced:
+            per_row = self.compiled.planner.recording.per_row
+            replacing = rejoined(list(captured), list(init[n:]), per_row)
+            with among_ours(), swapped(self.taken, replacing):
                 first, elements = (
                     tree.unflatten(init[:n], a.carry_spec),
                     tree.unflatten(xs, a.xs_spec),
@@ -183,7 +188,16 @@ def _again(call: ScanCall, inputs: list[Tensor]) -> list[Tensor]:
     """
     if not call.compiled.planner.recording.runs_python_backward:
         return call.replay(*call.split(inputs), recorded=True)
-    outs = call.replay(*call.split(inputs))
+    try:
+        outs = call.replay(*call.split(inputs))
+    except NOT_OF_A_STEP:
+        raise
+    except Exception as error:
+        raise RuntimeError(
+            f"scan: the step fails ({error_in_short(error)}) where it runs once more for the "
+            "backward pass, since it has one in Python (a custom autograd.Function, or hooks): "
+            "keep what it reaches until then"
+        ) from error
     with torch.no_grad():
         recorded = call.replay(*call.split([t.detach() for t in inputs]), recorded=True)
     tolerance = 1e-4 if call.compiled.dtype == torch.float32 else 1e-8
