@@ -7,8 +7,9 @@ their first axis, or the second (torch.nn's layout of a sequence).
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
 
-MOST_TRIES = 64
+MOST_TRIES = 512
 
 
 class CapturedRows(NamedTuple):
@@ -53,56 +54,55 @@ def rejoined(fixed: list[Tensor], rows: list[Tensor], per_row: PerRow) -> list[T
 
 
 def captured_rows(
-    a: Arguments, captured: list[Tensor], n_rows: int, runs: Callable[[PerRow], bool]
+    a: Arguments, captured: list[Tensor], n_rows: int, reached: Callable[[PerRow], float]
 ) -> PerRow:
     """The captured tensors that have a row for each of the batch.
 
-    A matrix may have as many rows as the batch by chance: these are tensors each of which must get
-    other rows with the batch for the step to run on another one. () where that is of no use.
+    A matrix may have as many rows as the batch by chance. So one tensor after the other is taken
+    with which the step gets further on another batch, or two that one call needs, until it runs.
 
     Args:
         n_rows: those of the batch.
-        runs: whether the step runs, forward and backward, on other numbers of rows, if these
-            tensors have as many.
+        reached: how far the step gets on other numbers of rows, if these tensors have as many;
+            infinity at its end.
+
+    Returns:
+        () where the step needs none, or none is of use.
     """
     if a.weights is not None or (a.shared is not None and a.shared.alone):
         return ()
-    axes = [_axes(t, n_rows) for t in captured]
-    if not any(axes):
+    fitting = [of for i, t in enumerate(captured) for of in _axes(i, t, n_rows)]
+    if not fitting:
         return ()
+    found: PerRow = ()
     with warnings.catch_warnings():  # of shapes that do not fit, say
         warnings.simplefilter("ignore")
-        return _fewest(_sets(captured, axes), runs)
+        now, tries = reached(found), 0
+        while now < math.inf:
+            taken = {of.position for of in found}
+            rest = [of for of in fitting if of.position not in taken]
+            best = now, found
+            for n in (1, 2):
+                for more in itertools.combinations(rest, n):
+                    tries += 1
+                    if len({of.position for of in more}) < n:  # one tensor, and both its axes
+                        continue
+                    if tries > MOST_TRIES:
+                        return ()
+                    best = max(best, (reached((*found, *more)), (*found, *more)), key=_first)
+                if best[0] > now:
+                    break
+            else:
+                return ()
+            now, found = best
+    return found
 
 
-def _axes(t: Tensor, n_rows: int) -> list[int]:
-    return [] if t.is_complex() else [i for i in range(min(t.dim(), 2)) if t.shape[i] == n_rows]
+def _first(pair: tuple[float, PerRow]) -> float:
+    return pair[0]
 
 
-def _sets(captured: list[Tensor], axes: list[list[int]]) -> Iterator[PerRow]:
-    """Tensors that may be those with rows: none, then many that are likely, then a few."""
-    yield ()
-    for choice in (0, -1):  # where both axes may be the batch
-        fitting = [CapturedRows(i, found[choice]) for i, found in enumerate(axes) if found]
-        no_parameters = [of for of in fitting if type(captured[of.position]) is Tensor]
-        made = [of for of in no_parameters if not _is_weight(captured[of.position])]
-        for some in (made, no_parameters, fitting):
-            arrays = [of for of in some if captured[of.position].dim() > 2]
-            yield from (tuple(some), tuple(arrays))
-    for n in range(1, len(fitting)):
-        yield from itertools.combinations(fitting, n)
-
-
-def _is_weight(t: Tensor) -> bool:
-    return t.is_leaf and t.requires_grad
-
-
-def _fewest(sets: Iterator[PerRow], runs: Callable[[PerRow], bool]) -> PerRow:
-    """The first set with which the step runs, without those that it runs without."""
-    for found in itertools.islice(sets, MOST_TRIES):
-        if runs(found):
-            for of in found:
-                fewer = tuple([other for other in found if other != of])
-                found = fewer if runs(fewer) else found
-            return found
-    return ()
+def _axes(i: int, t: Tensor, n_rows: int) -> list[CapturedRows]:
+    if t.is_complex():
+        return []
+    return [CapturedRows(i, axis) for axis in range(min(t.dim(), 2)) if t.shape[axis] == n_rows]

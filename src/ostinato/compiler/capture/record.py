@@ -6,6 +6,7 @@ on batches of 3 and of 5 rows: what differs between the two recordings is the ba
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -101,34 +102,51 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
 
 def _per_row(a: Arguments, captured: list[Tensor]) -> PerRow:
     """The captured tensors that are played as leaves of the carry."""
-    given = _leaves_given(a)[0]
-    n_rows = given[0].shape[0]
-    fewer = next(n for n in BATCHES if n != n_rows)
-    sizes = (fewer, n_rows + 1)  # an index of gather may have fewer rows than what it reads
+    n_rows = _leaves_given(a)[0][0].shape[0]
+    # An index of gather may have fewer rows than what it reads. One row would be broadcast.
+    sizes = (n_rows + 1, n_rows - 1 if n_rows > 2 else n_rows + 2)
 
-    def runs(per_row: PerRow) -> bool:
-        try:
-            return all(_runs(a, captured, per_row, n_rows, other) for other in sizes)
-        except Exception:  # a shape; if it is a mistake in the step, the recording says so
-            return False
+    def reached(per_row: PerRow) -> float:
+        far = [_reached(a, captured, per_row, n_rows, other) for other in sizes]
+        return math.inf if min(far) == math.inf else sum(min(calls, 1e6) for calls in far)
 
-    return captured_rows(a, captured, n_rows, runs)
+    return captured_rows(a, captured, n_rows, reached)
 
 
-def _runs(a: Arguments, captured: list[Tensor], per_row: PerRow, n_rows: int, other: int) -> bool:
-    """Run the step, forward and backward; whether its results have `other` rows."""
+class _Counted(swapped):
+    """Counts the calls of torch."""
+
+    n_calls = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.n_calls += 1
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def _reached(
+    a: Arguments, captured: list[Tensor], per_row: PerRow, n_rows: int, other: int
+) -> float:
+    """Up to which call the step runs, forward; infinity if its results have `other` rows.
+
+    That they can be differentiated counts as one call more.
+    """
     leaves = _copies(a, captured, per_row, other)
-    with swapped(captured, leaves.captured, FUNCTIONS), torch.enable_grad():
-        new_states, y = a.flat(leaves.init, leaves.xs)
-    ys = tree.leaves(y)
-    pairs = [(t, torch.ones_like(t)) for t in (*new_states, *ys) if t.requires_grad]
-    wanted = [t for t in (*leaves.fixed, *leaves.rows, *leaves.init, *leaves.xs) if t.requires_grad]
-    if pairs:
-        gradients_of(pairs, wanted)
-    fit = zip(new_states, leaves.init, strict=True)
-    return all(new.shape == leaf.shape for new, leaf in fit) and not any(
-        t.dim() and t.shape[0] == n_rows for t in ys
-    )
+    calls = _Counted(captured, leaves.captured, FUNCTIONS)
+    try:
+        with calls, torch.enable_grad():
+            new_states, y = a.flat(leaves.init, leaves.xs)
+        ys = tree.leaves(y)
+        pairs = [(t, torch.ones_like(t)) for t in (*new_states, *ys) if t.requires_grad]
+        given = (*leaves.fixed, *leaves.rows, *leaves.init, *leaves.xs)
+        if pairs:
+            gradients_of(pairs, [t for t in given if t.requires_grad])
+        calls.n_calls += 1
+    except Exception:  # a shape; if it is a mistake in the step, the recording says so
+        return calls.n_calls
+    carry = zip(new_states, leaves.init, strict=True)
+    fit = [new.shape == leaf.shape for new, leaf in carry]
+    fit += [t.dim() == 0 or t.shape[0] != n_rows for t in ys]
+    return math.inf if all(fit) else calls.n_calls + sum(fit)
 
 
 def _recorded(
