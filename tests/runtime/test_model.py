@@ -3,6 +3,8 @@ same bits in any company."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,6 +24,7 @@ from saved_models import (
 
 import ostinato
 from ostinato import runtime
+from ostinato.cli import main
 from ostinato.data import Examples, Preparation
 from ostinato.engine import native
 from ostinato.runtime import checks
@@ -245,13 +248,28 @@ def test_language_models(tmp_path):
     again = runtime.load(tmp_path / "m")
     for text in ("", "to be or n"):
         (best,) = again.predict([text])
-        assert best == model.suggest(text, 1)[0].text or best == ""
+        assert best == model.suggest(text, 1)[0].text
         (probabilities,) = again.predict_proba([text])
         assert probabilities.shape == (len(text) + 1, len(again.labels))
         (suggested,) = model.suggest(text, 1)
         place = again.labels.tolist().index(suggested.text)
         known = probabilities[-1, 2:].sum()  # suggested are tokens of a text alone
         assert abs(probabilities[-1, place] / known - suggested.probability) < 1e-4
+
+
+@pytest.mark.parametrize("level", ["character", "word", "piece"])
+def test_what_comes_next_is_the_same_everywhere(tmp_path, level, capsys):
+    """The last word of a document is a word, in Python as on the command line."""
+    model = language_model(tmp_path / "m", level=level, iterations=30)
+    texts = ["to be", "or not to", "zebras", "to be or n"]
+    wanted = [model.suggest(text, 1, complete=False)[0] for text in texts]
+    assert runtime.load(tmp_path / "m").predict(texts) == [best.text for best in wanted]
+    for text, best in zip(texts, wanted, strict=True):
+        (tmp_path / "document.txt").write_text(text)
+        assert main(["predict", str(tmp_path / "m"), str(tmp_path / "document.txt")]) == 0
+        (_, row) = csv.reader(io.StringIO(capsys.readouterr().out))
+        assert row[:2] == ["0", best.text]
+        assert abs(float(row[2]) - best.probability) < 1e-5
 
 
 @pytest.mark.parametrize("level", ["character", "word", "piece"])

@@ -125,6 +125,10 @@ class Vocabulary:
             return list(self.strings)
         return [text + " " * (keys_of_word(text) - len(text)) for text in self.strings]
 
+    def named(self) -> list[str]:
+        """A name for each token, `[V]`: its text, and <end> and <unk> for END and UNKNOWN."""
+        return ["<end>", "<unk>", *self.strings[SPECIAL:]]
+
     def typed(self, text: str) -> tuple[str, str]:
         """A text that is being typed, cut before its unfinished token: (whole tokens, beginning).
 

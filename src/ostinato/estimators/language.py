@@ -170,18 +170,15 @@ class LanguageModel(Estimator):
         return -self._fitted().evaluate(X).bits_per_character
 
     def predict(self, X: Sequence[str]) -> np.ndarray:
-        """The likeliest token after each text, `[N]`; an unfinished word is completed.
-
-        "" where no token begins as the unfinished word does.
-        """
+        """The likeliest token after each text, `[N]`; the last word of a text is finished."""
         fitted = self._fitted()
-        best = [fitted.suggest(text, 1) for text in as_documents(X)]
-        return np.array([found[0].text if found else "" for found in best], dtype=object)
+        best = [fitted.suggest(text, 1, complete=False)[0].text for text in as_documents(X)]
+        return np.array(best, dtype=object)
 
-    def suggest(self, text: str, n: int = 3) -> list[Suggestion]:
+    def suggest(self, text: str, n: int = 3, *, complete: bool = True) -> list[Suggestion]:
         """The n likeliest continuations of a text that is being typed; an unfinished word is
         completed. See `FittedLanguageModel.suggest`."""
-        return self._fitted().suggest(text, n)
+        return self._fitted().suggest(text, n, complete=complete)
 
     def generate(
         self,

@@ -45,7 +45,7 @@ class LanguageModel(Model):
         checks.names(fitted, {"vocabulary", "one_in"}, where)
         self._copies = checks.copies(self.tensors, fitted["one_in"], where)
         self.vocabulary = checks.vocabulary(fitted["vocabulary"], self.graph.n_outputs, where)
-        self.labels = np.array(self.vocabulary.strings, dtype=object)
+        self.labels = np.array(self.vocabulary.named(), dtype=object)
         if self.graph.embed is None or self.graph.embed.n_tokens != self.graph.n_outputs:
             fail(f"{where}: a language model without a table of its tokens")
 
@@ -62,9 +62,11 @@ class LanguageModel(Model):
         return found
 
     def predict(self, texts: Sequence[str]) -> list[str]:
-        """The likeliest token after each text."""
-        ends = [self.network.answers(self._tokens(text)[None])[0, -1] for text in texts]
-        return [self.vocabulary.strings[int(p.argmax())] for p in ends]
+        """The likeliest token of a text after each; the last word of it is finished.
+
+        Its end and an unknown word, which an answer of a stream may be, are none.
+        """
+        return [self.suggest(text, 1, complete=False)[0].text for text in texts]
 
     def evaluate(self, documents: Sequence[str]) -> dict[str, Any]:
         """How well the model foretells texts.
@@ -80,17 +82,22 @@ class LanguageModel(Model):
 
         return measures.of_language_model(self, documents)
 
-    def suggest(self, text: str, n: int = 3) -> list[Suggestion]:
+    def suggest(self, text: str, n: int = 3, *, complete: bool = True) -> list[Suggestion]:
         """The n likeliest continuations of a text that is being typed, the best first.
 
         At the level "word" an unfinished word is completed: of "the quick br" words are suggested
         that begin with "br"; fewer than n if there are not so many. The state after each key is
         kept, so that only what is new is read, also after a key is taken back.
 
+        Args:
+            text: what was typed.
+            n: how many.
+            complete: False: the last word is finished, though no blank follows it.
+
         Returns:
             Each with its `text` and its `probability` among those that begin as typed.
         """
-        whole, beginning = self.vocabulary.typed(text)
+        whole, beginning = self.vocabulary.typed(text) if complete else (text, "")
         scores = self._typing.answer(self.vocabulary.encode(whole))
         found = self._keyboard.likeliest(scores, beginning, n)
         return [Suggestion(self.vocabulary.strings[i], share) for i, share in found]

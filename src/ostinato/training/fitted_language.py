@@ -165,14 +165,19 @@ class FittedLanguageModel:
         """
         return measure(self.net, self.vocabulary, as_documents(documents))
 
-    def suggest(self, text: str, n: int = 3) -> list[Suggestion]:
+    def suggest(self, text: str, n: int = 3, *, complete: bool = True) -> list[Suggestion]:
         """The n likeliest continuations of a text that is being typed, the best first.
 
         At the level "word" an unfinished word is completed: of "the quick br" words are suggested
         that begin with "br"; fewer than n if there are not so many. The state after each key is
         kept, so that only what is new is read, also after a key is taken back.
+
+        Args:
+            text: what was typed.
+            n: how many.
+            complete: False: the last word is finished, though no blank follows it.
         """
-        whole, beginning = self.vocabulary.typed(text)
+        whole, beginning = self.vocabulary.typed(text) if complete else (text, "")
         logits = self._typing.logits(self.vocabulary.encode(whole)).numpy()
         found = self._keyboard.likeliest(logits, beginning, n)
         return [Suggestion(self.vocabulary.strings[i], share) for i, share in found]

@@ -140,13 +140,18 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
 
 
 def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
-    """The likeliest next token after each document of a file, as CSV."""
+    """The likeliest next token after each document of a file, as CSV.
+
+    Raises:
+        BadInput: with `proba`: it would be a column for each word.
+    """
+    if proba:
+        raise BadInput("--proba is not for language models; complete, or suggest(n), shows several")
     documents = documents_of(file, trained)
 
     model = answering.to_predict(trained)
-    found = [model.suggest(document, 1) for document in documents]
-    rows = [(i, *((s[0].text, f"{s[0].probability:.6f}") if s else ("", "")))
-            for i, s in enumerate(found)]  # fmt: skip
+    found = [model.suggest(document, 1, complete=False)[0] for document in documents]
+    rows = [(i, best.text, f"{best.probability:.6f}") for i, best in enumerate(found)]
     yield csv_text(["index", "prediction", "probability"], rows)
 
 
