@@ -56,6 +56,8 @@ def test_that_all_rows_are_one_sequence_is_said(caplog):
     [
         (WIDE, Roles(target="label"), ("wide", None, ("t0", "t1", "t2"), "classify")),
         (WIDE.replace("t", ""), Roles(target="label"), ("wide", None, ("0", "1", "2"), "classify")),
+        ("t1,t10,t11,t2,t3,t4,t5,t6,t7,t8,t9,y\n1,2,3,4,5,6,7,8,9,1,2,a\n", Roles(target="y"),
+         ("wide", None, tuple(f"t{i}" for i in range(1, 12)), "classify")),
         ("id," + WIDE.replace("\nup", "\n1,up").replace("\ndown", "\n2,down"),
          Roles(target="label"), ("wide", "id", ("t0", "t1", "t2"), "classify")),
         (LONG, Roles(target="mode", task="tag"), ("long", "ID", ("x", "y"), "tag")),
@@ -154,3 +156,10 @@ def test_steps_that_a_model_answers_have_their_id():
 def test_columns_left_out_are_said(caplog):
     resolve(Roles(id="ID", time="Time", features=("x",), target="mode", task="tag"), table(LONG))
     assert caplog.messages == ["f.csv: left out 'y'"]
+
+
+def test_several_features_in_a_wide_table_are_refused():
+    """They would become one feature, of twice as many steps."""
+    table = parse_delimited(b"x0,x1,y0,y1,label\n1,2,3,4,a\n5,6,7,8,b\n", "f.csv")
+    with pytest.raises(ValueError, match=r"numbered under 2 names .'x0', 'y0', ….*one feature"):
+        resolve(Roles("wide", target="label"), table)

@@ -87,6 +87,8 @@ def _measures(task: str, test: dict[str, Any]) -> Rows:
     told = {name: value for name, value in test.items() if name != "keystrokes_saved" or value}
     rows = [(words, shown(name, told[name], task)) for name, (words, _) in MEASURES[task].items()
             if told.get(name) is not None]  # fmt: skip
+    if task == "forecast":
+        rows.append(("values that were forecast", f"{test['n']:,}"))
     size = test.get("vocabulary_size")
     return [*rows, ("tokens that it knows", f"{size:,}")] if size else rows
 

@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 import numpy as np
@@ -397,13 +396,31 @@ def _repeats(name: str, table: Table) -> bool:
 
 
 def _steps(roles: Roles, table: Table) -> tuple[str, ...]:
-    """The columns that are numbered one after the other (t0, t1, …), if they are of one name."""
+    """The columns that are numbered one after the other (t0, t1, …), if they are of one name.
+
+    In the order of their numbers: some programs sort columns as texts (t1, t10, t2).
+
+    Raises:
+        ValueError: there are several names with the same numbers: more than one feature.
+    """
+    of_name: dict[str, dict[int, str]] = {}
     numbered = [m for m in map(_NUMBERED.match, _rest(roles, table)) if m]
-    numbers = [int(m[2]) for m in numbered]
-    one_name = len({m[1] for m in numbered}) == 1
-    if len(numbers) < 2 or not one_name or any(b - a != 1 for a, b in pairwise(numbers)):
+    for m in numbered:
+        of_name.setdefault(m[1], {})[int(m[2])] = m[0]
+    if sum(map(len, of_name.values())) < len(numbered):  # t1 and t01
         return ()
-    return tuple(m[0] for m in numbered)
+    steps = {name: sorted(of) for name, of in of_name.items()}
+    runs = [name for name, n in steps.items() if len(n) > 1 and n[-1] - n[0] == len(n) - 1]
+    if len(runs) > 1 and len(runs) == len(steps) and len(set(map(tuple, steps.values()))) == 1:
+        named = ", ".join(repr(of_name[name][steps[name][0]]) for name in runs[:4])
+        raise ValueError(
+            f"{table.source}: the columns are numbered under {len(runs)} names ({named}, …), and a "
+            "wide table holds one feature: name its columns in their order with features "
+            "(--features), or write the table with a row a step"
+        )
+    if len(steps) != 1 or not runs:
+        return ()
+    return tuple(of_name[runs[0]][n] for n in steps[runs[0]])
 
 
 def _tell(given: Roles, full: Roles, table: Table) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def read(settings: Config, given: Given) -> ForecastJob:
             )
     job = ForecastJob(settings, series)
     job.n_windows()  # which refuses series that are too short
-    _tell_missing(series)
+    _missing(series).tell(series.source)
     return job
 
 
@@ -107,8 +108,19 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     parts = sources.begun(sources.blocks(file, trained.settings(), trained.preparation()))
 
     model = answering.to_predict(trained)
+    missing, after_gaps, source = _Missing(), 0, file
     for i, series in enumerate(parts):
+        source = series.source
+        missing = missing + _missing(series, also_ahead=True)
+        after_gaps += _after_gaps(series)
         yield _csv(model, series, proba, with_header=i == 0)
+    missing.tell(source)
+    if after_gaps:
+        _log.warning(
+            "%s: %s of its steps after a gap, of over 1.5 times the usual time; a forecast counts "
+            "steps: fill gaps with rows whose values are missing",
+            source, f"{after_gaps:,}",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -328,28 +340,53 @@ def _known(measures: dict[str, Any]) -> dict[str, Any]:
     return {name: None if np.isnan(value) else value for name, value in measures.items()}
 
 
-def _tell_missing(series: Examples) -> None:
-    """A note for each column in which values are missing, and what becomes of them."""
+@dataclass(frozen=True)
+class _Missing:
+    """How many values are missing in each column, of how many; the target is the first."""
+
+    n_missing: Counter[str] = field(default_factory=Counter)
+    n: Counter[str] = field(default_factory=Counter)
+    target: str = ""
+
+    def __add__(self, other: _Missing) -> _Missing:
+        return _Missing(self.n_missing + other.n_missing, self.n + other.n, other.target)
+
+    def tell(self, source: str) -> None:
+        """A note for each column, and what becomes of what is missing."""
+        for name, n_missing in self.n_missing.items():
+            if n_missing:
+                _log.warning(
+                    "%s: %s of %s values of %r are missing; they %s",
+                    source,
+                    f"{n_missing:,}",
+                    f"{self.n[name]:,}",
+                    name,
+                    "are stepped over" if name == self.target else "are taken from the step before",
+                )
+
+
+def _missing(series: Examples, also_ahead: bool = False) -> _Missing:
+    """What is missing in series; also_ahead: of inputs that are known in advance, in their future,
+    too."""
     target = str(series.roles.target) if series.roles else "y"
-    missing = dict.fromkeys((target, *series.features), 0)
-    n = 0
+    known = series.roles.known if series.roles and also_ahead else ()
+    n_missing, n = Counter[str](), Counter[str]()
     for block in series.blocks():
         within = ~block.ahead
-        n += int(within.sum())
-        missing[target] += int(np.isnan(np.concatenate(block.y)[within]).sum())
+        n[target] += int(within.sum())
+        n_missing[target] += int(np.isnan(np.concatenate(block.y)[within]).sum())
         for i, name in enumerate(series.features):
             if name != target:
-                missing[name] += int(np.isnan(block.values[within, i]).sum())
-    for name, n_missing in missing.items():
-        if n_missing:
-            _log.warning(
-                "%s: %s of %s values of %r are missing; they %s",
-                series.source,
-                f"{n_missing:,}",
-                f"{n:,}",
-                name,
-                "are stepped over" if name == target else "are taken from the step before",
-            )
+                values = block.values[:, i] if name in known else block.values[within, i]
+                n[name] += len(values)
+                n_missing[name] += int(np.isnan(values).sum())
+    return _Missing(n_missing, n, target)
+
+
+def _after_gaps(series: Examples) -> int:
+    """How many steps come later than 1.5 times the usual time of their series."""
+    steps = [np.diff(times.astype(np.float64)) for times in series.times or ()]
+    return sum(int((d > 1.5 * np.median(d)).sum()) for d in steps if len(d))
 
 
 def _end(y: np.ndarray) -> int:
@@ -385,6 +422,12 @@ def _windows(lengths: np.ndarray, horizon: int, source: str, folds: int = 1) -> 
 def _check_future(series: Examples, panel: Panel, horizon: int) -> None:
     """Whether inputs that are known in advance are there for the steps to be forecast."""
     further = series.lengths - panel.lengths
+    empty = [i for i, y in enumerate(series.y) if not np.isfinite(y).any()]
+    if empty:
+        raise BadInput(
+            f"{series.source}: {series.ids[empty[0]].item()!r} has no value of "
+            f"{series.roles.target if series.roles else 'y'!r}; wanted some to forecast from"
+        )
     if panel.n_future == 0 or (further >= horizon).all():
         return
     i = int(np.argmax(further < horizon))
