@@ -559,3 +559,11 @@ def test_pieces_of_output(monkeypatch, letter):
     assert min(map(len, out.pieces[:-1])) > 4096 / 8  # and not a write for each line
     assert all(piece.endswith(b"\n") for piece in out.pieces)
     assert out.flushed == len(out.pieces)
+
+
+def test_a_packed_file_and_another_separator_are_told(ostinato, stream, tmp_path):
+    """Rows come as they are written: nothing is unpacked, and nothing is guessed."""
+    assert "--separator ';'" in stream("device;x;y\na;1;2\n", "--key", "device").err
+    packed = tmp_path / "rows.csv.gz"
+    packed.write_bytes(b"")
+    assert "gzip -dc" in ostinato("stream", "run", packed).err

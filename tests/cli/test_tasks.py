@@ -519,6 +519,14 @@ def test_a_forecast_reads_what_is_known_ahead_and_says_when_it_is_not_there(osti
     answers = list(csv.DictReader(io.StringIO(outcome.out)))
     assert [row["time"] for row in answers[:2]] == ["2024-03-21T00:00", "2024-03-21T12:00"]
     assert len(answers) == 8
+    assert f"{file}: 2 of 160 values of 'value' are missing; they are stepped over" in outcome.err
+    assert "1 of 168 values of 'day' are missing; they are taken from" in outcome.err
+    del ahead[60:63]  # and a value that is missing ahead
+    ahead[40][3] = ""
+    file.write_text("\n".join([lines[0], *map(",".join, ahead)]) + "\n")
+    outcome = ostinato("predict", run, file)
+    assert "2 of 165 values of 'day' are missing" in outcome.err
+    assert "1 of its steps after a gap, of over 1.5 times the usual time" in outcome.err
 
 
 @pytest.mark.parametrize("task", ["tag", "forecast"])

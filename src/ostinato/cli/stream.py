@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -170,6 +171,11 @@ def opened(file: str) -> Iterator[int]:
         return
     handle = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
+        if file.lower().endswith(".gz"):
+            raise BadInput(
+                f"{file} is packed; wanted rows as they come: gzip -dc {shlex.quote(file)} | "
+                "ostinato stream …"
+            )
         yield handle
     finally:
         os.close(handle)

@@ -59,11 +59,18 @@ class StreamColumns:
         if missing:
             raise BadInput(
                 f"there is no column {', '.join(map(repr, missing))}; the columns are "
-                f"{', '.join(names)} (name them with --columns if the first line does not)"
+                f"{', '.join(names)} (name them with --columns if the first line does not"
+                f"{_hint(names)})"
             )
         if len(wanted) != n:
             raise BadInput(f"there are {len(wanted)} features in a row; the model reads {n}")
         return StreamColumns(tuple(names), key, tuple(names.index(c) for c in wanted))
+
+
+def _hint(names: Sequence[str]) -> str:
+    """What else it may be, if the first line is one column."""
+    other = next((each for each in ";\t|" if len(names) == 1 and each in names[0]), None)
+    return f"; name what is between them with --separator {other!r}" if other else ""
 
 
 def begins_with_header(fields: Sequence[str]) -> bool:

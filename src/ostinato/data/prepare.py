@@ -457,7 +457,9 @@ def _refuse_missing(examples: Examples, i: int, hint: str = _REMEDY) -> None:
         absent &= ~examples.ahead
     if absent.any():
         n = int(absent.sum())
-        also = f" ({n:,} such values in the column)" if n > 1 else ""
+        is_wide = examples.roles is not None and examples.roles.shape == "wide"
+        where = "all columns" if is_wide else "the column"
+        also = f" ({n:,} such values in {where})" if n > 1 else ""
         raise ValueError(
             f"{examples.place(int(np.argmax(absent)), i)}: the value is missing{also}; wanted "
             f"one{hint}"

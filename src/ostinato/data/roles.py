@@ -315,7 +315,7 @@ def _refuse_texts(texts: list[str], rest: list[str], roles: Roles, table: Table)
     numbers = ",".join(name for name in rest if name not in texts)
     raise ValueError(
         f"{table.source}: which columns are features? {texts[0]!r} does not hold numbers; "
-        f"name the features (--features {numbers})".replace(" )", ")")
+        f"name the features (--features {numbers}), of which some may hold names".replace(" )", ")")
     )
 
 

@@ -189,8 +189,8 @@ class ModelGraph:
         why_not = self.why_not_streamable()
         if why_not is not None:
             raise ValueError(
-                f"this model has no single step: {why_not}; wanted a model that answers step by "
-                "step, or a use of whole sequences"
+                f"this model has no single step: {why_not}; wanted one that answers step by step "
+                "(bidirectional=False, --no-bidirectional), or a use of whole sequences"
             )
         return OneStep(self).result()
 

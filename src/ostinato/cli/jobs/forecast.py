@@ -414,7 +414,7 @@ def _windows(lengths: np.ndarray, horizon: int, source: str, folds: int = 1) -> 
     if windows < 1:
         raise BadInput(
             f"{source}: the shortest series has {shortest} steps; wanted more than two horizons of "
-            f"{horizon}: one to learn from, and one to test on"
+            f"{horizon}: one to begin with, and one to test on"
         )
     return windows
 
