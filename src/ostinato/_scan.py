@@ -22,7 +22,7 @@ from ostinato.compiler.adapted import as_given, has_complex, kinds_in, turned, w
 from ostinato.compiler.capture.captured_rows import parted
 from ostinato.compiler.errors import Elsewhere, Unsupported
 from ostinato.compiler.play.autograd import ScanCall
-from ostinato.compiler.play.step import RowOrder
+from ostinato.compiler.play.tape import RowOrder
 from ostinato.compiler.shared import ways
 from ostinato.compiler.steps import warn_refused, warn_unbounded
 from ostinato.compiler.verify import check_call, verified

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ostinato.compiler.errors import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.play.autograd import ScanCall
-from ostinato.compiler.play.step import RowOrder
+from ostinato.compiler.play.tape import RowOrder
 from ostinato.compiler.steps import name_of
 from ostinato.compiler.torch_compat import undisturbed
 

@@ -13,13 +13,14 @@ from ostinato import tree
 from ostinato.arguments import Arguments
 from ostinato.compiler import torch_compat
 from ostinato.compiler.errors import NOT_OF_A_STEP, Unsupported, error_in_short
-from ostinato.compiler.play.step import CompiledStep, Flags, RowOrder, SavedForward
+from ostinato.compiler.play.tape import Flags, RowOrder, SavedForward
 from ostinato.compiler.torch_compat import among_ours, transformed
 from ostinato.eager import RowSpans, eager_scan
 
 if TYPE_CHECKING:
     from ostinato.compiler.capture.guards import Guards
     from ostinato.compiler.play.segmented import SegmentedRun
+    from ostinato.compiler.play.step import CompiledStep
 
     Tape: TypeAlias = SavedForward | SegmentedRun
 

@@ -34,17 +34,11 @@ from ostinato.compiler.play.segments import (
     scheduled,
     windows,
 )
-from ostinato.compiler.play.step import (
-    BoundBackward,
-    Flags,
-    RowOrder,
-    SavedForward,
-    check_poles,
-)
+from ostinato.compiler.play.step import check_poles
+from ostinato.compiler.play.tape import BoundBackward, Flags, RowOrder, SavedForward, Tensors
 from ostinato.engine import native
 from ostinato.engine.program import Code
 
-Tensors = Sequence[Tensor]
 Gradients = list[Tensor | None]
 Carry = Sequence[Tensor]
 

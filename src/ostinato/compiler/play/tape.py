@@ -1,0 +1,76 @@
+"""What a forward pass leaves to the backward pass: its tape, and the order of its rows.
+
+Apart from `step.py`, so that importing ostinato does not import what records and lowers a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+
+from ostinato.engine.rows import dealt
+
+if TYPE_CHECKING:
+    from ostinato.compiler.backward.liveness import Liveness
+    from ostinato.compiler.backward.weight_grads import WeightGradients
+    from ostinato.compiler.graph.node import Node
+    from ostinato.compiler.plan import ForwardPlan
+    from ostinato.compiler.play.bindings import Bound
+
+Tensors = Sequence[Tensor]
+Flags = tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class RowOrder:
+    """How the rows of a ragged batch lie in the engine: by length, dealt to groups like cards."""
+
+    lengths: Tensor  # [B], of the caller's rows
+    order: list[int]  # the engine's row → the caller's row; empty: the same
+    ordered_lengths: list[int]  # of the engine's rows
+
+    @staticmethod
+    def of(lengths: Tensor) -> RowOrder:
+        return RowOrder(lengths, *dealt(lengths.tolist()))
+
+    def silenced(self, y: Tensor) -> Tensor:
+        """The carries before each step `[T, B, …]` as outputs of a scan in reverse.
+
+        A row's first carry lies just beyond its last element, where outputs are zero; the backward
+        pass reads it there, so these are copies.
+        """
+        y = y.clone()
+        short = (self.lengths < y.shape[0]).nonzero().flatten()
+        y[self.lengths[short], short] = 0
+        return y
+
+
+class BoundForward(NamedTuple):
+    """One way of playing a step forward, and the backward passes that read its tape."""
+
+    plan: ForwardPlan
+    bound: Bound
+    played: Any  # the native pass
+    # by which gradients are given, which wanted, and whether the batch is ragged
+    backward: dict[tuple[Flags, Flags, bool], BoundBackward]
+
+
+class BoundBackward(NamedTuple):
+    """A backward program, its arguments, and where its results go."""
+
+    bound: Bound
+    played: Any
+    gradients: WeightGradients
+    flow: Liveness
+
+
+class SavedForward(NamedTuple):
+    """The tensors that the backward pass needs of the forward pass, and how that was played."""
+
+    held: Any  # tensors, and the memory of saved values
+    once: dict[Node, Tensor]
+    forward: BoundForward
+    divisors: dict[int, Tensor]  # of outputs that are quotients of two sums over the batch
