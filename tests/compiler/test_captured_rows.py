@@ -321,6 +321,24 @@ def test_the_same_tensor_twice_and_then_two() -> None:
         assert_close(play(ostinato.scan, case, init, xs), play(loop, case, init, xs), 1e-10)
 
 
+def test_what_a_decoder_begins_with_it_may_also_be_told_at_every_step() -> None:
+    """Cho et al. 2014: the encoder's last state is the first carry, and a constant input."""
+    kit = Kit(torch.float64)
+    U, W = _weights(kit)
+    for B in (4, 4, 3):
+        summary, xs = kit.normal(B, H).requires_grad_(), kit.normal(5, B, F)
+
+        def step(h: Tensor, x: Tensor, summary: Tensor = summary) -> Tensor:
+            return torch.tanh(x @ U + (h + summary) @ W)
+
+        leaves = [U, W, summary]
+        for init in (summary, summary.detach() * 2, summary):
+            found = [torch.autograd.grad(how(step, init, xs)[1].square().sum(), leaves)
+                     for how in (ostinato.scan, loop)]  # fmt: skip
+            assert_same(*found)
+            assert ostinato.explain(step, init, xs).native
+
+
 def test_its_gradient_is_differentiable() -> None:
     case = _attention(Kit(torch.float64), 2)
     init, xs = case.init(2), case.xs(3, 2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import traceback
 import weakref
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -275,7 +276,7 @@ class swapped(OwnMode):  # noqa: N801 (reads as a context)
         return func(*args, **(kwargs or {}))
 
 
-def search_step(a: Arguments, known: tuple[Any, ...] = ()) -> Search:
+def search_step(a: Arguments, known: tuple[Any, ...] = (), reached: Collection[int] = ()) -> Search:
     """Run a step once, for the tensors it takes from outside and for what it did.
 
     It runs with the very tensors, which it is stopped from changing, and in the caller's mode.
@@ -284,12 +285,17 @@ def search_step(a: Arguments, known: tuple[Any, ...] = ()) -> Search:
 
     Args:
         known: the trail of an earlier run, in which nothing had to be watched.
+        reached: the ids of leaves of init that the step reaches from outside, too, as a decoder
+            does that begins with what it is also told at every step. It is given views of them, so
+            that the two are told apart.
 
     Raises:
         Unsupported: it does what the loop alone can do.
         TypeError, ValueError: what it returned does not fit init.
     """
-    states, xs = a.init_leaves, a.first_x
+    with torch.enable_grad():
+        states = [t.view_as(t) if id(t) in reached else t for t in a.init_leaves]
+    xs = a.first_x
     with among_ours(), undisturbed(Tensor.detach):
         search = Search([*states, *xs], known)
         before = torch.is_grad_enabled()
