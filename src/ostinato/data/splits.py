@@ -124,7 +124,11 @@ def folds(
         y = None if stratify is None else np.asarray(stratify)
         pairs = [_indices(pair, n) for pair in k.split(np.zeros((n, 1)), y, named)]
     else:
-        pairs = _own_folds(n, _whole(k), seed, _codes(named), times, stratify)
+        codes = _codes(named)
+        most, what = (n, "sequences") if codes is None else (len(np.unique(codes)), "groups")
+        if _whole(k) > most:
+            raise ValueError(f"{k} folds of {most} {what}; wanted no more folds than {what}")
+        pairs = _own_folds(n, k, seed, codes, times, stratify)
     if not pairs:
         raise ValueError(f"{k!r} yields no folds; wanted at least one")
     for train, test in pairs:
