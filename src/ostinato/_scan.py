@@ -210,7 +210,7 @@ def _verified(a: Arguments, found: cache.Found) -> ScanCall | Unsupported:
     rows = None if a.ragged.lengths is None else RowOrder.of(a.ragged.lengths)
     python = found.compiled.planner.recording.runs_python_backward
     guards = found.guards if python else None
-    n_rows = a.xs_leaves[0].shape[1] if a.shared is None else a.shared.n_rows
+    n_rows = a.n_rows
     captured, per_row = parted(found.captured, found.compiled.planner.recording.per_row)
     n_steps, needs_grad = a.ragged.n_steps, torch.is_grad_enabled()
     cut = needs_grad and a.truncate is not None and a.truncate < n_steps

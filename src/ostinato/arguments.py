@@ -71,6 +71,13 @@ class Arguments:
         return self.shared.rows(self.leaves, self.xs_leaves)
 
     @property
+    def n_rows(self) -> int:
+        """B."""
+        if self.shared is not None:
+            return self.shared.n_rows
+        return self.xs_leaves[0].shape[1]
+
+    @property
     def init_leaves(self) -> list[Tensor]:
         """The leaves of init, `[B, …]`."""
         return [leaf.squeeze(0) for leaf in self.leaves] if self.of_layer else self.leaves

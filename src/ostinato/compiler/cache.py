@@ -77,7 +77,13 @@ class Entry(NamedTuple):
         """Whether the recording is of such tensors and leaves."""
         if not self.rows:
             return described(tensors, a) == self.described
-        return described_with_rows(tensors, self.rows, a) == self.described
+        try:
+            found = described_with_rows(tensors, self.rows, a)
+        except Elsewhere:
+            raise
+        except Unsupported:  # a tensor has become one that none can play
+            return False
+        return found is not None and found == self.described
 
     def found(self, tensors: list[Any]) -> Found:
         """What the entry gives a call.
@@ -172,9 +178,8 @@ class Bucket:
 
 def described_with_rows(tensors: list[Any], rows: tuple[CapturedRows, ...], a: Arguments) -> Any:
     """What `described` says where some tensors have the batch's rows; None: they have others."""
-    n_rows = a.xs_leaves[0].shape[1] if a.shared is None else a.shared.n_rows
     shapes = [getattr(tensors[of.position], "shape", ()) for of in rows]
-    if any(s[of.axis : of.axis + 1] != (n_rows,) for s, of in zip(shapes, rows, strict=True)):
+    if any(s[of.axis : of.axis + 1] != (a.n_rows,) for s, of in zip(shapes, rows, strict=True)):
         return None
     fixed, with_rows = parted(tensors, rows)
     first: dict[int, int] = {}
@@ -214,10 +219,10 @@ def find(a: Arguments) -> Found:
     spared = isinstance(owner.refusal, Spared)
     crowded = bucket.is_full()
     often_new = owner.searched or crowded
-    if often_new and (spared or owner.refusal is None):  # what is recorded beats the loop
+    if often_new and (spared or owner.refusal is None):  # a run tells which recording it is
         found = _searched(a, bucket, owner)
-    few_shapes = "" in bucket.failed and not crowded
-    if found is None and owner.refusal is not None and not (spared and few_shapes):
+    new_shape = "" in bucket.failed and not crowded  # most programs have few
+    if found is None and owner.refusal is not None and not (spared and new_shape):
         found = owner.waiting()
     return found or _observed(a, bucket, owner)
 
@@ -381,7 +386,7 @@ def _recorded(
             bucket.by_operations[search.did] = compiled
             _bound(bucket.by_operations)
         lasts = a.ragged.n_steps * one_step > time.perf_counter() - began  # in the loop
-        if many and not lasts and ("" not in bucket.failed or crowded):  # most have few shapes
+        if many and not lasts and ("" not in bucket.failed or crowded):
             why = Spared(
                 f"it was recorded {MAX_ENTRIES if crowded else SPARED_AFTER} times, and "
                 f"{new or 'a shape'} is new again: the loop takes less time than a recording. "

@@ -81,7 +81,7 @@ def remedy(changed: str) -> str:
     """What to do about a value that changes, by its path; "" is a shape."""
     if changed:
         return "Pass what changes through xs, or as a tensor"
-    return "Where lengths differ from call to call, pad them to a few"
+    return "Give it tensors of a few shapes and one dtype: pad lengths, say"
 
 
 def warn_refused(step: Any, refusal: Unsupported) -> None:

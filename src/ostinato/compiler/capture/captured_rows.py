@@ -1,15 +1,14 @@
 """Captured tensors with a row for each of the batch: an encoder's states, a mask drawn before.
 
-They are played as leaves of the carry that the step hands on, which costs no memory. The batch is
-their first axis, or the second (torch.nn's layout of a sequence).
+They are played as leaves of the carry that the step hands on, which are read where they lie. The
+batch is their first axis, or the second (torch.nn's layout of a sequence).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
@@ -17,7 +16,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
 
-MOST_TRIES = 512
+MOST_TRIES = 64  # a few ms each, and a step may be refused for another reason
 
 
 class CapturedRows(NamedTuple):
@@ -54,7 +53,7 @@ def rejoined(fixed: list[Tensor], rows: list[Tensor], per_row: PerRow) -> list[T
 
 
 def captured_rows(
-    a: Arguments, captured: list[Tensor], n_rows: int, reached: Callable[[PerRow], float]
+    a: Arguments, captured: list[Tensor], reached: Callable[[PerRow, float], float]
 ) -> PerRow:
     """The captured tensors that have a row for each of the batch.
 
@@ -62,44 +61,41 @@ def captured_rows(
     with which the step gets further on another batch, or two that one call needs, until it runs.
 
     Args:
-        n_rows: those of the batch.
+        captured: in the order in which the step uses them first.
         reached: how far the step gets on other numbers of rows, if these tensors have as many;
-            infinity at its end.
+            infinity at its end. It may stop where that is no further than a given number.
 
     Returns:
         () where the step needs none, or none is of use.
     """
     if a.weights is not None or (a.shared is not None and a.shared.alone):
         return ()
-    fitting = [of for i, t in enumerate(captured) for of in _axes(i, t, n_rows)]
+    fitting = [of for i, t in enumerate(captured) for of in _axes(i, t, a.n_rows)]
     if not fitting:
         return ()
     found: PerRow = ()
-    with warnings.catch_warnings():  # of shapes that do not fit, say
-        warnings.simplefilter("ignore")
-        now, tries = reached(found), 0
-        while now < math.inf:
-            taken = {of.position for of in found}
-            rest = [of for of in fitting if of.position not in taken]
-            best = now, found
-            for n in (1, 2):
-                for more in itertools.combinations(rest, n):
-                    tries += 1
-                    if len({of.position for of in more}) < n:  # one tensor, and both its axes
-                        continue
-                    if tries > MOST_TRIES:
-                        return ()
-                    best = max(best, (reached((*found, *more)), (*found, *more)), key=_first)
-                if best[0] > now:
-                    break
-            else:
+    now, tries = reached(found, -1), iter(range(MOST_TRIES))
+    while now < math.inf:
+        for more in _further(fitting, found):
+            if next(tries, None) is None:
                 return ()
-            now, found = best
+            then = reached(more, now)
+            if then > now:
+                now, found = then, more
+                break
+        else:
+            return ()
     return found
 
 
-def _first(pair: tuple[float, PerRow]) -> float:
-    return pair[0]
+def _further(fitting: list[CapturedRows], found: PerRow) -> Iterator[PerRow]:
+    """With one tensor more, then with two."""
+    taken = {of.position for of in found}
+    rest = [of for of in fitting if of.position not in taken]
+    for n in (1, 2):
+        for more in itertools.combinations(rest, n):
+            if len({of.position for of in more}) == n:  # not one tensor by both its axes
+                yield (*found, *more)
 
 
 def _axes(i: int, t: Tensor, n_rows: int) -> list[CapturedRows]:

@@ -21,7 +21,7 @@ from ostinato.compiler.capture.functions import CHANGES_IN_PLACE, FUNCTIONS
 from ostinato.compiler.capture.recorder import Recorder, ViewChanged
 from ostinato.compiler.capture.recording import Recording, Sources
 from ostinato.compiler.capture.unify import BATCHES, unify, without_unused
-from ostinato.compiler.errors import A_HOOK, Unsupported, refused
+from ostinato.compiler.errors import A_HOOK, NOT_OF_A_STEP, Unsupported, refused
 from ostinato.compiler.torch_compat import among_ours, gradients_of, undisturbed
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
     Raises:
         Unsupported: it does not.
     """
-    n_rows = _leaves_given(a)[0][0].shape[0]
+    n_rows = a.n_rows
     if n_rows not in BATCHES:
         with undisturbed(), among_ours():
             unify(small, _recorded(a, captured, small.per_row, n_rows, ()), n_rows)
@@ -102,15 +102,21 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
 
 def _per_row(a: Arguments, captured: list[Tensor]) -> PerRow:
     """The captured tensors that are played as leaves of the carry."""
-    n_rows = _leaves_given(a)[0][0].shape[0]
     # An index of gather may have fewer rows than what it reads. One row would be broadcast.
-    sizes = (n_rows + 1, n_rows - 1 if n_rows > 2 else n_rows + 2)
+    sizes = (a.n_rows + 1, a.n_rows - 1 if a.n_rows > 2 else a.n_rows + 2)
 
-    def reached(per_row: PerRow) -> float:
-        far = [_reached(a, captured, per_row, n_rows, other) for other in sizes]
-        return math.inf if min(far) == math.inf else sum(min(calls, 1e6) for calls in far)
+    def reached(per_row: PerRow, at_least: float) -> float:
+        n = 0.0
+        for i, other in enumerate(sizes):
+            n += _reached(a, captured, per_row, other)
+            if n + (len(sizes) - 1 - i) * _END <= at_least:
+                break  # no further, wherever it gets on the other batch
+        return math.inf if n == len(sizes) * _END else n
 
-    return captured_rows(a, captured, n_rows, reached)
+    return captured_rows(a, captured, reached)
+
+
+_END = 1e6  # further than any call
 
 
 class _Counted(swapped):
@@ -123,10 +129,8 @@ class _Counted(swapped):
         return super().__torch_function__(func, types, args, kwargs)
 
 
-def _reached(
-    a: Arguments, captured: list[Tensor], per_row: PerRow, n_rows: int, other: int
-) -> float:
-    """Up to which call the step runs, forward; infinity if its results have `other` rows.
+def _reached(a: Arguments, captured: list[Tensor], per_row: PerRow, other: int) -> float:
+    """Up to which call the step runs, forward; `_END` if its results have `other` rows.
 
     That they can be differentiated counts as one call more.
     """
@@ -141,12 +145,14 @@ def _reached(
         if pairs:
             gradients_of(pairs, [t for t in given if t.requires_grad])
         calls.n_calls += 1
+    except NOT_OF_A_STEP:
+        raise
     except Exception:  # a shape; if it is a mistake in the step, the recording says so
         return calls.n_calls
     carry = zip(new_states, leaves.init, strict=True)
     fit = [new.shape == leaf.shape for new, leaf in carry]
-    fit += [t.dim() == 0 or t.shape[0] != n_rows for t in ys]
-    return math.inf if all(fit) else calls.n_calls + sum(fit)
+    fit += [t.dim() == 0 or t.shape[0] != a.n_rows for t in ys]
+    return _END if all(fit) else calls.n_calls + sum(fit)
 
 
 def _recorded(
@@ -240,7 +246,7 @@ def _record_once(
     given = params + states + xs
     recorder = Recorder(given, outside)
     # It ran on the real batch: only the size is new.
-    why = f"the step fails at another batch size ({{}}){_of_every_row(a, captured)}"
+    why = "the step fails at another batch size ({})"
     with recorder, torch.enable_grad():  # a batch that is not first is put there by a call
         replacing = rejoined(leaves.fixed, leaves.rows, per_row)
     with swapped(captured, replacing, functions):
@@ -314,18 +320,6 @@ def _check_result(given: list[Tensor], y_leaves: list[Tensor], nodes: set[Any]) 
 def _runs_python_backward(nodes: set[Any], values: list[Tensor]) -> bool:
     of_python = torch.autograd.function.BackwardCFunction
     return any(isinstance(n, of_python) for n in nodes) or any(t._backward_hooks for t in values)
-
-
-def _of_every_row(a: Arguments, captured: list[Tensor]) -> str:
-    """Advice, if a captured tensor seems to hold something for each row of the batch."""
-    n_rows = _leaves_given(a)[0][0].shape[0]
-    shapes = [list(t.shape) for t in captured if t.dim() > 1 and t.shape[0] == n_rows]
-    if not shapes:
-        return ""
-    return (
-        f"; if the captured tensor of shape {shapes[0]} holds something for each row of the "
-        "batch, put it into the carry, or into xs"
-    )
 
 
 def _differentiated(

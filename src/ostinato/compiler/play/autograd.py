@@ -12,6 +12,7 @@ from torch import Tensor
 from ostinato import tree
 from ostinato.arguments import Arguments
 from ostinato.compiler import torch_compat
+from ostinato.compiler.capture.captured_rows import rejoined
 from ostinato.compiler.errors import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.play.tape import Flags, RowOrder, SavedForward
 from ostinato.compiler.torch_compat import among_ours, transformed
@@ -119,7 +120,6 @@ class ScanCall:
             again = recording.recorded_step(self.compiled.planner.recording, captured)
             carry, ys = eager_scan(again, list(init), list(xs), 0, a.reverse, ragged, a.truncate)
         else:
-            from ostinato.compiler.capture.captured_rows import rejoined
             from ostinato.compiler.capture.captures import swapped
 
             n = len(a.leaves)
