@@ -241,9 +241,11 @@ def test_a_file_of_another_country(ostinato, trained_tasks, tmp_path):
     assert answers.code == 0
     assert ostinato("stream", tmp_path / "b", other, "--key", "id").out == answers.out
     assert ostinato("stream", tmp_path / "b", plain, "--key", "id", *of_plain).out == answers.out
-    other.write_bytes(rows.encode("utf-16"))
-    refused = ostinato("stream", tmp_path / "b", other, "--encoding", "utf-16")
-    assert (refused.code, "does not end with one byte" in refused.err) == (2, True)
+    for encoding in ("utf-16", "utf-16-be", "cp500"):
+        refused = ostinato("stream", tmp_path / "b", other, "--encoding", encoding)
+        assert (refused.code, "does not end with one byte" in refused.err) == (2, True)
+    refused = ostinato("stream", tmp_path / "b", other, "--separator", "")
+    assert (refused.code, "--separator is" in refused.err) == (2, True)
 
 
 def test_predict_and_evaluate_are_told_how_another_file_is_written(

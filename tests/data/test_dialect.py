@@ -49,6 +49,7 @@ def test_as_the_plain_file(tmp_path, monkeypatch, encoding, decimal, ends):
             parts = list(stream_examples(source, roles))
             assert np.concatenate([*map(_values, parts)]).tolist() == _values(wanted).tolist()
             assert [y for p in parts for y in p.y.tolist()] == wanted.y.tolist()
+            assert [i for p in parts for i in p.ids.tolist()] == wanted.ids.tolist()
 
 
 @given(st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=8))
@@ -87,8 +88,12 @@ def test_missing_values_dates_and_names_stay_what_they_are(tmp_path):
     ("written", "wanted"),
     [
         ({"decimal": ","}, r"',' stands between the fields and before.*--separator ';'"),
-        ({"encoding": "klingon"}, "encoding 'klingon' is not known; wanted a name such as cp1252"),
-        ({"encoding": "hex"}, "encoding 'hex' is not known"),
+        ({"encoding": "klingon"}, "encoding is 'klingon', which is not known; wanted"),
+        ({"decimal": "comma"}, "decimal is 'comma'; wanted '.' or ','"),
+        ({"separator": "::"}, "separator is '::'; wanted one character"),
+        ({"encoding": None}, "encoding is None, which is not known"),
+        ({"encoding": "undefined"}, "encoding is 'undefined', which is not known"),
+        ({"encoding": "hex"}, "encoding is 'hex', which is not known"),
         ({"encoding": "ascii"}, r"file.csv: the file is not in the encoding ascii .*--encoding"),
     ],
 )  # fmt: skip

@@ -160,6 +160,10 @@ def test_columns_left_out_are_said(caplog):
 
 def test_several_features_in_a_wide_table_are_refused():
     """They would become one feature, of twice as many steps."""
-    table = parse_delimited(b"x0,x1,y0,y1,label\n1,2,3,4,a\n5,6,7,8,b\n", "f.csv")
+    rows = "x0,x1,x2,y0,y1,label\n1,2,3,4,5,a\n5,6,7,8,9,b\n"
     with pytest.raises(ValueError, match=r"numbered under 2 names .'x0', 'y0', ….*one feature"):
-        resolve(Roles("wide", target="label"), table)
+        resolve(Roles("wide", target="label"), table(rows))
+    with pytest.raises(ValueError, match=r"a row a step or a whole sequence.*--id"):
+        resolve(Roles(target="label"), table(rows))
+    with pytest.raises(ValueError, match="a row a step or a whole sequence"):  # t1 and t01
+        resolve(Roles(target="label"), table("t1,t01,label\n1,2,a\n3,4,b\n"))

@@ -128,7 +128,7 @@ def explained(error: Exception) -> tuple[int, str | None]:
         return error.exit_code, f"ostinato: {error}"
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # Typer's usage errors
         command = getattr(getattr(error, "ctx", None), "command_path", "ostinato")
-        message = error.format_message().replace("Value error, ", "")  # a prefix of pydantic's
+        message = error.format_message().replace(": Value error, ", ": ", 1)  # Typer's prefix
         return error.exit_code, f"{command}: {message}\n(see {command} --help)"
     if isinstance(error, ImportError) and (error.name or "").split(".")[0] in TORCH_EXTRA:
         return BAD_INPUT, (

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -104,11 +104,11 @@ def stream(
 
     trained = runs.find(run)
     given = {"separator": separator, "decimal": decimal, "encoding": encoding}
-    written = _dialect({name: value for name, value in given.items() if value}, trained, file)
+    written = _dialect({n: v for n, v in given.items() if v is not None}, trained, file)
     model = runtime.load(trained.model)
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     rule = Rule(on_change, _confidence(until_confidence, model), skip)
-    source = InputFormat(file, key, names, **asdict(written))
+    source = InputFormat(file, key, names, written)
     with opened(file) as handle:
         StreamPlayer(model, source, Input(handle), rule, as_json, state, every, lookahead).run()
 
@@ -131,7 +131,7 @@ def _dialect(given: dict[str, str], trained: Trained, file: str) -> Dialect:
         written.check(kind, file)
     except ValueError as problem:
         raise BadInput(str(problem)) from None
-    if "a\n".encode(written.encoding)[-1:] != b"\n":
+    if "a\n".encode(written.encoding) != b"a\n":
         raise BadInput(
             f"--encoding {written.encoding}: a line does not end with one byte; wanted rows in "
             "another encoding, as iconv -t UTF-8 makes"

@@ -113,7 +113,7 @@ def columns_in(first: str, source: InputFormat, model: Any) -> tuple[StreamColum
     Raises:
         BadInput: it does not, and no other names were given; or see `StreamColumns.named`.
     """
-    fields = next(csv.reader([first], delimiter=source.separator))
+    fields = next(csv.reader([first], delimiter=source.dialect.between(".csv")))
     fields = [field.strip() for field in fields]
     if source.names is not None:
         return columns_of(source.names, source, model), fields == source.names

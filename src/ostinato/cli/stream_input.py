@@ -9,6 +9,8 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ostinato.data.dialect import Dialect
+
 BLOCK = 1 << 16  # bytes that are read at once: some thousand rows
 HEAD = 4096  # bytes at the beginning of a file by which it is known again
 
@@ -21,15 +23,13 @@ class InputFormat:
         name: of the file, or "-".
         key: the column of the key, or None.
         names: of the columns; None: the first line has them.
-        separator, decimal, encoding: of CSV; see `ostinato.data.dialect`.
+        dialect: how CSV is written.
     """
 
     name: str
-    key: str | None = None
-    names: list[str] | None = None
-    separator: str = ","
-    decimal: str = "."
-    encoding: str = "utf-8"
+    key: str | None
+    names: list[str] | None
+    dialect: Dialect
 
     @property
     def shown(self) -> str:

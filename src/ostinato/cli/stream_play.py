@@ -18,7 +18,7 @@ import csv
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,7 @@ class StreamPlayer:
         self.sessions: dict[str | None, KeyedStream] = {}
         self.rows: RowParser | None = None
         self.form: Form | None = None
+        self.encoding = source.dialect.encoding
         self.saved_at = (time.monotonic(), 1)  # when, and the line then
         self.may_repeat_header = False
         self.label_texts: dict[Any, str] = {}
@@ -239,7 +240,7 @@ class StreamPlayer:
         if not lines:
             return lines
         is_json = lines[0].removeprefix(BOM.encode()).lstrip()[:1] in (b"{", b"[")
-        encoding = "utf-8" if is_json else self.source.encoding
+        encoding = "utf-8" if is_json else self.source.dialect.encoding
         try:
             (first,) = decoded(lines[:1], encoding)
         except ValueError as problem:
@@ -263,8 +264,11 @@ class StreamPlayer:
         """The lines without the header, with which the writer of a pipe may have begun again."""
         self.may_repeat_header = False
         assert self.rows is not None
-        header = self.source.separator.join(self.rows.columns.names).encode(self.encoding)
-        if lines[0].removeprefix(BOM.encode()).rstrip(b"\r") != header:
+        try:
+            (first,) = decoded(lines[:1], self.encoding)
+        except ValueError:  # the row is refused as such
+            return lines
+        if first != self.source.dialect.between(".csv").join(self.rows.columns.names):
             return lines
         self.lines.done(lines[:1])
         return lines[1:]
@@ -272,11 +276,11 @@ class StreamPlayer:
     def _read_as(self, is_json: bool, columns: StreamColumns) -> None:
         preparation = self.model.preparation
         missing = preparation is not None and preparation.missing != "error"
-        self.encoding = "utf-8" if is_json else self.source.encoding
+        self.encoding = "utf-8" if is_json else self.source.dialect.encoding
         if is_json:
             self.rows = Json(columns, missing)
         else:
-            self.rows = Csv(columns, missing, self.source.separator, self.source.decimal)
+            self.rows = Csv(columns, missing, self.source.dialect)
         self.form = Form(is_json or self.as_json, columns.key)
 
     def _end(self) -> None:
@@ -346,17 +350,12 @@ class StreamPlayer:
         snapshot.write(self.state)
         self.saved_at = (time.monotonic(), self.lines.number)
 
-    def _written(self) -> dict[str, str]:
-        """How the rows are written."""
-        of = self.source
-        return {"separator": of.separator, "decimal": of.decimal, "encoding": of.encoding}
-
     def _described(self, rows: RowParser) -> dict[str, Any]:
         return {
             "json": isinstance(rows, Json),
             "columns": list(rows.columns.names),
             "key": rows.columns.key,
-            **self._written(),
+            **asdict(self.source.dialect),
             "rule": [self.rule.on_change, self.rule.until],
             "lookahead": self.lookahead,
         }
@@ -374,7 +373,7 @@ class StreamPlayer:
         kept = {"decimal": ".", "encoding": "utf-8"} | snapshot.rows  # an older one has neither
         asked = {
             "key": self.source.key,
-            **self._written(),
+            **asdict(self.source.dialect),
             "rule": [self.rule.on_change, self.rule.until],
             "lookahead": self.lookahead,
         }

@@ -19,6 +19,7 @@ import numpy as np
 
 from ostinato.cli.failures import BadInput
 from ostinato.cli.stream_columns import StreamColumns
+from ostinato.data.dialect import Dialect
 from ostinato.data.text_column import FALSE, MISSING, TRUE
 
 BOM = "\ufeff"
@@ -111,17 +112,13 @@ class Csv(RowParser):
 
     Args:
         columns, allow_missing: see `RowParser`.
-        separator: one character.
-        decimal: what stands before decimals, "." or ",".
+        dialect: how they are written.
     """
 
-    def __init__(
-        self, columns: StreamColumns, allow_missing: bool = False, separator: str = ",",
-        decimal: str = ".",
-    ):  # fmt: skip
+    def __init__(self, columns: StreamColumns, allow_missing: bool, dialect: Dialect):
         super().__init__(columns, allow_missing)
-        self._has_commas = decimal == ","
-        self.separator = separator
+        self._has_commas = dialect.decimal == ","
+        self.separator = dialect.between(".csv")
         self.width = len(columns.names)
         every = [i for i in range(self.width) if i != columns.key_at]
         self._in_order = list(columns.features) == every

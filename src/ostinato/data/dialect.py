@@ -10,12 +10,16 @@ from typing import IO, Literal, cast
 
 Decimal = Literal[".", ","]
 SEPARATOR_OF = {".csv": ",", ".tsv": "\t"}  # by the ending of the file
+_NO_SEPARATORS = ('"', "\r", "\n")
 _UTF8 = "utf-8"
 
 
 @dataclass(frozen=True)
 class Dialect:
     """What stands between fields and before decimals, and what the bytes mean.
+
+    Raises:
+        ValueError: one of these is none.
 
     Attributes:
         separator: one character; None: "," (a tab in a .tsv file).
@@ -26,6 +30,16 @@ class Dialect:
     separator: str | None = None
     decimal: Decimal = "."
     encoding: str = _UTF8
+
+    def __post_init__(self) -> None:
+        between = self.separator
+        if between is not None and (
+            type(between) is not str or between in _NO_SEPARATORS or len(between) != 1
+        ):
+            raise ValueError(f"separator is {between!r}; wanted one character, such as ; or \\t")
+        if self.decimal not in (".", ","):
+            raise ValueError(f"decimal is {self.decimal!r}; wanted '.' or ','")
+        is_utf8(self.encoding)
 
     def check(self, kind: str, source: str) -> None:
         """Whether a file of this ending can be written so.
@@ -73,10 +87,10 @@ def is_utf8(encoding: str) -> bool:
     """
     try:
         found = codecs.lookup(encoding)
-        "".encode(encoding)  # not so with one that makes bytes of bytes, as "hex" does
-    except LookupError:
+        "a".encode(encoding)  # not so with one that makes bytes of bytes, as "hex" does
+    except (LookupError, UnicodeError, TypeError):
         raise ValueError(
-            f"the encoding {encoding!r} is not known; wanted a name such as cp1252, latin-1, "
+            f"encoding is {encoding!r}, which is not known; wanted a name such as cp1252, latin-1, "
             "utf-16 or shift_jis"
         ) from None
     return found.name in (_UTF8, "utf-8-sig")

@@ -401,26 +401,23 @@ def _steps(roles: Roles, table: Table) -> tuple[str, ...]:
     In the order of their numbers: some programs sort columns as texts (t1, t10, t2).
 
     Raises:
-        ValueError: there are several names with the same numbers: more than one feature.
+        ValueError: of a table that is said to be wide: there are several names, so features.
     """
     of_name: dict[str, dict[int, str]] = {}
     numbered = [m for m in map(_NUMBERED.match, _rest(roles, table)) if m]
     for m in numbered:
         of_name.setdefault(m[1], {})[int(m[2])] = m[0]
-    if sum(map(len, of_name.values())) < len(numbered):  # t1 and t01
-        return ()
-    steps = {name: sorted(of) for name, of in of_name.items()}
-    runs = [name for name, n in steps.items() if len(n) > 1 and n[-1] - n[0] == len(n) - 1]
-    if len(runs) > 1 and len(runs) == len(steps) and len(set(map(tuple, steps.values()))) == 1:
-        named = ", ".join(repr(of_name[name][steps[name][0]]) for name in runs[:4])
+    runs = [of for of in of_name.values() if len(of) > 1 and max(of) - min(of) == len(of) - 1]
+    if len(runs) > 1 and roles.shape == "wide":
+        named = ", ".join(repr(of[min(of)]) for of in runs[:4])
         raise ValueError(
-            f"{table.source}: the columns are numbered under {len(runs)} names ({named}, …), and a "
+            f"{table.source}: columns are numbered under {len(runs)} names ({named}, …), and a "
             "wide table holds one feature: name its columns in their order with features "
             "(--features), or write the table with a row a step"
         )
-    if len(steps) != 1 or not runs:
+    if len(of_name) != 1 or not runs or len(runs[0]) < len(numbered):  # or t1 and t01
         return ()
-    return tuple(of_name[runs[0]][n] for n in steps[runs[0]])
+    return tuple(runs[0][n] for n in sorted(runs[0]))
 
 
 def _tell(given: Roles, full: Roles, table: Table) -> None:

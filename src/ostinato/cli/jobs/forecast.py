@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 SHOWN = 1 << 20  # values of series in a file that the report looks at
+FEW = 0.05  # of the steps of a series are late by chance; more by its calendar
 WINDOWS = 5  # forecasts of each series, one after another, that a model is measured by, at most
 
 
@@ -342,7 +343,7 @@ def _known(measures: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Missing:
-    """How many values are missing in each column, of how many; the target is the first."""
+    """How many values are missing in each column, of how many."""
 
     n_missing: Counter[str] = field(default_factory=Counter)
     n: Counter[str] = field(default_factory=Counter)
@@ -366,8 +367,11 @@ class _Missing:
 
 
 def _missing(series: Examples, also_ahead: bool = False) -> _Missing:
-    """What is missing in series; also_ahead: of inputs that are known in advance, in their future,
-    too."""
+    """What is missing in series.
+
+    Args:
+        also_ahead: whether inputs that are known in advance are needed in their future, too.
+    """
     target = str(series.roles.target) if series.roles else "y"
     known = series.roles.known if series.roles and also_ahead else ()
     n_missing, n = Counter[str](), Counter[str]()
@@ -384,9 +388,13 @@ def _missing(series: Examples, also_ahead: bool = False) -> _Missing:
 
 
 def _after_gaps(series: Examples) -> int:
-    """How many steps come later than 1.5 times the usual time of their series."""
+    """How many steps come later than 1.5 times the usual time of their series, if few do.
+
+    Of days of work every fifth does.
+    """
     steps = [np.diff(times.astype(np.float64)) for times in series.times or ()]
-    return sum(int((d > 1.5 * np.median(d)).sum()) for d in steps if len(d))
+    late = [d > 1.5 * np.median(d) for d in steps if len(d)]
+    return sum(int(of.sum()) for of in late if of.mean() < FEW)
 
 
 def _end(y: np.ndarray) -> int:
@@ -419,15 +427,19 @@ def _windows(lengths: np.ndarray, horizon: int, source: str, folds: int = 1) -> 
     return windows
 
 
-def _check_future(series: Examples, panel: Panel, horizon: int) -> None:
-    """Whether inputs that are known in advance are there for the steps to be forecast."""
-    further = series.lengths - panel.lengths
+def _check_values(series: Examples) -> None:
+    """Whether each series has a value to forecast from."""
     empty = [i for i, y in enumerate(series.y) if not np.isfinite(y).any()]
     if empty:
         raise BadInput(
             f"{series.source}: {series.ids[empty[0]].item()!r} has no value of "
             f"{series.roles.target if series.roles else 'y'!r}; wanted some to forecast from"
         )
+
+
+def _check_future(series: Examples, panel: Panel, horizon: int) -> None:
+    """Whether inputs that are known in advance are there for the steps to be forecast."""
+    further = series.lengths - panel.lengths
     if panel.n_future == 0 or (further >= horizon).all():
         return
     i = int(np.argmax(further < horizon))
@@ -442,6 +454,7 @@ def _check_future(series: Examples, panel: Panel, horizon: int) -> None:
 
 def _csv(model: FittedForecaster, series: Examples, proba: bool, with_header: bool = True) -> str:
     """A line for each series and step ahead."""
+    _check_values(series)
     panel = _panel(series, model.preparation)
     assert isinstance(panel, Panel)  # series to answer are in memory
     _check_future(series, panel, model.windows.horizon)
