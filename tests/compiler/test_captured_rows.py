@@ -223,6 +223,23 @@ def test_within_a_budget(make: Make) -> None:
     assert_close(play(ostinato.scan, case, init, xs, memory=least), expected, 1e-10)
 
 
+def test_no_checkpoint_keeps_them() -> None:
+    """Encoded sequences may be larger than all else; the loss of a long run fits beside them."""
+    kit, T = Kit(torch.float64), 400
+    W, encoded = kit.weight(H, H), _rows(kit, 4, 100, H)
+    bytes_of = encoded.numel() * 8
+    case = _case(kit, lambda h, x: torch.tanh(x @ U + (encoded * (h @ W)[:, None]).sum(1)), [W])
+    U = kit.weight(F, H)
+    case.leaves = [U, W, encoded]
+    init, xs = case.init(4), case.xs(T, 4)
+    least = least_memory(case, init, xs)
+    plan = ostinato.explain(case.step, init, xs, memory=least).memory
+    assert plan.n_segments > 10
+    assert least < 20 * bytes_of
+    ours = play(ostinato.scan, case, init, xs, memory=least)
+    assert_close(ours, play(ostinato.scan, case, init, xs), 1e-10)
+
+
 def _by_the_loop(monkeypatch: pytest.MonkeyPatch, f: Callable[[], Any]) -> Any:
     monkeypatch.setenv("OSTINATO_ENGINE", "eager")
     found = f()

@@ -84,6 +84,7 @@ def _cost(call: ScanCall, tensors: Tensors) -> Cost:
     back = compiled.backward_way(way, used, wanted, ragged)
     f, keeps, y_is_carry = compiled.planner.graph.forward, way.plan.keeps, way.plan.y_is_carry
     xs, ys, states = tensors[-len(f.xs) :], _columns(f.ys), _columns(f.new_states)
+    handed_on = _columns(f.new_states[i] for i in compiled.handed_on)
     kept_states = _columns(compress(f.new_states, keeps))
     hidden = _columns(n for i, n in enumerate(f.new_states) if keeps[i] and i not in y_is_carry)
     own_ys = _columns(compress(f.ys, [of is None for of in y_is_carry]))
@@ -102,7 +103,8 @@ def _cost(call: ScanCall, tensors: Tensors) -> Cost:
     return Cost(
         step=of_a_step * (tape + kept_states + own_ys + again + copied + ys + d_xs),
         segment=of_a_step * kept_states + _PAGE,
-        carry=of_a_step * states,
+        carry=of_a_step * (states - handed_on),
+        handed_on=of_a_step * handed_on,
         engine=engine,
         unit=_unit(back, n_steps, n_rows),
         whole=of_a_step * (n_steps * (tape + hidden + copied) + states) + _PAGE,
@@ -153,6 +155,7 @@ class SegmentedRun:
         windows, groups: the segments, in playing order.
 
     Attributes:
+        begins: the first carry. Leaves that every step hands on are its own in all carries.
         checkpoints: the carry before each group.
         tapes: of the segments of the last span, until the backward pass takes them.
     """
@@ -163,6 +166,7 @@ class SegmentedRun:
         self.call, self.windows, self.groups = call, windows, groups
         self.whereabouts = native.whereabouts(list(tensors))
         self.n_steps: int = tensors[-1].shape[0]
+        self.handed_on = frozenset(call.compiled.handed_on)
         # All segments are played by as many: the sums that they hand on are laid out by threads.
         self.n_threads = native.n_threads(torch.get_num_threads())
         # The tapes of spans exist one after the other: the same memory for all, though one is
@@ -170,34 +174,41 @@ class SegmentedRun:
         spans = [span for group in groups for span in group]
         alone = all(len(span) == 1 for span in spans)
         self.room_steps = max(s.end - s.begin for [s] in spans) if alone else 0
+        self.begins: Carry = call.split(tensors)[1]
         self.checkpoints: list[Carry] = []
         self.tapes: list[SegmentedTape] = []
 
     def forward(self, tensors: Tensors) -> list[Tensor]:
         """Outputs and last carry, in one list."""
-        carry: Carry = self.call.split(tensors)[1]
+        carry = self.begins
         ys: list[Tensor] = []
         n_ys, dtypes = self.call.compiled.n_ys, self.call.compiled.out_dtypes
         last = self.groups[-1][-1]
         # The checkpoints lie in one piece: small tensors that stay, between large ones that come
         # and go, would keep the allocator from using a place twice.
         n_kept, dtype = len(self.groups), self.call.compiled.dtype
-        kept = [leaf.new_empty((n_kept, *leaf.shape), dtype=dtype) for leaf in carry]
+        changing = [leaf for at, leaf in enumerate(carry) if at not in self.handed_on]
+        kept = [leaf.new_empty((n_kept, *leaf.shape), dtype=dtype) for leaf in changing]
         for i, group in enumerate(self.groups):
+            places = iter(kept)
             self.checkpoints.append(
-                [place[i].copy_(leaf) for place, leaf in zip(kept, carry, strict=True)]
+                [
+                    leaf if at in self.handed_on else next(places)[i].copy_(leaf)
+                    for at, leaf in enumerate(carry)
+                ]
             )
             for span in group:
                 for tape, outs in self.span_forward(tensors, span, carry, span is last):
                     if span is last:
                         self.tapes.append(tape)
-                    parts, carry = outs[:n_ys], outs[n_ys:]
+                    parts, carry = outs[:n_ys], self.carry_in(outs)
                     ys = ys or [
                         whole(p, self.n_steps, d) for p, d in zip(parts, dtypes, strict=False)
                     ]
                     for y, part in zip(ys, parts, strict=True):
                         y[tape.segment.steps] = part
-        return [*ys, *(leaf.to(d) for leaf, d in zip(carry, dtypes[n_ys:], strict=True))]
+        finals = zip(outs[n_ys:], dtypes[n_ys:], strict=True)
+        return [*ys, *(leaf.to(d) for leaf, d in finals)]
 
     def backward(self, tensors: Tensors, grads: Any, used: Flags, wanted: Flags) -> Gradients:
         """See `CompiledStep.backward`."""
@@ -223,7 +234,14 @@ class SegmentedRun:
                 n_threads=self.n_threads, room_steps=self.room_steps,
             )  # fmt: skip
             yield SegmentedTape(segment, carry, saved), outs
-            carry = outs[call.compiled.n_ys :]
+            carry = self.carry_in(outs)
+
+    def carry_in(self, outs: list[Tensor]) -> Carry:
+        """The carry after a segment, of its outputs and last carry."""
+        carry = outs[self.call.compiled.n_ys :]
+        for i in self.handed_on:
+            carry[i] = self.begins[i]
+        return carry
 
     def rows(self, segment: Segment) -> RowOrder | None:
         """The rows' steps within a segment. The engine's order of the rows is that of the run."""
@@ -304,7 +322,7 @@ class _Backward:
         found = [(group[0], carry)]
         for span, following in pairwise(group):
             for _, outs in self.run.span_forward(self.tensors, span, carry, False):
-                carry = outs[self.compiled.n_ys :]
+                carry = self.run.carry_in(outs)
             found.append((following, carry))
         return found
 

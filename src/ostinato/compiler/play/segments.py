@@ -82,6 +82,7 @@ class Cost:
             gradients.
         segment: of a segment in a span, whatever its steps are: one more slot of each carry.
         carry: of a checkpoint.
+        handed_on: of leaves of the carry that every step hands on: no checkpoint needs them.
         engine: of the engine's workspace, for so many steps in one play.
         unit: not bytes: so many steps no segment divides.
         whole: of the run in one piece, between its passes.
@@ -90,6 +91,7 @@ class Cost:
     step: int
     segment: int
     carry: int
+    handed_on: int
     engine: Callable[[int], int]
     unit: int
     whole: int
@@ -203,7 +205,7 @@ def _plan(
     windows_of_a_span = min(n_windows, -(-n_windows // n_spans) + 1)
     span = length * cost.step + windows_of_a_span * cost.segment
     # Three more pass from segment to segment: the carry, its gradient, and the gradient before it.
-    carries = (checkpoints + 3) * cost.carry
+    carries = (checkpoints + 3) * cost.carry + 3 * cost.handed_on
     again = n_steps - length  # the tapes of the last span are kept
     if levels == 2:
         again += n_steps - n_groups * length
