@@ -219,6 +219,12 @@ def test_a_file_that_breaks_in_a_later_block_leaves_no_output(
     assert [path.name for path in tmp_path.iterdir()] == ["late.csv"]
 
 
+def test_all_probabilities_are_not_for_language_models(ostinato, trained_tasks):
+    file = file_of(trained_tasks, "language")
+    refused = ostinato("predict", trained_tasks / "language", file, "--proba")
+    assert (refused.code, "--proba is not for language models" in refused.err) == (2, True)
+
+
 def test_a_file_of_another_country(ostinato, trained_tasks, tmp_path):
     """With commas before decimals, in the encoding of an older program; also of a stream."""
     file = file_of(trained_tasks, "classify")

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import ostinato
+from ostinato.compiler.capture import record
+from ostinato.compiler.capture.captured_rows import MOST_TRIES
 from zoo.playing import assert_close, assert_native, counting, least_memory, loop, play
 from zoo.small import assert_same
 from zoo.steps import Case, Kit
@@ -238,6 +240,35 @@ def test_no_checkpoint_keeps_them() -> None:
     assert least < 20 * bytes_of
     ours = play(ostinato.scan, case, init, xs, memory=least)
     assert_close(ours, play(ostinato.scan, case, init, xs), 1e-10)
+
+
+def test_what_no_step_raises_is_passed_on() -> None:
+    """As a signal handler does, also while the tensors with rows are looked for."""
+    case = _attention(Kit(torch.float64), 4)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        if len(h) == 5:
+            raise TimeoutError("enough")
+        return case.step(h, x)
+
+    with pytest.raises(TimeoutError, match="enough"):
+        ostinato.scan(step, case.init(4), case.xs(3, 4))
+
+
+def test_a_step_that_is_refused_anyway_is_not_tried_for_long(monkeypatch) -> None:
+    """Sixteen square matrices, as many rows as units, and a batch size in the step."""
+    kit, tries = Kit(torch.float64), []
+    reached = record._reached
+    monkeypatch.setattr(record, "_reached", lambda *of: tries.append(of) or reached(*of))
+    weights = [kit.weight(H, H) for _ in range(16)]
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        for W in weights:
+            h = torch.tanh(h @ W)
+        return h + torch.zeros(H, 1, dtype=h.dtype)
+
+    assert not ostinato.explain(step, kit.normal(H, H), kit.normal(3, H, F)).native
+    assert 0 < len(tries) <= 2 * MOST_TRIES + 2
 
 
 def _by_the_loop(monkeypatch: pytest.MonkeyPatch, f: Callable[[], Any]) -> Any:

@@ -146,11 +146,12 @@ class BudgetError(ValueError):
     def __init__(self, budget: int, least: SegmentPlan, scans: int = 1):
         self.least = least
         needed = least.peak_bytes * scans
+        how = f"with {least.n_segments} segments of {least.segment_steps} steps"
         shared = f" for {scans} layers and directions" if scans > 1 else ""
         super().__init__(
             f"scan: memory={budget}{shared} is too little: {least.n_steps} steps of this batch "
-            f'need at least {needed} bytes (memory="{math.ceil(needed / 1e4) / 100}MB"), with '
-            f"{least.n_segments} segments of {least.segment_steps} steps"
+            f'need at least {needed} bytes (memory="{math.ceil(needed / 1e4) / 100}MB"), '
+            f"{how if least.levels else 'in one piece'}"
         )
 
     def shared(self, budget: int, scans: int) -> BudgetError:
@@ -170,10 +171,11 @@ def chosen(budget: int, n_steps: int, n_windows: int, cost: Cost) -> SegmentPlan
         BudgetError: the budget is too small for any.
     """
     peak = cost.whole + cost.engine(n_steps)
+    in_one_piece = SegmentPlan(budget, 1, n_steps, 0, 0, cost.whole, peak, 0, n_steps)
     if peak <= budget:
-        return SegmentPlan(budget, 1, n_steps, 0, 0, cost.whole, peak, 0, n_steps)
+        return in_one_piece
     lengths = _lengths(n_steps, cost.unit)
-    plans: list[SegmentPlan] = []
+    plans = [in_one_piece]
     for levels in (1, 2):
         of_levels = [_plan(budget, n_steps, n_windows, n, levels, cost) for n in lengths]
         fitting = [p for p in of_levels if p.peak_bytes <= budget]
