@@ -534,7 +534,7 @@ def test_a_forecast_reads_what_is_known_ahead_and_says_when_it_is_not_there(osti
     file.write_text("\n".join([lines[0], *map(",".join, ahead)]) + "\n")
     outcome = ostinato("predict", run, file)
     assert "2 of 165 values of 'day' are missing" in outcome.err
-    assert "1 of its steps after a gap, of over 1.5 times the usual time" in outcome.err
+    assert "1 of its steps come after a gap of over 1.5 times the usual time" in outcome.err
 
 
 @pytest.mark.parametrize("task", ["tag", "forecast"])

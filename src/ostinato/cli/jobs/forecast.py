@@ -118,8 +118,8 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     missing.tell(source)
     if after_gaps:
         _log.warning(
-            "%s: %s of its steps after a gap, of over 1.5 times the usual time; a forecast counts "
-            "steps: fill gaps with rows whose values are missing",
+            "%s: %s of its steps come after a gap of over 1.5 times the usual time; a forecast "
+            "counts steps: fill gaps with rows whose values are missing",
             source, f"{after_gaps:,}",
         )  # fmt: skip
 

@@ -135,7 +135,7 @@ def _reached(a: Arguments, captured: list[Tensor], per_row: PerRow, other: int) 
     That they can be differentiated counts as one call more.
     """
     leaves = _copies(a, captured, per_row, other)
-    calls = _Counted(captured, leaves.captured, FUNCTIONS)
+    calls = _Counted(captured, rejoined(leaves.fixed, leaves.rows, per_row), FUNCTIONS)
     try:
         with calls, torch.enable_grad():
             new_states, y = a.flat(leaves.init, leaves.xs)
@@ -201,13 +201,11 @@ class Leaves(NamedTuple):
     """What a step is recorded with: leaves in the places of what the call has.
 
     Attributes:
-        captured: in the places of all captured tensors.
-        fixed: those of them that no batch changes.
-        rows: of the others, with the batch first.
+        fixed: in the places of captured tensors that no batch changes.
+        rows: in those of the others, with the batch first.
         init, xs: of the carry, and of the first element.
     """
 
-    captured: list[Tensor]
     fixed: list[Tensor]
     rows: list[Tensor]
     init: list[Tensor]
@@ -234,7 +232,7 @@ def _copies(a: Arguments, captured: list[Tensor], per_row: PerRow, n_rows: int) 
     init, first_x = _leaves_given(a)
     states = [leaf(t, t.is_floating_point()) for t in init]
     xs = [leaf(t, t.requires_grad) for t in first_x]
-    return Leaves(rejoined(fixed, rows, per_row), fixed, rows, states, xs)
+    return Leaves(fixed, rows, states, xs)
 
 
 def _record_once(
@@ -263,8 +261,7 @@ def _record_once(
         cotangents = [torch.ones_like(t) for t in outputs]
         d_out_numbers = [recorder.new(t) for t in cotangents]
         gradients = _differentiated(recorder, outputs, cotangents, given)
-    fixed, rows = parted(captured, per_row)
-    arrays = recorder.captured_arrays(fixed)
+    arrays = recorder.captured_arrays(params)
     d_given = [None if g is None else recorder.gradient(g) for g in gradients]
     n, m, k = len(params), len(params) + len(states), len(new_states)
     return Recording(
@@ -284,7 +281,7 @@ def _record_once(
         d_states=tuple(d_given[n:m]),
         d_xs=tuple(d_given[m:]),
         y_spec=y_spec,
-        init_needs_grad=tuple(t.requires_grad for t in (*_leaves_given(a)[0], *rows)),
+        init_needs_grad=tuple(t.requires_grad for t in (*_leaves_given(a)[0], *leaves.rows)),
         differentiable_in=tuple(
             _sources(t, nodes, states) for t, nodes in zip(outputs, behind, strict=True)
         ),

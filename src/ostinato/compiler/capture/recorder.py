@@ -72,8 +72,8 @@ class Recorder(TorchDispatchMode):
             if leaf.requires_grad:
                 raise Unsupported(
                     "a tensor that requires grad reached an operation without passing a torch "
-                    "call (a custom autograd.Function, or a captured tensor that is "
-                    "init, too, or returned as it is)"
+                    "call (a custom autograd.Function, or a captured tensor that is init, too, or "
+                    "returned as it is)"
                 )
             if id(leaf) in self.outside:
                 raise Unsupported(
