@@ -153,7 +153,7 @@ def explain(
         return Explanation(False, refusal.reason, refusal.op or "", _advice(refusal))
     found = _explained(call.compiled, arguments.ragged.n_steps, call.n_rows)
     leaves, xs_leaves = call.arguments.rows
-    plan = memory_plan(call, [*call.captured, *leaves, *call.per_row, *xs_leaves])
+    plan = memory_plan(call, call.played([*call.captured, *leaves, *call.per_row, *xs_leaves]))
     return dataclasses.replace(found, memory=plan)
 
 

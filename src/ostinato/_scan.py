@@ -211,26 +211,10 @@ def _verified(a: Arguments, found: cache.Found) -> ScanCall | Unsupported:
     python = found.compiled.planner.recording.runs_python_backward
     guards = found.guards if python else None
     captured, per_row = parted(found.captured, found.compiled.planner.recording.per_row)
-    if per_row:
-        _check_rows(per_row, a)
-    call = ScanCall(found.compiled, a, found.captured, captured, per_row, a.n_rows, rows, guards)
-    return verified(call, found.guards, found.lifted) or call
-
-
-def _check_rows(per_row: list[Tensor], a: Arguments) -> None:
-    """Whether captured tensors can be a part of the carry.
-
-    Raises:
-        Unsupported: they have other rows, or their gradient would be cut with the carry's.
-    """
     if any(len(t) != a.n_rows for t in per_row):
         raise Unsupported("a captured tensor has not as many rows as the batch: give it those")
-    cut = a.truncate is not None and a.truncate < a.ragged.n_steps and torch.is_grad_enabled()
-    if cut and any(t.requires_grad for t in per_row):
-        raise Unsupported(
-            "truncate= would stop the gradient of a captured tensor that has a row for each of the "
-            "batch: put it into xs"
-        )
+    call = ScanCall(found.compiled, a, found.captured, captured, per_row, a.n_rows, rows, guards)
+    return verified(call, found.guards, found.lifted) or call
 
 
 def _by_the_engine(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import ostinato
+from ostinato import tree
 from ostinato.compiler.capture import record
 from ostinato.compiler.capture.captured_rows import MOST_TRIES
 from zoo.playing import assert_close, assert_native, counting, least_memory, loop, play
@@ -98,6 +100,34 @@ def _of_a_module(kit: Kit, B: int) -> Case:
     return _case(kit, decoder, [*decoder.parameters(), decoder.encoded])
 
 
+def _keys_in_the_step(kit: Kit, B: int) -> Case:
+    """What depends on captured tensors alone, written into the step (PyTorch's tutorial)."""
+    (U, W), encoded = _weights(kit), _rows(kit, B, S, H)
+    to_keys, v = kit.module(nn.Linear, H, H), kit.weight(H, 1)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        keys = to_keys(encoded)
+        scores = (torch.tanh(keys + (h @ W)[:, None]) @ v).softmax(1)
+        return torch.tanh(x @ U + (scores * encoded).sum(1))
+
+    return _case(kit, step, [U, W, v, *to_keys.parameters(), encoded])
+
+
+def _products_of_products(kit: Kit, B: int) -> Case:
+    """Time first, through views and an activation; one product is an output, too."""
+    (U, W), encoded = _weights(kit), _rows(kit, S, B, H)
+    kernel = kit.weight(H, H)
+
+    def step(h: Tensor, x: Tensor) -> Any:
+        inner = torch.relu(torch.matmul(encoded, W)) @ kernel
+        alike = torch.bmm(inner.transpose(0, 1), encoded.permute(1, 2, 0)).softmax(-1)
+        attended = torch.einsum("sbh,bh->bs", inner, h)
+        h = torch.tanh(x @ U + torch.bmm(alike, attended[..., None]).sum(1))
+        return h, (inner[0], attended)
+
+    return _case(kit, step, [U, W, kernel, encoded])
+
+
 def _output_alone(kit: Kit, B: int) -> Case:
     """What only an output shows, beside a matrix of as many rows as the batch."""
     (U, W), encoded = _weights(kit), _rows(kit, B, H)
@@ -178,7 +208,8 @@ def _beside_a_shared_leaf(kit: Kit, B: int) -> Case:
 
 STEPS: list[Make] = [
     _attention, _masked_attention, _dropout, _scale_of_a_row, _speaker, _of_a_module,
-    _output_alone, _view, _time_first, _masks_of_an_lstm, _gathered,
+    _output_alone, _view, _time_first, _masks_of_an_lstm, _gathered, _keys_in_the_step,
+    _products_of_products,
 ]  # fmt: skip
 WITHOUT_LENGTHS: list[Make] = [_mean_of_some_rows, _beside_a_shared_leaf]
 
@@ -279,23 +310,23 @@ def _by_the_loop(monkeypatch: pytest.MonkeyPatch, f: Callable[[], Any]) -> Any:
     return found
 
 
-def test_truncate_cuts_the_carry_alone(monkeypatch) -> None:
-    """It would cut the gradient of what the carry holds, were a captured tensor a part of it."""
-    case = _attention(Kit(torch.float64), 4)
-    init, xs = case.init(4), case.xs(6, 4)
-    play(ostinato.scan, case, init, xs)  # now there is a recording
-    with pytest.warns(UserWarning, match="truncate= would stop the gradient of a captured"):
-        ours = play(ostinato.scan, case, init, xs, truncate=2)
-    cut = _by_the_loop(monkeypatch, lambda: play(ostinato.scan, case, init, xs, truncate=2))
-    assert_close(ours, cut, 1e-12)
-
-
-def test_truncate_leaves_what_has_no_gradient(monkeypatch) -> None:
-    case = _dropout(Kit(torch.float64), 4)
-    init, xs = case.init(4), case.xs(6, 4)
-    ours = play(ostinato.scan, case, init, xs, truncate=2)
-    cut = _by_the_loop(monkeypatch, lambda: play(ostinato.scan, case, init, xs, truncate=2))
-    assert_close(ours, cut, 1e-12)
+@pytest.mark.parametrize("lengths", [None, [7, 2, 5, 1]])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("make", STEPS)
+def test_truncate_cuts_the_carry_alone(
+    make: Make, reverse: bool, lengths: Any, monkeypatch
+) -> None:
+    """A captured tensor gets the gradient of all windows, though the carry holds it."""
+    case = make(Kit(torch.float64), 4)
+    init, xs = case.init(4), case.xs(7, 4)
+    options: dict[str, Any] = {"reverse": reverse, "lengths": lengths, "truncate": 2}
+    ours = play(ostinato.scan, case, init, xs, **options)
+    assert_close(
+        ours,
+        _by_the_loop(monkeypatch, lambda: play(ostinato.scan, case, init, xs, **options)),
+        1e-12,
+    )
+    assert ostinato.explain(case.step, init, xs, truncate=2).native
 
 
 def test_a_new_sequence_at_every_call() -> None:
@@ -388,15 +419,55 @@ def test_what_a_decoder_begins_with_it_may_also_be_told_at_every_step() -> None:
             assert ostinato.explain(step, init, xs).native
 
 
-def test_its_gradient_is_differentiable() -> None:
-    case = _attention(Kit(torch.float64), 2)
+@pytest.mark.parametrize("make", [_attention, _keys_in_the_step, _products_of_products])
+def test_its_gradient_is_differentiable(make: Make) -> None:
+    case = make(Kit(torch.float64), 2)
     init, xs = case.init(2), case.xs(3, 2)
 
     def f(*leaves: Tensor) -> Any:
-        return ostinato.scan(case.step, init, xs)[1]
+        return tuple(tree.leaves(ostinato.scan(case.step, init, xs)[1]))
 
     assert torch.autograd.gradcheck(f, case.parameters)
     assert torch.autograd.gradgradcheck(f, case.parameters)
+
+
+def test_what_depends_on_captured_tensors_alone_is_computed_once() -> None:
+    case = _keys_in_the_step(Kit(torch.float64), 4)
+    init, xs = case.init(4), case.xs(5, 4)
+    U, W, v, weight, bias, encoded = case.parameters
+    keys = encoded @ weight.T + bias
+
+    def with_keys(h: Tensor, x: Tensor) -> Tensor:
+        scores = (torch.tanh(keys + (h @ W)[:, None]) @ v).softmax(1)
+        return torch.tanh(x @ U + (scores * encoded).sum(1))
+
+    of_each_step, once = (ostinato.explain(s, init, xs) for s in (case.step, with_keys))
+    assert of_each_step.loop_products == once.loop_products
+    assert of_each_step.loop_ops == once.loop_ops
+
+
+@pytest.mark.parametrize("how", ["in place", "no gradient", "a hook", "another for few rows"])
+def test_a_product_that_the_step_does_more_with(how: str) -> None:
+    """It is computed at every step, as written."""
+    kit = Kit(torch.float64)
+    (U, W), encoded, other = _weights(kit), _rows(kit, 6, S, H), kit.weight(H, H)
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(how != "no gradient"):
+            of = other if how == "another for few rows" and len(h) < 4 else W
+            keys = encoded @ of
+            if how == "in place":
+                keys[:, 0] += 1
+            elif how == "a hook" and keys.requires_grad:
+                keys.register_hook(lambda g: 2 * g)
+        return torch.tanh(x @ U + (keys * h[:, None]).mean(1))
+
+    case = _case(kit, step, [U, W, other, encoded])
+    init, xs = case.init(6), case.xs(4, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some of these the loop plays
+        ours = play(ostinato.scan, case, init, xs)
+    assert_close(ours, play(loop, case, init, xs), 1e-10)
 
 
 def test_a_matrix_that_fits_by_chance_stays_one() -> None:

@@ -38,6 +38,7 @@ class Elsewhere(Unsupported):
 
 # Reasons that are found in several places.
 IN_PLACE = "the step changes its carry, its input or a captured tensor in place"
+ANOTHER_COURSE = "the step takes another course at another batch size"
 A_HOOK = "the step hangs a hook on its carry, its input or a captured tensor"
 
 # Errors that say nothing about the step that raises them: a TimeoutError, which is an OSError, may

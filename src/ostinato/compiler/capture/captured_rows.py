@@ -38,16 +38,17 @@ def parted(captured: list[Tensor], per_row: PerRow) -> tuple[list[Tensor], list[
         return captured, []
     with_rows = {of.position for of in per_row}
     fixed = [t for i, t in enumerate(captured) if i not in with_rows]
-    return fixed, [_swapped(captured[of.position], of.axis) for of in per_row]
+    return fixed, [batch_first(captured[of.position], of.axis) for of in per_row]
 
 
-def _swapped(t: Tensor, axis: int) -> Tensor:
+def batch_first(t: Tensor, axis: int) -> Tensor:
+    """A view with the batch as its first axis; or from it, in the place where it was."""
     return t if axis == 0 else t.transpose(0, axis)
 
 
 def rejoined(fixed: list[Tensor], rows: list[Tensor], per_row: PerRow) -> list[Tensor]:
     """All tensors that a step takes from outside, as it finds them."""
-    given = {of.position: _swapped(t, of.axis) for of, t in zip(per_row, rows, strict=True)}
+    given = {of.position: batch_first(t, of.axis) for of, t in zip(per_row, rows, strict=True)}
     others = iter(fixed)
     return [given[i] if i in given else next(others) for i in range(len(fixed) + len(rows))]
 

@@ -267,13 +267,17 @@ class swapped(OwnMode):  # noqa: N801 (reads as a context)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not self.left:
-            new = self.new.get  # no other object has the id of an old one, which is kept
-            args, kwargs = tree.mapped(lambda leaf: new(id(leaf), leaf), (args, kwargs or {}))
+            args, kwargs = self.replaced(args, kwargs or {})
             if func in self.functions:
                 out = self.functions[func](*args, **kwargs)
                 if out is not NotImplemented:
                     return out
         return func(*args, **(kwargs or {}))
+
+    def replaced(self, args: Any, kwargs: Any) -> Any:
+        """The arguments with fresh leaves."""
+        new = self.new.get  # no other object has the id of an old one, which is kept
+        return tree.mapped(lambda leaf: new(id(leaf), leaf), (args, kwargs))
 
 
 def search_step(a: Arguments, known: tuple[Any, ...] = (), reached: Collection[int] = ()) -> Search:

@@ -15,11 +15,18 @@ import torch
 from torch import Tensor
 
 from ostinato import tree
-from ostinato.compiler.capture.captured_rows import PerRow, captured_rows, parted, rejoined
+from ostinato.compiler.capture.captured_rows import (
+    PerRow,
+    batch_first,
+    captured_rows,
+    parted,
+    rejoined,
+)
 from ostinato.compiler.capture.captures import swapped
 from ostinato.compiler.capture.functions import CHANGES_IN_PLACE, FUNCTIONS
 from ostinato.compiler.capture.recorder import Recorder, ViewChanged
 from ostinato.compiler.capture.recording import Recording, Sources
+from ostinato.compiler.capture.row_products import Products, RowProducts, common, computed
 from ostinato.compiler.capture.unify import BATCHES, unify, without_unused
 from ostinato.compiler.errors import A_HOOK, NOT_OF_A_STEP, Unsupported, refused
 from ostinato.compiler.torch_compat import among_ours, gradients_of, undisturbed
@@ -48,7 +55,22 @@ def record(
     outside = set() if observation is None else {id(t) for t in observation.walk.tensors}
     with observation or nullcontext(), undisturbed(), among_ours():
         per_row = _per_row(a, captured)
-        small, large = (_recorded(a, captured, per_row, n_rows, outside) for n_rows in BATCHES)
+        products = _products(a, captured, per_row) if per_row else ()
+        if products:
+            try:
+                return _at_both(a, captured, per_row, products, outside)
+            except Unsupported:  # it changes one in place, say
+                pass
+        return _at_both(a, captured, per_row, (), outside)
+
+
+def _at_both(
+    a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products,
+    outside: Collection[int],
+) -> tuple[Recording, Recording]:  # fmt: skip
+    small, large = (_recorded(a, captured, per_row, products, n, outside) for n in BATCHES)
+    if products and small.runs_python_backward:
+        raise Unsupported("where the backward pass runs the step again, it has no other tensors")
     return without_unused(unify(small, large, BATCHES[1])), small
 
 
@@ -97,7 +119,8 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
     n_rows = a.n_rows
     if n_rows not in BATCHES:
         with undisturbed(), among_ours():
-            unify(small, _recorded(a, captured, small.per_row, n_rows, ()), n_rows)
+            of_n = _recorded(a, captured, small.per_row, small.products, n_rows, ())
+            unify(small, of_n, n_rows)
 
 
 def _per_row(a: Arguments, captured: list[Tensor]) -> PerRow:
@@ -116,7 +139,22 @@ def _per_row(a: Arguments, captured: list[Tensor]) -> PerRow:
     return captured_rows(a, captured, reached)
 
 
+def _products(a: Arguments, captured: list[Tensor], per_row: PerRow) -> Products:
+    """The products that the step computes of captured rows alone."""
+    flat, functions = _flat(a)
+    runs = []
+    for n_rows in BATCHES:
+        leaves = _copies(a, captured, per_row, (), n_rows)
+        replacing = rejoined(leaves.fixed, leaves.rows, per_row)
+        run = RowProducts(captured, replacing, functions, per_row, None)
+        with refused(_FAILS), run, torch.enable_grad():
+            flat(leaves.init, leaves.xs)
+        runs.append(run)
+    return common(runs, BATCHES)
+
+
 _END = 1e6  # further than any call
+_FAILS = "the step fails at another batch size ({})"  # it ran on the real one: only the size is new
 
 
 class _Counted(swapped):
@@ -134,7 +172,7 @@ def _reached(a: Arguments, captured: list[Tensor], per_row: PerRow, other: int) 
 
     That they can be differentiated counts as one call more.
     """
-    leaves = _copies(a, captured, per_row, other)
+    leaves = _copies(a, captured, per_row, (), other)
     calls = _Counted(captured, rejoined(leaves.fixed, leaves.rows, per_row), FUNCTIONS)
     try:
         with calls, torch.enable_grad():
@@ -156,19 +194,25 @@ def _reached(a: Arguments, captured: list[Tensor], per_row: PerRow, other: int) 
 
 
 def _recorded(
-    a: Arguments, captured: list[Tensor], per_row: PerRow, n_rows: int,
+    a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products, n_rows: int,
     outside: Collection[int],
 ) -> Recording:  # fmt: skip
-    flat: Callable[..., Any] = a.flat
-    functions: Mapping[Any, Any] = FUNCTIONS
-    if a.shared is not None:
-        flat, functions = a.shared.flat(a), a.shared.functions
+    flat, functions = _flat(a)
+    leaves = _copies(a, captured, per_row, products, n_rows)
     try:
-        return _record_once(a, flat, functions, captured, per_row, n_rows, outside)
+        return _record_once(a, flat, functions, captured, per_row, products, leaves, outside)
     except ViewChanged:
         functions = {**functions, **CHANGES_IN_PLACE}
         flat = transformed(flat, torch.func.functionalize)  # each change makes a new tensor
-        return _record_once(a, flat, functions, captured, per_row, n_rows, outside)
+        leaves = _copies(a, captured, per_row, products, n_rows)
+        return _record_once(a, flat, functions, captured, per_row, products, leaves, outside)
+
+
+def _flat(a: Arguments) -> tuple[Callable[..., Any], Mapping[Any, Any]]:
+    """The step on leaves that have the batch; and the functions of torch that are replaced."""
+    if a.shared is None:
+        return a.flat, FUNCTIONS
+    return a.shared.flat(a), a.shared.functions
 
 
 def transformed(step: Callable[..., Any], transform: Callable[..., Any]) -> Callable[..., Any]:
@@ -203,16 +247,20 @@ class Leaves(NamedTuple):
     Attributes:
         fixed: in the places of captured tensors that no batch changes.
         rows: in those of the others, with the batch first.
+        products: of captured rows alone, with the batch first.
         init, xs: of the carry, and of the first element.
     """
 
     fixed: list[Tensor]
     rows: list[Tensor]
+    products: list[Tensor]
     init: list[Tensor]
     xs: list[Tensor]
 
 
-def _copies(a: Arguments, captured: list[Tensor], per_row: PerRow, n_rows: int) -> Leaves:
+def _copies(
+    a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products, n_rows: int
+) -> Leaves:
     """Leaves of a batch of n_rows rows.
 
     The captured ones share their memory, which may be large; the recorder stops the step before
@@ -229,28 +277,35 @@ def _copies(a: Arguments, captured: list[Tensor], per_row: PerRow, n_rows: int) 
         for t in fixed
     ]
     rows = [leaf(t, t.requires_grad) for t in rows]
+    with torch.enable_grad():
+        made = [leaf(t, t.requires_grad) for t in computed(products, captured)]
     init, first_x = _leaves_given(a)
     states = [leaf(t, t.is_floating_point()) for t in init]
     xs = [leaf(t, t.requires_grad) for t in first_x]
-    return Leaves(fixed, rows, states, xs)
+    return Leaves(fixed, rows, made, states, xs)
 
 
 def _record_once(
     a: Arguments, step: Callable[..., Any], functions: Mapping[Any, Any],
-    captured: list[Tensor], per_row: PerRow, n_rows: int, outside: Collection[int],
+    captured: list[Tensor], per_row: PerRow, products: Products, leaves: Leaves,
+    outside: Collection[int],
 ) -> Recording:  # fmt: skip
-    leaves = _copies(a, captured, per_row, n_rows)
-    params, states, xs = leaves.fixed, leaves.init + leaves.rows, leaves.xs
+    handed_on = leaves.rows + leaves.products
+    params, states, xs = leaves.fixed, leaves.init + handed_on, leaves.xs
     given = params + states + xs
     recorder = Recorder(given, outside)
-    # It ran on the real batch: only the size is new.
-    why = "the step fails at another batch size ({})"
     with recorder, torch.enable_grad():  # a batch that is not first is put there by a call
         replacing = rejoined(leaves.fixed, leaves.rows, per_row)
-    with swapped(captured, replacing, functions):
-        with refused(why), recorder, torch.enable_grad():
+        made = [batch_first(t, of.axis) for t, of in zip(leaves.products, products, strict=True)]
+    replaced = swapped(captured, replacing, functions)
+    if products:
+        replaced = RowProducts(captured, replacing, functions, per_row, made)
+    with replaced:
+        with refused(_FAILS), recorder, torch.enable_grad():
             new_states, y = step(leaves.init, xs)
-        new_states = [*new_states, *leaves.rows]
+        if isinstance(replaced, RowProducts):
+            replaced.check(products)
+        new_states = [*new_states, *handed_on]
         y_leaves, y_spec = tree.flatten(y)
         outputs = new_states + y_leaves
         behind = [_nodes_behind(t) for t in outputs]
@@ -281,13 +336,14 @@ def _record_once(
         d_states=tuple(d_given[n:m]),
         d_xs=tuple(d_given[m:]),
         y_spec=y_spec,
-        init_needs_grad=tuple(t.requires_grad for t in (*_leaves_given(a)[0], *leaves.rows)),
+        init_needs_grad=tuple(t.requires_grad for t in (*_leaves_given(a)[0], *handed_on)),
         differentiable_in=tuple(
             _sources(t, nodes, states) for t, nodes in zip(outputs, behind, strict=True)
         ),
         needs_grad=tuple(needs_grad),
         runs_python_backward=_runs_python_backward(nodes, recorder.values),
         per_row=per_row,
+        products=products,
     )
 
 

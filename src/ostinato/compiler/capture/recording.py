@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ostinato import tree
 from ostinato.compiler.capture.captured_rows import PerRow
+
+if TYPE_CHECKING:
+    from ostinato.compiler.capture.row_products import Products
 
 aten = torch.ops.aten
 VIEWS = ("aten.view.default", "aten._unsafe_view.default")
@@ -78,9 +81,10 @@ class Recording:
     differentiable_in: tuple[Sources, ...]  # new states, then ys
     needs_grad: tuple[bool, ...]  # whether each value does: not so where a step says no_grad
     runs_python_backward: bool  # a custom autograd.Function, or hooks: what they read is not seen
-    # Which of the tensors taken from outside have a row for each of the batch: they are the last
-    # states, and not among `captured`.
+    # Which of the tensors taken from outside have a row for each of the batch, and products of
+    # these: they are the last states, and not among `captured`.
     per_row: PerRow = ()
+    products: Products = ()
 
 
 def overload_of(name: str) -> Any:

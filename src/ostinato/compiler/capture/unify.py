@@ -10,7 +10,7 @@ import torch
 
 from ostinato import tree
 from ostinato.compiler.capture.recording import Batch, Call, Recording
-from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.errors import ANOTHER_COURSE, Unsupported
 
 BATCHES = (3, 5)
 # ATen calls whose arguments may hold the batch size: as a shape.
@@ -39,7 +39,7 @@ def without_unused(r: Recording) -> Recording:
 def unify(small: Recording, large: Recording, n_large: int) -> Recording:
     """Two recordings that differ in the batch alone, as one."""
     if [c.name for c in small.calls] != [c.name for c in large.calls]:
-        raise Unsupported(_ANOTHER_COURSE)
+        raise Unsupported(ANOTHER_COURSE)
     both = zip(small.calls, large.calls, strict=True)
     calls = tuple([_same_call(a, b, n_large) for a, b in both])
     shapes = tuple(
@@ -54,14 +54,11 @@ def unify(small: Recording, large: Recording, n_large: int) -> Recording:
     return replace(small, calls=calls, shapes=shapes)
 
 
-_ANOTHER_COURSE = "the step takes another course at another batch size"
-
-
 def _same_call(a: Call, b: Call, n_large: int) -> Call:
     leaves_a, spec = tree.flatten((a.args, a.kwargs))
     leaves_b, spec_b = tree.flatten((b.args, b.kwargs))
     if spec != spec_b:
-        raise Unsupported(_ANOTHER_COURSE, a.name)
+        raise Unsupported(ANOTHER_COURSE, a.name)
     both = [_same(p, q, a.name, n_large) for p, q in zip(leaves_a, leaves_b, strict=True)]
     if any(isinstance(v, Batch) for v in both) and a.name.split(".")[1] not in _SHAPED:
         raise Unsupported("the step computes with the batch size", a.name)

@@ -47,13 +47,25 @@ class ScanCall:
 
     def split(self, tensors: Any) -> tuple[Any, Any, Any]:
         """Captured tensors, the first carry and leaves of xs, of the tensors of a call in a row."""
-        a = len(self.captured)
-        b = a + self.compiled.n_states
+        a, b = len(self.captured), len(tensors) - len(self.arguments.xs_leaves)
         return tensors[:a], tensors[a:b], tensors[b:]
+
+    def played(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The tensors of a call that the engine is given: with products of captured rows alone."""
+        products = self.compiled.planner.recording.products
+        if not products:
+            return tensors
+        from ostinato.compiler.capture.row_products import computed  # not a part of every start
+
+        captured, init, xs = self.split(tensors)
+        per_row = self.compiled.planner.recording.per_row
+        taken = rejoined(captured, init[len(self.arguments.leaves) :], per_row)
+        return [*captured, *init, *computed(products, taken), *xs]
 
     def outputs(self, tensors: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Outputs and last carry, differentiable in `tensors` (captured, init, xs)."""
         shared, n_ys = self.arguments.shared, self.compiled.n_ys
+        tensors = self.played(tensors)
         if shared is not None:
             captured, init, xs = self.split(tensors)
             n = len(self.arguments.leaves)
@@ -124,7 +136,8 @@ class ScanCall:
 
             n = len(a.leaves)
             per_row = self.compiled.planner.recording.per_row
-            replacing = rejoined(list(captured), list(init[n:]), per_row)
+            rows = list(init[n : n + len(per_row)])
+            replacing = rejoined(list(captured), rows, per_row)
             with among_ours(), swapped(self.taken, replacing):
                 first, elements = (
                     tree.unflatten(init[:n], a.carry_spec),

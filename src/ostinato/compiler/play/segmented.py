@@ -273,6 +273,8 @@ class _Backward:
         self.run, self.tensors, self.wanted, self.rows = run, tensors, wanted, run.call.rows
         self.d_ys, d_finals = grads[: compiled.n_ys], grads[compiled.n_ys :]
         self.d_carry: Gradients = [d if d is None else d.to(compiled.dtype) for d in d_finals]
+        # Captured tensors with rows are no carry to the step.
+        self.uncut = range(len(run.call.arguments.leaves), compiled.n_states)
         self.first_x = compiled.n_captured + compiled.n_states
         self.d_xs: Gradients = [None] * (len(tensors) - self.first_x)
         # A segment hands on the gradient of the carry, whether that of init is wanted or not.
@@ -293,8 +295,10 @@ class _Backward:
             self.flows = [(self.way.flow, last)]
             y_used = used[: compiled.n_ys]
             if any(y_used):
-                unused = (False,) * compiled.n_states
-                self.flows.append((compiled.planner.liveness(y_used, unused, False), longest))
+                after = tuple(
+                    [i in self.uncut and leaf for i, leaf in enumerate(self.way.flow.leaves)]
+                )
+                self.flows.append((compiled.planner.liveness(y_used, after, False), longest))
             else:
                 self.end = [s for s in segments if s.cut][-1]
 
@@ -312,7 +316,7 @@ class _Backward:
         unreached = [set(flow.unreached(n)) for flow, n in self.flows]
         for i, wanted in enumerate(self.wanted):
             # Init is reached through the window that is played first, other tensors through any.
-            is_init = self.compiled.n_captured <= i < self.first_x
+            is_init = self.compiled.n_captured <= i < self.compiled.n_captured + self.uncut.start
             if not wanted or all(i in u for u in (unreached[-1:] if is_init else unreached)):
                 found[i] = None
         return found
@@ -350,7 +354,9 @@ class _Backward:
         n_states = self.compiled.n_states
         self.d_carry = found[:n_states]
         if tape.segment.cut:
-            self.d_carry = [self.passing(d, tape.segment) for d in self.d_carry]
+            at = tape.segment
+            for i in range(self.uncut.start):
+                self.d_carry[i] = self.passing(self.d_carry[i], at)
         for i, d in enumerate(found[n_states:]):
             if d is None or d is places[i]:
                 continue
