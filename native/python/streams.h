@@ -235,13 +235,15 @@ inline void bind_models(nanobind::module_& m) {
   nb::class_<StreamModel>(m, "StreamModel")
       .def(nb::new_([](int64_t row_floats, BoundPlan& step, BoundPlan* map, std::vector<float> init,
                        std::vector<double> mean, std::vector<double> scale, std::vector<double> fill,
-                       bool mask) {
+                       std::vector<int64_t> names, bool mask) {
              auto of_map = map ? std::make_unique<const BoundPlan>(std::move(*map)) : nullptr;
-             RowPreparation preparation{std::move(mean), std::move(scale), std::move(fill), mask};
+             RowPreparation preparation{std::move(mean), std::move(scale), std::move(fill), std::move(names),
+                                        mask};
              return std::make_shared<StreamModel>(row_floats, std::move(step), std::move(of_map),
                                                   std::move(init), std::move(preparation));
            }),
-           "row_floats"_a, "step"_a, "map"_a.none(), "init"_a, "mean"_a, "scale"_a, "fill"_a, "mask"_a)
+           "row_floats"_a, "step"_a, "map"_a.none(), "init"_a, "mean"_a, "scale"_a, "fill"_a,
+           "names"_a, "mask"_a)
       .def("prepare", prepare_rows, "n"_a, "x"_a, "out"_a)
       .def_prop_ro("row_floats", &StreamModel::row_floats)
       .def_prop_ro("prepares", &StreamModel::prepares)

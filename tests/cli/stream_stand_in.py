@@ -42,8 +42,10 @@ class Model:
         self.n_features = 2
         self.preparation = None
         if names is not None:
-            features = [SimpleNamespace(name=name) for name in names]
-            self.preparation = SimpleNamespace(features=features, missing=missing, roles=True)
+            features = [SimpleNamespace(name=name, words=None) for name in names]
+            self.preparation = SimpleNamespace(
+                features=features, missing=missing, roles=True, reads_words=False
+            )
 
     def stream(self, state=None):
         if state is not None and len(state) != 16:

@@ -264,7 +264,7 @@ def test_several_labels(stream):
 
 
 def test_a_model_that_reads_text(stream):
-    model = stand_in.Model()
+    model = stand_in.Model(names=None)
     model.vocabulary = "abc"
     done = stream("x,y\n", model=model)
     assert (done.code, "the model reads text" in done.err) == (2, True)
@@ -491,6 +491,70 @@ def test_columns_of_a_table(ostinato, tmp_path):
     ]
     refused = ostinato("stream", tmp_path / "run", rows, "--key", "device")
     assert "there is no column 'device'; the columns are b, id, a" in refused.err
+
+
+def _events(folder, n, events=("click", "home", "cart")):
+    """A table of visits, by id and step: what was done, and how long."""
+    generator = np.random.default_rng(n)
+    rows = [
+        {"id": f"v{i}", "event": str(event), "secs": round(float(secs), 3), "buys": str(i % 2),
+         "is": "hit" if event == "click" else "miss"}
+        for i in range(n)
+        for event, secs in zip(generator.choice(events, 5), generator.normal(size=5), strict=True)
+    ]  # fmt: skip
+    for name, text in {
+        "csv": as_csv([row.values() for row in rows], rows[0]),
+        "jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+    }.items():
+        (folder / f"{n}.{name}").write_text(text)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--classify", "buys", "--features", "event,secs"),
+        ("--tag", "is", "--features", "secs,event", "--no-crf"),
+        ("--tag", "is", "--features", "event", "--no-crf"),  # words of a vocabulary
+    ],
+)
+def test_rows_of_events(ostinato, tmp_path, kind, flags):
+    """Columns of names: the last answers to each sequence are those of predict."""
+    _events(tmp_path, 40)
+    _events(tmp_path, 6, ("click", "home", "new"))
+    run, rows = tmp_path / "run", tmp_path / f"6.{kind}"
+    recipe = ("--id", "id", "--no-bidirectional", "--output", run)
+    assert ostinato("train", tmp_path / f"40.{kind}", *flags, *recipe, *QUICK).code == 0
+    wanted = answers(ostinato("predict", run, rows, "--proba").out)
+    done = ostinato("stream", run, rows, "--key", "id")
+    assert done.code == 0, done.err
+    assert ("values of 'event' were not in the training part" in done.err) is ("secs" in flags[3])
+    found = (
+        [json.loads(line) for line in done.out.splitlines()]
+        if kind == "jsonl"
+        else answers(done.out)
+    )
+    if flags[0] == "--classify":
+        found = [row for row in found if int(row["step"]) == 5]
+    assert len(found) == len(wanted) > 0
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert (ours["id"], ours["label"]) == (theirs["id"], theirs["prediction"])
+        assert float(ours["probability"]) == pytest.approx(float(theirs["probability"]), abs=2e-6)
+
+
+def test_an_event_that_is_missing(ostinato, tmp_path):
+    _events(tmp_path, 40)
+    run, rows = tmp_path / "run", tmp_path / "rows.csv"
+    flags = ("--id", "id", "--classify", "buys", "--no-bidirectional", "--output", run)
+    for features, wanted in (("event,secs", "a name"), ("event", "a name")):
+        table = (tmp_path / "40.csv", "--features", features)
+        assert ostinato("train", *table, *flags, "--overwrite", *QUICK).code == 0
+        rows.write_text("event,secs\nhome,1\n ,2\n")
+        done = ostinato("stream", run, rows)
+        assert (
+            done.code,
+            f"line 3: event is missing or infinite; wanted {wanted}" in done.err,
+        ) == (2, True)
 
 
 def test_a_file_like_the_one_of_the_run(ostinato, tmp_path):

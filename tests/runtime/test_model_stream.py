@@ -12,8 +12,10 @@ from graph_parts import Parts
 from stream_cases import FINGERPRINT, rows, source
 
 from ostinato import SequenceClassifier, runtime
+from ostinato.data.names import Names
 from ostinato.engine import native
 from ostinato.runtime import stream as stream_module
+from ostinato.runtime.pool import Pool
 from ostinato.runtime.stream import BATCH_FROM, Stream
 from ostinato.runtime.stream_source import RowScaling, StreamSource
 from zoo.suites import one_in
@@ -271,6 +273,61 @@ def test_rows_are_scaled_as_numpy_scales_them(mask):
     x[2, 0] = np.copysign(3e38, -mean[0])  # finite, until it is scaled
     with pytest.raises(ValueError, match="too far from the values of the training part"):
         chunk.push(x[2])
+
+
+EVENTS = Names("event", ("cart", "click", "home"))
+
+
+@pytest.mark.parametrize("missing", ["error", "mask", "fill"])
+def test_names_become_columns(missing):
+    """As numbers and names, and as numbers with the places of names: in lists and arrays."""
+    mean, scale, fill = np.array([2.0, 0.0]), np.array([0.5, 1.0]), np.array([1.5, 0.0])
+    if missing == "error":
+        fill[:] = np.nan
+    mask = missing == "mask"
+    parts = Parts()
+    graph = parts.model(["gru"], F=6 if mask else 4)
+    made = source(parts, graph, scaling=RowScaling(mean, scale, fill, mask, (None, EVENTS)))
+    told = [[2.5, "click"], [1.0, " home "], [3, "new"]]
+    wanted = [[1, 0, 1, 0], [-2, 0, 0, 1], [2, 0, 0, 0]]
+    if missing != "error":
+        told += [[None, "cart"], [2.0, None], [2.0, ""]]
+        wanted += [[-1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    of_places = np.array([[np.nan if x is None else x, EVENTS.place(e)] for x, e in told])
+    read = np.array(wanted, np.float32)
+    if mask:
+        masks = np.isnan(of_places)
+        read = np.column_stack([read[:, 0], masks[:, 0], read[:, 1:], masks[:, 1]])
+    plain = Stream(source(parts, graph))
+    expected = [plain.push(row).proba for row in read.astype(np.float32)]
+    by_name, by_place, pool = Stream(made), Stream(made), Pool(made, 4)
+    found = [
+        [by_name.push(row).proba for row in told],
+        [by_place.push(row).proba for row in of_places.astype(np.float32)],
+        Stream(made).push(told, each=True).proba,
+        Stream(made).push(of_places, each=True).proba,
+        [pool.push({"a": row})["a"].proba for row in told],
+    ]
+    for probabilities in found:
+        np.testing.assert_array_equal(probabilities, expected)
+    np.testing.assert_array_equal(made.scaling.of(of_places.astype(np.float32)), read)
+
+
+def test_names_that_are_refused():
+    parts = Parts()
+    two = (np.zeros(2), np.ones(2), np.full(2, np.nan))
+    made = source(parts, parts.model(["gru"], F=4), scaling=RowScaling(*two, False, (None, EVENTS)))
+    stream = Stream(made)
+    for x, message in (
+        ([1.0, 2], "feature 'event' of x is 2; wanted a name"),
+        (["a", "click"], "feature 0 of x is 'a'; wanted a number"),
+        ([1.0, None], "x has NaN at feature 1"),
+        ([1.0], r"x has shape \[1\]; wanted \[2\]"),
+        ("click", r"x has shape \[1\]; wanted \[2\]"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            stream.push(x)
+    assert stream.n == 0
 
 
 def test_several_labels():

@@ -28,6 +28,7 @@ from ostinato.cli.stream_columns import StreamColumns, columns_in, columns_of, c
 from ostinato.cli.stream_input import Input, InputFormat
 from ostinato.cli.stream_rows import BOM, Csv, Json, Keys, Lines, RowParser, decoded
 from ostinato.cli.stream_state import KeyState, Snapshot
+from ostinato.data.names import known_names
 from ostinato.interrupt import Interrupt, Terminated
 
 if TYPE_CHECKING:
@@ -87,8 +88,9 @@ class StreamPlayer:
         self.saved_at = (time.monotonic(), 1)  # when, and the line then
         self.may_repeat_header = False
         self.label_texts: dict[Any, str] = {}
-        if getattr(model, "vocabulary", None) is not None:
-            raise BadInput("the model reads text; wanted one of rows of numbers (see complete)")
+        of_rows = model.preparation is not None and model.preparation.reads_words
+        if getattr(model, "vocabulary", None) is not None and not of_rows:
+            raise BadInput("the model reads text; wanted one of rows (see complete)")
         self._stream()  # refuses a model that cannot stream, before anything is read
         if state is not None:
             self._resume(state)
@@ -276,11 +278,13 @@ class StreamPlayer:
     def _read_as(self, is_json: bool, columns: StreamColumns) -> None:
         preparation = self.model.preparation
         missing = preparation is not None and preparation.missing != "error"
+        names = [] if preparation is None else known_names(preparation)
+        words = preparation is not None and preparation.reads_words
         self.encoding = "utf-8" if is_json else self.source.dialect.encoding
         if is_json:
-            self.rows = Json(columns, missing)
+            self.rows = Json(columns, missing, names, words)
         else:
-            self.rows = Csv(columns, missing, self.source.dialect)
+            self.rows = Csv(columns, missing, names, words, self.source.dialect)
         self.form = Form(is_json or self.as_json, columns.key)
 
     def _end(self) -> None:
@@ -315,6 +319,12 @@ class StreamPlayer:
                 self.answers.clear()
 
     def _tell(self) -> None:
+        for name, n in (self.rows.n_unknown if self.rows else {}).items():
+            if n:
+                _log.warning(
+                    "%s: %s values of %r were not in the training part and are taken as unknown",
+                    self.source.shown, f"{n:,}", name,
+                )  # fmt: skip
         if self.skipped:
             _log.warning("%d lines were wrong, and left out", self.skipped)
         if self.rule.until is not None:

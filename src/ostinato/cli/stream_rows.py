@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import operator
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from ostinato.cli.failures import BadInput
 from ostinato.cli.stream_columns import StreamColumns
 from ostinato.data.dialect import Dialect
+from ostinato.data.names import UNKNOWN, Names
 from ostinato.data.text_column import FALSE, MISSING, TRUE
 
 BOM = "\ufeff"
@@ -77,13 +79,24 @@ class RowParser:
     Args:
         columns: of a row.
         allow_missing: whether the model knows what to do about a missing value.
+        names: of each feature, None where it is a number; () if all are.
+        reads_words: whether the only feature is a word of a vocabulary.
+
+    Attributes:
+        n_unknown: names that were not trained, by feature.
     """
 
-    def __init__(self, columns: StreamColumns, allow_missing: bool = False):
+    def __init__(
+        self, columns: StreamColumns, allow_missing: bool = False,
+        names: Sequence[Names | None] = (), reads_words: bool = False,
+    ):  # fmt: skip
+        self.reads_words = reads_words
         self.columns, self.allow_missing = columns, allow_missing
+        self.names = list(names) or [None] * len(columns.features)
+        self.n_unknown: Counter[str] = Counter()
 
-    def parse(self, lines: Sequence[str]) -> tuple[Keys, np.ndarray]:
-        """Keys `[n]`, or None, and features `[n, F]` float32.
+    def parse(self, lines: Sequence[str]) -> tuple[Keys, Any]:
+        """Keys `[n]`, or None, and features `[n, F]` float32, or words `[n]`.
 
         Raises:
             ValueError: a line is wrong; of one line alone the message says how.
@@ -93,14 +106,22 @@ class RowParser:
     def _checked(self, values: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
             single = values.astype(np.float32)
-        if np.isfinite(single).all():
-            return single
         wrong = np.isinf(single) if self.allow_missing else ~np.isfinite(single)
         if wrong.any():
             _, place = np.argwhere(wrong)[0]
             name = self._name(int(place))
-            raise ValueError(f"{name} is missing or infinite; wanted a finite number")
+            wanted = "a finite number" if self.names[int(place)] is None else "a name"
+            raise ValueError(f"{name} is missing or infinite; wanted {wanted}")
+        for i, known in enumerate(self.names):
+            if known is not None:
+                self.n_unknown[known.feature] += int((single[:, i] == UNKNOWN).sum())
         return single
+
+    def _words(self, texts: Sequence[str]) -> list[str]:
+        words = [text.strip() for text in texts]
+        if "" in words:
+            raise ValueError(f"{self._name(0)} is missing; wanted a word")
+        return words
 
     def _name(self, feature: int) -> str:
         place = self.columns.features[feature]
@@ -111,31 +132,41 @@ class Csv(RowParser):
     """Fields between separators.
 
     Args:
-        columns, allow_missing: see `RowParser`.
+        columns, allow_missing, names, reads_words: see `RowParser`.
         dialect: how they are written.
     """
 
-    def __init__(self, columns: StreamColumns, allow_missing: bool, dialect: Dialect):
-        super().__init__(columns, allow_missing)
+    def __init__(
+        self, columns: StreamColumns, allow_missing: bool, names: Sequence[Names | None],
+        reads_words: bool, dialect: Dialect,
+    ):  # fmt: skip
+        super().__init__(columns, allow_missing, names, reads_words)
         self._has_commas = dialect.decimal == ","
         self.separator = dialect.between(".csv")
         self.width = len(columns.names)
         every = [i for i in range(self.width) if i != columns.key_at]
-        self._in_order = list(columns.features) == every
+        # Then one list is read, as numbers alone.
+        self._in_order = list(columns.features) == every and not any(self.names)
 
-    def parse(self, lines: Sequence[str]) -> tuple[Keys, np.ndarray]:
+    def parse(self, lines: Sequence[str]) -> tuple[Keys, Any]:
         """Fields of all lines in one list, of which columns are every `width`-th entry."""
         fields = self._fields(lines)
         key_at = self.columns.key_at
         keys = None
         if key_at is not None:
             keys = fields[key_at :: self.width]
+        if self.reads_words:
+            return keys, self._words(fields[self.columns.features[0] :: self.width])
         if self._in_order:
             if key_at is not None:
                 del fields[key_at :: self.width]
             values = self._numbers(fields).reshape(len(lines), -1)
         else:
-            taken = [self._numbers(fields[i :: self.width]) for i in self.columns.features]
+            taken = [
+                self._numbers(fields[i :: self.width]) if names is None
+                else np.array([names.place(field) for field in fields[i :: self.width]])
+                for i, names in zip(self.columns.features, self.names, strict=True)
+            ]  # fmt: skip
             values = np.stack(taken, axis=1)
         return keys, self._checked(values)
 
@@ -176,14 +207,15 @@ class Csv(RowParser):
 class Json(RowParser):
     """Objects, features and key by name; or arrays of features, in order, without a key."""
 
-    def parse(self, lines: Sequence[str]) -> tuple[Keys, np.ndarray]:
+    def parse(self, lines: Sequence[str]) -> tuple[Keys, Any]:
         keys: list[Any] = []
-        values = []
+        values: list[Any] = []
         key, names = self.columns.key, self.columns.names
         for line in lines:
             row = _json(line)
             if isinstance(row, dict) and names:
-                values.append([_json_number(row, names[i]) for i in self.columns.features])
+                at = [names[i] for i in self.columns.features]
+                values.append(self._values(row, at))
                 if key is not None:
                     keys.append(_json_key(row, key))
             elif isinstance(row, list) and key is None:
@@ -191,10 +223,17 @@ class Json(RowParser):
                     raise ValueError(
                         f"there are {len(row)} values; wanted {len(self.columns.features)}"
                     )
-                values.append([_json_number(row, i) for i in range(len(row))])
+                values.append(self._values(row, range(len(row))))
             else:
                 raise ValueError("it is no JSON object with the names of the columns")
-        return (None if key is None else keys), self._checked(np.array(values, np.float64))
+        of_all = self._words(values) if self.reads_words else self._checked(np.array(values))
+        return (None if key is None else keys), of_all
+
+    def _values(self, row: Any, at: Sequence[Any]) -> Any:
+        """What is at these places of a row; of a model of words the text at the first."""
+        if self.reads_words:
+            return _json_text(row, at[0])
+        return [_json_value(row, *of) for of in zip(at, self.names, strict=True)]
 
 
 def _json(line: str) -> Any:
@@ -204,11 +243,24 @@ def _json(line: str) -> Any:
         raise ValueError(f"it is no JSON ({error})") from None
 
 
-def _json_number(row: Any, name: Any) -> float:
+def _json_at(row: Any, name: Any) -> Any:
     try:
-        value = row[name]
+        return row[name]
     except KeyError:
         raise ValueError(f"{name!r} is not there") from None
+
+
+def _json_text(row: Any, name: Any) -> str:
+    value = _json_at(row, name)
+    if isinstance(value, (list, dict)):
+        raise ValueError(f"{name!r} is {str(value)[:40]!r}; wanted a name")
+    return "" if value is None else str(value)
+
+
+def _json_value(row: Any, name: Any, known: Names | None) -> float:
+    if known is not None:
+        return known.place(_json_text(row, name))
+    value = _json_at(row, name)
     if value is None:
         return float("nan")
     if not isinstance(value, (int, float)):  # true and false are numbers, as in a training

@@ -189,14 +189,25 @@ def arrow_column(name: str, place: Place, values: pa.ChunkedArray) -> Column:
         return Typed(name, place, dates.to_numpy().astype("datetime64[ns]"))
     if is_.is_boolean(kind) and values.null_count == 0:
         return Typed(name, place, values.to_numpy().astype(bool))
-    if is_.is_integer(kind) and values.null_count == 0 and kind != pa.uint64():
-        return Typed(name, place, values.to_numpy().astype(np.int64))
+    if is_.is_integer(kind) and not _fit(values):
+        return Text(name, place, values.cast(pa.large_string()), untyped=True)
+    if is_.is_integer(kind) and values.null_count == 0:
+        return Typed(name, place, values.cast(pa.int64()).to_numpy().astype(np.int64))
     if is_.is_boolean(kind):
         values, kind = values.cast(pa.int8()), pa.int8()
     if is_.is_null(kind) or is_.is_integer(kind) or is_.is_floating(kind) or is_.is_decimal(kind):
         numbers = pc.cast(values, pa.float64(), safe=False)
         return Typed(name, place, numbers.to_numpy().astype(np.float64))
     return Unusable(name, place, partial(_no_kind, place, str(kind)))
+
+
+def _fit(values: pa.ChunkedArray) -> bool:
+    """Whether integers are exact as int64, or as float64 if some are missing."""
+    import pyarrow.compute as pc
+
+    most = 2**53 if values.null_count else 2**63 - 1
+    bounds = pc.min_max(values).as_py()
+    return all(abs(bound or 0) <= most for bound in bounds.values())
 
 
 def _nested(name: str, place: Place, values: pa.ChunkedArray) -> Column:

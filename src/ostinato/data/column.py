@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ostinato.data.dates import Order, TimeFormat, beyond, of_epoch
+from ostinato.data.names import as_name
 
 MAX_NAME = 256  # characters of a label or an id: more is a text that came into the wrong column
 
@@ -48,13 +49,18 @@ class Column:
     def factor(self) -> Factor:
         """The values each once, in the order in which they first come, and the place of each row's.
 
-        Integers are int64, also if they are written 1.0; other numbers float64; true and false
-        bool; anything else an object array of strings.
+        Integers are int64, also if they are written 1.0; other numbers float64, if they are
+        written as Python writes them; true and false bool; anything else, an integer beyond int64
+        too, an object array of strings.
 
         Raises:
             ValueError: a value is no name: a list, bytes, or longer than `MAX_NAME`.
         """
         raise NotImplementedError
+
+    def names(self) -> Factor:
+        """As `factor`, the values as names (`as_name`), an object array of strings."""
+        return named(*self.factor())
 
     def times(self, written: TimeFormat | None = None) -> np.ndarray:
         """`[N]` datetime64[ns] in UTC, or the numbers in float64; none may be missing.
@@ -223,6 +229,19 @@ class Unusable(Column):
 def place_of(row: Place, name: str) -> Place:
     """The places of a column's values, from those of its rows."""
     return lambda i: f"{row(i)}, column {name!r}"
+
+
+def named(codes: np.ndarray, values: np.ndarray) -> Factor:
+    """The same rows by the names of the values, of which some may be equal ("1" and "1.0")."""
+    return merged(codes, np.array([as_name(value) for value in values.tolist()], object))
+
+
+def merged(codes: np.ndarray, values: np.ndarray) -> Factor:
+    """Codes of values among which some are equal."""
+    if not len(values):  # all are missing
+        return codes, values
+    ranks, once = factored(values)
+    return np.where(codes < 0, -1, ranks[codes]), once
 
 
 def as_strings(values: np.ndarray) -> np.ndarray:

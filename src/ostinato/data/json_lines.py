@@ -150,13 +150,13 @@ def _column(name: str, place: Place, values: list[Any]) -> Column:
     kinds = present - {type(None)}
     if kinds <= {bool} and kinds == present:
         return Typed(name, place, np.array(values, bool))
+    if kinds == {int} and not _fit(values):
+        written = [value if value is None else str(value) for value in values]
+        return Text(name, place, _strings(written), untyped=True)
     if kinds <= {int, float} or kinds == {bool}:
         return Typed(name, place, _numbers(values, present))
     if kinds == {str}:
-        with needs("tables", "pyarrow"):
-            import pyarrow as pa
-        texts = pa.chunked_array([pa.array(values, pa.large_string())])
-        return Text(name, place, texts, untyped=False)
+        return Text(name, place, _strings(values), untyped=False)
     if present == {list}:
         offsets = np.concatenate([[0], np.cumsum([len(value) for value in values])]).astype(int)
         return nested_column(
@@ -165,12 +165,22 @@ def _column(name: str, place: Place, values: list[Any]) -> Column:
     return Unusable(name, place, _mixture(place, values))
 
 
+def _strings(values: list[str | None]) -> Any:
+    """Pyarrow's strings."""
+    with needs("tables", "pyarrow"):
+        import pyarrow as pa
+    return pa.chunked_array([pa.array(values, pa.large_string())])
+
+
+def _fit(values: list[int | None]) -> bool:
+    """Whether integers are exact as int64, or as float64 if some are missing."""
+    most = 2**53 if None in values else 2**63 - 1
+    return all(value is None or abs(value) <= most for value in values)
+
+
 def _numbers(values: list[Any], present: set[type]) -> np.ndarray:
     if present == {int}:
-        try:
-            return np.array(values, np.int64)
-        except OverflowError:
-            pass
+        return np.array(values, np.int64)
     return np.array([np.nan if value is None else _float(value) for value in values], np.float64)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ostinato.data import label_sets
 from ostinato.data.column import as_strings
 from ostinato.data.examples import Examples, Places
+from ostinato.data.names import as_name
 from ostinato.data.ragged import Ragged
 from ostinato.data.roles import Roles, resolve
 from ostinato.data.row_order import check_times, rows_in_order
@@ -248,7 +249,7 @@ def _matrix(
         if column.name in roles.categories or _holds_words(column):
             # A vocabulary is made of the words that are the only feature, however many they are.
             # Names that all come once, as ids do, would teach a classifier nothing.
-            different = len(column.factor()[1])
+            different = len(column.names()[1])
             repeated = different < n or column.name in roles.categories
             reads_words = roles.task == "tag" or (roles.task == "classify" and repeated)
             most = different if reads_words and len(columns) == 1 else MAX_WORDS
@@ -266,8 +267,8 @@ def _holds_words(column: Column) -> bool:
 
 
 def _words(column: Column, most: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    codes, values = column.factor()
-    words = [str(value) for value in values.tolist()]
+    codes, values = column.names()
+    words = values.tolist()
     if len(words) > most:
         raise ValueError(
             f"{column.place(0)}: a feature of {len(words):,} different names; wanted numbers, or "
@@ -358,10 +359,11 @@ def _once(
 
 def _static(values: np.ndarray, name: str, roles: Roles) -> np.ndarray:
     """Static numbers; or names, as objects."""
-    if name not in roles.categories or values.dtype == object:
+    if name not in roles.categories and values.dtype != object:
         return values
-    texts = [None if value != value else f"{value:.17g}" for value in values.tolist()]
-    return np.array(texts, object)
+    there = [value is not None and value == value for value in values.tolist()]
+    names = [as_name(v) if is_ else None for v, is_ in zip(values.tolist(), there, strict=True)]
+    return np.array(names, object)
 
 
 def part_names(names: np.ndarray, place: Callable[[int], str]) -> np.ndarray:

@@ -19,14 +19,15 @@ from ostinato.data.column import (
     Factor,
     Place,
     as_strings,
-    factored,
     finite,
-    integral,
+    merged,
+    named,
     no_missing,
     shortened,
 )
 from ostinato.data.dates import Order, TimeFormat
 from ostinato.data.dialect import Decimal
+from ostinato.data.names import as_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,6 +84,14 @@ class Text(Column):
         return float(pc.mean(pc.match_substring_regex(present, _MEANT)).as_py())
 
     def factor(self) -> Factor:
+        codes, values = self._texts()
+        return merged(codes, _typed(values)) if self._untyped else (codes, values)
+
+    def names(self) -> Factor:
+        return named(*self._texts())
+
+    def _texts(self) -> Factor:
+        """`factor` of the texts as they are written, without blanks around them."""
         import pyarrow.compute as pc
 
         trimmed = pc.utf8_trim_whitespace(self._values)
@@ -97,10 +106,7 @@ class Text(Column):
                 f"{self.place(row)}: a text of {longest:,} characters; wanted a name of at most "
                 f"{MAX_NAME}"
             )
-        values = encoded.dictionary.to_numpy(zero_copy_only=False).astype(object)
-        if not self._untyped or not len(values):
-            return codes, values
-        return _merged(codes, _typed(values))
+        return codes, encoded.dictionary.to_numpy(zero_copy_only=False).astype(object)
 
     def written(self) -> np.ndarray | None:
         if not self._untyped:
@@ -288,22 +294,23 @@ def _datetimes(values: pa.ChunkedArray) -> np.ndarray:
     return values.to_numpy().astype("datetime64[ns]")
 
 
-def _merged(codes: np.ndarray, values: np.ndarray) -> Factor:
-    """Codes of values among which some are equal ("1" and "1.0")."""
-    ranks, once = factored(values)
-    return np.where(codes < 0, -1, ranks[codes]), once
-
-
 def _typed(texts: np.ndarray) -> np.ndarray:
-    """Names written as text: integers, numbers, truth values if all of them are such."""
+    """Names written as text: integers, numbers, truth values if all of them are such.
+
+    What a number would not give back as it was written stays a text: 1.10 is not 1.1, nor is a
+    number of twenty digits the next one.
+    """
     if {text.lower() for text in texts} <= {"true", "false"}:
         return np.array([text.lower() == "true" for text in texts])
     if not _all_numbers(texts):
         return texts
+    names = [as_name(text) for text in texts]
     try:
-        return np.array([int(text) for text in texts], np.int64)
+        return np.array([int(name) for name in names], np.int64)
     except (ValueError, OverflowError):  # with decimals, or more digits than int64 has
-        return integral(np.array([float(text) for text in texts]))
+        numbers = np.array([float(name) for name in names])
+    exact = all(as_name(x) == name for x, name in zip(numbers.tolist(), names, strict=True))
+    return numbers if exact else texts
 
 
 def _all_numbers(texts: Iterable[str]) -> bool:

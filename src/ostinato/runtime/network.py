@@ -76,7 +76,7 @@ class Network:
         n_carry = sum(n.width for n in step.states)
         return native.stream_model(
             step.inputs[0].width, bound(step, self.tensors), bound(answer, self.tensors),
-            [0.0] * n_carry, [], [], [], False,
+            [0.0] * n_carry, [], [], [], [], False,
         )  # fmt: skip
 
     def _alone(self, x: Array, lengths: Array | None) -> Array:

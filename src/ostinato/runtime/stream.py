@@ -110,9 +110,10 @@ class Stream:
         """Read one step, or a chunk of several.
 
         Args:
-            x: `[F]`, a number for each feature; or `[T, F]`, a chunk. Of a language model a text,
-                or numbers of tokens; of a model of words one, or a list. A dense float32 row is the
-                fastest: it is read as it lies.
+            x: `[F]`, a number or name for each feature; or `[T, F]`, a chunk. Of a language model a
+                text, or numbers of tokens; of a model of words one, or a list. A dense float32 row
+                is the fastest: it is read as it lies. An array has a name by its place among those
+                of the training part, −1 for another.
             out: `[K]` float32, to be filled with the probabilities after the last step. Nothing is
                 allocated then.
             each: of a chunk, whether every step has its answer; by default if the model answers at

@@ -7,6 +7,7 @@ the step, the names of the answers, and the way of a chunk through the batch eng
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ostinato.data.names import Names, known_names
 from ostinato.data.vocabulary import END
 from ostinato.data.words import Words
 from ostinato.engine import native
@@ -30,27 +32,71 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowScaling:
-    """How the numbers of a row become what the network reads: (x − mean) / scale, in float64.
+    """How the numbers of a row become what the network reads: (x − mean) / scale, in float64; of a
+    name, given by its place, a column of zeros and ones for each that is known.
 
     Attributes:
         mean, scale, fill: `[F]`; fill is what a missing number becomes, NaN where it is refused.
         mask: whether a further column behind each feature is 1 where its number is missing.
+        names: of each, None where it is a number; () if all are.
     """
 
     mean: Array
     scale: Array
     fill: Array
     mask: bool = False
+    names: tuple[Names | None, ...] = ()
+
+    @property
+    def n_names(self) -> list[int]:
+        """By feature, how many names are known; 0 where it is a number."""
+        return [len(names or ()) for names in self.names] or [0] * len(self.mean)
 
     def of(self, rows: Array) -> Array:
-        """Rows `[T, F]` scaled, `[T, F]` or with masks `[T, 2F]`, float32."""
+        """Rows `[T, F]` as the network reads them, float32."""
         missing = np.isnan(rows)
         values = np.where(missing, self.fill, rows.astype(np.float64))
         with np.errstate(over="ignore"):
             scaled = ((values - self.mean) / self.scale).astype(np.float32)
-        if not self.mask:
-            return scaled
-        return np.stack([scaled, missing], axis=2, dtype=np.float32).reshape(len(rows), -1)
+        columns: list[Array] = []
+        for i, n in enumerate(self.n_names):
+            absent = np.where(np.isnan(values[:, i]), np.nan, 0.0)
+            places = np.where(missing[:, i], absent, 0.0)
+            columns += [places + (rows[:, i] == k) for k in range(n)] or [scaled[:, i]]
+            columns += [missing[:, i]] if self.mask else []
+        return np.stack(columns, axis=1, dtype=np.float32, casting="same_kind")
+
+    def places(self, rows: Any) -> Array:
+        """Rows of numbers and names, `[F]` or `[T, F]`, with the places of the names.
+
+        Raises:
+            TypeError: a value is a number where names are wanted, or the reverse.
+        """
+        array = np.array(rows, object)
+        if array.ndim == 0:
+            array = array[None]
+        if array.shape[-1] != len(self.names):
+            return np.zeros(array.shape)  # which is refused
+        found = np.empty(array.shape)
+        for at, value in np.ndenumerate(array):
+            names = self.names[at[-1]]
+            found[at] = _number(at[-1], value) if names is None else _place(names, value)
+        return found
+
+
+def _number(feature: int, x: Any) -> float:
+    if isinstance(x, str):
+        raise TypeError(f"feature {feature} of x is {x[:40]!r}; wanted a number")
+    return math.nan if x is None else float(x)
+
+
+def _place(names: Names, x: Any) -> float:
+    if x is not None and not isinstance(x, str):
+        raise TypeError(
+            f"feature {names.feature!r} of x is {x!r:.40}; wanted a name, or None (an array of "
+            "float32 has the places of names)"
+        )
+    return names.place(x)
 
 
 class RowSource:
@@ -94,6 +140,8 @@ class RowSource:
         if self._reader is not None:
             found = np.ascontiguousarray(self._reader(x), np.float32)
             return found, len(found) == 1
+        if self.scaling is not None and self.scaling.names and not isinstance(x, np.ndarray):
+            x = self.scaling.places(x)
         array = np.asarray(x)
         if array.dtype.kind not in "biuf":
             raise TypeError(f"x has dtype {array.dtype}; wanted real numbers")
@@ -187,7 +235,7 @@ class StreamSource(RowSource):
         self.native = native.stream_model(
             step.inputs[0].width, bound(step, network.tensors), bound(answer, network.tensors),
             carry.tolist(), scaling.mean.tolist(), scaling.scale.tolist(), scaling.fill.tolist(),
-            scaling.mask,
+            scaling.n_names, scaling.mask,
         )  # fmt: skip
         self.n_answers: int = self.native.answer_floats
         self.n_carry: int = self.native.carry_floats
@@ -273,12 +321,6 @@ def scaling_of(preparation: Preparation) -> RowScaling:
     Raises:
         ValueError: it does something else, too.
     """
-    words = [f.name for f in preparation.features if f.words is not None]
-    if words:
-        raise ValueError(
-            f"the model reads columns of names ({', '.join(map(repr, words))}), and rows of a "
-            "stream are numbers; wanted a model of numbers"
-        )
     if preparation.statics:
         raise ValueError("the model reads static columns, which a stream of rows does not have")
     if preparation.missing == "forward":
@@ -293,7 +335,8 @@ def scaling_of(preparation: Preparation) -> RowScaling:
         "mask": mean,
         "fill": np.array([f.fill for f in features]),
     }[preparation.missing]
-    return RowScaling(mean, scale, fill, preparation.missing == "mask")
+    names = tuple(known_names(preparation))
+    return RowScaling(mean, scale, fill, preparation.missing == "mask", names if any(names) else ())
 
 
 class Chunks:
