@@ -15,6 +15,7 @@ def native(monkeypatch):
     module = types.ModuleType("ostinato.engine.native")
     module.best_isa = lambda: "avx2"
     module.available_isas = lambda: ["avx2", "base"]
+    module.threads_from_environment = lambda: None
     monkeypatch.setitem(sys.modules, "ostinato.engine.native", module)
     monkeypatch.setitem(sys.modules, "ostinato._native", types.ModuleType("ostinato._native"))
     monkeypatch.delenv("OSTINATO_ISA", raising=False)
@@ -51,6 +52,16 @@ def test_an_instruction_set_that_is_not_there_is_broken(ostinato, native):
     outcome = ostinato("doctor")
     assert outcome.code == 1
     assert "OSTINATO_ISA=mmx" in outcome.out
+
+
+def test_a_number_of_threads_that_is_none_is_broken(ostinato, native):
+    def threads_from_environment():
+        raise ValueError("OSTINATO_NUM_THREADS=abc: wanted a whole number from 1 on")
+
+    native.threads_from_environment = threads_from_environment
+    outcome = ostinato("doctor")
+    assert outcome.code == 1
+    assert "OSTINATO_NUM_THREADS=abc" in outcome.out
 
 
 def test_a_missing_engine_is_broken_and_says_what_to_do(ostinato, monkeypatch):

@@ -256,6 +256,18 @@ def test_values_are_written_as_in_a_table_to_train_on(stream):
     np.testing.assert_array_equal(model.rows, [[1, 0]])
 
 
+@pytest.mark.parametrize("value", ["1_000", "٣", "５", "0x1p3"])
+def test_what_is_a_number_to_python_alone_is_none(stream, value):
+    done = stream(f"x,y\n1,2\n{value},1\n", model=Pushed())
+    assert (done.code, f"line 3: {value!r} is no number" in done.err) == (2, True)
+
+
+def test_nan_in_json_is_missing(stream):
+    model = Pushed()
+    assert stream('{"x": NaN, "y": 3}\n', model=model).code == 0
+    np.testing.assert_array_equal(model.rows, [[np.nan, 3]])
+
+
 def test_several_labels(stream):
     """The probability is that of the decision that is least sure."""
     assert stream("x,y\n1,2\n", model=Pushed()).out == HEADER + "1,warm;wet,0.750000\n"

@@ -121,6 +121,21 @@ def test_predict_answers_for_each_sequence_or_step(ostinato, trained_tasks, task
         assert [row["time"] for row in answers[:2]] == ["60", "61"]
 
 
+def test_forecasts_far_from_zero_have_their_digits(ostinato, trained_tasks, tmp_path):
+    """A series that varies by 2 around ten million."""
+    series = tmp_path / "series.csv"
+    values = 1e7 + 2 * np.sin(np.arange(60))
+    series.write_text(
+        "id,t,value\n" + "".join(f"a,{t},{v!r}\n" for t, v in enumerate(values.tolist()))
+    )
+    run = trained_tasks / "forecast"
+    found = list(csv.DictReader(io.StringIO(ostinato("predict", run, series, "--proba").out)))
+    quantiles = runtime.load(run / "model").predict_quantiles([values])[0]
+    written = [[float(row[name]) for name in row if name.startswith("q")] for row in found]
+    np.testing.assert_allclose(written, quantiles, rtol=1e-11)
+    assert len(np.unique(written)) > len(found)
+
+
 @pytest.mark.parametrize("task", ["classify", "tag"])
 @pytest.mark.parametrize("load", [ostinato_load, runtime.load])
 def test_python_answers_to_the_numbers_of_a_table_as_the_command_line_does(

@@ -64,6 +64,7 @@ REASONS: list[tuple[str, Callable[[Tensor, Tensor], Any]]] = [
     (SUM, beside(lambda z: z - z.mean(0))),
     ("over the rows that are not ignored", beside(lambda z: 2 * (z.sum() / z.square().sum()))),
     ("computes with the batch size", beside(lambda z: z / len(z))),
+    ("computes with the batch size", beside(lambda z: z.std(0))),
 ]  # fmt: skip
 
 

@@ -97,6 +97,12 @@ def test_what_cannot_be_prepared():
         Preparation.fit(small).apply(far)
 
 
+def test_features_without_names_are_refused():
+    unnamed = Examples(np.ones((2, 3, 2), np.float32))
+    with pytest.raises(ValueError, match="there are 0 names for 2 features; wanted Examples"):
+        Preparation.fit(unnamed)
+
+
 def words(*kinds, names=("blue", "red")):
     codes = [NAN if kind is None else names.index(kind) for kind in kinds]
     x = np.array(codes, np.float32).reshape(1, -1, 1)

@@ -50,6 +50,27 @@ def test_torch_tensors():
     assert isinstance(as_sequences([torch.ones(2, 3), torch.ones(4, 3)]), Ragged)
 
 
+def test_tensors_that_numpy_does_not_take():
+    torch = pytest.importorskip("torch")
+    for X in (
+        torch.ones(2, 3, 4, requires_grad=True) * 2,
+        torch.full((2, 3, 4), 2.0, dtype=torch.bfloat16),
+        [torch.full((3, 4), 2.0, dtype=torch.bfloat16, requires_grad=True)] * 2,
+    ):
+        np.testing.assert_array_equal(as_sequences(X), np.full((2, 3, 4), 2.0))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64])
+def test_a_masked_value_is_missing(dtype):
+    X = np.ma.masked_equal(np.arange(24).reshape(2, 3, 4).astype(dtype), 7)
+    with pytest.raises(ValueError, match="X has NaN at example 0, step 1, feature 3"):
+        as_sequences(X)
+    with pytest.raises(ValueError, match="X has NaN at example 0, step 1, feature 3"):
+        as_sequences([X[0], X[1, :2]])
+    X = np.ma.masked_equal(np.arange(24).reshape(2, 3, 4), 99)  # nothing is
+    np.testing.assert_array_equal(as_sequences(X), X)
+
+
 def object_array(values):
     array = np.empty(len(values), dtype=object)
     array[:] = values

@@ -58,6 +58,13 @@ def test_measures_are_those_of_the_network(tmp_path, case):
     assert found == {name: pytest.approx(value, rel=2e-6) for name, value in wanted.items()}
 
 
+def test_series_are_measured_as_they_are_forecast(tmp_path):
+    forecaster(tmp_path / "m")
+    model = runtime.load(tmp_path / "m")
+    series = [np.sin(np.arange(n) / 3) for n in (30, 25)]
+    assert model.evaluate(series, windows=2) == model.evaluate(as_panel(series), windows=2)
+
+
 def test_a_probability_of_0_has_a_loss():
     probability = np.array([0, 2.0**-149, 0.5], np.float32)
     np.testing.assert_allclose(nats(probability), [149 * np.log(2), 149 * np.log(2), np.log(2)])

@@ -162,6 +162,25 @@ def test_texts_and_tokens_are_refused_where_there_is_none(tmp_path):
     assert stream.n == 0
 
 
+def test_texts(tmp_path):
+    """A string is a text to a model of texts, as for predict; a list has words as they are."""
+    texts = ["a lovely day", "what a mess", "lovely", "a mess"] * 5
+    classifier = SequenceClassifier(hidden_size=4, iterations=5, random_state=0)
+    classifier.fit(texts, [1, 0, 1, 0] * 5).save(tmp_path / "m")
+    model = ostinato.runtime.load(tmp_path / "m")
+    text = "A LOVELY mess"
+    (wanted,) = model.predict_proba([text])
+    np.testing.assert_array_equal(model.stream().push(text).proba, wanted)
+    np.testing.assert_array_equal(model.stream().push(["a", "lovely", "mess"]).proba, wanted)
+    stream = model.stream()
+    for word in text.split():
+        answer = stream.push(word)
+    np.testing.assert_array_equal(answer.proba, wanted)
+    assert stream.n == 3
+    with pytest.raises(ValueError, match="there is no word in ' '"):
+        stream.push(" ")
+
+
 @pytest.mark.parametrize("letters", [0, 3])
 def test_words(letters, tmp_path):
     X = [["the", "cat", "sat"], ["a", "dog", "ran"], ["the", "dog"]] * 4

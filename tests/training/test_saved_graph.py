@@ -161,9 +161,21 @@ class Counting(Leaky):
         return super().forward(h, x)
 
 
+class Numbered(Leaky):
+    """With a number for each row in its carry, of no axis but the batch."""
+
+    def initial(self, x):
+        return x.new_zeros(len(x), self.back.in_features), x.new_zeros(len(x))
+
+    def forward(self, carry, x):
+        h, n = carry
+        h, y = super().forward(h, x)
+        return (h, n + 1), y / (1 + n)[:, None]
+
+
 @pytest.mark.parametrize(
     ("cell", "bidirectional", "readout"),
-    one_in(3, product([Leaky, Begun], [False, True], READOUTS), of_several=True),
+    one_in(3, product([Leaky, Begun, Numbered], [False, True], READOUTS), of_several=True),
 )
 def test_a_cell_of_ones_own(cell, bidirectional, readout):
     net = ClassifierNet(5, 4, cell, 7, 2, bidirectional, dropout=0.2, readout=readout)

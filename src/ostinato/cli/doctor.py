@@ -102,6 +102,10 @@ def _engine() -> list[Diagnosis]:
         return [Diagnosis("native engine", "broken", f"cannot be loaded: {error}", advice)]
     except ValueError as error:  # OSTINATO_ISA names an instruction set that this machine lacks
         return [Diagnosis("native engine", "broken", str(error), "unset OSTINATO_ISA")]
+    try:
+        native.threads_from_environment()
+    except ValueError as error:
+        return [Diagnosis("native engine", "broken", str(error), "unset OSTINATO_NUM_THREADS")]
     value = f"{best} (of {', '.join(available)})"
     if best == available[0] != "base":
         return [Diagnosis("native engine", "ok", value)]

@@ -98,9 +98,11 @@ class Trained:
         try:
             net = json.loads(path.read_bytes())["net"]
             kept = [o for o in options if o.name in net]
-            return {o.key: o.check(net[o.name], f"{path}: {o.name}") for o in kept}
+            if not isinstance(net.get("cell"), dict):
+                return {o.key: o.check(net[o.name], f"{path}: {o.name}") for o in kept}
         except (OSError, ValueError, KeyError, TypeError):
             raise BadInput(f"{path} is missing or damaged; save the model again") from None
+        raise BadInput(f"{self.model}: its cell is a person's own, whose code no saved model holds")
 
 
 def find(path: Path) -> Trained:

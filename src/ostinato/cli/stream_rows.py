@@ -185,7 +185,7 @@ class Csv(RowParser):
         return fields
 
     def _numbers(self, fields: list[str]) -> np.ndarray:
-        if not self._has_commas:
+        if not self._has_commas and not any(map(_is_of_python, fields)):
             with suppress(ValueError):
                 return np.array(list(map(float, fields)))
         return np.array([self._number(field) for field in fields])
@@ -199,9 +199,16 @@ class Csv(RowParser):
         if self._has_commas:  # a point, as before thousands, makes it no number
             stripped = stripped.replace(".", "·").replace(",", ".")
         try:
-            return float(stripped)
+            if not _is_of_python(stripped):
+                return float(stripped)
         except ValueError:
-            raise ValueError(f"{field[:40]!r} is no number") from None
+            pass
+        raise ValueError(f"{field[:40]!r} is no number")
+
+
+def _is_of_python(field: str) -> bool:
+    """Whether a text may be a number to Python and to nothing else: 1_000, or digits of Unicode."""
+    return "_" in field or not field.isascii()
 
 
 class Json(RowParser):
@@ -261,7 +268,7 @@ def _json_value(row: Any, name: Any, known: Names | None) -> float:
     if known is not None:
         return known.place(_json_text(row, name))
     value = _json_at(row, name)
-    if value is None:
+    if value is None or value != value:
         return float("nan")
     if not isinstance(value, (int, float)):  # true and false are numbers, as in a training
         raise ValueError(f"{name!r} is {str(value)[:40]!r}; wanted a number")

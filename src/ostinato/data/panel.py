@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ostinato.data.as_array import as_array
 from ostinato.data.ragged import Ragged
 
 LARGEST = float(np.finfo(np.float32).max)  # networks compute in float32
@@ -249,7 +250,7 @@ def _arrays(value: Any, name: str) -> list[np.ndarray]:
         )
     if isinstance(value, (list, tuple)):
         return [_numbers(part, f"{name}[{i}]") for i, part in enumerate(value)]
-    array = np.asarray(value)
+    array = as_array(value)
     if array.ndim == 0:
         raise ValueError(f"{name} is {value!r}; wanted an array of series, or a list of arrays")
     if array.dtype == object:  # of arrays, or of Python's numbers
@@ -270,7 +271,7 @@ def _arrays(value: Any, name: str) -> list[np.ndarray]:
 def _numbers(value: Any, name: str) -> np.ndarray:
     """`value` as float64."""
     try:
-        array = np.asarray(value)
+        array = as_array(value)
     except ValueError:
         raise ValueError(
             f"{name} is a nested list whose parts differ in length; wanted an array for each series"

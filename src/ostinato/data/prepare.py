@@ -24,7 +24,8 @@ from ostinato.data.stored_labels import StoredIntegers
 from ostinato.data.words import MAX_WORDS, Integers, Words
 
 Missing = Literal["error", "mask", "fill", "forward"]
-_REMEDY = ", or missing='mask', 'fill' or 'forward' (--missing)"
+_OTHERWISE = "missing='mask', 'fill' or 'forward' (--missing)"
+_REMEDY, _LATER = f", or {_OTHERWISE}", f", or a model trained with {_OTHERWISE}"
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,12 @@ class Preparation:
         if _is_words(examples):
             _words_of(examples)  # whether one is missing
             return Preparation((Feature(examples.features[0]),), (), missing, examples.roles, True)
+        n_features = next(iter(examples.blocks())).values.shape[1]
+        if len(examples.features) != n_features:
+            raise ValueError(
+                f"there are {len(examples.features)} names for {n_features} features; wanted "
+                "Examples(X, features=(…)) with a name for each"
+            )
         moments = [Moments() for _ in examples.features]
         words: list[set[str] | None] = [None] * len(moments)
         for block in examples.blocks():
@@ -204,7 +211,7 @@ class Preparation:
                 )
             numbers, words = _codes(examples.statics[feature.name])
             if self.missing == "error":
-                _refuse_missing_static(examples, feature.name, numbers)
+                _refuse_missing_static(examples, feature.name, numbers, _LATER)
             place = partial(_place_static, examples, feature.name)
             unknown: dict[str, _Unknown] = {}
             known = _as_trained(feature, numbers, words, place, unknown)
@@ -221,7 +228,7 @@ class Preparation:
         for feature in self.features:
             i = _position(feature, examples)
             if self.missing == "error":
-                _refuse_missing(examples, i)
+                _refuse_missing(examples, i, _LATER)
             column = examples.values[:, i]
             words = examples.categories.get(feature.name)
             known = _as_trained(feature, column, words, partial(examples.place, feature=i), unknown)
@@ -466,12 +473,14 @@ def _refuse_missing(examples: Examples, i: int, hint: str = _REMEDY) -> None:
         )
 
 
-def _refuse_missing_static(examples: Examples, name: str, values: np.ndarray) -> None:
+def _refuse_missing_static(
+    examples: Examples, name: str, values: np.ndarray, hint: str = _REMEDY
+) -> None:
     absent = np.isnan(values)
     if absent.any():
         raise ValueError(
             f"{_place_static(examples, name, int(np.argmax(absent)))}: the value is missing; "
-            f"wanted one{_REMEDY}"
+            f"wanted one{hint}"
         )
 
 

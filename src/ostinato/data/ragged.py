@@ -7,6 +7,8 @@ from typing import Any, overload
 
 import numpy as np
 
+from ostinato.data.as_array import as_array
+
 
 class Ragged:
     """N sequences of different lengths with F features each, in two arrays.
@@ -46,7 +48,7 @@ class Ragged:
     offsets: np.ndarray  # [N + 1] int64
 
     def __init__(self, values: Any, offsets: Any) -> None:
-        values = _check_values(np.asarray(values))
+        values = _check_values(as_array(values))
         self.offsets = _check_offsets(np.asarray(offsets), len(values))
         self.values = as_float32(values, self.place)
 
@@ -59,7 +61,7 @@ class Ragged:
         """
         if len(sequences) == 0:
             raise ValueError("Ragged.from_list: the list is empty; wanted at least one sequence")
-        arrays = [_two_axes(np.asarray(s), i) for i, s in enumerate(sequences)]
+        arrays = [_two_axes(as_array(s), i) for i, s in enumerate(sequences)]
         n_features = arrays[0].shape[1]
         for i, array in enumerate(arrays):
             if array.shape[1] != n_features:

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ostinato.data.as_array import as_array
 from ostinato.data.ragged import Ragged, as_float32
 from ostinato.data.stored import Stored
 
@@ -93,7 +94,7 @@ def _array(value: Any, name: str) -> np.ndarray:
             f"{name} is a sparse matrix, and sparse data is not supported; pass {name}.toarray()"
         )
     try:
-        return np.asarray(value)
+        return as_array(value)
     except ValueError:
         raise ValueError(
             f"{name} is a nested list whose parts differ in length; wanted an array "

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ostinato.data.as_array import as_array
 from ostinato.data.labels import LabelEncoder
 from ostinato.data.ragged import Ragged
 from ostinato.data.sequences import as_sequences
@@ -43,7 +44,7 @@ def as_steps(X: Any, shaped: Callable[[Any], Any] = as_sequences) -> tuple[Steps
     if getattr(X, "ndim", None) == 2:  # also a data frame, a tensor
         if hasattr(X, "toarray"):
             return shaped(X), False  # which refuses sparse ones
-        values = np.asarray(X)
+        values = as_array(X)
         if values.shape[1] and len(values):
             return shaped(values[None]), True
     return shaped(X), False

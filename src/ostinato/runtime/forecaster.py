@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ostinato.data.panel import Panel, as_panel
+from ostinato.data.stored_panel import StoredPanel
 from ostinato.runtime import checks
 from ostinato.runtime.model import Model
 from ostinato.runtime.tensors import Array
@@ -29,7 +30,7 @@ class Forecaster(Model):
         >>> series = [np.sin(np.arange(n) / 3) for n in (50, 40)]
         >>> model.predict(series).shape, model.predict_quantiles(series).shape
         ((2, 3), (2, 3, 9))
-        >>> model.evaluate(as_panel(series), windows=2)["n"]
+        >>> model.evaluate(series, windows=2)["n"]
         12
     """
 
@@ -85,11 +86,14 @@ class Forecaster(Model):
         ]
         return np.concatenate(found)
 
-    def evaluate(self, panel: Panel, windows: int = 1, stride: int | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, X: Any, windows: int = 1, stride: int | None = None, *, future: Any = None,
+        static: Any = None,
+    ) -> dict[str, Any]:  # fmt: skip
         """How good forecasts of the last values of series are, made as if these had not come.
 
         Args:
-            panel: the series; see `ostinato.data.panel.as_panel`.
+            X, future, static: as for `predict`.
             windows: forecasts of each, the last of which ends with the series.
             stride: steps from one to the next; None: the horizon.
 
@@ -101,6 +105,9 @@ class Forecaster(Model):
         """
         from ostinato.runtime import measures
 
+        panel = X
+        if not isinstance(X, (Panel, StoredPanel)):
+            panel = as_panel(X, future=future, static=static)
         return measures.of_forecaster(self, panel, windows, stride)
 
     def _forecasts(self, panel: Panel, series: Array, cutoffs: Array) -> Array:

@@ -252,7 +252,7 @@ class LookaheadStream:
         """Read one step, or a chunk of several; see `Stream.push`.
 
         Args:
-            x: `[F]`, or `[T, F]`; of a model of words one, or a list.
+            x: `[F]`, or `[T, F]`; of a model of words one, or a list; of one of texts a text.
             each: of a chunk, whether every step that can be answered now is; by default if the
                 model answers at every step, as a tagger does.
 

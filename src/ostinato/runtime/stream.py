@@ -111,9 +111,9 @@ class Stream:
 
         Args:
             x: `[F]`, a number or name for each feature; or `[T, F]`, a chunk. Of a language model a
-                text, or numbers of tokens; of a model of words one, or a list. A dense float32 row
-                is the fastest: it is read as it lies. An array has a name by its place among those
-                of the training part, −1 for another.
+                text, or numbers of tokens; of a model of words one, or a list; of one of texts a
+                text, or a list of words. A dense float32 row is the fastest: it is read as it lies.
+                An array has a name by its place among those of the training part, −1 for another.
             out: `[K]` float32, to be filled with the probabilities after the last step. Nothing is
                 allocated then.
             each: of a chunk, whether every step has its answer; by default if the model answers at

@@ -17,7 +17,7 @@ import numpy as np
 
 from ostinato.data.names import Names, known_names
 from ostinato.data.vocabulary import END
-from ostinato.data.words import Words
+from ostinato.data.words import Words, words_of
 from ostinato.engine import native
 from ostinato.runtime.network import Network
 from ostinato.runtime.programs import bound
@@ -309,10 +309,23 @@ def _rows_of_tokens(model: LanguageModel, x: Any) -> Array:
 
 
 def _rows_of_words(model: Model, vocabulary: Any, x: Any) -> Array:
-    """Rows `[T, E]` of a word, or of a list of words."""
-    coded = vocabulary.code(Words.of([[x] if isinstance(x, str) else x]))
+    """Rows `[T, E]` of a word or, to a model of texts, of a text; or of a list of words."""
+    words = [x] if isinstance(x, str) else x
+    if isinstance(x, str) and _reads_texts(model):
+        words = words_of(x)
+        if not words:
+            raise ValueError(f"there is no word in {x!r:.60}; wanted at least one")
+    coded = vocabulary.code(Words.of([words]))
     rows, _ = model.batch(coded, np.array([0]))
     return rows[0]
+
+
+def _reads_texts(model: Model) -> bool:
+    """Whether what a model of words is given as one string is a text, as for `predict`."""
+    from ostinato.runtime.model import Classifier
+
+    roles = model.preparation.roles if model.preparation else None
+    return isinstance(model, Classifier) and (roles is None or roles.shape == "wide")
 
 
 def scaling_of(preparation: Preparation) -> RowScaling:

@@ -364,7 +364,8 @@ def _step_of_cell(
 
 def _first_row(leaf: Tensor, other: Tensor) -> Tensor:
     """A first carry `[width]`, found for two inputs, each of some rows."""
-    rows = torch.cat([leaf, other]).detach().flatten(1)
+    rows = torch.cat([leaf, other]).detach()
+    rows = rows.reshape(len(rows), -1)
     if not bool((rows == rows[0]).all()):
         raise Unsupported("the cell's first carry depends on its first input")
     return rows[0]

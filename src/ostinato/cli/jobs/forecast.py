@@ -333,7 +333,12 @@ def _lines(tested: Backtest, ids: np.ndarray, times: list[list[Any]] | None) -> 
         steps = range(cutoff, cutoff + len(actual))
         when = [step + 1 for step in steps] if times is None else times[i][cutoff : steps.stop]
         for time, value, row in zip(when, actual, answers, strict=True):
-            yield [ids[i], time, *(f"{n:.6g}" for n in (value, row[median], *row))]
+            yield [ids[i], time, *map(_written, (value, row[median], *row))]
+
+
+def _written(value: float) -> str:
+    """A value of a series: its variation may be small beside it."""
+    return f"{value:.12g}"
 
 
 def _known(measures: dict[str, Any]) -> dict[str, Any]:
@@ -467,8 +472,8 @@ def _csv(model: FittedForecaster, series: Examples, proba: bool, with_header: bo
     rows = []
     for i, (times, of_series) in enumerate(zip(times_as_text(ahead), answers, strict=True)):
         for when, row in zip(times, of_series, strict=True):
-            values = [f"{value:.6g}" for value in (row if proba else ())]
-            rows.append([series.ids[i], when, f"{row[median]:.6g}", *values])
+            values = map(_written, (row[median], *(row if proba else ())))
+            rows.append([series.ids[i], when, *values])
     return csv_text(header if with_header else None, rows)
 
 

@@ -83,6 +83,6 @@ def _same(a: Any, b: Any, name: str, n_large: int) -> Any:
 
 
 def _follows_batch(a: float, b: float, n_large: int) -> bool:
-    """Whether two numbers are as the batch sizes are, or as their reciprocals."""
-    ratio = n_large / BATCHES[0]
-    return any(math.isclose(b, a * r, rel_tol=1e-9) for r in (ratio, 1 / ratio))
+    """Whether two numbers are as the batch sizes, or these less one, or as their reciprocals."""
+    of_each = n_large / BATCHES[0], (n_large - 1) / (BATCHES[0] - 1)
+    return any(math.isclose(b, a * r, rel_tol=1e-9) for q in of_each for r in (q, 1 / q))

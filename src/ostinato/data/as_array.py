@@ -1,0 +1,22 @@
+"""`as_array`: what people have as an array of NumPy's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def as_array(value: Any) -> np.ndarray:
+    """`np.asarray`, also of a tensor with a gradient or in bfloat16; a masked value is NaN.
+
+    Raises:
+        ValueError: it is a list of lists of different lengths.
+    """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        floats = np.ma.asarray(value, np.result_type(value.dtype, np.float32))
+        return np.asarray(floats.filled(np.nan))
+    if hasattr(value, "detach"):  # a tensor of torch, which is not imported here
+        value = value.detach()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+    return np.asarray(value)
