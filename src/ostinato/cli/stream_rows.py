@@ -185,7 +185,7 @@ class Csv(RowParser):
         return fields
 
     def _numbers(self, fields: list[str]) -> np.ndarray:
-        if not self._has_commas and not any(map(_is_of_python, fields)):
+        if not self._has_commas and not _is_of_python("".join(fields)):
             with suppress(ValueError):
                 return np.array(list(map(float, fields)))
         return np.array([self._number(field) for field in fields])

@@ -109,15 +109,14 @@ class Preparation:
         if _is_words(examples):
             _words_of(examples)  # whether one is missing
             return Preparation((Feature(examples.features[0]),), (), missing, examples.roles, True)
-        n_features = next(iter(examples.blocks())).values.shape[1]
-        if len(examples.features) != n_features:
-            raise ValueError(
-                f"there are {len(examples.features)} names for {n_features} features; wanted "
-                "Examples(X, features=(…)) with a name for each"
-            )
         moments = [Moments() for _ in examples.features]
         words: list[set[str] | None] = [None] * len(moments)
         for block in examples.blocks():
+            if block.values.shape[1] != len(moments):
+                raise ValueError(
+                    f"there are {len(moments)} names for {block.values.shape[1]} features; wanted "
+                    "Examples(X, features=(…)) with a name for each"
+                )
             for i, name in enumerate(examples.features):
                 if missing == "error":
                     _refuse_missing(block, i)

@@ -312,10 +312,11 @@ def _refuse_texts(texts: list[str], rest: list[str], roles: Roles, table: Table)
         column = table[name]
         if isinstance(column, Text) and column.share_of_numbers() >= _MOSTLY:
             column.numbers()  # says which value is none
-    numbers = ",".join(name for name in rest if name not in texts)
+    numbers = ",".join(f'"{n}"' if "," in n else n for n in rest if n not in texts)
+    flag = f"--features {shlex.quote(numbers)}" if numbers else "--features"
     raise ValueError(
         f"{table.source}: which columns are features? {texts[0]!r} does not hold numbers; "
-        f"name the features (--features {numbers}), of which some may hold names".replace(" )", ")")
+        f"name the features ({flag}), of which some may hold names"
     )
 
 

@@ -443,8 +443,9 @@ def _text_column(table: Table, column: str | None) -> str:
     found = [n for n in table.names if isinstance(table[n], Text) and not table[n].is_numbers()]
     if len(found) != 1:
         raise BadInput(
-            f"{table.source}: which column holds the texts? Name it with --language COLUMN; the "
-            f"columns are {', '.join(map(repr, table.names[:20]))}"
+            f"{table.source}: which column holds the texts? Wanted a single one, or that which a "
+            f"training names (--language COLUMN); the columns are "
+            f"{', '.join(map(repr, table.names[:20]))}"
         )
     _log.warning("%s: taken as texts: %r", table.source, found[0])
     return found[0]
