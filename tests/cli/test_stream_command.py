@@ -510,7 +510,7 @@ def _events(folder, n, events=("click", "home", "cart")):
     generator = np.random.default_rng(n)
     rows = [
         {"id": f"v{i}", "event": str(event), "secs": round(float(secs), 3), "buys": str(i % 2),
-         "is": "hit" if event == "click" else "miss"}
+         "place": str(i % 3), "is": "hit" if event == "click" else "miss"}
         for i in range(n)
         for event, secs in zip(generator.choice(events, 5), generator.normal(size=5), strict=True)
     ]  # fmt: skip
@@ -527,6 +527,7 @@ def _events(folder, n, events=("click", "home", "cart")):
     [
         ("--classify", "buys", "--features", "event,secs"),
         ("--tag", "is", "--features", "secs,event", "--no-crf"),
+        ("--classify", "buys", "--features", "event,place,secs", "--categories", "place"),
         ("--tag", "is", "--features", "event", "--no-crf"),  # words of a vocabulary
     ],
 )

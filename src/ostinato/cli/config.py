@@ -75,6 +75,9 @@ class DataConfig(Declared):
     features: str | None = declare(
         None, "Columns to read at each step: a,b,c. Default: all without another role."
     )
+    categories: str | None = declare(
+        None, "Columns whose values are names although they look like numbers: a,b."
+    )
     static: str | None = declare(None, "Columns with one value a sequence, for forecasts: a,b.")
     known: str | None = declare(
         None, "Columns among the features that are known ahead of time, for forecasts: a,b."

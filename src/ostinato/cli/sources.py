@@ -98,7 +98,8 @@ def check(config: DataConfig) -> None:
             raise BadInput(f"--{name} is for .csv and .tsv files, not for {config.source}")
     if config.source is None or is_table(config.source):
         return
-    for name in ("shape", "id", "time", "time_format", "features", "group", "split"):
+    of_tables = "shape", "id", "time", "time_format", "features", "categories", "group", "split"
+    for name in of_tables:
         if getattr(config, name) is not None:
             flag = name.replace("_", "-")
             raise BadInput(f"--{flag} is for tables, not for {config.source}; leave it out")
@@ -144,6 +145,7 @@ def roles(settings: Config) -> Roles:
         split=data.split,
         static=names(data.static),
         known=names(data.known),
+        categories=names(data.categories),
         sort=data.sort,
         time_format=data.time_format,
         **asdict(dialect(data)),

@@ -286,7 +286,9 @@ def _float32(column: Column) -> np.ndarray:
     except ValueError as problem:
         if not isinstance(column, Text) or column.is_numbers():
             raise
-        raise ValueError(f"{problem}, or the column among categories if it holds names") from None
+        raise ValueError(
+            f"{problem}, or the column among categories (--categories) if it holds names"
+        ) from None
     too_large = np.abs(numbers) > np.finfo(np.float32).max
     if too_large.any():
         row = int(np.argmax(too_large))

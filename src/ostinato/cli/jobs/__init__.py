@@ -34,6 +34,7 @@ _FOR = {
     "data.time": _TABLES,
     "data.time_format": _TABLES,
     "data.features": _TABLES,
+    "data.categories": _TABLES,
     "data.static": {"forecast"},
     "data.known": {"forecast"},
     "data.group": {"classify", "tag", "language"},
