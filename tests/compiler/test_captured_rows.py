@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -444,6 +445,43 @@ def test_what_depends_on_captured_tensors_alone_is_computed_once() -> None:
     of_each_step, once = (ostinato.explain(s, init, xs) for s in (case.step, with_keys))
     assert of_each_step.loop_products == once.loop_products
     assert of_each_step.loop_ops == once.loop_ops
+
+
+@pytest.mark.parametrize(
+    "of", [nn.functional.silu, nn.functional.gelu, lambda t: t @ torch.eye(H).to(t)]
+)
+def test_what_is_changed_in_place_is_no_factor_of_a_product(of: Any) -> None:
+    """Seen from the changes, not from the values: the first calls mask nothing."""
+    kit = Kit(torch.float64)
+    U, W = _weights(kit)
+    for n_padded in (0, 0, 3):
+        encoded, padding = _rows(kit, 4, S, H), torch.zeros(4, S, dtype=torch.bool)
+        padding[:, S - n_padded :] = True
+
+        def step(h: Tensor, x: Tensor, encoded: Tensor = encoded, padding: Tensor = padding) -> Any:
+            inner = of(encoded)
+            inner.masked_fill_(padding[:, :, None], 0.0)
+            return torch.tanh(x @ U + ((inner @ W) * h[:, None]).sum(1))
+
+        case = _case(kit, step, [U, W, encoded])
+        init, xs = case.init(4), case.xs(3, 4)
+        assert_close(play(ostinato.scan, case, init, xs), play(loop, case, init, xs), 1e-10)
+
+
+def test_products_of_columns_and_in_inference_mode() -> None:
+    kit = Kit(torch.float64)
+    U, W = _weights(kit)
+    columns = np.array([2, 1, 0, 0, 3, 5])
+    with torch.inference_mode():
+        for take in (columns, slice(None)):
+            encoded = kit.normal(4, S, H)
+
+            def step(h: Tensor, x: Tensor, encoded: Tensor = encoded, take: Any = take) -> Any:
+                return torch.tanh(x @ U + ((encoded[:, :, take] @ W) * h[:, None]).sum(1))
+
+            init, xs = kit.normal(4, H), kit.normal(3, 4, F)
+            ours, theirs = ostinato.scan(step, init, xs), loop(step, init, xs)
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("how", ["in place", "no gradient", "a hook", "another for few rows"])

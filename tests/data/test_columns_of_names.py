@@ -85,6 +85,13 @@ def test_ids_that_are_written_otherwise_are_others(ids):
     assert [i for block in blocks for i in block.ids.tolist()] == ids
 
 
+def test_one_id_stays_one_beside_others():
+    roles = Roles(shape="long", id="id", features=("x",))
+    for other, ids in (("", [1]), ("1.10,1\n", [1.0, 1.1]), ("a,1\n", ["1", "a"])):
+        file = f"id,x\n1.0,1\n1,2\n{other}".encode()
+        assert parse_examples(file, "a.csv", roles).ids.tolist() == ids
+
+
 def test_large_ids_of_other_files():
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -107,11 +114,12 @@ def test_a_large_whole_number_is_still_a_feature():
 
 
 def test_labels_keep_their_types():
-    """Whole numbers, other numbers as Python writes them, truth values; others as written."""
+    """Whole numbers, other numbers that are told apart, truth values; others are names."""
     for written, labels in (
         (["1", "2.0"], [1, 2]),
         (["0.5", "1.0"], [0.5, 1.0]),
-        (["0.50", "1.00"], ["0.50", "1.00"]),
+        (["0.50", "1.00"], [0.5, 1.0]),
+        (["0.50", "0.5", "1.0"], ["0.50", "0.5", "1"]),
         (["true", "False"], [True, False]),
         ([str(n) for n in LARGE], [str(n) for n in LARGE]),
     ):

@@ -21,7 +21,7 @@ import numpy as np
 from ostinato.cli.failures import BadInput
 from ostinato.cli.stream_columns import StreamColumns
 from ostinato.data.dialect import Dialect
-from ostinato.data.names import UNKNOWN, Names
+from ostinato.data.names import UNKNOWN, Names, as_name
 from ostinato.data.text_column import FALSE, MISSING, TRUE
 
 BOM = "\ufeff"
@@ -118,7 +118,7 @@ class RowParser:
         return single
 
     def _words(self, texts: Sequence[str]) -> list[str]:
-        words = [text.strip() for text in texts]
+        words = [as_name(text.strip()) for text in texts]
         if "" in words:
             raise ValueError(f"{self._name(0)} is missing; wanted a word")
         return words
@@ -185,7 +185,7 @@ class Csv(RowParser):
         return fields
 
     def _numbers(self, fields: list[str]) -> np.ndarray:
-        if not self._has_commas and not _is_of_python("".join(fields)):
+        if not self._has_commas and not _only_python_reads("".join(fields)):
             with suppress(ValueError):
                 return np.array(list(map(float, fields)))
         return np.array([self._number(field) for field in fields])
@@ -199,15 +199,15 @@ class Csv(RowParser):
         if self._has_commas:  # a point, as before thousands, makes it no number
             stripped = stripped.replace(".", "·").replace(",", ".")
         try:
-            if not _is_of_python(stripped):
+            if not _only_python_reads(stripped):
                 return float(stripped)
         except ValueError:
             pass
         raise ValueError(f"{field[:40]!r} is no number")
 
 
-def _is_of_python(field: str) -> bool:
-    """Whether a text may be a number to Python and to nothing else: 1_000, or digits of Unicode."""
+def _only_python_reads(field: str) -> bool:
+    """Whether a text may be a number to Python alone: 1_000, or digits of Unicode."""
     return "_" in field or not field.isascii()
 
 
@@ -261,7 +261,7 @@ def _json_text(row: Any, name: Any) -> str:
     value = _json_at(row, name)
     if isinstance(value, (list, dict)):
         raise ValueError(f"{name!r} is {str(value)[:40]!r}; wanted a name")
-    return "" if value is None else str(value)
+    return "" if value is None or value != value else str(value)
 
 
 def _json_value(row: Any, name: Any, known: Names | None) -> float:

@@ -13,7 +13,8 @@ def as_array(value: Any) -> np.ndarray:
     Raises:
         ValueError: it is a list of lists of different lengths.
     """
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    is_masked = isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)
+    if is_masked and value.dtype.kind in "biuf":
         floats = np.ma.asarray(value, np.result_type(value.dtype, np.float32))
         return np.asarray(floats.filled(np.nan))
     if hasattr(value, "detach"):  # a tensor of torch, which is not imported here

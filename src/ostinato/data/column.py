@@ -49,9 +49,9 @@ class Column:
     def factor(self) -> Factor:
         """The values each once, in the order in which they first come, and the place of each row's.
 
-        Integers are int64, also if they are written 1.0; other numbers float64, if they are
-        written as Python writes them; true and false bool; anything else, an integer beyond int64
-        too, an object array of strings.
+        Integers are int64, also if they are written 1.0; other numbers float64, where these tell
+        them apart; true and false bool; anything else, an integer beyond int64 too, an object array
+        of strings.
 
         Raises:
             ValueError: a value is no name: a list, bytes, or longer than `MAX_NAME`.

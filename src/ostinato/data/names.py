@@ -46,12 +46,20 @@ def as_name(value: object) -> str:
     Whole numbers and truth values have one spelling, since each kind of file has its own (1, 1.0,
     true, True). All other texts are as they are written.
     """
+    text = spelled(value)
+    return text.capitalize() if text.lower() in ("true", "false") else text
+
+
+def spelled(value: object) -> str:
+    """A value as text: whole numbers in one spelling, all others as they are written."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e16 is written 10000000000000000 elsewhere
     text = str(value)
     whole = _WHOLE.fullmatch(text)
-    if whole:
-        sign, digits = whole.groups()
-        return f"-{digits}" if sign == "-" and digits != "0" else digits
-    return text.capitalize() if text.lower() in ("true", "false") else text
+    if not whole:
+        return text
+    sign, digits = whole.groups()
+    return f"-{digits}" if sign == "-" and digits != "0" else digits
 
 
 _WHOLE = re.compile(r"([+-]?)(0|[1-9][0-9]*)(?:\.0*)?", re.ASCII)

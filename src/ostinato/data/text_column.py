@@ -27,7 +27,7 @@ from ostinato.data.column import (
 )
 from ostinato.data.dates import Order, TimeFormat
 from ostinato.data.dialect import Decimal
-from ostinato.data.names import as_name
+from ostinato.data.names import spelled
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,10 +133,10 @@ class Text(Column):
             )
         texts, order = self._trimmed(), written or self.time_format()
         iso = partial(dates.as_iso, texts, order)
-        for spelled in (lambda: texts, iso):
+        for written_as in (lambda: texts, iso):
             for kind in _DATES:
                 try:
-                    return no_missing(_datetimes(pc.cast(spelled(), _type(kind))), self)
+                    return no_missing(_datetimes(pc.cast(written_as(), _type(kind))), self)
                 except pa.ArrowInvalid:
                     continue
         raise self._no_time(iso(), order)
@@ -297,20 +297,21 @@ def _datetimes(values: pa.ChunkedArray) -> np.ndarray:
 def _typed(texts: np.ndarray) -> np.ndarray:
     """Names written as text: integers, numbers, truth values if all of them are such.
 
-    What a number would not give back as it was written stays a text: 1.10 is not 1.1, nor is a
-    number of twenty digits the next one.
+    Where numbers would not tell them apart they stay names: 1.10 beside 1.1, integers of twenty
+    digits, 5e3.
     """
     if {text.lower() for text in texts} <= {"true", "false"}:
         return np.array([text.lower() == "true" for text in texts])
+    names = [spelled(text) for text in texts]
     if not _all_numbers(texts):
-        return texts
-    names = [as_name(text) for text in texts]
+        return np.array(names, object)
     try:
         return np.array([int(name) for name in names], np.int64)
     except (ValueError, OverflowError):  # with decimals, or more digits than int64 has
         numbers = np.array([float(name) for name in names])
-    exact = all(as_name(x) == name for x, name in zip(numbers.tolist(), names, strict=True))
-    return numbers if exact else texts
+    values = numbers.tolist()
+    exact = all(spelled(x) == n for x, n in zip(values, names, strict=True) if "." not in n)
+    return numbers if exact and len({*values}) == len({*names}) else np.array(names, object)
 
 
 def _all_numbers(texts: Iterable[str]) -> bool:

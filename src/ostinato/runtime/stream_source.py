@@ -140,7 +140,8 @@ class RowSource:
         if self._reader is not None:
             found = np.ascontiguousarray(self._reader(x), np.float32)
             return found, len(found) == 1
-        if self.scaling is not None and self.scaling.names and not isinstance(x, np.ndarray):
+        numbers = isinstance(x, np.ndarray) and x.dtype.kind in "biuf"
+        if self.scaling is not None and self.scaling.names and not numbers:
             x = self.scaling.places(x)
         array = np.asarray(x)
         if array.dtype.kind not in "biuf":

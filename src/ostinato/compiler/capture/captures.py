@@ -96,7 +96,7 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
     return [given.get(name) for name in names]
 
 
-def _version_of(t: Tensor) -> int | None:
+def version_of(t: Tensor) -> int | None:
     return None if t.is_inference() else t._version
 
 
@@ -142,7 +142,7 @@ class Search(OwnMode):
         self.n_given = len(self.outside)
 
     def meet_outside(self, t: Tensor) -> int:
-        self.outside.append((t, _version_of(t)))
+        self.outside.append((t, version_of(t)))
         return self.marks.setdefault(id(t), len(self.marks) + 1)
 
     def watch(self) -> None:
@@ -222,7 +222,7 @@ class Search(OwnMode):
         needing = [t for t in result if t.requires_grad and id(t) in self.made]
         if not torch.is_grad_enabled() and not all(t._is_view() for t in needing):
             raise Unsupported("the step turns gradients on where they are off")
-        if any(_version_of(t) != version for t, version in self.outside):
+        if any(version_of(t) != version for t, version in self.outside):
             raise Unsupported(IN_PLACE)
         self.captured = [t for t, _ in self.outside[self.n_given :]]
         marks = (*[self.marks.get(id(t)) for t in result],)

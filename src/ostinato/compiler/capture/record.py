@@ -53,13 +53,16 @@ def record(
         Unsupported: the step cannot be recorded, or depends on the batch size.
     """
     outside = set() if observation is None else {id(t) for t in observation.walk.tensors}
+    autocast = torch.is_autocast_enabled("cpu")
     with observation or nullcontext(), undisturbed(), among_ours():
         per_row = _per_row(a, captured)
-        products = _products(a, captured, per_row) if per_row else ()
+        products = _products(a, captured, per_row) if per_row and not autocast else ()
         if products:
             try:
                 return _at_both(a, captured, per_row, products, outside)
-            except Unsupported:  # it changes one in place, say
+            except (
+                Unsupported
+            ):  # it changes one in place, say; if it is refused anyway, so is this:
                 pass
         return _at_both(a, captured, per_row, (), outside)
 
@@ -278,7 +281,8 @@ def _copies(
     ]
     rows = [leaf(t, t.requires_grad) for t in rows]
     with torch.enable_grad():
-        made = [leaf(t, t.requires_grad) for t in computed(products, captured)]
+        taken = [t.clone() if t.is_inference() else t for t in captured] if products else []
+        made = [leaf(t, t.requires_grad) for t in computed(products, taken)]
     init, first_x = _leaves_given(a)
     states = [leaf(t, t.is_floating_point()) for t in init]
     xs = [leaf(t, t.requires_grad) for t in first_x]

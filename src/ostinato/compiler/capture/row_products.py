@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ostinato import tree
 from ostinato.compiler.capture.captured_rows import PerRow, batch_first
-from ostinato.compiler.capture.captures import swapped
+from ostinato.compiler.capture.captures import swapped, version_of
 from ostinato.compiler.errors import ANOTHER_COURSE, Unsupported
 
 # By their names as functions and as methods. No argument of theirs may be the batch size.
@@ -28,6 +28,10 @@ _THROUGH = {
     "__getitem__", "contiguous", "detach", "gelu", "permute", "relu", "select", "sigmoid", "silu",
     "squeeze", "swapaxes", "t", "tanh", "transpose", "unsqueeze",
 }  # fmt: skip
+
+
+# What arguments consist of that can be compared.
+_PLAIN = (Tensor, int, float, str, slice, torch.dtype, type(None), type(...))
 
 
 @dataclass(frozen=True)
@@ -88,31 +92,42 @@ class RowProducts(swapped):
         self.made = made
         self.found: list[OnceProduct] = []
         self.results: list[Tensor] = []
-        self.origins = {id(t): Origin(i, False) for i, t in enumerate(new)}
+        self.origins: dict[int, tuple[Origin, int | None]] = {}  # and the version
         self.rows = {id(new[of.position]) for of in per_row}
         self.between: list[Tensor] = []  # kept, as are all that are known by id
+        for i, t in enumerate(new):
+            self.note(t, Origin(i, False))
+
+    def note(self, t: Tensor, origin: Origin) -> None:
+        self.origins[id(t)] = origin, version_of(t)
+
+    def origin(self, t: Tensor) -> Origin | None:
+        """Where a tensor comes from; None if it has another origin, or was changed since."""
+        origin, version = self.origins.get(id(t), (None, None))
+        return origin if version == version_of(t) else None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
         if self.left or not (name in _PRODUCTS or name in _THROUGH):
             return super().__torch_function__(func, types, args, kwargs)
         args, kwargs = self.replaced(args, kwargs)
-        tensors = [t for t in tree.leaves((args, kwargs)) if isinstance(t, Tensor)]
-        once = torch.is_grad_enabled() and self.rows.intersection(map(id, tensors))
-        foreign = any(id(t) not in self.origins for t in tensors)
-        first = args[0] if args else None
-        if not once or foreign or (name in _THROUGH and any(t is not first for t in tensors)):
+        leaves = tree.leaves((args, kwargs))
+        tensors = [t for t in leaves if isinstance(t, Tensor)]
+        once = self.rows.intersection(map(id, tensors)) and all(map(self.origin, tensors))
+        as_called = torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+        if not (once and as_called and all(isinstance(leaf, _PLAIN) for leaf in leaves)):
             return super().__torch_function__(func, types, args, kwargs)
+        of = self.origin(args[0]) if args and isinstance(args[0], Tensor) else None
         if name in _PRODUCTS:
             out = self.product(func, args, kwargs)
-            origin = Origin(len(self.results) - 1, True)
+            self.note(out, Origin(len(self.results) - 1, True))
         else:
             out = super().__torch_function__(func, types, args, kwargs)
-            of = self.origins[id(first)]
+            if of is None or len(tensors) > 1 or out.is_inference():  # that has no version
+                return out
             through = (*of.through, (func, args[1:], kwargs))
-            origin = Origin(of.number, of.is_product, through)
+            self.note(out, Origin(of.number, of.is_product, through))
             self.between.append(out)
-        self.origins[id(out)] = origin
         self.rows.add(id(out))
         return out
 
@@ -125,7 +140,7 @@ class RowProducts(swapped):
         """The result of a product of captured rows alone."""
 
         def origin(leaf: Any) -> Any:
-            return self.origins[id(leaf)] if isinstance(leaf, Tensor) else leaf
+            return self.origin(leaf) if isinstance(leaf, Tensor) else leaf
 
         out = func(*args, **kwargs) if self.made is None else self.made[len(self.found)]
         self.found.append(OnceProduct(func, *tree.mapped(origin, (args, kwargs))))
