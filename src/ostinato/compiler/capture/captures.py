@@ -97,6 +97,7 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
 
 
 def version_of(t: Tensor) -> int | None:
+    """How often a tensor was changed in place; None of an inference tensor, which counts none."""
     return None if t.is_inference() else t._version
 
 
