@@ -44,24 +44,22 @@ def test_no_vector_kernel_costs_time(ostinato, native):
     assert "no vector kernel" in ostinato("doctor").out
 
 
-def test_an_instruction_set_that_is_not_there_is_broken(ostinato, native):
-    def best_isa():
-        raise ValueError("OSTINATO_ISA=mmx: this machine has avx2, base")
+@pytest.mark.parametrize(
+    ("function", "problem"),
+    [
+        ("best_isa", "OSTINATO_ISA=mmx: this machine has avx2, base"),
+        ("threads_from_environment", "OSTINATO_NUM_THREADS=abc: wanted a whole number from 1 on"),
+    ],
+)
+def test_a_variable_that_cannot_be_is_broken(ostinato, native, function, problem):
+    def refuse():
+        raise ValueError(problem)
 
-    native.best_isa = best_isa
+    setattr(native, function, refuse)
     outcome = ostinato("doctor")
     assert outcome.code == 1
-    assert "OSTINATO_ISA=mmx" in outcome.out
-
-
-def test_a_number_of_threads_that_is_none_is_broken(ostinato, native):
-    def threads_from_environment():
-        raise ValueError("OSTINATO_NUM_THREADS=abc: wanted a whole number from 1 on")
-
-    native.threads_from_environment = threads_from_environment
-    outcome = ostinato("doctor")
-    assert outcome.code == 1
-    assert "OSTINATO_NUM_THREADS=abc" in outcome.out
+    assert problem in outcome.out
+    assert f"unset {problem.split('=')[0]}" in outcome.out
 
 
 def test_a_missing_engine_is_broken_and_says_what_to_do(ostinato, monkeypatch):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato._extras import needs
-from ostinato.data.column import Place, place_of
+from ostinato.data.column import Place, exact, place_of
 from ostinato.data.content import check_memory
 from ostinato.data.table import Column, Nested, Table, Text, Typed, Unusable, unnamed
 
@@ -202,12 +202,11 @@ def arrow_column(name: str, place: Place, values: pa.ChunkedArray) -> Column:
 
 
 def _fit(values: pa.ChunkedArray) -> bool:
-    """Whether integers are exact as int64, or as float64 if some are missing."""
+    """Whether integers are exact in the type that they get."""
     import pyarrow.compute as pc
 
-    most = 2**53 if values.null_count else 2**63 - 1
-    bounds = pc.min_max(values).as_py()
-    return all(abs(bound or 0) <= most for bound in bounds.values())
+    bounds = pc.min_max(values).as_py()  # None if all are missing
+    return exact(bounds["min"] or 0, bounds["max"] or 0, values.null_count > 0)
 
 
 def _nested(name: str, place: Place, values: pa.ChunkedArray) -> Column:

@@ -244,6 +244,12 @@ def merged(codes: np.ndarray, values: np.ndarray) -> Factor:
     return np.where(codes < 0, -1, ranks[codes]), once
 
 
+def exact(low: int, high: int, missing: bool) -> bool:
+    """Whether integers in these bounds are exact as int64 or, if some are missing, float64."""
+    most = 2**53 if missing else 2**63 - 1
+    return -most <= low and high <= most
+
+
 def as_strings(values: np.ndarray) -> np.ndarray:
     """Objects that are strings as NumPy's strings; anything else as it is."""
     return values.astype(str) if values.dtype == object else values

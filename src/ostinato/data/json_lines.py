@@ -12,7 +12,7 @@ import numpy as np
 
 from ostinato._extras import needs
 from ostinato.data.arrow_tables import nested_column
-from ostinato.data.column import Place, place_of, shortened
+from ostinato.data.column import Place, exact, place_of, shortened
 from ostinato.data.table import Column, Table, Text, Typed, Unusable, unnamed
 
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
@@ -150,7 +150,8 @@ def _column(name: str, place: Place, values: list[Any]) -> Column:
     kinds = present - {type(None)}
     if kinds <= {bool} and kinds == present:
         return Typed(name, place, np.array(values, bool))
-    if kinds == {int} and not _fit(values):
+    whole = [value for value in values if value is not None] if kinds == {int} else []
+    if whole and not exact(min(whole), max(whole), len(whole) < len(values)):
         written = [value if value is None else str(value) for value in values]
         return Text(name, place, _strings(written), untyped=True)
     if kinds <= {int, float} or kinds == {bool}:
@@ -170,12 +171,6 @@ def _strings(values: list[str | None]) -> Any:
     with needs("tables", "pyarrow"):
         import pyarrow as pa
     return pa.chunked_array([pa.array(values, pa.large_string())])
-
-
-def _fit(values: list[int | None]) -> bool:
-    """Whether integers are exact as int64, or as float64 if some are missing."""
-    most = 2**53 if None in values else 2**63 - 1
-    return all(value is None or abs(value) <= most for value in values)
 
 
 def _numbers(values: list[Any], present: set[type]) -> np.ndarray:

@@ -60,9 +60,9 @@ class RowScaling:
             scaled = ((values - self.mean) / self.scale).astype(np.float32)
         columns: list[Array] = []
         for i, n in enumerate(self.n_names):
-            absent = np.where(np.isnan(values[:, i]), np.nan, 0.0)
-            places = np.where(missing[:, i], absent, 0.0)
-            columns += [places + (rows[:, i] == k) for k in range(n)] or [scaled[:, i]]
+            refused = np.isnan(values[:, i])
+            is_name = [np.where(refused, np.nan, rows[:, i] == k) for k in range(n)]
+            columns += is_name or [scaled[:, i]]
             columns += [missing[:, i]] if self.mask else []
         return np.stack(columns, axis=1, dtype=np.float32, casting="same_kind")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -53,17 +53,14 @@ def record(
         Unsupported: the step cannot be recorded, or depends on the batch size.
     """
     outside = set() if observation is None else {id(t) for t in observation.walk.tensors}
+    # Where the call has autocast on, a step may turn it off for a product.
     autocast = torch.is_autocast_enabled("cpu")
     with observation or nullcontext(), undisturbed(), among_ours():
         per_row = _per_row(a, captured)
         products = _products(a, captured, per_row) if per_row and not autocast else ()
         if products:
-            try:
+            with suppress(Unsupported):  # a product that the step changes in place, say
                 return _at_both(a, captured, per_row, products, outside)
-            except (
-                Unsupported
-            ):  # it changes one in place, say; if it is refused anyway, so is this:
-                pass
         return _at_both(a, captured, per_row, (), outside)
 
 

@@ -18,7 +18,7 @@ from ostinato.compiler.capture.captured_rows import PerRow, batch_first
 from ostinato.compiler.capture.captures import swapped, version_of
 from ostinato.compiler.errors import ANOTHER_COURSE, Unsupported
 
-# By their names as functions and as methods. No argument of theirs may be the batch size.
+# Products by the names of functions and methods. None takes the batch size as an argument.
 _PRODUCTS = {
     "linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "einsum", "tensordot", "addmm",
     "baddbmm", "conv1d",
@@ -28,9 +28,7 @@ _THROUGH = {
     "__getitem__", "contiguous", "detach", "gelu", "permute", "relu", "select", "sigmoid", "silu",
     "squeeze", "swapaxes", "t", "tanh", "transpose", "unsqueeze",
 }  # fmt: skip
-
-
-# What arguments consist of that can be compared.
+# Arguments of these types can be compared with each other.
 _PLAIN = (Tensor, int, float, str, slice, torch.dtype, type(None), type(...))
 
 
