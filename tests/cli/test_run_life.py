@@ -226,7 +226,7 @@ def test_a_run_begins_with_the_weights_and_the_network_of_another(ostinato, data
         (
             (),
             {"labels": ("up", "down", "left")},
-            "'down', 'up' apart, and the data have 'down', 'l",
+            "other.npz: y has the label 'left', which was not trained; wanted one of 'down', 'up'",
         ),
     ],
 )

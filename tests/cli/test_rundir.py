@@ -9,7 +9,7 @@ from ostinato.cli.rundir import RunDir, RunDirError
 
 def begun(path) -> RunDir:
     run = rundir.create(path)
-    run.begin("[data]\n", {"date": "today"})
+    run.begin("[data]\n", {"date": "today"}, {"config.json": b"{}"})
     return run
 
 

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ostinato import environment, files, training
-from ostinato.cli import card, jobs, limits
+from ostinato.cli import card, jobs, limits, runs
 from ostinato.cli.config import Config
 from ostinato.cli.failures import BadInput, Failure, Interrupted, Told
 from ostinato.cli.jobs.job import Job
@@ -48,11 +49,18 @@ class RunRecorder(training.Callback):
 
     everywhere = True
 
-    def __init__(self, open_run: Callable[[], RunDir], settings: Config, surroundings: dict):
+    def __init__(
+        self,
+        open_run: Callable[[], RunDir],
+        settings: Config,
+        surroundings: dict[str, Any],
+        origin: Path | None,
+    ):
         self.run: RunDir | None = None
         self._open_run = open_run
         self._settings = settings
         self._environment = surroundings
+        self._origin = origin
         self._parts: list[training.Callback] = []
 
     def on_start(self, run: training.Run) -> None:
@@ -65,12 +73,17 @@ class RunRecorder(training.Callback):
             part.on_start(run)
 
     def _begin(self, run: training.Run, every: int) -> None:
+        start = (
+            None  # read before the directory is opened: a run that is overwritten may be its own
+        )
+        if self._origin is not None:
+            start = {p.name: p.read_bytes() for p in files.current(self._origin).iterdir()}
         self.run = self._open_run()
         toml = self._settings.toml(without=jobs.unused(self._settings))
         if run.resumed:
             self.run.go_on(toml)
         else:
-            self.run.begin(toml, self._environment)
+            self.run.begin(toml, self._environment, start)
         self._parts = [
             training.MetricsFile(self.run.metrics),
             training.LossFile(self.run.losses),
@@ -136,12 +149,13 @@ def _run(
         _check_same_data(resumed, surroundings["data"])
     limits.check_memory(settings, job.least_memory())
     checkpoint = ranks.from_first(lambda: _checkpoint(resumed))
-    recorder = RunRecorder(open_run, settings, surroundings) if open_run else None
+    began_from = origin(settings, resumed)
+    recorder = RunRecorder(open_run, settings, surroundings, began_from) if open_run else None
     callbacks: list[training.Callback] = [recorder] if recorder else []
     if not quiet:
         callbacks.append(training.Progress())
     with _told(recorder, ranks):
-        model, history = job.fit(callbacks, checkpoint)
+        model, history = job.fit(callbacks, checkpoint, began_from)
         began = time.perf_counter()
         answers = job.answers(model, ranks, report=recorder is not None)
         if not ranks.first:
@@ -180,6 +194,13 @@ def _told(recorder: RunRecorder | None, ranks: distributed.Ranks) -> Iterator[No
             raise Told(code) from None
         kept = _how_to_go_on(recorder.run if recorder else None)
         raise Interrupted(f"interrupted; {kept}", code) from None
+
+
+def origin(settings: Config, resumed: RunDir | None = None) -> Path | None:
+    """The directory of the model with whose weights a training begins; of a run its own copy."""
+    if resumed is not None and resumed.start.is_dir():
+        return resumed.start
+    return None if settings.run.from_ is None else runs.find(Path(settings.run.from_)).model
 
 
 def with_threads(settings: Config, ranks: distributed.Ranks = distributed.ALONE) -> Config:

@@ -9,6 +9,7 @@ predictions.csv    the test part: index, label, prediction, probability
 environment.json   versions, machine, git state
 report.html        the report
 checkpoint/        where an interrupted run goes on
+start/             with --from, a copy of the model that it began with
 """
 
 from __future__ import annotations
@@ -77,6 +78,10 @@ class RunDir:
     def checkpoint(self) -> Path:
         return self.path / "checkpoint"
 
+    @property
+    def start(self) -> Path:
+        return self.path / "start"
+
     def is_run(self) -> bool:
         """Whether the directory has a configuration that begins as this program writes them."""
         if not self.config.is_file():
@@ -112,9 +117,13 @@ class RunDir:
             raise RunDirError(f"{self.environment} is damaged: it is no JSON object; copy it again")
         return known
 
-    def begin(self, config_toml: str, environment: dict[str, Any]) -> None:
-        """The files that say what is about to run."""
+    def begin(
+        self, config_toml: str, environment: dict[str, Any], start: dict[str, bytes] | None = None
+    ) -> None:
+        """The files that say what is about to run; `start` are those of the model to begin with."""
         files.write_text(self.config, HEADER + config_toml)
+        if start is not None:
+            files.write_directory(self.start, start)
         files.write_json(self.environment, environment)
 
     def go_on(self, config_toml: str) -> None:
@@ -128,7 +137,8 @@ class RunDir:
         # evaluation.json goes first, so that a run half removed does not look finished;
         # config.toml goes last, so that it still looks like a run.
         results = (self.evaluation, self.report, self.predictions, self.metrics, self.losses)
-        for path in (*results, self.environment, self.checkpoint, self.model, self.config):
+        directories = (self.checkpoint, self.start, self.model)
+        for path in (*results, self.environment, *directories, self.config):
             for each in (path, *files.leftovers(path)):
                 _remove(each)
 

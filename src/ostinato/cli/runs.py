@@ -104,6 +104,39 @@ class Trained:
             raise BadInput(f"{path} is missing or damaged; save the model again") from None
         raise BadInput(f"{self.model}: its cell is a person's own, whose code no saved model holds")
 
+    def learnt(self) -> Given:
+        """What else of a configuration the weights were learnt with: `_LEARNT`.
+
+        Raises:
+            BadInput: the model's configuration is damaged.
+        """
+        entries, found = self.entries(), Given()
+        for key, place in _LEARNT.get(self.kind(), {}).items():
+            value: Any = entries
+            for name in place.split("."):
+                value = value.get(name) if isinstance(value, dict) else None
+            if value is not None:
+                found[key] = OPTIONS[key].check(value, f"{self.model}: {place}")
+        if self.config is not None and "data.missing" in found:
+            found["data.standardize"] = self.config.data.standardize
+        return found
+
+
+# What weights go with, beside [model], and where it stands in config.json of a saved model.
+_LEARNT = {
+    "sequence_classifier": {"data.missing": "fitted.preparation.missing"},
+    "sequence_tagger": {
+        "data.missing": "fitted.preparation.missing",
+        "task.crf": "net.crf",
+    },
+    "sequence_forecaster": {
+        "task.horizon": "net.horizon",
+        "task.context": "fitted.context",
+        "task.season": "fitted.season",
+    },
+    "language_model": {"task.level": "fitted.vocabulary.level"},
+}
+
 
 def find(path: Path) -> Trained:
     """The run directory, or directory of a saved model, at `path`."""
@@ -135,7 +168,7 @@ def read_config(run: RunDir) -> Config:
 
 
 def with_origin(asked: Given) -> Given:
-    """What was asked for, with the [model] of the model that the weights come from, if any.
+    """What was asked for, with what the model that the weights come from was built with, if any.
 
     Raises:
         BadInput: another network is asked for, into which the weights would not fit.
@@ -143,15 +176,16 @@ def with_origin(asked: Given) -> Given:
     if asked.get("run.from") is None:
         return asked
     origin = Path(str(asked["run.from"]))
-    network = find(origin).network()
-    for key, value in network.items():
+    found = find(origin)
+    began = found.network() | found.learnt()
+    for key, value in began.items():
         # Dropout has no weights, and may be another one from now on.
         if key != "model.dropout" and asked.get(key, value) != value:
             raise BadInput(
                 f"{key} is {asked[key]}, but the weights from {origin} have {value}; leave it out "
                 "to begin with these weights, or leave out --from"
             )
-    return network | asked
+    return began | asked
 
 
 def continued(run: RunDir, asked: Given) -> Config:

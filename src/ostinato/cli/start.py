@@ -1,45 +1,80 @@
-"""`--from RUN`: the model with whose weights a training begins."""
+"""`--from RUN`: the model with whose weights a training begins, and as which it reads its data."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ostinato.cli import runs, sources
+from ostinato.cli import sources
 from ostinato.cli.failures import BadInput
-from ostinato.cli.jobs import several
+from ostinato.cli.runs import Trained
 from ostinato.data.examples import Examples
-from ostinato.training.fitted import FittedClassifier, load
+from ostinato.data.prepare import Preparation
+
+M = TypeVar("M")
 
 
-def classifier(origin: str, train: Examples) -> FittedClassifier:
-    """A model that reads the same features and tells the same classes apart."""
-    model = load(runs.find(Path(origin)).model)
-    came, wanted = sources.n_features(train.X), model.n_features
-    if came != wanted:
+def opened(origin: Path, kind: str, load: Callable[[Path], M]) -> M:
+    """The fitted model in a directory, which must be of this kind."""
+    came = Trained(origin, None, None).kind()
+    if came != kind:
+        raise BadInput(f"--from {origin} is a {came}; wanted a {kind}")
+    return load(origin)
+
+
+def preparation(origin: Path, fitted: Any, train: Examples) -> Preparation | None:
+    """How a fitted model prepares the features of these examples: its scales and words are kept.
+
+    None: it reads them as they are.
+    """
+    known: Preparation | None = fitted.preparation
+    if train.roles is None and sources.n_features(train.X) != fitted.n_features:
         raise BadInput(
-            f"--from {origin} was trained on {wanted} features a step, and the data have {came}; "
-            "wanted the same"
+            f"--from {origin} was trained on {fitted.n_features} features a step, and the data "
+            f"have {sources.n_features(train.X)}; wanted the same"
         )
-    names = several.names(train)
-    known = model.classes.tolist()
-    labels = (np.unique(train.y) if names is None else names).tolist()
-    if model.multilabel != (names is not None):
-        one, other = ("several", "one") if model.multilabel else ("one", "several")
+    if known is None:
+        if train.categories or train.statics:
+            raise BadInput(
+                f"--from {origin} was trained on arrays of numbers, and "
+                f"{next(iter({**train.categories, **train.statics}))!r} is no feature of such; "
+                "wanted numbers of each step"
+            )
+        return None
+    ahead = known.roles.known if known.roles else ()
+    wanted = [*(f.name for f in known.features), *(f.name for f in known.statics), *ahead]
+    came = [*train.features, *train.statics, *(train.roles.known if train.roles else ())]
+    if sorted(wanted) != sorted(came):
+        raise BadInput(
+            f"--from {origin} reads the features {_some(wanted)}, and the data have "
+            f"{_some(came)}; wanted the same"
+        )
+    return replace(known, roles=train.roles)
+
+
+def check_several(origin: Path, fitted: Any, names: np.ndarray | None) -> None:
+    """Whether a fitted classifier tells as many labels for each sequence as the data have.
+
+    Args:
+        names: the labels, `[C]`, of which a sequence may have several; None: each has one.
+    """
+    if fitted.multilabel != (names is not None):
+        one, other = ("several", "one") if fitted.multilabel else ("one", "several")
         raise BadInput(
             f"--from {origin} tells {one} of its labels for each sequence, and the data have "
             f"{other}; wanted the same"
         )
-    if known != labels:
+    if names is not None and fitted.classes.tolist() != names.tolist():
         raise BadInput(
-            f"--from {origin} tells the classes {_some(known)} apart, and the data have "
-            f"{_some(labels)}; wanted the same"
+            f"--from {origin} tells the labels {_some(fitted.classes.tolist())} apart, and the "
+            f"data have {_some(names.tolist())}; wanted the same"
         )
-    return model
 
 
-def _some(labels: list[Any], most: int = 10) -> str:
-    shown = ", ".join(map(repr, labels[:most]))
-    return shown if len(labels) <= most else f"{shown}, … ({len(labels)})"
+def _some(names: Iterable[Any], most: int = 10) -> str:
+    shown = list(map(repr, names))
+    return ", ".join(shown if len(shown) <= most else [*shown[:most], f"… ({len(shown)})"])

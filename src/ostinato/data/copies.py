@@ -8,6 +8,7 @@ stays unbiased and a saved model small.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,12 @@ class Copies:
             for start in range(0, len(tokens), BLOCK)
         ]
         return Copies(np.unique(np.concatenate(blocks)), one_in)
+
+    def joined(self, other: Copies) -> Copies:
+        """The 20-grams of both corpora."""
+        one_in = math.lcm(self.one_in, other.one_in)
+        both = np.union1d(self.hashes, other.hashes)
+        return Copies(_sample(both, one_in), one_in)
 
     def share(self, tokens: np.ndarray) -> float | None:
         """The share of the 20-grams of a text that stand in the corpus; None if it has none."""

@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
+from ostinato.data import LabelEncoder
 from ostinato.data.columns import column_names
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
@@ -62,9 +63,9 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         early_error: with a share, as 0.05, the model learns from its validation part when it may
             answer before a sequence ends: from which probability on no more of its answers are
             wrong. A stream's `Answer.sure` says when that is reached.
-        warm_start: `fit` goes on from the weights of the fitted model, if there are any. The
-            network must still have the same sizes and `y` the same classes. The optimiser begins
-            anew.
+        warm_start: `fit` goes on from the weights of the fitted model, if there are any, and reads
+            features and words as it does. The network must still have the same sizes and `y` the
+            same classes. The optimiser begins anew.
         verbose: 1 shows the progress on stderr.
 
     Attributes:
@@ -157,14 +158,15 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         seed = self._seed()
         plan = training.Plan(**self._own(training.Plan), seed=seed)
         given = self._with_validation(_checked(X, y, sample_weight), validation, seed)
-        preparation = None
-        if self.standardize and not isinstance(given.X, Words):
-            names = tuple(f"feature {i}" for i in range(n_features(given.X)))
-            preparation = Preparation.fit(Examples(given.X, features=names))
-            given = given.prepared_by(preparation)
         self._check_ensemble(given, resume)
-        members = []
-        for i, start in enumerate(self._starts()):
+        starts, members = self._starts(), []
+        start = starts[0]
+        preparation = self._prepares(given.X) if start is None else start.preparation
+        if start is not None and given.y.shape[1:] == start.classes.shape:  # y has no names
+            given = replace(given, encoder=LabelEncoder(start.classes))
+        if preparation is not None and not isinstance(given.X, Words):
+            given = given.prepared_by(preparation)
+        for i, start in enumerate(starts):
             trained, self.history_ = FittedClassifier.fit(
                 given,
                 Classifying(**self._own(Classifying)),
@@ -236,6 +238,13 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         tags.input_tags.three_d_array = True
         tags.classifier_tags.multi_label = True
         return tags
+
+    def _prepares(self, X: Steps) -> Preparation | None:
+        """What is done to sequences before a new network reads them; None: nothing."""
+        if not self.standardize or isinstance(X, Words):
+            return None
+        names = tuple(f"feature {i}" for i in range(n_features(X)))
+        return Preparation.fit(Examples(X, features=names))
 
     def _starts(self) -> list[FittedClassifier | None]:
         """The classifier with whose weights each network to train begins; None: it begins anew."""

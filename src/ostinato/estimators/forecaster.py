@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,9 @@ class SequenceForecaster(Estimator):
             the validation loss, by which the best weights are chosen; 0: none.
         random_state: an integer, from which the same training follows again; a
             `numpy.random.RandomState`, or None for another one each time.
+        warm_start: `fit` goes on from the weights of the fitted model, if there are any, with the
+            scales of its inputs. Horizon, context, season, inputs and the sizes of the network must
+            still be the same. The optimiser begins anew.
         verbose: 1 shows the progress on stderr.
 
     Attributes:
@@ -102,6 +105,7 @@ class SequenceForecaster(Estimator):
     restore_best: bool = Training.restore_best
     validation_windows: int = ForecastSettings.validation_windows
     random_state: int | np.random.RandomState | None = Training.seed
+    warm_start: bool = False
     verbose: int = 0
 
     def fit(
@@ -114,7 +118,7 @@ class SequenceForecaster(Estimator):
         callbacks: Sequence[training.Callback] = (),
         resume: str | Path | None = None,
     ) -> SequenceForecaster:
-        """Train a new network.
+        """Train a new network, or with `warm_start` the fitted one.
 
         Args:
             X: the series, N of them. What is not to be learnt from must not be in them.
@@ -134,6 +138,7 @@ class SequenceForecaster(Estimator):
         """
         settings = ForecastSettings(**self._own(ForecastSettings))
         panel = as_panel(X, future=future, static=static)
+        start = self._fitted() if self.warm_start and hasattr(self, "net_") else None
         trained, history = FittedForecaster.fit(
             panel,
             settings,
@@ -141,12 +146,14 @@ class SequenceForecaster(Estimator):
             self._plan(),
             quantiles=self.quantiles,
             warm_up=WARM_UP if self.warmup is None else None,
+            start=start,
             callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
             resume=resume,
         )
         self.n_iter_ = history.iterations
         self.history_ = history
-        return self._take(trained)
+        preparation = None if start is None else start.preparation
+        return self._take(replace(trained, preparation=preparation))
 
     def predict(self, X: Any, *, future: Any = None, static: Any = None) -> np.ndarray:
         """The medians of the `horizon` values that follow the end of each series, `[N, horizon]`.

@@ -60,6 +60,9 @@ class SequenceTagger(Estimator):
         validation_fraction: share of the sequences kept from the training for validation.
         random_state: an integer, from which the same training follows again; a
             `numpy.random.RandomState`, or None for another one each time.
+        warm_start: `fit` goes on from the weights of the fitted model, if there are any, and reads
+            features and words as it does. The network must still have the same sizes and `y` the
+            same labels. The optimiser begins anew.
         verbose: 1 shows the progress on stderr.
 
     Attributes:
@@ -114,6 +117,7 @@ class SequenceTagger(Estimator):
     restore_best: bool = Training.restore_best
     random_state: int | np.random.RandomState | None = Training.seed
     validation_fraction: float = Fitting.validation_fraction
+    warm_start: bool = False
     verbose: int = 0
 
     # There is no ClassifierMixin: scikit-learn stratifies the folds of classifiers, for which it
@@ -128,7 +132,7 @@ class SequenceTagger(Estimator):
         callbacks: Sequence[training.Callback] = (),
         resume: str | Path | None = None,
     ) -> SequenceTagger:
-        """Train a new network.
+        """Train a new network, or with `warm_start` the fitted one.
 
         Args:
             X: the sequences, N of them, or one.
@@ -156,18 +160,23 @@ class SequenceTagger(Estimator):
             given = given.validated_by(*validation, settings.scheme)
         elif fraction:
             given = given.split(fraction, plan.seed)
+        start = self._fitted() if self.warm_start and hasattr(self, "fitted_") else None
+        preparation = None if start is None else start.preparation
+        if preparation is not None:
+            given = given.prepared_by(preparation)
         trained, history = FittedTagger.fit(
             given,
             Architecture(**self._own(Architecture)),
             settings,
             _with_length(plan, len(given.y)),
             warm_up=WARM_UP if self.warmup is None else None,
+            start=start,
             callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
             resume=resume,
         )
         self.n_iter_ = history.iterations
         self.history_ = history
-        return self._take(trained)
+        return self._take(replace(trained, preparation=preparation))
 
     def predict(self, X: Any) -> list[np.ndarray] | np.ndarray:
         """The likeliest labels: N arrays `[T_i]`, or `[T]` where X is one sequence.

@@ -34,6 +34,7 @@ from ostinato.training.multilabel import MultiLabels
 from ostinato.training.plan import Plan
 from ostinato.training.remembered import Remembered
 from ostinato.training.saved_model import SavedModel
+from ostinato.training.start import check_classes, check_names, check_network
 from ostinato.training.tensor_file import fill
 
 KIND = "sequence_classifier"
@@ -367,7 +368,9 @@ def _untrained(
         torch.default_generator.manual_seed(seed)
         net = ClassifierNet(n_classes=len(given.encoder), **arguments)
     if start is not None:
-        _check_start(start, net, given.encoder.classes)
+        check_classes(start.classes, given.encoder.classes)
+        check_names(start.feature_names, given.feature_names)
+        check_network(start.net.config, net.config)
         net.load_state_dict(start.members[0].state_dict())
     return FittedClassifier(
         net,
@@ -394,29 +397,6 @@ def _check_answers(logits: Tensor) -> None:
             f"the network answers example {example} with {logits[example, number].item()}; wanted "
             "finite numbers: its weights or the values of X are too large for float32; scale X as "
             "for the training, or train again with a lower learning_rate"
-        )
-
-
-def _check_start(start: FittedClassifier, net: ClassifierNet, classes: np.ndarray) -> None:
-    """Whether the weights of a fitted classifier fit a new one.
-
-    Dropout, and how weights begin, may differ.
-    """
-    instead = "; or fit with warm_start=False, to begin anew"
-    if start.classes.tolist() != classes.tolist():
-        raise ValueError(
-            "warm_start can only be used where `y` has the same classes as in the previous call to "
-            f"fit: it had {start.classes.tolist()}, and y has {classes.tolist()}{instead}"
-        )
-    differences = [
-        f"{name}={start.net.config[name]!r}, not {net.config[name]!r}"
-        for name in net.config
-        if name not in ("dropout", "init") and start.net.config[name] != net.config[name]
-    ]
-    if differences:
-        raise ValueError(
-            f"warm_start goes on from the fitted network, which has {', '.join(differences)}; "
-            f"wanted the same{instead}"
         )
 
 

@@ -26,6 +26,7 @@ from ostinato.training.forecasting import Forecasting
 from ostinato.training.history import History
 from ostinato.training.plan import Plan
 from ostinato.training.saved_model import SavedModel
+from ostinato.training.start import check_network
 from ostinato.training.stored_forecasting import StoredForecasting, first_rows, survey
 from ostinato.training.task import Task
 from ostinato.training.tensor_file import fill
@@ -100,6 +101,7 @@ class FittedForecaster:
         *,
         quantiles: Sequence[float] = NINE,
         warm_up: float | None = None,
+        start: FittedForecaster | None = None,
         callbacks: Sequence[Callback] = (),
         resume: str | Path | None = None,
     ) -> tuple[FittedForecaster, History]:
@@ -112,6 +114,8 @@ class FittedForecaster:
             quantiles: levels, with 0.5 among them.
             warm_up: the share of the updates over which the learning rate rises, instead of
                 `plan.warmup` of them.
+            start: a forecaster of the same sizes and settings, with whose weights to begin; the
+                scales of its inputs are kept, too.
             callbacks, resume: see `training.train`.
 
         Raises:
@@ -129,6 +133,9 @@ class FittedForecaster:
         else:
             learnt = every_window(panel, context, horizon, held_back)
             windows, n_windows, ends = _windows(panel, settings, held_back), len(learnt[0]), panel
+        if start is not None:
+            check_network(_sizes(start.windows), _sizes(windows))
+            windows = start.windows
         if not n_windows:
             raise ValueError(
                 f"no series has a value to read and one to forecast within horizon={horizon} "
@@ -142,7 +149,7 @@ class FittedForecaster:
         rest = levels, plan.batch_size, plan.seed, validation
         task: Task
         if isinstance(panel, StoredPanel):
-            task = StoredForecasting(panel, found, held_back, *rest)
+            task = StoredForecasting(panel, replace(found, windows=windows), held_back, *rest)
         else:
             task = Forecasting(panel, windows, learnt, *rest)
         with torch.random.fork_rng(devices=[]):
@@ -156,6 +163,9 @@ class FittedForecaster:
                 levels,
                 **{n: v for n, v in asdict(model).items() if n in _NET},
             )
+        if start is not None:
+            check_network(start.net.config, net.config)
+            net.load_state_dict(start.net.state_dict())
         history = loop.learn(net, task, plan, callbacks=callbacks, resume=resume)
         return FittedForecaster(net, windows), history
 
@@ -460,6 +470,13 @@ def _validation(
             f"the longest has {longest}; give longer ones, or validation_windows=0"
         )
     return series[kept], cutoffs[kept]
+
+
+def _sizes(windows: Windows) -> dict[str, Any]:
+    """What two models must have alike, for one to read series as the other does."""
+    inputs = {f"n_{name}": len(getattr(windows, name)) for name in ("past", "future", "static")}
+    names = ("context", "horizon", "scaling", "season")
+    return {name: getattr(windows, name) for name in names} | inputs
 
 
 def _windows(panel: Panel, settings: ForecastSettings, held_back: np.ndarray) -> Windows:

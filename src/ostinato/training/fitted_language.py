@@ -24,6 +24,7 @@ from ostinato.training.history import History
 from ostinato.training.language import Language, LanguageEvaluation, measure
 from ostinato.training.plan import Plan
 from ostinato.training.saved_model import SavedModel
+from ostinato.training.start import check_network
 from ostinato.training.tensor_file import fill
 from ostinato.training.typing_session import TypingSession
 
@@ -107,11 +108,17 @@ class FittedLanguageModel:
             torch.default_generator.manual_seed(plan.seed)
             net = LanguageNet(len(vocabulary), **_net_arguments(architecture))
         if start is not None:
-            _check_start(start, net, reading)
+            check_network(
+                {**start.net.config, "level": start.vocabulary.level},
+                {**net.config, "level": reading.level},
+            )
             net.load_state_dict(start.net.state_dict())
         task = Language(corpus, vocabulary, n_streams, window, validation)
         history = loop.learn(net, task, plan, callbacks=callbacks, resume=resume)
-        return FittedLanguageModel(net, vocabulary, Copies.of(corpus)), history
+        copies = Copies.of(corpus)
+        if start is not None:
+            copies = copies.joined(start.copies)
+        return FittedLanguageModel(net, vocabulary, copies), history
 
     def save(self, path: Path, params: dict[str, Any], iterations: int) -> None:
         """Write the directory of a saved model: all or nothing.
@@ -249,19 +256,3 @@ def as_documents(documents: Any, name: str = "X") -> list[str]:
 def _net_arguments(architecture: LanguageArchitecture) -> dict[str, Any]:
     known = signature(LanguageNet).parameters
     return {name: value for name, value in asdict(architecture).items() if name in known}
-
-
-def _check_start(start: FittedLanguageModel, net: LanguageNet, reading: Reading) -> None:
-    """Whether the weights of a fitted model fit a new one; dropout may differ."""
-    came = {**start.net.config, "level": start.vocabulary.level}
-    wanted = {**net.config, "level": reading.level}
-    differences = [
-        f"{name}={came[name]!r}, not {value!r}"
-        for name, value in wanted.items()
-        if name != "dropout" and came[name] != value
-    ]
-    if differences:
-        raise ValueError(
-            f"warm_start goes on from the fitted network, which has {', '.join(differences)}; "
-            "wanted the same; or fit with warm_start=False, to begin anew"
-        )

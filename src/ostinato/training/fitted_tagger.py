@@ -38,6 +38,7 @@ from ostinato.training.history import History
 from ostinato.training.plan import Plan
 from ostinato.training.remembered import Remembered
 from ostinato.training.saved_model import SavedModel
+from ostinato.training.start import check_classes, check_names, check_network
 from ostinato.training.tagging import (
     Allowed,
     Inputs,
@@ -75,21 +76,25 @@ class Tagged:
     validation: tuple[Steps, Integers] | None = None
 
     @staticmethod
-    def of(X: Any, y: Any, scheme: str | None = None) -> Tagged:
+    def of(
+        X: Any, y: Any, scheme: str | None = None, encoder: LabelEncoder | None = None
+    ) -> Tagged:
         """From sequences as `as_steps` takes them and the labels of their steps.
 
         Args:
             X: N sequences, or one.
             y: N sequences of labels, or those of the one.
             scheme: how the labels write spans; they become those of iob2.
+            encoder: of the labels; by default one is made of those that occur.
 
         Raises:
-            ValueError: X or y cannot be used, there is not a label for each step, or there are
-                fewer than two different ones.
+            ValueError: X or y cannot be used, there is not a label for each step, there are fewer
+                than two different ones, or one that the encoder does not know.
             TypeError: X has words and something else.
         """
         sequences, is_one = as_steps(X)
-        encoder, numbers = encoded([y] if is_one else y, lengths_of(sequences), scheme)
+        lengths = lengths_of(sequences)
+        encoder, numbers = encoded([y] if is_one else y, lengths, scheme, encoder)
         if len(encoder) < 2:
             raise ValueError(
                 f"y has one class only, {encoder.classes.tolist()[0]!r}; wanted two or more to "
@@ -104,6 +109,17 @@ class Tagged:
         lengths = lengths_of(sequences)
         _, numbers = encoded([y] if is_one else y, lengths, scheme, self.encoder)
         return replace(self, validation=(sequences, numbers))
+
+    def prepared_by(self, preparation: Preparation) -> Tagged:
+        """With all sequences as a preparation makes them of features in this order."""
+
+        def of(X: Steps) -> Steps:
+            if isinstance(X, Words):
+                return X
+            return as_sequences(preparation.apply_in_order(X))
+
+        held_out = self.validation and (of(self.validation[0]), self.validation[1])
+        return replace(self, X=of(self.X), validation=held_out)
 
     def split(self, fraction: float, seed: int) -> Tagged:
         """Keep a share of the sequences, drawn at random, for validation; both in their order.
@@ -162,6 +178,7 @@ class FittedTagger:
         plan: Plan,
         *,
         warm_up: float | None = None,
+        start: FittedTagger | None = None,
         callbacks: Sequence[Callback] = (),
         resume: str | Path | None = None,
     ) -> tuple[FittedTagger, History]:
@@ -172,6 +189,8 @@ class FittedTagger:
             model, settings, plan: the network, and how to train it.
             warm_up: the share of the updates over which the learning rate rises, instead of
                 `plan.warmup` of them.
+            start: a tagger of the same sizes and labels, with whose weights to begin; its words
+                and scales are kept, too.
             callbacks, resume: see `training.train`.
 
         Raises:
@@ -184,13 +203,23 @@ class FittedTagger:
         if warm_up is not None:
             plan = replace(plan, warmup=int(warm_up * plan.total_iterations(len(given.y))))
         X, vocabulary, scale = given.X, None, None
-        if isinstance(X, Words):
+        if start is not None:
+            vocabulary, scale = start.vocabulary, start.scale
+        elif isinstance(X, Words):
             vocabulary = WordVocabulary.fit(X, settings.vocabulary_size)
         elif settings.standardize:
             scale = Columns.of(values_of(X).astype(np.float64))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(plan.seed)
             net = _net(len(given.encoder), X, vocabulary, model, settings)
+        if start is not None:
+            check_classes(start.classes, given.encoder.classes)
+            check_names(start.feature_names, given.feature_names)
+            check_network(
+                {**start.net.config, "spans": start.scheme is not None},
+                {**net.config, "spans": settings.scheme is not None},
+            )
+            net.load_state_dict(start.net.state_dict())
         trained = FittedTagger(
             net,
             given.encoder.classes,

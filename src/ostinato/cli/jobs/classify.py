@@ -20,6 +20,8 @@ from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from ostinato.report import RunFacts
@@ -98,39 +100,44 @@ class ClassifyJob(PartsJob):
     """To classify: one label for each sequence, or several."""
 
     def fit(
-        self, callbacks: Sequence[Callback], resume: str | None
+        self, callbacks: Sequence[Callback], resume: str | None, origin: Path | None = None
     ) -> tuple[FittedClassifier, History]:
-        from ostinato.cli.start import classifier
+        from ostinato.cli import start
         from ostinato.data import LabelEncoder
         from ostinato.data.steps import as_texts_or_sequences
         from ostinato.training import Plan
-        from ostinato.training.fitted import FittedClassifier
+        from ostinato.training.fitted import KIND, FittedClassifier, load
         from ostinato.training.labelled import Labelled
 
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
-        preparation = self._preparation()
-        X = as_texts_or_sequences(partition.inputs(preparation, train))
-        names = several.names(train)
-        if names is None:
-            given = Labelled.of(X, train.y)
+        names, began = several.names(train), None
+        if origin is None:
+            preparation = self._preparation()
         else:
+            began = start.opened(origin, KIND, load)
+            start.check_several(origin, began, names)
+            preparation = start.preparation(origin, began, train)
+        X = as_texts_or_sequences(partition.inputs(preparation, train))
+        if names is not None:
             given = Labelled(X, train.y, LabelEncoder(names))
+        elif began is not None:
+            encoder = LabelEncoder(began.classes)
+            given = Labelled(X, encoder.encode(train.y, f"{settings.data.source}: y"), encoder)
+        else:
+            given = Labelled.of(X, train.y)
         if validation is not None:
             X, y = as_texts_or_sequences(partition.inputs(preparation, validation)), validation.y
             if names is None:
                 y = given.encoder.encode(y, name="validation: y")
             given = replace(given, validation=(X, y))
         as_texts_or_sequences(partition.inputs(preparation, self.parts.test))  # fails now or never
-        begun = asdict(settings.training)
-        start = None
-        if settings.run.from_ is not None and resume is None:
-            start = classifier(settings.run.from_, train)
+        plan = asdict(settings.training)
         model, history = FittedClassifier.fit(
             given,
             settings.model,
-            Plan(**{f.name: begun[f.name] for f in fields(Plan)}),
+            Plan(**{f.name: plan[f.name] for f in fields(Plan)}),
             class_weight=class_weights.parsed(settings.training.class_weight, train.y),
-            start=start,
+            start=began,
             callbacks=callbacks,
             resume=resume,
         )

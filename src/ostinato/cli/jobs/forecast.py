@@ -26,6 +26,8 @@ from ostinato.data.stored_panel import StoredPanel
 from ostinato.data.stored_series import StoredSeries
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ostinato.training.callbacks import Callback
     from ostinato.training.distributed import Ranks
     from ostinato.training.fitted_forecaster import Backtest, FittedForecaster
@@ -158,23 +160,26 @@ class ForecastJob(Job):
         return limits.least_memory(settings, sizes)
 
     def fit(
-        self, callbacks: Sequence[Callback], resume: str | None
+        self, callbacks: Sequence[Callback], resume: str | None, origin: Path | None = None
     ) -> tuple[FittedForecaster, History]:
+        from ostinato.cli import start
         from ostinato.training import Plan
-        from ostinato.training.fitted_forecaster import FittedForecaster
+        from ostinato.training.fitted_forecaster import KIND, FittedForecaster, load
 
-        settings = self.settings
-        if settings.run.from_ is not None:
-            raise BadInput("--from is for classifiers and language models; leave it out")
-        asked = self._asked()
-        preparation = self._preparation()
+        settings, asked, began = self.settings, self._asked(), None
+        if origin is None:
+            preparation: Preparation | None = self._preparation()
+        else:
+            began = start.opened(origin, KIND, load)
+            preparation = start.preparation(origin, began, self.series)
         panel, windows = self._panel(preparation, unseen=environment.rank_here() > 0)
-        begun = asdict(settings.training)
+        plan = asdict(settings.training)
         model, history = FittedForecaster.fit(
             panel.before(windows * asked.horizon),
             asked,
             settings.network,
-            Plan(**{f.name: begun[f.name] for f in fields(Plan)}),
+            Plan(**{f.name: plan[f.name] for f in fields(Plan)}),
+            start=began,
             callbacks=callbacks,
             resume=resume,
         )

@@ -10,6 +10,7 @@ from ostinato.cli.rundir import RunDir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from ostinato.training.callbacks import Callback
     from ostinato.training.distributed import Ranks
@@ -38,8 +39,16 @@ class Job(ABC):
         """Bytes that the training takes at least."""
 
     @abstractmethod
-    def fit(self, callbacks: Sequence[Callback], resume: str | None) -> tuple[Any, History]:
+    def fit(
+        self, callbacks: Sequence[Callback], resume: str | None, origin: Path | None = None
+    ) -> tuple[Any, History]:
         """Train. The result is what the other methods take.
+
+        Args:
+            callbacks: called in the course of the training.
+            resume: the directory of a checkpoint to go on from.
+            origin: the directory of a saved model, with whose weights it begins, and which reads
+                features and words as they are read.
 
         Raises:
             BadInput, ValueError: the data or the settings cannot be used.

@@ -191,12 +191,12 @@ class LanguageJob(Job):
         return limits.least_memory(settings, sizes)
 
     def fit(
-        self, callbacks: Sequence[Callback], resume: str | None
+        self, callbacks: Sequence[Callback], resume: str | None, origin: Path | None = None
     ) -> tuple[FittedLanguageModel, History]:
-        from ostinato.cli import runs
+        from ostinato.cli import start
         from ostinato.models.language import LanguageArchitecture
         from ostinato.training import Plan
-        from ostinato.training.fitted_language import FittedLanguageModel, Reading, load
+        from ostinato.training.fitted_language import KIND, FittedLanguageModel, Reading, load
 
         settings = self.settings
         words = settings.task.level != "character"
@@ -208,9 +208,6 @@ class LanguageJob(Job):
         # All characters are kept, unless a number was asked for.
         size = settings.task.vocabulary if words else None
         reading = Reading(settings.task.level, size)
-        start = None
-        if settings.run.from_ is not None and resume is None:
-            start = load(runs.find(Path(settings.run.from_)).model)
         given = asdict(settings.training)
         return FittedLanguageModel.fit(
             self.texts.train,
@@ -218,7 +215,7 @@ class LanguageJob(Job):
             reading,
             Plan(**{f.name: given[f.name] for f in fields(Plan)}),
             validation=self.texts.validation,
-            start=start,
+            start=None if origin is None else start.opened(origin, KIND, load),
             callbacks=callbacks,
             resume=resume,
         )

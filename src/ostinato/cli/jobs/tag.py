@@ -17,12 +17,15 @@ from ostinato.cli.output import csv_text, time_type, times_as_text
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
 from ostinato.data.examples import Examples
+from ostinato.data.prepare import Preparation
 from ostinato.data.steps import as_labels, label_counts
 from ostinato.data.stored import Stored
 from ostinato.data.words import Words
 from ostinato.span_metrics import scheme_of, to_iob2, written_in
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ostinato.training.callbacks import Callback
     from ostinato.training.distributed import Ranks
     from ostinato.training.fitted_tagger import FittedTagger
@@ -88,24 +91,30 @@ class TagJob(PartsJob):
     """To tag: a label for each step of a sequence."""
 
     def fit(
-        self, callbacks: Sequence[Callback], resume: str | None
+        self, callbacks: Sequence[Callback], resume: str | None, origin: Path | None = None
     ) -> tuple[FittedTagger, History]:
+        from ostinato.cli import start
+        from ostinato.data import LabelEncoder
         from ostinato.training import Plan
-        from ostinato.training.fitted_tagger import FittedTagger, Tagged
+        from ostinato.training.fitted_tagger import KIND, FittedTagger, Tagged, load
         from ostinato.training.tagging import TaggerSettings
 
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
-        if settings.run.from_ is not None:
-            raise BadInput("--from is for classifiers and language models; leave it out")
-        data = settings.data
-        preparation = partition.preparation(train, data.missing, data.standardize)
-        scheme = _scheme(train)
-        given = Tagged.of(partition.inputs(preparation, train), train.y, scheme)
+        data, scheme, began, encoder = settings.data, _scheme(train), None, None
+        preparation: Preparation | None
+        if origin is None:
+            preparation = partition.preparation(train, data.missing, data.standardize)
+        else:
+            began = start.opened(origin, KIND, load)
+            preparation = start.preparation(origin, began, train)
+            scheme = scheme if began.scheme else None
+            encoder = LabelEncoder(began.classes)
+        given = Tagged.of(partition.inputs(preparation, train), train.y, scheme, encoder)
         if validation is not None:
             X = partition.inputs(preparation, validation)
             given = given.validated_by(X, validation.y, scheme)
         partition.inputs(preparation, self.parts.test)  # fails now or never
-        begun = asdict(settings.training)
+        plan = asdict(settings.training)
         model, history = FittedTagger.fit(
             given,
             settings.network,
@@ -114,7 +123,8 @@ class TagJob(PartsJob):
                 scheme=scheme,  # type: ignore[arg-type]  # one of these
                 standardize=False,
             ),
-            Plan(**{f.name: begun[f.name] for f in fields(Plan)}),
+            Plan(**{f.name: plan[f.name] for f in fields(Plan)}),
+            start=began,
             callbacks=callbacks,
             resume=resume,
         )

@@ -1,0 +1,60 @@
+"""Whether a training can begin with the weights of a fitted model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+_INSTEAD = "; or fit with warm_start=False, to begin anew"
+# They have no weights, and may be others than they were.
+_FREE = {"dropout", "init"}
+
+
+def check_network(fitted: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Whether a new network has the sizes and the settings of a fitted one.
+
+    Raises:
+        ValueError: it has others; dropout, and how weights are drawn, may differ.
+    """
+    differences = [
+        f"{name}={fitted[name]!r}, not {value!r}"
+        for name, value in wanted.items()
+        if name not in _FREE and _plain(fitted[name]) != _plain(value)
+    ]
+    if differences:
+        raise ValueError(
+            f"warm_start goes on from the fitted network, which has {', '.join(differences)}; "
+            f"wanted the same{_INSTEAD}"
+        )
+
+
+def check_classes(fitted: np.ndarray, classes: np.ndarray) -> None:
+    """Whether the labels to learn are those of a fitted model.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if fitted.tolist() != classes.tolist():
+        raise ValueError(
+            "warm_start can only be used where `y` has the same classes as in the previous call to "
+            f"fit: it had {fitted.tolist()}, and y has {classes.tolist()}{_INSTEAD}"
+        )
+
+
+def check_names(fitted: np.ndarray | None, names: np.ndarray | None) -> None:
+    """Whether the columns of data frames are those that a fitted model knows, in their order.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if fitted is not None and names is not None and fitted.tolist() != names.tolist():
+        raise ValueError(
+            f"warm_start goes on from a model of the columns {fitted.tolist()}, and X has "
+            f"{names.tolist()}; wanted the same, in the same order{_INSTEAD}"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
