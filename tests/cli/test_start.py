@@ -121,6 +121,13 @@ def test_an_interrupted_run_does_not_need_its_origin(ostinato, origins, tmp_path
     assert (begun.code, "origin: no such run or model" in begun.err) == (2, True)
 
 
+def test_a_dry_run_names_the_origin(ostinato, origins, tmp_path):
+    path, *flags = KINDS["tag"](tmp_path)
+    shown = ostinato("train", path, *flags, "--from", origins / "tag", "--dry-run").out
+    assert f"  start     the weights of {origins / 'tag'}\n" in shown
+    assert "lstm, 4 units" in shown
+
+
 def test_a_run_that_is_overwritten_may_be_its_own_origin(ostinato, origins, tmp_path):
     path, *flags = KINDS["classify"](tmp_path)
     shutil.copytree(origins / "classify", tmp_path / "run")

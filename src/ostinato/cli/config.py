@@ -136,7 +136,9 @@ class RunConfig(Declared):
 
     checkpoint_every: int = declare(1000, "Iterations between checkpoints.", low=1)
     from_: str | None = declare(
-        None, "Begin with the weights of this run or saved model, and its [model].", cli_name="from"
+        None,
+        "Begin with the weights of this run or saved model: its network, scales, words and labels.",
+        cli_name="from",
     )
     threads: int | None = declare(
         None, "Threads. Default: PyTorch's number, no more than a CPU quota allows.", low=1

@@ -229,7 +229,9 @@ def _recipe(settings: Config, task: str) -> Rows:
         f"{training.epochs:g} epochs" if training.epochs else f"{training.iterations:,} iterations"
     )
     clip = f", clipped at {training.clip_norm:g}" if training.clip_norm else ""
+    origin = settings.run.from_
     return [
+        *([("start", f"the weights of {origin}")] if origin else []),
         ("network", f"{layers}{model.cell}, {model.hidden_size} units{both}{dropout}"),
         ("length", f"{length}, {training.batch_size} at a time"),
         ("updates", f"{training.optimizer}, {training.learning_rate:g} {training.schedule}{clip}"),
