@@ -15,6 +15,7 @@ from four_tasks import KINDS, QUICK
 from ostinato import load as ostinato_load
 from ostinato import training
 from ostinato.cli import main
+from ostinato.cli.config import tomllib
 
 UNMOVED = ("--iterations", 1, "--learning-rate", 1e-30, "--optimizer", "sgd", "--threads", 1)
 
@@ -77,7 +78,7 @@ def origins(tmp_path_factory) -> Path:
 
 
 def flags_of(kind: str, folder: Path) -> tuple[object, ...]:
-    """The flags of a kind without its file and without what an origin knows."""
+    """The flags of a kind without its file, horizon and season."""
     flags = list((events if kind == "events" else KINDS[kind])(folder)[1:])
     for known in ("--horizon", "--season"):
         if known in flags:
@@ -98,6 +99,30 @@ def test_what_has_not_learnt_anything_new_answers_as_before(ostinato, origins, t
     else:
         answers = [ostinato("predict", of, file, "--proba").out for of in (origins / kind, run)]
     assert answers[0] == answers[1] != ""
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "events"])
+def test_an_origin_knows_the_columns(ostinato, origins, tmp_path, kind):
+    flags = flags_of(kind, tmp_path)
+    file, start = changed(kind, tmp_path), ("--from", origins / kind)
+    with_flags = ostinato("train", file, *start, *flags, "--print-config")
+    length = ("--truncate", 16) if kind == "language" else ()
+    without = ostinato("train", file, *start, *length, "--print-config")
+    assert (with_flags.code, without.code) == (0, 0), without.err
+    assert without.out == with_flags.out
+
+
+def test_other_columns_may_be_asked_for(ostinato, origins, tmp_path):
+    path, *_ = KINDS["classify"](tmp_path)
+    text = Path(str(path)).read_text()
+    path.write_text(text.replace("id,person,t,a,b,kind", 'nr,person,t,a,b,"up, or not"'))
+    flags = ("--id", "nr", "--classify", '"up, or not"', "--iterations", 1)
+    outcome = ostinato("train", path, *flags, "--from", origins / "classify", "-o", tmp_path / "1")
+    assert outcome.code == 0, outcome.err
+    again = ostinato("train", path, "--from", tmp_path / "1", "--print-config")
+    assert again.code == 0, again.err
+    data, task = (tomllib.loads(again.out)[section] for section in ("data", "task"))
+    assert (data["id"], data["features"], task["classify"]) == ("nr", "a,b", '"up, or not"')
 
 
 def test_an_interrupted_run_does_not_need_its_origin(ostinato, origins, tmp_path, monkeypatch):
@@ -184,7 +209,11 @@ def test_the_model_of_another_task_is_refused(ostinato, origins, tmp_path):
     path, *flags = KINDS["tag"](tmp_path)
     outcome = ostinato("train", path, *flags, "--from", origins / "classify", *UNMOVED)
     assert outcome.code == 2
-    assert "is a sequence_classifier; wanted a sequence_tagger" in outcome.err
+    assert "has the task classify; this is tag" in outcome.err
+    text = KINDS["language"](tmp_path)[0]
+    outcome = ostinato("train", text, "--from", origins / "classify", *UNMOVED)
+    assert outcome.code == 2
+    assert "has the task classify; this is language" in outcome.err
 
 
 @pytest.mark.parametrize("kind", ["classify", "tag", "labels"])

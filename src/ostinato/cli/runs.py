@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ostinato import files
 from ostinato.cli import config as configuration
+from ostinato.cli import sources
 from ostinato.cli.config import ONLY, OPTIONS, Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.rundir import RunDir
@@ -104,6 +105,33 @@ class Trained:
             raise BadInput(f"{path} is missing or damaged; save the model again") from None
         raise BadInput(f"{self.model}: its cell is a person's own, whose code no saved model holds")
 
+    def columns(self) -> Given:
+        """What the columns of a table are for, as far as this model knows it.
+
+        Raises:
+            BadInput: the model's configuration is damaged.
+        """
+        preparation = self.preparation()
+        roles = None if preparation is None else preparation.roles
+        if roles is None or roles.task is None:
+            return {}
+        found: Given = {
+            "data.id": roles.id,
+            "data.time": roles.time,
+            "data.time_format": roles.time_format,
+            "data.group": roles.group,
+            f"task.{roles.task}": roles.target,
+        }
+        if roles.task == "classify":  # the names of columns, where other tasks have one name
+            found["task.classify"] = sources.listed(
+                [roles.target] if roles.target else roles.labels
+            )
+        for name in ("features", "categories", "static", "known"):
+            found[f"data.{name}"] = sources.listed(getattr(roles, name))
+        if roles.shape == "wide":
+            found["data.shape"] = roles.shape
+        return {key: value for key, value in found.items() if value}
+
     def learnt(self) -> Given:
         """What else of a configuration the weights were learnt with: `_LEARNT`.
 
@@ -122,6 +150,7 @@ class Trained:
         return found
 
 
+TARGETS = ("task.classify", "task.tag", "task.forecast", "task.language")
 # What weights go with, beside [model], and where it stands in config.json of a saved model.
 _LEARNT = {
     "sequence_classifier": {"data.missing": "fitted.preparation.missing"},
@@ -170,6 +199,8 @@ def read_config(run: RunDir) -> Config:
 def with_origin(asked: Given) -> Given:
     """What was asked for, with what the model that the weights come from was built with, if any.
 
+    The columns of a table are called as those that it has learnt from, unless others are asked for.
+
     Raises:
         BadInput: another network is asked for, into which the weights would not fit.
     """
@@ -185,7 +216,10 @@ def with_origin(asked: Given) -> Given:
                 f"{key} is {asked[key]}, but the weights from {origin} have {value}; leave it out "
                 "to begin with these weights, or leave out --from"
             )
-    return began | asked
+    columns = found.columns() if sources.is_table(str(asked.get("data.source"))) else {}
+    if any(asked.get(key) is not None for key in TARGETS):
+        columns = {key: name for key, name in columns.items() if key not in TARGETS}
+    return columns | began | asked
 
 
 def continued(run: RunDir, asked: Given) -> Config:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -181,6 +182,13 @@ def names(listed: str | None) -> tuple[str, ...]:
         return ()
     (row,) = csv.reader([listed], skipinitialspace=True) if listed.strip() else ([],)
     return tuple(name.strip() for name in row if name.strip())
+
+
+def listed(columns: Sequence[str]) -> str:
+    """What `names` takes apart."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(columns)
+    return text.getvalue()
 
 
 def named(X: Sequences, y: np.ndarray | None, source: str = "") -> Examples:

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from ostinato.cli import sources
 from ostinato.cli.failures import BadInput
-from ostinato.cli.runs import Trained
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
-
-M = TypeVar("M")
-
-
-def opened(origin: Path, kind: str, load: Callable[[Path], M]) -> M:
-    """The fitted model in a directory, which must be of this kind."""
-    came = Trained(origin, None, None).kind()
-    if came != kind:
-        raise BadInput(f"--from {origin} is a {came}; wanted a {kind}")
-    return load(origin)
 
 
 def preparation(origin: Path, fitted: Any, train: Examples) -> Preparation | None:

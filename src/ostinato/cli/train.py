@@ -161,6 +161,7 @@ def _begun(asked: Given) -> tuple[Config, Job | None]:
     settings = configuration.resolve(asked)
     if settings.data.source is None:
         return settings, None
+    jobs.check_origin(settings)
     if settings.data.source in ("mnist", "austen"):  # need not be read to say how they are learnt
         return jobs.with_defaults(settings, asked), None
     job = jobs.read(settings, asked)

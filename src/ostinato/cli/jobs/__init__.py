@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from ostinato.cli import defaults, sources
 from ostinato.cli.config import OPTIONS, Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.jobs.job import Job
-from ostinato.cli.runs import Trained
+from ostinato.cli.runs import Trained, find
 
 TASKS = ("classify", "tag", "forecast", "language")
 KINDS = {
@@ -152,6 +153,20 @@ def of_model(trained: Trained) -> tuple[str, ModuleType]:
             "version of ostinato that saved it"
         )
     return KINDS[kind], import_module(f"ostinato.cli.jobs.{KINDS[kind]}")
+
+
+def check_origin(settings: Config) -> None:
+    """Whether the weights to begin with, if any, are of a model with the same task.
+
+    Raises:
+        BadInput: they are not.
+    """
+    origin = settings.run.from_
+    if origin is None:
+        return
+    task, own = task_of(settings), of_model(find(Path(origin)))[0]
+    if own != task:
+        raise BadInput(f"--from {origin} has the task {own}; this is {task}: wanted the same")
 
 
 def _module(settings: Config) -> ModuleType:

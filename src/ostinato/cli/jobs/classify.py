@@ -106,7 +106,7 @@ class ClassifyJob(PartsJob):
         from ostinato.data import LabelEncoder
         from ostinato.data.steps import as_texts_or_sequences
         from ostinato.training import Plan
-        from ostinato.training.fitted import KIND, FittedClassifier, load
+        from ostinato.training.fitted import FittedClassifier, load
         from ostinato.training.labelled import Labelled
 
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
@@ -114,7 +114,7 @@ class ClassifyJob(PartsJob):
         if origin is None:
             preparation = self._preparation()
         else:
-            began = start.opened(origin, KIND, load)
+            began = load(origin)
             start.check_several(origin, began, names)
             preparation = start.preparation(origin, began, train)
         X = as_texts_or_sequences(partition.inputs(preparation, train))

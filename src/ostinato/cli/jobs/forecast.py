@@ -164,13 +164,13 @@ class ForecastJob(Job):
     ) -> tuple[FittedForecaster, History]:
         from ostinato.cli import start
         from ostinato.training import Plan
-        from ostinato.training.fitted_forecaster import KIND, FittedForecaster, load
+        from ostinato.training.fitted_forecaster import FittedForecaster, load
 
         settings, asked, began = self.settings, self._asked(), None
         if origin is None:
             preparation: Preparation | None = self._preparation()
         else:
-            began = start.opened(origin, KIND, load)
+            began = load(origin)
             preparation = start.preparation(origin, began, self.series)
         panel, windows = self._panel(preparation, unseen=environment.rank_here() > 0)
         plan = asdict(settings.training)

@@ -193,10 +193,9 @@ class LanguageJob(Job):
     def fit(
         self, callbacks: Sequence[Callback], resume: str | None, origin: Path | None = None
     ) -> tuple[FittedLanguageModel, History]:
-        from ostinato.cli import start
         from ostinato.models.language import LanguageArchitecture
         from ostinato.training import Plan
-        from ostinato.training.fitted_language import KIND, FittedLanguageModel, Reading, load
+        from ostinato.training.fitted_language import FittedLanguageModel, Reading, load
 
         settings = self.settings
         words = settings.task.level != "character"
@@ -215,7 +214,7 @@ class LanguageJob(Job):
             reading,
             Plan(**{f.name: given[f.name] for f in fields(Plan)}),
             validation=self.texts.validation,
-            start=None if origin is None else start.opened(origin, KIND, load),
+            start=None if origin is None else load(origin),
             callbacks=callbacks,
             resume=resume,
         )

@@ -96,7 +96,7 @@ class TagJob(PartsJob):
         from ostinato.cli import start
         from ostinato.data import LabelEncoder
         from ostinato.training import Plan
-        from ostinato.training.fitted_tagger import KIND, FittedTagger, Tagged, load
+        from ostinato.training.fitted_tagger import FittedTagger, Tagged, load
         from ostinato.training.tagging import TaggerSettings
 
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
@@ -105,7 +105,7 @@ class TagJob(PartsJob):
         if origin is None:
             preparation = partition.preparation(train, data.missing, data.standardize)
         else:
-            began = start.opened(origin, KIND, load)
+            began = load(origin)
             preparation = start.preparation(origin, began, train)
             scheme = scheme if began.scheme else None
             encoder = LabelEncoder(began.classes)
