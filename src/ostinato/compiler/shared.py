@@ -9,7 +9,7 @@ first is given back. `verify.py` compares the result with the loop, as for every
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -78,13 +78,6 @@ class Shared:
     def flat(self, a: Arguments) -> Callable[[list[Tensor], list[Tensor]], Any]:
         """The step on leaves that are rows."""
         return _row_by_row(a) if self.alone else a.flat
-
-    @property
-    def functions(self) -> Mapping[Any, Any]:
-        """The functions of torch that are replaced while the step is recorded."""
-        from ostinato.compiler.capture import functions as of  # not a part of every start
-
-        return of.FUNCTIONS | of.CELLS if self.alone else of.FUNCTIONS
 
 
 def ways(a: Arguments) -> list[Shared]:

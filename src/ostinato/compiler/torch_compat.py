@@ -28,13 +28,8 @@ from ostinato.engine import native
 # marked by `out_of_graph`: newer versions of PyTorch then trace neither them nor their callees. On
 # older versions, a call that dynamo would trace (`looks_on`) goes through `disabled`.
 
-# The function that dynamo has each frame go through, or None. A version of PyTorch that cannot say
-# counts as having one as soon as torch._dynamo is imported.
-_frame_callback = getattr(
-    torch._C._dynamo.eval_frame,
-    "get_eval_frame_callback",
-    lambda: sys.modules.get("torch._dynamo"),
-)
+# The function that dynamo has each frame go through, or None.
+_frame_callback = torch._C._dynamo.eval_frame.get_eval_frame_callback
 
 
 def looks_on() -> bool:

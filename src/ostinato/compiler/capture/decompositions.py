@@ -30,12 +30,13 @@ DECOMPOSITIONS: dict[str, Function] = {}
 # PyTorch's own compositions, as its compilers use them, of operations by ATen's name.
 OF_PYTORCH = frozenset({
     # activations
-    "_prelu_kernel", "_prelu_kernel_backward", "glu", "glu_backward", "hardshrink",
-    "hardswish", "leaky_relu", "leaky_relu_backward", "mish", "mish_backward", "silu", "threshold",
-    "threshold_backward",
+    "_prelu_kernel", "_prelu_kernel_backward", "celu", "glu", "glu_backward", "hardshrink",
+    "hardsigmoid", "hardswish", "leaky_relu", "leaky_relu_backward", "mish", "mish_backward",
+    "silu", "softplus_backward", "threshold", "threshold_backward",
     # functions
     "copysign", "deg2rad", "floor_divide", "frac", "heaviside", "isinf", "isnan", "isneginf",
-    "isposinf", "logit_backward", "nan_to_num", "rad2deg", "special_xlog1py", "xlogy",
+    "isposinf", "logaddexp", "logical_xor", "logit", "logit_backward", "nan_to_num", "rad2deg",
+    "special_entr", "special_xlog1py", "xlogy",
     # over axes
     "aminmax", "count_nonzero", "diag_embed", "logsumexp", "nansum", "norm", "tril", "triu",
     # by an index
@@ -107,8 +108,6 @@ def _is_negative(x: Tensor) -> Tensor:
 
 
 DECOMPOSITIONS.update({
-    "celu": lambda x, alpha=1.0: torch._C._nn.elu(x, alpha, 1.0, 1 / alpha),
-    "hardsigmoid": lambda x: ((x + 3) * (1 / 6)).clamp(0, 1),
     # The slope is PyTorch's: float32's sixth, also in float64.
     "hardsigmoid_backward": lambda g, x: torch.where(
         (x > -3) & (x < 3), g * float(np.float32(1 / 6)), 0),
@@ -116,8 +115,6 @@ DECOMPOSITIONS.update({
         x <= -3, 0, torch.where(x >= 3, g, g * (x / 3 + 0.5))),
     "hardtanh_backward": lambda g, x, low, high: torch.where((x > low) & (x < high), g, 0),
     "log_sigmoid_backward": lambda g, x, _: g * (-x).sigmoid(),
-    "softplus_backward": lambda g, x, beta, threshold: torch.where(
-        x * beta > threshold, g, g * (x * beta).sigmoid()),
     "softshrink": lambda x, size=0.5: torch.where(x.abs() <= size, 0, x - size * x.sign()),
 })  # fmt: skip
 
@@ -214,31 +211,17 @@ DECOMPOSITIONS.update({
     "round.decimals": lambda x, decimals: (x * 10**decimals).round() / 10**decimals,
     "signbit": _is_negative,
     "_neg_view": lambda x: -x,
-    "logical_xor": lambda a, b: (a != 0) != (b != 0),
 })  # fmt: skip
 
 
 # ---- exponentials, logarithms, angles
 
 
-@named("logaddexp")
-def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
-    """max(a, b) + log(1 + e^−|a − b|); infinities that are equal have no difference."""
-    apart = torch.where(a == b, zero(a), a - b).abs()
-    return torch.maximum(a, b) + F.softplus(-apart)
-
-
 @named("logaddexp2")
 def _logaddexp2(a: Tensor, b: Tensor) -> Tensor:
+    """max(a, b) + log₂(1 + 2^−|a − b|); infinities that are equal have no difference."""
     apart = torch.where(a == b, zero(a), a - b).abs()
     return torch.maximum(a, b) + F.softplus(apart * -math.log(2)) / math.log(2)
-
-
-@named("logit")
-def _logit(x: Tensor, eps: float | None = None) -> Tensor:
-    if eps is not None:
-        x = x.clamp(eps, 1 - eps)
-    return (x / (1 - x)).log()
 
 
 @named("asinh")
@@ -275,8 +258,6 @@ DECOMPOSITIONS.update({
     "acosh": lambda x: ((x - 1) + (x - 1).sqrt() * (x + 1).sqrt()).log1p(),
     "asin": lambda x: torch.atan2(x, ((1 - x) * (1 + x)).sqrt()),
     "atanh": lambda x: 0.5 * (2 * x / (1 - x)).log1p(),
-    "special_entr": lambda x: torch.where(
-        x > 0, -x * x.log(), torch.where(x < 0, -math.inf, x.abs())),
 })  # fmt: skip
 
 

@@ -138,14 +138,6 @@ CHANGES_IN_PLACE: dict[Any, Function] = {
 }
 
 
-# A step that is mapped over a batch needs these: vmap knows the operations that a cell consists of,
-# and not the cell.
-CELLS: dict[Any, Function] = {
-    torch.lstm_cell: torch.ops.aten.lstm_cell.default.decompose,
-    torch.gru_cell: torch.ops.aten.gru_cell.default.decompose,
-    torch.rnn_relu_cell: torch.ops.aten.rnn_relu_cell.default.decompose,
-    torch.rnn_tanh_cell: torch.ops.aten.rnn_tanh_cell.default.decompose,
-}
 FUNCTIONS: dict[Any, Function] = {
     F.batch_norm: _batch_norm,
     F.bilinear: _bilinear,
@@ -161,6 +153,11 @@ FUNCTIONS: dict[Any, Function] = {
         x, mean, var, weight, bias, training, momentum, eps
     ),
     torch.group_norm: _group_norm,
+    # vmap, under which a step without a batch runs, knows what a cell consists of, not the cell.
+    torch.gru_cell: torch.ops.aten.gru_cell.default.decompose,
+    torch.lstm_cell: torch.ops.aten.lstm_cell.default.decompose,
+    torch.rnn_relu_cell: torch.ops.aten.rnn_relu_cell.default.decompose,
+    torch.rnn_tanh_cell: torch.ops.aten.rnn_tanh_cell.default.decompose,
     torch.prod: _prod,
     Tensor.prod: _prod,
     **decompositions_images.FUNCTIONS,

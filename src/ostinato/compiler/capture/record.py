@@ -141,12 +141,11 @@ def _per_row(a: Arguments, captured: list[Tensor]) -> PerRow:
 
 def _products(a: Arguments, captured: list[Tensor], per_row: PerRow) -> Products:
     """The products that the step computes of captured rows alone."""
-    flat, functions = _flat(a)
-    runs = []
+    flat, runs = _flat(a), []
     for n_rows in BATCHES:
         leaves = _copies(a, captured, per_row, (), n_rows)
         replacing = rejoined(leaves.fixed, leaves.rows, per_row)
-        run = RowProducts(captured, replacing, functions, per_row, None)
+        run = RowProducts(captured, replacing, FUNCTIONS, per_row, None)
         with refused(_FAILS), run, torch.enable_grad():
             flat(leaves.init, leaves.xs)
         runs.append(run)
@@ -197,7 +196,7 @@ def _recorded(
     a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products, n_rows: int,
     outside: Collection[int],
 ) -> Recording:  # fmt: skip
-    flat, functions = _flat(a)
+    flat, functions = _flat(a), FUNCTIONS
     leaves = _copies(a, captured, per_row, products, n_rows)
     try:
         return _record_once(a, flat, functions, captured, per_row, products, leaves, outside)
@@ -208,15 +207,15 @@ def _recorded(
         return _record_once(a, flat, functions, captured, per_row, products, leaves, outside)
 
 
-def _flat(a: Arguments) -> tuple[Callable[..., Any], Mapping[Any, Any]]:
-    """The step on leaves that have the batch; and the functions of torch that are replaced."""
-    if a.shared is None:
-        return a.flat, FUNCTIONS
-    return a.shared.flat(a), a.shared.functions
+def _flat(a: Arguments) -> Callable[..., Any]:
+    """The step on leaves that have the batch."""
+    return a.flat if a.shared is None else a.shared.flat(a)
 
 
 def transformed(step: Callable[..., Any], transform: Callable[..., Any]) -> Callable[..., Any]:
     """The step on leaves under a transform of torch.func, to which its output is a list."""
+    # PyTorch 2.6 imports torch._dynamo in a first call, and with it runs operations: not in a step.
+    transform(torch.neg)(torch.zeros(1))
 
     def whole(states: list[Tensor], xs: list[Tensor]) -> Any:
         specs: list[tree.Spec] = []

@@ -21,6 +21,7 @@ from ostinato.compiler.play.tape import (
     SavedForward,
     Tensors,
 )
+from ostinato.eager import is_integer
 from ostinato.engine import native
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ class CompiledStep:
         self.totals = [(i, power) for i, power in totals if power is not None]
         first, given = self.n_captured, (*recording.states, *recording.xs)
         kinds = [recording.dtypes[i] for i in given]
-        self._whole = [first + i for i, d in enumerate(kinds) if _is_whole(d)]
-        self._whole_out = [i for i, d in self._of_other_types if _is_whole(d)]
+        self._whole = [first + i for i, d in enumerate(kinds) if is_integer(d)]
+        self._whole_out = [i for i, d in self._of_other_types if is_integer(d)]
         halves = {torch.bfloat16, torch.float16}  # the loop rounds after every operation
         self.coarse = not halves.isdisjoint(recording.dtypes)
         self.all_need_grad = not self.without_grad(1, False)  # then after any number of steps
@@ -270,10 +271,6 @@ def check_poles(risky: bool, found: Sequence[Tensor | None]) -> None:
     """Raise Unsupported if a gradient of zeros, where autograd has none, met a pole."""
     if risky and any(g is not None and bool(g.isnan().any()) for g in found):
         raise Unsupported("a gradient that autograd does not have met a pole")
-
-
-def _is_whole(dtype: torch.dtype) -> bool:
-    return not (dtype.is_floating_point or dtype.is_complex or dtype is torch.bool)
 
 
 def _positions(**counts: int) -> dict[str, int]:
