@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
-from ostinato import SequenceForecaster, forecast_metrics, training
+from ostinato import SequenceForecaster, forecast_metrics, runtime, training
 from ostinato.data.panel import as_panel
 from ostinato.estimators.forecaster import load
 from ostinato.hyperparameters import Architecture, Training, declarations
@@ -212,3 +212,31 @@ def test_a_panel_is_taken_as_it_is():
     X = waves()
     model = small().fit(as_panel(X))
     np.testing.assert_array_equal(model.predict(as_panel(X)), model.predict(X))
+
+
+def test_columns_are_known_by_their_names(tmp_path):
+    pd = pytest.importorskip("pandas")
+    generator = np.random.default_rng(0)
+    X = [pd.DataFrame(generator.normal(size=(30, 2)), columns=["sales", "temp"]) for _ in range(4)]
+    future = [pd.DataFrame(generator.normal(size=(32, 2)), columns=["a", "b"]) for _ in X]
+    static = pd.DataFrame(generator.normal(size=(4, 2)), columns=["size", "age"])
+    given = {"future": future, "static": static}
+    model = SequenceForecaster(horizon=2, hidden_size=4, iterations=3).fit(X, **given)
+    assert model.feature_names_in_.tolist() == ["sales", "temp"]
+    model.save(tmp_path / "m")
+    for each in (model, load(tmp_path / "m"), runtime.load(tmp_path / "m")):
+        np.testing.assert_allclose(each.predict(X, **given), model.predict(X, **given), rtol=1e-5)
+        for changed, message in (
+            ({"X": [x[["temp", "sales"]] for x in X]}, "must be in the same order"),
+            ({"X": [x.rename(columns={"temp": "rain"}) for x in X]}, "unseen at fit time:\n- rain"),
+            ({"future": [f[["b", "a"]] for f in future]}, "names of future should match"),
+            ({"static": static[["age", "size"]]}, "names of static should match"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                each.predict(**{"X": X, **given, **changed})
+        with pytest.warns(UserWarning, match="static does not have valid feature names"):
+            each.predict(X, future=future, static=static.to_numpy())
+    with pytest.raises(ValueError, match=r"X\[1\] has the columns \['temp', 'sales'\]"):
+        model.fit([X[0], X[1][["temp", "sales"]]])
+    with pytest.raises(ValueError, match=r"of the columns \['sales', 'temp'\], and X has"):
+        model.set_params(warm_start=True).fit([x[["temp", "sales"]] for x in X], **given)

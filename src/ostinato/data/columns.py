@@ -74,24 +74,31 @@ def check_columns(X: Any, wanted: np.ndarray | None, estimator: str = "SequenceC
     Raises:
         ValueError: the names differ.
     """
-    came = column_names(X)
+    check_names(column_names(X), wanted, estimator)
+
+
+def check_names(
+    came: np.ndarray | None, wanted: np.ndarray | None, estimator: str, name: str = "X"
+) -> None:
+    """`check_columns` for names of columns, None where there are none; `name` is the argument's."""
     if came is None or wanted is None:
         if wanted is not None:
             warnings.warn(
-                f"X does not have valid feature names, but {estimator} was fitted with "
+                f"{name} does not have valid feature names, but {estimator} was fitted with "
                 "feature names",
                 stacklevel=2,
             )
         elif came is not None:
             warnings.warn(
-                f"X has feature names, but {estimator} was fitted without feature names",
+                f"{name} has feature names, but {estimator} was fitted without feature names",
                 stacklevel=2,
             )
         return
     if came.tolist() == wanted.tolist():
         return
     unseen, missing = sorted({*came} - {*wanted}), sorted({*wanted} - {*came})
-    text = "The feature names should match those that were passed during fit.\n"
+    of = "" if name == "X" else f" of {name}"
+    text = f"The feature names{of} should match those that were passed during fit.\n"
     if unseen:
         text += f"Feature names unseen at fit time:\n{_listed(unseen)}"
     if missing:

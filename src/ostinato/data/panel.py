@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ostinato.data.as_array import as_array
+from ostinato.data.columns import column_names
 from ostinato.data.ragged import Ragged
 
+Names = Mapping[str, np.ndarray]
 LARGEST = float(np.finfo(np.float32).max)  # networks compute in float32
 
 
@@ -27,6 +29,8 @@ class Panel:
             follows its end.
         future_offsets: `[N + 1]` int64, for `future` what `offsets` is for `target`.
         static: `[N, S]` float64, inputs that do not change over time.
+        names: of the columns of data frames, by "X" (the target and the past inputs), "future" and
+            "static"; empty for arrays.
 
     Example:
         >>> panel = Panel.of([[1.0, 2.0, 3.0], [4.0, 5.0]])
@@ -40,6 +44,7 @@ class Panel:
     future: np.ndarray
     future_offsets: np.ndarray
     static: np.ndarray
+    names: Names = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -74,7 +79,8 @@ class Panel:
         before, _ = _inputs(past, "past", lengths, exactly=True)
         known, ends = _inputs(future, "future", lengths, exactly=False)
         fixed = _static(static, len(series))
-        return Panel(np.concatenate(series), offsets, before, known, ends, fixed)
+        names = _names(future=future, static=static)
+        return Panel(np.concatenate(series), offsets, before, known, ends, fixed, names)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -153,7 +159,22 @@ class Panel:
             future=all_of("future"),
             future_offsets=_offsets(np.concatenate([np.diff(p.future_offsets) for p in panels])),
             static=all_of("static"),
+            names=panels[0].names,
         )
+
+
+def column_names_from(value: Any, where: str) -> Names:
+    """`Panel.names` as a saved model has them; `where` names them in errors.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    sound = isinstance(value, dict) and value.keys() <= {"X", "future", "static"}
+    for columns in value.values() if sound else ():
+        sound &= isinstance(columns, list) and all(isinstance(column, str) for column in columns)
+    if not sound:
+        raise ValueError(f"{where} are no names of columns; it is damaged")
+    return {name: np.array(columns, dtype=object) for name, columns in value.items()}
 
 
 def check_longer(lengths: np.ndarray, steps: int) -> None:
@@ -223,7 +244,21 @@ def as_panel(X: Any, *, future: Any = None, static: Any = None) -> Panel:
     if widths and widths[0] == 0:
         raise ValueError("X has no columns; wanted the target in the first")
     past = [part[:, 1:] for part in parts] if widths and widths[0] > 1 else None
-    return Panel.of([part[:, 0] for part in parts], past=past, future=future, static=static)
+    made = Panel.of([part[:, 0] for part in parts], past=past, future=future, static=static)
+    if getattr(X, "ndim", 1) == 2:  # its columns are steps
+        return made
+    return replace(made, names={**made.names, **_names(X=X)})
+
+
+def _names(**frames: Any) -> dict[str, np.ndarray]:
+    """The names of the columns of those that are data frames, or lists of such."""
+    found = {}
+    for name, value in frames.items():
+        is_series = getattr(value, "ndim", 0) == 1 and hasattr(value, "tolist")  # of frames
+        columns = column_names(value.tolist() if is_series else value)
+        if columns is not None:
+            found[name] = columns
+    return found
 
 
 def _check_rows(X: Any) -> None:

@@ -8,13 +8,14 @@ sees as missing. Nothing at or after t is read, except the inputs that are known
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ostinato.data.columns import check_names
 from ostinato.data.moments import Moments
-from ostinato.data.panel import Panel
+from ostinato.data.panel import Names, Panel
 
 # Deviations below this share of the largest value are rounding: a mean of some hundred float64
 # values is wrong by up to some hundred times 2⁻⁵³, about 1e-14 of them.
@@ -106,6 +107,7 @@ class SeriesWindows:
     Attributes:
         context, horizon, scaling, season: see `training.windows.ForecastSettings`.
         past, future, static: how inputs are standardised.
+        names: see `Panel`.
     """
 
     context: int
@@ -115,6 +117,7 @@ class SeriesWindows:
     past: Columns
     future: Columns
     static: Columns
+    names: Names = field(default_factory=dict)
 
     @property
     def n_lags(self) -> int:
@@ -171,7 +174,10 @@ class SeriesWindows:
         return self.future.standard(values).astype(np.float32)
 
     def check_inputs(self, panel: Panel) -> None:
-        """Whether there are as many inputs of each sort as in the training."""
+        """Whether there are the inputs of the training: by their names, or as many of each sort."""
+        for name in sorted({*panel.names, *self.names}):
+            names = panel.names.get(name), self.names.get(name)
+            check_names(*names, "SequenceForecaster", name)
         came = (panel.n_past, panel.n_future, panel.n_static)
         wanted = (len(self.past), len(self.future), len(self.static))
         if came[0] != wanted[0]:

@@ -62,6 +62,7 @@ class SequenceForecaster(Estimator):
         net_: the `models.ForecasterNet`.
         history_: the `training.History` (not saved).
         n_features_in_: 1 + P.
+        feature_names_in_: `[1 + P]`, the names of the columns, if X was a list of data frames.
         n_iter_: updates made by `fit`.
 
     Example:
@@ -269,6 +270,10 @@ class SequenceForecaster(Estimator):
         self._trained = trained
         self.net_ = trained.net
         self.n_features_in_ = 1 + trained.net.config["n_past"]
+        if "X" in trained.windows.names:
+            self.feature_names_in_ = trained.windows.names["X"]
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
         return self
 
 

@@ -133,7 +133,8 @@ def levels(value: Any, n: int, where: str) -> list[float]:
 
 def windows(fitted: dict[str, Any], graph: ModelGraph, where: str) -> SeriesWindows:
     """How windows are cut from series for the network of a forecaster."""
-    from ostinato.data.windows import Columns, SeriesWindows  # not for other models
+    from ostinato.data.panel import column_names_from  # not for other models
+    from ostinato.data.windows import Columns, SeriesWindows
 
     assert graph.ahead is not None
     context, season = (
@@ -148,7 +149,11 @@ def windows(fitted: dict[str, Any], graph: ModelGraph, where: str) -> SeriesWind
         found = scale(fitted[name], n, where)
         assert found is not None
         columns.append(Columns(*(tuple(part.tolist()) for part in found)))
-    made = SeriesWindows(context, graph.ahead.n_steps, fitted["scaling"], season, *columns)
+    known = column_names_from(fitted["names"], f"{where}: 'names'")
+    past, future, static = columns
+    made = SeriesWindows(
+        context, graph.ahead.n_steps, fitted["scaling"], season, past, future, static, known
+    )
     n_inputs = 2 + sum(map(len, columns))
     if (n_inputs, len(made.future) + made.n_lags) != (graph.n_inputs, graph.ahead.n_known):
         fail(f"{where}: windows of {n_inputs} inputs and {made.n_lags} lags are not the network's")

@@ -35,8 +35,9 @@ class Forecaster(Model):
     """
 
     def _take(self, fitted: dict[str, Any], where: str) -> None:
+        fitted = {"names": {}, **fitted}  # models of older versions have none
         wanted = {"context", "scaling", "season", "past", "future", "static", "preparation"}
-        checks.names(fitted, wanted, where)
+        checks.names(fitted, {*wanted, "names"}, where)
         self.windows = checks.windows(fitted, self.graph, where)
         self.labels = np.array(checks.levels(self._net.get("quantiles"), self.n_outputs, where))
         self.preparation = checks.columns_of_table(fitted["preparation"], where)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ostinato import forecast_baselines, forecast_metrics
-from ostinato.data.panel import Panel
+from ostinato.data.panel import Panel, column_names_from
 from ostinato.data.prepare import Preparation
 from ostinato.data.stored_panel import StoredPanel, in_parts
 from ostinato.hyperparameters import Architecture
@@ -26,7 +26,7 @@ from ostinato.training.forecasting import Forecasting
 from ostinato.training.history import History
 from ostinato.training.plan import Plan
 from ostinato.training.saved_model import SavedModel
-from ostinato.training.start import check_network
+from ostinato.training.start import check_names, check_network
 from ostinato.training.stored_forecasting import StoredForecasting, first_rows, survey
 from ostinato.training.task import Task
 from ostinato.training.tensor_file import fill
@@ -40,7 +40,7 @@ from ostinato.training.windows import (
 )
 
 KIND = "sequence_forecaster"
-_KEPT = {"context", "scaling", "season", "past", "future", "static", "preparation"}
+_KEPT = {"context", "scaling", "season", "names", "past", "future", "static", "preparation"}
 
 Measures = dict[str, "float | int"]
 Answer = Callable[[Panel, Pairs], np.ndarray]  # gives the quantiles of some windows, [M, h, Q]
@@ -135,6 +135,8 @@ class FittedForecaster:
             windows, n_windows, ends = _windows(panel, settings, held_back), len(learnt[0]), panel
         if start is not None:
             check_network(_sizes(start.windows), _sizes(windows))
+            for name in start.windows.names.keys() & windows.names.keys():
+                check_names(start.windows.names[name], windows.names[name])
             windows = start.windows
         if not n_windows:
             raise ValueError(
@@ -316,6 +318,7 @@ class FittedForecaster:
                 "context": windows.context,
                 "scaling": windows.scaling,
                 "season": self.season,
+                "names": {name: columns.tolist() for name, columns in windows.names.items()},
                 "preparation": self.preparation and self.preparation.as_json(),
                 **{name: getattr(windows, name).as_json() for name in ("past", "future", "static")},
             },
@@ -346,7 +349,14 @@ class FittedForecaster:
             for name in ("past", "future", "static")
         }
         fill(net, saved.weights, str(path))
-        windows = Windows(settings.n_context, horizon, settings.scaling, settings.season, **columns)
+        windows = Windows(
+            settings.n_context,
+            horizon,
+            settings.scaling,
+            settings.season,
+            **columns,
+            names=column_names_from(kept["names"], f"{path / saved_model.CONFIG}: 'names'"),
+        )
         if net.config["n_lags"] != windows.n_lags:
             raise ValueError(
                 f"{path} has season={windows.season} and context={windows.context} for a network "
@@ -414,7 +424,7 @@ def load(path: str | Path) -> FittedForecaster:
 
 def read(path: Path) -> SavedModel:
     """The saved forecaster in a directory, as values."""
-    return saved_model.read(path, KIND, _NET, _KEPT)
+    return saved_model.read(path, KIND, _NET, _KEPT, fitted_later={"names": {}})
 
 
 def _histories(panel: Panel, pairs: Pairs) -> list[np.ndarray]:
@@ -490,4 +500,5 @@ def _windows(panel: Panel, settings: ForecastSettings, held_back: np.ndarray) ->
         past=Columns.of(panel.past[first_rows(panel.offsets, kept)]),
         future=Columns.of(panel.future[first_rows(panel.future_offsets, kept)]),
         static=Columns.of(panel.static),
+        names=panel.names,
     )
