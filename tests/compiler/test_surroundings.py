@@ -187,6 +187,23 @@ def test_inside_a_compiled_model(backend):
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
+def test_many_calls_inside_a_compiled_model():
+    """PyTorch 2.6 lost a reference at each, and crashed."""
+    torch._dynamo.reset()
+
+    @torch.compile(backend="eager")
+    def many(init, xs):
+        for _ in range(40):
+            init, _ = ostinato.scan(lambda h, x: torch.tanh(h + x), init, xs)
+        return init
+
+    for _ in range(40):
+        init = many(torch.zeros(2, 3), torch.ones(3, 2, 3))
+    assert init.shape == (2, 3)
+    torch._dynamo.reset()
+
+
 def test_the_compiled_model_has_one_clean_break():
     """The scan is played by the engine, not traced step by step into the graph."""
     torch._dynamo.reset()

@@ -6,6 +6,7 @@ that are active around a call, so that extra runs of a step go unnoticed.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import inspect
 import sys
@@ -28,14 +29,20 @@ from ostinato.engine import native
 # marked by `out_of_graph`: newer versions of PyTorch then trace neither them nor their callees. On
 # older versions, a call that dynamo would trace (`looks_on`) goes through `disabled`.
 
-# The function that dynamo has each frame go through, or None.
-_frame_callback = torch._C._dynamo.eval_frame.get_eval_frame_callback
+# PyTorch 2.6 hands out the function that dynamo has each frame go through without a reference: it
+# would be freed after some hundred calls, and Python crash. 2.9 does not; those between were not
+# tried, and one reference more does no harm.
+_LENDS = str(torch.__version__).startswith(("2.6.", "2.7.", "2.8."))
 
 
 def looks_on() -> bool:
     """Whether torch.compile would trace functions that are called now, as far as this is known."""
-    # A trace by dynamo ends with the first operand; the second would make it warn.
-    return torch.compiler.is_dynamo_compiling() or _frame_callback() is not None
+    if torch.compiler.is_dynamo_compiling():  # what follows would make dynamo warn
+        return True
+    callback = torch._C._dynamo.eval_frame.get_eval_frame_callback()
+    if _LENDS and callback is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(callback))
+    return callback is not None
 
 
 def disabled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -252,6 +252,20 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
+def check_callbacks(callbacks: Any) -> None:
+    """Whether these are callbacks.
+
+    Raises:
+        TypeError: they are not a list of such objects.
+    """
+    listed = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+    wrong = [each for each in listed if isinstance(each, type) or not hasattr(each, "on_start")]
+    if listed is callbacks and not wrong:
+        return
+    came = type(callbacks).__name__ if listed is not callbacks else repr(wrong[0])
+    raise TypeError(f"callbacks has {came}; wanted a list of objects: [training.Progress()]")
+
+
 def tell(callbacks: Iterable[Callback], event: str, *arguments: Any) -> None:
     """Call the method `event` of all callbacks, in their order."""
     for callback in callbacks:

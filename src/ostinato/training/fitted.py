@@ -25,6 +25,7 @@ from ostinato.hyperparameters import Classifying, WordSettings
 from ostinato.models import ClassifierNet
 from ostinato.models.ensemble import ClassifierEnsemble, network
 from ostinato.training import early, evaluation, loop, multilabel, saved_model
+from ostinato.training.build import built
 from ostinato.training.callbacks import Callback
 from ostinato.training.early import Early
 from ostinato.training.examples import Inputs
@@ -176,8 +177,7 @@ class FittedClassifier:
         Raises:
             ValueError: the configuration, the labels and the weights do not belong together.
         """
-        with torch.random.fork_rng(devices=[]):
-            net = network(**saved.net)
+        net = built(network, **saved.net)
         remembered = Remembered.from_json(saved.fitted, net.config, path)
         fill(net, saved.weights, str(path))
         return FittedClassifier(
@@ -364,9 +364,7 @@ def _untrained(
         known = None if start is None else start.vocabulary
         vocabulary = known or WordVocabulary.fit(given.X, words.vocabulary_size)
         arguments |= {"n_words": vocabulary.n_words, "embedding_size": words.embedding_size}
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        net = ClassifierNet(n_classes=len(given.encoder), **arguments)
+    net = built(ClassifierNet, n_classes=len(given.encoder), seed=seed, **arguments)
     if start is not None:
         check_classes(start.classes, given.encoder.classes)
         check_names(start.feature_names, given.feature_names)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ostinato import forecast_baselines, forecast_metrics
 from ostinato.data.panel import Panel, column_names_from
@@ -20,6 +19,7 @@ from ostinato.data.stored_panel import StoredPanel, in_parts
 from ostinato.hyperparameters import Architecture
 from ostinato.models.forecaster import NINE, ForecasterNet, check_levels
 from ostinato.training import forecasting, loop, saved_model
+from ostinato.training.build import built
 from ostinato.training.callbacks import Callback
 from ostinato.training.distributed import Ranks
 from ostinato.training.forecasting import Forecasting
@@ -154,17 +154,17 @@ class FittedForecaster:
             task = StoredForecasting(panel, replace(found, windows=windows), held_back, *rest)
         else:
             task = Forecasting(panel, windows, learnt, *rest)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(plan.seed)
-            net = ForecasterNet(
-                horizon,
-                len(windows.past),
-                len(windows.future),
-                len(windows.static),
-                windows.n_lags,
-                levels,
-                **{n: v for n, v in asdict(model).items() if n in _NET},
-            )
+        net = built(
+            ForecasterNet,
+            horizon,
+            len(windows.past),
+            len(windows.future),
+            len(windows.static),
+            windows.n_lags,
+            levels,
+            seed=plan.seed,
+            **{n: v for n, v in asdict(model).items() if n in _NET},
+        )
         if start is not None:
             check_network(start.net.config, net.config)
             net.load_state_dict(start.net.state_dict())
@@ -333,8 +333,7 @@ class FittedForecaster:
         Raises:
             ValueError: the configuration and the weights do not belong together.
         """
-        with torch.random.fork_rng(devices=[]):
-            net = ForecasterNet(**saved.net)
+        net = built(ForecasterNet, **saved.net)
         kept, horizon = saved.fitted, net.config["horizon"]
         settings = ForecastSettings(
             horizon=horizon,

@@ -19,6 +19,7 @@ from ostinato.data.writing import Generated, Sampling, written
 from ostinato.hyperparameters import DEFAULT_WINDOW, Declared, declare
 from ostinato.models.language import Carry, LanguageArchitecture, LanguageNet
 from ostinato.training import loop, saved_model
+from ostinato.training.build import built
 from ostinato.training.callbacks import Callback
 from ostinato.training.history import History
 from ostinato.training.language import Language, LanguageEvaluation, measure
@@ -104,9 +105,7 @@ class FittedLanguageModel:
         window = plan.truncate or DEFAULT_WINDOW
         n_streams = max(1, min(plan.batch_size, len(corpus) // window))
         plan = replace(plan, batch_size=n_streams, truncate=None)  # no gradient leaves a window
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(plan.seed)
-            net = LanguageNet(len(vocabulary), **_net_arguments(architecture))
+        net = built(LanguageNet, len(vocabulary), seed=plan.seed, **_net_arguments(architecture))
         if start is not None:
             check_network(
                 {**start.net.config, "level": start.vocabulary.level},
@@ -149,8 +148,7 @@ class FittedLanguageModel:
         Raises:
             ValueError: the configuration, the vocabulary and the weights do not belong together.
         """
-        with torch.random.fork_rng(devices=[]):
-            net = LanguageNet(**saved.net)
+        net = built(LanguageNet, **saved.net)
         where = f"{path / saved_model.CONFIG}: 'vocabulary'"
         vocabulary = Vocabulary.from_json(saved.fitted["vocabulary"], where)
         if net.config["n_tokens"] != len(vocabulary):

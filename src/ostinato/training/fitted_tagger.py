@@ -33,6 +33,7 @@ from ostinato.hyperparameters import Architecture
 from ostinato.models.tagger import TaggerNet
 from ostinato.span_metrics import SpanScores, can_follow, span_scores
 from ostinato.training import loop, saved_model
+from ostinato.training.build import built
 from ostinato.training.callbacks import Callback
 from ostinato.training.history import History
 from ostinato.training.plan import Plan
@@ -209,9 +210,7 @@ class FittedTagger:
             vocabulary = WordVocabulary.fit(X, settings.vocabulary_size)
         elif settings.standardize:
             scale = Columns.of(values_of(X).astype(np.float64))
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(plan.seed)
-            net = _net(len(given.encoder), X, vocabulary, model, settings)
+        net = built(_net, len(given.encoder), X, vocabulary, model, settings, seed=plan.seed)
         if start is not None:
             check_classes(start.classes, given.encoder.classes)
             check_names(start.feature_names, given.feature_names)
@@ -395,8 +394,7 @@ class FittedTagger:
         Raises:
             ValueError: the configuration, the labels and the weights do not belong together.
         """
-        with torch.random.fork_rng(devices=[]):
-            net = TaggerNet(**saved.net)
+        net = built(TaggerNet, **saved.net)
         remembered, scale = Remembered.from_json(saved.fitted, net.config, path), None
         if saved.fitted["scale"] is not None:
             where = f"{path / saved_model.CONFIG}: 'scale'"

@@ -13,7 +13,7 @@ from ostinato.data import Batches
 from ostinato.interrupt import Interrupt
 from ostinato.models import ClassifierNet
 from ostinato.training import checkpoint, distributed, optimizers
-from ostinato.training.callbacks import Callback, tell
+from ostinato.training.callbacks import Callback, check_callbacks, tell
 from ostinato.training.classification import Classification
 from ostinato.training.history import LOSS_EVERY, History, Report
 from ostinato.training.plan import Plan
@@ -41,7 +41,8 @@ def train(
     """Train a classifying network, in place; in the end it is in evaluation mode.
 
     The same network, batches, plan and number of threads give the same bits, also when the
-    training is interrupted anywhere and resumed. The caller's random state is not touched.
+    training is interrupted anywhere and resumed. The caller's random state is not touched. Threads
+    that train with dropout at the same time share PyTorch's random state, and get other masks.
 
     In a process group of `torch.distributed` all processes train together, each on its rows of
     every batch; see `training.distributed`.
@@ -97,6 +98,7 @@ def learn(
         raise ValueError(
             f"patience={plan.patience} without a validation set; give one, or leave patience out"
         )
+    check_callbacks(callbacks)
     ranks = distributed.current()
     ranks.check_batch(task.batch_size)
     task.ranks = ranks
@@ -109,6 +111,8 @@ def learn(
         Interrupt(shared=not ranks.alone) as interrupt,
         engine_first(net),
         torch.random.fork_rng(devices=[]),
+        torch.inference_mode(False),
+        torch.enable_grad(),
     ):
         torch.default_generator.manual_seed(plan.seed)
         _begin_together(run, resumes=resume is not None)
