@@ -482,6 +482,24 @@ def test_words_that_were_not_trained_are_counted(ostinato, tmp_path):
     assert "20 values of 'mode' were not in the training part ('burn'" in outcome.err
 
 
+def test_a_forecast_begins_after_the_last_value(ostinato, trained_tasks, tmp_path):
+    """Rows after it are a template of what is to come, also where no input is known ahead."""
+    lines = file_of(trained_tasks, "forecast").read_text().splitlines()
+    plain, template = tmp_path / "plain.csv", tmp_path / "template.csv"
+    plain.write_text("\n".join(lines) + "\n")
+    rows = [lines[0]]
+    for line in lines[1:]:
+        name, t, _ = line.split(",")
+        rows.append(line)
+        if t == "59":
+            rows += [f"{name},{60 + i}," for i in range(5)]
+    template.write_text("\n".join(rows) + "\n")
+    answers = [ostinato("predict", trained_tasks / "forecast", f).out for f in (plain, template)]
+    assert answers[0] == answers[1] != ""
+    measures = [ostinato("evaluate", trained_tasks / "forecast", f) for f in (plain, template)]
+    assert measures[0].out == measures[1].out != ""
+
+
 def test_forecasts_of_months_have_the_dates_of_months(ordinary_shops, ostinato, tmp_path):
     """The column of dates is found; without the one of shops, their rows would be one series."""
     flags = ("--forecast", "sales", "--horizon", 2, *QUICK, "--iterations", 2)

@@ -1,6 +1,7 @@
 """Several labels a sequence, from every shape of table."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,23 @@ def test_texts_with_labels(tmp_path):
     examples = read_examples(written(tmp_path, text), Roles(target="weather"))
     assert examples.y.tolist() == WANTED
     assert examples.features == ("review",)
+
+
+@pytest.mark.parametrize("trained", [None, "|", ";"])
+@pytest.mark.parametrize("between", [None, "|", ";"])
+def test_a_model_reads_labels_however_they_are_written(tmp_path, trained, between):
+    """One label has a blank, and one a comma."""
+    rows = [["light rain"], ["light rain", "wind, cold"], []]
+    known = replace(ONE_COLUMN, labels=("light rain", "wind, cold"), between=trained)
+    lines = []
+    for i, row in enumerate(rows):
+        labels = row if between is None else between.join(row)
+        lines.append(json.dumps({"trip": str(i), "x": [1.0, 2.0], "weather": labels}))
+    examples = read_examples(written(tmp_path, "\n".join(lines), "mine.jsonl"), known)
+    assert examples.y.tolist() == [[1, 0], [1, 1], [0, 0]]
+    lines[1] = lines[1].replace("wind", "hail")
+    with pytest.raises(ValueError, match=r"label '.*hail, cold' is not among those that are known"):
+        read_examples(written(tmp_path, "\n".join(lines), "mine.jsonl"), known)
 
 
 def test_names_with_a_sign_stay_names(tmp_path):

@@ -240,3 +240,15 @@ def test_columns_are_known_by_their_names(tmp_path):
         model.fit([X[0], X[1][["temp", "sales"]]])
     with pytest.raises(ValueError, match=r"of the columns \['sales', 'temp'\], and X has"):
         model.set_params(warm_start=True).fit([x[["temp", "sales"]] for x in X], **given)
+
+
+def test_what_pandas_calls_missing_is_missing():
+    pd = pytest.importorskip("pandas")
+    X = np.random.default_rng(0).normal(size=(4, 20))
+    X[1, 3] = np.nan
+    frame = pd.DataFrame(X).convert_dtypes()
+    frame.iloc[1, 3] = pd.NA
+    model = SequenceForecaster(horizon=2, hidden_size=4, iterations=3)
+    wanted = model.fit(X).predict(X)
+    assert frame.to_numpy().dtype == object
+    np.testing.assert_array_equal(model.fit(frame).predict(frame), wanted)

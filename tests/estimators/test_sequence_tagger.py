@@ -232,3 +232,20 @@ def test_a_parameter_that_is_not_known_is_named(tmp_path):
     model.fitted_.save(tmp_path / "m", {"newer": 1}, 2)
     with pytest.raises(ValueError, match=r"'params' has \['newer'\], which this version"):
         load(tmp_path / "m")
+
+
+def test_words_may_come_in_every_form_of_data_frames():
+    pd = pytest.importorskip("pandas")
+    sentences, tags = [["a", "b"], ["b", "a"], ["a", "a"]] * 3, [[0, 1], [1, 0], [0, 0]] * 3
+    model = SequenceTagger(hidden_size=4, iterations=5, character_size=0)
+    wanted = [row.tolist() for row in model.fit(sentences, tags).predict_proba(sentences)]
+    column = pd.Series(sentences)
+    for X in (
+        column,
+        [pd.Series(words) for words in sentences],
+        np.array(sentences, dtype=object),
+        np.array(sentences),
+    ):
+        found = model.fit(X, pd.Series(tags)).predict_proba(X)
+        assert [row.tolist() for row in found] == wanted
+    assert model.predict(pd.Series(["a", "b"])).tolist() == model.predict(["a", "b"]).tolist()

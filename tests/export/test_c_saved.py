@@ -102,6 +102,10 @@ def test_taggers_of_words(tmp_path):
     model = ostinato.runtime.load(tmp_path / "0")
     _, library = exported(model, tmp_path)
     known = {word: i for i, word in enumerate(model.vocabulary.words, 1)}
+    (header,) = [each.read_text() for each in tmp_path.rglob("*.h")]
+    says = " ".join(header.split())
+    assert all(f"{i} {word!r}" in says for word, i in known.items())
+    assert "0 is any other word" in says
     text = ["that", "is", "nowhere", "to", "be"]
     ours = library.stream().answers(np.array([known.get(word, 0) for word in text]))
     np.testing.assert_allclose(ours, model.predict_proba([text])[0], rtol=0, atol=ATOL)

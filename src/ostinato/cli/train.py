@@ -75,8 +75,9 @@ def train(
     """Train a network to classify, tag, forecast or foretell text.
 
     The flag that names the target in a table names the task: --classify, --tag, --forecast or
-    --language. On mnist the defaults are the notebook's experiment; for data of your own they fit
-    the task and the size of the data, and are shown by --print-config.
+    --language. On mnist and arrays (.npz, .ts, IDX) the defaults are the notebook's network; for
+    tables and texts they fit the task. The length fits the size of the data. --print-config shows
+    them.
 
     Parameters come from flags, then --set, then --config, then the defaults.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def as_array(value: Any) -> np.ndarray:
-    """`np.asarray`, also of a tensor with a gradient or in bfloat16; a masked value is NaN.
+    """`np.asarray`, also of a tensor with a gradient or in bfloat16; masked values and NA are NaN.
 
     Raises:
         ValueError: it is a list of lists of different lengths.
@@ -20,4 +20,11 @@ def as_array(value: Any) -> np.ndarray:
     if hasattr(value, "detach"):  # a tensor of torch, which is not imported here
         value = value.detach()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value
-    return np.asarray(value)
+    array = np.asarray(value)
+    if array.dtype == object and array.size:
+        # pandas' missing value is no number, and compares with none, itself included.
+        missing = [type(each).__name__ == "NAType" for each in array.flat]
+        if any(missing):
+            array = array.copy()
+            array.flat[np.flatnonzero(missing)] = np.nan
+    return array

@@ -56,7 +56,7 @@ def with_further(roles: Roles, table: Table) -> Roles:
         further = {str(label) for label in column.inner.labels().tolist()}
     else:
         texts = column.factor()[1].tolist()
-        further = {label for text in texts for label in _parts(str(text), roles.between)}
+        further = {label for text in texts for label in _known_parts(str(text), roles)}
     return replace(roles, labels=tuple(sorted({*roles.labels, *further})))
 
 
@@ -84,7 +84,7 @@ def read(table: Table, roles: Roles, once: Once, place: Callable[[str, int], str
         lists = [labels[start:end] for start, end in pairwise(bounds)]
     else:
         texts = once(target).tolist()
-        lists = [_parts("" if text is None else str(text), roles.between) for text in texts]
+        lists = [_known_parts("" if text is None else str(text), roles) for text in texts]
     return _rows(lists, roles.labels, lambda i: place(target, i))
 
 
@@ -134,7 +134,20 @@ def _flags(values: np.ndarray, name: str, place: Callable[[str, int], str]) -> n
     return values.astype(np.int64)
 
 
-def _parts(text: str, separator: str | None) -> list[str]:
+def _known_parts(text: str, roles: Roles) -> list[str]:
+    """The labels in a text of a file that may be written otherwise than the one learnt from.
+
+    Taken apart as that one was, or else so that all its labels are known; a text that is a label
+    is one.
+    """
+    ways = [_parts(text, separator) for separator in (roles.between, *SEPARATORS) if separator]
+    if roles.between is None:
+        ways.insert(0, [text.strip()] if text.strip() else [])
+    known = set(roles.labels)
+    return next((way for way in ways if known.issuperset(way)), ways[0])
+
+
+def _parts(text: str, separator: str) -> list[str]:
     """The labels in a text, each once."""
     labels = [label.strip() for label in text.split(separator)]
     return list(dict.fromkeys(label for label in labels if label))

@@ -195,7 +195,17 @@ class Preparation:
         return prepared
 
     def apply_in_order(self, X: Sequences) -> Any:
-        """`apply` to sequences whose features stand in the order of `features`, without names."""
+        """`apply` to sequences whose features stand in the order of `features`, without names.
+
+        Raises:
+            ValueError: as `apply`; or a feature holds names, which an array of numbers has not.
+        """
+        holds_names = [feature.name for feature in self.features if feature.words is not None]
+        if holds_names:
+            raise ValueError(
+                f"the model reads names in {holds_names[0]!r}, which an array of numbers has not; "
+                "wanted the Examples that data.read_examples gives"
+            )
         return self.apply(Examples(X, features=tuple(feature.name for feature in self.features)))
 
     def apply_statics(self, examples: Examples) -> np.ndarray:

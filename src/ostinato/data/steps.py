@@ -33,8 +33,12 @@ def as_steps(X: Any, shaped: Callable[[Any], Any] = as_sequences) -> tuple[Steps
     """
     if isinstance(X, (Ragged, Words)):
         return X, False
-    if isinstance(X, np.ndarray) and (X.dtype.kind == "U" or (X.dtype == object and X.ndim == 1)):
-        X = list(X)
+    if hasattr(X, "to_list"):  # a column of a data frame
+        X = X.to_list()
+    if isinstance(X, np.ndarray) and X.dtype.kind in "UO":
+        X = X.tolist()
+    if isinstance(X, (list, tuple)) and _first_column(X):
+        X = [sequence.to_list() if hasattr(sequence, "to_list") else sequence for sequence in X]
     if isinstance(X, (list, tuple)):
         if len(X) and isinstance(X[0], str):
             return Words.of([X]), True
@@ -162,6 +166,12 @@ def n_features(X: Any) -> int:
 def width_of(X: Steps) -> int | None:
     """As `n_features`; None for words, which have no numbers yet."""
     return None if isinstance(X, Words) else n_features(X)
+
+
+def _first_column(X: Any) -> bool:
+    """Whether the sequences are columns of data frames that hold texts."""
+    first = next((sequence for sequence in X if hasattr(sequence, "to_list")), None)
+    return first is not None and isinstance(_first_step([first.to_list()]), str)
 
 
 def _first_step(X: Any) -> Any:

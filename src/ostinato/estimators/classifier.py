@@ -21,7 +21,7 @@ from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
 from ostinato.data.steps import Steps, as_texts_or_sequences, n_features
 from ostinato.data.words import Words
-from ostinato.estimators.common import Estimator
+from ostinato.estimators.common import Estimator, check_pair
 from ostinato.hyperparameters import (
     Classifying,
     Fitting,
@@ -289,6 +289,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
                 f"validation was given, and validation_fraction={self.validation_fraction}; "
                 "wanted one of them"
             )
+        check_pair(validation)
         X: Steps
         if isinstance(given.X, Words):
             X = as_texts_or_sequences(validation[0])
@@ -358,8 +359,22 @@ def _check_labels(y: Any) -> np.ndarray:
             "SequenceClassifier requires y to be passed, but the target y is None; "
             "wanted a label for each example"
         )
-    if type_of_target(y) == "multilabel-indicator":
-        return np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+    try:
+        kind = type_of_target(y)
+    except TypeError:  # labels that cannot be sorted
+        kinds = sorted({type(label).__name__ for label in np.asarray(y).flat})
+        raise ValueError(
+            f"y has labels of the types {', '.join(kinds)}; wanted one: all strings, or all "
+            "integers, and none missing"
+        ) from None
+    if kind == "multilabel-indicator":
+        several = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+        if not np.isin(several, (0, 1)).all():
+            raise ValueError(
+                f"y has the values {np.unique(several).tolist()}; wanted zeros and ones, a column "
+                "for each label"
+            )
+        return several
     labels = column_or_1d(y, warn=True)
     check_classification_targets(labels)
     return labels

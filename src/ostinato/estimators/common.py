@@ -17,6 +17,17 @@ from ostinato.training.saved_model import SavedModel
 E = TypeVar("E", bound="Estimator")
 
 
+def check_pair(validation: Any) -> None:
+    """Whether validation data are X and y.
+
+    Raises:
+        ValueError: they are not two.
+    """
+    if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+        n = f" of {len(validation)}" if hasattr(validation, "__len__") else ""
+        raise ValueError(f"validation is a {type(validation).__name__}{n}; wanted (X, y)")
+
+
 class Estimator(BaseEstimator):
     """An estimator whose parameters are hyperparameters, with `random_state` for the seed."""
 

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
 from ostinato.data.steps import as_labels, lengths_of
-from ostinato.estimators.common import Estimator
+from ostinato.estimators.common import Estimator, check_pair
 from ostinato.hyperparameters import Architecture, Fitting, Training, documented
 from ostinato.training import fitted_tagger
 from ostinato.training.fitted_tagger import FittedTagger, Tagged
@@ -157,6 +157,7 @@ class SequenceTagger(Estimator):
                 f"validation was given, and validation_fraction={fraction}; wanted one of them"
             )
         if validation is not None:
+            check_pair(validation)
             given = given.validated_by(*validation, settings.scheme)
         elif fraction:
             given = given.split(fraction, plan.seed)

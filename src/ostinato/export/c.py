@@ -18,7 +18,7 @@ import numpy as np
 from ostinato.data.prepare import Feature, Preparation
 from ostinato.data.ragged import Ragged
 from ostinato.data.windows import SeriesWindows
-from ostinato.data.words import CodedWords
+from ostinato.data.words import CodedWords, WordVocabulary
 from ostinato.export.c_forecast import forecast_texts
 from ostinato.export.c_measure import Sizes, measured
 from ostinato.export.c_play import PartPlayer, answers, bound
@@ -111,6 +111,7 @@ class Given:
         windows: of a forecaster, how they are cut from series.
         levels: of its quantiles.
         inputs: the names of its inputs beside the target, () if they have none.
+        words: whose tokens are 1, 2, …, of a model that reads words; () if that is not known.
     """
 
     graph: ModelGraph
@@ -121,6 +122,7 @@ class Given:
     windows: SeriesWindows | None = None
     levels: tuple[float, ...] = ()
     inputs: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 def export_c(
@@ -346,7 +348,7 @@ def _prepare(given: Given, int8: bool, answer: Part) -> Prepare:
     if graph.embed is not None:
         table = None if graph.embed.table is None else given.tensors[graph.embed.table]
         tied = table is not None and any(np.array_equal(w, table.T) for w in answer.weights)
-        return tokens(graph.embed, table, int8, tied)
+        return tokens(graph.embed, table, int8, tied, given.words)
     return unprepared(graph.n_inputs) if given.preparation is None else prepared(given.preparation)
 
 
@@ -406,7 +408,9 @@ def _given(model: Model) -> Given:
             ]
             preparation = Preparation(tuple(features))
     outputs = tuple([f"the probability of {label!r}" for label in model.labels.tolist()])
-    return Given(model.graph, model.tensors, preparation, title, outputs)
+    vocabulary = getattr(model, "vocabulary", None)
+    words = vocabulary.words if isinstance(vocabulary, WordVocabulary) else ()
+    return Given(model.graph, model.tensors, preparation, title, outputs, words=words)
 
 
 def _examples(model: Model, X: Any) -> tuple[Array, Array]:

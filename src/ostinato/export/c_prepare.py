@@ -6,7 +6,7 @@ names. Numbers are scaled in double, as `data.Preparation` does it, so that the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -65,12 +65,19 @@ def unprepared(n_inputs: int) -> Prepare:
     return Prepare(n_inputs, n_inputs, _numbers(n_inputs), text, "in", {}, {}, None, meanings)
 
 
-def tokens(embed: Embed, table: np.ndarray | None, int8: bool, tied: bool = False) -> Prepare:
+def tokens(
+    embed: Embed,
+    table: np.ndarray | None,
+    int8: bool,
+    tied: bool = False,
+    words: Sequence[str] = (),
+) -> Prepare:
     """The number of a token, as a row of a table `[V, E]`; without one, as V zeros and a one.
 
     Args:
         tied: whether the table is the weights `[E, V]` of the answer, too. It lies as these: a
             product reads all of it, and a token one column.
+        words: whose tokens are 1, 2, …; () if that is not known.
 
     Raises:
         ValueError: the model reads the letters of a word, too.
@@ -78,7 +85,7 @@ def tokens(embed: Embed, table: np.ndarray | None, int8: bool, tied: bool = Fals
     if embed.spelling is not None:
         raise ValueError(
             "this model reads the letters of each word, which C code does not; wanted one that was "
-            "trained with character_size=0"
+            "trained without them: in Python, SequenceTagger(character_size=0)"
         )
     n, width = embed.n_tokens, embed.width
     tables: dict[str, np.ndarray] = {}
@@ -100,6 +107,9 @@ def tokens(embed: Embed, table: np.ndarray | None, int8: bool, tied: bool = Fals
     ]
     text = _function("static int @prepare(int32_t token, float *x)", body)
     meaning = f"the number of a token, from 0 to {n - 1}"
+    if words:
+        numbered = ", ".join([f"{i} {word!r}" for i, word in enumerate(words, 1)])
+        meaning = f"{numbered}; 0 is any other word"
     return Prepare(1, width, TOKEN, text, "token, x", {}, tables, None, (meaning,))
 
 

@@ -173,7 +173,7 @@ class TaggerNet(torch.nn.Module):
         if self.crf is not None:
             return self.crf.best(scores, lengths, allowed)
         if allowed is not None:
-            nothing = torch.zeros(scores.shape[2])
+            nothing = torch.zeros(scores.shape[2], dtype=scores.dtype)
             return viterbi(scores, nothing.diag(), nothing, nothing, lengths, allowed)
         return scores.argmax(2)
 

@@ -1,8 +1,9 @@
-"""`built`: a network whose weights follow from a seed, whatever the program does beside it."""
+"""Random numbers that follow from a seed: of a network's weights, and of a training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -26,3 +27,19 @@ def built(make: Callable[..., N], *args: Any, seed: int | None = None, **options
         if seed is not None:
             torch.default_generator.manual_seed(seed)
         return make(*args, **options).float()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """PyTorch's random numbers are those of a seed, and the caller's state is put back.
+
+    No other thread is kept from drawing some of them meanwhile.
+    """
+    with one_at_a_time:
+        before = torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        with one_at_a_time:
+            torch.set_rng_state(before)

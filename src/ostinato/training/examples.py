@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -89,16 +90,16 @@ def example_weights(
     weights = np.ones(len(y))
     if sample_weight is not None:
         weights *= check_sample_weight(sample_weight, len(y))
+    if not (class_weight in (None, "balanced") or isinstance(class_weight, Mapping)):
+        raise ValueError(
+            f"class_weight={class_weight!r}: wanted 'balanced', a dict class -> weight, or None"
+        )
     if isinstance(class_weight, str):
-        if class_weight != "balanced":
-            raise ValueError(
-                f"class_weight={class_weight!r}: wanted 'balanced', a dict class -> weight, or None"
-            )
         _, where, counts = np.unique(y, return_inverse=True, return_counts=True)
         weights *= (len(y) / (len(counts) * counts))[where]
     elif class_weight is not None:
         for label, weight in class_weight.items():
-            if not (np.isfinite(weight) and weight >= 0):
+            if not (isinstance(weight, Real) and np.isfinite(weight) and weight >= 0):
                 raise ValueError(f"class_weight[{label!r}] is {weight}; wanted a number, 0 or more")
             weights[y == label] *= weight
         weighed = [label for label in np.unique(y).tolist() if class_weight.get(label, 1) > 0]

@@ -66,6 +66,7 @@ class FittedClassifier:
     early: Early | None = None
 
     @staticmethod
+    @torch.inference_mode(False)  # whose tensors know no gradient
     def fit(
         given: Labelled,
         model: Classifying,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ostinato import forecast_baselines, forecast_metrics
 from ostinato.data.panel import Panel, column_names_from
@@ -93,6 +94,7 @@ class FittedForecaster:
         return tuple(self.net.config["quantiles"])
 
     @staticmethod
+    @torch.inference_mode(False)  # whose tensors know no gradient
     def fit(
         panel: Panel | StoredPanel,
         settings: ForecastSettings,

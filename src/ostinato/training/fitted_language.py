@@ -67,6 +67,7 @@ class FittedLanguageModel:
         object.__setattr__(self, "_keyboard", Keyboard(self.vocabulary))
 
     @staticmethod
+    @torch.inference_mode(False)  # whose tensors know no gradient
     def fit(
         documents: Sequence[str],
         architecture: LanguageArchitecture,

@@ -172,6 +172,7 @@ class FittedTagger:
     preparation: Preparation | None = None
 
     @staticmethod
+    @torch.inference_mode(False)  # whose tensors know no gradient
     def fit(
         given: Tagged,
         model: Architecture,
@@ -205,6 +206,7 @@ class FittedTagger:
             plan = replace(plan, warmup=int(warm_up * plan.total_iterations(len(given.y))))
         X, vocabulary, scale = given.X, None, None
         if start is not None:
+            _check_features(X, start.net.config["n_features"])
             vocabulary, scale = start.vocabulary, start.scale
         elif isinstance(X, Words):
             vocabulary = WordVocabulary.fit(X, settings.vocabulary_size)

@@ -44,7 +44,7 @@ class Forecasting(OfBatches):
         self.panel, self.windows = panel, windows
         self.series, self.cutoffs = learnt
         super().__init__(Batches(self.series, self.cutoffs, batch_size, seed=seed), validation)
-        self.levels = torch.tensor(levels)
+        self.levels = torch.tensor(levels, dtype=torch.float32)
 
     def loss(self, net: torch.nn.Module) -> Share:
         chosen = self.next_rows()

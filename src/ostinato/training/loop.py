@@ -13,6 +13,7 @@ from ostinato.data import Batches
 from ostinato.interrupt import Interrupt
 from ostinato.models import ClassifierNet
 from ostinato.training import checkpoint, distributed, optimizers
+from ostinato.training.build import seeded
 from ostinato.training.callbacks import Callback, check_callbacks, tell
 from ostinato.training.classification import Classification
 from ostinato.training.history import LOSS_EVERY, History, Report
@@ -110,11 +111,10 @@ def learn(
     with (
         Interrupt(shared=not ranks.alone) as interrupt,
         engine_first(net),
-        torch.random.fork_rng(devices=[]),
+        seeded(plan.seed),
         torch.inference_mode(False),
         torch.enable_grad(),
     ):
-        torch.default_generator.manual_seed(plan.seed)
         _begin_together(run, resumes=resume is not None)
         if resume is not None:
             checkpoint.restore(run, Path(resume))

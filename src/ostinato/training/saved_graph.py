@@ -319,9 +319,9 @@ def _steps_of_layers(body: Any, names: TensorNames) -> list[StepGraph]:
     for i in range(body.num_layers * n_directions):
         weights = body._flat_weights[i * n : (i + 1) * n]
         width = body.input_size if i < n_directions else n_directions * body.hidden_size
-        h = torch.zeros(ROWS_OF_SAMPLE, body.hidden_size)
+        h = torch.zeros(ROWS_OF_SAMPLE, body.hidden_size, dtype=torch.float32)
         init = (h, h) if body.mode == "LSTM" else h
-        xs = torch.randn(1, ROWS_OF_SAMPLE, width, generator=_generator())
+        xs = torch.randn(1, ROWS_OF_SAMPLE, width, dtype=torch.float32, generator=_generator())
         a = checked(body._step(weights, False), init, xs, 0, False)
         captured = [w for w in weights if w is not None]
         recording, _ = record(a, captured, None)
@@ -345,12 +345,12 @@ def _step_of_cell(
     The sample has many steps (a view of one): they are worth a recording however often cells of
     this kind were recorded, in a search of hyperparameters for example.
     """
-    xs = torch.randn(1, ROWS_OF_SAMPLE, n_features, generator=_generator())
+    xs = torch.randn(1, ROWS_OF_SAMPLE, n_features, dtype=torch.float32, generator=_generator())
     xs = xs.expand(MANY_STEPS, -1, -1)
     if hasattr(cell, "initial"):
         init: Any = cell.initial(xs[0])  # type: ignore[operator]
     else:
-        init = torch.zeros(ROWS_OF_SAMPLE, hidden_size)
+        init = torch.zeros(ROWS_OF_SAMPLE, hidden_size, dtype=torch.float32)
     call = compiled(checked(cell, init, xs, 0, False))
     if call.per_row:
         raise Unsupported("the cell takes a tensor from outside that has a row for each of a batch")

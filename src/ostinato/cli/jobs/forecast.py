@@ -286,7 +286,7 @@ def _panel(
 ) -> Panel | StoredPanel:
     """The series as a network's panel; of those in a file, one that is read in parts.
 
-    Where inputs are known in advance, steps at the end of a series without a value are the future.
+    Steps at the end of a series without a value are its future, in which inputs may be known.
 
     Args:
         series: with their inputs.
@@ -303,12 +303,13 @@ def _panel(
         is_known = np.array([name in known for name in origin], dtype=bool)
 
     def of(y: Sequence[np.ndarray], chosen: Any = slice(None)) -> Panel:
+        ends = [_end(each) for each in y]
+        values = [each[:end] for each, end in zip(y, ends, strict=True)]
         if X is None or static is None:
-            return Panel.of(y)
+            return Panel.of(values)
         inputs = list(X[chosen])
-        ends = [_end(each) if is_known.any() else len(each) for each in y]
         return Panel.of(
-            [each[:end] for each, end in zip(y, ends, strict=True)],
+            values,
             past=[x[:end, ~is_known] for x, end in zip(inputs, ends, strict=True)],
             future=[x[:, is_known] for x in inputs],
             static=static[chosen],
@@ -323,9 +324,7 @@ def _panel(
 
 
 def _lengths(series: Examples) -> np.ndarray:
-    """Steps of each series, `[N]`, without those of which inputs alone are known."""
-    if series.roles is None or not set(series.roles.known) & set(series.features):
-        return series.lengths
+    """Steps of each series, `[N]`, up to its last value."""
     return np.array([_end(y) for y in series.y])
 
 

@@ -343,8 +343,11 @@ def _with_column(settings: Config) -> Config:
 
 
 def documents_of(file: str, trained: Trained) -> list[str]:
-    """The documents of another file than that of a run."""
-    return _given_documents(file, trained.settings())
+    """The documents of another file than that of a run: a text, or a table with its column."""
+    settings = trained.settings()
+    if file != sources.STDIN and not sources.is_table(file):
+        settings = settings.updated({"task.language": None})
+    return _given_documents(file, settings)
 
 
 def _given_documents(file: str, settings: Config) -> list[str]:

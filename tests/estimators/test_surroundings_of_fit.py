@@ -1,0 +1,88 @@
+"""`fit` where a program has set PyTorch otherwise, or does other things at the same time."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+import ostinato
+from ostinato import LanguageModel, SequenceClassifier, SequenceForecaster, SequenceTagger, runtime
+
+SMALL = {"hidden_size": 4, "iterations": 8}
+X = np.random.default_rng(0).normal(size=(12, 6, 2))
+EACH = (X[:, :, 0] > 0).astype(int)
+FITS = {
+    "classifier": lambda **o: SequenceClassifier(**SMALL, **o).fit(X, EACH[:, -1]),
+    "tagger": lambda **o: SequenceTagger(crf=True, **SMALL, **o).fit(X, EACH),
+    "forecaster": lambda **o: SequenceForecaster(horizon=2, **SMALL, **o).fit(X),
+    "language": lambda **o: LanguageModel(**SMALL, **o).fit(["ab cab " * 9]),
+}
+
+
+def weights(model):
+    return {name: w.numpy().copy() for name, w in model.net_.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_are_computed_whatever_the_caller_has_set(name, mode):
+    wanted = weights(FITS[name]())
+    with mode():
+        np.testing.assert_equal(weights(FITS[name]()), wanted)
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_networks_are_float32_whatever_the_default_is(name, tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = FITS[name]()
+        assert {w.dtype for w in model.net_.parameters()} == {torch.float32}
+        model.save(tmp_path / "m")
+        np.testing.assert_equal(weights(ostinato.load(tmp_path / "m")), weights(model))
+        assert runtime.load(tmp_path / "m").graph is not None
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_threads_that_fit_at_the_same_time_draw_their_own_weights(name):
+    wanted = [weights(FITS[name](random_state=i)) for i in range(6)]
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda i: weights(FITS[name](random_state=i)), range(6)))
+    np.testing.assert_equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"callbacks": 3}, r"callbacks has int; wanted a list of objects"),
+        ({"callbacks": [ostinato.training.Progress]}, "Progress'>; wanted a list of objects"),
+    ],
+)
+def test_what_is_no_callback_is_refused(options, message):
+    with pytest.raises(TypeError, match=message):
+        SequenceClassifier(**SMALL).fit(X, EACH[:, -1], **options)
+
+
+@pytest.mark.parametrize("estimator", [SequenceClassifier, SequenceTagger])
+def test_validation_data_are_two(estimator):
+    y = EACH[:, -1] if estimator is SequenceClassifier else EACH
+    with pytest.raises(ValueError, match=r"validation is a tuple of 1; wanted \(X, y\)"):
+        estimator(**SMALL).fit(X, y, validation=(X,))
+
+
+def test_labels_and_weights_that_are_none():
+    y = np.array(["a", None, "b"] * 4, dtype=object)
+    with pytest.raises(ValueError, match="y has labels of the types NoneType, str; wanted one"):
+        SequenceClassifier(**SMALL).fit(X, y)
+    with pytest.raises(ValueError, match=r"y has the values \[0, 2\]; wanted zeros and ones"):
+        SequenceClassifier(**SMALL).fit(X, 2 * EACH[:, :2])
+    for class_weight in ([1, 2], {1: "a"}):
+        with pytest.raises(ValueError, match=r"class_weight.*wanted"):
+            SequenceClassifier(class_weight=class_weight, **SMALL).fit(X, EACH[:, -1])
+    tagger = SequenceTagger(warm_start=True, **SMALL).fit(X, EACH)
+    with pytest.raises(ValueError, match="X has words, but the tagger was trained with numbers"):
+        tagger.fit([["a", "b"]] * 3, [[0, 1]] * 3)
