@@ -71,9 +71,9 @@ def scan(
             gradients: a number, or a text like "64MB". If the whole run needs more, the states are
             kept at checkpoints, and the backward pass plays from one to the next once more. Values
             and gradients keep their bits (docs/memory.md).
-        truncate: the carry goes on, but its gradient stops after every so many steps, counted from
-            the end that is played first. A row that has ended hands on the gradient of its last
-            carry. From T on nothing stops.
+        truncate: the carry goes on, but its gradient stops before every element whose place is a
+            multiple of this number; in reverse, after it was played. A row that has ended hands on
+            the gradient of its last carry. From T on nothing stops.
 
     Returns:
         `(carry, ys)`: the carry after the last step, with the structure of `init`, and the outputs

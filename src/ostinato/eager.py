@@ -44,9 +44,10 @@ def eager_scan(
     taken = ragged.taken_first(init_leaves)
     outputs: list[list[Tensor]] = [[] for _ in range(n_steps)]
     output_spec: Any = ()  # before the first step: equal to no structure
-    for played, t in enumerate(reversed(range(n_steps)) if reverse else range(n_steps)):
-        if truncate and played and played % truncate == 0:
-            carry_leaves = ragged.detached(carry_leaves, t + 1 if reverse else t)
+    for t in reversed(range(n_steps)) if reverse else range(n_steps):
+        between = t + 1 if reverse else t  # the carry lies before this element
+        if truncate and 0 < between < n_steps and between % truncate == 0:
+            carry_leaves = ragged.detached(carry_leaves, between)
         before = taken = ragged.taken(ragged.restarted(carry_leaves, t), taken, t)
         x = tree.unflatten([leaf.select(dim, t) for leaf in xs_leaves], xs_spec)
         result = step(tree.unflatten(before, carry_spec), x)

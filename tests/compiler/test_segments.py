@@ -237,6 +237,27 @@ def test_windows_of_random_steps(seed):
         assert error <= 1e-9 * scale + 1e-12, (name, options, k)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_windows_do_not_depend_on_padding(engine, reverse, monkeypatch):
+    monkeypatch.setenv("OSTINATO_ENGINE", engine)
+    W = (torch.randn(3, 3) / 2).requires_grad_()
+
+    def step(h, x):
+        return torch.tanh(x + h @ W)
+
+    x, length, found = torch.randn(5, 2, 3), torch.tensor([5, 4]), []
+    for T in (5, 6, 7, 8):
+        xs = torch.cat([x, torch.full((T - 5, 2, 3), torch.nan)]).requires_grad_()
+        init = torch.zeros(2, 3, requires_grad=True)
+        last, ys = scan(step, init, xs, lengths=length, reverse=reverse, truncate=2)
+        loss = ys[:5].sin().sum() + last.sum()
+        d_init, d_xs = torch.autograd.grad(loss, [init, xs])
+        found.append((last, ys[:5], d_init, d_xs[:5]))
+    for each in found[1:]:
+        assert all(map(torch.equal, each, found[0]))
+
+
 def test_windows_that_are_none():
     W = torch.randn(3, 3, requires_grad=True)
 

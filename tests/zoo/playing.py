@@ -62,7 +62,7 @@ def rows_apart(
         window = None
         for t in reversed(range(n)) if reverse else range(n):
             before = window
-            window = None if truncate is None else (T - 1 - t if reverse else t) // truncate
+            window = None if truncate is None else t // truncate
             if before not in (None, window):
                 carry = pytree.tree_map(torch.detach, carry)
             ends_a_segment = t + 1 < n and reverse and resets is not None and resets[t + 1, b]

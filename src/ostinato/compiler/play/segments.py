@@ -37,15 +37,13 @@ Group = list[Span]
 
 
 def windows(n_steps: int, truncate: int | None, reverse: bool) -> list[Segment]:
-    """The windows in playing order; they are counted from the end that is played first."""
-    if truncate is None or truncate >= n_steps:
-        return [Segment(0, n_steps, False)]
-    found = []
-    for first in range(0, n_steps, truncate):
-        last = min(first + truncate, n_steps)
-        begin, end = (n_steps - last, n_steps - first) if reverse else (first, last)
-        found.append(Segment(begin, end, first > 0))
-    return found
+    """The windows in playing order; all but the last in time have `truncate` steps."""
+    width = min(truncate or n_steps, n_steps)
+    begins = range(0, n_steps, width)
+    found = [Segment(begin, min(begin + width, n_steps), True) for begin in begins]
+    if reverse:
+        found.reverse()
+    return [found[0]._replace(cut=False), *found[1:]]
 
 
 def scheduled(of: list[Segment], reverse: bool, most_steps: int, levels: int) -> list[Group]:
