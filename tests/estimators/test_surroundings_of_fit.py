@@ -9,7 +9,14 @@ import pytest
 import torch
 
 import ostinato
-from ostinato import LanguageModel, SequenceClassifier, SequenceForecaster, SequenceTagger, runtime
+from ostinato import (
+    LanguageModel,
+    SequenceClassifier,
+    SequenceForecaster,
+    SequenceTagger,
+    runtime,
+    training,
+)
 
 SMALL = {"hidden_size": 4, "iterations": 8}
 X = np.random.default_rng(0).normal(size=(12, 6, 2))
@@ -86,3 +93,48 @@ def test_labels_and_weights_that_are_none():
     tagger = SequenceTagger(warm_start=True, **SMALL).fit(X, EACH)
     with pytest.raises(ValueError, match="X has words, but the tagger was trained with numbers"):
         tagger.fit([["a", "b"]] * 3, [[0, 1]] * 3)
+
+
+def interrupted(name, folder, **options):
+    """A fit that ends with an error after a checkpoint."""
+
+    class Stop(training.Callback):
+        def on_iteration(self, run):
+            if run.iteration == 5:
+                raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        model, data = UNFITTED[name](**options)
+        model.fit(*data, callbacks=[training.Checkpoint(folder, 4), Stop()])
+
+
+UNFITTED = {
+    "classifier": lambda X=X, y=EACH[:, -1], **o: (SequenceClassifier(**SMALL, **o), (X, y)),
+    "tagger": lambda X=X, y=EACH, **o: (SequenceTagger(**SMALL, **o), (X, y)),
+    "forecaster": lambda X=X, **o: (SequenceForecaster(horizon=2, **SMALL, **o), (X,)),
+    "language": lambda text="ab cab ", **o: (LanguageModel(**SMALL, **o), ([text * 9],)),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "message"),
+    [
+        ("classifier", {"readout": "mean"}, "made with another network"),
+        ("classifier", {"standardize": True}, "made with other examples"),
+        ("classifier", {"class_weight": "balanced"}, "made with other examples"),
+        ("classifier", {"y": 1 - EACH[:, -1]}, "made with other examples"),
+        ("tagger", {"dropout": 0.5}, "made with another network"),
+        ("tagger", {"standardize": False}, "made with other examples"),
+        ("forecaster", {"quantiles": (0.2, 0.5, 0.8, *np.arange(0.81, 0.87, 0.01))}, "network"),
+        ("forecaster", {"X": X**2}, "made with other examples"),
+        ("language", {"text": "xy zxy "}, "made with other examples"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(name, changed, message, tmp_path):
+    interrupted(name, tmp_path / "c")
+    model, data = UNFITTED[name](**changed)
+    with pytest.raises(ValueError, match=message):
+        model.fit(*data, resume=tmp_path / "c")
+    model, data = UNFITTED[name]()
+    whole = weights(UNFITTED[name]()[0].fit(*data))
+    np.testing.assert_equal(weights(model.fit(*data, resume=tmp_path / "c")), whole)

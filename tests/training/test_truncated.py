@@ -50,7 +50,8 @@ def gradients(net, X, y, **plan) -> dict[str, torch.Tensor]:
 def by_windows(net: ClassifierNet, X, y, window: int) -> dict[str, torch.Tensor]:
     """The gradients of one layer in two directions, in float64, by PyTorch's own layer.
 
-    Each direction is played window by window, and its state detached between two of them.
+    Each direction is played window by window, and its state detached between two of them. Windows
+    lie alike in both, so that the backward direction begins with the shorter one.
     """
     net = copy.deepcopy(net).double()
     kind = getattr(torch.nn, type(net.body).__name__)
@@ -60,7 +61,8 @@ def by_windows(net: ClassifierNet, X, y, window: int) -> dict[str, torch.Tensor]
         layer = kind(2, 5, batch_first=True, dtype=torch.float64)
         weights = {n: getattr(net.body, f"{n}{suffix}") for n in dict(layer.named_parameters())}
         state, outputs = None, []
-        for part in given.split(window, 1):
+        sizes = [len(part) for part in torch.arange(N_STEPS).split(window)]
+        for part in given.split(sizes[::-1] if suffix else sizes, 1):
             arguments = (part,) if state is None else (part, state)
             output, state = torch.func.functional_call(layer, weights, arguments)
             outputs.append(output)

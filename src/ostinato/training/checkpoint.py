@@ -24,6 +24,7 @@ import hashlib
 import json
 from functools import partial
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from ostinato.training.callbacks import Callback
 from ostinato.training.distributed import ALONE, Ranks
 from ostinato.training.history import History
 from ostinato.training.run import Best, Run
+from ostinato.training.task import digest
 from ostinato.training.tensor_file import fill, pack, unpack
 
 FORMAT = 3
@@ -100,6 +102,7 @@ def write(run: Run, directory: Path) -> None:
         "last": [run.loss, run.measured, run.learning_rate] if run.iteration else None,
         "elapsed_s": run.elapsed_s,
         "task": run.task.state_dict(),
+        "of": _fingerprints(run),
         "best": {"loss": run.best.loss, "iteration": run.best.iteration, "waited": run.best.waited},
         "reports": run.history.reports,
     }
@@ -132,6 +135,12 @@ def restore(run: Run, directory: Path) -> None:
     _restore_optimizer(run.optimizer, _under("optimizer.", tensors))
     run.task.load_state_dict(state["task"])
     run.task.load_tensors(_under("task.", tensors))
+    for name, fingerprint in _fingerprints(run).items():
+        if state.get("of", {}).get(name, fingerprint) != fingerprint:  # older ones have none
+            raise ValueError(
+                f"the checkpoint in {directory} was made with {_ANOTHER[name]}; wanted what that "
+                "training began with, or no resume"
+            )
     run.iteration = state["iteration"]
     if state["last"] is not None:
         run.loss, run.measured, run.learning_rate = state["last"]
@@ -172,6 +181,23 @@ def read(directory: Path, ranks: Ranks = ALONE) -> tuple[dict[str, Any], dict[st
             "one of the two is damaged or of another checkpoint"
         )
     return state, unpack(content, str(directory / TENSORS))
+
+
+_PLAIN = (str, int, float, list, tuple, NoneType)  # a cell of one's own is not
+_ANOTHER = {
+    "network": "another network (readout, dropout, …)",
+    "examples": "other examples, or they were scaled, labelled or weighted otherwise",
+}
+
+
+def _fingerprints(run: Run) -> dict[str, str]:
+    """What is trained, beside the plan; see `_ANOTHER`."""
+    config = getattr(run.net, "config", {})
+    plain = {k: v for k, v in config.items() if isinstance(v, _PLAIN)}
+    return {
+        "network": digest(sorted(plain.items())),
+        "examples": run.task.fingerprint(),
+    }
 
 
 def _content(directory: Path, name: str) -> bytes:

@@ -15,9 +15,10 @@ from ostinato.training.examples import (
     class_indices,
     cross_entropy,
     example_weights,
+    fingerprint,
     tensors,
 )
-from ostinato.training.task import Mean, OfBatches
+from ostinato.training.task import Mean, OfBatches, probed
 
 
 class Classification(OfBatches):
@@ -54,6 +55,11 @@ class Classification(OfBatches):
         weight = len(y) if weights is None else weights.sum().item()
         loss = cross_entropy(logits, y, weights)
         return Share(loss, weight, {"train_accuracy": accuracy}, len(y))
+
+    def fingerprint(self) -> str:
+        chosen = probed(len(self.y))
+        weights = None if self.weights is None else self.weights[chosen]
+        return fingerprint(self.X, chosen, self.y[chosen], weights)
 
     def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
         assert self.validation is not None

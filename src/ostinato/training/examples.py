@@ -14,6 +14,7 @@ from torch import Tensor
 from ostinato.data import Ragged, as_sequences
 from ostinato.data.words import CodedWords
 from ostinato.models.words import WordBatch
+from ostinato.training.task import digest
 
 Inputs = np.ndarray | Ragged | CodedWords  # sequences as a network reads them
 
@@ -41,6 +42,12 @@ def tensors(X: Inputs, indices: np.ndarray) -> tuple[Tensor | WordBatch, Tensor 
     x = torch.empty((len(indices), *X.shape[1:]), dtype=torch.float32)
     np.take(X, indices, axis=0, out=x.numpy(), mode="clip")  # "clip" needs no buffer beside x
     return x, None
+
+
+def fingerprint(X: Inputs, chosen: np.ndarray, *labels: Any) -> str:
+    """`Task.fingerprint` of the chosen examples, and of what they are labelled with."""
+    x, lengths = tensors(X, chosen)
+    return digest(*([x] if isinstance(x, Tensor) else x), lengths, *labels)
 
 
 def cross_entropy(logits: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:

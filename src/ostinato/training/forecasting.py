@@ -11,7 +11,7 @@ from torch import Tensor
 from ostinato.data import Batches
 from ostinato.data.panel import Panel
 from ostinato.training.distributed import Ranks, Share
-from ostinato.training.task import Mean, OfBatches
+from ostinato.training.task import Mean, OfBatches, digest, probed
 from ostinato.training.windows import FARTHEST, Contexts, Pairs, Windows
 
 BATCH_SIZE = 1000
@@ -51,6 +51,13 @@ class Forecasting(OfBatches):
         pairs = self.series[chosen], self.cutoffs[chosen]
         total, count = window_losses(net, self.windows, self.levels, self.panel, pairs)
         return Share(total / max(1, count), count, {}, count)
+
+    def fingerprint(self) -> str:
+        chosen = probed(len(self.series))
+        pairs = self.series[chosen], self.cutoffs[chosen]
+        read = self.windows.contexts(self.panel, *pairs)
+        actual = scaled(self.windows.actual(self.panel, *pairs), read)
+        return digest(read.x, read.future, read.lags, actual, self.levels)
 
     def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
         assert self.validation is not None

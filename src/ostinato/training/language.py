@@ -16,7 +16,7 @@ from ostinato.data.keyboard import SUGGESTED, Keyboard
 from ostinato.data.vocabulary import END, UNKNOWN, Vocabulary
 from ostinato.models.language import BLOCK, Carry, LanguageNet
 from ostinato.training.distributed import ALONE, Ranks, Share
-from ostinato.training.task import Mean, Measured, Task
+from ostinato.training.task import Mean, Measured, Task, digest, probed
 
 # A long document is measured in parts of 8192 tokens. Before each part 512 tokens are read again to
 # warm up the state, which forgets within hundreds of tokens.
@@ -69,6 +69,10 @@ class Language(Task):
 
     def measures(self, loss: float, measured: Measured) -> Measured:
         return {"train_perplexity": _exp(loss)}
+
+    def fingerprint(self) -> str:
+        tokens = self.streams.corpus.tokens
+        return digest(tokens[probed(len(tokens))], self.vocabulary.as_json())
 
     def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
         assert self.validation is not None and isinstance(net, LanguageNet)

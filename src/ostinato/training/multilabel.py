@@ -13,8 +13,8 @@ from ostinato.data import Batches
 from ostinato.training import evaluation
 from ostinato.training.distributed import Share
 from ostinato.training.evaluation import Evaluation
-from ostinato.training.examples import as_inputs, example_weights, tensors
-from ostinato.training.task import Mean, OfBatches
+from ostinato.training.examples import as_inputs, example_weights, fingerprint, tensors
+from ostinato.training.task import Mean, OfBatches, probed
 
 
 class MultiLabels(OfBatches):
@@ -53,6 +53,11 @@ class MultiLabels(OfBatches):
         total = weights.sum()
         loss = (weights * losses).sum() / total.clamp(min=torch.finfo(weights.dtype).tiny)
         return Share(loss, total.item(), measured, len(y))
+
+    def fingerprint(self) -> str:
+        chosen = probed(len(self.y))
+        weights = None if self.weights is None else self.weights[chosen]
+        return fingerprint(self.X, chosen, self.y[chosen], weights)
 
     def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
         assert self.validation is not None

@@ -26,7 +26,7 @@ from ostinato.data.panel import Panel
 from ostinato.data.stored_panel import StoredPanel, in_blocks
 from ostinato.training.distributed import Share
 from ostinato.training.forecasting import validated_on, window_losses
-from ostinato.training.task import Mean, Task
+from ostinato.training.task import Mean, Task, digest
 from ostinato.training.windows import Columns, ForecastSettings, Pairs, Windows, every_window
 
 # The two independent streams of orders that come from one seed: of series, and of their windows.
@@ -124,7 +124,7 @@ class StoredForecasting(Task):
     ):
         self.panel, self.held_back = panel, held_back
         self.windows, self.counts, self.ends = found.windows, found.counts, found.ends
-        self.levels = torch.tensor(levels)
+        self.levels = torch.tensor(levels, dtype=torch.float32)
         self.batch_size, self.seed = batch_size, seed
         self.n_examples = int(found.counts.sum())
         self.validation = validation
@@ -158,6 +158,9 @@ class StoredForecasting(Task):
             own = slice(place - int(firsts[block]), place - int(firsts[block]) + n)
             yield panel, (series[own], cutoffs[own])
             start += n
+
+    def fingerprint(self) -> str:
+        return digest(self.windows, self.counts, self.ends.target, self.levels)
 
     def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
         assert self.validation is not None

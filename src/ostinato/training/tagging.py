@@ -18,8 +18,8 @@ from ostinato.hyperparameters import Declared, declare
 from ostinato.models.tagger import NO_LABEL, TaggerNet
 from ostinato.models.words import WordBatch
 from ostinato.training.distributed import Share
-from ostinato.training.examples import Inputs, tensors
-from ostinato.training.task import Mean, OfBatches
+from ostinato.training.examples import Inputs, fingerprint, tensors
+from ostinato.training.task import Mean, OfBatches, probed
 
 Allowed = tuple[Tensor, Tensor]  # [C, C] and [C] bool: which label may follow which, and be first
 
@@ -111,6 +111,10 @@ class Tagging(OfBatches):
         accuracy = right.double().mean().item()
         loss = net.losses(scores, y, lengths).sum() / n_steps
         return Share(loss, n_steps, {"train_accuracy": accuracy}, n_steps)
+
+    def fingerprint(self) -> str:
+        chosen = probed(len(self.y))
+        return fingerprint(self.X, chosen, self.y.padded(chosen, NO_LABEL))
 
     def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
         assert self.validation is not None and isinstance(net, TaggerNet)

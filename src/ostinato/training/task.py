@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,31 @@ from ostinato.training.distributed import ALONE, Ranks, Share
 
 Measured = dict[str, float]
 Mean = tuple[float, float]  # a mean, and the weight that it was divided by: 0 of an empty share
+
+
+# A fingerprint looks at so many examples, evenly spread: enough to notice other scales or labels.
+PROBED = 64
+
+
+def digest(*parts: Any) -> str:
+    """SHA-256 of tensors, arrays and other values, in their order.
+
+    Example:
+        >>> digest(torch.zeros(2), "a") == digest(np.zeros(2, np.float32), "a") != digest("a")
+        True
+    """
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            part = part.numpy()
+        is_array = isinstance(part, np.ndarray)
+        found.update(np.ascontiguousarray(part).tobytes() if is_array else repr(part).encode())
+    return found.hexdigest()
+
+
+def probed(n: int) -> np.ndarray:
+    """The places of some of n examples, evenly spread."""
+    return np.unique(np.linspace(0, n - 1, min(n, PROBED)).astype(np.int64))
 
 
 class Task(Protocol):
@@ -50,6 +76,9 @@ class Task(Protocol):
     def validated(self, means: Measured) -> Measured:
         """What a report says of the validation data, given the means over all shares."""
         return means
+
+    def fingerprint(self) -> str:
+        """What is learnt, as the network reads it: a `digest` of some examples."""
 
     def state_dict(self) -> dict[str, Any]:
         """Where the batches stand, as JSON values, from which the training goes on exactly."""
