@@ -195,15 +195,6 @@ def test_two_tensors_for_a_carry_of_two_are_the_new_carry_and_the_output(engine)
     assert_equal(carry, (ys[0][-1], ys[1][-1]))
 
 
-def test_a_pair_of_carry_and_output_for_a_carry_of_two(engine):
-    init = normal(B, H), normal(B, H, seed=1)
-
-    def step(carry: Any, x: Tensor) -> Any:
-        return _pair(carry[0], x), carry[1] * x
-
-    assert_equal(scan(step, init, normal(T, B, F)), loop(step, init, normal(T, B, F)))
-
-
 def test_a_step_may_put_nothing_out(engine):
     carry, ys = scan(lambda h, x: (torch.tanh(h + x), ()), normal(B, H), normal(T, B, F))
     assert ys == ()

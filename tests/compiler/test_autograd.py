@@ -136,18 +136,6 @@ def test_a_model_made_and_played_in_inference_mode(n_rows):
         assert_same(scan(rnn(W), init, xs), loop(rnn(W), init, xs))
 
 
-def test_two_scans_in_a_chain():
-    W, init, xs = inputs()
-    V = leaf(H, H)
-
-    def f(how: Any) -> Any:
-        carry, ys = how(rnn(W), init, xs)
-        carry, zs = how(lambda h, y: torch.tanh(y @ V + h @ W), carry, ys)
-        return torch.autograd.grad((carry * zs).sum() + ys.sum(), [W, V, init, xs])
-
-    both(f)
-
-
 def test_two_scans_that_share_weights_and_accumulate():
     W, init, xs = inputs()
     grads = []
@@ -213,19 +201,6 @@ def test_a_second_backward_needs_retain_graph():
     )
     with pytest.raises(RuntimeError, match="second time"):
         torch.autograd.grad(ys.sum(), [W, init, xs])
-
-
-def test_gradients_given_in_any_layout():
-    W, init, xs = inputs()
-    weight = torch.randn(H, B, T, dtype=D)
-    for f in (
-        lambda carry, ys: ys.sum(),  # expanded, stride 0
-        lambda carry, ys: (ys.permute(2, 1, 0) * weight).sum(),
-        lambda carry, ys: ys[::2, 1].sum(),
-        lambda carry, ys: ys[-1, :, 1:3].sum() + carry.t()[2].sum(),
-        lambda carry, ys: (ys * 0).sum() + (carry * 0).sum(),
-    ):
-        both(lambda how, f=f: torch.autograd.grad(f(*how(rnn(W), init, xs)), [W, init, xs]))
 
 
 def test_nan_and_infinity_flow_as_in_the_loop():

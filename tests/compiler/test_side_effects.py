@@ -66,7 +66,9 @@ EFFECTS: dict[str, tuple[str, str, str]] = {
     "OrderedDict": ("w.ordered.move_to_end('a')\nw.ordered['a'] += 1", f"{USUAL} / w.ordered['a']",
         "list(w.ordered.items())"),
     "list": ("w.log.append(1.0)", f"{USUAL} / len(w.log)", "w.log"),
-    "list's method": ("push(1.0)", f"{USUAL} / len(w.log)", "w.log"),
+    "set": ("w.seen.add(len(w.seen))", f"{USUAL} / len(w.seen)", "sorted(w.seen)"),
+    "deque": ("w.last.append(len(w.last))", f"{USUAL} / (1 + w.last[-1])", "list(w.last)"),
+    "array": ("w.array[0] += 1", f"{USUAL} / float(w.array[0])", "w.array.tolist()"),
     "list, emptied": ("k = w.listed.pop(0)", f"{USUAL} * k", "w.listed"),
     "list within": ("w.table['in']['k'].append(1)", USUAL, "w.table"),
     "list of states": ("w.log.append(h.detach())", USUAL, "torch.stack(w.log)"),
@@ -139,6 +141,7 @@ def world_of(body: str, result: str) -> tuple[World, Any]:
     w.attributes = Attributes(n=0)
     w.config.hard = raising("__class__")
     w.counts, w.counter = collections.defaultdict(int), collections.Counter()
+    w.seen, w.last, w.array = set(), collections.deque(maxlen=3), np.zeros(2)
     w.listed = [1.0 + i / 8 for i in range(4 * T)]
     w.ordered = collections.OrderedDict(a=1, b=2)
     w.counted, w.collected, w.pruned = (module(nn.Linear, H, H) for _ in range(3))
@@ -149,7 +152,7 @@ def world_of(body: str, result: str) -> tuple[World, Any]:
     w.scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
     optimizer.step()
     w.product, w.count = functools.lru_cache(lambda: w.V @ w.W), counter()
-    w.scope |= {"random": random, "np": np, "D": D, "push": w.log.append}
+    w.scope |= {"random": random, "np": np, "D": D}
     return w, w.function(f"{body or 'pass'}\nreturn {result}")
 
 
