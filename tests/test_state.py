@@ -18,6 +18,7 @@ KNOWN = {
     # states that PyTorch has once for all threads
     "compiler/lock.py": {"one_at_a_time"},
     "compiler/torch_compat.py": {"_Stance"},
+    "training/build.py": {"_Callers"},
     # properties of the machine and its environment
     "_explain.py": {"multiply_rate"},
     "engine/native.py": {

@@ -12,9 +12,9 @@ import torch
 from cli_examples import assert_same_run
 from four_tasks import KINDS, QUICK
 
+from ostinato import SequenceClassifier, training
 from ostinato import load as ostinato_load
-from ostinato import training
-from ostinato.cli import main
+from ostinato.cli import experiment, main
 from ostinato.cli.config import tomllib
 
 UNMOVED = ("--iterations", 1, "--learning-rate", 1e-30, "--optimizer", "sgd", "--threads", 1)
@@ -229,3 +229,75 @@ def test_a_model_of_the_command_line_goes_on_in_python(origins, kind):
         y = np.resize(model.classes_, 12)
     model.set_params(warm_start=True, iterations=1, learning_rate=1e-30, optimizer="sgd")
     np.testing.assert_array_equal(model.fit(X, y).predict_proba(X), answers)
+
+
+def of_python(kind, folder):
+    """A model that was fitted to arrays, or texts, in Python; and a table to go on with."""
+    if kind == "arrays":
+        X = np.random.default_rng(0).normal(size=(12, 6, 2))
+        model = SequenceClassifier(hidden_size=4, iterations=3).fit(X, ["up", "down"] * 6)
+        table = KINDS["classify"](folder)
+    else:
+        texts = [f"{word} film" for word in ("good", "bad", "fine", "poor")] * 5
+        model = SequenceClassifier(hidden_size=4, iterations=3).fit(texts, ["up", "down"] * 10)
+        table = (folder / "texts.csv", "--classify", "kind", "--features", "text")
+        rows = [f"{text},{'down' if i % 2 else 'up'}" for i, text in enumerate(texts)]
+        table[0].write_text("\n".join(["text,kind", *rows]) + "\n")
+    model.save(folder / "python")
+    return folder / "python", table
+
+
+@pytest.mark.parametrize("kind", ["arrays", "texts"])
+def test_a_model_of_python_goes_on_with_a_table(ostinato, tmp_path, kind):
+    origin, (path, *flags) = of_python(kind, tmp_path)
+    given = (path, *flags, "--from", origin, *UNMOVED)
+    outcome = ostinato("train", *given, "-o", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    answers = ostinato("predict", tmp_path / "run", path, "--proba").out
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert (config["data"]["standardize"], config["data"]["missing"]) == (False, "error")
+    refused = ostinato("train", *given, "--missing", "fill")
+    assert (refused.code, "data.missing is fill, but the weights" in refused.err) == (2, True)
+    if kind == "arrays":  # its columns now have names
+        header, *lines = path.read_text().splitlines()
+        order = [header.split(",").index(c) for c in ("id", "person", "t", "b", "a", "kind")]
+        rows = [",".join(line.split(",")[i] for i in order) for line in (header, *lines)]
+        path.write_text("\n".join(rows) + "\n")
+    assert ostinato("predict", tmp_path / "run", path, "--proba").out == answers != ""
+
+
+def test_arrays_and_tables_go_on_with_each_other(ostinato, origins, tmp_path):
+    """Features of arrays have no names: they are taken in their order."""
+    X = np.random.default_rng(0).normal(size=(12, 6, 2)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", X=X, y=["up", "down"] * 6)
+    flags = ("--from", origins / "classify", *UNMOVED, "-o", tmp_path / "of arrays")
+    assert ostinato("train", tmp_path / "a.npz", *flags).code == 0
+    answers = [
+        [line.split(",")[-2:] for line in ostinato("predict", run, tmp_path / "a.npz").out.split()]
+        for run in (origins / "classify", tmp_path / "of arrays")
+    ]
+    assert answers[0] == answers[1] != []
+    path, *flags = KINDS["classify"](tmp_path)
+    again = (path, *flags, "--from", tmp_path / "of arrays", *UNMOVED, "-o", tmp_path / "table")
+    assert ostinato("train", *again).code == 0
+    runs = (origins / "classify", tmp_path / "table")
+    answers = [ostinato("predict", run, path, "--proba").out for run in runs]
+    assert answers[0] == answers[1] != ""
+
+
+def test_a_run_without_a_copy_goes_on_as_it_began(ostinato, origins, tmp_path, monkeypatch):
+    """Runs of older versions have none: their features were scaled by their own data."""
+    flags = flags_of("classify", tmp_path)
+    file, run = changed("classify", tmp_path), tmp_path / "run"
+
+    def stop(self, run):
+        if run.iteration == 13:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Progress, "on_iteration", stop)
+        patch.setattr(experiment, "origin", lambda *_: None)  # its features are scaled anew
+        given = (file, *flags, "--from", origins / "classify", "--iterations", 20)
+        assert ostinato("train", *given, "-o", run).code == 130
+    assert not (run / "start").exists()
+    assert ostinato("train", "--resume", "-o", run).code == 0

@@ -248,4 +248,8 @@ def test_words_may_come_in_every_form_of_data_frames():
     ):
         found = model.fit(X, pd.Series(tags)).predict_proba(X)
         assert [row.tolist() for row in found] == wanted
+    numbers = np.random.default_rng(0).normal(size=(5, 2))
+    of_numbers = SequenceTagger(hidden_size=4, iterations=2).fit(numbers, [0, 1, 0, 1, 1])
+    one = of_numbers.predict(numbers.astype(object))  # one sequence, as of floats
+    assert one.tolist() == of_numbers.predict(numbers).tolist()
     assert model.predict(pd.Series(["a", "b"])).tolist() == model.predict(["a", "b"]).tolist()

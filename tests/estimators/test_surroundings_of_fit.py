@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -43,15 +44,32 @@ def test_gradients_are_computed_whatever_the_caller_has_set(name, mode):
 
 @pytest.mark.parametrize("name", FITS)
 def test_networks_are_float32_whatever_the_default_is(name, tmp_path):
+    wanted = weights(FITS[name]())
     torch.set_default_dtype(torch.float64)
     try:
         model = FITS[name]()
-        assert {w.dtype for w in model.net_.parameters()} == {torch.float32}
+        np.testing.assert_equal(weights(model), wanted)
         model.save(tmp_path / "m")
         np.testing.assert_equal(weights(ostinato.load(tmp_path / "m")), weights(model))
         assert runtime.load(tmp_path / "m").graph is not None
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_fits_that_overlap_leave_the_random_state_as_it_was():
+    state, barrier = torch.get_rng_state(), threading.Barrier(2)
+
+    class Wait(training.Callback):
+        def on_start(self, run):
+            barrier.wait(20)
+
+    def fit(iterations):
+        model = SequenceClassifier(hidden_size=4, iterations=iterations)
+        model.fit(X, EACH[:, -1], callbacks=[Wait()])
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(fit, (2, 60)))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("name", FITS)

@@ -94,6 +94,20 @@ def test_another_network_is_refused(name, parameters, message):
     np.testing.assert_array_equal(answers(model, X), before)
 
 
+def test_x_of_another_width_and_y_of_another_kind_are_refused():
+    model, (X, y) = classifier(warm_start=True)
+    model.fit(X, y)
+    for wrong in (X[:, :, :1], np.concatenate([X, X], axis=2)):
+        with pytest.raises(ValueError, match=r"X has [14] features; wanted 2"):
+            model.fit(wrong, y)
+    several = np.stack([y == "up", y == "down"], axis=1).astype(int)
+    with pytest.raises(ValueError, match="with one of its labels a sequence, and y has several"):
+        model.fit(X, several)
+    model.set_params(warm_start=False).fit(X, several).set_params(warm_start=True)
+    with pytest.raises(ValueError, match="with several of its labels a sequence, and y has one"):
+        model.fit(X, several[:, 0])
+
+
 def test_other_labels_columns_and_inputs_are_refused():
     pd = pytest.importorskip("pandas")
     model, (X, y) = tagger(warm_start=True)

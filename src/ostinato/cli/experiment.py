@@ -73,9 +73,8 @@ class RunRecorder(training.Callback):
             part.on_start(run)
 
     def _begin(self, run: training.Run, every: int) -> None:
-        start = (
-            None  # read before the directory is opened: a run that is overwritten may be its own
-        )
+        # Read before the directory is opened: a run that is overwritten may be its own origin.
+        start = None
         if self._origin is not None:
             start = {p.name: p.read_bytes() for p in files.current(self._origin).iterdir()}
         self.run = self._open_run()
@@ -198,8 +197,8 @@ def _told(recorder: RunRecorder | None, ranks: distributed.Ranks) -> Iterator[No
 
 def origin(settings: Config, resumed: RunDir | None = None) -> Path | None:
     """The directory of the model with whose weights a training begins; of a run its own copy."""
-    if resumed is not None and resumed.start.is_dir():
-        return resumed.start
+    if resumed is not None and (resumed.start.is_dir() or resumed.checkpoint.exists()):
+        return resumed.start if resumed.start.is_dir() else None  # older runs have no copy
     return None if settings.run.from_ is None else runs.find(Path(settings.run.from_)).model
 
 

@@ -121,9 +121,9 @@ class RunDir:
         self, config_toml: str, environment: dict[str, Any], start: dict[str, bytes] | None = None
     ) -> None:
         """The files that say what is about to run; `start` are those of the model to begin with."""
-        files.write_text(self.config, HEADER + config_toml)
         if start is not None:
             files.write_directory(self.start, start)
+        files.write_text(self.config, HEADER + config_toml)
         files.write_json(self.environment, environment)
 
     def go_on(self, config_toml: str) -> None:

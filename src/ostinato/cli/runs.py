@@ -145,8 +145,11 @@ class Trained:
                 value = value.get(name) if isinstance(value, dict) else None
             if value is not None:
                 found[key] = OPTIONS[key].check(value, f"{self.model}: {place}")
-        if self.config is not None and "data.missing" in found:
-            found["data.standardize"] = self.config.data.standardize
+        if "data.missing" in _LEARNT.get(self.kind(), {}):
+            if "data.missing" not in found:  # fitted in Python: values are left as they are
+                return {**found, "data.missing": "error", "data.standardize": False}
+            if self.config is not None:
+                found["data.standardize"] = self.config.data.standardize
         return found
 
 

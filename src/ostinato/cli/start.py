@@ -1,4 +1,4 @@
-"""`--from RUN`: the model with whose weights a training begins, and as which it reads its data."""
+"""`--from RUN`: a training begins with the weights of a model, and reads data as it reads them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.cli import sources
+from ostinato.cli import partition
 from ostinato.cli.failures import BadInput
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
@@ -18,25 +18,23 @@ from ostinato.data.prepare import Preparation
 def preparation(origin: Path, fitted: Any, train: Examples) -> Preparation | None:
     """How a fitted model prepares the features of these examples: its scales and words are kept.
 
-    None: it reads them as they are.
+    Columns are those of its table. A model of arrays takes them in their order.
     """
     known: Preparation | None = fitted.preparation
-    if train.roles is None and sources.n_features(train.X) != fitted.n_features:
-        raise BadInput(
-            f"--from {origin} was trained on {fitted.n_features} features a step, and the data "
-            f"have {sources.n_features(train.X)}; wanted the same"
-        )
     if known is None:
-        if train.categories or train.statics:
+        return _in_order(origin, fitted, train)
+    if train.roles is None or known.roles is None:  # arrays, whose features have no names
+        if len(train.features) != len(known.features) or train.statics:
             raise BadInput(
-                f"--from {origin} was trained on arrays of numbers, and "
-                f"{next(iter({**train.categories, **train.statics}))!r} is no feature of such; "
-                "wanted numbers of each step"
+                f"--from {origin} was trained on {len(known.features)} features a step, and the "
+                f"data have {len(train.features)}; wanted the same"
             )
-        return None
-    ahead = known.roles.known if known.roles else ()
-    wanted = [*(f.name for f in known.features), *(f.name for f in known.statics), *ahead]
-    came = [*train.features, *train.statics, *(train.roles.known if train.roles else ())]
+        pairs = zip(known.features, train.features, strict=True)
+        features = tuple([replace(feature, name=name) for feature, name in pairs])
+        return replace(known, features=features, roles=train.roles)
+    statics = [feature.name for feature in known.statics]
+    wanted = [*(feature.name for feature in known.features), *statics, *known.roles.known]
+    came = [*train.features, *train.statics, *train.roles.known]
     if sorted(wanted) != sorted(came):
         raise BadInput(
             f"--from {origin} reads the features {_some(wanted)}, and the data have "
@@ -45,8 +43,32 @@ def preparation(origin: Path, fitted: Any, train: Examples) -> Preparation | Non
     return replace(known, roles=train.roles)
 
 
+def _in_order(origin: Path, fitted: Any, train: Examples) -> Preparation | None:
+    """The preparation for a model that was fitted in Python: values stay, and columns get names.
+
+    None: the examples are arrays, too.
+    """
+    is_forecast = train.roles is not None and train.roles.task == "forecast"
+    reads_words = getattr(fitted, "vocabulary", None) is not None
+    if not (reads_words or is_forecast) and len(train.features) != fitted.n_features:
+        raise BadInput(
+            f"--from {origin} was trained on {fitted.n_features} features a step, and the data "
+            f"have {len(train.features)}; wanted the same"
+        )
+    if train.roles is None:
+        return None
+    made = partition.preparation(train, "forward" if is_forecast else "error", standardize=False)
+    if made.reads_words != reads_words or any(f.words for f in (*made.features, *made.statics)):
+        wanted = "words" if reads_words else "numbers"
+        raise BadInput(
+            f"--from {origin} was trained on {wanted}, and the data have others, or names; wanted "
+            f"{wanted}"
+        )
+    return made
+
+
 def check_several(origin: Path, fitted: Any, names: np.ndarray | None) -> None:
-    """Whether a fitted classifier tells as many labels for each sequence as the data have.
+    """Whether sequences have one label each, or several, as those that a classifier was fitted to.
 
     Args:
         names: the labels, `[C]`, of which a sequence may have several; None: each has one.

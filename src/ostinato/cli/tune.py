@@ -275,7 +275,7 @@ def _trained(draws: Sequence[Job], changed: Given, ask: workers.Ask) -> Outcome:
     try:
         for number, each in enumerate(draws):
             watch = _watch(ask, prunes=number == 0)
-            _, history = _with(each, settings).fit([watch], None, experiment.origin(settings))
+            _, history = _with(each, settings).fit([watch], None)
             found.append(min(history.reports, key=lambda report: report["validation_loss"]))
     except _Ended as end:
         return end.outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,8 @@ def as_array(value: Any) -> np.ndarray:
         value = value.detach()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value
     array = np.asarray(value)
-    if array.dtype == object and array.size:
-        # pandas' missing value is no number, and compares with none, itself included.
-        missing = [type(each).__name__ == "NAType" for each in array.flat]
-        if any(missing):
-            array = array.copy()
-            array.flat[np.flatnonzero(missing)] = np.nan
+    if array.dtype == object and "pandas" in sys.modules:
+        missing = sys.modules["pandas"].isna(array)
+        if np.any(missing):
+            array = np.where(missing, np.nan, array)
     return array

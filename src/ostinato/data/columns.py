@@ -15,7 +15,7 @@ import numpy as np
 _SHOWN = 5
 
 
-def column_names(X: Any) -> np.ndarray | None:
+def column_names(X: Any, name: str = "X") -> np.ndarray | None:
     """The names of a data frame's columns; of a list of them, the names that all have.
 
     Returns:
@@ -33,7 +33,7 @@ def column_names(X: Any) -> np.ndarray | None:
         array(['x', 'y'], dtype=object)
     """
     if isinstance(X, (list, tuple)):
-        return _names_of_all(X)
+        return _names_of_all(X, name)
     names = getattr(X, "columns", None)
     if names is None or len(names) == 0:
         return None
@@ -49,7 +49,7 @@ def column_names(X: Any) -> np.ndarray | None:
     return np.array(list(names), dtype=object)
 
 
-def _names_of_all(frames: Sequence[Any]) -> np.ndarray | None:
+def _names_of_all(frames: Sequence[Any], name: str) -> np.ndarray | None:
     is_nested = len(frames) == 0 or isinstance(frames[0], (list, tuple))
     wanted = None if is_nested else column_names(frames[0])
     if wanted is None:
@@ -59,8 +59,8 @@ def _names_of_all(frames: Sequence[Any]) -> np.ndarray | None:
         if names is None or list(names) != wanted.tolist():
             came = "no names of columns" if names is None else f"the columns {list(names)}"
             raise ValueError(
-                f"X[{i}] has {came}, X[0] has {wanted.tolist()}; wanted the same in all sequences, "
-                "in the same order"
+                f"{name}[{i}] has {came}, {name}[0] has {wanted.tolist()}; wanted the same in all "
+                "sequences, in the same order"
             )
     return wanted
 

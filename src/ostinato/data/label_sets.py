@@ -135,10 +135,11 @@ def _flags(values: np.ndarray, name: str, place: Callable[[str, int], str]) -> n
 
 
 def _known_parts(text: str, roles: Roles) -> list[str]:
-    """The labels in a text of a file that may be written otherwise than the one learnt from.
+    """The labels in a text, also where another sign separates them than in the training file.
 
-    Taken apart as that one was, or else so that all its labels are known; a text that is a label
-    is one.
+    Of the ways to take the text apart, the first counts of which all labels are known: by the sign
+    of the training file, then by each of `SEPARATORS`. Where the training file had lists, the whole
+    text is tried before, as a single label.
     """
     ways = [_parts(text, separator) for separator in (roles.between, *SEPARATORS) if separator]
     if roles.between is None:

@@ -255,9 +255,12 @@ def _names(**frames: Any) -> dict[str, np.ndarray]:
     found = {}
     for name, value in frames.items():
         is_series = getattr(value, "ndim", 0) == 1 and hasattr(value, "tolist")  # of frames
-        columns = column_names(value.tolist() if is_series else value)
-        if columns is not None:
-            found[name] = columns
+        listed = value.tolist() if is_series else value
+        several = listed[:1] if isinstance(listed, (list, tuple)) else [listed]
+        if any(len(getattr(each, "columns", ())) > 1 for each in several):  # one has no order
+            columns = column_names(listed, name)
+            if columns is not None:
+                found[name] = columns
     return found
 
 

@@ -198,8 +198,14 @@ class Preparation:
         """`apply` to sequences whose features stand in the order of `features`, without names.
 
         Raises:
-            ValueError: as `apply`; or a feature holds names, which an array of numbers has not.
+            ValueError: as `apply`; or there are others than so many features; or one holds names,
+                which an array of numbers has not.
         """
+        n = int(X.n_features if isinstance(X, Ragged) else X.shape[2])
+        if n != len(self.features):
+            raise ValueError(
+                f"X has {n} features; wanted {len(self.features)}, those of the training"
+            )
         holds_names = [feature.name for feature in self.features if feature.words is not None]
         if holds_names:
             raise ValueError(

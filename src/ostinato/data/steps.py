@@ -35,7 +35,7 @@ def as_steps(X: Any, shaped: Callable[[Any], Any] = as_sequences) -> tuple[Steps
         return X, False
     if hasattr(X, "to_list"):  # a column of a data frame
         X = X.to_list()
-    if isinstance(X, np.ndarray) and X.dtype.kind in "UO":
+    if isinstance(X, np.ndarray) and (X.dtype.kind in "UT" or _holds_lists_or_texts(X)):
         X = X.tolist()
     if isinstance(X, (list, tuple)) and _first_column(X):
         X = [sequence.to_list() if hasattr(sequence, "to_list") else sequence for sequence in X]
@@ -170,8 +170,15 @@ def width_of(X: Steps) -> int | None:
 
 def _first_column(X: Any) -> bool:
     """Whether the sequences are columns of data frames that hold texts."""
-    first = next((sequence for sequence in X if hasattr(sequence, "to_list")), None)
-    return first is not None and isinstance(_first_step([first.to_list()]), str)
+    columns = [sequence.to_list() for sequence in X if hasattr(sequence, "to_list")]
+    return isinstance(_first_step(columns), str)
+
+
+def _holds_lists_or_texts(X: np.ndarray) -> bool:
+    """Whether an array of objects is of sequences, or of words: not of Python's numbers."""
+    if X.dtype != object or not X.size:
+        return False
+    return X.ndim == 1 or (X.ndim == 2 and isinstance(X.flat[0], str))
 
 
 def _first_step(X: Any) -> Any:

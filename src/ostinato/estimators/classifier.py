@@ -162,8 +162,8 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         starts, members = self._starts(), []
         start = starts[0]
         preparation = self._prepares(given.X) if start is None else start.preparation
-        if start is not None and given.y.shape[1:] == start.classes.shape:  # y has no names
-            given = replace(given, encoder=LabelEncoder(start.classes))
+        if start is not None and start.multilabel and given.y.shape[1:] == start.classes.shape:
+            given = replace(given, encoder=LabelEncoder(start.classes))  # y has no names for them
         if preparation is not None and not isinstance(given.X, Words):
             given = given.prepared_by(preparation)
         for i, start in enumerate(starts):

@@ -17,6 +17,7 @@ from ostinato.export.c_quantize import quantized
 from ostinato.runtime.model_graph import Embed
 
 TOKEN = "int32_t token"
+_AS_THEY_ARE = " !#$&'()+,-.:;<=>[]^_`{|}~"
 _REFUSED = "if (!(@abs({}) <= FLT_MAX))"  # NaN, too
 
 
@@ -108,9 +109,14 @@ def tokens(
     text = _function("static int @prepare(int32_t token, float *x)", body)
     meaning = f"the number of a token, from 0 to {n - 1}"
     if words:
-        numbered = ", ".join([f"{i} {word!r}" for i, word in enumerate(words, 1)])
-        meaning = f"{numbered}; 0 is any other word"
+        numbered = ", ".join([f"{i} {_in_a_comment(word)!r}" for i, word in enumerate(words, 1)])
+        meaning = f"{numbered}; 0 is any other word (a sign as %2A is its code point in base 16)"
     return Prepare(1, width, TOKEN, text, "token, x", {}, tables, None, (meaning,))
+
+
+def _in_a_comment(word: str) -> str:
+    """A word whose signs mean nothing else in a comment of C."""
+    return "".join(c if c.isalnum() or c in _AS_THEY_ARE else f"%{ord(c):02X}" for c in word)
 
 
 def prepared(p: Preparation) -> Prepare:

@@ -1,4 +1,7 @@
-"""Random numbers that follow from a seed: of a network's weights, and of a training."""
+"""Random numbers that follow from a seed: of a network's weights, and of a training.
+
+PyTorch has one random state, and one default dtype, for all threads. Both are changed under a lock.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from ostinato.compiler.lock import one_at_a_time
 
@@ -16,8 +20,6 @@ N = TypeVar("N", bound=torch.nn.Module)
 def built(make: Callable[..., N], *args: Any, seed: int | None = None, **options: Any) -> N:
     """`make(*args, **options)`, a network in float32; the caller's random state is not touched.
 
-    PyTorch has one random state for all threads, so that networks are made one at a time.
-
     Args:
         make: what makes it.
         args, options: its arguments.
@@ -26,20 +28,37 @@ def built(make: Callable[..., N], *args: Any, seed: int | None = None, **options
     with one_at_a_time, torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         if seed is not None:
             torch.default_generator.manual_seed(seed)
-        return make(*args, **options).float()
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            return make(*args, **options)
+        finally:
+            torch.set_default_dtype(default)
+
+
+class _Callers:
+    """The trainings that run, and the random state before the first of them."""
+
+    n = 0
+    state: Tensor
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """PyTorch's random numbers are those of a seed, and the caller's state is put back.
+    """PyTorch's random numbers are those of a seed; afterwards the caller's state is put back.
 
-    No other thread is kept from drawing some of them meanwhile.
+    No other thread is kept from drawing some of them meanwhile. Of several at the same time the
+    last one puts back the state before the first.
     """
     with one_at_a_time:
-        before = torch.get_rng_state()
+        if not _Callers.n:
+            _Callers.state = torch.get_rng_state()
+        _Callers.n += 1
         torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
         with one_at_a_time:
-            torch.set_rng_state(before)
+            _Callers.n -= 1
+            if not _Callers.n:
+                torch.set_rng_state(_Callers.state)

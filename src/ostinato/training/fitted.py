@@ -35,7 +35,7 @@ from ostinato.training.multilabel import MultiLabels
 from ostinato.training.plan import Plan
 from ostinato.training.remembered import Remembered
 from ostinato.training.saved_model import SavedModel
-from ostinato.training.start import check_classes, check_names, check_network
+from ostinato.training.start import check_classes, check_network, check_same_columns
 from ostinato.training.tensor_file import fill
 
 KIND = "sequence_classifier"
@@ -367,8 +367,14 @@ def _untrained(
         arguments |= {"n_words": vocabulary.n_words, "embedding_size": words.embedding_size}
     net = built(ClassifierNet, n_classes=len(given.encoder), seed=seed, **arguments)
     if start is not None:
+        if start.multilabel != (given.y.ndim == 2):
+            has, came = ("several", "one") if start.multilabel else ("one", "several")
+            raise ValueError(
+                f"warm_start goes on from a model with {has} of its labels a sequence, and y has "
+                f"{came}; wanted the same, or warm_start=False"
+            )
         check_classes(start.classes, given.encoder.classes)
-        check_names(start.feature_names, given.feature_names)
+        check_same_columns(start.feature_names, given.feature_names)
         check_network(start.net.config, net.config)
         net.load_state_dict(start.members[0].state_dict())
     return FittedClassifier(

@@ -27,7 +27,7 @@ from ostinato.training.forecasting import Forecasting
 from ostinato.training.history import History
 from ostinato.training.plan import Plan
 from ostinato.training.saved_model import SavedModel
-from ostinato.training.start import check_names, check_network
+from ostinato.training.start import check_network, check_same_columns
 from ostinato.training.stored_forecasting import StoredForecasting, first_rows, survey
 from ostinato.training.task import Task
 from ostinato.training.tensor_file import fill
@@ -138,7 +138,7 @@ class FittedForecaster:
         if start is not None:
             check_network(_sizes(start.windows), _sizes(windows))
             for name in start.windows.names.keys() & windows.names.keys():
-                check_names(start.windows.names[name], windows.names[name])
+                check_same_columns(start.windows.names[name], windows.names[name])
             windows = start.windows
         if not n_windows:
             raise ValueError(

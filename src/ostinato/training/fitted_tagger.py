@@ -39,7 +39,7 @@ from ostinato.training.history import History
 from ostinato.training.plan import Plan
 from ostinato.training.remembered import Remembered
 from ostinato.training.saved_model import SavedModel
-from ostinato.training.start import check_classes, check_names, check_network
+from ostinato.training.start import check_classes, check_network, check_same_columns
 from ostinato.training.tagging import (
     Allowed,
     Inputs,
@@ -215,7 +215,7 @@ class FittedTagger:
         net = built(_net, len(given.encoder), X, vocabulary, model, settings, seed=plan.seed)
         if start is not None:
             check_classes(start.classes, given.encoder.classes)
-            check_names(start.feature_names, given.feature_names)
+            check_same_columns(start.feature_names, given.feature_names)
             check_network(
                 {**start.net.config, "spans": start.scheme is not None},
                 {**net.config, "spans": settings.scheme is not None},

@@ -43,7 +43,7 @@ def check_classes(fitted: np.ndarray, classes: np.ndarray) -> None:
         )
 
 
-def check_names(fitted: np.ndarray | None, names: np.ndarray | None) -> None:
+def check_same_columns(fitted: np.ndarray | None, names: np.ndarray | None) -> None:
     """Whether the columns of data frames are those that a fitted model knows, in their order.
 
     Raises:

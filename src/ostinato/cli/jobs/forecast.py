@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def folds(settings: Config, given: Given, k: int) -> Iterator[ForecastJob]:
     """The jobs of a cross-validation, whose origins roll towards the end; see `jobs.folds`."""
     job = read(settings, given)
     horizon = job._asked().horizon
-    windows = _windows(_lengths(job.series), horizon, job.series.source, k)
+    windows = _windows(job.lengths, horizon, job.series.source, k)
     steps = [(k - 1 - j) * windows * horizon for j in range(k)]
     return (replace(job, windows=windows, held_back=each) for each in steps)
 
@@ -249,16 +250,21 @@ class ForecastJob(Job):
             yield csv_text(head, _lines(tested, part.ids, when))
             head = None
 
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Steps of each series, `[N]`, up to its last value; of series in a file a pass over it."""
+        return _lengths(self.series)
+
     def n_windows(self) -> int:
         """Forecasts of each series to test by."""
-        lengths = _lengths(self.series) - self.held_back
+        lengths = self.lengths - self.held_back
         return self.windows or _windows(lengths, self._asked().horizon, self.series.source)
 
     def _panel(
         self, preparation: Preparation | None, unseen: bool = True
     ) -> tuple[Panel | StoredPanel, int]:
         """What there is to learn from and to test on, and the windows to test by."""
-        panel = _panel(self.series, preparation, unseen)
+        panel = _panel(self.series, preparation, unseen, self.lengths)
         return panel.before(self.held_back), self.n_windows()
 
     def _asked(self) -> ForecastSettings:
@@ -282,7 +288,10 @@ def _series(source: str, settings: Config, preparation: Preparation | None = Non
 
 
 def _panel(
-    series: Examples, preparation: Preparation | None, unseen: bool = False
+    series: Examples,
+    preparation: Preparation | None,
+    unseen: bool = False,
+    lengths: np.ndarray | None = None,
 ) -> Panel | StoredPanel:
     """The series as a network's panel; of those in a file, one that is read in parts.
 
@@ -292,6 +301,7 @@ def _panel(
         series: with their inputs.
         preparation: of the inputs.
         unseen: see `Preparation.apply`.
+        lengths: steps of each series up to its last value, if they are known.
     """
     has_inputs = bool(series.features or series.statics)
     X = static = None
@@ -319,7 +329,9 @@ def _panel(
     if not isinstance(y, StoredSeries):
         return of(y)
     return StoredPanel(
-        lambda chosen: of(list(y.take(chosen)), chosen), _lengths(series), series.lengths * y.width
+        lambda chosen: of(list(y.take(chosen)), chosen),
+        _lengths(series) if lengths is None else lengths,
+        series.lengths * y.width,
     )
 
 

@@ -107,6 +107,11 @@ class TagJob(PartsJob):
         else:
             began = load(origin)
             preparation = start.preparation(origin, began, train)
+            if began.scheme and scheme is None:
+                raise BadInput(
+                    f"--from {origin} tags spans, and the labels of {data.source} do not write any "
+                    "as B-, I- and the like; wanted the same"
+                )
             scheme = scheme if began.scheme else None
             encoder = LabelEncoder(began.classes)
         given = Tagged.of(partition.inputs(preparation, train), train.y, scheme, encoder)

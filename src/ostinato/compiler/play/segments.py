@@ -38,7 +38,7 @@ Group = list[Span]
 
 def windows(n_steps: int, truncate: int | None, reverse: bool) -> list[Segment]:
     """The windows in playing order; all but the last in time have `truncate` steps."""
-    width = min(truncate or n_steps, n_steps)
+    width = max(1, min(truncate or n_steps, n_steps))
     begins = range(0, n_steps, width)
     found = [Segment(begin, min(begin + width, n_steps), True) for begin in begins]
     if reverse:
