@@ -37,7 +37,7 @@ def as_steps(X: Any, shaped: Callable[[Any], Any] = as_sequences) -> tuple[Steps
         X = X.to_list()
     if isinstance(X, np.ndarray) and (X.dtype.kind in "UT" or _holds_lists_or_texts(X)):
         X = X.tolist()
-    if isinstance(X, (list, tuple)) and _first_column(X):
+    if isinstance(X, (list, tuple)) and _are_columns_of_texts(X):
         X = [sequence.to_list() if hasattr(sequence, "to_list") else sequence for sequence in X]
     if isinstance(X, (list, tuple)):
         if len(X) and isinstance(X[0], str):
@@ -168,7 +168,7 @@ def width_of(X: Steps) -> int | None:
     return None if isinstance(X, Words) else n_features(X)
 
 
-def _first_column(X: Any) -> bool:
+def _are_columns_of_texts(X: Any) -> bool:
     """Whether the sequences are columns of data frames that hold texts."""
     columns = [sequence.to_list() for sequence in X if hasattr(sequence, "to_list")]
     return isinstance(_first_step(columns), str)
