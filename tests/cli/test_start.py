@@ -296,7 +296,7 @@ def test_a_run_without_a_copy_goes_on_as_it_began(ostinato, origins, tmp_path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(training.Progress, "on_iteration", stop)
-        patch.setattr(experiment, "origin", lambda *_: None)  # its features are scaled anew
+        patch.setattr(experiment, "_origin", lambda *_: None)  # its features are scaled anew
         given = (file, *flags, "--from", origins / "classify", "--iterations", 20)
         assert ostinato("train", *given, "-o", run).code == 130
     assert not (run / "start").exists()

@@ -238,8 +238,11 @@ def test_columns_are_known_by_their_names(tmp_path):
             each.predict(X, future=future, static=static.to_numpy())
     with pytest.raises(ValueError, match=r"X\[1\] has the columns \['temp', 'sales'\]"):
         model.fit([X[0], X[1][["temp", "sales"]]])
-    with pytest.raises(ValueError, match=r"of the columns \['sales', 'temp'\], and X has"):
-        model.set_params(warm_start=True).fit([x[["temp", "sales"]] for x in X], **given)
+    model.set_params(warm_start=True)
+    with pytest.raises(ValueError, match="must be in the same order"):
+        model.fit([x[["temp", "sales"]] for x in X], **given)
+    with pytest.raises(ValueError, match="names of static should match"):
+        model.fit(X, future=future, static=static[["age", "size"]])
 
 
 def test_what_pandas_calls_missing_is_missing():

@@ -108,6 +108,15 @@ def test_labels_and_weights_that_are_none():
     for class_weight in ([1, 2], {1: "a"}):
         with pytest.raises(ValueError, match=r"class_weight.*wanted"):
             SequenceClassifier(class_weight=class_weight, **SMALL).fit(X, EACH[:, -1])
+    pd = pytest.importorskip("pandas")
+    y = np.where(EACH[:, -1] > 0, "up", "down")
+    given = {"up": 3.0, "down": 1.0}
+    fits = [
+        SequenceClassifier(class_weight=each, **SMALL).fit(X, y)
+        for each in (given, pd.Series(given), None)
+    ]
+    np.testing.assert_equal(weights(fits[1]), weights(fits[0]))
+    assert not np.array_equal(fits[2].predict_proba(X), fits[0].predict_proba(X))
     tagger = SequenceTagger(warm_start=True, **SMALL).fit(X, EACH)
     with pytest.raises(ValueError, match="X has words, but the tagger was trained with numbers"):
         tagger.fit([["a", "b"]] * 3, [[0, 1]] * 3)

@@ -98,7 +98,7 @@ def test_x_of_another_width_and_y_of_another_kind_are_refused():
     model, (X, y) = classifier(warm_start=True)
     model.fit(X, y)
     for wrong in (X[:, :, :1], np.concatenate([X, X], axis=2)):
-        with pytest.raises(ValueError, match=r"X has [14] features; wanted 2"):
+        with pytest.raises(ValueError, match=r"X has [14] features; wanted the 2 of"):
             model.fit(wrong, y)
     several = np.stack([y == "up", y == "down"], axis=1).astype(int)
     with pytest.raises(ValueError, match="with one of its labels a sequence, and y has several"):
@@ -120,5 +120,5 @@ def test_other_labels_columns_and_inputs_are_refused():
 
     model, (series,) = forecaster(warm_start=True)
     model.fit(series)
-    with pytest.raises(ValueError, match="n_past=1, not 0, n_static=0, not 1"):
+    with pytest.raises(ValueError, match="X has 1 features, but SequenceForecaster is expect"):
         model.fit(Panel.of(list(series[:, :, 0]), static=np.ones((5, 1))))

@@ -148,7 +148,7 @@ def _run(
         _check_same_data(resumed, surroundings["data"])
     limits.check_memory(settings, job.least_memory())
     checkpoint = ranks.from_first(lambda: _checkpoint(resumed))
-    began_from = origin(settings, resumed)
+    began_from = _origin(settings, resumed)
     recorder = RunRecorder(open_run, settings, surroundings, began_from) if open_run else None
     callbacks: list[training.Callback] = [recorder] if recorder else []
     if not quiet:
@@ -195,7 +195,7 @@ def _told(recorder: RunRecorder | None, ranks: distributed.Ranks) -> Iterator[No
         raise Interrupted(f"interrupted; {kept}", code) from None
 
 
-def origin(settings: Config, resumed: RunDir | None = None) -> Path | None:
+def _origin(settings: Config, resumed: RunDir | None) -> Path | None:
     """The directory of the model with whose weights a training begins; of a run its own copy."""
     if resumed is not None and (resumed.start.is_dir() or resumed.checkpoint.exists()):
         return resumed.start if resumed.start.is_dir() else None  # older runs have no copy

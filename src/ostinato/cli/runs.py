@@ -154,7 +154,7 @@ class Trained:
 
 
 TARGETS = ("task.classify", "task.tag", "task.forecast", "task.language")
-# What weights go with, beside [model], and where it stands in config.json of a saved model.
+# Parameters beside [model] that a network is trained with, and their places in its config.json.
 _LEARNT = {
     "sequence_classifier": {"data.missing": "fitted.preparation.missing"},
     "sequence_tagger": {

@@ -19,6 +19,7 @@ from ostinato.data.moments import Moments
 from ostinato.data.ragged import Ragged
 from ostinato.data.roles import Roles
 from ostinato.data.sequences import Sequences
+from ostinato.data.steps import n_features
 from ostinato.data.stored import Stored
 from ostinato.data.stored_labels import StoredIntegers
 from ostinato.data.words import MAX_WORDS, Integers, Words
@@ -201,10 +202,9 @@ class Preparation:
             ValueError: as `apply`; or there are others than so many features; or one holds names,
                 which an array of numbers has not.
         """
-        n = int(X.n_features if isinstance(X, Ragged) else X.shape[2])
-        if n != len(self.features):
+        if n_features(X) != len(self.features):
             raise ValueError(
-                f"X has {n} features; wanted {len(self.features)}, those of the training"
+                f"X has {n_features(X)} features; wanted the {len(self.features)} of the training"
             )
         holds_names = [feature.name for feature in self.features if feature.words is not None]
         if holds_names:

@@ -170,7 +170,7 @@ def width_of(X: Steps) -> int | None:
 
 def _are_columns_of_texts(X: Any) -> bool:
     """Whether the sequences are columns of data frames that hold texts."""
-    columns = [sequence.to_list() for sequence in X if hasattr(sequence, "to_list")]
+    columns = (sequence.to_list() for sequence in X if hasattr(sequence, "to_list"))
     return isinstance(_first_step(columns), str)
 
 

@@ -258,11 +258,12 @@ def check_callbacks(callbacks: Any) -> None:
     Raises:
         TypeError: they are not a list of such objects.
     """
-    listed = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
-    wrong = [each for each in listed if isinstance(each, type) or not hasattr(each, "on_start")]
-    if listed is callbacks and not wrong:
-        return
-    came = type(callbacks).__name__ if listed is not callbacks else repr(wrong[0])
+    came = type(callbacks).__name__
+    if isinstance(callbacks, (list, tuple)):
+        wrong = [c for c in callbacks if isinstance(c, type) or not hasattr(c, "on_start")]
+        if not wrong:
+            return
+        came = repr(wrong[0])
     raise TypeError(f"callbacks has {came}; wanted a list of objects: [training.Progress()]")
 
 

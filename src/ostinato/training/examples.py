@@ -97,9 +97,11 @@ def example_weights(
     weights = np.ones(len(y))
     if sample_weight is not None:
         weights *= check_sample_weight(sample_weight, len(y))
-    is_mapping = isinstance(class_weight, Mapping) or hasattr(class_weight, "items")
-    is_text = isinstance(class_weight, str)
-    if not (class_weight is None or is_mapping or (is_text and class_weight == "balanced")):
+    if isinstance(class_weight, str):
+        is_known = class_weight == "balanced"
+    else:
+        is_known = class_weight is None or isinstance(class_weight, Mapping)
+    if not is_known:
         raise ValueError(
             f"class_weight={class_weight!r}: wanted 'balanced', a dict class -> weight, or None"
         )

@@ -66,7 +66,7 @@ class FittedClassifier:
     early: Early | None = None
 
     @staticmethod
-    @torch.inference_mode(False)  # whose tensors know no gradient
+    @torch.inference_mode(False)  # the caller's mode would make tensors without gradients
     def fit(
         given: Labelled,
         model: Classifying,
@@ -406,7 +406,8 @@ def _check_answers(logits: Tensor) -> None:
 
 
 def _by_number(class_weight: Any, encoder: LabelEncoder) -> dict[int, float] | str | None:
-    if not isinstance(class_weight, Mapping):
+    if not hasattr(class_weight, "items"):
         return class_weight
+    class_weight = dict(class_weight.items())  # also of a pandas Series
     numbers = encoder.encode(class_weight, name="class_weight")
     return dict(zip(numbers.tolist(), class_weight.values(), strict=True))

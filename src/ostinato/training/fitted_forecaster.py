@@ -27,7 +27,7 @@ from ostinato.training.forecasting import Forecasting
 from ostinato.training.history import History
 from ostinato.training.plan import Plan
 from ostinato.training.saved_model import SavedModel
-from ostinato.training.start import check_network, check_same_columns
+from ostinato.training.start import check_network
 from ostinato.training.stored_forecasting import StoredForecasting, first_rows, survey
 from ostinato.training.task import Task
 from ostinato.training.tensor_file import fill
@@ -94,7 +94,7 @@ class FittedForecaster:
         return tuple(self.net.config["quantiles"])
 
     @staticmethod
-    @torch.inference_mode(False)  # whose tensors know no gradient
+    @torch.inference_mode(False)  # the caller's mode would make tensors without gradients
     def fit(
         panel: Panel | StoredPanel,
         settings: ForecastSettings,
@@ -136,9 +136,9 @@ class FittedForecaster:
             learnt = every_window(panel, context, horizon, held_back)
             windows, n_windows, ends = _windows(panel, settings, held_back), len(learnt[0]), panel
         if start is not None:
+            if isinstance(panel, Panel):
+                start.windows.check_inputs(panel)
             check_network(_sizes(start.windows), _sizes(windows))
-            for name in start.windows.names.keys() & windows.names.keys():
-                check_same_columns(start.windows.names[name], windows.names[name])
             windows = start.windows
         if not n_windows:
             raise ValueError(

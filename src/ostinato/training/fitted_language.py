@@ -67,7 +67,7 @@ class FittedLanguageModel:
         object.__setattr__(self, "_keyboard", Keyboard(self.vocabulary))
 
     @staticmethod
-    @torch.inference_mode(False)  # whose tensors know no gradient
+    @torch.inference_mode(False)  # the caller's mode would make tensors without gradients
     def fit(
         documents: Sequence[str],
         architecture: LanguageArchitecture,

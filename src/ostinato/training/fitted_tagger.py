@@ -172,7 +172,7 @@ class FittedTagger:
     preparation: Preparation | None = None
 
     @staticmethod
-    @torch.inference_mode(False)  # whose tensors know no gradient
+    @torch.inference_mode(False)  # the caller's mode would make tensors without gradients
     def fit(
         given: Tagged,
         model: Architecture,

@@ -53,7 +53,7 @@ def record(
         Unsupported: the step cannot be recorded, or depends on the batch size.
     """
     outside = set() if observation is None else {id(t) for t in observation.walk.tensors}
-    # Where the call has autocast on, a step may turn it off for a product.
+    # The step may turn autocast off for a product, which PyTorch would compute with it.
     autocast = torch.is_autocast_enabled("cpu")
     with observation or nullcontext(), undisturbed(), among_ours():
         per_row = _per_row(a, captured)
