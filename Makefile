@@ -1,45 +1,59 @@
-# make mnist   environment, then the main job on real MNIST, to the end
-# make test    environment, then lint, types and tests, these in two processes; JOBS=4 for four
-# make explore property tests with examples that `make test` does not draw; ROUNDS=20 for more of them
+# make mnist         environment for training, then the experiment of the tutorial on real MNIST
+# make test          environment for tests, then lint, types and the quick suite; JOBS=4 for four processes
+# make test-all      environment with every extra, then lint, types and all Python tests
 # make native-test   the engine's own tests, no Python; another compiler: CXX=clang++ make native-test
-# make arm-test      the same for 64-bit ARM, under emulation (apt-get install g++-aarch64-linux-gnu qemu-user)
-# make sanitize      the same under AddressSanitizer and UBSan, then under ThreadSanitizer
+# make native-all    the same, on 64-bit ARM under emulation, and under the sanitizers; CI skips these
+#                    two while native/ is what .ci/native-passed names
+# make explore       property tests with examples that the suites do not draw; ROUNDS=20 for more
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
 JOBS   ?= 2
 ROUNDS ?= 5
-STAMP  := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-# A torch that the interpreter already has is reused: the environment then sees the system's packages.
+# A PyTorch that the interpreter already has is reused: the environment then sees the system's packages.
 SITE := $(shell $(PYTHON) -c "import importlib.metadata as m; v=m.version('torch').split('.'); print('--system-site-packages' if (int(v[0]),int(v[1]))>=(2,6) else '')" 2>/dev/null)
 
-.PHONY: mnist test explore env lint native-test arm-test sanitize clean
+.PHONY: mnist test test-all lint explore native-test arm-test sanitize native-all clean
 
-mnist: env
+mnist: $(VENV)/.for-torch
 	$(BIN)/ostinato train mnist --output runs/mnist-N
 
-test: env
+test: lint
+	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/.for-dev lint
+	$(PYTEST)
+
+lint: $(VENV)/.for-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-explore: env
+explore: $(VENV)/.for-dev
 	for round in $$(seq $(ROUNDS)); do OSTINATO_EXPLORE=1 $(BIN)/python -m pytest -m hypothesis || exit; done
 
-env: $(STAMP)
-
+# $(VENV)/.for-NAME: the environment with the extra NAME. The engine is compiled anew when its sources change.
+CONTAINS_test := torch
+CONTAINS_dev := torch test
 NATIVE := $(wildcard native/*.* native/*/*.*) CMakeLists.txt pyproject.toml
-$(STAMP): $(NATIVE)
+$(VENV)/.for-%: $(NATIVE) | $(VENV)/.torch
+	@echo "Installing ostinato[$*] into $(VENV); compiling the engine takes one to three minutes."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	@touch $@ $(patsubst %,$(VENV)/.for-%,$(filter torch test,$(CONTAINS_$*)))
+
+# PyTorch comes first and in its CPU build (200 MB), which uv finds; the default of pip on Linux has 3 GB of CUDA.
+$(VENV)/.torch:
 	@command -v $${CXX:-c++} >/dev/null || { echo "ostinato needs a C++17 compiler (Debian, Ubuntu: sudo apt-get install g++; Fedora: sudo dnf install gcc-c++; macOS: xcode-select --install)" >&2; exit 1; }
 	@$(PYTHON) -c "import sys; sys.exit('ostinato needs Python 3.10 or newer, this is ' + sys.version.split()[0] + '; name another one: make PYTHON=python3.12 ...' if sys.version_info < (3, 10) else 0)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(SITE) $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	touch $@
-
-lint: env
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	@$(BIN)/python -c "import torch" 2>/dev/null || { \
+	  echo "Installing PyTorch's CPU build."; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check uv && \
+	  $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --torch-backend cpu 'torch>=2.6' || { \
+	    echo "uv does not reach PyTorch's own index; pip takes the build that it is configured for."; \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch>=2.6'; } }
+	@touch $@
 
 COMPILER := $(if $(filter default,$(origin CXX)),c++,$(CXX))
 
@@ -56,6 +70,7 @@ endef
 native-test:
 	$(call native-tests,native,,20000)
 
+# Needs g++-aarch64-linux-gnu and qemu-user.
 arm-test: COMPILER := aarch64-linux-gnu-g++
 arm-test: ON_TARGET := -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64
 arm-test: RUN := qemu-aarch64 -L /usr/aarch64-linux-gnu
@@ -66,6 +81,13 @@ arm-test:
 sanitize:
 	$(call native-tests,asan,address,10000)
 	$(call native-tests,tsan,thread,0 executor)
+
+# Its own makes, so that the variables of arm-test do not reach the others.
+native-all:
+	$(MAKE) native-test
+	$(MAKE) arm-test
+	$(MAKE) sanitize
+	.ci/native-hash > .ci/native-passed
 
 clean:
 	rm -rf $(VENV) build dist

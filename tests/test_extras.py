@@ -39,4 +39,4 @@ def test_without_the_torch_extra_the_estimators_say_what_to_install(missing):
         text=True,
     )
     assert result.returncode == 1
-    assert f"needs {missing}: pip install 'ostinato[torch]'" in result.stderr
+    assert f"needs {missing}: pip install '.[torch]'" in result.stderr

@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def install(extra: str) -> str:
+    """The command that installs an extra: from a checkout, since no index has ostinato yet."""
+    return f"pip install '.[{extra}]' in a checkout of ostinato"
+
+
 @contextmanager
 def needs(extra: str, *packages: str) -> Iterator[None]:
     """A context for imports: if one of `packages` is missing, the error says what to install.
@@ -27,7 +32,7 @@ def needs(extra: str, *packages: str) -> Iterator[None]:
         ...     import no_torch
         Traceback (most recent call last):
         ...
-        ModuleNotFoundError: this part of ostinato needs no_torch: pip install 'ostinato[torch]'
+        ModuleNotFoundError: this part of ostinato needs no_torch: pip install '.[torch]' in a checkout of ostinato
     """
     try:
         yield
@@ -36,6 +41,6 @@ def needs(extra: str, *packages: str) -> Iterator[None]:
         if package not in packages:
             raise
         raise ModuleNotFoundError(
-            f"this part of ostinato needs {package}: pip install 'ostinato[{extra}]'",
+            f"this part of ostinato needs {package}: {install(extra)}",
             name=package,
         ) from error

@@ -104,4 +104,4 @@ def test_a_missing_package_is_broken(ostinato, native, monkeypatch):
     monkeypatch.setattr(environment, "packages", lambda: known | {"torch": None})
     outcome = ostinato("doctor")
     assert outcome.code == 1
-    assert "pip install 'ostinato[torch]'" in outcome.out
+    assert "pip install '.[torch]'" in outcome.out

@@ -230,5 +230,5 @@ def test_without_onnx_the_extra_is_named(ostinato, trained, tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "onnx", None)  # an import of it fails
     done = ostinato("export", trained, "--to", "onnx", "-o", tmp_path / "m.onnx")
     assert done.code == 2
-    assert "pip install 'ostinato[onnx]'" in done.err
+    assert "pip install '.[onnx]'" in done.err
     assert not (tmp_path / "m.onnx").exists()

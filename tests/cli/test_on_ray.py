@@ -350,7 +350,7 @@ def test_without_ray_the_extra_is_named(ostinato, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     outcome = ostinato("cv", *four_tasks.tag(tmp_path), *QUICK, "--folds", 2, "--ray")
     assert outcome.code == 2
-    assert "pip install 'ostinato[ray]'" in outcome.err
+    assert "pip install '.[ray]'" in outcome.err
     assert "Traceback" not in outcome.err
 
 

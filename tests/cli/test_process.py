@@ -88,7 +88,7 @@ def test_without_torch_the_command_that_installs_it_is_named(data):
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )
     assert result.returncode == 2
-    assert "pip install 'ostinato[torch]'" in result.stderr
+    assert "pip install '.[torch]'" in result.stderr
     assert "Traceback" not in result.stderr
 
 

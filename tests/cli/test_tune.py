@@ -323,7 +323,7 @@ def test_without_optuna_the_extra_is_named(ostinato, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     outcome = ostinato("tune", *four_tasks.tag(tmp_path), "-o", tmp_path / "study")
     assert outcome.code == 2
-    assert "pip install 'ostinato[tune]'" in outcome.err
+    assert "pip install '.[tune]'" in outcome.err
     assert "Traceback" not in outcome.err
     assert not (tmp_path / "study").exists()
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 import ostinato
+from ostinato._extras import install
 from ostinato.cli import (
     card,
     check,
@@ -133,7 +134,7 @@ def explained(error: Exception) -> tuple[int, str | None]:
     if isinstance(error, ImportError) and (error.name or "").split(".")[0] in TORCH_EXTRA:
         return BAD_INPUT, (
             f"ostinato: this needs {error.name}, which is not installed; "
-            "get it with: pip install 'ostinato[torch]'"
+            f"get it with: {install('torch')}"
         )
     if isinstance(error, ModuleNotFoundError) and isinstance(error.__cause__, ImportError):
         return BAD_INPUT, f"ostinato: {error}"  # of `_extras.needs`, which names the extra

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from ostinato import environment
+from ostinato._extras import install
 from ostinato.cli.output import say, say_json
 
-INSTALL_TORCH = "pip install 'ostinato[torch]'"
 MINIMAL_PYTHON = (3, 10)
 BUSY = 0.5  # of the cores: from here on a training meets another program on most of them
 
@@ -84,9 +84,9 @@ def _packages() -> list[Diagnosis]:
         if version is not None:
             findings.append(Diagnosis(name, "ok", version))
         elif name in needed:
-            findings.append(Diagnosis(name, "broken", "not installed", "pip install ostinato"))
+            findings.append(Diagnosis(name, "broken", "not installed", "pip install . in a checkout of ostinato"))
         else:
-            advice = f"to train and evaluate: {INSTALL_TORCH}"
+            advice = f"to train and evaluate: {install("torch")}"
             findings.append(Diagnosis(name, "broken", "not installed", advice))
     return findings
 
