@@ -93,8 +93,11 @@ def overload_of(name: str) -> Any:
     return getattr(getattr(aten, operation), overload)
 
 
-def recorded_step(recording: Recording, captured: Any) -> Callable[[Any, Any], Any]:
+def recorded_step(recording: Recording, captured: Any, rows: Any) -> Callable[[Any, Any], Any]:
     """The step as it was recorded, as a differentiable function of lists of leaves.
+
+    rows: captured tensors that have the batch's rows, and products of these, which the recording
+    holds as its last states.
 
     It computes what was computed when the step was recorded, whatever the step has become since.
     Its gradients are autograd's of the recorded calls, so those of a composition where one stands
@@ -105,7 +108,7 @@ def recorded_step(recording: Recording, captured: Any) -> Callable[[Any, Any], A
         n_rows = states[0].shape[0]
         values: dict[int, Any] = dict(recording.constants)
         numbers = (*recording.captured, *recording.states, *recording.xs)
-        values.update(zip(numbers, (*captured, *states, *xs), strict=True))
+        values.update(zip(numbers, (*captured, *states, *rows, *xs), strict=True))
 
         def filled(leaf: Any) -> Any:
             if isinstance(leaf, Ref):
@@ -120,6 +123,7 @@ def recorded_step(recording: Recording, captured: Any) -> Callable[[Any, Any], A
             for i, t in zip(call.outs, outs, strict=True):
                 if i is not None:
                     values[i] = t if recording.needs_grad[i] else t.detach()
-        return [values[i] for i in recording.new_states], [values[i] for i in recording.ys]
+        new_states = recording.new_states[: len(states)]
+        return [values[i] for i in new_states], [values[i] for i in recording.ys]
 
     return step

@@ -124,17 +124,20 @@ class ScanCall:
         a, n_steps = self.arguments, xs[0].shape[0]
         lengths = None if a.ragged.lengths is None else a.ragged.lengths.clamp(max=n_steps)
         ragged = RowSpans(lengths, None, [], n_steps)
+        n = len(a.leaves)
         if a.of_layer:
             init = [leaf.squeeze(0) for leaf in init]
         if recorded:
             from ostinato.compiler.capture import recording  # not a part of every start
 
-            again = recording.recorded_step(self.compiled.planner.recording, captured)
-            carry, ys = eager_scan(again, list(init), list(xs), 0, a.reverse, ragged, a.truncate)
+            # Captured rows stay outside the carry: truncate= stops the gradient of the carry alone.
+            of, rows = self.compiled.planner.recording, init[n:]
+            again = recording.recorded_step(of, captured, rows)
+            first, elements = list(init[:n]), list(xs)
+            carry, ys = eager_scan(again, first, elements, 0, a.reverse, ragged, a.truncate)
         else:
             from ostinato.compiler.capture.captures import swapped
 
-            n = len(a.leaves)
             per_row = self.compiled.planner.recording.per_row
             rows = list(init[n : n + len(per_row)])
             replacing = rejoined(list(captured), rows, per_row)
@@ -230,7 +233,7 @@ def _replayed(call: ScanCall, tensors: Any, grads: Any) -> list[Tensor | None]:
     with torch.enable_grad():
         inputs = [t.view_as(t) if t.requires_grad else t for t in tensors]
         outs = _again(call, inputs)
-    grads = grads[: len(outs)]  # what captured tensors end as is nobody's
+    grads = grads[: len(outs)]  # captured rows, leaves of the engine's carry, are no outputs
     pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if g is not None and o.requires_grad]
     wanted = [i for i, t in enumerate(inputs) if t.requires_grad]
     if not pairs:
