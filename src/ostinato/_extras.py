@@ -32,7 +32,7 @@ def needs(extra: str, *packages: str) -> Iterator[None]:
         ...     import no_torch
         Traceback (most recent call last):
         ...
-        ModuleNotFoundError: this part of ostinato needs no_torch: pip install '.[torch]' in a checkout of ostinato
+        ModuleNotFoundError: this part of ostinato needs no_torch: pip install '.[torch]' in ...
     """
     try:
         yield

@@ -84,9 +84,10 @@ def _packages() -> list[Diagnosis]:
         if version is not None:
             findings.append(Diagnosis(name, "ok", version))
         elif name in needed:
-            findings.append(Diagnosis(name, "broken", "not installed", "pip install . in a checkout of ostinato"))
+            advice = "pip install . in a checkout of ostinato"
+            findings.append(Diagnosis(name, "broken", "not installed", advice))
         else:
-            advice = f"to train and evaluate: {install("torch")}"
+            advice = f"to train and evaluate: {install('torch')}"
             findings.append(Diagnosis(name, "broken", "not installed", advice))
     return findings
 
