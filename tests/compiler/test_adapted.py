@@ -13,6 +13,7 @@ import ostinato
 from zoo.complex_steps import COMPLEX
 from zoo.playing import (
     assert_close,
+    assert_native,
     assert_played_as_by_the_loop,
     loop,
     play,
@@ -178,3 +179,25 @@ def test_carries_of_layers_are_the_loop(kind):
 
     case = Case(step, list(layers.parameters()), init, inputs(kit))
     assert_played_as_by_the_loop(case, (4, 9, 2, 1), T=5)
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_layers_over_windows_are_the_loop(kind: Any, dtype: torch.dtype) -> None:
+    """A layer reads a window of three elements; of an LSTM in float32 PyTorch calls oneDNN's.
+
+    Rounding adds up to some √(T · H) ε of values around 1.
+    """
+    kit = Kit(dtype)
+    layer = kind(4, kit.H, 2, batch_first=True, bidirectional=True).to(dtype)
+
+    def step(h: Tensor, x: Tensor) -> Any:
+        y, _ = layer(x.view(x.shape[0], 3, 4) + h[:, :, None])
+        return torch.tanh(y.mean(2)), y[:, -1]
+
+    weights = list(layer.parameters())
+    case = Case(step, weights, lambda B: kit.normal(B, 3), lambda B: kit.normal(B, 12))
+    init, xs = case.init(4), case.xs(3, 4)
+    ours, theirs = (play(how, case, init, xs) for how in (ostinato.scan, loop))
+    assert_close(ours, theirs, 1e-4 if dtype is torch.float32 else 1e-10)
+    assert_native(case, init, xs)

@@ -362,10 +362,12 @@ def _recorded(
 
     began = time.perf_counter()
     with observation:
-        search = search_step(a)
+        numbers = {id(lift.tensor) for lift in observation.lifts}
+        search = search_step(a, unread=numbers)
         reached = {id(t) for t in observation.walk.tensors}
         if any(id(t) in reached for t in a.leaves):
-            search = search_step(a, reached=reached)
+            search = search_step(a, reached=reached, unread=numbers)
+        observation.read = search.read
         check_tensors(search.captured)
     one_step = time.perf_counter() - began
     observation.snapshots.check()

@@ -51,6 +51,9 @@ _ABOUT = {
     *_OF_ITSELF,
 }  # fmt: skip
 _NOT_ABOUT = {"is_nonzero", "is_leaf", "is_inference"}  # a recording is not made under it
+# Calls that read the value of a tensor. Of captured tensors alone it is guarded, if it is short.
+_READS = {"__bool__", "__float__", "__index__", "__int__", "is_nonzero", "item", "tolist"}
+MOST_READ = 64  # elements: each call compares them in some µs
 _LOOKED_AT = {*_OF_ITSELF, *_FROM_VALUES, "backward"}
 
 
@@ -123,12 +126,14 @@ class Search(OwnMode):
         trail: what the step did: functions, their arguments, and what came of them.
         did: the trail, and the kinds of the tensors that it is of; hashable.
         unclear: an argument is of a kind whose text may not say all of it.
+        read: ids of captured tensors whose values the step read: the recording depends on them.
     """
 
     did: Any
 
-    def __init__(self, given: list[Tensor], known: tuple[Any, ...]):
+    def __init__(self, given: list[Tensor], known: tuple[Any, ...], unread: Collection[int] = ()):
         super().__init__()
+        self.unread, self.read = unread, set[int]()
         self.known = iter(known) if known else None
         self.marks: dict[int, int] = {}
         self.outside: list[tuple[Tensor, int | None]] = []
@@ -194,6 +199,8 @@ class Search(OwnMode):
         if self.known is not None and next(self.known, None) != call:
             self.watch()
         out = func(*args, **kwargs)
+        if out is NotImplemented:  # tensor == None: nothing was computed
+            return out
         alone = isinstance(out, Tensor)
         outs = (out,) if alone else [t for t in tree.leaves(out) if isinstance(t, Tensor)]
         for t in outs:
@@ -209,11 +216,35 @@ class Search(OwnMode):
         """Refuse a call that was given a tensor and gave none: it may show a value."""
         if name in _ABOUT or (name.startswith("is_") and name not in _NOT_ABOUT):
             return
+        if name in _READS and self.reads_captured():
+            return
         modules = [str(f.f_globals.get("__name__")) for f, _ in traceback.walk_stack(None)]
         why = "the step turns a tensor into a Python value, or reads its history"
         if any(module.startswith("torch.distributions") for module in modules):
             why = "a distribution checks its arguments: make it with validate_args=False"
         raise Unsupported(why, name)
+
+    def reads_captured(self) -> bool:
+        """Whether the last call of the trail is on what is computed of few captured numbers alone.
+
+        These are then among `read`.
+        """
+        trail, first = self.trail, self.n_given + 1
+        needed = {mark for mark in trail[-1][3:] if type(mark) is int}
+        computed = False
+        for (_, _, _, *arguments), (came, *_) in zip(trail[-2::-1], trail[:0:-1], strict=True):
+            if not needed.isdisjoint(came):
+                computed = True
+                needed = needed.difference(came).union(m for m in arguments if type(m) is int)
+        outside = {self.marks[id(t)]: t for t, _ in self.outside}
+        if not needed <= outside.keys() or (computed and self.must_watch):
+            return False  # of what the step changed in place it is not known when
+        tensors = [outside[mark] for mark in needed]
+        within = [m for m in needed if m < first]
+        if within or any(t.numel() > MOST_READ or id(t) in self.unread for t in tensors):
+            return False
+        self.read.update(map(id, tensors))
+        return True
 
     def finish(self, states: list[Tensor], y: Any, a: Arguments) -> None:
         """The step has returned."""
@@ -281,7 +312,10 @@ class swapped(OwnMode):  # noqa: N801 (reads as a context)
         return tree.mapped(lambda leaf: new(id(leaf), leaf), (args, kwargs))
 
 
-def search_step(a: Arguments, known: tuple[Any, ...] = (), reached: Collection[int] = ()) -> Search:
+def search_step(
+    a: Arguments, known: tuple[Any, ...] = (), reached: Collection[int] = (),
+    unread: Collection[int] = (),
+) -> Search:  # fmt: skip
     """Run a step once, for the tensors it takes from outside and for what it did.
 
     It runs with the very tensors, which it is stopped from changing, and in the caller's mode.
@@ -293,6 +327,7 @@ def search_step(a: Arguments, known: tuple[Any, ...] = (), reached: Collection[i
         reached: the ids of leaves of init that the step reaches from outside, too, as a decoder
             does that begins with what it is also told at every step. It is given views of them, so
             that the two are told apart.
+        unread: the ids of tensors that stand for Python floats, whose values the step may not read.
 
     Raises:
         Unsupported: it does what the loop alone can do.
@@ -302,7 +337,7 @@ def search_step(a: Arguments, known: tuple[Any, ...] = (), reached: Collection[i
         states = [t.view_as(t) if id(t) in reached else t for t in a.init_leaves]
     xs = a.first_x
     with among_ours(), undisturbed(Tensor.detach):
-        search = Search([*states, *xs], known)
+        search = Search([*states, *xs], known, unread)
         before = torch.is_grad_enabled()
         with search:
             if not known:

@@ -19,6 +19,7 @@ from ostinato.compiler.capture import decompositions_images, matrices
 from ostinato.compiler.capture.decompositions import Function
 from ostinato.compiler.capture.decompositions_axes import scanned
 from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.lock import one_at_a_time
 
 
 def _prod(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
@@ -115,6 +116,17 @@ def _batch_norm(
     return _by_channel(_by_channel(x, None, -mean), scale, bias).to(x.dtype)
 
 
+def _lstm(*arguments: Any) -> Any:
+    """As operations that can be recorded, also in float32, where PyTorch calls oneDNN's layer."""
+    with one_at_a_time:  # the switch is one for all threads
+        enabled = torch._C._get_mkldnn_enabled()
+        torch._C._set_mkldnn_enabled(False)
+        try:
+            return torch.lstm(*arguments)
+        finally:
+            torch._C._set_mkldnn_enabled(enabled)
+
+
 def _written(view: Tensor, value: Any) -> Any:
     """`copy_`, of whose functional form autograd knows no gradient."""
     if view.dtype is torch.bool:
@@ -155,6 +167,7 @@ FUNCTIONS: dict[Any, Function] = {
     torch.group_norm: _group_norm,
     # vmap, under which a step without a batch runs, knows what a cell consists of, not the cell.
     torch.gru_cell: torch.ops.aten.gru_cell.default.decompose,
+    torch.lstm: _lstm,
     torch.lstm_cell: torch.ops.aten.lstm_cell.default.decompose,
     torch.rnn_relu_cell: torch.ops.aten.rnn_relu_cell.default.decompose,
     torch.rnn_tanh_cell: torch.ops.aten.rnn_tanh_cell.default.decompose,

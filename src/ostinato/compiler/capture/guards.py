@@ -21,7 +21,7 @@ import functools
 import importlib
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -107,6 +107,7 @@ class Observation:
         self.names = {name for code in self.users.values() for name in names_of(code)}
         self.codes = dict(self.users)  # all that ran, also PyTorch's
         self.opaque: str | None = None
+        self.read: Collection[int] = ()  # ids of captured tensors whose values the step read
         self._before: Any = None  # the profile function, or profiler, that was there
         self._watch: Any = None
         self.snapshots = Snapshots()
@@ -183,8 +184,8 @@ class Observation:
             self._refusal = refusal.bare()  # raised again at the end: the step may catch it here
             raise
 
-    def _walked(self) -> Walk:
-        walk = Walk(self)
+    def _walked(self, by_value: Collection[int] = ()) -> Walk:
+        walk = Walk(self, by_value)
         walk.visit(self.step, "v0", "step")
         if len(walk.objects) > 1:
             distinct = f"len({{*map(id, [{', '.join(walk.objects)}])}}) == {len(walk.objects)}"
@@ -193,7 +194,7 @@ class Observation:
 
     def guards(self) -> tuple[Guards, list[Tensor]]:
         """The guards of all runs so far, and the tensors that they lead to."""
-        walk = self._walked()
+        walk = self._walked(self.read)
         found = Guards(walk, self.users)
         if walk.opaque is None and found.tensors(self.step) is None:
             found.opaque = f"{found.changed} is another at each look"

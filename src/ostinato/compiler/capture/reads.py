@@ -77,8 +77,9 @@ class Walk:
     value differs.
     """
 
-    def __init__(self, of: Observation):
+    def __init__(self, of: Observation, by_value: Collection[int] = ()):
         self.names, self.codes, self.snapshots = of.names.union(_UNNAMED), of.codes, of.snapshots
+        self.by_value = by_value
         self.lifted, self.apart, self.lifts = of.lifted, of.apart, dict[str, Lift]()
         self.lines: list[str] = []
         self.constants: dict[str, Any] = {}
@@ -210,6 +211,8 @@ class Walk:
             raise Unsupported("a parameter has no shape yet")
         self.tensors.append(value)
         self.tensor_variables.append(v)
+        if id(value) in self.by_value:  # as text −0 is not 0, and NaN is itself
+            self.check(f"repr({v}.tolist()) == {repr(value.tolist())!r}", path)
         if id(value) not in self.seen:
             self.seen[id(value)] = v
             self.snapshots.add(value)

@@ -53,6 +53,8 @@ def record(
         Unsupported: the step cannot be recorded, or depends on the batch size.
     """
     outside = set() if observation is None else {id(t) for t in observation.walk.tensors}
+    ids = () if observation is None else observation.read
+    read = tuple([i for i, t in enumerate(captured) if id(t) in ids])
     # The step may turn autocast off for a product, which PyTorch would compute with it.
     autocast = torch.is_autocast_enabled("cpu")
     with observation or nullcontext(), undisturbed(), among_ours():
@@ -60,15 +62,15 @@ def record(
         products = _products(a, captured, per_row) if per_row and not autocast else ()
         if products:
             with suppress(Unsupported):  # a product that the step changes in place, say
-                return _at_both(a, captured, per_row, products, outside)
-        return _at_both(a, captured, per_row, (), outside)
+                return _at_both(a, captured, per_row, products, outside, read)
+        return _at_both(a, captured, per_row, (), outside, read)
 
 
 def _at_both(
     a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products,
-    outside: Collection[int],
+    outside: Collection[int], read: tuple[int, ...],
 ) -> tuple[Recording, Recording]:  # fmt: skip
-    small, large = (_recorded(a, captured, per_row, products, n, outside) for n in BATCHES)
+    small, large = (_recorded(a, captured, per_row, products, n, outside, read) for n in BATCHES)
     if products and small.runs_python_backward:
         raise Unsupported("where the backward pass runs the step again, it has no other tensors")
     return without_unused(unify(small, large, BATCHES[1])), small
@@ -119,7 +121,9 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
     n_rows = a.n_rows
     if n_rows not in BATCHES:
         with undisturbed(), among_ours():
-            of_n = _recorded(a, captured, small.per_row, small.products, n_rows, ())
+            of_n = _recorded(
+                a, captured, small.per_row, small.products, n_rows, (), small.read
+            )
             unify(small, of_n, n_rows)
 
 
@@ -194,17 +198,17 @@ def _reached(a: Arguments, captured: list[Tensor], per_row: PerRow, other: int) 
 
 def _recorded(
     a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products, n_rows: int,
-    outside: Collection[int],
+    outside: Collection[int], read: tuple[int, ...],
 ) -> Recording:  # fmt: skip
     flat, functions = _flat(a), FUNCTIONS
     leaves = _copies(a, captured, per_row, products, n_rows)
     try:
-        return _record_once(a, flat, functions, captured, per_row, products, leaves, outside)
+        return _record_once(a, flat, functions, captured, per_row, products, leaves, outside, read)
     except ViewChanged:
         functions = {**functions, **CHANGES_IN_PLACE}
         flat = transformed(flat, torch.func.functionalize)  # each change makes a new tensor
         leaves = _copies(a, captured, per_row, products, n_rows)
-        return _record_once(a, flat, functions, captured, per_row, products, leaves, outside)
+        return _record_once(a, flat, functions, captured, per_row, products, leaves, outside, read)
 
 
 def _flat(a: Arguments) -> Callable[..., Any]:
@@ -288,12 +292,13 @@ def _copies(
 def _record_once(
     a: Arguments, step: Callable[..., Any], functions: Mapping[Any, Any],
     captured: list[Tensor], per_row: PerRow, products: Products, leaves: Leaves,
-    outside: Collection[int],
+    outside: Collection[int], read: tuple[int, ...],
 ) -> Recording:  # fmt: skip
     handed_on = leaves.rows + leaves.products
     params, states, xs = leaves.fixed, leaves.init + handed_on, leaves.xs
     given = params + states + xs
-    recorder = Recorder(given, outside)
+    fixed = [i for i in range(len(captured)) if i not in {of.position for of in per_row}]
+    recorder = Recorder(given, outside, {fixed.index(i) for i in read if i in fixed})
     with recorder, torch.enable_grad():  # a batch that is not first is put there by a call
         replacing = rejoined(leaves.fixed, leaves.rows, per_row)
         made = [batch_first(t, of.axis) for t, of in zip(leaves.products, products, strict=True)]
@@ -322,7 +327,7 @@ def _record_once(
     return Recording(
         calls=tuple(recorder.calls),
         n_forward=n_forward,
-        shapes=tuple(tuple(v.shape) for v in recorder.values),
+        shapes=tuple(recorder.shapes),
         dtypes=tuple(v.dtype for v in recorder.values),
         constants={i: t.detach().clone() for i, t in recorder.constants.items()},
         captured=tuple([arrays.get(i, i) for i in range(n)]),
@@ -344,6 +349,7 @@ def _record_once(
         runs_python_backward=_runs_python_backward(nodes, recorder.values),
         per_row=per_row,
         products=products,
+        read=read,
     )
 
 

@@ -31,13 +31,22 @@ class ViewChanged(Unsupported):
 class Recorder(TorchDispatchMode):
     """ATen calls as numbered values; an in-place call gives its target a new number."""
 
-    def __init__(self, given: list[Tensor], outside: Collection[int] = ()) -> None:
-        """outside: ids of tensors that are not the step's own, and have values of their own."""
+    def __init__(
+        self, given: list[Tensor], outside: Collection[int] = (), read: Collection[int] = ()
+    ) -> None:
+        """A recorder.
+
+        Args:
+            given: the tensors that the step is given, from outside or as arguments.
+            outside: ids of tensors that are not the step's own, and have values of their own.
+            read: the numbers of captured tensors whose values the step may read: they are guarded.
+        """
         super().__init__()
-        self.outside = outside
+        self.outside, self.read = outside, read
         self.calls: list[Call] = []
         self.number: dict[int, int] = {}
         self.values: list[Tensor] = []
+        self.shapes: list[tuple[int, ...]] = []  # when they were made: transpose_ changes them
         self.constants: dict[int, Tensor] = {}
         self.stale: set[int] = set()
         self.inner: set[int] = set()  # values within decompositions, which autograd does not see
@@ -56,6 +65,7 @@ class Recorder(TorchDispatchMode):
         """Number a tensor that the recording has not seen, and keep it alive."""
         number = self.number[id(tensor)] = len(self.values)
         self.values.append(tensor)
+        self.shapes.append(tuple(tensor.shape))
         if self.depth:
             self.inner.add(number)
         return number
@@ -94,6 +104,14 @@ class Recorder(TorchDispatchMode):
         if leaf.dim():
             self.arrays.append(number)
 
+    def is_guarded(self, leaf: Tensor) -> bool:
+        """Whether a value is computed of captured tensors alone whose values are guarded."""
+        needed = {self.ref(leaf).index}
+        for call in reversed(self.calls):
+            if not needed.isdisjoint(call.outs):
+                needed = needed.difference(call.outs).union(call.refs)
+        return all(i in self.read or i in self.constants for i in needed)
+
     def captured_arrays(self, captured: Sequence[Tensor]) -> dict[int, int]:
         """The numbers of captured tensors that are views of an array (from_numpy), by place.
 
@@ -126,6 +144,8 @@ class Recorder(TorchDispatchMode):
         if name.startswith("profiler."):  # a label that torch.profiler shows: computes nothing
             return func(*args, **kwargs)
         if func is aten._local_scalar_dense.default:
+            if self.is_guarded(args[0]):
+                return func(*args, **kwargs)
             raise Unsupported(
                 "the step turns a tensor into a Python value (.item(), if, int())", name
             )

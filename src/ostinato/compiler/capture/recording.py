@@ -85,6 +85,7 @@ class Recording:
     # these: they are the last states, and not among `captured`.
     per_row: PerRow = ()
     products: Products = ()
+    read: tuple[int, ...] = ()  # of those taken from outside: whose values the step read
 
 
 def overload_of(name: str) -> Any:
