@@ -34,10 +34,12 @@ def test_no_damage_ends_in_a_traceback(ostinato, tmp_path, place):
         else:
             inner[place[-1]] = value
         (path / "config.json").write_text(json.dumps(config))
-        for command in (("card",), ("diff", whole), ("upgrade",), ("verify",)):
+        exported = ("export", "--overwrite", "--to", "onnx", "-o", tmp_path / "m.onnx")
+        begun = ("train", "mnist", "--dry-run", "--from")
+        for command in (("verify",), exported, begun):
             outcome = ostinato(*command, path)
             assert outcome.code in (0, 1, 2) and "Traceback" not in outcome.err, (value, command)
             assert (outcome.code == 2) == outcome.err.startswith("ostinato: "), (value, command)
             refused += outcome.code == 2
         shutil.rmtree(path)
-    assert refused > 2
+    assert refused >= 2  # what lacks a part

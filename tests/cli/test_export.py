@@ -138,13 +138,13 @@ DAMAGES = {  # what becomes of a run, and a word of what is said
     ),
     "older": (
         lambda run: changed(
-            run / "model/config.json", lambda c: c.replace(b'"format": 4', b'"format": 3')
+            run / "model/config.json", lambda c: c.replace(b'"format": 1', b'"format": 0')
         ),
         "config.json",
     ),
     "newer": (
         lambda run: changed(
-            run / "model/config.json", lambda c: c.replace(b'"format": 4', b'"format": 99')
+            run / "model/config.json", lambda c: c.replace(b'"format": 1', b'"format": 99')
         ),
         "has format 99",
     ),

@@ -14,7 +14,7 @@ from four_tasks import KINDS, QUICK
 
 from ostinato import SequenceClassifier, training
 from ostinato import load as ostinato_load
-from ostinato.cli import experiment, main
+from ostinato.cli import main
 from ostinato.cli.config import tomllib
 
 UNMOVED = ("--iterations", 1, "--learning-rate", 1e-30, "--optimizer", "sgd", "--threads", 1)
@@ -283,21 +283,3 @@ def test_arrays_and_tables_go_on_with_each_other(ostinato, origins, tmp_path):
     runs = (origins / "classify", tmp_path / "table")
     answers = [ostinato("predict", run, path, "--proba").out for run in runs]
     assert answers[0] == answers[1] != ""
-
-
-def test_a_run_without_a_copy_goes_on_as_it_began(ostinato, origins, tmp_path, monkeypatch):
-    """Runs of older versions have none: their features were scaled by their own data."""
-    flags = flags_of("classify", tmp_path)
-    file, run = changed("classify", tmp_path), tmp_path / "run"
-
-    def stop(self, run):
-        if run.iteration == 13:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.Progress, "on_iteration", stop)
-        patch.setattr(experiment, "_origin", lambda *_: None)  # its features are scaled anew
-        given = (file, *flags, "--from", origins / "classify", "--iterations", 20)
-        assert ostinato("train", *given, "-o", run).code == 130
-    assert not (run / "start").exists()
-    assert ostinato("train", "--resume", "-o", run).code == 0

@@ -353,13 +353,14 @@ def test_what_has_no_graph_says_so(tmp_path):
     assert ostinato.load(tmp_path / "m").predict(sequences()).shape == (40,)
 
 
-def test_an_earlier_format_says_what_to_do(tmp_path):
+def test_another_format_says_what_to_do(tmp_path):
     classifier(tmp_path / "m")
     file = tmp_path / "m" / "config.json"
     config = json.loads(file.read_text())
     for version, message in (
-        (3, "format 3, .*write it in format 4 with: ostinato upgrade"),
-        (9, r"format 9, and this version of ostinato reads 4: install ostinato 0\.1\.0"),
+        (9, r"format 9, and this version of ostinato reads 1: install ostinato 0\.1\.0"),
+        (0, "format '0'; wanted 1"),
+        (True, "format 'True'; wanted 1"),
         ("x", "format 'x'"),
     ):
         file.write_text(json.dumps(config | {"format": version}))

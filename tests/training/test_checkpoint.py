@@ -200,8 +200,8 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, name, damage):
 def test_another_format_is_refused(tmp_path):
     Experiment().run(callbacks=[Checkpoint(tmp_path / "c")])
     file = tmp_path / "c" / STATE
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
-    with pytest.raises(ValueError, match="has format 1; this version of ostinato reads 3"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 2}))
+    with pytest.raises(ValueError, match="has format 2; this version of ostinato reads 1"):
         Experiment().run(resume=tmp_path / "c")
 
 

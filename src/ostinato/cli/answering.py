@@ -39,7 +39,7 @@ def to_evaluate(trained: Trained) -> Any:
 
 
 def _needs_torch(config: dict[str, Any]) -> bool:
-    """Whether a model has no graph, as those of formats 1 to 3, or nothing that plays it here."""
+    """Whether a model has no graph, or nothing plays it here."""
     from ostinato.engine import native
 
     return config.get("graph") is None or native.unavailable() is not None

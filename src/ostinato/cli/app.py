@@ -12,12 +12,10 @@ import typer
 import ostinato
 from ostinato._extras import install
 from ostinato.cli import (
-    card,
     check,
     compare,
     complete,
     cv,
-    diff,
     doctor,
     evaluate,
     export,
@@ -27,7 +25,6 @@ from ostinato.cli import (
     stream,
     train,
     tune,
-    upgrade,
     verify,
 )
 from ostinato.cli.failures import Failure, Told
@@ -55,14 +52,11 @@ for _command in (
     generate.generate,
     stream.stream,
     export.export,
-    card.card,
-    diff.diff,
     check.check,
     cv.cv,
     tune.tune,
     inspect.inspect,
     verify.verify,
-    upgrade.upgrade,
     doctor.doctor,
 ):
     app.command(cls=Command)(_command)

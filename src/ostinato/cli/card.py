@@ -1,16 +1,13 @@
-"""ostinato card RUN"""
+"""The card of a model, which a training writes into it: what it learnt from, and how good it is."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from ostinato import files
 from ostinato.cli import jobs, runs, summaries
 from ostinato.cli.config import BUILT_IN, ONLY, Config
-from ostinato.cli.output import Quiet, hush, say, write
 from ostinato.cli.rundir import RunDir
 
 # The words for entries of environment.json about the data; see `Job.description`.
@@ -21,27 +18,6 @@ _SIZES = {
     "max_length": "longest sequence",
     "characters": "characters learnt from",
 }
-
-
-def card(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
-    rewrite: Annotated[
-        bool, typer.Option("--write", help="Write it into the model, in the place of README.md.")
-    ] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Show what a model is: network, data, measures and files.
-
-    The card is made anew of the model and the run. README.md in the model may have been edited; it
-    stays as it is, unless --write is given.
-    """
-    hush(quiet)
-    trained = runs.find(run)
-    results = trained.run.results() if trained.run else None
-    if rewrite:
-        say(f"{keep(trained, results)} is written")
-    else:
-        write(None, [text_of(trained, results)])
 
 
 def keep(trained: runs.Trained, results: dict[str, Any] | None) -> Path:

@@ -37,7 +37,6 @@ else:
 ONLY = "*"  # stands for the only column of a kind
 BUILT_IN = ("mnist", "vowels", "austen")
 PATHS = ("data.source", "data.test", "run.from")  # keys that name files, unless built in
-MOVED = {"task.truncate": "training.truncate"}  # as files of earlier versions call it
 Given = dict[str, Value]  # "section.key" → checked value, of the parameters that were given
 
 
@@ -253,7 +252,6 @@ SECTIONS: tuple[str, ...] = tuple(f.name for f in fields(Config))
 
 def find(key: str, where: str) -> Option:
     """The option called "section.key" (or "key" alone, which is unique)."""
-    key = MOVED.get(key, key)
     by_name = {option.cli_name: option for option in OPTIONS.values()}
     if key in OPTIONS or key in by_name:
         return OPTIONS.get(key) or by_name[key]

@@ -197,8 +197,8 @@ def _told(recorder: RunRecorder | None, ranks: distributed.Ranks) -> Iterator[No
 
 def _origin(settings: Config, resumed: RunDir | None) -> Path | None:
     """The directory of the model with whose weights a training begins; of a run its own copy."""
-    if resumed is not None and (resumed.start.is_dir() or resumed.checkpoint.exists()):
-        return resumed.start if resumed.start.is_dir() else None  # older runs have no copy
+    if resumed is not None and resumed.start.is_dir():
+        return resumed.start
     return None if settings.run.from_ is None else runs.find(Path(settings.run.from_)).model
 
 

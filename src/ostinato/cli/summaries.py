@@ -58,9 +58,8 @@ def summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
     if "verdict" in evaluation:
         rows.append(("  the network is", evaluation["verdict"]))
     rows.append(("elapsed time", f"{evaluation['elapsed_s']:.1f} s"))
-    if "evaluation_s" in evaluation:  # runs of older versions lack it
-        name = "evaluation" if run is None else "evaluation and report"
-        rows.append((name, f"{evaluation['evaluation_s']:.1f} s"))
+    name = "evaluation" if run is None else "evaluation and report"
+    rows.append((name, f"{evaluation['evaluation_s']:.1f} s"))
     if run is not None and run.report.is_file():
         rows.append(("report", str(run.report)))
     lines = aligned(rows)

@@ -35,7 +35,6 @@ class Forecaster(Model):
     """
 
     def _take(self, fitted: dict[str, Any], where: str) -> None:
-        fitted = {"names": {}, **fitted}  # models of older versions have none
         wanted = {"context", "scaling", "season", "past", "future", "static", "preparation"}
         checks.names(fitted, {*wanted, "names"}, where)
         self.windows = checks.windows(fitted, self.graph, where)

@@ -214,8 +214,6 @@ class Classifier(Model):
     """
 
     def _take(self, fitted: dict[str, Any], where: str) -> None:
-        # The first models of the format had none of the two.
-        fitted = {"vocabulary": None, "early": None, **fitted}
         wanted = {"classes", "feature_names", "preparation", "multilabel", "vocabulary", "early"}
         checks.names(fitted, wanted, where)
         self.encoder = checks.labels(fitted["classes"], self.graph.n_outputs, where)

@@ -24,7 +24,7 @@ from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.tensors import Array, read_json, unpack
 from ostinato.runtime.values import entries, fail, text
 
-FORMAT = 4
+FORMAT = 1
 CONFIG, TENSORS, CHECK = "config.json", "model.safetensors", "check.safetensors"
 README = "README.md"
 MAX_CONFIG = 1 << 25  # bytes; a vocabulary of a million words is smaller
@@ -59,8 +59,8 @@ def read(path: Path) -> Saved:
     """The model in a directory.
 
     Raises:
-        ValueError: a file is missing, damaged, altered or foreign, of an earlier format, or of a
-            later one; or the model has no graph.
+        ValueError: a file is missing, damaged, altered or foreign, or of a later format; or the
+            model has no graph.
     """
     place = current(path)
     for name in (CONFIG, TENSORS):
@@ -107,15 +107,7 @@ def checked_config(config: Any, where: str) -> dict[str, Any]:
     """
     if not isinstance(config, dict):
         fail(f"{where} is no JSON object")
-    version = config.get("format")
-    if type(version) is int and 1 <= version < FORMAT:
-        raise ValueError(
-            f"{where} has format {version}, which does not describe its network: write it in "
-            f"format {FORMAT} with: ostinato upgrade, where torch is installed"
-        )
-    check_not_newer(config, where)
-    if version != FORMAT:
-        fail(f"{where} has format {str(version)[:60]!r}; wanted {FORMAT}")
+    check_format(config, where)
     config = entries(config, where, NAMES)
     hashes = entries(config["sha256"], f"{where}: 'sha256'", {TENSORS}, frozenset({CHECK}))
     for name, value in hashes.items():
@@ -128,8 +120,8 @@ def checked_config(config: Any, where: str) -> dict[str, Any]:
     return config
 
 
-def check_not_newer(config: dict[str, Any], where: str) -> None:
-    """Refuse a model of a later format, and name the version that it needs.
+def check_format(config: dict[str, Any], where: str) -> None:
+    """Refuse a model of another format; of a later one, name the version that it needs.
 
     Raises:
         ValueError: it is one.
@@ -140,6 +132,8 @@ def check_not_newer(config: dict[str, Any], where: str) -> None:
             f"{where} has format {version}, and this version of ostinato reads {FORMAT}: install "
             f"ostinato {str(config.get('saved_by'))[:20]}, which saved it, or a later one"
         )
+    if version != FORMAT or type(version) is bool:
+        fail(f"{where} has format {str(version)[:60]!r}; wanted {FORMAT}")
 
 
 def check_hash(config: dict[str, Any], name: str, content: bytes, where: str) -> None:

@@ -38,7 +38,7 @@ from ostinato.training.run import Best, Run
 from ostinato.training.task import digest
 from ostinato.training.tensor_file import fill, pack, unpack
 
-FORMAT = 3
+FORMAT = 1
 TENSORS, STATE = "checkpoint.safetensors", "checkpoint.json"
 
 
@@ -136,7 +136,7 @@ def restore(run: Run, directory: Path) -> None:
     run.task.load_state_dict(state["task"])
     run.task.load_tensors(_under("task.", tensors))
     for name, fingerprint in _fingerprints(run).items():
-        if state.get("of", {}).get(name, fingerprint) != fingerprint:  # older ones have none
+        if state["of"].get(name) != fingerprint:
             raise ValueError(
                 f"the checkpoint in {directory} was made with {_ANOTHER[name]}; wanted what that "
                 "training began with, or no resume"

@@ -327,12 +327,8 @@ def load(path: str | Path) -> FittedClassifier:
 def read(path: Path) -> SavedModel:
     """The saved classifier in a directory, as values."""
     known = signature(ClassifierNet).parameters
-    later = ("readout", "n_words", "embedding_size")
-    added = {"ensemble": 1} | {name: known[name].default for name in later}
     kept = {"classes", "feature_names", "preparation", "multilabel", "vocabulary", "early"}
-    return saved_model.read(
-        path, KIND, {*known, "ensemble"}, kept, added, {"vocabulary": None, "early": None}
-    )
+    return saved_model.read(path, KIND, {*known, "ensemble"}, kept, {"ensemble": 1})
 
 
 def check_like_trained(

@@ -425,7 +425,7 @@ def load(path: str | Path) -> FittedForecaster:
 
 def read(path: Path) -> SavedModel:
     """The saved forecaster in a directory, as values."""
-    return saved_model.read(path, KIND, _NET, _KEPT, fitted_later={"names": {}})
+    return saved_model.read(path, KIND, _NET, _KEPT)
 
 
 def _histories(panel: Panel, pairs: Pairs) -> list[np.ndarray]:

@@ -11,9 +11,7 @@
     README.md           a card for people, who may edit it
 
 The files are written and replaced as one (see `ostinato.files`). Nothing in them is executed.
-Weights are read only if they are those that were saved, and finite. Formats 1 to 3, which are
-still read, had neither graph nor check; in 1 and 2 "classes" and "feature_names" stood beside
-"net", as there were only classifiers; format 1 had no "sha256".
+Weights are read only if they are those that were saved, and finite.
 
 A person's own cell is code, which is not saved: such a model is read by `ostinato.runtime` alone.
 """
@@ -38,17 +36,9 @@ from ostinato.engine import native
 from ostinato.files import current, write_directory
 from ostinato.runtime.card import FOLDED, Facts, card, n_parameters
 from ostinato.runtime.replay import check_file
-from ostinato.runtime.saved import CHECK, CONFIG, FORMAT, README, TENSORS
+from ostinato.runtime.saved import CHECK, CONFIG, FORMAT, NAMES, README, TENSORS, check_format
 from ostinato.training.saved_graph import Described, describe
 from ostinato.training.tensor_file import check_finite, pack, unpack
-
-_COMMON = {"format", "kind", "params", "net", "iterations"}
-_ENTRIES = {
-    1: {*_COMMON, "classes"},
-    2: {*_COMMON, "classes", "feature_names", "sha256"},
-    3: {*_COMMON, "fitted", "sha256"},
-    4: {*_COMMON, "fitted", "sha256", "saved_by", "graph", "without_graph"},
-}
 
 
 @dataclass(frozen=True)
@@ -183,8 +173,7 @@ def read(
     kind: str,
     net: set[str],
     fitted: set[str],
-    added: Mapping[str, Any] = MappingProxyType({}),
-    fitted_later: Mapping[str, Any] = MappingProxyType({}),
+    unsaid: Mapping[str, Any] = MappingProxyType({}),
 ) -> SavedModel:
     """Read what `write` wrote.
 
@@ -193,9 +182,7 @@ def read(
         kind: the kind that is wanted.
         net: the names of the arguments of its network.
         fitted: the names of what it needs beside them.
-        added: arguments of the network, by name, that stand for those that were saved before
-            there were such.
-        fitted_later: the same for `fitted`.
+        unsaid: arguments of the network, by name, of models that do not name them.
 
     Raises:
         ValueError: a file is missing, damaged, altered, foreign, or of another kind or format; or
@@ -209,22 +196,19 @@ def read(
             f"{place / CONFIG} has the kind {config.get('kind')!r}; wanted {kind!r}, as save() "
             "writes it"
         )
-    version = config["format"]
     if isinstance(config.get("net"), dict):
-        config["net"] = {**added, **config["net"]}
+        config["net"] = {**unsaid, **config["net"]}
         _refuse_own_cell(config["net"].get("cell"), path)
-    if isinstance(config.get("fitted"), dict):
-        config["fitted"] = {**fitted_later, **config["fitted"]}
     for part, came, wanted in (
-        ("the configuration", config, _ENTRIES[version]),
+        ("the configuration", config, NAMES),
         ("'params'", config.get("params"), None),
         ("'net'", config.get("net"), net),
-        ("'fitted'", _fitted(config), fitted),
-        ("'sha256'", config.get("sha256", {TENSORS: None}), {TENSORS, *_with_check(config)}),
+        ("'fitted'", config.get("fitted"), fitted),
+        ("'sha256'", config.get("sha256"), {TENSORS, *_with_check(config)}),
     ):
         _check_names(f"{path / CONFIG}: {part}", came, wanted)
     content = (place / TENSORS).read_bytes()
-    if version > 1 and hashlib.sha256(content).hexdigest() != config["sha256"][TENSORS]:
+    if hashlib.sha256(content).hexdigest() != config["sha256"][TENSORS]:
         raise ValueError(
             f"{path / TENSORS} is not the file that was saved: its SHA-256 differs from the one in "
             f"{CONFIG}; copy both files again, or train again"
@@ -237,7 +221,7 @@ def read(
         params={name: _from_plain(value) for name, value in config["params"].items()},
         net=config["net"],
         weights=weights,
-        fitted=_fitted(config),
+        fitted=config["fitted"],
         iterations=config["iterations"],
     )
 
@@ -270,13 +254,6 @@ def check_params(saved: SavedModel, known: Collection[str], path: Path) -> None:
         )
 
 
-def _fitted(config: dict[str, Any]) -> Any:
-    if config["format"] < 3:
-        names = ("classes", "feature_names", "preparation", "multilabel", "vocabulary", "early")
-        return {name: config.get(name) for name in names}
-    return config.get("fitted")
-
-
 def _check_files(path: Path) -> None:
     for name in (CONFIG, TENSORS):
         if not (current(path) / name).is_file():
@@ -293,12 +270,7 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not JSON ({error}); it is damaged") from None
     if not isinstance(config, dict):
         raise ValueError(f"{file} is no JSON object; it is damaged")
-    if type(config.get("format")) is not int or config["format"] not in _ENTRIES:
-        raise ValueError(
-            f"{file} has format {config.get('format')!r}; this version of ostinato reads 1 to "
-            f"{FORMAT}: install ostinato {config.get('saved_by', 'as it was when it was saved')} "
-            "or a later one, or train again"
-        )
+    check_format(config, str(file))
     return config
 
 
@@ -334,7 +306,7 @@ def _is_ours(file: Path) -> bool:
         config = json.loads(file.read_bytes())
     except ValueError:
         return False
-    return isinstance(config, dict) and config.keys() >= _COMMON
+    return isinstance(config, dict) and config.keys() >= NAMES
 
 
 def _plain(name: str, value: Any) -> Any:
