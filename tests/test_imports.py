@@ -18,7 +18,6 @@ PACKAGE = """
     _native
     engine
     _extras anatomy environment errors files interrupt tree
-    picture
     eager
     arguments
     compiler

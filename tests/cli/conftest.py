@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +90,3 @@ def trained(trained_once, data, tmp_path) -> Path:
         assert moved != text
         (run / name).write_text(moved, "utf-8")
     return run
-
-
-@pytest.fixture
-def c_locale() -> dict[str, str]:
-    return {**os.environ, "PYTHONIOENCODING": "ascii"}

@@ -64,7 +64,7 @@ def test_results_on_stdout_progress_on_stderr_without_colour(data, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["inspect", "mnist"], pytest.param(["predict"], marks=pytest.mark.slow)],
+    [["--help"], ["doctor"], pytest.param(["predict"], marks=pytest.mark.slow)],
 )
 def test_a_closed_pipe_is_quiet(arguments, trained, data):
     if arguments == ["predict"]:

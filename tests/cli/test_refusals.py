@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -15,6 +16,7 @@ import pytest
 from cli_examples import SMALL, command, make_file, process
 
 from ostinato import environment
+from ostinato.cli import output
 from zoo.suites import one_in
 
 QUICK = (*SMALL, "--iterations", 3)
@@ -39,19 +41,16 @@ def arrays(data):
 
 
 def test_an_existing_file_is_replaced_only_when_asked(ostinato, trained, data, tmp_path):
-    for arguments in (
-        ("predict", trained, data, "--output"), ("inspect", "mnist", "--svg"),
-    ):  # fmt: skip
-        result = tmp_path / f"{arguments[0]}.txt"
-        result.write_text("mine")
-        refused = ostinato(*arguments, result)
-        assert refused.code == 2
-        assert refused.err == (
-            f"ostinato: {result} is there already; take another name, or --overwrite\n"
-        )
-        assert result.read_text() == "mine"
-        assert ostinato(*arguments, result, "--overwrite").code == 0
-        assert result.read_text() != "mine"
+    result = tmp_path / "predictions.csv"
+    result.write_text("mine")
+    refused = ostinato("predict", trained, data, "--output", result)
+    assert refused.code == 2
+    assert refused.err == (
+        f"ostinato: {result} is there already; take another name, or --overwrite\n"
+    )
+    assert result.read_text() == "mine"
+    assert ostinato("predict", trained, data, "--output", result, "--overwrite").code == 0
+    assert result.read_text() != "mine"
 
 
 def test_a_link_to_a_file_is_refused_and_then_stays_a_link(ostinato, trained, data, tmp_path):
@@ -379,3 +378,11 @@ def test_a_shell_completes_commands_flags_and_values(words, wanted):
     }
     completed = process(env=environ)
     assert completed.stdout.split() == [wanted], completed.stderr
+
+
+def test_a_terminal_without_unicode_is_told_in_ascii(monkeypatch):
+    stdout = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    output.say("97.5 % ± 0.3 … ☂")
+    stdout.flush()
+    assert stdout.buffer.getvalue() == b"97.5 % +- 0.3 ... ?\n"

@@ -252,7 +252,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_the_same(ostinato, data, tmp_
         (("train", "mnist", "--iterations", "1", "--epochs", "1"), "both iterations and epochs"),
         (("evaluate", "gone"), "no such run or model"),
         (("predict", "gone", "x.npz"), "no such run or model"),
-        (("inspect", "gone"), "'gone' is no data set"),
+        (("train", "gone"), "'gone' is no data set"),
         (("trian",), "train"),
         ((), "Usage"),
     ],

@@ -135,13 +135,6 @@ def test_the_command_needs_no_torch(tmp_path):
     assert "to the bit" in without_torch(script)
 
 
-def test_inspect_shows_a_cell_whose_code_is_not_there(tmp_path, capsys):
-    classifier(tmp_path / "m", cell=Leaky)
-    assert main(["inspect", str(tmp_path / "m")]) == 0
-    shown = capsys.readouterr().out
-    assert "Leaky" in shown and "tanh(" in shown
-
-
 def test_the_card_says_what_it_is(tmp_path):
     classifier(tmp_path / "m", cell=Leaky)
     card = (tmp_path / "m" / "README.md").read_text()

@@ -20,7 +20,6 @@ from ostinato.cli import (
     evaluate,
     export,
     generate,
-    inspect,
     predict,
     stream,
     train,
@@ -55,7 +54,6 @@ for _command in (
     check.check,
     cv.cv,
     tune.tune,
-    inspect.inspect,
     verify.verify,
     doctor.doctor,
 ):

@@ -63,7 +63,6 @@ def least_memory(settings: Config, data: dict[str, Any]) -> int:
         data["n_classes"],
         m.num_layers,
         m.bidirectional,
-        B,
     )
     weights = network.parameters * (2 + KEPT[plan.optimizer])
     states = B * T * m.num_layers * network.n_directions * m.hidden_size * GATES[m.cell]

@@ -19,7 +19,6 @@ import typer
 
 from ostinato import environment, files
 from ostinato.cli.failures import BadInput
-from ostinato.picture import plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +28,9 @@ Quiet = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
 
+
+# What stands for characters that a terminal cannot show.
+PLAIN = str.maketrans({"…": "...", "±": "+-", "×": "x", "·": "*", "→": "->", "−": "-"})
 
 # Types of times, from the shortest text to the one in which every time is exact.
 _DATES = ("M8[D]", "M8[m]", "M8[s]", "M8[ms]", "M8[us]", "M8[ns]")
@@ -133,7 +135,7 @@ def say(text: str) -> None:
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        text = plain(text).encode(encoding, "replace").decode(encoding)
+        text = text.translate(PLAIN).encode(encoding, "replace").decode(encoding)
     print(text)
 
 

@@ -234,7 +234,7 @@ def inputs(preparation: Preparation | None, part: Examples) -> Any:
 
 
 def describe(parts: Parts) -> dict[str, Any]:
-    """Sizes, for environment.json and `inspect`."""
+    """Sizes, for environment.json."""
     import numpy as np
 
     from ostinato.data.steps import label_counts

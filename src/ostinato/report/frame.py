@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from ostinato import picture
 from ostinato.anatomy import Anatomy
-from ostinato.report import figures, markup, measures, tables
+from ostinato.report import figures, markup, measures, picture, tables
 from ostinato.report.contents import RunFacts
 from ostinato.report.markup import count, note, omitted, percent, section, text
 
