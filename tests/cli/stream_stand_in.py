@@ -40,7 +40,7 @@ class Stream:
 class Model:
     def __init__(self, names=("x", "y"), missing="error"):
         self.n_features = 2
-        self.preparation = None
+        self.columns, self.preparation = names, None
         if names is not None:
             features = [SimpleNamespace(name=name, words=None) for name in names]
             self.preparation = SimpleNamespace(

@@ -86,14 +86,6 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def feature_names(model: Any) -> list[str] | None:
-    """What a model calls its features; None: it was trained on arrays, and knows their order."""
-    preparation = model.preparation
-    if preparation is None or preparation.roles is None:
-        return None
-    return [f.name for f in preparation.features]
-
-
 def columns_of(names: Sequence[str], source: InputFormat, model: Any) -> StreamColumns:
     """The columns of rows with these names; without names, all columns of arrays in order.
 
@@ -101,7 +93,7 @@ def columns_of(names: Sequence[str], source: InputFormat, model: Any) -> StreamC
         BadInput: see `StreamColumns.named`.
     """
     if names:
-        return StreamColumns.named(names, source.key, feature_names(model), model.n_features)
+        return StreamColumns.named(names, source.key, model.columns, model.n_features)
     if source.key is not None:
         raise BadInput("the rows are arrays, which have no column for --key")
     return StreamColumns((), None, tuple(range(model.n_features)))
@@ -117,7 +109,7 @@ def columns_in(first: str, source: InputFormat, model: Any) -> tuple[StreamColum
     fields = [field.strip() for field in fields]
     if source.names is not None:
         return columns_of(source.names, source, model), fields == source.names
-    known = feature_names(model)
+    known = model.columns
     if begins_with_header(fields) or (known and set(known) <= set(fields)):
         return columns_of(fields, source, model), True
     if source.key is not None or known is not None:
@@ -140,7 +132,7 @@ def columns_of_object(first: str, source: InputFormat, model: Any) -> StreamColu
         raise BadInput(f"{source.shown}, the first line: {problem}") from None
     names = source.names
     if names is None:
-        known = feature_names(model)
+        known = model.columns
         key = [] if source.key is None else [source.key]
         there = list(row) if isinstance(row, dict) else []
         names = [*key, *known] if there and known is not None else there

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ostinato.data.as_array import as_array
-from ostinato.data.columns import column_names
+from ostinato.data.columns import column_names, in_order, is_frame
 from ostinato.data.ragged import Ragged
+
+if TYPE_CHECKING:
+    from ostinato.data.prepare import Preparation
+    from ostinato.data.roles import Roles
 
 Names = Mapping[str, np.ndarray]
 LARGEST = float(np.finfo(np.float32).max)  # networks compute in float32
@@ -198,7 +202,9 @@ def _from(begins: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return position >= np.repeat(begins, lengths), _offsets(lengths - begins)
 
 
-def as_panel(X: Any, *, future: Any = None, static: Any = None) -> Panel:
+def as_panel(
+    X: Any, *, future: Any = None, static: Any = None, trained: Preparation | None = None
+) -> Panel:
     """Check series and bring them into the form that forecasting works on.
 
     Args:
@@ -210,9 +216,11 @@ def as_panel(X: Any, *, future: Any = None, static: Any = None) -> Panel:
             a `Ragged` of 1 + P features; a `Panel`.
         future, static: as for `Panel.of`; of a single series `future` may be one array `[U, K]`,
             and for arrays of one length `[N, U, K]`.
+        trained: of the table that a model was trained on: data frames get their columns in its
+            order, the target first.
 
     Raises:
-        ValueError, TypeError: see `Panel.of`.
+        ValueError, TypeError: see `Panel.of`; a data frame has other columns than the table.
 
     Example:
         >>> import numpy as np
@@ -225,6 +233,8 @@ def as_panel(X: Any, *, future: Any = None, static: Any = None) -> Panel:
         if future is not None or static is not None:
             raise ValueError("X is a Panel, which holds its inputs; future and static were given")
         return X
+    if trained is not None and trained.roles is not None:
+        X, future, static = _in_order(X, future, static, trained, trained.roles)
     _check_rows(X)
     if isinstance(X, Ragged):
         arrays = list(X)
@@ -248,6 +258,27 @@ def as_panel(X: Any, *, future: Any = None, static: Any = None) -> Panel:
     if getattr(X, "ndim", 1) == 2:  # its columns are steps
         return made
     return replace(made, names={**made.names, **_names(X=X)})
+
+
+def _in_order(
+    X: Any, future: Any, static: Any, trained: Preparation, roles: Roles
+) -> tuple[Any, Any, Any]:
+    """Data frames with their columns as in the table of the training; all else as it is."""
+    past: list[str] = []
+    ahead: list[str] = []
+    for feature in trained.features:
+        (ahead if feature.name in roles.known else past).extend(feature.columns)
+    if roles.target is not None:
+        wanted = [roles.target, *past]
+        if not is_frame(X):
+            X = in_order(X, wanted)
+        elif set(column_names(X)) & set(wanted):  # type: ignore[arg-type]  # else they are steps
+            raise ValueError(
+                f"X is one data frame with columns of {wanted}, as a single series has them; "
+                "wanted a list of data frames, one for each series: [part[columns] for _, part in "
+                "X.groupby(id)]"
+            )
+    return X, in_order(future, ahead, "future"), in_order(static, trained.static_columns, "static")
 
 
 def _names(**frames: Any) -> dict[str, np.ndarray]:

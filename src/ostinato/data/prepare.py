@@ -195,6 +195,12 @@ class Preparation:
             found.tell(name, examples.source)
         return prepared
 
+    def knows(self, X: Any) -> bool:
+        """Whether X are `Examples` whose features are found by their names."""
+        if not isinstance(X, Examples):
+            return False
+        return X.roles is not None or any(f.name in X.features for f in self.features)
+
     def apply_in_order(self, X: Sequences) -> Any:
         """`apply` to sequences whose features stand in the order of `features`, without names.
 

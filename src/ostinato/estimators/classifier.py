@@ -21,7 +21,7 @@ from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
 from ostinato.data.steps import Steps, as_texts_or_sequences, n_features
 from ostinato.data.words import Words
-from ostinato.estimators.common import Estimator, check_pair
+from ostinato.estimators.common import Estimator, as_the_start, check_pair
 from ostinato.hyperparameters import (
     Classifying,
     Fitting,
@@ -157,10 +157,11 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         """
         seed = self._seed()
         plan = training.Plan(**self._own(training.Plan), seed=seed)
-        given = self._with_validation(_checked(X, y, sample_weight), validation, seed)
-        self._check_ensemble(given, resume)
         starts, members = self._starts(), []
         start = starts[0]
+        X, validation = as_the_start(start, X, validation)
+        given = self._with_validation(_checked(X, y, sample_weight), validation, seed)
+        self._check_ensemble(given, resume)
         preparation = self._prepares(given.X) if start is None else start.preparation
         if start is not None and start.multilabel and given.y.shape[1:] == start.classes.shape:
             given = replace(given, encoder=LabelEncoder(start.classes))  # y has no names for them

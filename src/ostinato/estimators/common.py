@@ -28,6 +28,21 @@ def check_pair(validation: Any) -> None:
         raise ValueError(f"validation is a {type(validation).__name__}{n}; wanted (X, y)")
 
 
+def as_the_start(start: Any, X: Any, validation: Any) -> tuple[Any, Any]:
+    """X and (X, y) to validate by, their columns as in the table of the model to begin with.
+
+    Raises:
+        ValueError: data frames have other columns; or validation data are no pair.
+    """
+    preparation = None if start is None else start.preparation
+    if preparation is None or preparation.roles is None:
+        return X, validation
+    if validation is not None:
+        check_pair(validation)
+        validation = (start.in_order(validation[0]), validation[1])
+    return start.in_order(X), validation
+
+
 class Estimator(BaseEstimator):
     """An estimator whose parameters are hyperparameters, with `random_state` for the seed."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ostinato import forecast_metrics, training
-from ostinato.data.panel import as_panel
+from ostinato.data.panel import Panel, as_panel
 from ostinato.estimators.common import Estimator
 from ostinato.hyperparameters import Architecture, Training, documented
 from ostinato.models.forecaster import NINE
@@ -138,9 +138,10 @@ class SequenceForecaster(Estimator):
             training.Diverged: the loss became NaN or infinite.
         """
         settings = ForecastSettings(**self._own(ForecastSettings))
-        panel = as_panel(X, future=future, static=static)
         start = self._fitted() if self.warm_start and hasattr(self, "net_") else None
-        trained, history = FittedForecaster.fit(
+        trained = None if start is None else start.preparation
+        panel = as_panel(X, future=future, static=static, trained=trained)
+        fitted, history = FittedForecaster.fit(
             panel,
             settings,
             Architecture(**self._own(Architecture)),
@@ -153,8 +154,7 @@ class SequenceForecaster(Estimator):
         )
         self.n_iter_ = history.iterations
         self.history_ = history
-        preparation = None if start is None else start.preparation
-        return self._take(replace(trained, preparation=preparation))
+        return self._take(replace(fitted, preparation=trained))
 
     def predict(self, X: Any, *, future: Any = None, static: Any = None) -> np.ndarray:
         """The medians of the `horizon` values that follow the end of each series, `[N, horizon]`.
@@ -168,14 +168,14 @@ class SequenceForecaster(Estimator):
             ValueError: the series have other inputs than those trained on, `future` ends too
                 early, or a series has no value in its last `context` steps.
         """
-        return self._fitted().predict(as_panel(X, future=future, static=static))
+        return self._fitted().predict(self._panel(X, future, static))
 
     def predict_quantiles(self, X: Any, *, future: Any = None, static: Any = None) -> np.ndarray:
         """The quantiles of these values, `[N, horizon, Q]`, in the order of `quantiles`.
 
         Args, Raises: as for `predict`.
         """
-        return self._fitted().predict_quantiles(as_panel(X, future=future, static=static))
+        return self._fitted().predict_quantiles(self._panel(X, future, static))
 
     def score(self, X: Any, y: Any = None, *, future: Any = None, static: Any = None) -> float:
         """Minus the weighted quantile loss (`forecast_metrics.wql`): 0 is perfect.
@@ -188,7 +188,7 @@ class SequenceForecaster(Estimator):
         """
         fitted = self._fitted()
         if y is None:
-            panel = as_panel(X, future=future, static=static)
+            panel = self._panel(X, future, static)
             made = fitted.backtest(panel)
             return -forecast_metrics.wql(made.actual, made.quantiles, fitted.levels)
         answers = self.predict_quantiles(X, future=future, static=static)
@@ -219,7 +219,7 @@ class SequenceForecaster(Estimator):
             mase, wql, pinball, mae, coverage_80 (the share of values in the widest interval) and n,
             the number of values; see `ostinato.forecast_metrics`. Errors: smaller is better.
         """
-        panel = as_panel(X, future=future, static=static)
+        panel = self._panel(X, future, static)
         return self._fitted().evaluate(panel, windows, stride, season)
 
     def baselines(
@@ -235,7 +235,7 @@ class SequenceForecaster(Estimator):
         Args: as for `evaluate`.
         """
         fitted = self._fitted()
-        return fitted.baselines(as_panel(X), windows, stride, season)
+        return fitted.baselines(self._panel(X, None, None), windows, stride, season)
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model into a directory: all or nothing.
@@ -260,6 +260,11 @@ class SequenceForecaster(Estimator):
     def _plan(self) -> training.Plan:
         given = self._own(training.Plan) | {"warmup": self.warmup or 0, "seed": self._seed()}
         return training.Plan(**given)
+
+    def _panel(self, X: Any, future: Any, static: Any) -> Panel:
+        """The series as the fitted model reads them."""
+        trained = self._fitted().preparation
+        return as_panel(X, future=future, static=static, trained=trained)
 
     def _fitted(self) -> FittedForecaster:
         check_is_fitted(self)

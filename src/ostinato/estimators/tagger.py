@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
 from ostinato.data.steps import as_labels, lengths_of
-from ostinato.estimators.common import Estimator, check_pair
+from ostinato.estimators.common import Estimator, as_the_start, check_pair
 from ostinato.hyperparameters import Architecture, Fitting, Training, documented
 from ostinato.training import fitted_tagger
 from ostinato.training.fitted_tagger import FittedTagger, Tagged
@@ -150,6 +150,9 @@ class SequenceTagger(Estimator):
         """
         settings = TaggerSettings(**self._own(TaggerSettings))
         plan = self._plan()
+        start = self._fitted() if self.warm_start and hasattr(self, "fitted_") else None
+        preparation = None if start is None else start.preparation
+        X, validation = as_the_start(start, X, validation)
         given = Tagged.of(X, y, settings.scheme)
         fraction = Fitting(validation_fraction=self.validation_fraction).validation_fraction
         if validation is not None and fraction:
@@ -158,11 +161,9 @@ class SequenceTagger(Estimator):
             )
         if validation is not None:
             check_pair(validation)
-            given = given.validated_by(*validation, settings.scheme)
+            given = given.validated_by(validation[0], validation[1], settings.scheme)
         elif fraction:
             given = given.split(fraction, plan.seed)
-        start = self._fitted() if self.warm_start and hasattr(self, "fitted_") else None
-        preparation = None if start is None else start.preparation
         if preparation is not None:
             given = given.prepared_by(preparation)
         trained, history = FittedTagger.fit(

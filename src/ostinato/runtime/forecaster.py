@@ -73,7 +73,7 @@ class Forecaster(Model):
 
     def predict_quantiles(self, X: Any, *, future: Any = None, static: Any = None) -> Array:
         """The quantiles of these values, `[N, h, Q]` float64, in the order of `labels`."""
-        panel = X if isinstance(X, Panel) else as_panel(X, future=future, static=static)
+        panel = self._panel(X, future, static)
         self.windows.check_inputs(panel)
         self.windows.check_ends(panel)
         return self.quantiles_after(panel, np.arange(len(panel)), panel.lengths)
@@ -105,10 +105,12 @@ class Forecaster(Model):
         """
         from ostinato.runtime import measures
 
-        panel = X
-        if not isinstance(X, (Panel, StoredPanel)):
-            panel = as_panel(X, future=future, static=static)
-        return measures.of_forecaster(self, panel, windows, stride)
+        return measures.of_forecaster(self, self._panel(X, future, static), windows, stride)
+
+    def _panel(self, X: Any, future: Any, static: Any) -> Any:
+        if isinstance(X, (Panel, StoredPanel)):
+            return X
+        return as_panel(X, future=future, static=static, trained=self.preparation)
 
     def _forecasts(self, panel: Panel, series: Array, cutoffs: Array) -> Array:
         read = self.windows.contexts(panel, series, cutoffs)

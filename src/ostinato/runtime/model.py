@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
-from ostinato.data.columns import check_columns
+from ostinato.data.columns import as_trained
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
 from ostinato.data.ragged import Ragged
@@ -77,6 +77,7 @@ class Model:
 
     labels: Array
     preparation: Preparation | None = None
+    _columns: Array | None = None  # of the data frames that it was fitted on
     sure_from: float | None = None
 
     def __init__(self, saved: Saved, where: str):
@@ -100,6 +101,15 @@ class Model:
     def classes(self) -> Array:
         """`labels`, by the name that they have in torch."""
         return self.labels
+
+    @property
+    def columns(self) -> list[str] | None:
+        """The names of a step's features, if the model was trained with names."""
+        if self.preparation is not None and self.preparation.roles is not None:
+            return [feature.name for feature in self.preparation.features]
+        if self._columns is None or len(self._columns) != self.n_features:  # or they are steps
+            return None
+        return list(self._columns)
 
     @property
     def n_features(self) -> int:
@@ -241,16 +251,16 @@ class Classifier(Model):
         if self.vocabulary is not None:
             return self.vocabulary.code(self._words(X))
         if self.preparation is None:
-            X = X.X if isinstance(X, Examples) else X
-            check_columns(X, self._columns)
+            X = as_trained(X, self._columns, None, "SequenceClassifier")
             sequences = as_texts_or_sequences(X)
             if isinstance(sequences, Words):
                 raise ValueError("X has words, but the model was trained with numbers")
             return self._with_features(sequences)
-        if not isinstance(X, Examples) or X.roles is None:  # features by their order
-            X = self._with_features(shape_sequences(X.X if isinstance(X, Examples) else X))
-            return as_sequences(self.preparation.apply_in_order(X))
-        return as_sequences(self.preparation.apply(X))
+        if self.preparation.knows(X):
+            return as_sequences(self.preparation.apply(X))
+        X = as_trained(X, self._columns, self.preparation, "SequenceClassifier")
+        sequences = self._with_features(shape_sequences(X))
+        return as_sequences(self.preparation.apply_in_order(sequences))
 
     def _words(self, X: Any) -> Words:
         if isinstance(X, Examples) and self.preparation is not None:
@@ -333,10 +343,9 @@ class Tagger(Model):
     def prepared(self, X: Any) -> tuple[Inputs, bool]:
         """The sequences that the network reads; and whether X is only one."""
         prepare = None if self.vocabulary is not None else self.preparation
-        if isinstance(X, Examples) and X.roles is not None and self.preparation is not None:
+        if self.preparation is not None and self.preparation.knows(X):
             X, prepare = self.preparation.apply(X), None
-        X = X.X if isinstance(X, Examples) else X
-        check_columns(X, self._columns, "SequenceTagger")
+        X = as_trained(X, self._columns, prepare, "SequenceTagger")
         sequences, is_one = as_steps(X, shape_sequences if prepare else as_sequences)
         if isinstance(sequences, Words) != (self.vocabulary is not None):
             has, wants = ("words", "numbers") if self.vocabulary is None else ("numbers", "words")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ostinato.data.columns import row_in_order
 from ostinato.data.names import Names, known_names
 from ostinato.data.vocabulary import END
 from ostinato.data.words import Words, words_of
@@ -110,6 +111,7 @@ class RowSource:
         reader: of a model of tokens or words, from these to rows `[T, F]` as the step reads them.
         fingerprint: of the saved model, in hexadecimal.
         sure_from: the probability from which on an answer is sure, if the model has one.
+        columns: the names of a row's features, if the model knows them.
     """
 
     def __init__(
@@ -122,7 +124,9 @@ class RowSource:
         reader: Callable[[Any], Array] | None = None,
         fingerprint: str = "",
         sure_from: float | None = None,
+        columns: Sequence[str] | None = None,
     ):
+        self.columns = columns
         self.network, self.names, self.several = network, list(names), several
         self.fingerprint, self._reader, self.sure_from = fingerprint, reader, sure_from
         self.scaling = scaling
@@ -140,6 +144,7 @@ class RowSource:
         if self._reader is not None:
             found = np.ascontiguousarray(self._reader(x), np.float32)
             return found, len(found) == 1
+        x = row_in_order(x, self.columns)
         numbers = isinstance(x, np.ndarray) and x.dtype.kind in "biuf"
         if self.scaling is not None and self.scaling.names and not numbers:
             x = self.scaling.places(x)
@@ -288,7 +293,7 @@ def source_of(model: Model, make: Callable[..., Source]) -> Source:
     return make(
         model.network, model.labels.tolist(), several=getattr(model, "several", False),
         scaling=scaling, reader=reader, fingerprint=model.fingerprint, sure_from=model.sure_from,
-        **more,
+        columns=model.columns, **more,
     )  # fmt: skip
 
 

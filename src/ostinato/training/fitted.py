@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ostinato.data import Batches, LabelEncoder, Ragged
-from ostinato.data.columns import check_columns
+from ostinato.data.columns import as_trained
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
 from ostinato.data.sequences import shape_sequences
@@ -208,13 +208,16 @@ class FittedClassifier:
         if self.vocabulary is not None:
             return self.coded(self.words(X))
         if self.preparation is None:
-            X = X.X if isinstance(X, Examples) else X
             return check_like_trained(X, self.net.config["n_features"], self.feature_names)
-        if not isinstance(X, Examples) or X.roles is None:  # features by their order
-            X = shape_sequences(X.X if isinstance(X, Examples) else X)
-            _check_number(X, len(self.preparation.features))
-            return self.preparation.apply_in_order(X)
-        return self.preparation.apply(X)
+        if self.preparation.knows(X):
+            return self.preparation.apply(X)
+        X = shape_sequences(self.in_order(X))
+        _check_number(X, len(self.preparation.features))
+        return self.preparation.apply_in_order(X)
+
+    def in_order(self, X: Any) -> Any:
+        """X with the columns of its data frames in the order of the training; see `as_trained`."""
+        return as_trained(X, self.feature_names, self.preparation, "SequenceClassifier")
 
     def words(self, X: Any) -> Words:
         """The words of X: texts, lists of words, or `Examples` of them.
@@ -339,8 +342,7 @@ def check_like_trained(
     Raises:
         ValueError: they differ, or X cannot be used.
     """
-    check_columns(X, feature_names)
-    sequences = as_texts_or_sequences(X)
+    sequences = as_texts_or_sequences(as_trained(X, feature_names, None, "SequenceClassifier"))
     if isinstance(sequences, Words):
         raise ValueError("X has words, but the classifier was trained with numbers")
     _check_number(sequences, wanted)

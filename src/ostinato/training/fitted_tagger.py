@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 from ostinato.data import LabelEncoder, Ragged
-from ostinato.data.columns import check_columns, column_names
-from ostinato.data.examples import Examples
+from ostinato.data.columns import as_trained, check_columns, column_names
 from ostinato.data.prepare import Preparation
 from ostinato.data.sequences import as_sequences, shape_sequences
 from ostinato.data.steps import (
@@ -105,6 +104,7 @@ class Tagged:
 
     def validated_by(self, X: Any, y: Any, scheme: str | None = None) -> Tagged:
         """With further sequences, of the same features and labels, for validation."""
+        check_columns(X, self.feature_names, "SequenceTagger")
         sequences, is_one = as_steps(X)
         _check_features(sequences, width_of(self.X))
         lengths = lengths_of(sequences)
@@ -266,16 +266,20 @@ class FittedTagger:
         Raises:
             ValueError: X has other features than the training data, or cannot be used.
         """
-        if isinstance(X, Examples) and X.roles is not None and self.preparation is not None:
+        if self.preparation is not None and self.preparation.knows(X):
             return as_steps(self.preparation.apply(X))
-        X = X.X if isinstance(X, Examples) else X
-        check_columns(X, self.feature_names, "SequenceTagger")
+        X = self.in_order(X)
         shaped = as_sequences if self.preparation is None else shape_sequences
         sequences, is_one = as_steps(X, shaped)
         _check_features(sequences, self.n_features)
         if self.preparation is not None and not isinstance(sequences, Words):  # by their order
             sequences = as_sequences(self.preparation.apply_in_order(sequences))
         return sequences, is_one
+
+    def in_order(self, X: Any) -> Any:
+        """X with the columns of its data frames in the order of the training; see `as_trained`."""
+        preparation = None if self.vocabulary is not None else self.preparation
+        return as_trained(X, self.feature_names, preparation, "SequenceTagger")
 
     def inputs(self, X: Steps) -> Inputs:
         """Sequences as the network reads them: standardised, or words as numbers."""
