@@ -24,6 +24,7 @@ PACKAGE = """
     checkpointed
     _scan
     _explain span_metrics label_metrics forecast_metrics
+    loops
     data
     datasets
     runtime

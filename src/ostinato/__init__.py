@@ -16,6 +16,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "scan": ("ostinato._scan", "scan"),
     "explain": ("ostinato._explain", "explain"),
     "forget": ("ostinato.compiler.cache", "forget"),
+    "loop": ("ostinato.loops.functions", "loop"),
     "accelerate": ("ostinato.nn", "accelerate"),
     "restore": ("ostinato.nn", "restore"),
     "SequenceClassifier": ("ostinato.estimators", "SequenceClassifier"),
@@ -43,6 +44,7 @@ __all__ = [
     "explain",
     "forget",
     "load",
+    "loop",
     "models",
     "nn",
     "report",
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
         SequenceTagger,
         load,
     )
+    from ostinato.loops.functions import loop
     from ostinato.nn import accelerate, restore
 
 

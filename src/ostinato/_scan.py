@@ -131,6 +131,28 @@ def scan_layer(
     )  # fmt: skip
 
 
+def scan_iterations(
+    step: Step, body: Any, variant: Any, places: list[tuple[Any, Any]], init: list[Tensor],
+    xs: list[Tensor],
+) -> tuple[list[Tensor], Any]:  # fmt: skip
+    """`scan` for the iterations of a loop: `step` runs `body`, the user's code, on a state.
+
+    Args:
+        step: of lists of tensors.
+        body: what the guards are of.
+        variant: everything else that the step depends on, hashable.
+        places: containers and keys that `step` puts the state into while it runs.
+
+    Raises:
+        Unsupported: the engine cannot play it; nothing has happened.
+        TypeError, ValueError: as `scan`.
+    """
+    a = checked(step, init, xs, 0, False, variant=variant)
+    a.given, a.places = body, places
+    carry, ys = _by_the_engine(a, compiled(a))
+    return tree.leaves(carry), ys
+
+
 def _scanned(*arguments: Any) -> tuple[Tree, Tree]:
     """Play in the engine, or in the eager loop if the engine cannot play the step."""
     a = checked(*arguments)

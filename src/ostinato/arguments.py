@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -44,6 +44,7 @@ class Arguments:
         truncate: after how many steps the gradient of the carry stops; None: never.
         shared: which leaves have no batch; None where all have one. See compiler/shared.py.
         adapted: whether the leaves are not as given. See compiler/adapted.py.
+        places: containers and keys that the step's state is put into while it runs.
     """
 
     step: Step
@@ -62,6 +63,7 @@ class Arguments:
     truncate: int | None = None
     shared: Shared | None = None
     adapted: bool = False
+    places: list[tuple[Any, Any]] = field(default_factory=list)
 
     @property
     def rows(self) -> tuple[list[Tensor], list[Tensor]]:

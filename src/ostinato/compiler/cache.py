@@ -323,7 +323,7 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
     observation = None
     try:
         lifted = {path: as_tensor(0.0) for path, lifts in bucket.lifts.items() if lifts}
-        observation = Observation(a.given, bucket.codes, lifted)
+        observation = Observation(a.given, bucket.codes, lifted, a.places)
         try:
             found = _recorded(a, bucket, observation)
         except Unsupported as refusal:

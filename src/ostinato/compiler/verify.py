@@ -74,7 +74,8 @@ def _difference_or_side_effect(
 
     observation = None
     try:
-        observation = Observation(call.arguments.given, codes, lifted)
+        of = call.arguments
+        observation = Observation(of.given, codes, lifted, of.places)
         why_not = _difference(call, observation)
         observation.snapshots.check()
         return why_not

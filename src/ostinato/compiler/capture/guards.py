@@ -95,6 +95,7 @@ class Observation:
         step: Any,
         known: Mapping[int, types.CodeType] | None = None,
         lifted: Mapping[str, Tensor] | None = None,
+        places: Collection[tuple[Any, Any]] = (),
     ):
         """An observation.
 
@@ -102,6 +103,7 @@ class Observation:
             known: code of the step that earlier runs have found, by id.
             lifted: path of a Python float → the tensor that the step finds in its place while it
                 is observed.
+            places: containers and keys of state, whose changes are no side effects.
         """
         self.step, self.users = step, dict(known or {})  # code of the step, by id
         self.names = {name for code in self.users.values() for name in names_of(code)}
@@ -110,7 +112,7 @@ class Observation:
         self.read: Collection[int] = ()  # ids of captured tensors whose values the step read
         self._before: Any = None  # the profile function, or profiler, that was there
         self._watch: Any = None
-        self.snapshots = Snapshots()
+        self.snapshots = Snapshots(places)
         self._refusal: Unsupported | None = None
         self.lifted, self.apart = lifted or {}, bool(lifted)  # dicts are read item by item
         self.walk = self._walked()

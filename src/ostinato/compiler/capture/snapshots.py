@@ -29,9 +29,14 @@ _NUMBERS = (int, float, complex, bool, str, bytes)
 
 
 class Snapshots:
-    """The contents of containers as they were when each was first met."""
+    """The contents of containers as they were when each was first met.
 
-    def __init__(self) -> None:
+    Args:
+        places: containers and keys of state, which is handed from step to step.
+    """
+
+    def __init__(self, places: Collection[tuple[Any, Any]] = ()) -> None:
+        self._state = {(id(container), key) for container, key in places}
         self._saved: dict[Any, tuple[Kind, Any, dict[Any, Any]]] = {}
         self._torch = random_state()
 
@@ -50,7 +55,7 @@ class Snapshots:
         for part in parts:
             kind = next((kind for kind in _KINDS if kind[0](part)), None)
             if kind is not None and id(part) not in self._saved:
-                self._saved[id(part)] = kind, part, kind[1](part)
+                self._saved[id(part)] = kind, part, self._content(kind, part)
 
     def add_names(self, scope: Any, names: Collection[str]) -> None:
         """Save the names that code mentions, there or not: other threads may change the others."""
@@ -65,7 +70,7 @@ class Snapshots:
 
     def check(self) -> None:
         """Raise SideEffect if anything has changed: the loop must play."""
-        changed = [_name(c, before, kind[1](c)) for kind, c, before in self._changed()]
+        changed = [_name(c, before, self._content(k, c)) for k, c, before in self._changed()]
         if changed:
             raise SideEffect(
                 f"the step changes what it reaches ({', '.join(changed[:3])}); let the carry hold "
@@ -82,8 +87,17 @@ class Snapshots:
 
     def _changed(self) -> list[tuple[Kind, Any, dict[Any, Any]]]:
         return [
-            saved for saved in self._saved.values() if not _same(saved[0][1](saved[1]), saved[2])
-        ]
+            saved for saved in self._saved.values()
+            if not _same(self._content(saved[0], saved[1]), saved[2])
+        ]  # fmt: skip
+
+    def _content(self, kind: Kind, container: Any) -> dict[Any, Any]:
+        """What a container holds, beside state."""
+        content = kind[1](container)
+        if self._state:
+            for key in [k for k in content if (id(container), k) in self._state]:
+                content[key] = None
+        return content
 
 
 def attributes_of(value: Any) -> dict[str, Any] | None:

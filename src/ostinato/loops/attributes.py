@@ -1,0 +1,142 @@
+"""State that is kept in attributes: found by what an iteration changed in the objects it reaches.
+
+A *place* is a path from the code of an iteration: a closure cell or a global name, then attributes
+and items. `self.layers[0].mem` is (("cell", "self"), "__dict__", "_modules", "layers", …, "mem").
+"""
+
+from __future__ import annotations
+
+import types
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ostinato.compiler.capture.code import globals_of, is_fixed_name
+
+_MOST = 20_000  # containers that are looked at
+ABSENT = type("Absent", (), {"__repr__": lambda self: "nothing"})()
+_CLOSED = (
+    type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, Tensor, str, bytes, int,
+    float, complex, type(None), range, slice, types.CodeType, types.CellType,
+)  # fmt: skip
+
+
+class Place(NamedTuple):
+    """Where state is kept.
+
+    Attributes:
+        path: from the code of an iteration to the dict or list that holds it.
+        key: its key or number there.
+        grows: whether it is a list that iterations append to.
+    """
+
+    path: tuple[Any, ...]
+    key: Any
+    grows: bool
+
+    def __str__(self) -> str:
+        names = [str(p) for p in (*self.path, self.key)]
+        hidden = {"__dict__", "_modules", "_buffers", "_parameters"}
+        return ".".join(n for n in names if n not in hidden)
+
+
+def roots(body: types.FunctionType) -> Iterator[tuple[Any, Any]]:
+    """The objects that the code of an iteration names, and their names."""
+    for name, cell in zip(body.__code__.co_freevars, body.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # not bound
+            continue
+    for name in sorted(globals_of(body.__code__)):
+        if name in body.__globals__:
+            yield f"global {name}", body.__globals__[name]
+
+
+def resolved(body: types.FunctionType, path: tuple[Any, ...]) -> Any:
+    """The dict or list at the end of a path; None where the path leads nowhere."""
+    name = path[0]
+    try:
+        if name.startswith("global "):
+            value = body.__globals__[name.removeprefix("global ")]
+        else:
+            at = body.__code__.co_freevars.index(name)
+            value = body.__closure__[at].cell_contents  # type: ignore[index]
+        for step in path[1:]:
+            value = vars(value) if step == "__dict__" else value[step]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return None
+    return value
+
+
+class Memory:
+    """What the objects that an iteration reaches hold, at one moment."""
+
+    def __init__(self, body: types.FunctionType):
+        self.saved: dict[int, tuple[tuple[Any, ...], Any, Any]] = {}
+        self.versions: dict[int, tuple[tuple[Any, ...], Any, Tensor, int]] = {}
+        todo = deque((value, (name,)) for name, value in roots(body))
+        while todo and len(self.saved) < _MOST:
+            value, path = todo.popleft()
+            if isinstance(value, _CLOSED):
+                continue
+            if type(value) not in (dict, list) and not isinstance(value, dict):
+                if isinstance(value, tuple):
+                    todo += [(v, (*path, i)) for i, v in enumerate(value)]
+                    continue
+                if is_fixed_name(type(value).__module__) and not isinstance(value, torch.nn.Module):
+                    continue
+                value, path = getattr(value, "__dict__", None), (*path, "__dict__")
+                if type(value) is not dict:
+                    continue
+            if id(value) in self.saved:
+                continue
+            content = dict(value) if isinstance(value, dict) else dict(enumerate(value))
+            self.saved[id(value)] = path, value, content
+            for key, item in content.items():
+                if isinstance(item, Tensor):
+                    if not item.is_inference():
+                        self.versions[id(item)] = path, key, item, item._version
+                elif not isinstance(item, _CLOSED):
+                    todo.append((item, (*path, key)))
+
+    def changed(self, skip: set[int]) -> list[Place]:
+        """The places that hold something else now; skip: ids of lists that are state by name."""
+        grown = {
+            id(container)
+            for _, container, before in self.saved.values()
+            if isinstance(container, list) and _has_grown(container, before)
+        }
+        found: list[Place] = []
+        for path, container, before in self.saved.values():
+            if id(container) in grown or id(container) in skip:
+                continue
+            now = container if isinstance(container, dict) else dict(enumerate(container))
+            for key in now:
+                item = now[key]
+                if id(item) in grown and id(item) not in skip:
+                    found.append(Place(path, key, True))
+                elif item is not before.get(key, ABSENT) and not _is_equal(
+                    item, before.get(key, ABSENT)
+                ):
+                    found.append(Place(path, key, False))
+        known = {(p.path, p.key) for p in found}
+        for path, key, tensor, version in self.versions.values():
+            if tensor._version != version and (path, key) not in known:
+                found.append(Place(path, key, False))
+        return found
+
+
+def _has_grown(now: list[Any], before: dict[int, Any]) -> bool:
+    n = len(before)
+    if len(now) <= n:
+        return False
+    return all(now[i] is before[i] for i in range(n)) or all(
+        now[len(now) - n + i] is before[i] for i in range(n)
+    )
+
+
+def _is_equal(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and isinstance(a, (int, float, str, bool)) and a == b

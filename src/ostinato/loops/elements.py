@@ -1,0 +1,175 @@
+"""Elements of a sequence that an iteration reads or writes: x[t], x[:, t], x[..., t - 1, :].
+
+An index is described part by part. The part that moves with the loop gives the axis of time; its
+place in a call is known from the index of one iteration, so that a plan fits other lengths.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ostinato.loops.index import Index
+from ostinato.loops.items import stacked
+from ostinato.loops.nostep import NoStep
+
+Parts = tuple[Any, ...]
+
+
+def moves(index: Any) -> bool:
+    """Whether an index names the loop's variable."""
+    if type(index) is tuple:
+        return any(map(moves, index))
+    if type(index) is slice:
+        return any(type(p) is Index for p in (index.start, index.stop, index.step))
+    return type(index) is Index
+
+
+def described(index: Any) -> Parts:
+    """The parts of an index, hashable, without the place of the moving one."""
+    parts = index if type(index) is tuple else (index,)
+    found = tuple([_part(p) for p in parts])
+    if sum(p[0] in ("index", "piece") for p in found) != 1:
+        raise NoStep("the loop's variable is twice in one index")
+    return found
+
+
+def _part(p: Any) -> Any:
+    if type(p) is Index:
+        return "index", p.step
+    if type(p) is slice:
+        if not moves(p):
+            return "slice", p.start, p.stop, p.step
+        if type(p.start) is Index and type(p.stop) is Index and p.step is None:
+            length = p.stop - p.start
+            if type(length) is int and length > 0:
+                return "piece", p.start.step, length
+        raise NoStep("a slice of another length in every iteration")
+    if p is None or p is Ellipsis:
+        return (p,)
+    if type(p) is int:
+        return "number", p
+    raise NoStep(f"the loop's variable in an index together with a {type(p).__name__}")
+
+
+def place(parts: Parts, index: Any) -> int | None:
+    """Where the moving part is in an index of numbers; None where it is another index."""
+    given = index if type(index) is tuple else (index,)
+    if len(given) != len(parts):
+        return None
+    found = None
+    for p, value in zip(parts, given, strict=True):
+        if p[0] == "index":
+            if type(value) is not int:
+                return None
+            found = value
+        elif p[0] == "piece":
+            if type(value) is not slice or type(value.start) is not int:
+                return None
+            if type(value.stop) is not int or value.stop - value.start != p[2]:
+                return None
+            found = value.start
+        elif _part(value) != p:
+            return None
+    return found
+
+
+class WindowOf:
+    """The elements of some iterations: `base[…, first + step · i, …]` for i in 0 … n − 1."""
+
+    def __init__(self, base: Any, parts: Parts, first: int, n: int):
+        self.base, self.parts, self.n = base, parts, n
+        at = next(i for i, p in enumerate(parts) if p[0] in ("index", "piece"))
+        self.piece = parts[at][2] if parts[at][0] == "piece" else None
+        self.step, self.last = parts[at][1], first + parts[at][1] * (n - 1)
+        self.first = first
+        if not isinstance(base, Tensor):
+            if len(parts) != 1 or self.piece is not None:
+                raise NoStep(f"an index of a {type(base).__name__}")
+            self.numbers = range(first, self.last + (1 if self.step > 0 else -1), self.step)
+            return
+        consuming = [p for p in parts if p[0] not in (None, Ellipsis)]
+        if len(consuming) > base.dim():
+            raise NoStep("an index with more parts than the tensor has axes")
+        whole = base.dim() - len(consuming)
+        dim = axis = 0
+        for p in parts[:at]:
+            if p[0] is Ellipsis:
+                dim, axis = dim + whole, axis + whole
+            elif p[0] is None:
+                axis += 1
+            else:
+                dim, axis = dim + 1, axis + (p[0] == "slice")
+        self.axis, size = axis, base.shape[dim]
+        low, high = sorted((first, self.last))
+        if high < 0 and self.piece is None:
+            low, high = low + size, high + size
+        if low < 0 or high + (self.piece or 1) > size:
+            raise NoStep("an index beyond the end of a tensor")
+        index: list[Any] = []
+        for p in parts:
+            if p[0] in ("index", "piece"):
+                index.append(slice(low, high + (self.piece or 1), None))
+            elif p[0] == "slice":
+                index.append(slice(*p[1:]))
+            else:
+                index.append(p[1] if p[0] == "number" else p[0])
+        self.index = tuple(index)
+
+    def read(self) -> Tensor:
+        """The elements, `[n, …]`."""
+        if not isinstance(self.base, Tensor):
+            if not isinstance(self.base, (list, tuple)):
+                raise NoStep(f"an element of a {type(self.base).__name__}")
+            if self.numbers and not -len(self.base) <= min(self.numbers) <= max(self.numbers) < len(
+                self.base
+            ):
+                raise NoStep("an index beyond the end of a list")
+            return stacked([self.base[i] for i in self.numbers])
+        whole = self.base[self.index]
+        stride = abs(self.step)
+        if self.piece is not None:
+            whole = whole.unfold(self.axis, self.piece, stride).movedim(-1, self.axis + 1)
+        elif stride > 1:
+            index = (slice(None),) * self.axis + (slice(None, None, stride),)
+            whole = whole[index]
+        found = whole.movedim(self.axis, 0)
+        return found.flip(0) if self.step < 0 else found
+
+    def write(self, values: Tensor) -> None:
+        """Write `[n, …]`, as single assignments would."""
+        if not isinstance(self.base, Tensor):
+            for i, value in zip(self.numbers, values.unbind(0), strict=True):
+                self.base[i] = value
+            return
+        if self.step < 0:
+            values = values.flip(0)
+        stride = abs(self.step)
+        index = list(self.index)
+        at = next(i for i, p in enumerate(self.parts) if p[0] in ("index", "piece"))
+        if stride > 1:
+            index[at] = slice(index[at].start, index[at].stop, stride)
+        if self.piece is not None:
+            if self.piece != 1:
+                raise NoStep("an iteration writes several elements")
+            if values.dim() - 1 >= self.base.dim():
+                values = values.select(1 + self.axis, 0)
+        target = self.base[tuple(index)]
+        missing = target.dim() - values.dim()
+        if missing > 0:
+            values = values.reshape(values.shape[0], *[1] * missing, *values.shape[1:])
+        self.base[tuple(index)] = values.movedim(0, self.axis)
+
+
+def is_same(a: Any, b: Any) -> bool:
+    """Whether two bases are one object, or views of the same elements."""
+    if a is b:
+        return True
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return False
+    with torch._C.DisableTorchFunction():  # those who record the step do not see us
+        same = a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype
+        return same and a.data_ptr() == b.data_ptr() and a.requires_grad == b.requires_grad
+

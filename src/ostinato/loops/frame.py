@@ -1,0 +1,335 @@
+"""One run of the step that stands for many iterations.
+
+A `Step` is what `scan` is given: it puts the state together, lets the body run on it, and takes
+apart what the body left: new state, values appended, elements written. It compares what the body
+did with its `LoopPlan`, which says how a call finds the inputs and what becomes of the outputs.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ostinato.compiler.errors import Unsupported
+from ostinato.loops import elements
+from ostinato.loops.attributes import ABSENT, Place, resolved
+from ostinato.loops.emitted import Fresh
+from ostinato.loops.index import QUESTIONS, Questions
+from ostinato.loops.items import Items
+from ostinato.loops.nostep import NoStep, Stale
+from ostinato.loops.state import Flat, Maker, Spec
+
+Read = tuple[int, int]  # the number of a read in the text, and how often it came before
+
+
+@dataclass(eq=False)
+class LoopPlan:
+    """What one step does, beside its operations; it holds no tensors.
+
+    Attributes:
+        reads: a read of an element → the number of its input.
+        leaves: for each input the read that shows it, and the parts of its index.
+        emitted: for each list the values that a step appends: (append or insert, structure).
+        puts: the elements that a step writes: the write, and the parts of its index.
+        trailing: the structure of what is only read after the loop.
+        persists: for each container of the state whether it is changed in place.
+        tensors: for each tensor of the state: "new", "same" or "written" (in place).
+        asked: the answers of comparisons of the loop's variable.
+        lengths: of the loops that it was used for.
+        slow: calls in a row that took longer than the loop in Python.
+        calls: how often it was played.
+    """
+
+    reads: dict[Read, int] = field(default_factory=dict)
+    leaves: list[tuple[Read, elements.Parts]] = field(default_factory=list)
+    emitted: list[tuple[Any, ...]] = field(default_factory=list)
+    puts: list[tuple[Read, elements.Parts]] = field(default_factory=list)
+    trailing: list[Spec] = field(default_factory=list)
+    persists: tuple[bool, ...] = ()
+    tensors: tuple[str, ...] = ()
+    asked: tuple[Any, ...] = ()
+    lengths: set[int] = field(default_factory=set)
+    slow: int = 0
+    calls: int = 0
+
+    def facts(self) -> Any:
+        """All that outputs depend on; hashable."""
+        return (
+            tuple(self.reads.items()), tuple(self.leaves), tuple(self.emitted), tuple(self.puts),
+            tuple(self.trailing), self.persists, self.tensors, self.asked,
+        )  # fmt: skip
+
+
+class State:
+    """The state at the begin of a scan, taken apart.
+
+    Attributes:
+        carried, trailing, placed: the values of names and places.
+        places: the places, with the containers that hold them.
+        tensors: the tensors of all three, the carry of the scan.
+    """
+
+    def __init__(
+        self, names: dict[str, Any], carried: tuple[str, ...], trailing: tuple[str, ...],
+        grown: frozenset[str], places: list[tuple[Place, Any]],
+    ):  # fmt: skip
+        for name in (*carried, *trailing):
+            if name not in names:
+                raise NoStep(f"{name} is not bound after the first iteration")
+        self.carried, self.placed, self.trailing = Flat(), Flat(), Flat()
+        for name in carried:
+            self.carried.add(names[name], name in grown)
+        self.places = places
+        for place, container in places:
+            value = container[place.key] if _has(container, place.key) else ABSENT
+            if value is ABSENT:
+                raise NoStep(f"{place} is not there after the first iteration")
+            self.placed.add(value, place.grows)
+        for name in trailing:
+            self.trailing.add(names[name])
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [*self.carried.tensors, *self.placed.tensors, *self.trailing.tensors]
+
+    @property
+    def lists(self) -> list[list[Any]]:
+        return [*self.carried.lists, *self.placed.lists]
+
+    @property
+    def containers(self) -> list[Any]:
+        return [*self.carried.containers, *self.placed.containers]
+
+    def key(self) -> Any:
+        """Its structure; hashable."""
+        return (
+            tuple(self.carried.specs), tuple(self.placed.specs), tuple(p for p, _ in self.places)
+        )  # fmt: skip
+
+
+def _has(container: Any, key: Any) -> bool:
+    return key in container if isinstance(container, dict) else key < len(container)
+
+
+class Frame:
+    """What a body finds in the place of its loop while it runs as a step."""
+
+    def __init__(self, step: Step, given: Iterator[Tensor]):
+        self.step, self.given = step, list(given)
+        self.counts: dict[int, int] = {}
+        self.puts: list[tuple[Read, elements.Parts, Any, Any, Tensor]] = []
+        self.found: dict[Read, int] = {}
+
+    def numbered(self, number: int) -> Read:
+        """A read or write, told from those of the same place in the text."""
+        n = self.counts.get(number, 0)
+        self.counts[number] = n + 1
+        return number, n
+
+    @staticmethod
+    def slice(*arguments: Any) -> Any:
+        return slice(*arguments)
+
+    def at(self, number: int, base: Any, index: Any) -> Any:
+        """`base[index]`, an input of the step where the index moves with the loop."""
+        read = self.numbered(number)
+        if not elements.moves(index):
+            return base[index]
+        parts = elements.described(index)
+        for _, of, other, its_index, value in self.puts:
+            if elements.is_same(other, base):
+                if of == parts and _same_index(its_index, index):
+                    return value
+                raise NoStep("an iteration reads elements of a tensor that iterations write")
+        return self.step.element(self, read, base, parts, index)
+
+    def put(self, number: int, value: Any, base: Any, index: Any) -> None:
+        """`base[index] = value`, an output of the step where the index moves with the loop."""
+        write = self.numbered(number)
+        if not elements.moves(index):
+            base[index] = value
+            return
+        parts = elements.described(index)
+        if not isinstance(value, Tensor):
+            raise NoStep(f"an iteration writes a {type(value).__name__} at the loop's index")
+        with torch._C.DisableTorchFunction():  # it would be met as a tensor that the step reads
+            dtype = base.dtype if isinstance(base, Tensor) else value.dtype
+        value = value if value.dtype == dtype else value.to(dtype)
+        self.puts.append((write, parts, base, index, value))
+
+
+def _same_index(a: Any, b: Any) -> bool:
+    a, b = (i if type(i) is tuple else (i,) for i in (a, b))
+    return len(a) == len(b) and all(
+        (x.step, x.start) == (y.step, y.start)
+        for x, y in zip(a, b, strict=True)
+        if type(x) is elements.Index and type(y) is elements.Index
+    )
+
+
+class Step:
+    """The iterations of one call as a step of `scan`: `step(carry, x) -> (carry, outputs)`."""
+
+    def __init__(
+        self, body: types.FunctionType, items: Items, state: State, plan: LoopPlan, begin: int,
+        end: int,
+    ):  # fmt: skip
+        self.body, self.items, self.state, self.plan = body, items, state, plan
+        self.questions = Questions()
+        self.questions.begin, self.questions.end = begin, end
+        self.n_items = 0
+        self.has_dummy = False
+        self.bases: list[Any] = []
+        self.problem: Unsupported | None = None
+
+    def __call__(self, carry: Any, x: Any) -> Any:
+        try:
+            return self.run(list(carry), list(x))
+        except Unsupported as error:
+            self.problem = error
+            raise
+
+    def element(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor:
+        """The element of a read, which is an input of the step."""
+        leaf = self.plan.reads.get(read)
+        if leaf is None or self.plan.leaves[leaf][1] != parts:
+            raise Stale("it reads other elements than before")
+        if not elements.is_same(self.bases[leaf], base):
+            raise NoStep("an iteration indexes a tensor that it makes anew by the loop's variable")
+        frame.found[read] = leaf
+        return frame.given[leaf]
+
+    def run(self, carry: list[Tensor], x: list[Tensor]) -> Any:
+        """The new carry and the outputs.
+
+        Raises:
+            Stale: the body did something else than the plan says.
+            Unsupported: it did what is no step of a scan.
+        """
+        frame = Frame(self, iter(x[self.n_items :]))
+        new, outputs, facts = self.once(carry, iter(x[: self.n_items]), frame)
+        plan = self.plan
+        same = (
+            facts.emitted == plan.emitted and facts.puts == plan.puts
+            and facts.trailing == plan.trailing and facts.persists == plan.persists
+            and facts.tensors == plan.tensors and asked(self.questions) == plan.asked
+        )  # fmt: skip
+        if not same:
+            raise Stale("it emits other values than before")
+        return carry if self.has_dummy else new, outputs
+
+    def once(
+        self, carry: list[Tensor], given: Iterator[Tensor], frame: Frame
+    ) -> tuple[Any, list[Tensor], LoopPlan]:
+        """Run the body: the new carry, the outputs, and what it did."""
+        if self.plan.tensors:
+            pairs = zip(carry, self.plan.tensors, strict=False)
+            carry = [c.clone() if how == "written" else c for c, how in pairs] + carry[
+                len(self.plan.tensors) :
+            ]
+        versions = [_version(c) for c in carry]
+        state, tensors = self.state, iter(carry)
+        fresh = [Fresh() for _ in state.lists]
+        maker = Maker(tensors, iter(fresh))
+        carried = [maker.make(s) for s in state.carried.specs]
+        placed = [maker.make(s) for s in state.placed.specs]
+        item = self.items.symbolic(given)
+        before = []
+        for (place, container), value in zip(state.places, placed, strict=True):
+            before.append(container[place.key])
+            container[place.key] = value
+        QUESTIONS.append(self.questions)
+        try:
+            out = self.body(frame, item, *carried)
+            placed = [container.get(place.key, ABSENT) if isinstance(container, dict)
+                      else container[place.key] for place, container in state.places]  # fmt: skip
+        finally:
+            QUESTIONS.pop()
+            for (place, container), value in zip(state.places, before, strict=True):
+                container[place.key] = value
+        before_after = list(zip(carry, versions, strict=True))
+        return self.parted(before_after, out, placed, fresh, maker.containers, frame)
+
+    def parted(
+        self, carry: list[tuple[Tensor, int]], out: tuple[Any, ...], placed: list[Any],
+        fresh: list[Fresh],
+        containers: list[Any], frame: Frame,
+    ) -> tuple[Any, list[Tensor], LoopPlan]:  # fmt: skip
+        """What a run of the body left, as the new carry, outputs and a plan of it."""
+        state, n = self.state, len(self.state.carried.specs)
+        new = Flat()
+        for value in (*out[:n], *placed):
+            new.add(value)
+        for name, spec, was in zip(
+            self.names(), new.specs, (*state.carried.specs, *state.placed.specs), strict=True
+        ):
+            if spec != was:
+                raise NoStep(f"{name} is another after each iteration: {_shown(was)}, then "
+                              f"{_shown(spec)}")  # fmt: skip
+        if not all(a is b for a, b in zip(new.lists, fresh, strict=True)):
+            raise NoStep("an iteration puts another list in the place of one that grows")
+        trailing = Flat()
+        for value in out[n:]:
+            trailing.add(value)
+        if len(trailing.tensors) != len(state.trailing.tensors):
+            raise NoStep("a value that is read after the loop is no tensor in every iteration")
+        outputs: list[Tensor] = []
+        emitted = []
+        for f in fresh:
+            values = []
+            for how, value in f.noted:
+                flat = Flat()
+                flat.add(value)
+                outputs += flat.tensors
+                values.append((how, flat.specs[0]))
+            emitted.append(tuple(values))
+            f.noted.clear()  # those who look for side effects may hold the list itself
+        puts = []
+        for write, parts, _, _, value in frame.puts:
+            outputs.append(value)
+            puts.append((write, parts))
+        how = tuple(
+            "new" if a is not b else "same" if _version(a) == version else "written"
+            for (a, version), b in zip(carry, new.tensors, strict=False)
+        )
+        facts = LoopPlan(
+            emitted=emitted, puts=puts, trailing=trailing.specs, tensors=how,
+            persists=tuple(a is b for a, b in zip(containers, new.containers, strict=True)),
+        )  # fmt: skip
+        return [*new.tensors, *trailing.tensors], outputs, facts
+
+    def names(self) -> list[str]:
+        return [*self.source_names, *[str(p) for p, _ in self.state.places]]
+
+    source_names: tuple[str, ...] = ()
+
+
+def asked(questions: Questions) -> tuple[Any, ...]:
+    """The comparisons of the loop's variable, with their answers."""
+    return tuple(sorted(questions.asked.items(), key=repr))
+
+
+def _version(t: Tensor) -> int:
+    with torch._C.DisableTorchFunction():  # those who record the step do not see us
+        return 0 if t.is_inference() else t._version
+
+
+def _shown(spec: Spec) -> str:
+    if spec == "tensor":
+        return "a tensor"
+    if spec[0] == "grows":
+        return "a list"
+    if len(spec) == 2 and not isinstance(spec[1], tuple):
+        return str(spec[1])
+    return f"a {getattr(spec[0], '__name__', spec[0])}"
+
+
+def places_of(body: types.FunctionType, places: list[Place]) -> list[tuple[Place, Any]]:
+    """The places that there are in this call, with their containers."""
+    found = [(p, resolved(body, p.path)) for p in places]
+    return [(p, c) for p, c in found if isinstance(c, (dict, list)) and _has(c, p.key)]

@@ -1,0 +1,244 @@
+"""What a loop goes through: ranges, tensors, lists, and `enumerate`, `zip`, `reversed` of these.
+
+Each kind gives the object of any iteration, and says how it looks to a step that stands for all of
+them: numbers as an affine `Index`, tensors as elements of one tensor.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ostinato.loops.index import Index
+from ostinato.loops.nostep import NoStep
+
+
+class Items:
+    """The items of a loop: `n` of them, `item(j)` for iteration j."""
+
+    n: int
+
+    def item(self, j: int) -> Any:
+        raise NotImplementedError
+
+    def tensors(self, begin: int, end: int) -> list[Tensor]:
+        """The tensors `[end − begin, …]` that hold the items' tensors of these iterations."""
+        return []
+
+    def symbolic(self, elements: Any) -> Any:
+        """The item of any iteration; elements: an iterator of its tensors."""
+        raise NotImplementedError
+
+    def kind(self) -> Any:
+        """What a step depends on beside the values; hashable."""
+        return type(self).__name__
+
+
+class Numbers(Items):
+    """The numbers of a range."""
+
+    def __init__(self, numbers: range):
+        self.numbers, self.n = numbers, len(numbers)
+
+    def item(self, j: int) -> int:
+        return self.numbers[j]
+
+    def symbolic(self, elements: Any) -> Index:
+        return Index(self.numbers.step, self.numbers.start)
+
+    def kind(self) -> Any:
+        return "range", self.numbers.step
+
+
+class Elements(Items):
+    """The elements of a tensor along an axis: single ones, or pieces of `size` of them."""
+
+    def __init__(self, x: Tensor, axis: int = 0, size: int | None = None):
+        self.x, self.axis, self.size = x, axis % max(x.dim(), 1), size
+        self.n = x.shape[axis] // (size or 1)
+
+    def item(self, j: int) -> Tensor:
+        """One element, or a piece."""
+        if self.size is None:
+            return self.x.select(self.axis, j)
+        return self.x.narrow(self.axis, j * self.size, self.size)
+
+    def tensors(self, begin: int, end: int) -> list[Tensor]:
+        x, size = self.x, self.size or 1
+        part = x.narrow(self.axis, begin * size, (end - begin) * size)
+        if self.size is not None:
+            part = part.unflatten(self.axis, (end - begin, size))
+        return [part.movedim(self.axis, 0)]
+
+    def symbolic(self, elements: Any) -> Any:
+        return next(elements)
+
+    def kind(self) -> Any:
+        return "elements", self.axis, self.size
+
+
+class Listed(Items):
+    """A list or tuple; its items are tensors, or equal constants."""
+
+    def __init__(self, items: Sequence[Any]):
+        self.items = items
+
+    @property
+    def n(self) -> int:  # type: ignore[override]
+        return len(self.items)
+
+    def item(self, j: int) -> Any:
+        return self.items[j]
+
+    def tensors(self, begin: int, end: int) -> list[Tensor]:
+        return [stacked(self.items[begin:end])]
+
+    def symbolic(self, elements: Any) -> Any:
+        return next(elements)
+
+
+class Enumerated(Items):
+    """`enumerate(items, start)`."""
+
+    def __init__(self, items: Items, start: int):
+        self.items, self.start, self.n = items, start, items.n
+
+    def item(self, j: int) -> tuple[int, Any]:
+        return self.start + j, self.items.item(j)
+
+    def tensors(self, begin: int, end: int) -> list[Tensor]:
+        return self.items.tensors(begin, end)
+
+    def symbolic(self, elements: Any) -> Any:
+        return Index(1, self.start), self.items.symbolic(elements)
+
+    def kind(self) -> Any:
+        return "enumerate", self.items.kind()
+
+
+class Zipped(Items):
+    """`zip(*parts)`."""
+
+    def __init__(self, parts: list[Items]):
+        self.parts, self.n = parts, min(p.n for p in parts)
+
+    def item(self, j: int) -> tuple[Any, ...]:
+        return tuple([p.item(j) for p in self.parts])
+
+    def tensors(self, begin: int, end: int) -> list[Tensor]:
+        return [t for p in self.parts for t in p.tensors(begin, end)]
+
+    def symbolic(self, elements: Any) -> Any:
+        return tuple([p.symbolic(elements) for p in self.parts])
+
+    def kind(self) -> Any:
+        return "zip", tuple([p.kind() for p in self.parts])
+
+
+class Backwards(Items):
+    """`reversed(items)`."""
+
+    def __init__(self, items: Items):
+        self.items, self.n = items, items.n
+
+    def item(self, j: int) -> Any:
+        return self.items.item(self.n - 1 - j)
+
+    def tensors(self, begin: int, end: int) -> list[Tensor]:
+        return [t.flip(0) for t in self.items.tensors(self.n - end, self.n - begin)]
+
+    def symbolic(self, elements: Any) -> Any:
+        return self.items.symbolic(elements)
+
+    def kind(self) -> Any:
+        return "reversed", self.items.kind()
+
+
+def items_of(iterable: Any) -> Items | None:
+    """The items of an iterable whose length is known; None for others."""
+    kind = type(iterable)
+    if isinstance(iterable, Items):
+        return iterable
+    if kind is range:
+        return Numbers(iterable)
+    if kind is Tensor or kind is torch.nn.Parameter:
+        return Elements(iterable) if iterable.dim() else None
+    if kind is list or (isinstance(iterable, tuple)):
+        return Listed(iterable)
+    return None
+
+
+def sequence(function: Any, *arguments: Any, **named: Any) -> Any:
+    """The call of a function that gives what a loop goes through; an `Items` where that is one."""
+    made = _made(function, arguments, named)
+    return function(*[_plain(a) for a in arguments], **named) if made is None else made
+
+
+def _plain(argument: Any) -> Any:
+    """Items as the iterator that Python would have made of them."""
+    if isinstance(argument, Items):
+        return (argument.item(j) for j in range(argument.n))
+    return argument
+
+
+def _made(function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Items | None:
+    if function is builtins.reversed and len(arguments) == 1:
+        if type(arguments[0]) is range:
+            return Numbers(arguments[0][::-1])
+        of = items_of(arguments[0])
+        return Backwards(of) if of is not None and not isinstance(arguments[0], Items) else None
+    if function is builtins.enumerate and arguments and named.keys() <= {"start"}:
+        of = items_of(arguments[0])
+        start = arguments[1] if len(arguments) > 1 else named.get("start", 0)
+        return Enumerated(of, start) if of is not None and type(start) is int else None
+    if function is builtins.zip and arguments and named.keys() <= {"strict"}:
+        parts = [p for p in map(items_of, arguments) if p is not None]
+        level = len({p.n for p in parts}) == 1
+        fits = len(parts) == len(arguments) and (level or not named.get("strict"))
+        return Zipped(parts) if fits else None
+    return _parts(function, arguments, named)
+
+
+def _parts(function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Items | None:
+    """`x.unbind(1)`, `torch.split(x, 1, dim=1)`, `x.chunk(T, 1)`."""
+    of, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+    if type(of) is not Tensor:
+        if function not in (torch.unbind, torch.split, torch.chunk):
+            return None
+        of, arguments = (arguments[0], arguments[1:]) if arguments else (None, arguments)
+        if type(of) is not Tensor:
+            return None
+    sizes = ("split_size", "split_size_or_sections", "chunks")
+    wanted: list[tuple[Any, tuple[str, ...]]] = [(0, ("dim",))]
+    if name != "unbind":
+        wanted.insert(0, (None, sizes))
+    given, values = dict(named), []
+    for i, (default, names) in enumerate(wanted):
+        value = arguments[i] if i < len(arguments) else default
+        for key in names:
+            value = given.pop(key, value)
+        values.append(value)
+    if given or len(arguments) > len(wanted) or not all(type(v) is int for v in values):
+        return None
+    axis = values[-1]
+    if not -of.dim() <= axis < of.dim():
+        return None
+    if name == "unbind":
+        return Elements(of, axis)
+    length = of.shape[axis]
+    size = values[0] if name == "split" else -(-length // values[0]) if values[0] > 0 else 0
+    return Elements(of, axis, size) if size > 0 and length and length % size == 0 else None
+
+
+def stacked(items: Sequence[Any]) -> Tensor:
+    """Equal tensors of a list as one."""
+    if not all(type(v) is Tensor or type(v) is torch.nn.Parameter for v in items):
+        kinds = sorted({type(v).__name__ for v in items})
+        raise NoStep(f"the loop goes through a list of {', '.join(kinds)}", quiet=True)
+    if len({(v.shape, v.dtype) for v in items}) > 1:
+        raise NoStep("the loop goes through tensors of several shapes or types")
+    return torch.stack(list(items))

@@ -1,0 +1,221 @@
+"""The first look at a step: the body runs once more, on copies, and nothing that it does is seen.
+
+The run shows which elements the body reads, what it emits and what it changes in place. It is
+stopped before it writes into memory that was there before, prints, or opens a file.
+"""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import random
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ostinato.compiler.capture.captures import _memory_of, _written
+from ostinato.compiler.errors import Unsupported, error_in_short
+from ostinato.compiler.torch_compat import random_state, set_random_state
+from ostinato.loops import elements
+from ostinato.loops.frame import Frame, LoopPlan, Read, Step, asked
+from ostinato.loops.nostep import NoStep
+
+
+class _OwnMemory(TorchDispatchMode):
+    """The memory that the run makes, and that it reads; it writes into no other."""
+
+    def __init__(self, made: list[Tensor]):
+        super().__init__()
+        self.made = {_memory_of(t) for t in made}
+        self.read: set[int] = set()
+        self.alive: list[Tensor] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func._schema.is_mutable:
+            for t in _tensors(_written(func, args, kwargs)):
+                if _memory_of(t) not in self.made:
+                    raise NoStep("an iteration changes a tensor in place that comes from outside")
+        given = {_memory_of(t) for t in _tensors((args, kwargs))}
+        self.read |= given - self.made
+        out = func(*args, **kwargs)
+        for t in _tensors(out):
+            memory = _memory_of(t)
+            if memory not in given:
+                self.made.add(memory)
+                self.alive.append(t)  # so that no other gets its address
+        return out
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            yield from _tensors(v)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+class _Probe(Step):
+    """A step that finds the elements by itself, and makes the plan."""
+
+    def element(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor:
+        with torch.utils._python_dispatch._disable_current_modes():
+            begin, end = self.questions.begin, self.questions.end
+            first = _moving(index).at(begin)
+            window = elements.WindowOf(base, parts, first, end - begin)
+            value = window.read()[0]
+            value = _copy(value)
+        plan = self.plan
+        for leaf, (_, its_parts) in enumerate(plan.leaves):
+            same_place = its_parts == parts and self.firsts[leaf] == first
+            if same_place and elements.is_same(self.bases[leaf], base):
+                plan.reads[read] = leaf
+                return self.given[leaf]
+        plan.reads[read] = len(plan.leaves)
+        plan.leaves.append((read, parts))
+        self.firsts.append(first)
+        self.bases.append(base)
+        self.given.append(value)
+        self.memory.made.add(_memory_of(value))
+        self.memory.alive.append(value)
+        return value
+
+    firsts: list[int]
+    given: list[Tensor]
+    memory: _OwnMemory
+
+
+def _moving(index: Any) -> elements.Index:
+    for p in index if type(index) is tuple else (index,):
+        if type(p) is elements.Index:
+            return p
+        if type(p) is slice and type(p.start) is elements.Index:
+            return p.start
+    raise AssertionError
+
+
+def probed(step: Step, carry: list[Tensor], x: list[Tensor]) -> LoopPlan:
+    """Run the body of a step once, and say what it does.
+
+    Args:
+        carry: the state.
+        x: the items of the first iteration of the window.
+
+    Raises:
+        Unsupported: the iterations are no steps of a scan.
+    """
+    probe = _Probe(step.body, step.items, step.state, LoopPlan(), 0, 0)
+    probe.questions, probe.source_names = step.questions, step.source_names
+    probe.firsts, probe.given = [], []
+    copies = [_copy(t) for t in (*carry, *x)]
+    versions = [t._version if not t.is_inference() else 0 for t in copies]
+    probe.memory = _OwnMemory(copies)
+    n = len(carry)
+    with _unseen(), torch.enable_grad() if torch.is_grad_enabled() else torch.no_grad():
+        frame = Frame(probe, iter(()))
+        try:
+            with probe.memory:
+                _, outputs, plan = probe.once(copies[:n], iter(copies[n:]), frame)
+        except Unsupported:
+            raise
+        except Exception as error:
+            error.__traceback__ = None
+            raise NoStep(f"an iteration fails as a step ({error_in_short(error)})") from None
+    plan.reads, plan.leaves = probe.plan.reads, probe.plan.leaves
+    given = [*copies[n:], *probe.given]
+    if any(not t.is_inference() and t._version != v for t, v in
+           zip(given, [*versions[n:], *[0] * len(probe.given)], strict=True)):  # fmt: skip
+        raise NoStep("an iteration changes an element of the sequence in place")
+    _check_memory(step, plan, copies[:n], carry, frame, probe, outputs)
+    plan.asked = asked(step.questions)
+    return plan
+
+
+def _check_memory(
+    step: Step, plan: LoopPlan, copies: list[Tensor], carry: list[Tensor], frame: Frame,
+    probe: _Probe, outputs: list[Tensor],
+) -> None:  # fmt: skip
+    """Refuse what is one tensor in two places, where one of them is changed in place."""
+    written = [i for i, how in enumerate(plan.tensors) if how == "written"]
+    memories = [_memory_of(copies[i]) for i in written]
+    if any(_memory_of(t) in memories for t in outputs):
+        raise NoStep("an iteration emits a tensor that the next one changes in place")
+    outside = {_memory_of(carry[i]) for i in written}
+    others = [_memory_of(t) for i, t in enumerate(carry) if i not in written]
+    bases = {_memory_of(base) for _, _, base, _, _ in frame.puts if isinstance(base, Tensor)}
+    read = {_memory_of(base) for base in probe.bases if isinstance(base, Tensor)}
+    if len(outside) < len(written) or outside & {*others, *probe.memory.read, *read, *bases}:
+        raise NoStep("an iteration changes a tensor in place that it also reads by another name")
+    if bases & probe.memory.read or bases & {_memory_of(t) for t in carry}:
+        raise NoStep("an iteration reads a tensor whose elements iterations write")
+    for _, _, base, index, _ in frame.puts:
+        for other, first, parts in zip(probe.bases, probe.firsts, plan.leaves, strict=True):
+            same = isinstance(base, Tensor) and isinstance(other, Tensor)
+            if not (same and _memory_of(base) == _memory_of(other)) and base is not other:
+                continue
+            own = elements.is_same(base, other) and elements.described(index) == parts[1]
+            if not own or _moving(index).at(step.questions.begin) != first:
+                raise NoStep("an iteration reads elements of a tensor that iterations write")
+
+
+def _copy(t: Tensor) -> Tensor:
+    """A copy that may be changed in place."""
+    with torch.no_grad():
+        copy = t.detach().clone()
+    if not t.requires_grad:
+        return copy
+    with torch.enable_grad():
+        return copy.requires_grad_().clone()
+
+
+@contextmanager
+def _unseen() -> Iterator[None]:
+    """A context in which nothing is printed, and random numbers are drawn as if they were not."""
+    torchs, pythons = random_state(), random.getstate()
+    numpy = sys.modules.get("numpy.random")
+    numpys = numpy.get_state() if numpy is not None else None
+    out, err, opened, factory = sys.stdout, sys.stderr, builtins.open, logging.getLogRecordFactory()
+    thread = threading.get_ident()
+
+    def stops(function: Any, why: str) -> Any:
+        def stopping(*arguments: Any, **named: Any) -> Any:
+            if threading.get_ident() == thread:
+                raise NoStep(f"an iteration {why}")
+            return function(*arguments, **named)
+
+        return stopping
+
+    class Mute:
+        def __init__(self, of: Any):
+            self.of = of
+            self.write = stops(of.write, "prints") if of is not None else None
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.of, name)
+
+    sys.stdout, sys.stderr = Mute(out), Mute(err)  # type: ignore[assignment]
+    builtins.open = stops(opened, "opens a file")
+    logging.setLogRecordFactory(stops(factory, "writes to a log"))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr, builtins.open = out, err, opened
+        logging.setLogRecordFactory(factory)
+        if not torch.equal(torchs, random_state()):
+            set_random_state(torchs)
+        if random.getstate() != pythons:
+            random.setstate(pythons)
+        if numpys is not None and numpy is not None:
+            numpy.set_state(numpys)

@@ -1,0 +1,467 @@
+"""The rewriting of a function's loops.
+
+    for TARGET in ITER: BODY
+
+becomes, for a loop that may be one over time,
+
+    def body(loop, item, *carried):                 # the iteration as a function of its state
+        TARGET = item; BODY; return carried, and what is read after the loop
+    loop = runtime.begin(number, ITER, body, ...)
+    while True:
+        for TARGET in loop: BODY                    # in Python, until the loop asks for a scan
+        if loop.ended: break
+        state = loop.scan(locals())                 # the iterations that one scan plays
+        if state is not None: carried, ... = state
+
+In both copies of BODY `base[index]` is `loop.at(number, base, index)` and `base[index] = value` is
+`loop.put(number, value, base, index)`, so that the loop sees which elements an iteration reads and
+writes. All else is the user's text, at its lines.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from ostinato.loops.dataflow import FUNCTIONS, LiveNames, own_nodes, reads, writes
+from ostinato.loops.source import RUNTIME
+
+ROWS = "_ostinato_rows_"
+_UNSEEN = {"locals", "eval", "exec", "vars", "globals", "breakpoint"}
+_HEADERS = {"reversed", "enumerate", "zip"}
+_PARTS = {"unbind", "split", "chunk", "tensor_split"}
+_JOINED = {"stack", "cat", "concat", "concatenate", "vstack", "hstack"}
+_GROWING = {"append", "extend", "insert"}
+_CHANGING = {
+    *_GROWING, "add", "update", "setdefault", "pop", "clear", "remove", "appendleft", "popleft",
+    "reverse", "sort",
+}  # fmt: skip
+# What marks a loop that trains: its iterations are no steps of a scan.
+_TRAINING = {"backward", "zero_grad"}
+# Calls that a user sees, each time.
+_SEEN = {"print", "write", "writelines", "writerow", "input", "add_scalar", "sleep"}
+_LOGGED = {"debug", "info", "warning", "error", "critical", "exception"}
+
+
+@dataclass(frozen=True)
+class LoopSource:
+    """A loop of the text.
+
+    Attributes:
+        line: its line in the file.
+        text: the text of its header.
+        carried: the names that an iteration takes from the one before, in order.
+        trailing: those that are only read after the loop.
+        grown: those of `carried` that an iteration may append to.
+        seen: a call of the body that a user sees, which must not run an extra time; or "".
+    """
+
+    line: int
+    text: str
+    carried: tuple[str, ...]
+    trailing: tuple[str, ...]
+    grown: frozenset[str]
+    seen: str
+
+
+def rewritten(function: ast.FunctionDef) -> list[LoopSource]:
+    """Rewrite the loops of a function in place; the list is empty where it has none."""
+    return _Function(function).rewrite()
+
+
+class _Function:
+    """One function and those within it."""
+
+    def __init__(self, function: ast.FunctionDef):
+        self.function = function
+        self.loops: list[LoopSource] = []
+        # Both copies of a body have the same numbers.
+        self.numbers = {
+            n: i for i, n in enumerate(ast.walk(function)) if isinstance(n, ast.Subscript)
+        }
+        for n, i in self.numbers.items():
+            n._number = i  # type: ignore[attr-defined]
+
+    def rewrite(self) -> list[LoopSource]:
+        self.scope(self.function)
+        if self.loops:
+            rows = ast.parse(f"{ROWS} = {RUNTIME}.rows()").body[0]
+            body = _Joined().visit(self.function).body
+            at = 1 if body and _is_text(body[0]) else 0
+            for n in ast.walk(rows):
+                ast.copy_location(n, self.function.body[0])
+            body.insert(at, rows)
+        return self.loops
+
+    def scope(self, function: ast.FunctionDef) -> None:
+        loaded = reads(*function.body)
+        if loaded & _UNSEEN and not {"super"} >= loaded & _UNSEEN:
+            return
+        outer = [n for n in own_nodes(function.body) if isinstance(n, (ast.Global, ast.Nonlocal))]
+        of_scope = _Scope(self, function, {name for n in outer for name in n.names})
+        function.body = of_scope.block(function.body, None)
+
+
+class _Scope:
+    """The statements of one function."""
+
+    def __init__(self, of: _Function, function: ast.FunctionDef, declared: set[str]):
+        self.of, self.declared = of, declared
+        self.live = LiveNames(function.body)
+        arguments = function.args
+        self.arguments = [
+            a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+        ]
+        more = [a.arg for a in (arguments.vararg, arguments.kwarg) if a is not None]
+        self.names = (writes(function.body) | {*self.arguments, *more}) - declared
+        self.first = self.arguments[0] if self.arguments else None
+
+    def block(self, body: list[ast.stmt], outer: str | None) -> list[ast.stmt]:
+        """Statements with their loops rewritten; outer: the name of the loop around them."""
+        found: list[ast.stmt] = []
+        for statement in body:
+            if isinstance(statement, ast.For) and self.is_candidate(statement):
+                found += self.loop(statement, outer)
+            else:
+                found.append(self.within(statement, outer))
+        return found
+
+    def within(self, statement: ast.stmt, outer: str | None) -> ast.stmt:
+        if isinstance(statement, ast.FunctionDef):
+            self.of.scope(statement)
+        elif not isinstance(statement, (ast.ClassDef, ast.AsyncFunctionDef)):
+            for field in ("body", "orelse", "finalbody"):
+                inner = getattr(statement, field, None)
+                if isinstance(inner, list):
+                    setattr(statement, field, self.block(inner, outer))
+            for handler in getattr(statement, "handlers", []):
+                handler.body = self.block(handler.body, outer)
+            for case in getattr(statement, "cases", []):
+                case.body = self.block(case.body, outer)
+        return statement
+
+    def is_candidate(self, loop: ast.For) -> bool:
+        """Whether an iteration may be a step: it runs to its end, and binds local names alone."""
+        if loop.orelse or not isinstance(loop.target, (ast.Name, ast.Tuple, ast.List)):
+            return False
+        for node in own_nodes(loop.body):
+            if isinstance(
+                node,
+                (ast.Return, ast.Yield, ast.YieldFrom, ast.Await, ast.AsyncFor, ast.AsyncWith,
+                 ast.Try, ast.Delete, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Global,
+                 ast.Nonlocal),
+            ) or type(node).__name__ == "TryStar":  # fmt: skip
+                return False
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in _TRAINING:
+                return False
+        if _breaks(loop.body):
+            return False
+        return not writes([loop]) & self.declared
+
+    def loop(self, loop: ast.For, outer: str | None) -> list[ast.stmt]:
+        k = len(self.of.loops)
+        after = self.live.after[loop] | self.live.captured
+        index = _index_names(loop)
+        changed = (_changed(loop.body, index) & self.names) - {self.first}
+        first = self.live.before(loop, frozenset(after))
+        own = writes(loop.body) | _names_of(loop.target)
+        carried = sorted(own & first | (changed - _names_of(loop.target) - (own - first)))
+        carried = [n for n in carried if n in self.names]
+        trailing = sorted((own & after) - {*carried})
+        source = LoopSource(
+            loop.lineno, _header(loop), tuple(carried), tuple(trailing),
+            frozenset(_grown(loop.body) & {*carried}), _seen(loop.body),
+        )  # fmt: skip
+        self.of.loops.append(source)
+        name = f"_ostinato_loop{k}_"
+        step = self.step(loop, name, carried, trailing)
+        plain = self.block(loop.body, name)
+        watched = [_Watched(name).visit(s) for s in plain]
+        again = ast.For(loop.target, ast.Name(name, ast.Load()), watched, [])
+        state = [*carried, *trailing]
+        text = (
+            f"{name} = {RUNTIME}.begin({k}, None, _ostinato_body_, {outer}, {ROWS})\n"
+            "while True:\n"
+            "    pass\n"
+            f"    if {name}.ended: break\n"
+            f"    _ostinato_state_ = {name}.scan(locals())\n"
+        )
+        if state:
+            text += (
+                "    if _ostinato_state_ is not None:\n"
+                f"        {', '.join(state)}, = _ostinato_state_\n"
+            )
+        text = text.replace("_ostinato_body_", f"_ostinato_body{k}_")
+        text = text.replace("_ostinato_state_", f"_ostinato_state{k}_")
+        begin, turns = ast.parse(text).body
+        for n in (*ast.walk(begin), *ast.walk(turns)):
+            ast.copy_location(n, loop)
+        assert isinstance(begin, ast.Assign) and isinstance(begin.value, ast.Call)
+        assert isinstance(turns, ast.While)
+        begin.value.args[1] = _lazy(loop.iter)
+        turns.body[0] = ast.copy_location(again, loop)
+        step.name = f"_ostinato_body{k}_"
+        return [step, begin, turns]
+
+    def step(
+        self, loop: ast.For, name: str, carried: list[str], trailing: list[str]
+    ) -> ast.FunctionDef:
+        """The iteration as a function of its state."""
+        text = (
+            f"def body({', '.join([name, '_ostinato_item_', *carried])}):\n"
+            "    target = _ostinato_item_\n"
+            f"    return ({''.join(n + ', ' for n in (*carried, *trailing))})\n"
+        )
+        step = ast.parse(text).body[0]
+        assert isinstance(step, ast.FunctionDef)
+        for n in ast.walk(step):
+            ast.copy_location(n, loop)
+        assign, end = step.body
+        assert isinstance(assign, ast.Assign) and isinstance(end, ast.Return)
+        assign.targets = [copy.deepcopy(loop.target)]
+        body = [_Watched(name).visit(s) for s in copy.deepcopy(loop.body)]
+        body = [_Step(end, self.first).visit(s) for s in body]
+        step.body = [assign, *body, end]
+        return step
+
+
+class _Watched(ast.NodeTransformer):
+    """Reads and writes of elements, seen by the loop."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def call(self, method: str, at: ast.Subscript, *more: ast.expr) -> ast.Call:
+        function = ast.Attribute(ast.Name(self.name, ast.Load()), method, ast.Load())
+        number = ast.Constant(at._number)  # type: ignore[attr-defined]
+        call = ast.Call(function, [number, *more, at.value, self.index(at.slice)], [])
+        for part in (call, function, function.value, number):
+            ast.copy_location(part, at)
+        return call
+
+    def index(self, index: ast.expr) -> ast.expr:
+        """An index as an expression of its own."""
+        if isinstance(index, ast.Tuple):
+            elements = [self.index(e) for e in index.elts]
+            return ast.copy_location(ast.Tuple(elements, ast.Load()), index)
+        if not isinstance(index, ast.Slice):
+            return index
+        function = ast.Attribute(ast.Name(self.name, ast.Load()), "slice", ast.Load())
+        parts = [p or ast.Constant(None) for p in (index.lower, index.upper, index.step)]
+        made = ast.Call(function, parts, [])
+        for n in (made, function, function.value, *parts):
+            if not hasattr(n, "lineno"):
+                ast.copy_location(n, index)
+        return made
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.ctx, ast.Load) and _varies(node):
+            return self.call("at", node)
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        node.target = self.visit(node.target)
+        node.value = node.value and self.visit(node.value)
+        return node
+
+    def visit_Assign(self, node: ast.Assign) -> Any:
+        self.generic_visit(node)
+        if len(node.targets) != 1:
+            return node
+        target = node.targets[0]
+        if isinstance(target, ast.Subscript) and _varies(target):
+            return ast.copy_location(ast.Expr(self.call("put", target, node.value)), node)
+        if isinstance(target, (ast.Tuple, ast.List)):
+            return self.unpacked(node, target)
+        return node
+
+    def unpacked(self, node: ast.Assign, target: ast.Tuple | ast.List) -> Any:
+        """`a, out[t] = …`: the elements are put after the names are bound."""
+        puts: list[ast.stmt] = []
+        for i, element in enumerate(target.elts):
+            if isinstance(element, ast.Subscript) and _varies(element):
+                name = f"_ostinato_put{element._number}_"  # type: ignore[attr-defined]
+                target.elts[i] = ast.copy_location(ast.Name(name, ast.Store()), element)
+                value = ast.copy_location(ast.Name(name, ast.Load()), element)
+                put = ast.copy_location(ast.Expr(self.call("put", element, value)), element)
+                puts.append(put)
+        return [node, *puts] if puts else node
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        target = node.target
+        if not isinstance(target, ast.Subscript) or not _varies(target):
+            return self.generic_visit(node)
+        read = copy.deepcopy(target)
+        read.ctx = ast.Load()
+        self.generic_visit(node)
+        value = ast.BinOp(self.call("at", self.generic_visit(read)), node.op, node.value)
+        ast.copy_location(value, node)
+        return ast.copy_location(ast.Expr(self.call("put", target, value)), node)
+
+
+class _Step(ast.NodeTransformer):
+    """`continue` ends the step; `super()` names what it would find by itself in a method."""
+
+    def __init__(self, end: ast.Return, first: str | None):
+        self.end, self.first, self.depth = end, first, 0
+
+    def visit_For(self, node: ast.AST) -> ast.AST:
+        self.depth += 1  # a `continue` within belongs to this loop
+        self.generic_visit(node)
+        self.depth -= 1
+        return node
+
+    visit_While = visit_For  # noqa: N815
+
+    def visit_Continue(self, node: ast.Continue) -> ast.AST:
+        if self.depth:
+            return node
+        end = copy.deepcopy(self.end)
+        for n in ast.walk(end):
+            ast.copy_location(n, node)
+        return end
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if getattr(node.func, "id", "") == "super" and not node.args and self.first:
+            node.args = [ast.Name("__class__", ast.Load()), ast.Name(self.first, ast.Load())]
+            for n in node.args:
+                ast.copy_location(n, node)
+        return node
+
+    def visit_FunctionDef(self, node: ast.AST) -> ast.AST:
+        return node
+
+    visit_Lambda = visit_FunctionDef  # noqa: N815
+
+
+class _Joined(ast.NodeTransformer):
+    """`torch.stack(rows)` outside of the steps, where the rows may be known as one tensor."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        return node if node.name.startswith("_ostinato_body") else self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if name not in _JOINED or not node.args or isinstance(node.args[0], ast.Starred):
+            return node
+        function = ast.Attribute(ast.Name(ROWS, ast.Load()), "joined", ast.Load())
+        call = ast.Call(function, [node.func, *node.args], node.keywords)
+        for n in (call, function, function.value):
+            ast.copy_location(n, node)
+        return call
+
+
+def _lazy(iterable: ast.expr) -> ast.expr:
+    """What a loop goes through, without the views that `unbind` and the like would make."""
+    if not isinstance(iterable, ast.Call):
+        return iterable
+    function = iterable.func
+    named = isinstance(function, ast.Name) and function.id in _HEADERS
+    part = isinstance(function, ast.Attribute) and function.attr in _PARTS
+    if not (named or part):
+        return iterable
+    sequence = ast.Attribute(ast.Name(RUNTIME, ast.Load()), "sequence", ast.Load())
+    arguments = [_lazy(a) for a in iterable.args] if named else iterable.args
+    call = ast.Call(sequence, [function, *arguments], iterable.keywords)
+    for n in (call, sequence, sequence.value):
+        ast.copy_location(n, iterable)
+    return call
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _varies(node: ast.Subscript) -> bool:
+    """Whether an index may name the loop's variable."""
+    return any(isinstance(n, ast.Name) for n in ast.walk(node.slice))
+
+
+def _names_of(target: ast.expr) -> set[str]:
+    return {n.id for n in ast.walk(target) if isinstance(n, ast.Name)}
+
+
+def _breaks(body: list[ast.stmt]) -> bool:
+    for s in body:
+        if isinstance(s, ast.Break):
+            return True
+        if isinstance(s, (ast.For, ast.While)):
+            if _breaks(s.orelse):
+                return True
+            continue
+        inner = [getattr(s, field, None) for field in ("body", "orelse")]
+        inner += [case.body for case in getattr(s, "cases", [])]
+        if not isinstance(s, (*FUNCTIONS, ast.ClassDef)) and any(i and _breaks(i) for i in inner):
+            return True
+    return False
+
+
+def _root(node: ast.expr) -> str | None:
+    while isinstance(node, (ast.Subscript, ast.Attribute)):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def _index_names(loop: ast.For) -> set[str]:
+    """The loop's variables, and names computed of them by plain arithmetic: idx = T - 1 - t."""
+    found = _names_of(loop.target)
+    plain = (ast.Name, ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop,
+             ast.expr_context)  # fmt: skip
+    for s in own_nodes(loop.body):
+        is_plain = isinstance(s, ast.Assign) and all(
+            isinstance(n, plain) for n in ast.walk(s.value)
+        )
+        if is_plain and reads(s.value) & found:
+            found |= {t.id for t in s.targets if isinstance(t, ast.Name)}
+    return found
+
+
+def _changed(body: list[ast.stmt], index: set[str]) -> set[str]:
+    """Names of objects that a body changes in place: x.append(…), x[i] = …, x.add_(…).
+
+    Not those that it writes at the loop's index, an element for each iteration.
+    """
+    found = set()
+    for n in own_nodes(body):
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute):
+            name = n.func.attr
+            if name in _CHANGING or (name.endswith("_") and not name.startswith("_")):
+                found.add(_root(n.func.value))
+        elif isinstance(n, ast.Subscript) and not isinstance(n.ctx, ast.Load):
+            found.add(None if reads(n.slice) & index else _root(n.value))
+    return {n for n in found if n is not None}
+
+
+def _grown(body: list[ast.stmt]) -> set[str]:
+    """Names of lists that a body may make longer."""
+    found = set()
+    for n in own_nodes(body):
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute):
+            if n.func.attr in _GROWING:
+                found.add(_root(n.func.value))
+        elif isinstance(n, ast.AugAssign) and isinstance(n.op, ast.Add):
+            found.add(_root(n.target))
+    return {n for n in found if n is not None}
+
+
+def _seen(body: list[ast.stmt]) -> str:
+    for n in own_nodes(body):
+        if isinstance(n, ast.Call):
+            name = getattr(n.func, "attr", getattr(n.func, "id", ""))
+            root = _root(n.func) or ""
+            if name in _SEEN or (name in _LOGGED and "log" in root.lower()):
+                return name
+    return ""
+
+
+def _header(loop: ast.For) -> str:
+    return f"for {ast.unparse(loop.target)} in {ast.unparse(loop.iter)}"

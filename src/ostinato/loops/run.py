@@ -1,0 +1,548 @@
+"""A loop while it runs: some iterations in Python, and then one scan of all the others.
+
+The loop object is the iterator of the rewritten `for`. It pauses after the first iteration; the
+code around then asks it to `scan`, with the local names. If that cannot be, the loop goes on in
+Python from where it is.
+"""
+
+from __future__ import annotations
+
+import time
+import types
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ostinato._scan import scan_iterations
+from ostinato.compiler.errors import Elsewhere, SideEffect, Unsupported, error_in_short
+from ostinato.compiler.inputs import modes
+from ostinato.compiler.steps import owner_of, weak_reference
+from ostinato.loops import elements
+from ostinato.loops.attributes import Memory, Place
+from ostinato.loops.emitted import Fresh
+from ostinato.loops.frame import Frame, LoopPlan, State, Step, places_of
+from ostinato.loops.items import Items, items_of, sequence
+from ostinato.loops.nostep import Narrowed, NoStep, Stale
+from ostinato.loops.probe import probed
+from ostinato.loops.rewrite import LoopSource
+from ostinato.loops.state import Flat, Maker
+
+FEWEST = 8  # iterations of a scan that gains anything
+_MOST_IN_PYTHON = 4  # iterations before a scan
+_MOST_PLANS = 16
+
+
+@dataclass(eq=False)
+class Site:
+    """One loop of the text, and what is known of it.
+
+    Attributes:
+        source: the loop.
+        file: where it is.
+        places: the attributes that its iterations change.
+        looked: the objects whose attributes were looked at, by id.
+        plans: structure of the state → what steps of it do.
+        first: the iterations that run in Python before a scan.
+        native: whether the last call was played by scan; None if there was none.
+        reason: why the iterations of the last call ran in Python.
+        tries: after a refusal: calls since then.
+    """
+
+    source: LoopSource
+    file: str
+    places: list[Place] = field(default_factory=list)
+    looked: dict[int, Any] = field(default_factory=dict)
+    plans: dict[Any, list[LoopPlan]] = field(default_factory=dict)
+    first: int = 1
+    native: bool | None = None
+    reason: str = ""
+    warned: bool = False
+    refused: dict[Any, int] = field(default_factory=dict)
+
+    def knows(self, owner: Any) -> bool:
+        known = self.looked.get(id(owner))
+        return known is not None and known() is owner
+
+    def refuse(self, refusal: Unsupported) -> None:
+        """Keep the reason, and say it once."""
+        self.native, self.reason = False, refusal.reason
+        quiet = isinstance(refusal, Elsewhere) or getattr(refusal, "quiet", False)
+        if not quiet and not self.warned:
+            self.warned = True
+            operation = f" ({refusal.op})" if refusal.op else ""
+            text = (
+                f"the loop `{self.source.text}` runs in Python: {refusal.reason}{operation}. "
+                "ostinato.explain(function, …) says more; docs/loops.md what to write instead"
+            )
+            warnings.warn_explicit(text, UserWarning, self.file, self.source.line)
+
+
+class LoopRuntime:
+    """What the code of one rewritten function reaches: its loops."""
+
+    def __init__(self, sites: list[Site]):
+        self.sites = sites
+
+    sequence = staticmethod(sequence)
+
+    @staticmethod
+    def rows() -> KnownRows:
+        return KnownRows()
+
+    def begin(
+        self, number: int, iterable: Any, body: types.FunctionType, outer: Loop | None,
+        rows: KnownRows,
+    ) -> Any:  # fmt: skip
+        """The loop that begins: one that may be played by scan, or not."""
+        items = items_of(iterable)
+        site = self.sites[number]
+        if items is None or items.n - site.first < FEWEST:
+            return Unwatched(site, iterable if items is None else items, outer)
+        return Loop(site, items, body, outer, rows)
+
+
+class KnownRows:
+    """The lists of one call of a function that are also known as one tensor."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, tuple[list[Any], list[Any], Tensor]] = {}
+
+    def note(self, of: list[Any], whole: Tensor) -> None:
+        self.known[id(of)] = of, [*of], whole
+
+    def joined(self, function: Any, tensors: Any, *arguments: Any, **named: Any) -> Any:
+        """`torch.stack(tensors, …)` or `torch.cat`, without taking a known tensor apart."""
+        known = self.known.get(id(tensors))
+        if known is not None and known[0] is tensors and _are_same(known[0], known[1]):
+            out = _joined(function, known[2], arguments, named)
+            if out is not None:
+                return out
+        return function(tensors, *arguments, **named)
+
+
+def _are_same(a: list[Any], b: list[Any]) -> bool:
+    return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
+
+
+def _joined(
+    function: Any, whole: Tensor, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> Tensor | None:
+    if len(arguments) + len(named) > 1 or not named.keys() <= {"dim", "axis"}:
+        return None
+    dim = arguments[0] if arguments else next(iter(named.values()), 0)
+    if type(dim) is not int:
+        return None
+    if function is torch.stack and -whole.dim() <= dim < whole.dim():
+        return whole.movedim(0, dim)
+    if function in (torch.cat, torch.concat, torch.concatenate) and whole.dim() > 1:
+        if not -whole.dim() < dim < whole.dim() - 1:
+            return None
+        dim %= whole.dim() - 1
+        return whole.movedim(0, dim).flatten(dim, dim + 1)
+    return None
+
+
+class Unwatched:
+    """A loop that runs in Python from its begin to its end."""
+
+    ended = True
+
+    def __init__(self, site: Site, iterable: Any, outer: Any):
+        self.site, self.iterable, self.outer = site, iterable, outer
+
+    def __iter__(self) -> Iterator[Any]:
+        items = self.iterable
+        if isinstance(items, Items):
+            return (items.item(j) for j in range(items.n))
+        return iter(items)
+
+    slice = staticmethod(slice)
+
+    def at(self, number: int, base: Any, index: Any) -> Any:
+        """`base[index]`, which a loop around may want to see."""
+        return base[index] if self.outer is None else self.outer.at(number, base, index)
+
+    def put(self, number: int, value: Any, base: Any, index: Any) -> None:
+        """`base[index] = value`, which a loop around may want to see."""
+        if self.outer is None:
+            base[index] = value
+        else:
+            self.outer.put(number, value, base, index)
+
+
+class Loop(Unwatched):
+    """A loop whose iterations may be played by scan.
+
+    Attributes:
+        j: the iteration that runs next.
+        pause: the iteration before which a scan is tried; −1: none.
+        stop: the iteration at which the scan ends.
+        seen: the elements that the last iteration before the pause read or wrote: read → base and
+            index.
+    """
+
+    def __init__(
+        self, site: Site, items: Items, body: types.FunctionType, outer: Any, rows: KnownRows
+    ):
+        self.site, self.items, self.body, self.outer, self.rows = site, items, body, outer, rows
+        self.j, self.pause, self.stop, self.ended = 0, site.first, items.n, False
+        self.seen: dict[Any, tuple[Any, Any]] = {}
+        self.counts: dict[int, int] = {}
+        self.watching = False
+        self.memory: Memory | None = None
+        self.must_look = False
+        self.began = 0.0
+        self.lasted = float("inf")
+        self.inner_native = False
+
+    def __iter__(self) -> Loop:
+        return self
+
+    def __next__(self) -> Any:
+        j = self.j
+        if j == self.pause:
+            self.lasted = time.perf_counter() - self.began
+            raise StopIteration
+        if j >= self.items.n:
+            self.ended = True
+            raise StopIteration
+        self.watching = j == self.pause - 1
+        if self.watching:
+            self.watch()
+        item = self.items.item(j)
+        self.j = j + 1
+        return item
+
+    def watch(self) -> None:
+        """Notice what the iteration that begins reads, and what it changes."""
+        self.seen.clear()
+        self.counts.clear()
+        owner = owner_of(self.body)
+        if self.must_look or not self.site.knows(owner):
+            self.memory, self.must_look = Memory(self.body), False
+            self.site.looked[id(owner)] = weak_reference(owner)
+            if len(self.site.looked) > 256:
+                self.site.looked.pop(next(iter(self.site.looked)))
+        self.began = time.perf_counter()
+
+    def at(self, number: int, base: Any, index: Any) -> Any:
+        if self.watching:
+            self.note(number, base, index)
+        return super().at(number, base, index)
+
+    def put(self, number: int, value: Any, base: Any, index: Any) -> None:
+        if self.watching:
+            self.note(number, base, index)
+        super().put(number, value, base, index)
+
+    def note(self, number: int, base: Any, index: Any) -> None:
+        """Remember an element that an iteration reads or writes."""
+        n = self.counts.get(number, 0)
+        self.counts[number] = n + 1
+        self.seen[number, n] = base, index
+
+    # ------------------------------------------------------------------------ the scan
+
+    def scan(self, names: dict[str, Any]) -> tuple[Any, ...] | None:
+        """Play the iterations that are left; the names that they bind, or None: go on in Python."""
+        self.watching, self.pause = False, -1
+        try:
+            if self.inner_native:
+                raise NoStep("a loop within it is played by scan", quiet=True)
+            self.learn()
+            return self.attempt(names)
+        except Narrowed as narrowed:
+            if narrowed.end < self.stop:
+                self.stop = narrowed.end
+            self.pause = max(narrowed.begin, self.j)
+            if self.pause == self.j:
+                return self.scan(names)
+            self.site.first = max(self.site.first, min(self.pause, _MOST_IN_PYTHON))
+        except Unsupported as refusal:
+            more = isinstance(refusal, SideEffect) and self.j < _MOST_IN_PYTHON
+            if more and not self.site.native:
+                self.must_look, self.pause = True, self.j + 1
+            else:
+                self.site.refuse(refusal)
+        finally:
+            self.memory = None
+        return None
+
+    def learn(self) -> None:
+        """Note the places that the last iteration changed."""
+        if self.memory is None:
+            return
+        for place in self.memory.changed(set()):
+            if place not in self.site.places:
+                self.site.places.append(place)
+
+    def attempt(self, names: dict[str, Any]) -> tuple[Any, ...]:
+        """Play the iterations that are left by scan.
+
+        Raises:
+            Unsupported: that cannot be; nothing has happened.
+        """
+        modes()  # raises where no scan is possible
+        source, begin, end = self.site.source, self.j, self.stop
+        if end - begin < FEWEST:
+            raise NoStep("too few iterations for a scan", quiet=True)
+        if source.seen:
+            raise NoStep(f"an iteration calls {source.seen}, which a scan would not do each time")
+        places = places_of(self.body, self.site.places)
+        state = State(names, source.carried, source.trailing, source.grown, places)
+        key = *state.key(), self.items.kind(), torch.is_grad_enabled()
+        stale: list[LoopPlan] = []
+        for _ in range(3):
+            step, plan = self.step(state, key, stale)
+            try:
+                return self.played(step, plan, state)
+            except Unsupported as refusal:
+                if not isinstance(step.problem, Stale):
+                    raise step.problem or refusal from None
+                stale.append(plan)
+        raise NoStep("what an iteration does changes each time it is looked at")
+
+    def step(self, state: State, key: Any, stale: list[LoopPlan]) -> tuple[Step, LoopPlan]:
+        """The step with a plan that fits this call, or a new one."""
+        begin, end = self.j, self.stop
+        known = [p for p in self.site.plans.get(key, ()) if p not in stale]
+        for plan in sorted(known, key=lambda p: self.items.n not in p.lengths):
+            step = Step(self.body, self.items, state, plan, begin, end)
+            step.source_names = self.site.source.carried
+            if self.fits(step, plan):
+                plan.lengths.add(self.items.n)
+                return step, plan
+        step = Step(self.body, self.items, state, LoopPlan(), begin, end)
+        step.source_names = self.site.source.carried
+        items = [t[0] for t in self.items.tensors(begin, end)]
+        made = probed(step, state.tensors, items)
+        plans = self.site.plans.setdefault(key, [])
+        same = next((p for p in plans if p.facts() == made.facts()), None)
+        if same is None:
+            plans.insert(0, made)
+            del plans[_MOST_PLANS:]
+        step.plan = plan = same or made
+        plan.lengths.add(self.items.n)
+        if not self.fits(step, plan):
+            why = "its iterations read other elements than the first ones"
+            if begin < _MOST_IN_PYTHON:  # one that is seen once may be like all the others
+                raise Narrowed(why, begin=begin + 1, end=end)
+            raise NoStep(why)
+        return step, plan
+
+    def fits(self, step: Step, plan: LoopPlan) -> bool:
+        """Whether a plan's comparisons have the same answers, and its reads are there.
+
+        Raises:
+            Narrowed: the answers are the same for fewer iterations.
+        """
+        narrowed = None
+        for (name, *of), answer in plan.asked:
+            try:
+                if step.questions.answer(name, *of) is not answer:
+                    return False
+            except Narrowed as error:
+                narrowed = error
+                step.questions.begin, step.questions.end = error.begin, error.end
+                if step.questions.answer(name, *of) is not answer:
+                    return False
+            except NoStep:
+                return False
+        if narrowed is not None:
+            raise Narrowed(narrowed.reason, begin=step.questions.begin, end=step.questions.end)
+        step.bases = []
+        for read, parts in (*plan.leaves, *plan.puts):
+            if read not in self.seen or elements.place(parts, self.seen[read][1]) is None:
+                return False
+        for read, _ in plan.leaves:
+            step.bases.append(self.seen[read][0])
+        return all(
+            read in self.seen and elements.is_same(self.seen[read][0], step.bases[leaf])
+            for read, leaf in plan.reads.items()
+        )
+
+    def window(self, read: Any, parts: Any) -> elements.WindowOf:
+        """The elements of the scan, from the one that the last iteration in Python read."""
+        base, index = self.seen[read]
+        value = elements.place(parts, index)
+        assert value is not None
+        step = next(p for p in parts if p[0] in ("index", "piece"))[1]
+        return elements.WindowOf(base, parts, value + step, self.stop - self.j)
+
+    def played(self, step: Step, plan: LoopPlan, state: State) -> tuple[Any, ...]:
+        """Play the window by scan, and leave what the iterations leave."""
+        begin, end = self.j, self.stop
+        if plan.slow > 1:
+            raise NoStep("the engine gains nothing here", quiet=True)
+        started = time.perf_counter()
+        items = self.items.tensors(begin, end)
+        step.n_items = len(items)
+        xs = [*items, *[self.window(read, parts).read() for read, parts in plan.leaves]]
+        # What is changed in place afterwards is not what the backward pass reads.
+        how = zip(state.tensors, [*plan.tensors, *["new"] * len(state.tensors)], strict=False)
+        carry = [t.clone() if h == "written" else t for t, h in how]
+        carry, step.has_dummy, xs = _with_dummies(carry, xs, end - begin)
+        kept_in = [(container, place.key) for place, container in state.places]
+        try:
+            with _without_lists(state):
+                finals, ys = scan_iterations(step, self.body, plan, kept_in, carry, xs)
+        except Unsupported:
+            raise
+        except Exception as error:  # the loop in Python will raise it where it belongs
+            error.__traceback__ = None
+            raise NoStep(f"an iteration fails as a step ({error_in_short(error)})") from None
+        lasted = time.perf_counter() - started
+        plan.calls += 1
+        if plan.calls > 1:
+            factor = 2.0 if torch.is_grad_enabled() else 1.1
+            plan.slow = plan.slow + 1 if lasted > factor * self.lasted * (end - begin) else 0
+        names = self.finish(step, plan, state, finals[: len(state.tensors)], list(ys))
+        self.site.native, self.site.reason = True, ""
+        outer = self.outer
+        while outer is not None:
+            if isinstance(outer, Loop):
+                outer.inner_native = True
+            outer = outer.outer
+        self.j = end
+        return names
+
+    def finish(
+        self, step: Step, plan: LoopPlan, state: State, finals: list[Tensor], ys: list[Tensor]
+    ) -> tuple[Any, ...]:
+        """Give names, places, lists and tensors what the iterations would have left."""
+        old = state.tensors
+        n = len(plan.tensors)
+        for i, how in enumerate(plan.tensors):
+            if how == "written":
+                old[i].copy_(finals[i])
+            if how != "new":
+                finals[i] = old[i]
+        rest = iter(ys)
+        for target, emitted in zip(state.lists, plan.emitted, strict=True):
+            self.extend(target, emitted, rest)
+        for read, parts in plan.puts:
+            self.window(read, parts).write(next(rest))
+        tensors, lists = iter(finals[:n]), iter(state.lists)
+        maker = Maker(tensors, lists, iter(state.containers), iter(plan.persists))
+        carried = [maker.make(s) for s in state.carried.specs]
+        for (place, container), spec in zip(state.places, state.placed.specs, strict=True):
+            container[place.key] = maker.make(spec)
+        last = Maker(iter(finals[n:]), iter(()))
+        trailing = [self.last(last, spec) for spec in plan.trailing]
+        return (*carried, *trailing)
+
+    def last(self, maker: Maker, spec: Any) -> Any:
+        return maker.make(_at(spec, self.stop - 1))
+
+    def extend(self, target: list[Any], emitted: tuple[Any, ...], ys: Iterator[Tensor]) -> None:
+        """Append what each iteration appends, in their order."""
+        if not emitted:
+            return
+        begin, end, columns, first = self.j, self.stop, [], None
+        for how, spec in emitted:
+            flat = _tensors_in(spec)
+            wholes = [next(ys) for _ in range(flat)]
+            first = wholes[0] if spec == "tensor" else None
+            rows = [w.unbind(0) for w in wholes]
+            column = []
+            for i in range(end - begin):
+                maker = Maker(iter([r[i] for r in rows]), iter(()))
+                column.append(r0[i] if (r0 := rows[0] if spec == "tensor" else None) is not None
+                              else maker.make(_at(spec, begin + i)))  # fmt: skip
+            columns.append((how, column))
+        before = [*target]
+        appended = [
+            c[i] for i in range(end - begin) for how, c in columns if how == "append"
+        ]
+        inserted = [
+            c[i] for i in range(end - begin) for how, c in columns if how == "insert"
+        ]
+        if appended:
+            list.extend(target, appended)
+        if inserted:
+            target[:0] = inserted[::-1]
+        if len(emitted) == 1 and first is not None:
+            if inserted:
+                first = first.flip(0)
+            self.note_rows(target, before, first, bool(inserted))
+
+    def note_rows(
+        self, target: list[Any], before: list[Any], whole: Tensor, inserted: bool
+    ) -> None:
+        """Remember a list as one tensor, with the few that it held before."""
+        like = whole[0]
+        if not all(
+            type(b) is Tensor and b.shape == like.shape and b.dtype == like.dtype for b in before
+        ):
+            return
+        if before:
+            few = torch.stack(before)
+            whole = torch.cat([whole, few] if inserted else [few, whole])
+        self.rows.note(target, whole)
+
+
+@contextmanager
+def _without_lists(state: State) -> Iterator[None]:
+    """A context in which lists that grow are empty ones: guards need not know what they hold."""
+    swapped = [(c, p.key, c[p.key]) for p, c in state.places if p.grows]
+    for container, key, of in swapped:
+        if type(of) is list:
+            container[key] = Fresh()
+    try:
+        yield
+    finally:
+        for container, key, of in swapped:
+            container[key] = of
+
+
+def _with_dummies(
+    carry: list[Tensor], xs: list[Tensor], n: int
+) -> tuple[list[Tensor], bool, list[Tensor]]:
+    """Carry and xs, neither empty, and no tensor twice."""
+    if not carry and not xs:
+        raise NoStep("its iterations take no tensor", quiet=True)
+    seen: set[int] = set()
+    with torch.enable_grad() if torch.is_grad_enabled() else torch.no_grad():
+        distinct = []
+        for t in carry:
+            distinct.append(t.view_as(t) if id(t) in seen else t)
+            seen.add(id(t))
+    if not carry:
+        like = next((x for x in xs if x.dim() > 1), xs[0])
+        rows = like.shape[1] if like.dim() > 1 else 1
+        dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
+        return [torch.zeros(rows, 1, dtype=dtype)], True, xs
+    if not xs:
+        like = next((c for c in carry if c.dim()), carry[0])
+        rows = like.shape[0] if like.dim() else 1
+        xs = [torch.zeros((), dtype=like.dtype).expand(n, rows, 1)]
+    return distinct, False, xs
+
+
+def _at(spec: Any, j: int) -> Any:
+    """A structure with the loop's variable as it is in iteration j."""
+    if spec == "tensor":
+        return spec
+    if spec[0] == "index":
+        return int, spec[1] * j + spec[2]
+    if len(spec) > 1 and isinstance(spec[-1], tuple) and spec[0] not in (torch.Size,):
+        return (*spec[:-1], tuple([_at(s, j) for s in spec[-1]]))
+    return spec
+
+
+def _tensors_in(spec: Any) -> int:
+    if spec == "tensor":
+        return 1
+    if len(spec) > 1 and isinstance(spec[-1], tuple) and spec[0] not in (torch.Size,):
+        return sum(map(_tensors_in, spec[-1]))
+    if len(spec) == 4:
+        return sum(map(_tensors_in, spec[2]))
+    return 0
+
+
+__all__ = ["Flat", "Frame", "KnownRows", "Loop", "LoopRuntime", "Site"]

@@ -1,0 +1,127 @@
+"""From a function to its syntax tree, and from a changed tree to a function that stands in for it.
+
+The new code keeps file name, lines and columns, so that tracebacks, `inspect.getsource` and
+debuggers show what the user wrote. It shares the globals and the closure cells of the function.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import types
+from collections.abc import Iterator
+from typing import Any
+
+RUNTIME = "_ostinato_"  # the cell through which rewritten code reaches us
+
+
+class NoSource(Exception):  # noqa: N818 (a reason)
+    """The text of a function is not to be had, or is not that of its code."""
+
+
+class Definition:
+    """A function as its text.
+
+    Attributes:
+        node: the definition, a copy that may be changed.
+        inside: the name of the class around it, or None: private names are mangled by it.
+    """
+
+    def __init__(self, function: types.FunctionType):
+        code = function.__code__
+        try:
+            lines, _ = inspect.findsource(code)
+            tree = _parsed("".join(lines))
+        except (OSError, TypeError, SyntaxError, IndexError) as error:
+            raise NoSource(f"its source is not available ({type(error).__name__})") from None
+        found = [
+            (node, inside)
+            for node, inside in _definitions(tree, None)
+            if node.name == code.co_name and _first_line(node) == code.co_firstlineno
+        ]
+        if not found:
+            raise NoSource("its source has no function of this name at its line")
+        node, inside = found[0]
+        if _arguments(node) != code.co_varnames[: len(_arguments(node))]:
+            raise NoSource("its source was changed after it was imported")
+        self.node, self.inside = _copied(node), inside
+
+    def compiled(self, function: types.FunctionType, runtime: Any) -> types.FunctionType:
+        """The function of the changed tree; `runtime` is what it finds in its own cell."""
+        old = function.__code__
+        cells = dict(zip(old.co_freevars, function.__closure__ or (), strict=True))
+        cells[RUNTIME] = types.CellType(runtime)
+        code = self._code(old, [*cells])
+        if hasattr(code, "co_qualname"):
+            code = code.replace(co_qualname=old.co_qualname)
+        closure = tuple([cells[name] for name in code.co_freevars])
+        made = types.FunctionType(
+            code, function.__globals__, function.__name__, function.__defaults__, closure
+        )
+        made.__kwdefaults__ = function.__kwdefaults__
+        return functools.update_wrapper(made, function)
+
+    def _code(self, old: types.CodeType, free: list[str]) -> types.CodeType:
+        """Compiled within functions that bind its free names, and a class that mangles others."""
+        node = self.node
+        node.decorator_list = []
+        parts = [node.args, *ast.walk(node.args)]
+        for part in parts:  # they are evaluated where the function is defined, and here undefined
+            if isinstance(part, ast.arguments):
+                part.defaults = [ast.Constant(None) for _ in part.defaults]
+                part.kw_defaults = [d and ast.Constant(None) for d in part.kw_defaults]
+            elif isinstance(part, ast.arg):
+                part.annotation = None
+            if part is node.args:
+                continue
+        node.returns = None
+        inner: ast.stmt = node
+        if self.inside is not None:
+            inner = ast.ClassDef(self.inside, [], [], [node], [])
+            if hasattr(inner, "type_params") or "type_params" in ast.ClassDef._fields:
+                inner.type_params = []  # type: ignore[attr-defined]
+        around = ast.parse(f"def around({', '.join(free)}):\n    pass").body[0]
+        assert isinstance(around, ast.FunctionDef)
+        around.body = [inner]
+        module = ast.fix_missing_locations(ast.Module([around], []))
+        flags = old.co_flags & _FUTURE
+        code = compile(module, old.co_filename, "exec", flags=flags, dont_inherit=True)
+        names = ["around", *([self.inside] if self.inside is not None else []), node.name]
+        for name in names:
+            code = next(
+                c for c in code.co_consts if isinstance(c, types.CodeType) and c.co_name == name
+            )
+        return code
+
+
+_FUTURE = 0
+for _name in ("annotations", "generator_stop"):
+    _FUTURE |= getattr(__import__("__future__"), _name).compiler_flag
+
+
+@functools.lru_cache(maxsize=16)
+def _parsed(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
+def _copied(node: Any) -> Any:
+    import copy
+
+    return copy.deepcopy(node)
+
+
+def _definitions(node: ast.AST, inside: str | None) -> Iterator[tuple[ast.FunctionDef, str | None]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef):
+            yield child, inside
+        yield from _definitions(child, child.name if isinstance(child, ast.ClassDef) else inside)
+
+
+def _first_line(node: ast.FunctionDef) -> int:
+    return min([node.lineno, *[d.lineno for d in node.decorator_list]])
+
+
+def _arguments(node: ast.FunctionDef) -> tuple[str, ...]:
+    a = node.args
+    return tuple([arg.arg for arg in (*a.posonlyargs, *a.args, *a.kwonlyargs)])

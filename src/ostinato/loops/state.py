@@ -1,0 +1,154 @@
+"""The state that an iteration hands to the next, as tensors and a structure without them.
+
+Structures are lists, tuples, named tuples, dicts, dataclasses and plain objects. What is no tensor
+in them is a constant: it must be the same after every step.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ostinato.compiler.capture.code import is_fixed_name
+from ostinato.loops.emitted import Fresh
+from ostinato.loops.index import Index
+from ostinato.loops.nostep import NoStep
+
+_CONSTANTS = {
+    int, float, bool, complex, str, bytes, type(None), type(...), torch.dtype, torch.device,
+    torch.Size, torch.layout, range,
+}  # fmt: skip
+Spec = Any
+
+
+class Flat:
+    """Values taken apart.
+
+    Attributes:
+        tensors: their tensors, in order.
+        lists: the lists that iterations append to.
+        containers: the lists, dicts and objects that may be changed in place.
+        specs: the structure of each value, hashable.
+    """
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self.lists: list[list[Any]] = []
+        self.containers: list[Any] = []
+        self.specs: list[Spec] = []
+
+    def add(self, value: Any, grows: bool = False) -> None:
+        self.specs.append(self.spec(value, grows))
+
+    def spec(self, value: Any, grows: bool = False) -> Spec:
+        """The structure of a value, whose parts are noted.
+
+        Raises:
+            NoStep: it holds an object that is no structure.
+        """
+        if isinstance(value, Tensor):
+            self.tensors.append(value)
+            return "tensor"
+        kind = type(value)
+        if kind in _CONSTANTS:
+            return kind, repr(value) if kind in (float, complex) else value
+        if kind is Index:
+            return "index", value.step, value.start
+        if isinstance(value, Fresh) or (grows and kind is list and not _holds_structures(value)):
+            self.lists.append(value)
+            return ("grows",)
+        if isinstance(value, tuple):
+            return kind, tuple([self.spec(v, grows) for v in value])
+        if kind is list:
+            self.containers.append(value)
+            return kind, tuple([self.spec(v, grows) for v in value])
+        if isinstance(value, dict) and kind is not collections.Counter:
+            self.containers.append(value)
+            keys = tuple(value)
+            return kind, keys, tuple([self.spec(v, grows) for v in value.values()])
+        if _is_plain_object(value):
+            self.containers.append(value)
+            d = vars(value)
+            return kind, tuple(d), tuple([self.spec(v, grows) for v in d.values()]), "object"
+        raise NoStep(f"the state holds a {kind.__name__}, which is no structure of tensors")
+
+
+def _holds_structures(items: list[Any]) -> bool:
+    return bool(items) and isinstance(items[0], (list, dict))
+
+
+def _is_plain_object(value: Any) -> bool:
+    if isinstance(value, (type, torch.nn.Module)) or callable(value):
+        return False
+    cls = type(value)
+    plain = dataclasses.is_dataclass(cls) or not is_fixed_name(cls.__module__)
+    slots = any("__slots__" in vars(c) and vars(c)["__slots__"] for c in cls.__mro__)
+    return plain and hasattr(value, "__dict__") and not slots
+
+
+class Maker:
+    """Puts values together: fresh containers, or those of before where these persist."""
+
+    def __init__(
+        self, tensors: Iterator[Tensor], lists: Iterator[list[Any]],
+        originals: Iterator[Any] | None = None, persists: Iterator[bool] | None = None,
+    ):  # fmt: skip
+        self.tensors, self.lists = tensors, lists
+        self.originals, self.persists = originals, persists
+        self.containers: list[Any] = []
+
+    def make(self, spec: Spec) -> Any:
+        """The next value, of this structure."""
+        if spec == "tensor":
+            return next(self.tensors)
+        kind = spec[0]
+        if kind == "grows":
+            return next(self.lists)
+        if kind in (float, complex):
+            return _number(kind, spec[1])
+        if kind in _CONSTANTS:
+            return spec[1]
+        if issubclass(kind, tuple):
+            parts = [self.make(s) for s in spec[1]]
+            return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
+        at = len(self.containers)
+        self.containers.append(None)
+        kept = None
+        if self.originals is not None and self.persists is not None:
+            original, persists = next(self.originals), next(self.persists)
+            kept = original if persists else None
+        if len(spec) == 2:
+            items = [self.make(s) for s in spec[1]]
+            made: Any = items
+            if kept is not None:
+                kept[:] = items
+                made = kept
+        else:
+            pairs = [(key, self.make(s)) for key, s in zip(spec[1], spec[2], strict=True)]
+            made = self.mapping(spec, pairs, kept)
+        self.containers[at] = made
+        return made
+
+    def mapping(self, spec: Spec, pairs: list[tuple[Any, Any]], kept: Any) -> Any:
+        """A dict or an object; kept: the one of before, if that persists."""
+        if len(spec) == 4:
+            made = spec[0].__new__(spec[0]) if kept is None else kept
+            vars(made).update(pairs)
+            return made
+        if kept is not None:
+            kept.update(pairs)
+            return kept
+        if issubclass(spec[0], collections.defaultdict):
+            made = spec[0]()
+            made.update(pairs)
+            return made
+        return spec[0](pairs)
+
+
+def _number(kind: type, text: str) -> Any:
+    return kind(text)

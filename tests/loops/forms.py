@@ -1,0 +1,184 @@
+"""Loops as people write them, functions of `Parts` and x [B, T, 6]; compared with Python."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Leaky(nn.Module):
+    """A neuron that keeps its potential in an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mem: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mem is None:
+            self.mem = torch.zeros_like(x)
+        self.mem = 0.9 * self.mem + x
+        out = torch.sigmoid(5 * (self.mem - 1))
+        self.mem = self.mem - out
+        return out
+
+
+class Parts(nn.Module):
+    """Modules that the loops use, in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.lstm = nn.GRUCell(6, 5), nn.LSTMCell(6, 5)
+        self.head, self.inner = nn.Linear(5, 3), nn.Linear(6, 6)
+        self.leaky = Leaky()
+        self.trace: list[Any] = []
+        self.double()
+
+
+def stacked(p, x):
+    h, out = None, []
+    for t in range(x.size(1)):
+        h = p.cell(x[:, t], h)
+        out.append(p.head(h))
+    return torch.stack(out, 1), h
+
+
+def with_lstm(p, x):
+    state, out = None, []
+    for x_t in x.unbind(1):
+        state = p.lstm(x_t, state)
+        out += [state[0]]
+    return torch.cat(out, dim=1), state
+
+
+def into_a_buffer(p, x):
+    h, out = x.new_zeros(len(x), 5), x.new_zeros(len(x), x.shape[1], 3)
+    for t in range(x.shape[1]):
+        h = p.cell(x[:, t, :], h)
+        out[:, t] = p.head(h)
+    return out
+
+
+def time_first(p, x):
+    x = x.transpose(0, 1)
+    h, out = x.new_zeros(x.shape[1], 5), torch.empty(len(x), x.shape[1], 3, dtype=x.dtype)
+    for i, x_t in enumerate(x):
+        h = p.cell(x_t, h)
+        if i > 0:
+            out[i, :, :] = p.head(h)
+        else:
+            out[i, :, :] = 1
+    return out
+
+
+def crf(p, x):
+    score = p.head(p.cell(x[:, 0]))
+    for i in range(1, x.shape[1]):
+        both = score.unsqueeze(2) + p.head.weight[:3, :3] + p.head(p.cell(x[:, i])).unsqueeze(1)
+        score = torch.where(x[:, i, :1] > -1, torch.logsumexp(both, 1), score)
+    return torch.logsumexp(score, 1)
+
+
+def neighbours(p, x):
+    before, h, total, T = torch.zeros_like(x[:, 0]), None, 0, x.shape[1]
+    for t in range(1, T):
+        h = p.cell(x[..., t, :] - x[:, t - 1] + before + x[:, T - t - 1], h)
+        before, total = before * 0.9 + x[:, t - 1] * 0.1, total + p.head(h)
+    return total, before
+
+
+def of_attributes(p, x):
+    p.leaky.mem, out, potentials = None, [], []
+    for step in range(x.shape[1]):
+        out.append(p.leaky(p.inner(x[:, step])))
+        potentials.append(p.leaky.mem)
+    return torch.stack(out), torch.stack(potentials)
+
+
+def layers_backwards(p, x):
+    h = [x.new_zeros(len(x), 6) for _ in range(2)]
+    outs = {"a": [], "b": []}
+    for t in reversed(range(x.shape[1])):
+        inner = x[:, t]
+        for layer in range(2):
+            h[layer] = torch.tanh(p.inner(inner) + h[layer])
+            inner = h[layer]
+        outs["a"].append(inner)
+        outs["b"].append((h[0], t))
+        last = inner * 2
+        if t == 0 or t >= x.shape[1] - 2:
+            continue
+        h[0] = h[0] * 0.5
+    return torch.stack(outs["a"]), h, last, outs["b"], t
+
+
+def in_place(p, x):
+    h, out = x.new_zeros(len(x), 6), []
+    given = h
+    for t, x_t in enumerate(x.transpose(0, 1)):
+        h += torch.tanh(p.inner(x_t))
+        h.mul_(0.9)
+        out.insert(0, h.sum(1))
+        last = x[:, t + 1] if t < x.shape[1] - 1 else x[:, 0]
+    assert given is h
+    return torch.stack(out), h, last
+
+
+def in_a_list_of_the_module(p, x):
+    h = None
+    for a, b in zip(x.unbind(1), x.flip(1).unbind(1), strict=True):
+        h = p.cell(a * b, h)
+        p.trace.append(h)
+    return h, p.trace
+
+
+NATIVE = [
+    stacked, with_lstm, into_a_buffer, time_first, crf, neighbours, of_attributes,
+    layers_backwards, in_place, in_a_list_of_the_module,
+]  # fmt: skip
+
+
+def sites(function: Callable[..., Any]) -> list[Any]:
+    return getattr(function, "__ostinato_loops__", [])
+
+
+def leaves(value: Any) -> list[Any]:
+    if isinstance(value, (tuple, list)):
+        return [leaf for v in value for leaf in leaves(v)]
+    if isinstance(value, dict):
+        return [leaf for v in value.values() for leaf in leaves(v)]
+    return [value]
+
+
+def run(function: Callable[..., Any], parts: Parts, x: Tensor) -> list[Any]:
+    """Values, then gradients, then what the attributes hold."""
+    x = x.clone().requires_grad_()
+    out = leaves(function(parts, x))
+    total = sum((o * o.detach().cos()).sum() for o in out if isinstance(o, Tensor))
+    wanted = [x, *parts.parameters()]
+    grads = torch.autograd.grad(total, wanted, allow_unused=True)
+    return [*out, *grads, parts.leaky.mem, *parts.trace]
+
+
+def compare(function: Callable[..., Any], looped: Callable[..., Any], x: Tensor) -> None:
+    """Values, gradients and attributes are those of Python, within rounding of float64.
+
+    A sum of 20 steps of some ten terms, in another order: 1e-10 relative is far above its rounding
+    and far below any missing or doubled term.
+    """
+    parts = Parts()
+    other = copy.deepcopy(parts)
+    wanted = run(function, parts, x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = run(looped, other, x)
+    assert len(found) == len(wanted)
+    for a, b in zip(found, wanted, strict=True):
+        if isinstance(b, Tensor):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+        else:
+            assert type(a) is type(b) and a == b

@@ -1,0 +1,114 @@
+"""`ostinato.loop`: the meaning of a loop is Python's, and it is played by scan."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+import warnings
+
+import forms
+import pytest
+import torch
+
+import ostinato
+
+
+@pytest.mark.parametrize("function", forms.NATIVE, ids=lambda f: f.__name__)
+def test_values_and_gradients(function):
+    torch.manual_seed(0)
+    looped = ostinato.loop(function)
+    for n in (14, 14, 20):  # recorded, played again, and of another length
+        forms.compare(function, looped, torch.randn(3, n, 6, dtype=torch.float64))
+    site = forms.sites(looped)[0]
+    assert site.native, site.reason
+
+
+def counted(p, x):
+    h, j = None, 0
+    for t in range(x.shape[1]):
+        h = p.cell(x[:, t] * (1 + j / 10), h)
+        j += 1
+    return h, j
+
+
+def list_that_is_read(p, x):
+    h, out = None, []
+    for t in range(x.shape[1]):
+        h = p.cell(x[:, t] * (1 + len(out)), h)
+        out.append(h)
+    return out
+
+
+def value_decides(p, x):
+    h = None
+    for t in range(x.shape[1]):
+        h = p.cell(x[:, t], h)
+        if h.sum() > 0:
+            h = -h
+    return h
+
+
+def alias(p, x):
+    h, out = x.new_zeros(len(x), 6), []
+    for t in range(x.shape[1]):
+        h += x[:, t]
+        out.append(h)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (counted, "j is another after each iteration"),
+        (list_that_is_read, "reads a list that iterations append to"),
+        (value_decides, "turns a tensor into a Python value"),
+        (alias, "emits a tensor that the next one changes in place"),
+    ],
+    ids=lambda f: getattr(f, "__name__", ""),
+)
+def test_refused_with_one_warning(function, why):
+    torch.manual_seed(0)
+    looped = ostinato.loop(function)
+    x = torch.randn(3, 14, 6, dtype=torch.float64)
+    with pytest.warns(UserWarning, match=why) as caught:
+        looped(forms.Parts(), x)
+    assert caught[0].filename == __file__
+    assert "for t in range" in inspect.getsource(function).splitlines()[
+        caught[0].lineno - function.__code__.co_firstlineno
+    ]
+    forms.compare(function, looped, x)  # and no further warning
+
+
+def test_tracebacks_show_the_users_lines():
+    def fails(x):
+        total = torch.zeros(2)
+        for t in range(20):
+            total = total + x[t]  # the line
+            if t == 17:
+                raise ValueError("late")
+        return total
+
+    looped = ostinato.loop(fails)
+    assert inspect.getsource(looped) == inspect.getsource(fails)
+    for x, error in ((torch.ones(20, 2), ValueError), (torch.ones(15, 2), IndexError)):
+        with warnings.catch_warnings(), pytest.raises(error) as caught:
+            warnings.simplefilter("ignore")
+            looped(x)
+        lines = [f.line for f in traceback.extract_tb(caught.tb) if f.filename == __file__]
+        assert lines[-1] in ('raise ValueError("late")', "total = total + x[t]  # the line")
+
+
+def test_closure_cells_are_shared():
+    scale = 1.0
+
+    @ostinato.loop
+    def run(x):
+        h = torch.zeros_like(x[0])
+        for x_t in x:
+            h = h * 0.5 + x_t * scale
+        return h
+
+    x = torch.randn(12, 2, 3)
+    first = run(x)
+    scale = 2.0
+    torch.testing.assert_close(run(x), 2 * first)
