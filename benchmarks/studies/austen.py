@@ -45,7 +45,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "dropout": 0.5, "epochs": 10.0,
     },
 }  # fmt: skip
-SHARES = ("top1", "top3", "keystrokes_saved")
+SHARES = ("top1", "top3")
 NGRAMS = [("character", None, 8), ("word", None, 5), ("word", 5828, 5)]
 
 
@@ -170,7 +170,6 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
         "unknown": result.unknown,
         "top1": result.top1,
         "top3": result.top3,
-        "keystrokes_saved": result.keystrokes_saved,
         "copied": model.generate(n=2000, seed=options.seed).copied,
         "parameters": sum(w.numel() for w in model.net.parameters()),
         "iterations": history.iterations,
@@ -210,8 +209,8 @@ class InTorch(Callback):
 def table(path: Path) -> str:
     """The runs over Persuasion in Markdown: means over the seeds of a network, least to largest."""
     rows = [
-        "| model | tokens | V | seeds | bits a char | perplexity | top 1 | top 3 | keys saved |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| model | tokens | V | seeds | bits a char | perplexity | top 1 | top 3 |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     of_model: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():

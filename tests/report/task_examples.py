@@ -150,7 +150,6 @@ def language(level: str = "word", name: str = "made up") -> LanguageData:
                     "unknown": 0.02,
                     "top1": 0.2,
                     "top3": 0.4,
-                    "keystrokes_saved": 0.3,
                 },
                 baselines={name: {"bits_per_character": 2.75, "perplexity": 90.0}},
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -201,20 +201,6 @@ def test_a_long_document_is_read_in_parts(monkeypatch):
     assert short.loss == pytest.approx(whole.loss, rel=0.05)
 
 
-def slow_keys(vocabulary, logits, targets):
-    """Keys saved, by sorting the suggestions after every key."""
-    keys = vocabulary.keys()
-    offered = [i for i in range(2, len(keys)) if len(keys[i]) > 1]
-    saved = 0
-    for row, target in zip(logits.tolist(), targets.tolist(), strict=True):
-        for typed in range(len(keys[target])):
-            fitting = [i for i in offered if keys[i].startswith(keys[target][:typed])]
-            if target in sorted(fitting, key=lambda i: -row[i])[:3]:
-                saved += max(0, len(keys[target]) - typed - 1)
-                break
-    return saved
-
-
 @pytest.mark.parametrize("level", ["character", "word"])
 def test_measures_are_those_of_plain_loops(level):
     documents = [f"{text} an other unheard, the cab can catch them at the mall" for text in TEXTS]
@@ -235,12 +221,6 @@ def test_measures_are_those_of_plain_loops(level):
     assert result.top1 == pytest.approx((ranked[:, 0] == targets).double().mean().item())
     right = (ranked[:, :3] == targets[:, None]).any(1).double().mean().item()
     assert result.top3 == pytest.approx(right)
-    saved = slow_keys(vocabulary, logits, targets)
-    keys = sum(map(vocabulary.keystrokes, documents))
-    assert result.keystrokes_saved == pytest.approx(saved / keys)
-    assert (saved > 0) == (level == "word")
-    without = measure(net, vocabulary, documents, keyboard=False)
-    assert without == replace(result, keystrokes_saved=None)
 
 
 def test_measuring_keeps_the_mode_and_needs_a_text():

@@ -35,7 +35,6 @@ MEASURES: dict[str, dict[str, tuple[str, str]]] = {
         "unknown": ("unknown tokens", "%"),
         "top1": ("next token right", "%"),
         "top3": ("next token among three", "%"),
-        "keystrokes_saved": ("keystrokes saved", "%"),
     },
 }
 LOWER_IS_BETTER = {"mase", "wql", "mae", "loss", "bits_per_character", "perplexity"}
@@ -82,10 +81,8 @@ def aligned(rows: Rows) -> list[str]:
 
 
 def _measures(task: str, test: dict[str, Any]) -> Rows:
-    # A suggested character saves no key: taking it costs the key that it saves.
-    told = {name: value for name, value in test.items() if name != "keystrokes_saved" or value}
-    rows = [(words, shown(name, told[name], task)) for name, (words, _) in MEASURES[task].items()
-            if told.get(name) is not None]  # fmt: skip
+    rows = [(words, shown(name, test[name], task)) for name, (words, _) in MEASURES[task].items()
+            if test.get(name) is not None]  # fmt: skip
     if task == "forecast":
         rows.append(("values that were forecast", f"{test['n']:,}"))
     size = test.get("vocabulary_size")

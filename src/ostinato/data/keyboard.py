@@ -1,4 +1,4 @@
-"""`Keyboard`: the tokens that a keyboard suggests, and the keys that they save."""
+"""`Keyboard`: the tokens that a keyboard suggests."""
 
 from __future__ import annotations
 
@@ -20,24 +20,19 @@ class Suggestion(NamedTuple):
 
 
 class Keyboard:
-    """The suggestions of a keyboard, and the keys they save.
+    """The suggestions of a keyboard.
 
     Suggested are tokens of two keys or more, since a suggestion costs one; where there are none, as
     among characters, all tokens are. Tokens that begin with the same letters stand together in the
     sorted vocabulary, so that they are a range of columns.
-
-    Attributes:
-        saved: keys saved so far; see `LanguageEvaluation.keystrokes_saved`.
     """
 
     def __init__(self, vocabulary: Vocabulary):
-        self._keys = vocabulary.keys()
-        suggested = [i for i, keys in enumerate(self._keys) if len(keys) > 1]
-        suggested = suggested or list(range(SPECIAL, len(self._keys)))
-        self._columns = np.array(sorted(suggested, key=self._keys.__getitem__))
-        self._sorted = [self._keys[i] for i in self._columns]
-        self._ranges: dict[int, list[tuple[int, int]]] = {}
-        self.saved = 0
+        texts = vocabulary.keys()
+        suggested = [i for i, text in enumerate(texts) if len(text) > 1]
+        suggested = suggested or list(range(SPECIAL, len(texts)))
+        self._columns = np.array(sorted(suggested, key=texts.__getitem__))
+        self._sorted = [texts[i] for i in self._columns]
 
     def likeliest(self, logits: np.ndarray, beginning: str, n: int) -> list[tuple[int, float]]:
         """The n likeliest tokens that begin so, by logits `[V]`, the best first.
@@ -53,33 +48,6 @@ class Keyboard:
         best = np.argsort(-scores, kind="stable")[:n]
         shares = weights[best] / weights.sum()
         return list(zip(columns[best].tolist(), shares.tolist(), strict=True))
-
-    def type(self, logits: np.ndarray, targets: np.ndarray) -> None:
-        """Count the keys that suggestions save at tokens `[N]`, foretold by logits `[N, V]`."""
-        in_order = logits[:, self._columns]
-        right = np.take_along_axis(logits, targets[:, None], 1)
-        ahead = (in_order > right).sum(1)
-        for i, target in enumerate(targets.tolist()):
-            most = len(self._keys[target]) - 1  # keys saved by a suggestion before the first letter
-            if most < 1:
-                continue
-            found = ahead[i] < SUGGESTED
-            self.saved += most if found else self._later(in_order[i], right[i], target)
-
-    def _later(self, in_order: np.ndarray, right: np.ndarray, target: int) -> int:
-        """Keys saved at a token that has to be typed in part."""
-        n_keys = len(self._keys[target])
-        for typed, (low, high) in enumerate(self._beginnings(target), start=1):
-            if (in_order[low:high] > right).sum() < SUGGESTED:
-                return n_keys - typed - 1
-        return 0
-
-    def _beginnings(self, target: int) -> list[tuple[int, int]]:
-        """The ranges of tokens with the same first letter, first two letters, and so on."""
-        if target not in self._ranges:
-            keys = self._keys[target]
-            self._ranges[target] = [self._range(keys[:n]) for n in range(1, len(keys) - 1)]
-        return self._ranges[target]
 
     def _range(self, beginning: str) -> tuple[int, int]:
         """The range of sorted texts that begin so."""

@@ -112,13 +112,6 @@ class Vocabulary:
             return "".join("\ufffd" if i == UNKNOWN else self.strings[i] for i in numbers)
         return _join("<unk>" if i == UNKNOWN else self.strings[i] for i in numbers if i != END)
 
-    def keystrokes(self, text: str) -> int:
-        """Keys to type a text: its characters; at the level "word" the letters of each word and
-        one for the blank behind it, and one for a mark."""
-        if self.level != "word":
-            return len(text)
-        return sum(keys_of_word(word) for word in WORD.findall(text))
-
     def keys(self) -> list[str]:
         """`[V]`, what a person types for each token: its text, and for a word the blank after."""
         if self.level != "word":

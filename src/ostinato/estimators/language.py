@@ -160,8 +160,8 @@ class LanguageModel(Estimator):
 
         Returns:
             What `training.language.LanguageEvaluation` describes, by name: loss (nats of a token),
-            bits_per_character, perplexity, n_tokens, vocabulary_size, unknown, top1, top3 and
-            keystrokes_saved.
+            bits_per_character, perplexity, n_tokens, vocabulary_size, unknown, top1 and
+            top3.
         """
         return asdict(self._fitted().evaluate(X))
 

@@ -34,8 +34,6 @@ def header(data: LanguageData) -> str:
         tiles.append(
             tile(f"{test['perplexity']:.4g}", f"perplexity of a {data.level}", size + more)
         )
-    if test.get("keystrokes_saved") is not None and data.level != "character":
-        tiles.append(tile(percent(test["keystrokes_saved"], 1), "of the keystrokes saved"))
     tiles += frame.training_tiles(data, data.parameters)
     return frame.head(data, _sizes(data), tiles, _CONTENTS)
 
@@ -61,19 +59,17 @@ def _texts(n: int) -> str:
 
 
 def measured(data: LanguageData) -> str:
-    """The measures of the model beside those of the baselines, and what it saves on a keyboard."""
+    """The measures of the model beside those of the baselines, and how good its suggestions are."""
     return frame.beside_baselines(data, "language", below=_keyboard(data))
 
 
 def _keyboard(data: LanguageData) -> str:
-    """What a person who types gains."""
+    """How often the next token is among the suggestions to a person who types."""
     test = data.evaluation.get("test", {})
     told = {
         "top1": f"the next {data.level} is the first suggestion",
         "top3": f"the next {data.level} is among three suggestions",
     }
-    if data.level != "character":  # to take a suggestion costs a key, as a character does
-        told["keystrokes_saved"] = "keystrokes saved by taking suggestions"
     rows = [row(words, [percent(test[k])]) for k, words in told.items() if test.get(k) is not None]
     if not rows:
         return ""

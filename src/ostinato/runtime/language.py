@@ -72,8 +72,8 @@ class LanguageModel(Model):
         """How well the model foretells texts.
 
         Returns:
-            loss (nats of a token), bits_per_character, perplexity, top1, top3, keystrokes_saved and
-            so on; see `training.language.LanguageEvaluation`.
+            loss (nats of a token), bits_per_character, perplexity, top1, top3 and so on; see
+            `training.language.LanguageEvaluation`.
 
         Raises:
             ValueError: there is no character in any of them.

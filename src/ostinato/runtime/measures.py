@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato import forecast_metrics
-from ostinato.data.keyboard import SUGGESTED, Keyboard
+from ostinato.data.keyboard import SUGGESTED
 from ostinato.data.panel import Panel
 from ostinato.data.steps import as_labels, lengths_of
 from ostinato.data.stored_panel import StoredPanel, in_parts
@@ -136,7 +136,6 @@ def of_language_model(model: LanguageModel, documents: Sequence[str]) -> Measure
         raise ValueError(
             f"the {len(documents)} documents have no character; wanted a text to measure"
         )
-    keyboard = Keyboard(vocabulary)
     loss, first, third, unknown, n = 0.0, 0, 0, 0, 0
     for document in documents:
         whole = np.concatenate([[END], vocabulary.encode(document), [END]]).astype(np.int64)
@@ -151,7 +150,6 @@ def of_language_model(model: LanguageModel, documents: Sequence[str]) -> Measure
             third += int((better < SUGGESTED).sum())
             unknown += int((targets == UNKNOWN).sum())
             n += len(targets)
-            keyboard.type(proba, targets)
     return {
         "loss": loss / n,
         "bits_per_character": loss / math.log(2) / characters,
@@ -161,5 +159,4 @@ def of_language_model(model: LanguageModel, documents: Sequence[str]) -> Measure
         "unknown": unknown / n,
         "top1": first / n,
         "top3": third / n,
-        "keystrokes_saved": keyboard.saved / max(1, sum(map(vocabulary.keystrokes, documents))),
     }

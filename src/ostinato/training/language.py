@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ostinato.data.corpus import Corpus, Streams
-from ostinato.data.keyboard import SUGGESTED, Keyboard
+from ostinato.data.keyboard import SUGGESTED
 from ostinato.data.vocabulary import END, UNKNOWN, Vocabulary
 from ostinato.models.language import BLOCK, Carry, LanguageNet
 from ostinato.training.distributed import ALONE, Ranks, Share
@@ -127,10 +127,6 @@ class LanguageEvaluation:
         vocabulary_size: V.
         unknown: share of tokens that are UNKNOWN.
         top1, top3: share of tokens that were the likeliest, or among the three likeliest.
-        keystrokes_saved: share of keys that a person saves who types the documents and at each
-            token takes it from three suggestions, with one key, as soon as it is among them; the
-            suggestions are the likeliest tokens that begin with what is typed of it. An unknown
-            token is typed in full. None if it was not asked for.
     """
 
     loss: float
@@ -141,7 +137,6 @@ class LanguageEvaluation:
     unknown: float
     top1: float
     top3: float
-    keystrokes_saved: float | None
 
 
 class Counts(NamedTuple):
@@ -151,7 +146,6 @@ class Counts(NamedTuple):
         nats: cross-entropy.
         first, third, unknown, n: tokens that were the likeliest, or among the three likeliest; that
             are UNKNOWN; all.
-        saved: keys that suggestions save.
     """
 
     nats: float
@@ -159,24 +153,21 @@ class Counts(NamedTuple):
     third: float
     unknown: float
     n: float
-    saved: float
 
 
 def measure(
-    net: LanguageNet, vocabulary: Vocabulary, documents: Sequence[str], *, keyboard: bool = True
+    net: LanguageNet, vocabulary: Vocabulary, documents: Sequence[str]
 ) -> LanguageEvaluation:
     """Measure a network on documents, in evaluation mode.
 
     Args:
         net, vocabulary: the network and its tokens.
         documents: the texts.
-        keyboard: whether to count the keys that suggestions save, which takes as long as the rest.
 
     Raises:
         ValueError: there is no character in any document.
     """
-    counts = counted(net, vocabulary, documents, keyboard=keyboard)
-    return measured(counts, vocabulary, documents, keyboard=keyboard)
+    return measured(counted(net, vocabulary, documents), vocabulary, documents)
 
 
 def counted(
@@ -184,8 +175,6 @@ def counted(
     vocabulary: Vocabulary,
     documents: Sequence[str],
     ranks: Ranks = ALONE,
-    *,
-    keyboard: bool = True,
 ) -> Counts:
     """The sums of `measure`; of several processes each has those of its parts of the documents.
 
@@ -196,7 +185,6 @@ def counted(
         raise ValueError(
             f"the {len(documents)} documents have no character; wanted a text to measure"
         )
-    suggesting = Keyboard(vocabulary) if keyboard else None
     nats, first, third, unknown, n = 0.0, 0, 0, 0, 0
     for logits, targets in answers(net, [vocabulary.encode(text) for text in documents], ranks):
         right = logits.gather(1, targets[:, None])
@@ -206,17 +194,14 @@ def counted(
         third += int((better < SUGGESTED).sum())
         unknown += int((targets == UNKNOWN).sum())
         n += len(targets)
-        if suggesting is not None:
-            suggesting.type(logits.numpy(), targets.numpy())
-    return Counts(nats, first, third, unknown, n, 0 if suggesting is None else suggesting.saved)
+    return Counts(nats, first, third, unknown, n)
 
 
 def measured(
-    counts: Counts, vocabulary: Vocabulary, documents: Sequence[str], *, keyboard: bool = True
+    counts: Counts, vocabulary: Vocabulary, documents: Sequence[str]
 ) -> LanguageEvaluation:
     """The measures by the sums over all documents; see `measure`."""
     nats, n = counts.nats, counts.n
-    keys = max(1, sum(map(vocabulary.keystrokes, documents)))
     return LanguageEvaluation(
         loss=nats / n,
         bits_per_character=nats / math.log(2) / sum(map(len, documents)),
@@ -226,7 +211,6 @@ def measured(
         unknown=counts.unknown / n,
         top1=counts.first / n,
         top3=counts.third / n,
-        keystrokes_saved=counts.saved / keys if keyboard else None,
     )
 
 
