@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ostinato import tree
 from ostinato.arguments import Arguments, checked
-from ostinato.compiler import cache, torch_compat
+from ostinato.compiler import cache, speculation, torch_compat
 from ostinato.compiler.adapted import as_given, has_complex, kinds_in, turned, with_pairs
 from ostinato.compiler.capture.captured_rows import parted
-from ostinato.compiler.errors import Elsewhere, Unsupported
+from ostinato.compiler.errors import Elsewhere, Mispredicted, Unsupported
 from ostinato.compiler.play.autograd import ScanCall
 from ostinato.compiler.play.tape import RowOrder
 from ostinato.compiler.shared import ways
@@ -156,12 +156,15 @@ def scan_iterations(
 def _scanned(*arguments: Any) -> tuple[Tree, Tree]:
     """Play in the engine, or in the eager loop if the engine cannot play the step."""
     a = checked(*arguments)
+    step, answers = a.step, list[speculation.Answers]()
     if cache.engine() != "eager":
         try:
             return _by_the_engine(a, compiled(a))
         except Unsupported as found:
             refusal = found.bare()
         warn_refused(a.given, refusal)
+        if isinstance(refusal, Mispredicted):
+            step = speculation.noting(a, answers)
     bounded = a.memory is not None and torch.is_grad_enabled()
     if bounded and torch_compat.refuses_checkpoints():
         warn_unbounded(a.given)
@@ -172,7 +175,8 @@ def _scanned(*arguments: Any) -> tuple[Tree, Tree]:
         carry, ys = checkpointed_scan(a)
     else:
         xs = tree.unflatten(a.xs_leaves, a.xs_spec)
-        carry, ys = eager_scan(a.step, a.init, xs, a.dim, a.reverse, a.ragged, a.truncate)
+        carry, ys = eager_scan(step, a.init, xs, a.dim, a.reverse, a.ragged, a.truncate)
+        speculation.learn(a, answers)
     if a.of_layer:
         leaves = [leaf.unsqueeze(0) for leaf in tree.leaves(carry)]
         carry = tree.unflatten(leaves, a.carry_spec)
@@ -186,6 +190,24 @@ def compiled(a: Arguments) -> ScanCall:
         Unsupported: the loop must play.
         Elsewhere: the same, for a reason that a user need not be warned of (a GPU, a transform).
     """
+    answers = speculation.known_answers(a)
+    if answers is not None:
+        return _compiled(speculation.speculating(a, answers))
+    try:
+        return _compiled(a)
+    except Unsupported as refusal:
+        asks = refusal.op in speculation.QUESTIONS
+        answers = speculation.first_answers(a) if asks else None
+        if answers is None:
+            raise
+        try:
+            return _compiled(speculation.speculating(a, answers))
+        except Unsupported:
+            speculation.give_up(a)
+            raise refusal.bare() from None
+
+
+def _compiled(a: Arguments) -> ScanCall:
     if a.dim != 0:
         a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
     if has_complex(a):
@@ -251,6 +273,8 @@ def _by_the_engine(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
         of_carry, _ = kinds_in(call.arguments.carry_spec)
         ys = [as_given(y, kind, 1) for y, kind in zip(ys, kinds, strict=True)]
         finals = [as_given(leaf, kind) for leaf, kind in zip(finals, of_carry, strict=True)]
+    if call.arguments.answers is not None:
+        ys, y_spec = speculation.checked(call.arguments, list(ys), y_spec)
     if a.dim != 0:
         check_output_axes([y[0] for y in ys], a.dim)
         ys = [y.movedim(0, a.dim) for y in ys]

@@ -45,6 +45,8 @@ class Arguments:
         shared: which leaves have no batch; None where all have one. See compiler/shared.py.
         adapted: whether the leaves are not as given. See compiler/adapted.py.
         places: containers and keys that the step's state is put into while it runs.
+        answers: of branches on values of the batch; None: it asks none. See
+            compiler/speculation.py.
     """
 
     step: Step
@@ -64,6 +66,7 @@ class Arguments:
     shared: Shared | None = None
     adapted: bool = False
     places: list[tuple[Any, Any]] = field(default_factory=list)
+    answers: tuple[bool, ...] | None = None
 
     @property
     def rows(self) -> tuple[list[Tensor], list[Tensor]]:

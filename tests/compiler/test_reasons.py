@@ -17,14 +17,6 @@ from zoo.small import B, D, H, T, weight
 V, CAPTURED = weight(), torch.randn(B, H, dtype=D)
 
 
-def log_prob(checked: bool) -> Callable[[Tensor, Tensor], Any]:
-    def step(h: Tensor, x: Tensor) -> Any:
-        normal = torch.distributions.Normal(h, x.exp(), checked)
-        return torch.tanh(h + x), normal.log_prob(h * 2).sum(-1)
-
-    return step
-
-
 def beside(of: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Any]:
     """An output of the new carry."""
 
@@ -42,7 +34,6 @@ twice = torch.ops.ostinato_test.twice.default
 
 SUM = "computes with a sum over the batch"
 REASONS: list[tuple[str, Callable[[Tensor, Tensor], Any]]] = [
-    ("validate_args=False", log_prob(True)),
     ("another in every run", lambda h, x: h * time.perf_counter()),
     ("batch size", lambda h, x: h / x.shape[0]),
     ("give it num_classes", lambda h, x: h * nn.functional.one_hot((x > 0).long()).sum(-1)),
@@ -96,8 +87,3 @@ def test_a_sum_is_rounded_where_it_is_in_the_loop(name: str) -> None:
         xs = torch.rand(T, B, H, dtype=D) * scale
         given = torch.zeros(B, H, dtype=D), xs
         torch.testing.assert_close(ostinato.scan(step, *given), loop(step, *given))
-
-
-def test_a_distribution_without_checks_plays() -> None:
-    found = explained(log_prob(False))
-    assert found.native, found.reason

@@ -491,11 +491,7 @@ FOR_THE_LOOP: dict[str, tuple[Expression, str]] = {
     "x - x.mean(0), BatchNorm while training": (
         lambda z, h: z - z.mean(0), "rows that know nothing of each other"),
     "x[mask], torch.nonzero": (lambda z, h: z + z[z > 0].sum(), "`torch.where(mask, x, 0)`"),
-    "if x.sum() > 0, x.item()": (
-        lambda z, h: z if z.sum() > 0 else h, "`torch.where`"),
-    "distributions that check their arguments": (
-        lambda z, h: torch.distributions.Normal(
-            h, z.exp(), validate_args=True).log_prob(z), "`validate_args=False`"),
+    "x.item(), x.tolist()": (lambda z, h: z * z.sum().item(), "tensors"),
     "F.one_hot(i) without num_classes": (
         lambda z, h: z + F.one_hot((h > 0).long()).sum(-1), "`F.one_hot(i, n)`"),
     "i & j of whole numbers": (

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from ostinato.compiler import speculation
 from ostinato.compiler.capture.captured_rows import CapturedRows, parted
 from ostinato.compiler.errors import (
     NOT_OF_A_STEP,
@@ -230,7 +231,7 @@ def find(a: Arguments) -> Found:
 def _bucket(a: Arguments) -> Bucket:
     key = (
         code_key(a.given), a.carry_spec, a.xs_spec, a.step is not a.given, a.variant, a.shared,
-        modes(), engine(),
+        a.answers, modes(), engine(),
     )  # fmt: skip
     bucket = _buckets.get(key)
     if bucket is None:
@@ -273,6 +274,7 @@ def forget(step: Any) -> None:
         >>> ostinato.forget(step)
     """
     code = code_key(step)
+    speculation.forget(code)
     for key in [key for key in list(_buckets) if key[0] == code]:
         _buckets.pop(key, None)
 

@@ -28,6 +28,10 @@ class SideEffect(Unsupported):
     """The step changes a value that it reaches, or the state of a random generator."""
 
 
+class Mispredicted(Unsupported):
+    """A branch of the step went another way than the recording of it."""
+
+
 class Spared(Unsupported):
     """The step varies so often that the loop takes less time than to record it again."""
 

@@ -7,7 +7,6 @@ if it did the same.
 from __future__ import annotations
 
 import gc
-import traceback
 import weakref
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
@@ -218,11 +217,7 @@ class Search(OwnMode):
             return
         if name in _READS and self.reads_captured():
             return
-        modules = [str(f.f_globals.get("__name__")) for f, _ in traceback.walk_stack(None)]
-        why = "the step turns a tensor into a Python value, or reads its history"
-        if any(module.startswith("torch.distributions") for module in modules):
-            why = "a distribution checks its arguments: make it with validate_args=False"
-        raise Unsupported(why, name)
+        raise Unsupported("the step turns a tensor into a Python value, or reads its history", name)
 
     def reads_captured(self) -> bool:
         """Whether the last call of the trail is on what is computed of few captured numbers alone.

@@ -1,0 +1,275 @@
+"""Branches on the values of a batch: `if mask.any()`, `if torch.all(n == 0)`.
+
+A *question* is a tensor computed of the step's arguments that becomes True or False in Python. The
+step is recorded as if the *answers* were the same at every element: those of the first one. What a
+question was computed of is a further output of the step, so that after the run all questions are
+answered in one call. If an answer differs, the run counts for nothing and the Python loop gives the
+result. It notes the answers of all elements, of which the most frequent are tried next.
+"""
+
+from __future__ import annotations
+
+import collections
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ostinato import tree
+from ostinato.compiler.errors import ANOTHER_COURSE, Mispredicted, Unsupported
+from ostinato.compiler.steps import code_key
+from ostinato.compiler.torch_compat import OwnMode
+from ostinato.eager import Step, split_result
+
+if TYPE_CHECKING:
+    from ostinato.arguments import Arguments
+
+Answers = tuple[bool, ...]
+QUESTIONS = ("__bool__", "is_nonzero", "item")  # the last of truth values alone
+MOST_FAILURES = 3  # in a row; then the loop plays the step without a further try
+MOST_QUESTIONS = 64  # of one step
+MOST_STEPS = 128  # whose answers are kept
+# They are taken of each row first, so that T · B truth values are kept, and not T · B · H.
+_BY_ROWS = {
+    torch.any: "any", Tensor.any: "any", torch.all: "all", Tensor.all: "all",
+    torch._is_all_true: "all",
+}  # fmt: skip
+
+
+@dataclass
+class _Known:
+    """The answers to be tried for a step's code, and how many calls in a row had others."""
+
+    answers: Answers
+    failures: int = 0
+
+
+_known: collections.OrderedDict[Any, _Known] = collections.OrderedDict()
+
+
+class _Root(NamedTuple):
+    """In a question: the output of that number."""
+
+    number: int
+
+
+class _Call(NamedTuple):
+    """In a question: a function of torch, and arguments that are plain values or such calls."""
+
+    function: Any
+    arguments: tuple[Any, ...]
+    options: tuple[tuple[str, Any], ...]
+
+    def of(self, roots: tuple[Tensor, ...]) -> Tensor:
+        """Its result, of the outputs of one step."""
+
+        def filled(part: Any) -> Any:
+            if isinstance(part, _Root):
+                return roots[part.number]
+            return part.of(roots) if isinstance(part, _Call) else part
+
+        options = {name: filled(part) for name, part in self.options}
+        found: Tensor = self.function(*map(filled, self.arguments), **options)
+        return found
+
+
+class _Questions(OwnMode):
+    """Answers the questions of one run of a step.
+
+    Attributes:
+        found: the answers that were given.
+        asked: (number, question) → the tensors that the question is computed of.
+    """
+
+    def __init__(self, given: list[Tensor], answers: Answers | None, n_rows: int):
+        """answers: None: what the tensors say."""
+        super().__init__()
+        self.answers, self.n_rows = answers, n_rows
+        self.known = {id(t): t for t in given}  # that are computed of arguments, and kept alive
+        self.made: dict[int, tuple[Any, Any, Any]] = {}  # those of one number, with their calls
+        self.found: list[bool] = []
+        self.asked: dict[tuple[int, Any], tuple[Tensor, ...]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.left or not any(id(leaf) in self.known for leaf in tree.leaves((args, kwargs))):
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name in QUESTIONS and (name != "item" or args[0].dtype is torch.bool):
+            return self.answer(args[0])
+        out = func(*args, **kwargs)
+        given = [leaf for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        changed = given[0] if out is None else out
+        self.known |= {id(t): t for t in [changed, *tree.leaves(out)] if isinstance(t, Tensor)}
+        if any(changed is t for t in given):  # in place: what was computed before is not known now
+            self.made.clear()
+        elif isinstance(out, Tensor) and not out.dim():
+            self.made[id(out)] = func, args, kwargs
+        return out
+
+    def answer(self, question: Tensor) -> bool:
+        if self.answers is None:
+            with torch._C.DisableTorchFunction():  # other modes refuse to read a value
+                found = bool(question)
+        else:
+            n = len(self.found)
+            if n >= min(len(self.answers), MOST_QUESTIONS):
+                raise Unsupported(ANOTHER_COURSE)
+            found, roots = self.answers[n], list[Tensor]()
+            asked = self.part(question, roots)
+            self.asked[n, asked] = tuple(roots)
+        self.found.append(found)
+        return found
+
+    def part(self, leaf: Any, roots: list[Tensor]) -> Any:
+        """A question, or a part of one, without its tensors: these become roots."""
+        if id(leaf) in self.made:
+            func, args, kwargs = self.made[id(leaf)]
+            if func in _BY_ROWS and len(args) == 1 and not kwargs and self.has_rows(args[0]):
+                by_rows = getattr(args[0].flatten(1), _BY_ROWS[func])(1)
+                return _Call(func, (self.root(by_rows, roots),), ())
+            options = tuple([(name, self.part(value, roots)) for name, value in kwargs.items()])
+            return _Call(func, tuple([self.part(value, roots) for value in args]), options)
+        if id(leaf) in self.known:
+            return self.root(leaf, roots)
+        if isinstance(leaf, (Tensor, list, tuple, dict, set, slice)):
+            raise Unsupported(
+                "a branch depends on more than the step's arguments and numbers: use torch.where"
+            )
+        return leaf
+
+    def has_rows(self, leaf: Any) -> bool:
+        return id(leaf) in self.known and leaf.dim() > 1 and leaf.shape[0] == self.n_rows
+
+    @staticmethod
+    def root(leaf: Tensor, roots: list[Tensor]) -> _Root:
+        roots.append(leaf.detach())
+        return _Root(len(roots) - 1)
+
+
+def known_answers(a: Arguments) -> Answers | None:
+    """The answers that the step is played with; None where no branch of it was met."""
+    known = _known.get(code_key(a.given)) if _known else None
+    return None if known is None or known.failures >= MOST_FAILURES else known.answers
+
+
+def first_answers(a: Arguments) -> Answers | None:
+    """The answers at the first element, by a run of the step; None where they are not to be tried.
+
+    The run is one of `search_step`: the step is stopped before it changes a tensor from outside.
+    """
+    from ostinato.compiler.capture.captures import search_step  # not a part of every start
+    from ostinato.compiler.capture.guards import Observation
+
+    if code_key(a.given) in _known or a.weights is not None or a.of_layer:
+        return None
+    found: list[bool] = []
+    observation = Observation(a.given)
+    try:
+        with observation:
+            search_step(_wrapped(a, None, found))
+    except Unsupported:  # what stands in its way is said when the step is recorded
+        pass
+    finally:
+        observation.snapshots.put_back()
+    return _remember(a, tuple(found), 0 if found else MOST_FAILURES) or None
+
+
+def speculating(a: Arguments, answers: Answers) -> Arguments:
+    """The call with these answers, whose step has what it asks as a further output."""
+    return replace(_wrapped(a, answers, []), answers=answers)
+
+
+def noting(a: Arguments, found: list[Answers]) -> Step:
+    """The step, which notes its answers."""
+
+    def step(carry: Any, x: Any) -> Any:
+        with _Questions([*tree.leaves(carry), *tree.leaves(x)], None, a.n_rows) as questions:
+            result = a.step(carry, x)
+        found.append(tuple(questions.found))
+        return result
+
+    return step
+
+
+def learn(a: Arguments, found: list[Answers]) -> None:
+    """Try the most frequent answers next; without any, those that were tried before."""
+    if not found:
+        return
+    failures = _known[code_key(a.given)].failures if code_key(a.given) in _known else 0
+    ((answers, _),) = collections.Counter(found).most_common(1)
+    _remember(a, answers, failures)
+
+
+def give_up(a: Arguments) -> None:
+    """Try no answers for this step."""
+    _remember(a, (), MOST_FAILURES)
+
+
+def forget(code: Any) -> None:
+    """Forget what the step of this code answered."""
+    _known.pop(code, None)
+
+
+def checked(
+    a: Arguments, ys: list[Tensor], y_spec: tree.Spec
+) -> tuple[list[Tensor], tree.Spec]:
+    """The outputs of the step, without those that its questions are computed of.
+
+    Raises:
+        Mispredicted: at some element a question has another answer than was assumed.
+    """
+    _, _, (spec, (_, questions, parts)) = y_spec
+    n = sum(len(of) for _, _, of in parts)
+    outputs, roots = ys[: len(ys) - n], iter(a.ragged.select_valid(list(ys[len(ys) - n :]), 0))
+    key = code_key(a.given)
+    assert a.answers is not None
+    for (number, question), (_, _, of) in zip(questions or (), parts, strict=True):
+        found = _answered(question, tuple([next(roots) for _ in of]))
+        if found.numel() != a.ragged.n_steps or not torch.all(found == a.answers[number]):
+            if key in _known:
+                _known[key].failures += 1
+            raise Mispredicted(
+                "a branch of the step on the values of the batch goes one way at some elements and "
+                "another way at others; use torch.where"
+            )
+    if key in _known:
+        _known[key].failures = 0
+    return outputs, spec
+
+
+def _answered(question: Any, roots: tuple[Tensor, ...]) -> Tensor:
+    """The answers at all elements, of outputs `[T, …]`."""
+    with torch.no_grad():
+        if isinstance(question, _Root):
+            return roots[0].flatten() != 0
+        if question in [_Call(function, (_Root(0),), ()) for function in _BY_ROWS]:
+            found: Tensor = getattr(roots[0].flatten(1), _BY_ROWS[question.function])(1)
+        else:
+            found = torch.vmap(lambda *of: question.of(of))(*roots)
+        return found != 0
+
+
+def _remember(a: Arguments, answers: Answers, failures: int = 0) -> Answers:
+    _known[code_key(a.given)] = _Known(answers, failures)
+    while len(_known) > MOST_STEPS:
+        _known.popitem(last=False)
+    return answers
+
+
+def _wrapped(a: Arguments, answers: Answers | None, found: list[bool]) -> Arguments:
+    step, spec = a.step, a.carry_spec
+    like = tree.unflatten([leaf.detach() for leaf in a.leaves], spec)
+
+    def speculating(carry: Any, x: Any) -> Any:
+        leaves = [*tree.leaves(carry), *tree.leaves(x)]
+        with _Questions(leaves, answers, leaves[0].shape[0] if leaves[0].dim() else 0) as questions:
+            try:
+                result = step(carry, x)
+            finally:
+                found[:] = questions.found
+        new, y = split_result(result, like, spec)
+        return tree.unflatten(new, spec), (y, questions.asked)
+
+    return replace(a, step=speculating)
