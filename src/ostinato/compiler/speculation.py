@@ -165,7 +165,7 @@ def first_answers(a: Arguments) -> Answers | None:
     if code_key(a.given) in _known or a.weights is not None or a.of_layer:
         return None
     found: list[bool] = []
-    observation = Observation(a.given)
+    observation = Observation(a.given, places=a.places)
     try:
         with observation:
             search_step(_wrapped(a, None, found))
