@@ -19,7 +19,7 @@ from ostinato.compiler.errors import Unsupported
 from ostinato.loops import elements
 from ostinato.loops.attributes import ABSENT, Place, resolved
 from ostinato.loops.emitted import Fresh
-from ostinato.loops.index import QUESTIONS, Questions
+from ostinato.loops.index import Questions, running
 from ostinato.loops.items import Items
 from ostinato.loops.nostep import NoStep, Stale
 from ostinato.loops.state import Flat, Maker, Spec
@@ -243,13 +243,13 @@ class Step:
         for (place, container), value in zip(state.places, placed, strict=True):
             before.append(container[place.key])
             container[place.key] = value
-        QUESTIONS.append(self.questions)
+        running.questions.append(self.questions)
         try:
             out = self.body(frame, item, *carried)
             placed = [container.get(place.key, ABSENT) if isinstance(container, dict)
                       else container[place.key] for place, container in state.places]  # fmt: skip
         finally:
-            QUESTIONS.pop()
+            running.questions.pop()
             for (place, container), value in zip(state.places, before, strict=True):
                 container[place.key] = value
         before_after = list(zip(carry, versions, strict=True))

@@ -1,17 +1,22 @@
-"""`ostinato.loop`: a function whose loops over time are played by `scan`."""
+"""`ostinato.loop`, and the functions of a model with their loops rewritten."""
 
 from __future__ import annotations
 
+import dis
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+import torch
+
+from ostinato.compiler.capture.code import is_fixed_name
 from ostinato.compiler.torch_compat import out_of_graph
 from ostinato.loops.rewrite import rewritten
 from ostinato.loops.run import LoopRuntime, Site
 from ostinato.loops.source import Definition, NoSource
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+_MOST_FUNCTIONS = 2000
 
 
 def loop(function: Function) -> Function:
@@ -55,18 +60,161 @@ def loop(function: Function) -> Function:
     return function if made is None else made  # type: ignore[return-value]
 
 
-def with_loops(function: types.FunctionType) -> types.FunctionType | None:
-    """The function with its loops rewritten; None where it has none that could be one over time.
+def with_loops(
+    function: types.FunctionType, callees: dict[str, list[Any]] | None = None
+) -> types.FunctionType | None:
+    """The function with its loops rewritten; None where nothing in it is.
+
+    A function that a decorator has wrapped is rewritten within its wrapper.
+
+    Args:
+        callees: names of functions that have loops → their rewritten forms, filled later. Calls of
+            such names go to these.
 
     Raises:
         NoSource: its text is not available.
     """
+    inner = vars(function).get("__wrapped__")
+    if isinstance(inner, types.FunctionType):
+        return _within_wrapper(function, inner, callees)
     definition = Definition(function)
-    loops = rewritten(definition.node)
-    if not loops:
+    loops, calls = rewritten(definition.node, frozenset(callees or ()))
+    if not loops and not calls:
         return None
     file = function.__code__.co_filename
-    runtime = LoopRuntime([Site(source, file) for source in loops])
+    sites = [Site(source, file, function.__qualname__) for source in loops]
+    runtime = LoopRuntime(sites)
+    for name in calls:
+        setattr(runtime, f"{name}_", (callees or {})[name])
     made = definition.compiled(function, runtime)
-    made.__ostinato_loops__ = runtime.sites  # type: ignore[attr-defined]
+    made.__ostinato_loops__ = sites  # type: ignore[attr-defined]
     return out_of_graph(made)
+
+
+def _within_wrapper(
+    wrapper: types.FunctionType, inner: types.FunctionType, callees: dict[str, list[Any]] | None
+) -> types.FunctionType | None:
+    """What a decorator made of a function, around the rewritten one."""
+    cells = wrapper.__closure__ or ()
+    holding = [i for i, c in enumerate(cells) if _content(c) is inner]
+    if not holding:
+        raise NoSource("a decorator around it hides the function")
+    made = with_loops(inner, callees)
+    if made is None:
+        return None
+    closure = [types.CellType(made) if i in holding else c for i, c in enumerate(cells)]
+    around = types.FunctionType(
+        wrapper.__code__, wrapper.__globals__, wrapper.__name__, wrapper.__defaults__,
+        tuple(closure),
+    )  # fmt: skip
+    around.__kwdefaults__ = wrapper.__kwdefaults__
+    around.__dict__.update(wrapper.__dict__)
+    around.__qualname__, around.__module__ = wrapper.__qualname__, wrapper.__module__
+    around.__doc__, around.__wrapped__ = wrapper.__doc__, wrapper  # type: ignore[attr-defined]
+    around.__ostinato_loops__ = made.__ostinato_loops__  # type: ignore[attr-defined]
+    return around
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
+
+
+# ------------------------------------------------------------------------ functions of classes
+
+
+def rewritten_functions(classes: Iterable[type]) -> dict[types.FunctionType, types.FunctionType]:
+    """The methods of these classes, and the functions that they call, with loops rewritten.
+
+    Rewritten are functions with loops, and those that call one of these by its name.
+    """
+    found = _reached(classes)
+    names = {f.__name__ for f in found if _may_loop(f)}
+    while True:
+        calling = {f.__name__ for f in found if not names.isdisjoint(_unwrapped(f).co_names)}
+        if calling <= names:
+            break
+        names |= calling
+    callees: dict[str, list[Any]] = {name: [] for name in names}
+    made: dict[types.FunctionType, types.FunctionType] = {}
+    for function in found:
+        if function.__name__ in names:
+            try:
+                new = with_loops(function, callees)
+            except NoSource:
+                continue
+            if new is not None:
+                made[function] = new
+                callees[function.__name__].append(new)
+    return made
+
+
+def _reached(classes: Iterable[type]) -> list[types.FunctionType]:
+    """The functions of classes, and those that their code names, and so on."""
+    found: dict[types.FunctionType, None] = {}
+    todo: list[Any] = list(classes)
+    seen: set[int] = set()
+    while todo and len(found) < _MOST_FUNCTIONS:
+        value = todo.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, (staticmethod, classmethod)):
+            value = value.__func__
+        if isinstance(value, type):
+            for base in value.__mro__:
+                if not is_fixed_name(base.__module__):
+                    todo += vars(base).values()
+        elif isinstance(value, types.FunctionType):
+            inner = vars(value).get("__wrapped__", value)
+            if is_fixed_name(getattr(inner, "__module__", None)) or "<" in value.__name__:
+                continue
+            if isinstance(inner, types.FunctionType):
+                found[value] = None
+                todo += _named(inner)
+    return list(found)
+
+
+def _named(function: types.FunctionType) -> list[Any]:
+    """The functions and classes that code names: globals, and attributes of modules."""
+    scope, names = function.__globals__, _names(function.__code__)
+    values = [scope[n] for n in names if n in scope]
+    values += [_content(c) for c in function.__closure__ or ()]
+    for module in [v for v in values if isinstance(v, types.ModuleType)]:
+        if not is_fixed_name(module.__name__):
+            values += [vars(module)[n] for n in names if n in vars(module)]
+    kinds = (types.FunctionType, type, staticmethod)
+    return [v for v in values if isinstance(v, kinds) and not isinstance(v, types.ModuleType)]
+
+
+def _names(code: types.CodeType) -> set[str]:
+    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    return set(code.co_names).union(*map(_names, inner))
+
+
+def _unwrapped(function: Any) -> types.CodeType:
+    return vars(function).get("__wrapped__", function).__code__
+
+
+def _may_loop(function: types.FunctionType) -> bool:
+    """Whether there is a loop in the code of a function, or of one within it."""
+    todo = [_unwrapped(function)]
+    while todo:
+        code = todo.pop()
+        if any(i.opname == "FOR_ITER" for i in dis.get_instructions(code)):
+            return True
+        todo += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    return False
+
+
+def classes_of(model: torch.nn.Module) -> list[type]:
+    """The classes of all modules of a tree, and of the plain objects in their attributes."""
+    found: dict[type, None] = {}
+    for module in model.modules():
+        found[type(module)] = None
+        for value in vars(module).values():
+            if not is_fixed_name(type(value).__module__):
+                found[type(value)] = None
+    return [c for c in found if not is_fixed_name(c.__module__)]

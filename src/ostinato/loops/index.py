@@ -7,6 +7,7 @@ has one answer for all iterations of the window, that is the answer. Other uses 
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,14 @@ class Questions:
         raise Narrowed(why, begin=self.begin + first, end=self.begin + last)
 
 
-QUESTIONS: list[Questions] = []  # of the steps that run now, the innermost last
+class _Running(threading.local):
+    """The questions of the steps that a thread runs now, the innermost last."""
+
+    def __init__(self) -> None:
+        self.questions: list[Questions] = []
+
+
+running = _Running()
 
 
 class Index:
@@ -101,7 +109,7 @@ class Index:
             if name in ("eq", "ne") and (other is None or isinstance(other, (str, bytes))):
                 return name == "ne"
             return self._refuse()
-        return QUESTIONS[-1].answer(name, self.step, self.start, other)
+        return running.questions[-1].answer(name, self.step, self.start, other)
 
     def __lt__(self, other: Any) -> bool:
         return self._compared("lt", other)

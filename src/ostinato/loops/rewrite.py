@@ -38,6 +38,10 @@ _CHANGING = {
     *_GROWING, "add", "update", "setdefault", "pop", "clear", "remove", "appendleft", "popleft",
     "reverse", "sort",
 }  # fmt: skip
+_OF_OTHERS = {
+    "items", "keys", "values", "children", "named_children", "modules", "named_modules",
+    "parameters", "named_parameters", "buffers", "named_buffers",
+}  # fmt: skip
 # What marks a loop that trains: its iterations are no steps of a scan.
 _TRAINING = {"backward", "zero_grad"}
 # Calls that a user sees, each time.
@@ -66,9 +70,21 @@ class LoopSource:
     seen: str
 
 
-def rewritten(function: ast.FunctionDef) -> list[LoopSource]:
-    """Rewrite the loops of a function in place; the list is empty where it has none."""
-    return _Function(function).rewrite()
+def rewritten(
+    function: ast.FunctionDef, callees: frozenset[str] = frozenset()
+) -> tuple[list[LoopSource], set[str]]:
+    """Rewrite the loops of a function in place, and its calls of other functions that have some.
+
+    Args:
+        callees: names of functions that are rewritten, too.
+
+    Returns:
+        The loops, and the names of `callees` that it calls.
+    """
+    calls = _Calls(callees)
+    for statement in function.body:
+        calls.visit(statement)
+    return _Function(function).rewrite(), calls.found
 
 
 class _Function:
@@ -145,6 +161,8 @@ class _Scope:
     def is_candidate(self, loop: ast.For) -> bool:
         """Whether an iteration may be a step: it runs to its end, and binds local names alone."""
         if loop.orelse or not isinstance(loop.target, (ast.Name, ast.Tuple, ast.List)):
+            return False
+        if isinstance(loop.iter, ast.Call) and getattr(loop.iter.func, "attr", "") in _OF_OTHERS:
             return False
         for node in own_nodes(loop.body):
             if isinstance(
@@ -336,6 +354,29 @@ class _Step(ast.NodeTransformer):
         return node
 
     visit_Lambda = visit_FunctionDef  # noqa: N815
+
+
+class _Calls(ast.NodeTransformer):
+    """Calls of functions that may have loops: `f(x)` becomes `runtime.of(runtime.f_, f)(x)`.
+
+    The functions that may be meant are an attribute of their own, which guards read.
+    """
+
+    def __init__(self, callees: frozenset[str]):
+        self.callees, self.found = callees, set[str]()
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if name in self.callees:
+            self.found.add(name)
+            of = ast.parse(f"{RUNTIME}.of({RUNTIME}.{name}_)", mode="eval").body
+            assert isinstance(of, ast.Call)
+            for n in ast.walk(of):
+                ast.copy_location(n, node)
+            of.args.append(node.func)
+            node.func = of
+        return node
 
 
 class _Joined(ast.NodeTransformer):

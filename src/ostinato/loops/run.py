@@ -7,9 +7,11 @@ Python from where it is.
 
 from __future__ import annotations
 
+import threading
 import time
 import types
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +28,7 @@ from ostinato.loops import elements
 from ostinato.loops.attributes import Memory, Place
 from ostinato.loops.emitted import Fresh
 from ostinato.loops.frame import Frame, LoopPlan, State, Step, places_of
+from ostinato.loops.index import running
 from ostinato.loops.items import Items, items_of, sequence
 from ostinato.loops.nostep import Narrowed, NoStep, Stale
 from ostinato.loops.probe import probed
@@ -43,7 +46,7 @@ class Site:
 
     Attributes:
         source: the loop.
-        file: where it is.
+        file, name: where it is, and in which function.
         places: the attributes that its iterations change.
         looked: the objects whose attributes were looked at, by id.
         plans: structure of the state → what steps of it do.
@@ -55,6 +58,7 @@ class Site:
 
     source: LoopSource
     file: str
+    name: str
     places: list[Place] = field(default_factory=list)
     looked: dict[int, Any] = field(default_factory=dict)
     plans: dict[Any, list[LoopPlan]] = field(default_factory=dict)
@@ -91,6 +95,16 @@ class LoopRuntime:
     sequence = staticmethod(sequence)
 
     @staticmethod
+    def of(rewritten: list[Any], function: Any) -> Any:
+        """The rewritten form of a function or method that is about to be called, if it has one."""
+        for new in rewritten:
+            if new.__wrapped__ is function:
+                return new
+            if type(function) is types.MethodType and new.__wrapped__ is function.__func__:
+                return types.MethodType(new, function.__self__)
+        return function
+
+    @staticmethod
     def rows() -> KnownRows:
         return KnownRows()
 
@@ -101,9 +115,12 @@ class LoopRuntime:
         """The loop that begins: one that may be played by scan, or not."""
         items = items_of(iterable)
         site = self.sites[number]
-        if items is None or items.n - site.first < FEWEST:
-            return Unwatched(site, iterable if items is None else items, outer)
-        return Loop(site, items, body, outer, rows)
+        if items is not None and items.n - site.first >= FEWEST and not running.questions:
+            return Loop(site, items, body, outer, rows)
+        if site.native is None and not running.questions:
+            kind = type(iterable).__name__
+            site.reason = f"it goes through a {kind}" if items is None else "it is short"
+        return Unwatched(site, iterable if items is None else items, outer)
 
 
 class KnownRows:
@@ -145,6 +162,16 @@ def _joined(
         dim %= whole.dim() - 1
         return whole.movedim(0, dim).flatten(dim, dim + 1)
     return None
+
+
+class _Watching(threading.local):
+    """The loops of a thread that look at an iteration now, which run within each other."""
+
+    def __init__(self) -> None:
+        self.loops: weakref.WeakSet[Loop] = weakref.WeakSet()  # one may end by an error
+
+
+_watching = _Watching()
 
 
 class Unwatched:
@@ -207,10 +234,15 @@ class Loop(Unwatched):
         j = self.j
         if j == self.pause:
             self.lasted = time.perf_counter() - self.began
+            if self.watching:
+                _watching.loops.discard(self)
+                self.watching = False
             raise StopIteration
         if j >= self.items.n:
             self.ended = True
             raise StopIteration
+        if self.watching:
+            _watching.loops.discard(self)
         self.watching = j == self.pause - 1
         if self.watching:
             self.watch()
@@ -228,6 +260,7 @@ class Loop(Unwatched):
             self.site.looked[id(owner)] = weak_reference(owner)
             if len(self.site.looked) > 256:
                 self.site.looked.pop(next(iter(self.site.looked)))
+        _watching.loops.add(self)
         self.began = time.perf_counter()
 
     def at(self, number: int, base: Any, index: Any) -> Any:
@@ -250,7 +283,7 @@ class Loop(Unwatched):
 
     def scan(self, names: dict[str, Any]) -> tuple[Any, ...] | None:
         """Play the iterations that are left; the names that they bind, or None: go on in Python."""
-        self.watching, self.pause = False, -1
+        self.pause = -1
         try:
             if self.inner_native:
                 raise NoStep("a loop within it is played by scan", quiet=True)
@@ -403,11 +436,8 @@ class Loop(Unwatched):
             plan.slow = plan.slow + 1 if lasted > factor * self.lasted * (end - begin) else 0
         names = self.finish(step, plan, state, finals[: len(state.tensors)], list(ys))
         self.site.native, self.site.reason = True, ""
-        outer = self.outer
-        while outer is not None:
-            if isinstance(outer, Loop):
-                outer.inner_native = True
-            outer = outer.outer
+        for outer in _watching.loops:
+            outer.inner_native = True
         self.j = end
         return names
 

@@ -15,6 +15,8 @@ import torch
 from torch.nn.modules.rnn import RNNBase, RNNCellBase
 from torch.nn.utils import parametrize
 
+from ostinato.loops.modules import loops_of, swap_loops, swap_loops_back
+from ostinato.loops.report import LoopReport, report
 from ostinato.nn.cells import GRUCell, LSTMCell, RNNCell
 from ostinato.nn.layers import GRU, LSTM, RNN
 from ostinato.nn.verify import Verification
@@ -56,8 +58,9 @@ class LayerReport:
 
 
 def accelerate(
-    model: Model, verify: tuple[Any, ...] | None = None, *, tolerance: float | None = None
-) -> Model:
+    model: Model, verify: tuple[Any, ...] | None = None, *, loops: bool = False,
+    tolerance: float | None = None,
+) -> Model:  # fmt: skip
     """Turn every torch.nn.RNN, GRU and LSTM in a model into ostinato's, in place.
 
     Only the class of the layers changes. Parameters, hooks, parametrizations, training mode, shared
@@ -70,6 +73,8 @@ def accelerate(
         model: any module; it may itself be a recurrent layer.
         verify: a tuple of inputs. The model runs on them before and after the swap, in eval mode,
             without gradients and from the same random state, and the results are compared.
+        loops: play the loops over time in the model's own code by `scan`, too: in the methods of
+            all modules, and in the functions that they call (docs/loops.md).
         tolerance: the largest absolute difference that verify accepts; by default the bound
             derived in `ostinato.nn.verify`.
 
@@ -99,29 +104,34 @@ def accelerate(
     verification = None if verify is None else Verification(model, verify, chosen)
     for module in chosen:
         _swap(module)
+    sites = swap_loops(model) if loops else []
     if verification is not None:
         try:
             verification.compare(tolerance)
         except BaseException:
             for module in chosen:
                 _swap_back(module)
+            if loops:
+                swap_loops_back(model)
             raise
     for name, module in candidates.items():
         if reasons[name]:
             _log.warning("accelerate: %s", _report(name, module))
         else:
             _log.info("accelerate: %s", _report(name, module))
-    if not layers:
+    if not layers and not sites:
         _log.warning(
             "accelerate: %s has no recurrent layer of torch.nn; ostinato.scan plays a step that is "
-            "written by hand",
+            "written by hand, and %s",
             type(model).__name__,
-        )
+            "its code has no loop that could be one over time" if loops
+            else "loops=True the loops in its code",
+        )  # fmt: skip
     return model
 
 
 def restore(model: Model) -> Model:
-    """Undo `accelerate`: every layer that it swapped gets torch.nn's class again, in place.
+    """Undo `accelerate`: what it swapped gets its class again, in place.
 
     Layers that were built as ostinato's keep their class.
 
@@ -142,11 +152,14 @@ def restore(model: Model) -> Model:
         if _MARK in vars(module) and _is_accelerated(module):
             _swap_back(module)
             _log.info("restore: %s", _report(name, module))
+    swap_loops_back(model)
     return model
 
 
-def inspect(model: torch.nn.Module) -> list[LayerReport]:
+def inspect(model: torch.nn.Module) -> list[LayerReport | LoopReport]:
     """List the recurrent layers of a model: accelerated, or left alone and why.
+
+    After `accelerate(model, loops=True)` its loops follow: native, or in Python and why.
 
     Raises:
         TypeError: model is not a module.
@@ -160,7 +173,8 @@ def inspect(model: torch.nn.Module) -> list[LayerReport]:
         [True]
     """
     _check_model("inspect", model)
-    return [_report(name, module) for name, module in _recurrent(model)]
+    layers = [_report(name, module) for name, module in _recurrent(model)]
+    return [*layers, *map(report, loops_of(model))]
 
 
 def _recurrent(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:

@@ -1,0 +1,89 @@
+"""`accelerate(model, loops=True)`: loops in a model's methods and in what these call."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import helpers
+import pytest
+import torch
+from torch import nn
+
+import ostinato
+from ostinato.nn import inspect, restore
+
+
+class Base(nn.Module):
+    def encoded(self, x):
+        h = torch.zeros(len(x), 4, dtype=x.dtype)
+        for t in range(x.shape[1]):
+            h = torch.tanh(self.__wide(x[:, t]) + h)
+        return h
+
+    def __wide(self, x):
+        return self.inner(x)
+
+
+class Model(Base):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.out = nn.Linear(3, 4), nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+        self.solver = helpers.Solver()
+        self.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(9)])
+        self.double()
+
+    def encoded(self, x):
+        return super().encoded(x) * 2
+
+    @torch.no_grad()
+    def sampled(self, h):
+        for _ in range(12):
+            h = self.out(h) * 0.5
+        return h
+
+    def forward(self, x):
+        h = self.encoded(x)
+        for layer in self.layers:
+            h = layer(h)
+        many = helpers.decoded(self.out, h, 15)
+        times = torch.linspace(0, 1, 20, dtype=x.dtype)
+        return torch.stack(many), self.solver.steps(self.out, h, times), self.sampled(h)
+
+
+def results(model, x):
+    out = model(x)
+    total = out[0].sum() + (out[1] ** 2).sum()
+    return [*out, *torch.autograd.grad(total, list(model.parameters()))]
+
+
+def test_loops_in_methods_and_two_calls_deep():
+    torch.manual_seed(0)
+    model, x = Model(), torch.randn(5, 14, 3, dtype=torch.float64)
+    expected = results(model, x)
+    assert ostinato.accelerate(model, loops=True) is model
+    assert isinstance(model, Model) and type(model).__name__ == "Model"
+    for _ in range(2):
+        torch.testing.assert_close(results(model, x), expected, rtol=1e-10, atol=1e-12)
+    reports = {r.name: r for r in inspect(model)}
+    ran = ("Base.encoded", "decoded", "Solver.steps", "Model.sampled")
+    assert {n: reports[n].native for n in ran} == dict.fromkeys(ran, True), reports
+    assert f"{reports['decoded'].file}" == helpers.__file__
+    helpers.SCALE = 0.5  # read by a function that a rewritten one stands for
+    try:
+        half = results(model, x)
+        torch.testing.assert_close(half, results(restore(model), x), rtol=1e-10, atol=1e-12)
+    finally:
+        helpers.SCALE = 1.0
+    assert type(model) is Model and inspect(model) == []
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_are_swapped(copied):
+    torch.manual_seed(0)
+    model, x = Model(), torch.randn(5, 14, 3, dtype=torch.float64)
+    expected = results(model, x)
+    other = copied(ostinato.accelerate(model, loops=True))
+    assert type(other).__mro__[1] is Model
+    torch.testing.assert_close(results(other, x), expected, rtol=1e-10, atol=1e-12)
+    assert next(r for r in inspect(other) if r.name == "Base.encoded").native
