@@ -28,7 +28,7 @@ def needs(extra: str, *packages: str) -> Iterator[None]:
         ModuleNotFoundError: one of `packages` is not installed.
 
     Example:
-        >>> with needs("torch", "no_torch"):
+        >>> with needs("torch", "no_torch"):  # doctest: +ELLIPSIS
         ...     import no_torch
         Traceback (most recent call last):
         ...
