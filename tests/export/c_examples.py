@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,15 @@ def checked_run(*command, cwd=None):
     return done.stdout
 
 
+def compiled(file: Path, *flags: str) -> ctypes.CDLL:
+    made = file.with_suffix(".so")
+    checked_run(
+        "gcc", *STRICT, *(flags or ("-O1",)), "-shared", "-fPIC", file.name, "-o", made.name,
+        "-lm", cwd=file.parent,
+    )  # fmt: skip
+    return ctypes.CDLL(str(made))
+
+
 class Library:
     """The functions of one exported file, by ctypes."""
 
@@ -38,12 +48,15 @@ class Library:
         """n_inputs: 0 of a model that is given the number of a token."""
         self.n_inputs, self.n_outputs, self.state_bytes = n_inputs, n_outputs, state_bytes
         self.name = file.stem
-        made = file.with_suffix(".so")
-        checked_run(
-            "gcc", *STRICT, *(flags or ("-O1",)), "-shared", "-fPIC", file.name, "-o", made.name,
-            "-lm", cwd=file.parent,
-        )  # fmt: skip
-        self.library = ctypes.CDLL(str(made))
+        self.library = compiled(file, *flags)
+
+    @classmethod
+    def of(cls, s: Source, library: ctypes.CDLL) -> Library:
+        """The functions of a source that was compiled among others."""
+        self = cls.__new__(cls)
+        self.n_inputs, self.n_outputs = s.prepare.n_inputs, s.n_outputs
+        self.state_bytes, self.name, self.library = state_bytes(s), s.name, library
+        return self
 
     def stream(self):
         return Stream(self)
@@ -123,9 +136,25 @@ def source_of(graph, tensors, name="step", int8=False):
 def library_of(s: Source, place: Path, *flags):
     (place / f"{s.name}.c").write_text(source(s))
     (place / f"{s.name}.h").write_text(header(s))
+    return Library(
+        place / f"{s.name}.c", s.prepare.n_inputs, s.n_outputs, state_bytes(s), *flags
+    )
+
+
+def libraries_of(sources: Sequence[Source], place: Path) -> list[Library]:
+    """Sources of different names in one translation unit: a process for each takes ten times as
+    long."""
+    for s in sources:
+        (place / f"{s.name}.c").write_text(source(s))
+        (place / f"{s.name}.h").write_text(header(s))
+    (place / "all.c").write_text("".join(f'#include "{s.name}.c"\n' for s in sources))
+    library = compiled(place / "all.c")
+    return [Library.of(s, library) for s in sources]
+
+
+def state_bytes(s: Source) -> int:
     n_last = 0 if s.prepare.last is None else len(s.prepare.last)
-    state = 4 * (sum(s.widths) + n_last)
-    return Library(place / f"{s.name}.c", s.prepare.n_inputs, s.n_outputs, state, *flags)
+    return 4 * (sum(s.widths) + n_last)
 
 
 def reference_answers(graph, tensors, xs):

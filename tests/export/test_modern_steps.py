@@ -1,4 +1,4 @@
-"""Steps whose rows are arrays, as ONNX and as C: each of `zoo.modern` leaves both ways.
+"""Steps whose rows are arrays, as ONNX and as C: a sample of `zoo.modern` leaves both ways.
 
 The truth is the meaning of the nodes in float64. The bound is the one that `c_play` derives: each
 result of the step is moved by as much as rounding may move it, step after step. ONNX Runtime rounds
@@ -24,10 +24,11 @@ from ostinato.runtime.step_graph import StepGraph
 from zoo.modern import MODERN
 from zoo.saved import of_case, rows
 from zoo.steps import Kit
+from zoo.suites import sample
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*was recorded"), pytest.mark.slow]
 
-RUNTIMES = {"onnxruntime": ex.onnx_runtime, "openvino": ex.openvino}
+SAMPLE = sample(10, MODERN)
 LENGTHS = np.array([6, 1, 4])
 
 
@@ -74,7 +75,7 @@ def compared(name):
 
 
 @needs_gcc
-@pytest.mark.parametrize("name", MODERN)
+@pytest.mark.parametrize("name", SAMPLE)
 def test_c(name, tmp_path):
     x, meant, allowed = compared(name)
     s = source_of(*step_of(name))
@@ -99,24 +100,22 @@ def as_model(name):
     )
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
-@pytest.mark.parametrize("name", MODERN)
-def test_onnx_sequence(name, runtime):
+@pytest.mark.parametrize("name", SAMPLE)
+def test_onnx_sequence(name):
     """As a Scan, rows of different lengths."""
     x, meant, allowed = compared(name)
-    (came,) = RUNTIMES[runtime](sequence_model(as_model(name)).proto)({"x": x, "lengths": LENGTHS})
+    (came,) = ex.onnx_runtime(sequence_model(as_model(name)).proto)({"x": x, "lengths": LENGTHS})
     valid = np.arange(x.shape[1]) < LENGTHS[:, None]
     assert (np.abs(came - meant) <= 2 * allowed)[valid].all()
     assert (came[~valid] == 0).all()
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
-@pytest.mark.parametrize("name", MODERN)
-def test_onnx_step(name, runtime):
+@pytest.mark.parametrize("name", SAMPLE)
+def test_onnx_step(name):
     """Step by step, the states handed on."""
     x, meant, allowed = compared(name)
     proto = step_model(as_model(name)).proto
-    run = RUNTIMES[runtime](proto)
+    run = ex.onnx_runtime(proto)
     states = {
         i.name: np.zeros((len(x), i.type.tensor_type.shape.dim[1].dim_value), np.float32)
         for i in proto.graph.input[1:]

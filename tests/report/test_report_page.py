@@ -15,6 +15,7 @@ import report_reader
 import task_examples
 from hypothesis import given
 from hypothesis import strategies as st
+from report_reader import Page
 
 from ostinato.report import ReportData, StepView, markup, write_report
 from zoo.suites import draws
@@ -32,21 +33,12 @@ RUNS = {
 }
 
 
-@pytest.fixture(scope="module", params=RUNS)
-def markup_of_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(path, RUNS[request.param]())
-    return path.read_text(encoding="utf-8")
-
-
-def test_every_element_is_closed_and_every_id_is_unique(markup_of_run: str) -> None:
-    page = report_reader.read(markup_of_run)
+def assert_every_element_is_closed_and_every_id_is_unique(page: Page) -> None:
     assert page.unclosed == []
     assert len(page.ids()) == len(set(page.ids()))
 
 
-def test_links_and_references_stay_inside_the_page(markup_of_run: str) -> None:
-    page = report_reader.read(markup_of_run)
+def assert_links_and_references_stay_inside_the_page(page: Page) -> None:
     ids = set(page.ids())
     for tag, attributes in page.tags:
         for name, value in attributes.items():
@@ -58,8 +50,7 @@ def test_links_and_references_stay_inside_the_page(markup_of_run: str) -> None:
                 assert reference.lstrip("#") in ids
 
 
-def test_nothing_can_be_loaded_or_run(markup_of_run: str) -> None:
-    page = report_reader.read(markup_of_run)
+def assert_nothing_can_be_loaded_or_run(page: Page, markup: str) -> None:
     policy = dict(page.tags[3][1])
     assert policy["http-equiv"] == "Content-Security-Policy"
     assert policy["content"].startswith("default-src 'none';")
@@ -68,12 +59,11 @@ def test_nothing_can_be_loaded_or_run(markup_of_run: str) -> None:
     assert forbidden.isdisjoint(tag for tag, _ in page.tags)
     for _, attributes in page.tags:
         assert not any(name.startswith("on") for name in attributes)
-    style = markup_of_run.partition("<style>")[2].partition("</style>")[0]
+    style = markup.partition("<style>")[2].partition("</style>")[0]
     assert "@import" not in style and "url(" not in style
 
 
-def test_figures_tables_and_sections_are_named(markup_of_run: str) -> None:
-    page = report_reader.read(markup_of_run)
+def assert_figures_tables_and_sections_are_named(page: Page) -> None:
     ids = set(page.ids())
     for tag, attributes in page.tags:
         if tag == "svg":
@@ -85,10 +75,22 @@ def test_figures_tables_and_sections_are_named(markup_of_run: str) -> None:
     assert "" not in page.tables
 
 
-def test_figures_take_the_colours_of_the_page(markup_of_run: str) -> None:
-    styles = [a.get("style", "") for _, a in report_reader.read(markup_of_run).tags]
+def assert_figures_take_the_colours_of_the_page(page: Page) -> None:
+    styles = [a.get("style", "") for _, a in page.tags]
     # A colour of matplotlib's own would be unreadable on one of the two backgrounds.
     assert not [s for s in styles if re.search(r"#[0-9a-f]{6}", s) and "#ffffff" not in s]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_page(name: str, tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", RUNS[name]())
+    markup = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = report_reader.read(markup)
+    assert_every_element_is_closed_and_every_id_is_unique(page)
+    assert_links_and_references_stay_inside_the_page(page)
+    assert_nothing_can_be_loaded_or_run(page, markup)
+    assert_figures_tables_and_sections_are_named(page)
+    assert_figures_take_the_colours_of_the_page(page)
 
 
 def test_hostile_strings_are_text(tmp_path: Path) -> None:

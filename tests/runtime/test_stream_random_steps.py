@@ -18,7 +18,7 @@ from zoo import steps
 from zoo.modern import MODERN
 from zoo.random_steps import Draw, random_case
 from zoo.saved import of_case
-from zoo.suites import one_in
+from zoo.suites import one_in, sample
 
 T, B = BATCH_FROM + 4, 5
 
@@ -49,12 +49,12 @@ def source_of_case(case):
     return StreamSource(network, range(read.width), fingerprint=FINGERPRINT)
 
 
-@pytest.mark.parametrize("name", one_in(4, sorted(steps.ZOO)))
+@pytest.mark.parametrize("name", one_in(2, sample(16, sorted(steps.ZOO))))
 def test_steps_of_the_zoo(name):
     check(source_of_case(steps.make(name, torch.float32)))
 
 
-@pytest.mark.parametrize("name", one_in(4, sorted(MODERN)))
+@pytest.mark.parametrize("name", one_in(2, sample(12, sorted(MODERN))))
 def test_modern_steps(name):
     check(source_of_case(MODERN[name](steps.Kit(torch.float32))))
 

@@ -26,6 +26,15 @@ def draws(n: int = 100) -> settings:
     return settings(max_examples=-(-n // 3) if QUICK else n)
 
 
+def sample(n: int, parameters: Iterable[Any]) -> list[Any]:
+    """n of the parameters, evenly spaced, for what tests the recorder and not the operation.
+
+    Every case has its test of values and gradients, `test_zoo.test_double_is_the_loop`.
+    """
+    every = list(parameters)
+    return [every[i * len(every) // n] for i in range(n)]
+
+
 def one_in(n: int, parameters: Iterable[Any], of_several: bool = False) -> list[Any]:
     """One in n of the parameters, from the first on, is quick; the others are slow.
 
