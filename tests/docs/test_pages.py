@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 EVERY_PAGE = sorted(
-    [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
 )
 PAGES = sorted(p for p in (ROOT / "docs").glob("*.md") if ">>>" in p.read_text(encoding="utf-8"))
 PACKAGE = ROOT / "src" / "ostinato"
@@ -61,14 +62,27 @@ def test_examples_of_docstrings():
 @pytest.mark.parametrize("number", [0, 1])
 def test_blocks_of_the_readme_run_as_pasted(number, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # the second one saves a model
-    step, classifier, stream = BLOCK.findall(text_of(ROOT / "README.md"))
-    programs = [step, classifier + stream]  # the last one reads what the one before it saved
+    loop, classifier, stream = BLOCK.findall(text_of(ROOT / "README.md"))
+    program = tmp_path / "program.py"  # a file, since ostinato.loop reads the source
+    # The last block reads what the one before it saved.
+    program.write_text([loop, classifier + stream][number], encoding="utf-8")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on busy cores two threads wait for each other at every small product
     try:
-        exec(compile(programs[number], "README.md", "exec"), {"__name__": "__main__"})
+        runpy.run_path(str(program), run_name="__main__")
     finally:
         torch.set_num_threads(threads)
+
+
+def test_the_api_page_is_what_its_program_writes():
+    pages = runpy.run_path(str(ROOT / "scripts" / "api_page.py"))
+    assert text_of(ROOT / "docs" / "api.md") == pages["page"]()
+
+
+def test_the_index_has_every_page():
+    index = text_of(ROOT / "docs" / "index.md")
+    linked = {target.partition("#")[0] for target in LINK.findall(index)}
+    assert {p.name for p in (ROOT / "docs").glob("*.md")} - {"index.md"} <= linked
 
 
 def anchors(text):
