@@ -109,6 +109,8 @@ def test_none_unsets_what_need_not_be_set():
         ("[model]\nhidden_size = '3x'", r"model\.hidden_size is '3x'; wanted a whole number"),
         ("[model]\ncell = [1]", r"model\.cell is \[1\]; wanted rnn"),
         ("[model", "is not TOML"),
+        ("[model]\ncell = " + "[" * 10_000, "is not TOML"),
+        ("[model]\nhidden_size = " + "9" * 10_000, "is not TOML"),
     ],
 )
 def test_files_are_refused_by_name(tmp_path, text, message):

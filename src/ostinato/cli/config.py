@@ -266,8 +266,8 @@ def read_file(path: Path) -> Given:
         tables = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # RecursionError: lists in lists in lists …
+        raise ConfigError(f"{path} is not TOML: {str(error)[:200]}") from None
     given: Given = {}
     for section, table in tables.items():
         if not isinstance(table, dict):

@@ -12,12 +12,13 @@ import numpy as np
 
 from ostinato._extras import needs
 from ostinato.data.column import Place, exact, place_of
-from ostinato.data.content import check_memory
+from ostinato.data.content import check_memory, check_width
 from ostinato.data.table import Column, Nested, Table, Text, Typed, Unusable, unnamed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MAX_DEPTH = 2  # of lists within lists: the steps of a sequence, and the features of a step
 _BYTES = 8  # of a value: all numbers become float64
 _INDEX = re.compile(r"__index_level_\d+__")  # of a data frame, which is no data
 
@@ -35,6 +36,7 @@ def parse_parquet(content: bytes, source: str) -> Table:
     reader = pa.BufferReader(owned(content))
     with whole(source):
         file = parquet.ParquetFile(reader)
+        check_width(len(file.schema_arrow), source)
         check_memory(_BYTES * file.metadata.num_rows * len(file.schema_arrow), source)
         batches, size = [], 0
         for batch in file.iter_batches():  # a few bytes may stand for lists of any length
@@ -89,10 +91,12 @@ def arrow_table(table: pa.Table, source: str, skipped: int = 0) -> Table:
     if len(table) == 0:
         raise ValueError(f"{source}: the table has no rows; wanted at least one")
     names = [name.strip().strip("\ufeff") for name in table.column_names]
-    for i, name in enumerate(names):
-        if name in names[:i]:
+    check_width(len(names), source)
+    first: dict[str, int] = {}
+    for i, name in enumerate(names, 1):
+        if first.setdefault(name, i) != i:
             raise ValueError(
-                f"{source}: the columns {names.index(name) + 1} and {i + 1} have the same name "
+                f"{source}: the columns {first[name]} and {i} have the same name "
                 f"{name!r}; wanted a name of its own for each"
             )
 
@@ -111,18 +115,25 @@ def _flat(table: pa.Table) -> pa.Table:
     """The fields of structs as columns, "site.name"; those of a list of structs as lists."""
     import pyarrow as pa
 
-    while any(pa.types.is_struct(kind) for kind in table.schema.types):
-        table = table.flatten()
-    for at, kind in enumerate(table.schema.types):
-        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        if is_list and pa.types.is_struct(kind.value_type) and not table.column(at).null_count:
-            name, chunks = table.column_names[at], table.column(at).chunks
-            rest = table.remove_column(at)
+    while True:
+        while any(pa.types.is_struct(kind) for kind in table.schema.types):
+            table = table.flatten()
+        names: list[str] = []
+        columns: list[pa.ChunkedArray] = []
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            kind = column.type
+            is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+            if not is_list or not pa.types.is_struct(kind.value_type) or column.null_count:
+                names.append(name)
+                columns.append(column)
+                continue
             for i, field in enumerate(kind.value_type):
-                parts = pa.chunked_array([_field(c, i) for c in chunks], pa.large_list(field.type))
-                rest = rest.add_column(at + i, f"{name}.{field.name}", parts)
-            return _flat(rest)
-    return table
+                parts = [_field(chunk, i) for chunk in column.chunks]
+                names.append(f"{name}.{field.name}")
+                columns.append(pa.chunked_array(parts, pa.large_list(field.type)))
+        if names == table.column_names:  # a list of structs has become lists of other names
+            return table
+        table = pa.table(columns, names)
 
 
 def _field(lists: pa.ListArray | pa.LargeListArray, i: int) -> pa.LargeListArray:
@@ -168,17 +179,17 @@ def _damages() -> tuple[type[Exception], ...]:
     return pa.ArrowException, OSError, MemoryError, UnicodeDecodeError
 
 
-def arrow_column(name: str, place: Place, values: pa.ChunkedArray) -> Column:
-    """A column of pyarrow's as ours."""
+def arrow_column(name: str, place: Place, values: pa.ChunkedArray, depth: int = 0) -> Column:
+    """A column of pyarrow's as ours; its values lie within `depth` lists."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     kind = values.type
     is_ = pa.types
     if is_.is_dictionary(kind):
-        return arrow_column(name, place, values.cast(kind.value_type))
+        return arrow_column(name, place, values.cast(kind.value_type), depth)
     if is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind):
-        return _nested(name, place, values)
+        return _nested(name, place, values, depth)
     if is_.is_string(kind) or is_.is_large_string(kind) or str(kind) == "string_view":
         return Text(name, place, values.cast(pa.large_string()), untyped=False)
     if is_.is_timestamp(kind) or is_.is_date(kind):
@@ -209,10 +220,12 @@ def _fit(values: pa.ChunkedArray) -> bool:
     return exact(bounds["min"] or 0, bounds["max"] or 0, values.null_count > 0)
 
 
-def _nested(name: str, place: Place, values: pa.ChunkedArray) -> Column:
+def _nested(name: str, place: Place, values: pa.ChunkedArray, depth: int) -> Column:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if depth == MAX_DEPTH:
+        return Unusable(name, place, partial(too_deep, place))
     if values.null_count:
         row = pc.index(pc.is_null(values), True).as_py()
         return Unusable(name, place, partial(_no_list, place, row))
@@ -221,7 +234,9 @@ def _nested(name: str, place: Place, values: pa.ChunkedArray) -> Column:
     flat = pc.list_flatten(values)
     if not isinstance(flat, pa.ChunkedArray):
         flat = pa.chunked_array([flat])
-    return nested_column(name, place, offsets, partial(arrow_column, values=flat))
+    return nested_column(
+        name, place, offsets, partial(arrow_column, values=flat, depth=depth + 1)
+    )
 
 
 def nested_column(name: str, place: Place, offsets: np.ndarray, inner: partial[Column]) -> Nested:
@@ -232,6 +247,14 @@ def nested_column(name: str, place: Place, offsets: np.ndarray, inner: partial[C
         return f"{place(row)}, value {i - int(offsets[row]) + 1}"
 
     return Nested(name, place, inner(name, within), offsets)
+
+
+def too_deep(place: Place) -> str:
+    """What is wrong with a column of lists of lists of lists."""
+    return (
+        f"{place(0)}: lists within lists within lists; wanted a list of steps, each a number or a "
+        "list of numbers"
+    )
 
 
 def _no_kind(place: Place, kind: str) -> str:

@@ -19,6 +19,7 @@ MAX_RATIO = 100
 MAX_UNPACKED = 1 << 28
 BEGIN = 64  # bytes by which the kind of content without a name is told
 MAX_ROW = 1 << 26  # bytes of a line of text; pyarrow reads a row as a whole
+MAX_COLUMNS = 100_000  # of a table: 10 KB of memory each in pyarrow's parser of CSV, so 1 GB
 
 # How files begin that are no text, whatever their name says; and the names they should have.
 _BINARY = {
@@ -166,13 +167,40 @@ def check_memory(n_bytes: int, what: str) -> None:
         )
 
 
+def check_width(n_columns: int, source: str) -> None:
+    """Whether a table has at most `MAX_COLUMNS` columns.
+
+    Raises:
+        ValueError: it has more.
+    """
+    if n_columns > MAX_COLUMNS:
+        raise ValueError(
+            f"{source}: {n_columns:,} columns; wanted at most {MAX_COLUMNS:,}: write a row for "
+            "each step (shape 'long'), lists in Parquet or JSON Lines (shape 'nested'), or arrays "
+            "(.npz)"
+        )
+
+
 def _unpacked(path: Path) -> bytes:
     with path.open("rb") as file:
         return _gunzipped(file, path.stat().st_size, str(path))
 
 
-def _gunzipped(packed: BinaryIO, packed_size: int, source: str) -> bytes:
+def check_unpacked(size: int, packed_size: int, source: str, packing: str) -> None:
+    """Whether so many unpacked bytes are those of data, and not made to fill the memory.
+
+    Raises:
+        ValueError: they are more than `MAX_UNPACKED` and `MAX_RATIO` times the packed ones.
+    """
     allowed = max(MAX_UNPACKED, MAX_RATIO * packed_size)
+    if size > allowed:
+        raise ValueError(
+            f"{source}: {packed_size:,} bytes of {packing} unpack to more than {allowed:,}, as no "
+            "file of data does; if it is meant, unpack it first"
+        )
+
+
+def _gunzipped(packed: BinaryIO, packed_size: int, source: str) -> bytes:
     parts = []
     size = 0
     try:
@@ -180,11 +208,7 @@ def _gunzipped(packed: BinaryIO, packed_size: int, source: str) -> bytes:
             while part := file.read(CHUNK):
                 parts.append(part)
                 size += len(part)
-                if size > allowed:
-                    raise ValueError(
-                        f"{source}: {packed_size:,} bytes of gzip unpack to more than "
-                        f"{allowed:,}, as no file of data does; if it is meant, unpack it first"
-                    )
+                check_unpacked(size, packed_size, source, "gzip")
     except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
         raise ValueError(f"{source}: not a whole gzip file ({problem})") from None
     return b"".join(parts)

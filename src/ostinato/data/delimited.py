@@ -22,7 +22,7 @@ import numpy as np
 from ostinato._extras import needs
 from ostinato.data.arrow_tables import owned
 from ostinato.data.column import place_of
-from ostinato.data.content import MAX_ROW, line_of
+from ostinato.data.content import MAX_ROW, check_width, line_of
 from ostinato.data.dialect import Decimal
 from ostinato.data.table import Column, Table, Text, unnamed
 
@@ -205,6 +205,7 @@ class _Scan:
     def header(self, start: int, end: int, line: int) -> tuple[str, ...]:
         """The names of the columns, without blanks around them."""
         names = tuple(name.strip() for name in self._fields(start, end))
+        check_width(len(names), self.source)
         if all(_is_number(name) for name in names):
             raise ValueError(
                 f"{self.source}, line {line}: the first line has numbers only "

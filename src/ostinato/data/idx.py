@@ -12,10 +12,13 @@ import io
 import math
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 import numpy as np
+
+from ostinato.data.content import check_unpacked
 
 TYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
@@ -62,18 +65,25 @@ def _read(file: IO[bytes], name: str) -> np.ndarray:
     file.seek(0)
     if not zipped:
         return _read_plain(file, name)
+    packed_size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     try:
         with gzip.GzipFile(fileobj=file) as plain:
-            return _read_plain(plain, name)
+            return _read_plain(plain, name, packed_size)
     except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
         raise ValueError(f"{name}: not a whole gzip file ({problem})") from None
 
 
-def _read_plain(file: _Source, name: str) -> np.ndarray:
+def _read_plain(file: _Source, name: str, packed_size: int | None = None) -> np.ndarray:
+    """The array; `packed_size` is that of a file packed with gzip."""
     dtype, shape = _read_header(file, name)
     wanted = math.prod(shape) * dtype.itemsize
     described = f"{'×'.join(map(str, shape)) or '1'} values of {dtype.itemsize} bytes"
-    data = _read_at_most(file, wanted)
+    data = bytearray()
+    for chunk in _read_at_most(file, wanted):
+        data += chunk
+        if packed_size is not None:
+            check_unpacked(len(data), packed_size, name, "gzip")
     if len(data) < wanted:
         raise ValueError(
             f"{name}: the file is truncated: wanted {wanted} bytes after the header "
@@ -115,11 +125,7 @@ def _read_header(file: _Source, name: str) -> tuple[np.dtype, tuple[int, ...]]:
     return TYPES[magic[2]], tuple(np.frombuffer(sizes, ">u4").tolist())
 
 
-def _read_at_most(file: _Source, wanted: int) -> bytearray:
-    data = bytearray()
-    while len(data) < wanted:
-        chunk = file.read(min(CHUNK, wanted - len(data)))
-        if not chunk:
-            break
-        data += chunk
-    return data
+def _read_at_most(file: _Source, wanted: int) -> Iterator[bytes]:
+    while wanted and (chunk := file.read(min(CHUNK, wanted))):
+        wanted -= len(chunk)
+        yield chunk

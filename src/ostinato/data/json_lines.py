@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain
@@ -11,9 +13,16 @@ from typing import Any
 import numpy as np
 
 from ostinato._extras import needs
-from ostinato.data.arrow_tables import nested_column
+from ostinato.data.arrow_tables import MAX_DEPTH, nested_column, too_deep
 from ostinato.data.column import Place, exact, place_of, shortened
+from ostinato.data.content import check_width
 from ostinato.data.table import Column, Table, Text, Typed, Unusable, unnamed
+
+# Cells of a table beside the values in it: keys that most lines lack, in a file of any size, make
+# a table that is empty but large. A cell takes some 100 bytes and a microsecond.
+MAX_EMPTY = 1 << 23
+MAX_EMPTY_RATIO = 100
+MAX_NAME = 1000  # characters of a key with those of the objects that it lies in
 
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
 
@@ -47,8 +56,11 @@ def parse_json_lines(
         if line.strip():
             rows.append(_flat(_object(line, source, number), f"{source}, line {number}"))
             lines.append(number)
-    _fill_empty_lists(rows, columns)
-    keys = _keys(chain(columns, chain.from_iterable(rows)), source)
+    names = dict.fromkeys(chain(columns, chain.from_iterable(rows)))
+    check_width(len(names), source)
+    _check_filled(sum(map(len, rows)), len(rows), len(names), source, "lines")
+    _fill_empty_lists(rows, list(names))
+    keys = _keys(names, source)
     numbers = np.array(lines)
 
     def place(row: int) -> str:
@@ -66,27 +78,52 @@ def _flat(row: dict[str, Any], place: str) -> dict[str, Any]:
     if not any(_has_keys(value) for value in row.values()):
         return row
     pairs: list[tuple[str, Any]] = []
-    for name, value in row.items():
+    waiting = list(reversed(row.items()))
+    while waiting:
+        name, value = waiting.pop()
         if not _has_keys(value):
             pairs.append((name, value))
             continue
+        if len(name) > MAX_NAME:
+            raise ValueError(
+                f"{place}: objects within objects, {name[:20]!r}…, whose keys have more than "
+                f"{MAX_NAME:,} characters together; wanted shorter keys, or fewer objects"
+            )
+        within = []
         objects = value if isinstance(value, list) else [value]
-        for key in dict.fromkeys(chain.from_iterable(objects)):
+        keys = dict.fromkeys(chain.from_iterable(objects))
+        _check_filled(sum(map(len, objects)), len(objects), len(keys), place, "objects")
+        for key in keys:
             found = [each.get(key) for each in objects]
-            pairs.append((f"{name}.{key.strip()}", found if isinstance(value, list) else found[0]))
+            within.append((f"{name}.{key.strip()}", found if isinstance(value, list) else found[0]))
+        waiting.extend(reversed(within))
     try:
-        return _flat(_unique(pairs), place)
+        return _unique(pairs)
     except ValueError as problem:
         raise ValueError(f"{place}: {problem}") from None
 
 
-def _fill_empty_lists(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+def _check_filled(n_values: int, n_rows: int, n_keys: int, source: str, unit: str) -> None:
+    """Whether objects with these keys in all, as rows of a table, leave few of its cells empty."""
+    if n_rows * n_keys > max(MAX_EMPTY, MAX_EMPTY_RATIO * n_values):
+        raise ValueError(
+            f"{source}: {n_keys:,} different keys in {n_rows:,} {unit}, each of which has "
+            f"{n_values / n_rows:,.3g} of them; wanted the same keys in each: write what differs "
+            'as a value, such as {"name": "k17", "value": 1}'
+        )
+
+
+def _fill_empty_lists(rows: list[dict[str, Any]], names: list[str]) -> None:
     """An empty list, where other rows have a list of objects, is an empty list of each key."""
     empty = {key for row in rows for key, value in row.items() if value == []}
     if not empty:
         return
-    names = list(dict.fromkeys(chain(columns, chain.from_iterable(rows))))
-    inner = {key: [name for name in names if name.startswith(f"{key}.")] for key in empty}
+    order = {name: i for i, name in enumerate(names)}
+    names = sorted(names)  # those that begin alike are together
+    inner = {}
+    for key in empty:
+        begin, end = bisect_left(names, f"{key}."), bisect_left(names, f"{key}/")
+        inner[key] = sorted(names[begin:end], key=order.__getitem__)
     for row in rows:
         for key in empty & row.keys():
             if row[key] == [] and inner[key]:
@@ -136,8 +173,8 @@ def _object(line: str, source: str, number: int) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"the key {twice!r} comes twice; wanted each once")
     return values
 
@@ -145,7 +182,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _decode = json.JSONDecoder(object_pairs_hook=_unique).decode
 
 
-def _column(name: str, place: Place, values: list[Any]) -> Column:
+def _column(name: str, place: Place, values: list[Any], depth: int = 0) -> Column:
+    """A column of these values, which lie within `depth` lists."""
     present = {type(value) for value in values}
     kinds = present - {type(None)}
     if kinds <= {bool} and kinds == present:
@@ -158,10 +196,13 @@ def _column(name: str, place: Place, values: list[Any]) -> Column:
         return Typed(name, place, _numbers(values, present))
     if kinds == {str}:
         return Text(name, place, _strings(values), untyped=False)
+    if present == {list} and depth == MAX_DEPTH:
+        return Unusable(name, place, partial(too_deep, place))
     if present == {list}:
         offsets = np.concatenate([[0], np.cumsum([len(value) for value in values])]).astype(int)
+        inner = list(chain.from_iterable(values))
         return nested_column(
-            name, place, offsets, partial(_column, values=list(chain.from_iterable(values)))
+            name, place, offsets, partial(_column, values=inner, depth=depth + 1)
         )
     return Unusable(name, place, _mixture(place, values))
 

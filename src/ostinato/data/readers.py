@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import logging
 import os
 import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from ostinato.data.content import check_unpacked, read_content, unpacked
 from ostinato.data.ragged import Ragged
 from ostinato.data.sequences import Sequences, shape_sequences
 from ostinato.data.ts import parse_ts
@@ -56,7 +55,9 @@ def read(path: str | os.PathLike[str]) -> tuple[Sequences, np.ndarray | None]:
     """
     path = Path(path)
     name = path.name.lower()
-    readers = {".npz": _read_npz, ".ts": parse_ts, ".ts.gz": _read_ts_gz}
+    if name.endswith(".ts.gz"):
+        return parse_ts(io.BytesIO(read_content(path)), str(path))
+    readers = {".npz": _read_npz, ".ts": parse_ts}
     for ending, reader in readers.items():
         if name.endswith(ending):
             with path.open("rb") as file:
@@ -77,18 +78,9 @@ def read_stream(content: bytes, name: str) -> tuple[Sequences, np.ndarray | None
         >>> X.shape, y.tolist()
         ((2, 3, 1), ['up', 'down'])
     """
-    file = io.BytesIO(content)
     if content.startswith(b"PK"):
-        return _read_npz(file, name)
-    return _read_ts_gz(file, name) if content.startswith(b"\x1f\x8b") else parse_ts(file, name)
-
-
-def _read_ts_gz(file: BinaryIO, name: str) -> tuple[Sequences, np.ndarray | None]:
-    try:
-        with gzip.open(file, "rb") as lines:
-            return parse_ts(lines, name)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
-        raise ValueError(f"{name}: not a whole gzip file ({problem})") from None
+        return _read_npz(io.BytesIO(content), name)
+    return parse_ts(io.BytesIO(unpacked(content, name)), name)
 
 
 def _read_npz(file: BinaryIO, name: str) -> tuple[Sequences, np.ndarray | None]:
@@ -144,12 +136,15 @@ def _load_arrays(
     """The arrays in the file; None stands for those that `read` has no use for."""
     if not zipfile.is_zipfile(file):
         raise ValueError(f"{name}: not an .npz archive; wanted a file made by numpy.savez")
+    wanted = {*_ARRAYS, *further}
+    unpacked_size = _declared(file, name, wanted)
+    check_unpacked(unpacked_size, file.seek(0, os.SEEK_END), name, ".npz")
     file.seek(0)
     key = ""
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays: dict[str, Any] = dict.fromkeys(archive.files)
-            for key in arrays.keys() & {*_ARRAYS, *further}:
+            for key in arrays.keys() & wanted:
                 arrays[key] = archive[key]
             return arrays
     except Exception as problem:  # a damaged archive can raise nearly anything
@@ -159,6 +154,16 @@ def _load_arrays(
                 f"could run code; {_ARRAYS.get(key, _ARRAYS['y'].replace('y', key))}"
             ) from None
         raise ValueError(f"{name}: cannot be read as .npz ({problem})") from problem
+
+
+def _declared(file: BinaryIO, name: str, wanted: Collection[str]) -> int:
+    """The unpacked bytes of these arrays; zipfile reads no more than the archive declares."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+    except Exception as problem:  # a damaged archive can raise nearly anything
+        raise ValueError(f"{name}: cannot be read as .npz ({problem})") from problem
+    return sum(e.file_size for e in entries if e.filename.removesuffix(".npy") in wanted)
 
 
 # The arrays that a file may have, and what to do instead of saving one as objects.

@@ -33,7 +33,7 @@ _WORDS = frozenset(["word", "words", "token", "form"])  # the one feature of wor
 _MOSTLY = 0.9  # of the values of a column: the others are mistakes
 _GOES_ON = 2 / 3  # of the rows follow the one before them; of dates in any order it is half
 _LOOKED_AT = 100  # rows by which dates are known
-_NUMBERED = re.compile(r"(.*?)(\d+)$")
+_NUMBER = re.compile(r"(?<!\d)\d{1,18}$")  # at the end of a name; more digits are a code
 
 
 @dataclass(frozen=True)
@@ -183,14 +183,17 @@ def _check_apart(roles: Roles, table: Table) -> None:
                 "for each column"
             )
     for role, names in (("features", roles.features), ("labels", roles.labels)):
+        seen: set[str] = set()
         for name in names:
-            if names.count(name) > 1:
+            if name in seen:
                 raise ValueError(f"{table.source}: the column {name!r} is twice among the {role}")
+            seen.add(name)
 
 
 def _check_among(role: str, names: tuple[str, ...], allowed: tuple[str, ...], table: Table) -> None:
+    among = set(allowed)
     for name in names:
-        if name not in allowed:
+        if name not in among:
             raise ValueError(
                 f"{table.source}: the column {name!r} is among {role} and not among the features; "
                 "wanted it in both: name it with features (--features) too"
@@ -259,7 +262,8 @@ def _named(roles: Roles, table: Table) -> Roles:
     if roles.time is None and roles.shape != "wide":
         found = _called(_TIMES, roles, table)
         if not found and roles.task == "forecast":
-            rest = [name for name in _rest(roles, table) if name not in roles.features]
+            features = set(roles.features)
+            rest = [name for name in _rest(roles, table) if name not in features]
             found = [name for name in rest if _dates_of_steps(table[name])]
         if len(found) == 1:
             roles = replace(roles, time=found[0])
@@ -286,8 +290,11 @@ def _features(roles: Roles, table: Table) -> tuple[str, ...]:
         return tuple(words)
     if roles.shape == "nested":
         rest = [name for name in rest if isinstance(table[name], Nested)]
-    elif texts := [n for n in rest if n not in roles.categories and not table[n].is_numbers()]:
-        _refuse_texts(texts, rest, roles, table)
+    else:
+        named = set(roles.categories)
+        texts = [name for name in rest if name not in named and not table[name].is_numbers()]
+        if texts:
+            _refuse_texts(texts, rest, roles, table)
     if not rest:
         raise ValueError(
             f"{table.source}: no column is left for the features; the columns are "
@@ -312,7 +319,8 @@ def _refuse_texts(texts: list[str], rest: list[str], roles: Roles, table: Table)
         column = table[name]
         if isinstance(column, Text) and column.share_of_numbers() >= _MOSTLY:
             column.numbers()  # says which value is none
-    numbers = ",".join(f'"{n}"' if "," in n else n for n in rest if n not in texts)
+    other = set(texts)
+    numbers = ",".join(f'"{n}"' if "," in n else n for n in rest if n not in other)
     flag = f"--features {shlex.quote(numbers)}" if numbers else "--features"
     raise ValueError(
         f"{table.source}: which columns are features? {texts[0]!r} does not hold numbers; "
@@ -366,8 +374,9 @@ def _rest(roles: Roles, table: Table) -> list[str]:
 
 def _called(names: re.Pattern[str], roles: Roles, table: Table) -> list[str]:
     """Columns without a role that have one of these names."""
-    rest = _rest(roles, table)
-    chosen = [name for name in rest if names.fullmatch(name) and name not in roles.features]
+    features = set(roles.features)
+    rest = [name for name in _rest(roles, table) if name not in features]
+    chosen = [name for name in rest if names.fullmatch(name)]
     if roles.shape == "nested" and names is _TIMES:
         return [name for name in chosen if isinstance(table[name], Nested)]
     return [name for name in chosen if not isinstance(table[name], Nested)]
@@ -405,9 +414,9 @@ def _steps(roles: Roles, table: Table) -> tuple[str, ...]:
         ValueError: of a table that is said to be wide: there are several names, so features.
     """
     of_name: dict[str, dict[int, str]] = {}
-    numbered = [m for m in map(_NUMBERED.match, _rest(roles, table)) if m]
+    numbered = [m for m in map(_NUMBER.search, _rest(roles, table)) if m]
     for m in numbered:
-        of_name.setdefault(m[1], {})[int(m[2])] = m[0]
+        of_name.setdefault(m.string[: m.start()], {})[int(m[0])] = m.string
     runs = [of for of in of_name.values() if len(of) > 1 and max(of) - min(of) == len(of) - 1]
     if len(runs) > 1 and roles.shape == "wide":
         named = ", ".join(repr(of[min(of)]) for of in runs[:4])
@@ -428,7 +437,8 @@ def _tell(given: Roles, full: Roles, table: Table) -> None:
     """
     found = list(_found_out(given, full))
     told = [f"taken as {'; '.join(found)}"] if found else []
-    left_out = [name for name in _rest(full, table) if name not in full.features]
+    features = set(full.features)
+    left_out = [name for name in _rest(full, table) if name not in features]
     if left_out and (given.shape is None or full.features != given.features):
         told.append(f"left out {', '.join(map(repr, left_out[:8]))}" + "…" * (len(left_out) > 8))
     if told:

@@ -244,13 +244,14 @@ def _matrix(
 ) -> tuple[np.ndarray, Mapping[str, tuple[str, ...]]]:
     """Columns as features `[n, F]` float32, words as their places among the sorted ones."""
     values = np.empty((n, len(columns)), np.float32)
+    named = set(roles.categories)
     categories = {}
     for i, column in enumerate(columns):
-        if column.name in roles.categories or _holds_words(column):
+        if column.name in named or _holds_words(column):
             # A vocabulary is made of the words that are the only feature, however many they are.
             # Names that all come once, as ids do, would teach a classifier nothing.
             different = len(column.names()[1])
-            repeated = different < n or column.name in roles.categories
+            repeated = different < n or column.name in named
             reads_words = roles.task == "tag" or (roles.task == "classify" and repeated)
             most = different if reads_words and len(columns) == 1 else MAX_WORDS
             values[:, i], categories[column.name] = _words(column, most)

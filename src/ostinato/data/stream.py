@@ -23,7 +23,7 @@ from ostinato import environment
 from ostinato._extras import needs
 from ostinato.data import arrays, conll, label_sets
 from ostinato.data.arrow_tables import arrow_column, arrow_table, check_whole, whole
-from ostinato.data.content import BEGIN, GZIP, MAX_ROW, as_text, kind_of
+from ostinato.data.content import BEGIN, CHUNK, GZIP, MAX_ROW, as_text, check_unpacked, kind_of
 from ostinato.data.delimited import parse_delimited
 from ostinato.data.dialect import Dialect
 from ostinato.data.examples import Examples
@@ -118,12 +118,16 @@ def stream_share(
 def _stream(file: IO[bytes], name: str, roles: Roles) -> Iterator[Examples]:
     first, file = _begin(file, file.seekable())
     with _gzip_errors(name):
+        packed = None
         if first.startswith(GZIP):
+            packed = file
             first, file = _begin(cast(IO[bytes], gzip.GzipFile(fileobj=file)), False)
         kind = kind_of(first, name)
         if kind in (*arrays.ENDINGS, *conll.ENDINGS):
-            yield parse_examples(file.read(), name, roles)
+            yield parse_examples(_all(file, packed, name), name, roles)
         elif kind in (".parquet", ".arrow", ".feather"):
+            if packed is not None:  # parts of it are read in any order
+                file = io.BytesIO(_all(file, packed, name))
             yield from _examples(_Batches(_batches(file, kind), name), roles, not roles.labels)
         else:
             lines = _LineBlocks(file, kind, name, roles.dialect)
@@ -147,16 +151,34 @@ class _Rejoined:
     def __init__(self, first: bytes, file: IO[bytes]):
         self._first = first
         self._file = file
+        self._at = 0
 
     def read(self, n: int = -1) -> bytes:
         first, self._first = self._first, b""
         if n < 0:
             return first + self._file.read()
         first, self._first = first[:n], first[n:]
-        return first or self._file.read(n)
+        read = first or self._file.read(n)
+        self._at += len(read)
+        return read
+
+    def tell(self) -> int:
+        return self._at
 
     def seekable(self) -> bool:
         return False
+
+
+def _all(file: IO[bytes], packed: IO[bytes] | None, name: str) -> bytes:
+    """The rest of a file; `packed` is the file that it is unpacked from, if it is."""
+    if packed is None:
+        return file.read()
+    parts, size = [], 0
+    while part := file.read(CHUNK):
+        parts.append(part)
+        size += len(part)
+        check_unpacked(size, packed.tell(), name, "gzip")
+    return b"".join(parts)
 
 
 @contextmanager

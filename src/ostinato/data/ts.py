@@ -31,9 +31,8 @@ from ostinato.data.sequences import Sequences, shape_sequences
 
 _log = logging.getLogger(__name__)
 
-_COLON = re.compile(r":(?![^(]*\))")  # one that is not within a pair, as in 23:59:00
+_BRACKET = re.compile(r"([()])")
 _PAIR = re.compile(r"\(([^,()]*),([^,()]*)\)")
-_BETWEEN_PAIRS = re.compile(r",(?![^(]*\))")
 
 Times = list[np.ndarray]  # of each example, `[T_i]` datetime64[ns] or float64
 
@@ -145,7 +144,7 @@ class _Form:
 
     def split(self, text: str) -> tuple[list[str], str | float]:
         """A data line as the texts of its dimensions, and its label."""
-        parts = [part.strip() for part in _COLON.split(text)]
+        parts = [part.strip() for part in _outside(text, ":")]
         label = "" if self.label == "none" else parts.pop()
         if self.n_dimensions is None:
             self.n_dimensions = len(parts)
@@ -195,12 +194,24 @@ class _Form:
         return as_float32(np.array(columns).T, lambda step, i: f"step {step}, dimension {i + 1}")
 
 
+def _outside(text: str, separator: str) -> list[str]:
+    """The text split where a separator is not within a pair, as in (2024-01-31 23:59:00,0.1)."""
+    pieces = _BRACKET.split(text)  # every second one is a bracket
+    parts = [""]
+    for piece, bracket in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
+        first, *further = [piece] if bracket == ")" else piece.split(separator)
+        parts[-1] += first
+        parts += further
+        parts[-1] += bracket
+    return parts
+
+
 def _untimed(dimensions: list[str]) -> tuple[list[str], np.ndarray]:
     """The values of each dimension alone, and the times that all of them have."""
     values: list[str] = []
     first: list[str] = []
     for i, text in enumerate(dimensions, 1):
-        pairs = [_PAIR.fullmatch(pair.strip()) for pair in _BETWEEN_PAIRS.split(text)]
+        pairs = [_PAIR.fullmatch(pair.strip()) for pair in _outside(text, ",")]
         if None in pairs:
             raise ValueError(
                 f"dimension {i}: wanted pairs (time,value) separated by ',', since the header says "
