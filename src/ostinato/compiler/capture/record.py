@@ -7,7 +7,7 @@ on batches of 3 and of 5 rows: what differs between the two recordings is the ba
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +28,7 @@ from ostinato.compiler.capture.recorder import Recorder, ViewChanged
 from ostinato.compiler.capture.recording import Recording, Sources
 from ostinato.compiler.capture.row_products import Products, RowProducts, common, computed
 from ostinato.compiler.capture.unify import BATCHES, unify, without_unused
+from ostinato.compiler.capture.whole_numbers import WholeNumbers
 from ostinato.compiler.errors import A_HOOK, NOT_OF_A_STEP, Unsupported, refused
 from ostinato.compiler.torch_compat import among_ours, gradients_of, undisturbed
 
@@ -52,7 +53,7 @@ def record(
     Raises:
         Unsupported: the step cannot be recorded, or depends on the batch size.
     """
-    outside = set() if observation is None else {id(t) for t in observation.walk.tensors}
+    outside = None if observation is None else {id(t) for t in observation.walk.tensors}
     ids = () if observation is None else observation.read
     read = tuple([i for i, t in enumerate(captured) if id(t) in ids])
     # The step may turn autocast off for a product, which PyTorch would compute with it.
@@ -68,7 +69,7 @@ def record(
 
 def _at_both(
     a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products,
-    outside: Collection[int], read: tuple[int, ...],
+    outside: Collection[int] | None, read: tuple[int, ...],
 ) -> tuple[Recording, Recording]:  # fmt: skip
     small, large = (_recorded(a, captured, per_row, products, n, outside, read) for n in BATCHES)
     if products and small.runs_python_backward:
@@ -84,7 +85,12 @@ def step_type(recording: Recording) -> torch.dtype:
     """
     r = recording
     given = [r.dtypes[i] for i in (*r.states, *r.xs, *r.captured)]
-    for dtype in (*given, *r.dtypes):
+    return _type_of((*given, *r.dtypes))
+
+
+def _type_of(dtypes: Iterable[torch.dtype]) -> torch.dtype:
+    """The first floating-point type; see `step_type`."""
+    for dtype in dtypes:
         if dtype.is_floating_point or dtype.is_complex:
             dtype = dtype.to_real()
             return torch.float32 if dtype.itemsize == 2 else dtype
@@ -121,8 +127,9 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
     n_rows = a.n_rows
     if n_rows not in BATCHES:
         with undisturbed(), among_ours():
+            outside = () if small.sized else None
             of_n = _recorded(
-                a, captured, small.per_row, small.products, n_rows, (), small.read
+                a, captured, small.per_row, small.products, n_rows, outside, small.read
             )
             unify(small, of_n, n_rows)
 
@@ -198,7 +205,7 @@ def _reached(a: Arguments, captured: list[Tensor], per_row: PerRow, other: int) 
 
 def _recorded(
     a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products, n_rows: int,
-    outside: Collection[int], read: tuple[int, ...],
+    outside: Collection[int] | None, read: tuple[int, ...],
 ) -> Recording:  # fmt: skip
     flat, functions = _flat(a), FUNCTIONS
     leaves = _copies(a, captured, per_row, products, n_rows)
@@ -292,13 +299,15 @@ def _copies(
 def _record_once(
     a: Arguments, step: Callable[..., Any], functions: Mapping[Any, Any],
     captured: list[Tensor], per_row: PerRow, products: Products, leaves: Leaves,
-    outside: Collection[int], read: tuple[int, ...],
+    outside: Collection[int] | None, read: tuple[int, ...],
 ) -> Recording:  # fmt: skip
     handed_on = leaves.rows + leaves.products
     params, states, xs = leaves.fixed, leaves.init + handed_on, leaves.xs
     given = params + states + xs
     fixed = [i for i in range(len(captured)) if i not in {of.position for of in per_row}]
-    recorder = Recorder(given, outside, {fixed.index(i) for i in read if i in fixed})
+    recorder = Recorder(given, outside or (), {fixed.index(i) for i in read if i in fixed})
+    n, m = len(params), len(params) + len(states)
+    whole = WholeNumbers(recorder, range(n), range(n, len(given)), len(leaves.init[0]))
     with recorder, torch.enable_grad():  # a batch that is not first is put there by a call
         replacing = rejoined(leaves.fixed, leaves.rows, per_row)
         made = [batch_first(t, of.axis) for t, of in zip(leaves.products, products, strict=True)]
@@ -306,11 +315,16 @@ def _record_once(
     if products:
         replaced = RowProducts(captured, replacing, functions, per_row, made)
     with replaced:
+        recorder.whole = None if outside is None else whole
         with refused(_FAILS), recorder, torch.enable_grad():
             new_states, y = step(leaves.init, xs)
+        recorder.whole = None
         if isinstance(replaced, RowProducts):
             replaced.check(products)
-        new_states = [*new_states, *handed_on]
+        with recorder:
+            sized = whole.largest(_type_of([t.dtype for t in (*states, *xs, *recorder.values)]))
+        so_far, largest = ([], []) if sized is None else ([t] for t in sized)
+        new_states = [*new_states, *handed_on, *largest]
         y_leaves, y_spec = tree.flatten(y)
         outputs = new_states + y_leaves
         behind = [_nodes_behind(t) for t in outputs]
@@ -323,7 +337,7 @@ def _record_once(
         gradients = _differentiated(recorder, outputs, cotangents, given)
     arrays = recorder.captured_arrays(params)
     d_given = [None if g is None else recorder.gradient(g) for g in gradients]
-    n, m, k = len(params), len(params) + len(states), len(new_states)
+    k = len(new_states)
     return Recording(
         calls=tuple(recorder.calls),
         n_forward=n_forward,
@@ -331,17 +345,17 @@ def _record_once(
         dtypes=tuple(v.dtype for v in recorder.values),
         constants={i: t.detach().clone() for i, t in recorder.constants.items()},
         captured=tuple([arrays.get(i, i) for i in range(n)]),
-        states=tuple(range(n, m)),
+        states=(*range(n, m), *[recorder.number[id(t)] for t in so_far]),
         xs=tuple(range(m, len(given))),
         new_states=tuple(out_numbers[:k]),
         ys=tuple(out_numbers[k:]),
         d_new_states=tuple(d_out_numbers[:k]),
         d_ys=tuple(d_out_numbers[k:]),
         d_captured=tuple(d_given[:n]),
-        d_states=tuple(d_given[n:m]),
+        d_states=(*d_given[n:m], *[None for _ in so_far]),
         d_xs=tuple(d_given[m:]),
         y_spec=y_spec,
-        init_needs_grad=tuple(t.requires_grad for t in (*_leaves_given(a)[0], *handed_on)),
+        init_needs_grad=tuple(t.requires_grad for t in (*_leaves_given(a)[0], *handed_on, *so_far)),
         differentiable_in=tuple(
             _sources(t, nodes, states) for t, nodes in zip(outputs, behind, strict=True)
         ),
@@ -350,6 +364,7 @@ def _record_once(
         per_row=per_row,
         products=products,
         read=read,
+        sized=sized is not None,
     )
 
 

@@ -19,6 +19,7 @@ from ostinato import tree
 from ostinato.compiler.capture.complex_numbers import PAIRED, Pair, is_complex
 from ostinato.compiler.capture.decompositions import decomposition
 from ostinato.compiler.capture.recording import Call, Ref
+from ostinato.compiler.capture.whole_numbers import WholeNumbers
 from ostinato.compiler.errors import IN_PLACE, Unsupported
 
 aten = torch.ops.aten
@@ -54,6 +55,7 @@ class Recorder(TorchDispatchMode):
         self.pairs: dict[int, Pair] = {}  # of complex tensors, by id
         self.arrays: list[int] = []
         self.given = given
+        self.whole: WholeNumbers | None = None  # looks at each call
         for t in given:
             self.new(t)
 
@@ -182,7 +184,10 @@ class Recorder(TorchDispatchMode):
         if any(isinstance(value, (bool, int, float)) for value in outs):
             raise Unsupported("the step turns a tensor into a Python value", name)
         numbers = tuple(self.new(t) if isinstance(t, Tensor) else None for t in outs)
-        self.calls.append(Call(name, recorded_args, recorded_kwargs, numbers))
+        call = Call(name, recorded_args, recorded_kwargs, numbers)
+        self.calls.append(call)
+        if self.whole is not None:
+            self.whole.see(func, args, kwargs, call)
         return out
 
     def of_pairs(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:

@@ -86,6 +86,7 @@ class Recording:
     per_row: PerRow = ()
     products: Products = ()
     read: tuple[int, ...] = ()  # of those taken from outside: whose values the step read
+    sized: bool = False  # the very last state is the largest whole number: see `whole_numbers.py`
 
 
 def overload_of(name: str) -> Any:
@@ -97,8 +98,8 @@ def overload_of(name: str) -> Any:
 def recorded_step(recording: Recording, captured: Any, rows: Any) -> Callable[[Any, Any], Any]:
     """The step as it was recorded, as a differentiable function of lists of leaves.
 
-    rows: captured tensors that have the batch's rows, and products of these, which the recording
-    holds as its last states.
+    rows: what the recording holds as its last states: captured tensors that have the batch's rows,
+    products of these, and the largest whole number.
 
     It computes what was computed when the step was recorded, whatever the step has become since.
     Its gradients are autograd's of the recorded calls, so those of a composition where one stands

@@ -8,7 +8,7 @@ and needs an entry for each that is new.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -72,6 +72,10 @@ _POWERS: dict[float, Rule] = {
 def _pow(c: Context, a: Any, exponent: Any) -> Any:
     if not isinstance(exponent, Value) and float(exponent) in _POWERS:
         return _POWERS[float(exponent)](c, a)
+    if c.gives in WHOLE:  # products are exact
+        if isinstance(exponent, Value) or not 0 < exponent < 64:
+            raise c.refuse("whole numbers have powers with an exponent from 0 to 63")
+        return reduce(partial(c.b.op, "mul"), [c.node(a)] * exponent)
     return c.elementwise("pow", a, exponent)
 
 

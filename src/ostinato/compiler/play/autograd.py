@@ -51,16 +51,23 @@ class ScanCall:
         return tensors[:a], tensors[a:b], tensors[b:]
 
     def played(self, tensors: list[Tensor]) -> list[Tensor]:
-        """The tensors of a call that the engine is given: with products of captured rows alone."""
-        products = self.compiled.planner.recording.products
-        if not products:
-            return tensors
-        from ostinato.compiler.capture.row_products import computed  # not a part of every start
+        """The tensors that the engine is given: with what only it takes for leaves of the carry.
 
+        These are products of captured rows alone, and the largest whole number so far.
+        """
+        recording = self.compiled.planner.recording
+        if not (recording.products or recording.sized):
+            return tensors
         captured, init, xs = self.split(tensors)
-        per_row = self.compiled.planner.recording.per_row
-        taken = rejoined(captured, init[len(self.arguments.leaves) :], per_row)
-        return [*captured, *init, *computed(products, taken), *xs]
+        made: list[Tensor] = []
+        if recording.products:
+            from ostinato.compiler.capture.row_products import computed  # not a part of every start
+
+            taken = rejoined(captured, init[len(self.arguments.leaves) :], recording.per_row)
+            made = computed(recording.products, taken)
+        if recording.sized:
+            made.append(xs[0].new_zeros(self.n_rows, 1, dtype=self.compiled.dtype))
+        return [*captured, *init, *made, *xs]
 
     def outputs(self, tensors: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Outputs and last carry, differentiable in `tensors` (captured, init, xs)."""

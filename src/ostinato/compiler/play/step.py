@@ -84,7 +84,7 @@ class CompiledStep:
         first, given = self.n_captured, (*recording.states, *recording.xs)
         kinds = [recording.dtypes[i] for i in given]
         self._whole = [first + i for i, d in enumerate(kinds) if is_integer(d)]
-        self._whole_out = [i for i, d in self._of_other_types if is_integer(d)]
+        self._sized = recording.sized
         halves = {torch.bfloat16, torch.float16}  # the loop rounds after every operation
         self.coarse = not halves.isdisjoint(recording.dtypes)
         self.all_need_grad = not self.without_grad(1, False)  # then after any number of steps
@@ -153,14 +153,15 @@ class CompiledStep:
         for i, power in self.totals:  # sums, or means, over the batch
             if rows is not None:
                 raise Unsupported("an output is a sum over the batch, of which some rows ended")
-            outs[i] = outs[i].sum(1)
+            of_whole = torch.float64 if is_integer(self.out_dtypes[i]) else None
+            outs[i] = outs[i].sum(1, dtype=of_whole)
             if power == QUOTIENT:
                 outs[i], divisors[i] = outs[i].unbind(-1)
                 outs[i] = outs[i] / divisors[i]
             else:
                 outs[i] = outs[i] * float(n_rows) ** power
-        if self._whole_out:
-            self._check_whole([outs[i] for i in self._whole_out])
+        if self._sized:
+            self._check_whole([outs[-1]])
         for i, dtype in () if as_computed else self._of_other_types:
             outs[i] = outs[i].to(dtype)
         return outs, SavedForward(held, once, way, divisors)
@@ -170,9 +171,9 @@ class CompiledStep:
         most = 1 << (24 if self.dtype is torch.float32 else 53)
         for t in tensors:
             low, high = t.aminmax() if t.numel() else (0, 0)
-            if not (-most <= float(low) and float(high) <= most):
+            if not (-most < float(low) and float(high) < most):  # a rounded one may be ±most
                 raise Unsupported(
-                    f"a whole number is beyond ±{most}, up to which {self.dtype} is exact: keep "
+                    f"a whole number reaches ±{most}, up to which {self.dtype} is exact: keep "
                     "such numbers out of the step, or give it float64"
                 )
 
