@@ -14,6 +14,18 @@ template <class V> inline V clamp(V x, float low, float high) {
 }
 template <class V> inline V max_nan(V a, V b) { return select(equal(a, a), max_raw(a, b), a); }
 template <class V> inline V min_nan(V a, V b) { return select(equal(a, a), min_raw(a, b), a); }
+
+// A library's function lane by lane. Some libraries take denormals apart by their bits and scale them, which
+// goes wrong where the processor reads them as zeros: they get zeros.
+template <class T> inline T flushed(T x) {
+  return std::fabs(x) < std::numeric_limits<T>::min() ? std::copysign(T(0), x) : x;
+}
+template <class V, class F> inline V libm(V a, F f) {
+  return per_lane(a, [f](auto x) { return flushed(f(flushed(x))); });
+}
+template <class V, class F> inline V libm2(V a, V b, F f) {
+  return per_lane2(a, b, [f](auto x, auto y) { return flushed(f(flushed(x), flushed(y))); });
+}
 template <class V, class M> inline V truth(M mask, V) { return select(mask, V::all(1), V::all(0)); }
 
 // e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2. ln 2 is taken in two parts, so that r is exact
@@ -86,10 +98,7 @@ template <class V> inline V log_normal(V x) {
 
 template <class V> inline IfFloat<V> log(V x) {
   const float inf = std::numeric_limits<float>::infinity();
-  auto tiny = less(x, V::all(1.17549435e-38f));  // denormals: scale by 2^24 first
-  V y = log_normal(select(tiny, mul(x, V::all(16777216.f)), x));
-  y = select(tiny, sub(y, V::all(16.635532333438686f)), y);
-  y = select(equal(x, V::all(0)), V::all(-inf), y);
+  V y = select(equal(x, V::all(0)), V::all(-inf), log_normal(x));
   y = select(less(x, V::all(0)), V::all(std::numeric_limits<float>::quiet_NaN()), y);
   y = select(equal(x, V::all(inf)), x, y);
   return select(equal(x, x), y, x);
@@ -110,22 +119,22 @@ template <class V> inline IfFloat<V> softplus(V x) {
 }
 
 template <class V> inline IfDouble<V> exp(V x) {
-  return per_lane(x, [](double v) { return std::exp(v); });
+  return libm(x, [](double v) { return std::exp(v); });
 }
 template <class V> inline IfDouble<V> exp2(V x) {
-  return per_lane(x, [](double v) { return std::exp2(v); });
+  return libm(x, [](double v) { return std::exp2(v); });
 }
 template <class V> inline IfDouble<V> log(V x) {
-  return per_lane(x, [](double v) { return std::log(v); });
+  return libm(x, [](double v) { return std::log(v); });
 }
 template <class V> inline IfDouble<V> tanh(V x) {
-  return per_lane(x, [](double v) { return std::tanh(v); });
+  return libm(x, [](double v) { return std::tanh(v); });
 }
 template <class V> inline IfDouble<V> sigmoid(V x) {
-  return per_lane(x, [](double v) { return 1 / (1 + std::exp(-v)); });
+  return libm(x, [](double v) { return 1 / (1 + std::exp(-v)); });
 }
 template <class V> inline IfDouble<V> softplus(V x) {
-  return per_lane(x, [](double v) {
+  return libm(x, [](double v) {
     return (v > 0 ? v : v == v ? 0. : v) + std::log1p(std::exp(-std::fabs(v)));
   });
 }

@@ -11,6 +11,7 @@
 
 #include "kernels/dispatch.h"
 #include "play/executor.h"
+#include "play/float_environment.h"
 #include "play/threads.h"
 #include "python/cache_key.h"
 #include "python/call_watch.h"
@@ -56,7 +57,7 @@ template <class T> void bind_program(nb::module_& m, const char* name) {
       .def("needed_bytes", needed_bytes<T>, "n_steps"_a, "n_rows"_a, "threads"_a, "isa"_a);
 }
 
-// One elementwise operation over whole arrays, for tests.
+// One elementwise operation over whole arrays, in the engine's environment, for tests.
 template <class T>
 void elementwise(const std::string& isa, int op, Array<const T> a, Array<const T> b, Array<const T> c,
                  Array<T> out, double s) {
@@ -69,6 +70,7 @@ void elementwise(const std::string& isa, int op, Array<const T> a, Array<const T
                             {const_cast<T*>(c.data()), n},
                             {out.data(), n}};
   const int16_t which[4] = {0, 1, 2, 3};
+  const FloatEnvironment environment;
   kernels<T>(isa).elementwise[op](1, n, table, which, T(s));
 }
 

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <optional>
 
+#include "play/float_environment.h"
 #include "python/arguments.h"
 #include "stream/slot_states.h"
 #include "stream/stream_state.h"
@@ -144,6 +145,7 @@ inline void prepare_rows(const StreamModel& self, int64_t n, nanobind::handle x,
   const Lent rows(x, false), prepared(out, true);
   if (!rows.is('f', {n, F})) refuse_array("x", "[n, F] of float32");
   if (!prepared.is('f', {n, self.row_floats()})) refuse_array("out", "[n, row_floats] of float32");
+  const FloatEnvironment environment;
   for (int64_t r = 0; r < n; r++)
     self.preparation().apply(rows.data<float>() + r * F, prepared.data<float>() + r * self.row_floats());
 }

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "kernels/dispatch.h"
+#include "play/float_environment.h"
 #include "play/threads.h"
 #include "tests.h"
 
@@ -30,6 +31,7 @@ int main(int n_words, char** words) {
       {"refusals", test_refusals},
       {"fuzzed programs", [iterations] { test_fuzzed_programs(iterations); }},
   };
+  const FloatEnvironment environment;  // the kernels' own
   std::string isas;
   for (const std::string& isa : available_isas()) isas += " " + isa;
   std::printf("instruction sets:%s; threads: %s\n", isas.c_str(), threading_runtime().c_str());

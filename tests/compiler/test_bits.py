@@ -268,10 +268,16 @@ def test_layout_in_memory_does_not_matter():
 # ------------------------------------------------------------------------- flags and machines
 
 
-def test_flush_to_zero_is_the_callers_affair():
-    """Denormals are kept whatever the caller's flag, which is as it was afterwards."""
+def vanishing(t: Tensor) -> int:
+    """How many numbers lie between zero and the smallest normal one."""
+    return int(((t != 0) & (t.abs() < torch.finfo(t.dtype).tiny)).sum())
+
+
+def test_flush_to_zero_is_the_callers_affair(monkeypatch):
+    """Numbers below 2⁻¹²⁶ are zeros whatever the caller's flag, which is as it was afterwards."""
     if not torch.set_flush_denormal(True):
         pytest.skip("this machine has no such flag")
+    many = torch.full((1 << 20,), 1e-30)  # enough for PyTorch's own threads
     try:
         for name in ("tanh_rnn_matmul", "lstm_chunk", "lstm_layer_norm"):
             case = case_of(name)
@@ -290,14 +296,70 @@ def test_flush_to_zero_is_the_callers_affair():
                     found.append(play(scan, case, init, xs, weights=weights))
                     flushed = float(torch.tensor(1e-30) * torch.tensor(1e-10)) == 0
                     assert flushed == flush, "the caller's flag was changed"
-            torch.set_flush_denormal(False)
+                torch.set_flush_denormal(False)
+                kept = many * 1e-10
+                assert vanishing(kept) == len(kept), "a thread of PyTorch kept the engine's flag"
             for p in found[1:]:
                 assert_same_bits(p, found[0], name)
             if name == "tanh_rnn_matmul":
-                tiny = [t for _, t in found[0].named() if ((t != 0) & (t.abs() < 2.0**-126)).any()]
-                assert tiny, "nothing here is denormal: this shows nothing"
+                monkeypatch.setenv("OSTINATO_ENGINE", "eager")
+                loop = play(scan, case, init, xs, weights=weights)
+                monkeypatch.delenv("OSTINATO_ENGINE")
+                for (what, ours), (_, theirs) in zip(found[0].named(), loop.named(), strict=True):
+                    assert not vanishing(ours), what
+                    bound = 1e-5 * float(theirs.abs().max()) + 64 * 2.0**-126
+                    torch.testing.assert_close(ours, theirs, rtol=0, atol=bound)
+                assert any(vanishing(t) for _, t in loop.named()), "this shows nothing"
     finally:
         torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_that_vanish(monkeypatch, dtype):
+    """A loss on the last state alone: 2⁻¹²⁶ (2⁻¹⁰²²) is reached long before the first step.
+
+    Not a number below it is left, and no bit depends on threads, other rows or chunks.
+    """
+    torch.manual_seed(0)
+    T, B, tiny = 400, 9, torch.finfo(dtype).tiny
+    weight = 1.0 if dtype == torch.float32 else 1e-270  # of the loss
+    U, W = (torch.randn(n, 4 * H, dtype=dtype).mul_(0.1).requires_grad_() for n in (3, H))
+
+    def step(carry, x):
+        h, c = carry
+        i, f, g, o = (x @ U + h @ W).chunk(4, 1)
+        c = torch.sigmoid(f + 0.5) * c + torch.sigmoid(i) * torch.tanh(g)
+        return [torch.sigmoid(o) * torch.tanh(c), c], None
+
+    xs, init = torch.randn(T, B, 3, dtype=dtype), torch.zeros(B, H, dtype=dtype)
+
+    def gradients(some=slice(None), cut=T):
+        start = carry = [t[some].clone().requires_grad_() for t in (init, init)]
+        parts = [x.clone().requires_grad_() for x in xs[:, some].split([cut, T - cut]) if len(x)]
+        for x in parts:
+            carry, _ = scan(step, carry, x)
+        *d_xs, d_h, d_c = torch.autograd.grad(carry[0].sum() * weight, [*parts, *start])
+        return torch.cat(d_xs), d_h, d_c
+
+    monkeypatch.setenv("OSTINATO_ENGINE", "eager")
+    loop = gradients()
+    monkeypatch.delenv("OSTINATO_ENGINE")
+    assert any(vanishing(g) for g in loop), "no gradient vanishes: this shows nothing"
+    torch.set_num_threads(1)
+    ours = gradients()
+    for g, exact in zip(ours, loop, strict=True):
+        assert not vanishing(g)
+        bound = 1e-5 * float(exact.abs().max()) + 1e3 * tiny
+        torch.testing.assert_close(g, exact, rtol=0, atol=bound)
+    if dtype == torch.float64:  # promises no bits
+        return
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        for some, cut in ((slice(None), T), (slice(None), 170), (slice(3, 4), T), (slice(2, 9), 1)):
+            found = gradients(some, cut)
+            whole = [ours[0][:, some], *(g[some] for g in ours[1:])]
+            for a, b in zip(found, whole, strict=True):
+                assert bits(a.contiguous()) == bits(b.contiguous())
 
 
 def everything(names: list[str]) -> dict[str, np.ndarray]:

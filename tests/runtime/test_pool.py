@@ -6,9 +6,12 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from graph_parts import Parts
 from stream_cases import rows, source
 
+from ostinato.runtime import stream as stream_module
+from ostinato.runtime.model_graph import Direction, ModelGraph, ReadoutGraph, Scan
 from ostinato.runtime.pool import Pool
 from ostinato.runtime.stream import Stream
 from zoo.suites import one_in
@@ -151,3 +154,33 @@ def test_answers_are_a_sequence(made):
     assert [a.label for a in answers] == answers.labels
     assert [a.n for a in answers[1:]] == [1, 1]
     np.testing.assert_array_equal(answers[-1].proba, answers.proba[2])
+
+
+def test_a_state_that_decays_becomes_zero_and_the_callers_flag_stays(monkeypatch):
+    """Streams, chunks by steps and by the batch engine, pools; also after a row that is refused."""
+    parts = Parts()
+    zeros = torch.zeros(3, 4)
+    step = parts.graph(lambda h, x: (h * 0.5 + x, h + 1e-30), [], zeros, zeros)
+    decay = Scan("decay", (Direction(step, False),))
+    made = source(parts, ModelGraph(None, (decay,), ReadoutGraph("last"), parts.head(4)))
+    rows = np.zeros((160, 4), np.float32)
+    rows[0] = 2.0**-10  # 2⁻¹²⁶ is reached at step 117, the smallest denormal at 140
+    one, pool, carry = Stream(made), Pool(made, 2), np.empty(made.n_carry, np.float32)
+    slots = pool.slots([0, 1])
+    wrong = np.full(4, np.nan, np.float32)
+    for t, row in enumerate(rows, 1):
+        one.push(row)
+        pool.push(slots, np.stack([row, row]))
+        with pytest.raises(ValueError, match="wanted finite"):
+            one.push(wrong)
+        with pytest.raises(ValueError, match="wanted finite"):
+            pool.push(slots, np.stack([row, wrong]))
+        one._state.get(carry)
+        value = 2.0 ** (-9 - t)
+        assert carry[:4].tolist() == [value if value >= 2.0**-126 else 0.0] * 4
+        assert np.float32(1e-30) * np.float32(1e-10) > 0, "the caller's flag was changed"
+    for most in (stream_module.MOST_STEPWISE, 0):
+        monkeypatch.setattr(stream_module, "MOST_STEPWISE", most)
+        chunks = Stream(made)
+        chunks.push(rows)
+        assert chunks.save() == one.save() == pool.save(0)

@@ -1,7 +1,9 @@
 """The NumPy interpreter of programs: the slow, obvious definition of every instruction.
 
 It plays the whole batch at once, time step by time step, and adds up gradients in one array. The
-native engine plays groups of rows, and agrees with it within rounding.
+native engine plays groups of rows, and agrees with it within rounding. Numbers below the smallest
+normal one (2⁻¹²⁶ in float32, 2⁻¹⁰²² in float64) are read and written as zeros of their sign; the
+engine may leave one that an instruction only moves.
 """
 
 from __future__ import annotations
@@ -24,6 +26,13 @@ from ostinato.engine.program import (
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def flushed(x: Array) -> Array:
+    """x with zeros in place of the numbers below the smallest normal one; signs stay."""
+    if x.dtype.kind != "f":
+        return x
+    return np.where(np.abs(x) < np.finfo(x.dtype).tiny, np.copysign(x.dtype.type(0), x), x)
 
 
 def play(
@@ -88,6 +97,7 @@ class _Reference:
         self.rows = np.arange(n_rows) if rows is None else np.asarray(rows)
         self.lengths = np.full(n_rows, n_steps) if lengths is None else np.asarray(lengths)
         dtype = next(a.dtype for a in arguments if a is not None and a.dtype.kind == "f")
+        self.dtype = dtype
         self.buffers: list[Array] = []
         for b in program.buffers:
             if b.kind in (Kind.TIME, Kind.TAPE):
@@ -109,7 +119,7 @@ class _Reference:
             out[b.k0 : b.k0 + b.nk, b.n0 : b.n0 + b.nn] = source[
                 b.row : b.row + b.nk, b.column : b.column + b.nn
             ]
-        return out
+        return flushed(out)
 
     def run(self, begins: bool) -> None:
         for g in self.p.gradients if begins else ():
@@ -225,16 +235,16 @@ class _Reference:
         buffer = self.buffers[o.buffer]
         columns = slice(o.column, o.column + n)
         if buffer.ndim == 1:
-            return buffer[None, columns]
-        return buffer[t + o.dt][self.place(o.buffer, alive), columns]
+            return flushed(buffer[None, columns])
+        return flushed(buffer[t + o.dt][self.place(o.buffer, alive), columns])
 
     def write(
         self, o: Operand, t: int, alive: Array, n: int, registers: dict[int, Any], value: Any
     ) -> None:
         """Write n columns of an operand."""
+        value = flushed(np.asarray(value, self.dtype))
         if o.buffer <= -2:
-            like = next(b.dtype for b in self.buffers)
-            registers[o.register] = np.broadcast_to(np.asarray(value, like), (len(alive), n))
+            registers[o.register] = np.broadcast_to(value, (len(alive), n))
             return
         buffer = self.buffers[o.buffer]
         columns = slice(o.column, o.column + n)
