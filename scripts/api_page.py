@@ -15,7 +15,8 @@ import ostinato
 
 HEAD = """# API
 
-Every public name, with the first line of its `help()`. `python scripts/api_page.py` writes this page.
+Every public name, with the first sentence of its `help()`. This page is written by
+`python scripts/api_page.py`.
 """
 
 
