@@ -53,6 +53,8 @@ def classifier(F=3, C=4, preparation=None, several=False, members=1, size=6, **c
         "feature_names": None,
         "preparation": None if preparation is None else preparation.as_json(),
         "multilabel": several,
+        "vocabulary": None,
+        "early": None,
     }
     return loaded("sequence_classifier", net, fitted, several)
 

@@ -1,4 +1,4 @@
-"""Weights of 8 bits in C, and what their loss is; and tied embeddings, in float and in int8."""
+"""Weights of 8 bits in C; and tied embeddings, in float and in int8."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import re
 import numpy as np
 import pytest
 from c_examples import STRICT, checked_run, needs_gcc
-from test_c_model import exported, given, noise, runtime_answers, tagger
+from test_c_model import exported, given, noise, runtime_answers
 
 from ostinato.engine import native
-from ostinato.export.c import accuracy
 from ostinato.export.c_play import PartPlayer, answers, bound
 from ostinato.export.c_program import part
 from ostinato.export.c_quantize import quantized
@@ -22,11 +21,6 @@ pytestmark = [
     needs_gcc,
     pytest.mark.skipif(native.unavailable() is not None, reason="needs the engine"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def unmeasured(monkeypatch):
-    monkeypatch.setattr("ostinato.export.c.measured", lambda *_: ([], []))
 
 
 @pytest.mark.parametrize("n_tokens", one_in(2, [15, 12]))
@@ -91,39 +85,3 @@ def test_int8_answers_are_those_of_its_weights(cell, tmp_path):
     assert "right" in checked_run("./test", cwd=tmp_path)
     plain_report, _ = exported(g, tmp_path)
     assert report.tables < 0.4 * plain_report.tables
-
-
-def test_the_loss_of_int8_is_that_of_the_compiled_code(tmp_path):
-    """Of ragged sequences, each at its own end; and of a tagger, at every step."""
-    lengths = np.array([9, 1, 4, 7])
-    for net in (ClassifierNet(3, 4, "gru", 8), tagger(3, 4)):
-        g = given(net)
-        x = noise(4, 9, 3) * 2
-        found = []
-        for int8 in (False, True):
-            place = tmp_path / f"{type(net).__name__}{int8}"
-            place.mkdir()
-            report, library = exported(
-                g, place, int8=int8, calibrate=(x, lengths) if int8 else None
-            )
-            rows = [library.stream().answers(s[:n]) for s, n in zip(x, lengths, strict=True)]
-            each = g.graph.readout.kind == "each"
-            found.append(np.concatenate([r if each else r[-1:] for r in rows]))
-        exact, rounded = found
-        assert report.accuracy.n == len(exact)
-        assert report.accuracy.largest == pytest.approx(np.abs(exact - rounded).max(), abs=1e-5)
-        same = (exact.argmax(1) == rounded.argmax(1)).mean()
-        assert report.accuracy.agreement == pytest.approx(same)
-        assert f"{len(exact)} answers" in str(report)
-
-
-def test_agreement_can_be_less_than_whole():
-    """Weights that int8 cannot tell apart: the answers become a tie."""
-    g = given(ClassifierNet(2, 2, "rnn", 2))
-    tensors = dict(g.tensors)
-    name = next(n for n in tensors if n.startswith("readout") and tensors[n].ndim == 2)
-    tensors[name] = np.array([[1e-3, 1.0], [-1e-3, 1.0]], np.float32)
-    tensors["readout.bias"] = np.zeros(2, np.float32)
-    step, answer = (part(graph, tensors) for graph in g.graph.composed())
-    found = accuracy(g.graph, step, answer, noise(64, 3, 2), np.full(64, 3))
-    assert found.agreement < 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from c_examples import STRICT, checked_run, needs_gcc
-from onnx_models import classifier, forecaster
+from onnx_models import classifier
 
 from ostinato.engine import native
 from ostinato.export.c import export_c
@@ -17,7 +17,6 @@ PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 
 PROGRAMS = {
     "gesture": (lambda: classifier(F=3, C=4), r"0\.\d{3}\n"),
-    "gas": (lambda: forecaster(P=1, K=2), "3 steps ahead, 27 numbers\n"),
 }
 
 

@@ -9,7 +9,6 @@ from onnx_models import classifier, language_model, preparation, tagger
 
 import ostinato
 import ostinato.runtime
-from ostinato.data.ragged import Ragged
 from ostinato.engine import native
 from ostinato.export.c import export_c
 from ostinato.export.c_selftest import as_read
@@ -21,11 +20,6 @@ pytestmark = [
 # Answers between 0 and 1 of small networks: the bound that a self-test derives for them is about
 # 2·10⁻⁵, see c_play.bound.
 ATOL = 2e-5
-
-
-@pytest.fixture(autouse=True)
-def unmeasured(monkeypatch):
-    monkeypatch.setattr("ostinato.export.c.measured", lambda *_: ([], []))
 
 
 def exported(model, place, **options):
@@ -120,49 +114,3 @@ def test_language_models(tmp_path):
     tokens = [0, *model.vocabulary.encode("abcab")]  # 0 begins a text
     ours = library.stream().answers(np.array(tokens))
     np.testing.assert_allclose(ours, model.predict_proba(["abcab"])[0], rtol=0, atol=ATOL)
-
-
-def test_calibrating_examples_are_those_of_predict(tmp_path):
-    """Raw, ragged or not."""
-    model = classifier(preparation=preparation("mask", words=False), cell="gru")
-    raw = [sequence(n, 3, seed=n) * [2, 1, 1e-3] + [7, 0, 4e-3] for n in (3, 9, 1, 5)]
-    report, library = exported(model, tmp_path, int8=True, calibrate=raw)
-    exact = model.predict_proba(raw)
-    rounded = np.stack([library.stream().answers(x)[-1] for x in raw])
-    assert report.accuracy.n == 4
-    assert report.accuracy.largest == pytest.approx(np.abs(exact - rounded).max(), abs=ATOL)
-    assert report.accuracy.largest > 1e-4
-    of_tagger = tagger(bidirectional=False, crf=False)
-    found = export_c(of_tagger, tmp_path / "t.c", int8=True, calibrate=raw).accuracy
-    assert found.n == 18
-    assert isinstance(of_tagger.prepared(raw)[0], Ragged)
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_calibrating_texts_are_those_of_predict(tied, tmp_path):
-    """Each token of each text is an answer; the rows of tokens are of int8, too."""
-    model = language_model(cell="gru", embedding_size=5, tied=tied)
-    texts = ["abcab", "d", "", "bbbadc"]
-    report, library = exported(model, tmp_path, int8=True, calibrate=texts)
-    tokens = [np.array([0, *model.vocabulary.encode(text)]) for text in texts]
-    rounded = np.concatenate([library.stream().answers(each) for each in tokens])
-    exact = np.concatenate(model.predict_proba(texts))
-    assert report.accuracy.n == len(exact) == 16
-    assert report.accuracy.largest == pytest.approx(np.abs(exact - rounded).max(), abs=ATOL)
-    assert report.accuracy.largest > 1e-4
-    same = (exact.argmax(1) == rounded.argmax(1)).mean()
-    assert report.accuracy.agreement == pytest.approx(same)
-
-
-def test_calibrating_words_are_those_of_predict(tmp_path):
-    texts = ["to be or not", "that is", "be not that", "or to be"] * 4
-    sizes = {"hidden_size": 5, "iterations": 2, "embedding_size": 6}
-    estimator = ostinato.SequenceClassifier(**sizes, random_state=0).fit(texts, ["a", "b"] * 8)
-    estimator.save(tmp_path / "m")
-    model = ostinato.runtime.load(tmp_path / "m")
-    report, library = exported(model, tmp_path, int8=True, calibrate=texts[:4])
-    coded = model.prepared(texts[:4])
-    ends = [library.stream().answers(coded.words[coded.places[i]])[-1] for i in range(4)]
-    exact = model.predict_proba(texts[:4])
-    assert report.accuracy.n == 4
-    assert report.accuracy.largest == pytest.approx(np.abs(exact - ends).max(), abs=ATOL)

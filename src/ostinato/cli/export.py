@@ -13,7 +13,6 @@ from ostinato.cli.failures import BadInput
 from ostinato.cli.output import Overwrite, Quiet, check_file, hush, say
 
 if TYPE_CHECKING:
-    from ostinato.cli.runs import Trained
     from ostinato.runtime.model import Model
 
 
@@ -35,18 +34,12 @@ def export(
         typer.Option("--output", "-o", help="The .onnx or .c file; by default named after RUN."),
     ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Of C: weights of 8 bits.")] = False,
-    calibrate: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--calibrate", metavar="FILE", help="Examples by which the loss of --int8 is measured."
-        ),
-    ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a model as ONNX or C, which run without ostinato."""
     hush(quiet)
-    _check_flags(to, form, resets, int8, calibrate)
+    _check_flags(to, form, resets, int8)
     trained = runs.find(run)
     file = _named_after(run, to) if output is None else output
     if file.suffix != f".{to}":
@@ -63,24 +56,20 @@ def export(
         report = (
             _onnx(model, file, form, resets)
             if to == "onnx"
-            else _c(model, file, int8, calibrate, trained)
+            else _c(model, file, int8)
         )
     except Unsupported as problem:
         raise BadInput(f"{run} cannot be written as {to}: {problem}") from None
     say(str(report))
 
 
-def _check_flags(
-    to: str, form: str | None, resets: bool, int8: bool, calibrate: str | None
-) -> None:
+def _check_flags(to: str, form: str | None, resets: bool, int8: bool) -> None:
     if to == "c" and form == "sequence":
         raise BadInput("--form sequence is of ONNX; C code plays one step at a time")
     if to == "c" and resets:
         raise BadInput("--resets is of ONNX; in C, NAME_init begins a sequence anew")
-    if to == "onnx" and (int8 or calibrate is not None):
-        raise BadInput("--int8 and --calibrate are of C code; leave them out, or export --to c")
-    if calibrate is not None and not int8:
-        raise BadInput("--calibrate measures what --int8 changes; give both")
+    if to == "onnx" and int8:
+        raise BadInput("--int8 is of C code; leave it out, or export --to c")
 
 
 def _named_after(run: Path, to: str) -> Path:
@@ -97,21 +86,7 @@ def _onnx(model: Model, file: Path, form: str | None, resets: bool) -> Any:
     return export_onnx(model, file, form or "sequence", resets=resets)
 
 
-def _c(model: Model, file: Path, int8: bool, calibrate: str | None, trained: Trained) -> Any:
+def _c(model: Model, file: Path, int8: bool) -> Any:
     from ostinato.export.c import export_c
 
-    given = None if calibrate is None else _sequences(model, calibrate, trained)
-    return export_c(model, file, name=file.stem, int8=int8, calibrate=given)
-
-
-def _sequences(model: Model, file: str, trained: Trained) -> Any:
-    """The sequences of a file, or the texts, as the model predicts them."""
-    from ostinato.cli import sources
-    from ostinato.cli.jobs import language
-    from ostinato.runtime.language import LanguageModel
-
-    if isinstance(model, LanguageModel):
-        return language.documents_of(file, trained)
-    settings = trained.settings()
-    columns = sources.trained_roles(trained.preparation(), settings, answers=False)
-    return sources.read(file, settings, trained.reading_of(file), columns)
+    return export_c(model, file, name=file.stem, int8=int8)

@@ -16,22 +16,15 @@ from typing import Any
 import numpy as np
 
 from ostinato.data.prepare import Feature, Preparation
-from ostinato.data.ragged import Ragged
-from ostinato.data.windows import SeriesWindows
-from ostinato.data.words import CodedWords, WordVocabulary
-from ostinato.export.c_forecast import forecast_texts
-from ostinato.export.c_measure import Sizes, measured
+from ostinato.data.words import WordVocabulary
 from ostinato.export.c_play import PartPlayer, answers, bound
 from ostinato.export.c_prepare import Prepare, prepared, tokens, unprepared
 from ostinato.export.c_program import Part, part
 from ostinato.export.c_quantize import quantized
 from ostinato.export.c_selftest import sample, test_source
-from ostinato.export.c_write import Source, Texts, header, parts_of, source, table_bytes, tied
-from ostinato.export.forecast_inputs import named_inputs
+from ostinato.export.c_write import Source, header, parts_of, source, table_bytes, tied
 from ostinato.files import write_bytes, write_text
-from ostinato.runtime.forecaster import Forecaster
-from ostinato.runtime.language import LanguageModel
-from ostinato.runtime.model import Classifier, Model, Tagger
+from ostinato.runtime.model import Model, Tagger
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.programs import StepProgram
 
@@ -40,63 +33,30 @@ _HEADERS = {"float", "math", "stdint", "stdio"}  # the file would include itself
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """What int8 weights change.
-
-    Attributes:
-        n: answers that were compared.
-        agreement: the part of them in which the likeliest class, or each class that is likelier
-            than not, is the same.
-        largest: the largest difference of a value of an answer.
-    """
-
-    n: int
-    agreement: float
-    largest: float
-
-    def __str__(self) -> str:
-        return (
-            f"int8 beside float weights, {self.n:,} answers: {self.agreement:.2%} the same, the "
-            f"largest difference is {self.largest:.4f}"
-        )
-
-
-@dataclass(frozen=True)
 class Report:
     """What was written, and what it takes.
 
     Attributes:
         files: the .c file, the header, the self-test.
-        products: multiplications of a step, or of a forecast, in matrix products; those of the
-            answer included.
+        products: multiplications of a step in matrix products; those of the answer included.
         state: bytes of one stream.
         tables: bytes of weights and other constants.
-        sizes: of the compiled code, with each compiler that was there.
-        notes: sentences on what was not measured.
-        accuracy: of int8 weights, where examples were given.
-        what: what so many multiplications are for.
     """
 
     files: tuple[Path, ...]
     products: int
     state: int
     tables: int
-    sizes: tuple[Sizes, ...]
-    notes: tuple[str, ...]
-    accuracy: Accuracy | None
-    what: str = "a step"
 
     def __str__(self) -> str:
-        lines = [
-            f"wrote {', '.join(map(str, self.files))}",
-            f"{self.what}: {self.products:,} multiplications in matrix products",
-            f"RAM: {self.state:,} bytes for each stream",
-            *map(str, self.sizes),
-            *self.notes,
-        ]
-        if not self.sizes:
-            lines.insert(3, f"flash: {self.tables:,} bytes of tables, and the code")
-        return "\n".join([*lines, *([] if self.accuracy is None else [str(self.accuracy)])])
+        return "\n".join(
+            [
+                f"wrote {', '.join(map(str, self.files))}",
+                f"a step: {self.products:,} multiplications in matrix products",
+                f"RAM: {self.state:,} bytes for each stream",
+                f"flash: {self.tables:,} bytes of tables, and the code",
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -108,9 +68,6 @@ class Given:
         preparation: from what a caller gives to what the network reads; None: nothing.
         title: for the comment at the top.
         outputs: what the K outputs are, () if that is not known.
-        windows: of a forecaster, how they are cut from series.
-        levels: of its quantiles.
-        inputs: the names of its inputs beside the target, () if they have none.
         words: whose tokens are 1, 2, …, of a model that reads words; () if that is not known.
     """
 
@@ -119,9 +76,6 @@ class Given:
     preparation: Preparation | None = None
     title: str = "A recurrent network"
     outputs: tuple[str, ...] = ()
-    windows: SeriesWindows | None = None
-    levels: tuple[float, ...] = ()
-    inputs: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
 
@@ -131,7 +85,6 @@ def export_c(
     *,
     name: str | None = None,
     int8: bool = False,
-    calibrate: Any = None,
 ) -> Report:
     """Write a saved model as C that answers after every step.
 
@@ -145,10 +98,9 @@ def export_c(
         path: of the .c file, or the directory for it; the header and the self-test stand beside it.
         name: the prefix of all C names; by default the name of the file, or "model".
         int8: weights as int8 with a scale for each row: a quarter of the flash. States stay float.
-        calibrate: examples as for `model.predict`, by which the loss of int8 is measured.
 
     Returns:
-        A `Report`: flash, RAM, stack and multiplications; print it.
+        A `Report`: bytes of tables and of a stream, multiplications; print it.
 
     Raises:
         ValueError: the model cannot answer step by step, or reads what C code does not, or the name
@@ -161,10 +113,8 @@ def export_c(
         >>> model = ostinato.runtime.load("runs/gru/model")            # doctest: +SKIP
         >>> print(export_c(model, "firmware/gesture.c", int8=True))    # doctest: +SKIP
     """
-    if not isinstance(model, Forecaster):
-        model.graph.composed()  # refuses a model that cannot answer step by step
-    examples = None if calibrate is None else _examples(model, calibrate)
-    return export_network(_given(model), path, name=name, int8=int8, calibrate=examples)
+    model.graph.composed()  # refuses a model that cannot answer step by step
+    return export_network(_given(model), path, name=name, int8=int8)
 
 
 def export_network(
@@ -173,38 +123,26 @@ def export_network(
     *,
     name: str | None = None,
     int8: bool = False,
-    calibrate: tuple[Array, Array] | None = None,
 ) -> Report:
-    """`export_c` of a network.
-
-    Args:
-        calibrate: sequences as the network reads them, `[N, T, columns]`, of a network of tokens
-            their numbers `[N, T]`; and their lengths `[N]`.
-
-    Raises:
-        ValueError: `calibrate` is given without `int8`; or as for `export_c`.
-    """
+    """`export_c` of a network."""
     file, name = _place(Path(path), name)
-    if calibrate is not None and not int8:
-        raise ValueError("calibrate measures what int8 changes; give it together with int8=True")
-    texts = _texts(given, name, int8)
-    loss = None if calibrate is None else _loss(given, *calibrate)
-    sizes, notes = measured(name, texts.header, texts.source)
+    made = _source(given, name, int8)
     files = {
-        file: texts.source,
-        file.with_suffix(".h"): texts.header,
-        file.with_name(f"{name}_test.c"): texts.test,
+        file: source(made),
+        file.with_suffix(".h"): header(made),
+        file.with_name(f"{name}_test.c"): _test(given, made),
     }
     _write_all(files)
+    prepare = made.prepare
+    tables = table_bytes(parts_of(made).values(), int8, elsewhere=tied(made))
+    tables += 8 * sum(map(len, prepare.doubles.values()))
+    tables += sum(t.nbytes for t in prepare.tables.values())
+    n_last = 0 if prepare.last is None else len(prepare.last)
     return Report(
         tuple(files),
-        texts.products,
-        texts.state,
-        texts.tables,
-        tuple(sizes),
-        tuple(notes),
-        loss,
-        texts.what,
+        products=made.step.n_products + made.answer.n_products,
+        state=4 * (sum(made.widths) + n_last),
+        tables=tables,
     )
 
 
@@ -225,33 +163,6 @@ def _write_all(files: Mapping[Path, str]) -> None:
             else:
                 write_bytes(place, old)
         raise
-
-
-def _texts(given: Given, name: str, int8: bool) -> Texts:
-    if given.windows is not None:
-        return forecast_texts(
-            name,
-            given.title,
-            given.graph,
-            given.tensors,
-            given.windows,
-            given.levels,
-            given.inputs,
-            int8,
-        )
-    s = _source(given, name, int8)
-    prepare = s.prepare
-    tables = table_bytes(parts_of(s).values(), int8, elsewhere=tied(s))
-    tables += 8 * sum(map(len, prepare.doubles.values()))
-    tables += sum(t.nbytes for t in prepare.tables.values())
-    return Texts(
-        header(s),
-        source(s),
-        _test(given, s),
-        products=s.step.n_products + s.answer.n_products,
-        state=4 * (sum(s.widths) + (0 if prepare.last is None else len(prepare.last))),
-        tables=tables,
-    )
 
 
 def _source(given: Given, name: str, int8: bool) -> Source:
@@ -279,51 +190,6 @@ def _test(given: Given, s: Source) -> str:
     weights = _int8(s.step), _int8(s.answer)
     expected = answers(PartPlayer(s.step, weights[0]), PartPlayer(s.answer, weights[1]), x[None])[0]
     return test_source(s.name, raw, expected, bound(s.step, s.answer, x, weights))
-
-
-def _loss(given: Given, x: Array, lengths: Array) -> Accuracy:
-    """What int8 weights change in the answers to these sequences; see `export_network`."""
-    step, answer = (part(graph, given.tensors) for graph in given.graph.composed())
-    if given.graph.embed is None:
-        return accuracy(given.graph, step, answer, x, lengths)
-    exact, rounded = (
-        _embedded(given.graph, t, x) for t in (given.tensors, _with_int8_table(given))
-    )
-    return accuracy(given.graph, step, answer, exact, lengths, rounded)
-
-
-def accuracy(
-    graph: ModelGraph,
-    step: Part,
-    answer: Part,
-    x: Array,
-    lengths: Array,
-    rounded: Array | None = None,
-) -> Accuracy:
-    """The answers of int8 weights beside those of float weights, by the same arithmetic in NumPy.
-
-    Args:
-        x: `[N, T, columns]`, as the network reads them.
-        lengths: `[N]`, from 1 to T.
-        rounded: x as int8 has it; by default x.
-    """
-    with_float = answers(
-        PartPlayer(step, dtype=np.float32), PartPlayer(answer, dtype=np.float32), x, lengths
-    )
-    with_int8 = answers(
-        PartPlayer(step, _int8(step), np.float32),
-        PartPlayer(answer, _int8(answer), np.float32),
-        x if rounded is None else rounded,
-        lengths,
-    )
-    if graph.readout.kind == "each":
-        counted = np.arange(x.shape[1]) < np.asarray(lengths)[:, None]
-        a, b = with_float[counted], with_int8[counted]
-    else:
-        a, b = with_float[:, -1], with_int8[:, -1]
-    sums_to_one = np.allclose(a.sum(1), 1, atol=1e-3)
-    same = a.argmax(1) == b.argmax(1) if sums_to_one else ((a > 0.5) == (b > 0.5)).all(1)
-    return Accuracy(len(a), float(same.mean()), float(np.abs(a - b).max()))
 
 
 def _place(path: Path, name: str | None) -> tuple[Path, str]:
@@ -361,14 +227,6 @@ def _with_int8_table(given: Given) -> Mapping[str, Array]:
     return {**given.tensors, embed.table: rounded}
 
 
-def _embedded(graph: ModelGraph, tensors: Mapping[str, Array], tokens: Array) -> Array:
-    """The rows of tokens `[N, T]`, as the network reads them."""
-    assert graph.embed is not None
-    if graph.embed.table is None:
-        return np.eye(graph.embed.n_tokens, dtype=np.float32)[tokens]
-    return tensors[graph.embed.table][tokens]
-
-
 def _runtime_answers(given: Given, x: Array) -> Array:
     """The runtime's answers after each step, `[T, K]`, of x `[T, columns]`."""
     step, answer = (StepProgram(g, given.tensors) for g in given.graph.composed())
@@ -386,13 +244,6 @@ def _runtime_answers(given: Given, x: Array) -> Array:
 def _given(model: Model) -> Given:
     layers = ", ".join(layer.name for layer in model.graph.layers)
     title = f"A {model.kind.replace('_', ' ')} ({layers})"
-    if isinstance(model, Forecaster):
-        levels = tuple(model.labels.tolist())
-        names = tuple(name for names in named_inputs(model).values() for name in names)
-        return Given(
-            model.graph, model.tensors, title=title, windows=model.windows, levels=levels,
-            inputs=names,
-        )  # fmt: skip
     preparation = model.preparation
     if isinstance(model, Tagger):
         if model._labelling.crf is not None:
@@ -411,33 +262,6 @@ def _given(model: Model) -> Given:
     vocabulary = getattr(model, "vocabulary", None)
     words = vocabulary.words if isinstance(vocabulary, WordVocabulary) else ()
     return Given(model.graph, model.tensors, preparation, title, outputs, words=words)
-
-
-def _examples(model: Model, X: Any) -> tuple[Array, Array]:
-    """A person's examples as the network reads them, `[N, T, columns]`, and their lengths."""
-    if isinstance(model, Forecaster):
-        raise ValueError(
-            "calibrate is for models that name labels or tokens; the loss of int8 of a forecaster "
-            "is not measured here: compare its forecasts with those of float weights"
-        )
-    if isinstance(model, LanguageModel):
-        return _padded([model._tokens(text) for text in X])
-    assert isinstance(model, (Classifier, Tagger))
-    sequences = model.prepared(X)
-    if isinstance(sequences, tuple):  # of a tagger: and whether there is only one
-        sequences = sequences[0]
-    if isinstance(sequences, CodedWords):
-        return _padded([sequences.words[sequences.places[i]] for i in range(len(sequences))])
-    if isinstance(sequences, Ragged):
-        return sequences.padded()
-    assert isinstance(sequences, np.ndarray)
-    return sequences, np.full(len(sequences), sequences.shape[1])
-
-
-def _padded(tokens: list[Array]) -> tuple[Array, Array]:
-    """Numbers of tokens `[N, T]`, and how many there are of each sequence."""
-    lengths = np.array([len(each) for each in tokens])
-    return np.stack([np.pad(each, (0, lengths.max() - len(each))) for each in tokens]), lengths
 
 
 def _int8(p: Part) -> list[Array]:

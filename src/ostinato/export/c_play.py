@@ -143,20 +143,15 @@ class PartPlayer:
             self.memory[o.buffer, o.dt][:, o.column : o.column + n] = value
 
 
-def answers(step: PartPlayer, answer: PartPlayer, x: Array, lengths: Array | None = None) -> Array:
-    """The answers after each step, `[B, T, K]`; beyond the length of a row its last one.
-
-    Args:
-        x: `[B, T, columns]`, as the network reads them.
-        lengths: `[B]`, by default T.
-    """
+def answers(step: PartPlayer, answer: PartPlayer, x: Array) -> Array:
+    """The answers after each step, `[B, T, K]`, of x `[B, T, columns]` as the network reads it."""
     n_rows, n_steps = x.shape[:2]
-    states = _zeros(step, n_rows)
+    buffers = step.part.program.buffers
+    widths = [buffers[c.buffer].width for c in step.part.program.carries]
+    states = [np.zeros((n_rows, width), step.dtype) for width in widths]
     found = []
     for t in range(n_steps):
-        new, _ = step.values([x[:, t].astype(step.dtype)], states)
-        alive = np.ones(n_rows, bool) if lengths is None else np.asarray(lengths) > t
-        states = [np.where(alive[:, None], n, s) for n, s in zip(new, states, strict=True)]
+        states, _ = step.values([x[:, t].astype(step.dtype)], states)
         found.append(answer.values(states, ())[1][0])
     return np.stack(found, axis=1)
 
@@ -177,35 +172,5 @@ def bound(step: Part, answer: Part, x: Array, weights: Any = (None, None)) -> Ar
     noisy = answers(
         PartPlayer(step, weights[0], noise=noise), PartPlayer(answer, weights[1], noise=noise), many
     )
-    return allowed(exact[0], noisy)
-
-
-def allowed(exact: Array, noisy: Array) -> Array:
-    """How far two correct programs may be apart, from an answer and from N_TRIALS with noise."""
     off = np.abs(noisy - exact).max(0)
-    return 2 * 4 * off + 4 * EPSILON * np.maximum(1, np.abs(exact))
-
-
-def forecasts(
-    step: PartPlayer, answer: PartPlayer, each: PartPlayer, x: Array, known: Array
-) -> Array:
-    """A forecaster's answers for the steps ahead, `[B, h, Q]`, in units of the windows' scale.
-
-    Args:
-        x: `[B, T, columns]`, windows as the network reads them.
-        known: `[B, h, n_known]`, what is known of the steps ahead.
-    """
-    n_rows, n_steps = known.shape[:2]
-    states = _zeros(step, n_rows)
-    for t in range(x.shape[1]):
-        states, _ = step.values([x[:, t].astype(step.dtype)], states)
-    vectors = answer.values(states, ())[1][0].reshape(n_rows * n_steps, -1)
-    beside = known.reshape(n_rows * n_steps, -1).astype(each.dtype)
-    return each.values([vectors, beside], ())[1][0].reshape(n_rows, n_steps, -1)
-
-
-def _zeros(step: PartPlayer, n_rows: int) -> list[Array]:
-    program = step.part.program
-    return [
-        np.zeros((n_rows, program.buffers[c.buffer].width), step.dtype) for c in program.carries
-    ]
+    return 2 * 4 * off + 4 * EPSILON * np.maximum(1, np.abs(exact[0]))

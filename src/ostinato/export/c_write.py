@@ -63,27 +63,6 @@ class Source:
     int8: bool
 
 
-@dataclass(frozen=True)
-class Texts:
-    """The files of a model, and what it takes.
-
-    Attributes:
-        header, source, test: the texts of .h, .c and the self-test.
-        products: multiplications in matrix products.
-        state: bytes of one stream.
-        tables: bytes of weights and other constants.
-        what: what so many multiplications are for.
-    """
-
-    header: str
-    source: str
-    test: str
-    products: int
-    state: int
-    tables: int
-    what: str = "a step"
-
-
 def header(s: Source) -> str:
     """The .h file."""
     members = [f"float s{i}[{width}];" for i, width in enumerate(s.widths)]
