@@ -46,6 +46,7 @@ def text_of(trained: runs.Trained, results: dict[str, Any] | None) -> str:
         cards.n_parameters({name: t.shape for name, t in tensors.items()}),
         _data(trained.config, trained.run) if trained.config and trained.run else (),
         _measured(task, results) if results else {},
+        [f"{each['message']}: {each['remedy']}" for each in (results or {}).get("findings", [])],
     )
     return cards.card(trained.entries(), facts)
 

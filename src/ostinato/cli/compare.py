@@ -71,7 +71,7 @@ def compare(
     if as_json:
         say_json({"runs": [_as_json(each) for each in measured], "tests": tests})
     else:
-        say("\n".join([*_side_by_side(measured), "", *_told(tests)]))
+        say("\n".join([*_side_by_side(measured), *_findings(measured), "", *_told(tests)]))
 
 
 def _measured(path: Path) -> Measured:
@@ -113,6 +113,15 @@ def _as_json(measured: Measured) -> dict[str, Any]:
         "settings": dict(measured.settings.items()),
         **measured.results,
     }
+
+
+def _findings(measured: Sequence[Measured]) -> list[str]:
+    """What puts the measures of a run in doubt."""
+    return [
+        f"{run.name}: {severity.strip()}: {message}"
+        for run in measured
+        for severity, message in summaries.findings(run.results)
+    ]
 
 
 def _side_by_side(measured: Sequence[Measured]) -> list[str]:

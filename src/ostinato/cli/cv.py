@@ -14,7 +14,7 @@ import typer
 
 from ostinato import files
 from ostinato.cli import config as configuration
-from ostinato.cli import jobs, sources, summaries, workers
+from ostinato.cli import findings, jobs, sources, summaries, workers
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.flags import completion, with_flags
@@ -89,6 +89,7 @@ def cv(
         "source": settings.data.source,
         "folds": folds,
         "seed": settings.training.seed,
+        **findings.kept(dealer.evaluations[1].get("findings", [])),
         **summary([dealer.evaluations[number] for number in range(1, folds + 1)]),
         "elapsed_s": time.perf_counter() - dealer.began,
     }
@@ -172,8 +173,9 @@ def _evaluation(job: Job, number: int, k: int) -> dict[str, Any]:
     """What evaluation.json of a run would hold, for fold `number` of k."""
     from ostinato.cli import experiment
 
+    found = findings.kept(findings.tell(job) if number == 1 else [])  # of all folds much the same
     try:
-        result = experiment.run(job, quiet=True)
+        result = experiment.run(job, quiet=True, beside=found)
     except Interrupted as error:
         message = f"interrupted in fold {number} of {k}; nothing was kept"
         raise Interrupted(message, error.exit_code) from None
@@ -290,7 +292,7 @@ def _lines(result: dict[str, Any], settings: Config, output: Path | None) -> lis
         shown = ("+" if mean > 0 else "") + _shown(name, difference, task)
         rows.append(("    the network's difference", shown + verdict))
     lines = [f"{k} folds of {Path(settings.data.source or '').name}: mean ± standard deviation"]
-    lines += summaries.aligned(rows)
+    lines += summaries.aligned([*rows, *summaries.findings(result)])
     lines.append(f"Written to {output}." if output else "Nothing was written; -o FILE keeps it.")
     return lines
 

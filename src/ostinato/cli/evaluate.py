@@ -54,8 +54,10 @@ def evaluate(
         raise BadInput(f"{flag} is for forecasts; {run} was trained to {task}")
     else:
         result = module.evaluated(trained, file)
+    results = trained.run.results() if file is None and trained.run else None
+    found = {"findings": (results or {}).get("findings", [])}
     if as_json:
-        say_json(result)
+        say_json(result | found if found["findings"] else result)
     elif task == "classify" and "most_frequent_class" in result:
         say(
             f"accuracy {percent(result['accuracy'])}   always the most frequent class "
@@ -64,3 +66,5 @@ def evaluate(
         )
     else:
         say(summaries.measured(task, result))
+    if not as_json and found["findings"]:
+        say("\n".join(summaries.aligned(summaries.findings(found))))

@@ -9,10 +9,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -107,6 +108,7 @@ def run(
     open_run: Callable[[], RunDir] | None = None,
     resumed: RunDir | None = None,
     quiet: bool = False,
+    beside: Mapping[str, Any] = MappingProxyType({}),
 ) -> Result | None:
     """Train and measure, in all the processes that `torchrun` started; the first one writes.
 
@@ -115,6 +117,7 @@ def run(
         open_run: gives the directory of the run, once it is needed; None: nothing is kept.
         resumed: the run to go on with.
         quiet: no progress on stderr.
+        beside: further entries of the results, as the findings of the data.
 
     Returns:
         The results; None in all processes but the first.
@@ -126,7 +129,7 @@ def run(
         Told: of another process, where the first one raises one of these.
     """
     with distributed.joined() as ranks:
-        return _run(job, open_run, resumed, quiet, ranks)
+        return _run(job, open_run, resumed, quiet, beside, ranks)
 
 
 def _run(
@@ -134,6 +137,7 @@ def _run(
     open_run: Callable[[], RunDir] | None,
     resumed: RunDir | None,
     quiet: bool,
+    beside: Mapping[str, Any],
     ranks: distributed.Ranks,
 ) -> Result | None:
     settings = with_threads(job.settings, ranks)
@@ -160,7 +164,7 @@ def _run(
         if not ranks.first:
             return None
         run = recorder.run if recorder else None
-        evaluation = _results(run, job, model, history, answers, began)
+        evaluation = _results(run, job, model, history, answers, began, beside)
         if not quiet:
             name = "evaluation and report" if recorder else "evaluation"
             print(f"{name}: {evaluation['evaluation_s']:.1f} s", file=sys.stderr)
@@ -244,7 +248,13 @@ def _how_to_go_on(run: RunDir | None) -> str:
 
 
 def _results(
-    run: RunDir | None, job: Job, model: Any, history: History, answers: Any, began: float
+    run: RunDir | None,
+    job: Job,
+    model: Any,
+    history: History,
+    answers: Any,
+    began: float,
+    beside: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Measure and write the results; evaluation.json last, as it says that the run is finished.
 
@@ -252,12 +262,14 @@ def _results(
         run, job, model, history: the training.
         answers: see `Job.answers`.
         began: when the evaluation did, as `time.perf_counter` tells.
+        beside: further entries.
     """
     evaluation = job.evaluate(model, answers) | {
         "elapsed_s": history.reports[-1]["elapsed_s"],
         "iterations": history.iterations,
         "outcome": history.outcome,
         "best_iteration": history.best_iteration,
+        **beside,
     }
     if run is not None:
         job.keep(run, model, history, evaluation, answers)

@@ -1,4 +1,4 @@
-"""What `train` tells of the data before it begins: the serious findings of `ostinato check`."""
+"""The serious findings of `ostinato check`, which `train` and `cv` tell and keep in the results."""
 
 from __future__ import annotations
 
@@ -15,12 +15,22 @@ OF_FORECASTS = ("gaps",)
 # If the sequences of a part stay in a file, so many of their values are checked.
 LOOKED_AT = 1 << 24
 
+# Large data sets of ours, in which there is nothing serious.
+UNSEEN = ("mnist", "austen")
+
 _log = logging.getLogger(__name__)
 
 
-def tell(job: Job) -> None:
-    """Log each serious finding in one line."""
+def tell(job: Job) -> list[dict[str, Any]]:
+    """Log each serious finding in one line, also where notes are left out; and give them.
+
+    Returns:
+        Each as JSON has it, for the entry "findings" of the results. None of `UNSEEN`.
+    """
     from ostinato.data import checks
+
+    if job.settings.data.source in UNSEEN:
+        return []
 
     parts: Any = getattr(job, "parts", None)
     series: Any = getattr(job, "series", None)
@@ -32,12 +42,22 @@ def tell(job: Job) -> None:
     elif texts is not None:
         found = checks.check_texts(texts.train, texts.test, texts.validation)
     else:
-        return
+        return []
+    told = []
     source = job.settings.data.source
     for finding in found:
-        if finding.severity == "serious" or (series is not None and finding.code in OF_FORECASTS):
+        is_serious = finding.severity == "serious"
+        if is_serious or (series is not None and finding.code in OF_FORECASTS):
             where = f" ({finding.places[0]})" if finding.places else ""
-            _log.warning("%s: %s%s: %s", source, finding.message, where, finding.remedy)
+            level = logging.ERROR if is_serious else logging.WARNING
+            _log.log(level, "%s: %s%s: %s", source, finding.message, where, finding.remedy)
+            told.append(finding.as_json())
+    return told
+
+
+def kept(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The entry of the results that holds findings; nothing if there are none."""
+    return {"findings": found} if found else {}
 
 
 def _in_memory(part: Examples) -> Examples:

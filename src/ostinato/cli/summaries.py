@@ -53,6 +53,7 @@ def summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
         rows.append(("loss on them", f"{test['loss']:.4f}"))
     else:
         rows += _measures(task, test)
+    rows += findings(evaluation)
     rows += _baselines(task, test, evaluation.get("baselines", {}))
     if "verdict" in evaluation:
         rows.append(("  the network is", evaluation["verdict"]))
@@ -72,6 +73,11 @@ def measured(task: str, measures: dict[str, Any]) -> str:
     if "label_accuracy" in measures:
         return "\n".join(aligned(_labels(measures)))
     return "\n".join(aligned(_measures(task, measures)))
+
+
+def findings(results: dict[str, Any]) -> Rows:
+    """What puts the measures in doubt; see `cli.findings`."""
+    return [(f"  {each['severity']}", each["message"]) for each in results.get("findings", [])]
 
 
 def aligned(rows: Rows) -> list[str]:

@@ -99,14 +99,16 @@ def train(
             from ostinato.cli import dry_run as preview
 
             sources.known(settings.data.source)
-            say(preview.shown(job or jobs.again(settings)))
+            job = job or jobs.again(settings)
+            findings.tell(job)
+            say(preview.shown(job))
         elif run is not None and runs.is_done(run, settings):
             _tell_finished(run, as_json)
         else:
             if run is not None:
                 check_directory(run.path)
             open_run = None if output is None else lambda: run or rundir.create(output, overwrite)
-            _train(job or jobs.again(settings), open_run, run, as_json, quiet)
+            _train(job, settings, open_run, run, as_json, quiet)
 
 
 @contextmanager
@@ -139,7 +141,8 @@ def asked_for(
 
 
 def _train(
-    job: Job,
+    job: Job | None,
+    settings: Config,
     open_run: Callable[[], RunDir] | None,
     resumed: RunDir | None,
     as_json: bool,
@@ -147,7 +150,9 @@ def _train(
 ) -> None:
     from ostinato.cli import experiment
 
-    result = experiment.run(job, open_run, resumed, quiet)
+    job = job or jobs.again(settings)
+    found = findings.tell(job) if environment.rank() == 0 else []
+    result = experiment.run(job, open_run, resumed, quiet, findings.kept(found))
     if result is None:
         return
     if as_json:
@@ -166,8 +171,6 @@ def _begun(asked: Given) -> tuple[Config, Job | None]:
     if settings.data.source in ("mnist", "austen"):  # need not be read to say how they are learnt
         return jobs.with_defaults(settings, asked), None
     job = jobs.read(settings, asked)
-    if environment.rank() == 0:
-        findings.tell(job)
     return job.settings, job
 
 

@@ -64,7 +64,7 @@ class RunFacts:
             `validation_loss` and others, as `validation_accuracy`.
         losses: (iteration, loss of its batch), finer than the metrics: `History.course`.
         evaluation: what `evaluation.json` holds: `{"test": {…}, "baselines": {name: {…}},
-            "elapsed_s", "iterations"}`; each may be absent.
+            "elapsed_s", "iterations", "findings"}`; each may be absent.
         config: the run's resolved configuration, nested as in `config.toml`.
         environment: what `environment.json` holds.
     """

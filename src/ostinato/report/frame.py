@@ -25,8 +25,16 @@ def head(facts: RunFacts, told: str, tiles: Sequence[str], contents: Contents) -
     links = "".join(f'<a href="#{identity}">{text(name)}</a>' for identity, name in contents)
     return (
         f"<header>\n<h1>{text(facts.title)}</h1>\n{below}"
-        f'<dl class="tiles">{"".join(tiles)}</dl>\n'
+        f'<dl class="tiles">{"".join(tiles)}</dl>\n{_findings(facts)}'
         f'<nav aria-label="Sections">{links}</nav>\n</header>'
+    )
+
+
+def _findings(facts: RunFacts) -> str:
+    """What the check of the data found that puts the numbers of the head in doubt."""
+    return "".join(
+        f'<p class="verdict lost">{text(each["message"])}: {text(each["remedy"])}</p>\n'
+        for each in facts.evaluation.get("findings", [])
     )
 
 

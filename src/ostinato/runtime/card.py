@@ -30,11 +30,13 @@ class Facts:
         data: what the model was trained on, as name → value.
         measured: measures of the model, as name → figure, and the same for others beside it, by
             their names: {"this model": {"accuracy": "98.2 %"}, "always up": {"accuracy": "50 %"}}.
+        findings: what puts the measures in doubt, in sentences.
     """
 
     parameters: int | None = None
     data: Rows = ()
     measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    findings: Sequence[str] = ()
 
 
 def card(config: Mapping[str, Any], facts: Facts) -> str:
@@ -54,7 +56,8 @@ def card(config: Mapping[str, Any], facts: Facts) -> str:
     if facts.data:
         sections += [["## Data"], _table([("", "")], facts.data)]
     if facts.measured:
-        sections += [["## Evaluation"], _measured(facts.measured)]
+        doubts = [f"**These figures mislead.** {_cell_text(each)}\n" for each in facts.findings]
+        sections += [["## Evaluation"], *([doubt] for doubt in doubts), _measured(facts.measured)]
     sections += [
         ["## Use"],
         ["```python", *_use(config), "```"],
