@@ -241,6 +241,20 @@ def test_strict_compilers_and_sanitizers_find_nothing(tmp_path):
     checked_run("gcc", "-x", "c++", "-c", "-Wall", "-Werror", "net.h", "-o", "h.o", cwd=tmp_path)
 
 
+def test_a_macro_flushes_numbers_below_the_smallest_normal_one(tmp_path):
+    export_network(given(ClassifierNet(2, 3, "rnn", 3)), tmp_path / "net.c")
+    (tmp_path / "main.c").write_text(
+        '#include "net.h"\nint main(void)\n{\n    volatile float x = 1e-30f, y = 1e-40f;\n'
+        "    int kept = x * 1e-10f != 0.0f && y != 0.0f;\n    NET_FLUSH_DENORMALS();\n"
+        "    return !(kept && x * 1e-10f == 0.0f && y == 0.0f && x * 1e-7f != 0.0f);\n}\n"
+    )
+    emulators = {"gcc": [], "aarch64-linux-gnu-gcc": ["qemu-aarch64"]}
+    for compiler, emulator in emulators.items():
+        if all(shutil.which(command) for command in (compiler, *emulator)):
+            checked_run(compiler, *STRICT, "-O2", "-static", "main.c", "-o", "main", cwd=tmp_path)
+            checked_run(*emulator, "./main", cwd=tmp_path)
+
+
 def test_nothing_is_allocated_printed_or_kept(tmp_path):
     exported(given(ClassifierNet(5, 4, "gru", 9, readout="mean")), tmp_path)
     checked_run("gcc", "-std=c99", "-O2", "-c", "net.c", cwd=tmp_path)
