@@ -1,7 +1,7 @@
 """`data.checks.check` on a million short sequences: seconds of one core, and memory.
 
     python -m benchmarks.studies.checks                   all kinds of data, as a table
-    python -m benchmarks.studies.checks --kind near       one kind, in this process
+    python -m benchmarks.studies.checks --kind noise      one kind, in this process
 
 Seconds are of the processor, so that other programs count little; a kind has a process of its own.
 """
@@ -34,11 +34,6 @@ def ragged(g: np.random.Generator, n: int) -> Ragged:
     return Ragged(g.normal(size=(offsets[-1], FEATURES)), offsets)
 
 
-def near(g: np.random.Generator, n: int) -> np.ndarray:
-    half = noise(g, n // 2)
-    return np.concatenate([half, half + np.float32(0.01) * noise(g, n // 2)])
-
-
 def dense(g: np.random.Generator, n: int) -> np.ndarray:
     """Waves that differ in phase and frequency alone: many are near each other."""
     turns = np.linspace(0, 6, STEPS) * (1 + g.random((n, 1))) + 2 * np.pi * g.random((n, 1))
@@ -66,7 +61,6 @@ KINDS: dict[str, tuple[str, Callable[[np.random.Generator, int], Examples]]] = {
     "noise": ("10 steps of 3 features, labels", of_classes(noise)),
     "ragged": ("5 to 15 steps, labels", of_classes(ragged)),
     "copied": ("each sequence twice", of_classes(copied)),
-    "near": ("each twice, once with noise", of_classes(near)),
     "dense": ("waves of one feature, near each other", of_classes(dense)),
     "tagged": ("a label for each step", tagged),
     "timed": ("a time for each step", timed),

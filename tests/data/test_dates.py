@@ -29,15 +29,9 @@ SPELLINGS = {
     "2024.01.31 7:05": "2024-01-31T07:05",
     "31.01.2024": "2024-01-31",
     "31.1.2024 07:05:09": "2024-01-31T07:05:09",
-    "31/01/2024, 7:05 PM": "2024-01-31T19:05",
-    "31/1/2024 12:00 am": "2024-01-31T00:00",
-    "31/1/2024 12:00 p.m.": "2024-01-31T12:00",
+    "31/01/2024, 7:05 GMT": "2024-01-31T07:05",
     "01/31/2024 07:05:09.25": "2024-01-31T07:05:09.25",
     "01-31-2024": "2024-01-31",
-    "31 Jan 2024 07:05": "2024-01-31T07:05",
-    "31-Jan-2024": "2024-01-31",
-    "January 31, 2024": "2024-01-31",
-    "Wed, 31 Jan 2024 07:05:09 GMT": "2024-01-31T07:05:09",
     "2024-01-31 07:05:09,125": "2024-01-31T07:05:09.125",
     "31.01.2024 07:05 +02:00": "2024-01-31T05:05",
     "2024-01-31T07:05:09+0530": "2024-01-31T01:35:09",
@@ -55,7 +49,7 @@ def test_spellings(text):
 @draws(200)
 @given(
     st.datetimes(datetime(1800, 1, 1), datetime(2200, 1, 1)),
-    st.sampled_from(["%d.%m.%Y %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%d %B %Y %I:%M:%S %p"]),
+    st.sampled_from(["%d.%m.%Y %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]),
 )
 def test_any_date_is_what_python_wrote(moment, spelled):
     moment = moment.replace(microsecond=0)
@@ -89,9 +83,8 @@ def test_dates_that_can_be_read_in_two_ways():
         (("31/01/2024", "31/02/2024"), None, "row 1: '31/02/2024' is no time with the day first"),
         (("01/31/2024",), "day-first", "row 0: '01/31/2024' is no time with the day first"),
         (("31.01.24",), None, "'31.01.24' is no time"),
-        (("31 Foo 2024",), None, "'31 Foo 2024' is no time"),
-        (("31.01.2024 13:00 PM",), None, "13:00 PM' is no time"),
-        (("31.01.2024 PM",), None, "PM' is no time"),
+        (("31 Jan 2024",), None, "'31 Jan 2024' is no time"),
+        (("31.01.2024 1:00 PM",), None, "1:00 PM' is no time"),
         (("31.01.2024", ""), None, "row 1: the time is missing"),
         (("31.01.2024", "1.2.2024 9:00Z"), None, "'1.2.2024 9:00Z' has a distance to UTC, and '31"),
         (("31.01.2024 9:00Z", "1.2.2024"), None, "row 1: '1.2.2024' has no distance to UTC, and"),
@@ -119,7 +112,7 @@ def test_every_format_gives_the_same_bits(tmp_path):
     """Spelled in a table of text, and as the dates and numbers that other formats have."""
     moments = [datetime(2024, 1, 31, 23, 50), datetime(2024, 2, 1, 0, 10)]
     epoch = [int(moment.replace(tzinfo=timezone.utc).timestamp()) for moment in moments]
-    spelled = ("%d/%m/%Y %I:%M %p", "%Y-%m-%dT%H:%MZ")
+    spelled = ("%d/%m/%Y %H:%M", "%Y-%m-%dT%H:%MZ")
     found = []
     for i, way in enumerate(spelled):
         texts = [moment.strftime(way) for moment in moments]

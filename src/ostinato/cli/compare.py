@@ -177,8 +177,6 @@ def _verdict(test: dict[str, Any], sure: float) -> str:
 
 def _signed(test: dict[str, Any]) -> str:
     """A difference as a person reads it."""
-    if test["measure"] == "bits per character":
-        return f"{test['difference']:+.4f}"
     unit = "points" if test["measure"].startswith("accuracy") else "%"
     return f"{100 * test['difference']:+.2f} {unit}"
 

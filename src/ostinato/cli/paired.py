@@ -162,32 +162,6 @@ def forecast(a: Rows, b: Rows, horizon: int) -> PairedResult:
     )
 
 
-def language(a: Sequence[float], b: Sequence[float], unit: str) -> PairedResult:
-    """Two language models by their bits per character of the same stretches of text.
-
-    Args:
-        a, b: of each stretch.
-        unit: what a stretch is, in the plural.
-
-    Raises:
-        Apart: there are too few.
-    """
-    _check_enough(len(a), unit)
-    differences = np.asarray(b) - np.asarray(a)
-    return PairedResult(
-        "sign-flip test",
-        unit,
-        len(differences),
-        int((differences < 0).sum()),
-        int((differences > 0).sum()),
-        bool(differences.mean() < 0),
-        float(differences.mean()),
-        "bits per character",
-        flips(differences),
-        f"the {unit} are independent of each other",
-    )
-
-
 def flips(differences: Any, seed: int = 0) -> float:
     """The share of the ways to flip signs that bring the mean as far from 0 as it is, or farther.
 

@@ -2,11 +2,9 @@
 
 repeats     the same sequence twice, on both sides, with different labels; groups on both sides
 windows     stretches of steps that sequences share
-near        sequences that nearly equal another
 shortcuts   labels that follow from the length, the first step, …
 contents    labels, columns, lengths and times
-texts       documents: copies, passages on both sides, boilerplate, broken characters
-passages    stretches of characters that documents share
+texts       documents: copies, boilerplate, broken characters
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.data.checks import contents, near, repeats, shortcuts, windows
+from ostinato.data.checks import contents, repeats, shortcuts, windows
 from ostinato.data.checks.finding import SEVERITIES, Finding
 from ostinato.data.checks.side import Side
 from ostinato.data.checks.texts import check_texts
@@ -66,8 +64,6 @@ about new data']
     first = repeats.first_equal(side, side)
     copies = first != np.arange(len(side))
     found += repeats.within(side, first, test_is_apart=other is not None)
-    numbers = not side.examples.categories  # the codes of words that are near mean nothing
-    found += near.within(side, copies, test_is_apart=other is not None) if numbers else ()
     if other is None:
         found += windows.within(side, copies)
     else:
@@ -79,7 +75,6 @@ about new data']
         in_train = repeats.first_equal(side, other)
         found += repeats.across(side, other, in_train)
         found += windows.across(side, other, in_train >= 0)
-        found += near.across(side, other, in_train >= 0) if numbers else ()
     if side.of_each is None:
         found += shortcuts.shortcuts(side)
     for name, has in list((side.of_each or {}).items())[:MOST_LABELS]:

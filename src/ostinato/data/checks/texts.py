@@ -13,7 +13,6 @@ import numpy as np
 
 from ostinato.data.checks.contents import CUT_SHARE, OUTLYING_LENGTH
 from ostinato.data.checks.finding import SEVERITIES, Finding, plural, share
-from ostinato.data.checks.passages import BLOCK, near_pairs, passages
 from ostinato.data.checks.repeats import LEAK_SHARE, SERIOUS_SHARE
 from ostinato.data.vocabulary import UNKNOWN, Vocabulary
 
@@ -21,6 +20,7 @@ from ostinato.data.vocabulary import UNKNOWN, Vocabulary
 # capitals), and characters that a decoder has given up.
 BROKEN = re.compile(r"\ufffd+|[ÂÃ][\u0080-\u009f¡-¿€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|â€.|ï»¿")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufeff]+")
+BLOCK = 150  # characters, from which equal documents are not so by chance
 LINE = 20  # characters, from which a line that is repeated is boilerplate
 MOST = 0.5  # of the documents
 OF_LINES = 0.01  # of the long lines of a single text
@@ -112,13 +112,13 @@ def _first_equal(side: TextSide, other: TextSide) -> np.ndarray:
 
 
 def _copies(side: TextSide, groups: np.ndarray | None, apart: bool) -> Iterator[Finding]:
-    """Documents that equal, or nearly equal, another of the training part."""
+    """Documents that equal another of the training part."""
     first = _first_equal(side, side)
     is_copy = (first >= 0) & (first != np.arange(len(side)))
     b = np.flatnonzero(is_copy)
-    copies = _of_two_groups(np.stack([first[b], b], axis=1), groups)
-    rest = np.flatnonzero(~is_copy)
-    near = _of_two_groups(rest[near_pairs([side.plain[i] for i in rest])], groups)
+    copies = np.stack([first[b], b], axis=1)
+    if groups is not None:
+        copies = copies[groups[copies[:, 0]] != groups[copies[:, 1]]]
     at_random = "" if apart else ": a split at random puts some on both sides"
     if len(copies):
         serious = len(copies) >= SERIOUS_SHARE * len(side)
@@ -130,24 +130,10 @@ def _copies(side: TextSide, groups: np.ndarray | None, apart: bool) -> Iterator[
             _pairs(side, side, copies),
             "leave them out, or give copies one group (--group), so that they stay on one side",
         )
-    if n := len(np.unique(near[:, 1])):
-        yield Finding(
-            "note" if apart else "warning",
-            "near-copies",
-            f"{share(n, len(side))} {side.documents} share half of their stretches of characters "
-            f"with another{at_random}",
-            n,
-            _pairs(side, side, near),
-            "are these versions of one text? Leave them out, or give both one group (--group)",
-        )
-
-
-def _of_two_groups(pairs: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
-    return pairs if groups is None else pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]
 
 
 def _across(train: TextSide, other: TextSide) -> Iterator[Finding]:
-    """Documents and passages of another part that stand in the training part."""
+    """Documents of another part that stand in the training part."""
     first = _first_equal(train, other)
     same = np.flatnonzero(first >= 0)
     if len(same):
@@ -162,44 +148,6 @@ def _across(train: TextSide, other: TextSide) -> Iterator[Finding]:
             _pairs(train, other, np.stack([first[same], same], axis=1)),
             "leave them out of one side, or split by group (--group)",
         )
-    rest = np.flatnonzero(first < 0)
-    pairs = near_pairs(train.plain + [other.plain[i] for i in rest], len(train))
-    pairs[:, 1] = rest[pairs[:, 1] - len(train)]
-    near = np.unique(pairs[:, 1])
-    if len(near):
-        yield Finding(
-            "serious" if len(near) >= SERIOUS_SHARE * len(other) else "warning",
-            "near-copies-across",
-            f"{share(len(near), len(other))} {other.documents} share half of their stretches of "
-            "characters with a training document",
-            len(near),
-            _pairs(train, other, pairs),
-            "are these versions of one text? Leave them out of one side, or split by group "
-            "(--group)",
-        )
-    yield from _passages(train, other, np.setdiff1d(rest, near))
-
-
-def _passages(train: TextSide, other: TextSide, looked: np.ndarray) -> Iterator[Finding]:
-    texts = [other.plain[i] for i in looked]
-    found = passages(train.plain, texts)
-    if not found:
-        return
-    n = sum(passage.length for passage in found)
-    total = sum(map(len, other.plain))
-    longest = sorted(found, key=lambda passage: -passage.length)[:3]
-    yield Finding(
-        "serious" if n >= LEAK_SHARE * total else "warning",
-        "same-passage",
-        f"{share(n, total)} characters of the {other.name} part are in passages that stand word "
-        f"for word in the training part ({len(found):,} of {BLOCK} characters or more)",
-        len(found),
-        tuple(
-            f"{p.length:,} characters from {texts[p.document][p.start : p.start + QUOTED]!r}"
-            for p in longest
-        ),
-        f"cut them out of the {other.name} part, or out of the training part",
-    )
 
 
 def _boilerplate(side: TextSide) -> Iterator[Finding]:
