@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 # public name → (module, attribute); a name without an attribute is a module of its own
 _PUBLIC: dict[str, tuple[str, str | None]] = {
     "scan": ("ostinato._scan", "scan"),
-    "explain": ("ostinato._explain", "explain"),
+    "explain": ("ostinato.loops.report", "explain"),
     "forget": ("ostinato.compiler.cache", "forget"),
     "loop": ("ostinato.loops.functions", "loop"),
     "accelerate": ("ostinato.nn", "accelerate"),
@@ -56,7 +56,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     from ostinato import data, datasets, models, nn, report, runtime, training
-    from ostinato._explain import explain
     from ostinato._scan import scan
     from ostinato.compiler.cache import forget
     from ostinato.estimators import (
@@ -67,6 +66,7 @@ if TYPE_CHECKING:
         load,
     )
     from ostinato.loops.functions import loop
+    from ostinato.loops.report import explain
     from ostinato.nn import accelerate, restore
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ostinato._scan import compiled
-from ostinato.arguments import checked
+from ostinato.arguments import Arguments, checked
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.lower.spec import Lowered
 from ostinato.compiler.play.segmented import memory_plan
@@ -146,7 +146,11 @@ def explain(
         >>> e.native, e.loop_products, e.loop_ops
         (True, (Product(depth=8, width=8),), ('copy', 'tanh'))
     """
-    arguments = checked(step, init, xs, dim, False, memory=memory, truncate=truncate)
+    return explained(checked(step, init, xs, dim, False, memory=memory, truncate=truncate))
+
+
+def explained(arguments: Arguments) -> Explanation:
+    """How `scan` plays a call with these arguments."""
     try:
         call = compiled(arguments)
     except Unsupported as refusal:

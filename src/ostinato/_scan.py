@@ -131,11 +131,11 @@ def scan_layer(
     )  # fmt: skip
 
 
-def scan_iterations(
+def iterations(
     step: Step, body: Any, variant: Any, places: list[tuple[Any, Any]], init: list[Tensor],
     xs: list[Tensor],
-) -> tuple[list[Tensor], Any]:  # fmt: skip
-    """`scan` for the iterations of a loop: `step` runs `body`, the user's code, on a state.
+) -> Arguments:  # fmt: skip
+    """The arguments for the iterations of a loop: `step` runs `body`, the user's code, on a state.
 
     Args:
         step: of lists of tensors.
@@ -144,13 +144,21 @@ def scan_iterations(
         places: containers and keys that `step` puts the state into while it runs.
 
     Raises:
-        Unsupported: the engine cannot play it; nothing has happened.
         TypeError, ValueError: as `scan`.
     """
     a = checked(step, init, xs, 0, False, variant=variant)
     a.given, a.places = body, places
+    return a
+
+
+def scan_iterations(a: Arguments) -> tuple[list[Tensor], list[Tensor]]:
+    """Play the iterations of a loop: the last carry, and the outputs.
+
+    Raises:
+        Unsupported: the engine cannot play them; nothing has happened.
+    """
     carry, ys = _by_the_engine(a, compiled(a))
-    return tree.leaves(carry), ys
+    return tree.leaves(carry), tree.leaves(ys)
 
 
 def _scanned(*arguments: Any) -> tuple[Tree, Tree]:

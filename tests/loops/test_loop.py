@@ -112,3 +112,14 @@ def test_closure_cells_are_shared():
     first = run(x)
     scale = 2.0
     torch.testing.assert_close(run(x), 2 * first)
+
+
+def test_explain_shows_a_loop_as_it_shows_a_step():
+    looped = ostinato.loop(forms.stacked)
+    x = torch.randn(3, 14, 6, dtype=torch.float64)
+    explained = ostinato.explain(looped, forms.Parts(), x)
+    ((report, step),) = explained.loops
+    assert explained.native and step.native and step.n_steps == 13 and len(step.loop_products) == 2
+    assert f"{report.file}:{report.line}" in str(explained)
+    in_python = ostinato.explain(ostinato.loop(counted), forms.Parts(), x)
+    assert not in_python.native and "j is another" in str(in_python)

@@ -7,8 +7,10 @@ did with its `LoopPlan`, which says how a call finds the inputs and what becomes
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +21,7 @@ from ostinato.compiler.errors import Unsupported
 from ostinato.loops import elements
 from ostinato.loops.attributes import ABSENT, Place, resolved
 from ostinato.loops.emitted import Fresh
-from ostinato.loops.index import Questions, running
+from ostinato.loops.index import NumbersAsTensors, Questions, running
 from ostinato.loops.items import Items
 from ostinato.loops.nostep import NoStep, Stale
 from ostinato.loops.state import Flat, Maker, Spec
@@ -33,6 +35,7 @@ class LoopPlan:
 
     Attributes:
         reads: a read of an element → the number of its input.
+        numbers: expressions of the loop's variable that are inputs, and their types.
         leaves: for each input the read that shows it, and the parts of its index.
         emitted: for each list the values that a step appends: (append or insert, structure).
         puts: the elements that a step writes: the write, and the parts of its index.
@@ -47,6 +50,7 @@ class LoopPlan:
 
     reads: dict[Read, int] = field(default_factory=dict)
     leaves: list[tuple[Read, elements.Parts]] = field(default_factory=list)
+    numbers: list[tuple[Any, torch.dtype]] = field(default_factory=list)
     emitted: list[tuple[Any, ...]] = field(default_factory=list)
     puts: list[tuple[Read, elements.Parts]] = field(default_factory=list)
     trailing: list[Spec] = field(default_factory=list)
@@ -60,8 +64,9 @@ class LoopPlan:
     def facts(self) -> Any:
         """All that outputs depend on; hashable."""
         return (
-            tuple(self.reads.items()), tuple(self.leaves), tuple(self.emitted), tuple(self.puts),
-            tuple(self.trailing), self.persists, self.tensors, self.asked,
+            tuple(self.reads.items()), tuple(self.leaves), tuple(self.numbers),
+            tuple(self.emitted), tuple(self.puts), tuple(self.trailing), self.persists,
+            self.tensors, self.asked,
         )  # fmt: skip
 
 
@@ -166,7 +171,7 @@ class Frame:
 def _same_index(a: Any, b: Any) -> bool:
     a, b = (i if type(i) is tuple else (i,) for i in (a, b))
     return len(a) == len(b) and all(
-        (x.step, x.start) == (y.step, y.start)
+        x.key == y.key
         for x, y in zip(a, b, strict=True)
         if type(x) is elements.Index and type(y) is elements.Index
     )
@@ -203,6 +208,17 @@ class Step:
             raise NoStep("an iteration indexes a tensor that it makes anew by the loop's variable")
         frame.found[read] = leaf
         return frame.given[leaf]
+
+    def has_numbers(self) -> bool:
+        return bool(self.plan.numbers)
+
+    def number(self, frame: Frame, key: Any, dtype: torch.dtype) -> Tensor:
+        """The input that stands for an expression of the loop's variable."""
+        try:
+            at = self.plan.numbers.index((key, dtype))
+        except ValueError:
+            raise Stale("it computes other numbers than before") from None
+        return frame.given[len(self.plan.leaves) + at]
 
     def run(self, carry: list[Tensor], x: list[Tensor]) -> Any:
         """The new carry and the outputs.
@@ -243,13 +259,17 @@ class Step:
         for (place, container), value in zip(state.places, placed, strict=True):
             before.append(container[place.key])
             container[place.key] = value
+        self.questions.number = functools.partial(self.number, frame)
         running.questions.append(self.questions)
+        numbers = NumbersAsTensors() if self.has_numbers() else nullcontext()
         try:
-            out = self.body(frame, item, *carried)
+            with numbers:
+                out = self.body(frame, item, *carried)
             placed = [container.get(place.key, ABSENT) if isinstance(container, dict)
                       else container[place.key] for place, container in state.places]  # fmt: skip
         finally:
             running.questions.pop()
+            del self.questions.number  # it holds the frame
             for (place, container), value in zip(state.places, before, strict=True):
                 container[place.key] = value
         before_after = list(zip(carry, versions, strict=True))

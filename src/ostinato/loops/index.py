@@ -1,7 +1,8 @@
 """The loop's variable in a step that stands for many iterations: numbers that nobody has yet.
 
-`Index` is `step · j + start` for iteration j. It may be shifted and compared; where a comparison
-has one answer for all iterations of the window, that is the answer. Other uses are refused.
+`Index` is `step · j + start` for iteration j, and `Number` an expression of it. Where a comparison
+has one answer for all iterations of the window, that is the answer. Where one meets a tensor, its
+values are an input of the step. Other uses are refused.
 """
 
 from __future__ import annotations
@@ -11,43 +12,87 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from ostinato.compiler.torch_compat import OwnMode
 from ostinato.loops.nostep import Narrowed, NoStep
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     name: getattr(operator, name) for name in ("lt", "le", "gt", "ge", "eq", "ne")
 }
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    name: getattr(operator, name)
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg", "abs")
+}
 _MOST_AT_AN_END = 4  # iterations of another course, which run in Python
+Key = Any  # ("index", step, start), ("constant", number), or (operation, key, …)
+
+
+def evaluated(key: Key, j: int) -> Any:
+    """The number that an expression is in iteration j."""
+    kind = key[0]
+    if kind == "index":
+        return key[1] * j + key[2]
+    if kind == "constant":
+        return key[1]
+    return _OPERATIONS[kind](*[evaluated(k, j) for k in key[1:]])
 
 
 class Questions:
-    """Comparisons of the loop's variable, and the window of iterations that they are about."""
+    """What a step asks of the loop's variable, and the window of iterations that it is about.
+
+    Attributes:
+        asked: comparisons → their answers.
+        number: gives the input that stands for an expression, in a floating-point or whole type.
+    """
 
     def __init__(self) -> None:
         self.begin = self.end = 0
         self.asked: dict[Any, bool] = {}
+        self.number: Callable[[Key, torch.dtype], Tensor]
 
-    def answer(self, name: str, step: int, start: int, other: Any) -> bool:
+    def answer(self, name: str, key: Key, other: Any) -> bool:
         """The one answer of a comparison for all iterations of the window.
 
         Raises:
             Narrowed: there are two; the window of the one that most iterations give.
         """
-        compare = _COMPARISONS[name]
-        answers = [compare(step * j + start, other) for j in range(self.begin, self.end)]
-        middle = answers[len(answers) // 2]
-        if all(a is middle for a in answers):
-            self.asked[name, step, start, other] = middle
-            return middle
-        first = len(answers) // 2
-        last = first
-        while first and answers[first - 1] is middle:
+        begin, end = self.begin, self.end
+        first, last, middle = self._course(name, key, other)
+        if (first, last) != (begin, end):
+            if first - begin > _MOST_AT_AN_END or end - last > _MOST_AT_AN_END:
+                raise NoStep("its iterations branch on the loop's variable")
+            raise Narrowed("a branch on the loop's variable", begin=first, end=last)
+        self.asked[name, key, other] = middle
+        return middle
+
+    def _course(self, name: str, key: Key, other: Any) -> tuple[int, int, bool]:
+        """The iterations around the middle of the window that give its answer."""
+        compare, at = _COMPARISONS[name], (self.begin + self.end) // 2
+        middle = compare(evaluated(key, at), other)
+
+        def same(j: int) -> bool:
+            return compare(evaluated(key, j), other) is middle
+
+        first, last = at, at + 1
+        if key[0] == "index" and name not in ("eq", "ne"):  # an answer that changes once at most
+            first = self.begin if same(self.begin) else _bisected(same, self.begin, at)
+            last = self.end if same(self.end - 1) else 1 + _bisected(same, self.end - 1, at)
+            return first, last, middle
+        while first > self.begin and same(first - 1):
             first -= 1
-        while last < len(answers) and answers[last] is middle:
+        while last < self.end and same(last):
             last += 1
-        if first > _MOST_AT_AN_END or len(answers) - last > _MOST_AT_AN_END:
-            raise NoStep("its iterations branch on the loop's variable")
-        why = "a branch on the loop's variable"
-        raise Narrowed(why, begin=self.begin + first, end=self.begin + last)
+        return first, last, middle
+
+
+def _bisected(same: Callable[[int], bool], other: int, at: int) -> int:
+    """The outermost of the iterations between `at` and `other` that are the same."""
+    while abs(at - other) > 1:
+        middle = (at + other) // 2
+        at, other = (middle, other) if same(middle) else (at, middle)
+    return at
 
 
 class _Running(threading.local):
@@ -60,87 +105,144 @@ class _Running(threading.local):
 running = _Running()
 
 
-class Index:
-    """`step · j + start` for iteration j."""
+class Number:
+    """An expression of the loop's variable."""
 
-    __slots__ = ("start", "step")
+    __slots__ = ("key",)
 
-    def __init__(self, step: int, start: int):
-        self.step, self.start = step, start
+    def __init__(self, key: Key):
+        self.key = key
 
-    def at(self, j: int) -> int:
-        return self.step * j + self.start
+    def tensor(self, beside: list[Tensor]) -> Tensor:
+        """The number as an input, of the type that it would have in an operation with tensors."""
+        questions = running.questions[-1]
+        is_whole = isinstance(evaluated(self.key, questions.begin), int)
+        dtypes = [t.dtype for t in beside]
+        dtype = next((d for d in dtypes if d.is_floating_point or d.is_complex), None)
+        if dtype is None:
+            whole = dtypes[0] if dtypes and dtypes[0] != torch.bool else torch.int64
+            dtype = whole if is_whole else torch.get_default_dtype()
+        return questions.number(self.key, dtype)
 
-    def __add__(self, other: Any) -> Any:
-        if type(other) is int:
-            return Index(self.step, self.start + other)
-        if type(other) is Index:
-            return _shrunk(Index(self.step + other.step, self.start + other.start))
-        return self._refuse()
-
-    __radd__ = __add__
-
-    def __neg__(self) -> Index:
-        return Index(-self.step, -self.start)
-
-    def __pos__(self) -> Index:
-        return self
-
-    def __sub__(self, other: Any) -> Any:
-        return self + -other if type(other) in (int, Index) else self._refuse()
-
-    def __rsub__(self, other: Any) -> Any:
-        return -self + other
-
-    def __mul__(self, other: Any) -> Any:
-        if type(other) is int:
-            return _shrunk(Index(self.step * other, self.start * other))
-        return self._refuse()
-
-    __rmul__ = __mul__
-
-    def _compared(self, name: str, other: Any) -> bool:
-        if type(other) is Index:
+    def _compared(self, name: str, other: Any) -> Any:
+        if isinstance(other, Number):
             difference = self - other
-            if type(difference) is int:
+            if not isinstance(difference, Number):
                 return _COMPARISONS[name](difference, 0)
             return difference._compared(name, 0)
+        if isinstance(other, Tensor):
+            return NotImplemented
         if not isinstance(other, (int, float)):
-            if name in ("eq", "ne") and (other is None or isinstance(other, (str, bytes))):
-                return name == "ne"
-            return self._refuse()
-        return running.questions[-1].answer(name, self.step, self.start, other)
+            return name == "ne" if name in ("eq", "ne") else self._refuse()
+        return running.questions[-1].answer(name, self.key, other)
 
-    def __lt__(self, other: Any) -> bool:
+    def __lt__(self, other: Any) -> Any:
         return self._compared("lt", other)
 
-    def __le__(self, other: Any) -> bool:
+    def __le__(self, other: Any) -> Any:
         return self._compared("le", other)
 
-    def __gt__(self, other: Any) -> bool:
+    def __gt__(self, other: Any) -> Any:
         return self._compared("gt", other)
 
-    def __ge__(self, other: Any) -> bool:
+    def __ge__(self, other: Any) -> Any:
         return self._compared("ge", other)
 
-    def __eq__(self, other: Any) -> bool:
+    def __eq__(self, other: Any) -> Any:
         return self._compared("eq", other)
 
-    def __ne__(self, other: Any) -> bool:
+    def __ne__(self, other: Any) -> Any:
         return self._compared("ne", other)
 
     def __bool__(self) -> bool:
         return self._compared("ne", 0)
 
     def _refuse(self, *others: Any) -> Any:
-        raise NoStep("the loop's variable is used as a number")
+        raise NoStep("the loop's variable is used as a number that Python must know")
 
-    __hash__ = __index__ = __int__ = __float__ = _refuse  # type: ignore[assignment]
-    __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __truediv__ = __rtruediv__ = _refuse
-    __pow__ = __rpow__ = __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = __divmod__ = _refuse
+    __hash__ = __index__ = __int__ = __float__ = __complex__ = _refuse  # type: ignore[assignment]
+    __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = __invert__ = __divmod__ = _refuse
     __str__ = __repr__ = __format__ = _refuse  # type: ignore[assignment]
-    __abs__ = __round__ = __trunc__ = __floor__ = __ceil__ = __iter__ = __len__ = _refuse
+    __round__ = __trunc__ = __floor__ = __ceil__ = __iter__ = __len__ = _refuse
 
 
-def _shrunk(index: Index) -> Any:
-    return index if index.step else index.start
+class NumbersAsTensors(OwnMode):
+    """Functions of torch that are called with numbers get 0-dimensional tensors."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = (*args, *kwargs.values())
+        if not self.left and any(isinstance(a, Number) for a in given):
+            beside = [a for a in given if isinstance(a, Tensor)]
+            args = tuple([a.tensor(beside) if isinstance(a, Number) else a for a in args])
+            kwargs = {
+                k: a.tensor(beside) if isinstance(a, Number) else a for k, a in kwargs.items()
+            }
+        return func(*args, **kwargs)
+
+
+def _binary(name: str, swapped: bool = False) -> Any:
+    function = getattr(torch, {"truediv": "true_divide", "mod": "remainder"}.get(
+        name, "floor_divide" if name == "floordiv" else name))  # fmt: skip
+
+    def method(self: Number, other: Any) -> Any:
+        if isinstance(other, Tensor):
+            number = self.tensor([other])
+            return function(other, number) if swapped else function(number, other)
+        if isinstance(other, Number):
+            keys = self.key, other.key
+        elif isinstance(other, (int, float)) and not isinstance(other, bool):
+            keys = self.key, ("constant", other)
+        else:
+            return NotImplemented
+        return _number((name, *(keys[::-1] if swapped else keys)))
+
+    return method
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
+    setattr(Number, f"__{_name}__", _binary(_name))
+    setattr(Number, f"__r{_name}__", _binary(_name, swapped=True))
+Number.__neg__ = lambda self: _number(("neg", self.key))  # type: ignore[attr-defined]
+Number.__abs__ = lambda self: _number(("abs", self.key))  # type: ignore[attr-defined]
+Number.__pos__ = lambda self: self  # type: ignore[attr-defined]
+
+
+class Index(Number):
+    """`step · j + start` for iteration j."""
+
+    __slots__ = ()
+
+    def __init__(self, step: int, start: int):
+        self.key = "index", step, start
+
+    @property
+    def step(self) -> int:
+        return self.key[1]
+
+    @property
+    def start(self) -> int:
+        return self.key[2]
+
+    def at(self, j: int) -> int:
+        return self.step * j + self.start
+
+
+def _number(key: Key) -> Any:
+    """An expression; an `Index` or a plain number where it is one."""
+    name, *of = key
+    kinds = [k[0] for k in of]
+    whole = all(k[0] == "index" or (k[0] == "constant" and type(k[1]) is int) for k in of)
+    if whole and name in ("add", "sub", "neg", "mul") and kinds.count("constant") < len(kinds):
+        pairs = [(k[1], k[2]) if k[0] == "index" else (0, k[1]) for k in of]
+        if name == "neg":
+            return Index(-pairs[0][0], -pairs[0][1])
+        (a, b), (c, d) = pairs
+        if name != "mul":
+            sign = 1 if name == "add" else -1
+            step, start = a + sign * c, b + sign * d
+            return Index(step, start) if step else start
+        if not a or not c:
+            step, start = a * d + c * b, b * d
+            return Index(step, start) if step else start
+    return Number(key)

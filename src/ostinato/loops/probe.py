@@ -24,6 +24,7 @@ from ostinato.compiler.errors import Unsupported, error_in_short
 from ostinato.compiler.torch_compat import random_state, set_random_state
 from ostinato.loops import elements
 from ostinato.loops.frame import Frame, LoopPlan, Read, Step, asked
+from ostinato.loops.index import evaluated
 from ostinato.loops.nostep import NoStep
 
 
@@ -92,6 +93,19 @@ class _Probe(Step):
         self.memory.alive.append(value)
         return value
 
+    def has_numbers(self) -> bool:
+        return True
+
+    def number(self, frame: Frame, key: Any, dtype: torch.dtype) -> Tensor:
+        """The input that stands for an expression of the loop's variable."""
+        if (key, dtype) not in self.plan.numbers:
+            self.plan.numbers.append((key, dtype))
+            with torch.utils._python_dispatch._disable_current_modes():
+                self.values.append(torch.tensor(evaluated(key, self.questions.begin), dtype=dtype))
+            self.memory.made.add(_memory_of(self.values[-1]))
+        return self.values[self.plan.numbers.index((key, dtype))]
+
+    values: list[Tensor]
     firsts: list[int]
     given: list[Tensor]
     memory: _OwnMemory
@@ -118,7 +132,7 @@ def probed(step: Step, carry: list[Tensor], x: list[Tensor]) -> LoopPlan:
     """
     probe = _Probe(step.body, step.items, step.state, LoopPlan(), 0, 0)
     probe.questions, probe.source_names = step.questions, step.source_names
-    probe.firsts, probe.given = [], []
+    probe.firsts, probe.given, probe.values = [], [], []
     copies = [_copy(t) for t in (*carry, *x)]
     versions = [t._version if not t.is_inference() else 0 for t in copies]
     probe.memory = _OwnMemory(copies)
@@ -134,6 +148,7 @@ def probed(step: Step, carry: list[Tensor], x: list[Tensor]) -> LoopPlan:
             error.__traceback__ = None
             raise NoStep(f"an iteration fails as a step ({error_in_short(error)})") from None
     plan.reads, plan.leaves = probe.plan.reads, probe.plan.leaves
+    plan.numbers = probe.plan.numbers
     given = [*copies[n:], *probe.given]
     if any(not t.is_inference() and t._version != v for t, v in
            zip(given, [*versions[n:], *[0] * len(probe.given)], strict=True)):  # fmt: skip

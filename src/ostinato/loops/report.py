@@ -1,10 +1,18 @@
-"""How the loops of a function or a model were played."""
+"""How the loops of a function or a model are played."""
 
 from __future__ import annotations
 
+import types
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from ostinato.loops.run import Site
+import torch
+
+from ostinato import _explain
+from ostinato._explain import Explanation
+from ostinato.loops.modules import loops_of
+from ostinato.loops.run import Site, explaining
 
 
 @dataclass(frozen=True)
@@ -38,3 +46,77 @@ def report(site: Site) -> LoopReport:
     return LoopReport(
         site.name, site.file, site.source.line, site.source.text, site.native, site.reason
     )
+
+
+@dataclass(frozen=True)
+class LoopsExplanation:
+    """How the loops of a call were played.
+
+    Attributes:
+        loops: each loop, with the explanation of its step; None where it ran in Python.
+    """
+
+    loops: tuple[tuple[LoopReport, Explanation | None], ...]
+
+    @property
+    def native(self) -> bool:
+        """Whether every loop was played by scan."""
+        return all(of.native for of, _ in self.loops)
+
+    @property
+    def reason(self) -> str:
+        """Why loops ran in Python, or ""."""
+        return "; ".join(of.reason for of, _ in self.loops if of.reason)
+
+    def __str__(self) -> str:
+        return "\n".join(
+            str(of) if step is None else f"{of}\n{step}" for of, step in self.loops
+        )
+
+
+def explain(
+    step: Callable[..., Any], *arguments: Any, **named: Any
+) -> Explanation | LoopsExplanation:
+    """Explain how `scan` plays a step, or the loops of a function: natively, or why not.
+
+    A step is recorded and verified as at its first call of `scan`: its first time steps run in
+    the engine and in the loop; the sequence is not played. A function that `ostinato.loop` gave, or
+    a model after `accelerate(model, loops=True)`, is called once with the arguments.
+
+    Args:
+        step: a step, followed by `init` and `xs` as for `scan`, and `dim=`, `memory=`,
+            `truncate=`; or a function with loops, or a model, followed by its arguments.
+
+    Returns:
+        An `Explanation`, or one for each loop; to be printed or read by attribute.
+
+    Raises:
+        TypeError, ValueError: as `scan`, or as the function.
+
+    Example:
+        >>> import torch, ostinato
+        >>> W = torch.randn(8, 8)
+        >>> def step(h, x):
+        ...     return torch.tanh(x + h @ W)
+        >>> e = ostinato.explain(step, torch.zeros(4, 8), torch.randn(20, 4, 8))
+        >>> e.native, e.loop_products, e.loop_ops
+        (True, (Product(depth=8, width=8),), ('copy', 'tanh'))
+    """
+    sites = _loops_in(step)
+    if not sites:
+        return _explain.explain(step, *arguments, **named)
+    before, explaining.found = explaining.found, {}
+    try:
+        step(*arguments, **named)
+        found = explaining.found
+    finally:
+        explaining.found = before
+    return LoopsExplanation(tuple([(report(s), found.get(id(s))) for s in sites]))
+
+
+def _loops_in(function: Any) -> list[Site]:
+    if isinstance(function, torch.nn.Module):
+        return loops_of(function)
+    if isinstance(function, types.MethodType):
+        function = function.__func__
+    return getattr(function, "__ostinato_loops__", [])

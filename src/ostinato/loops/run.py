@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato._scan import scan_iterations
+from ostinato._explain import Explanation, explained
+from ostinato._scan import iterations, scan_iterations
 from ostinato.compiler.errors import Elsewhere, SideEffect, Unsupported, error_in_short
 from ostinato.compiler.inputs import modes
 from ostinato.compiler.steps import owner_of, weak_reference
@@ -28,7 +29,7 @@ from ostinato.loops import elements
 from ostinato.loops.attributes import Memory, Place
 from ostinato.loops.emitted import Fresh
 from ostinato.loops.frame import Frame, LoopPlan, State, Step, places_of
-from ostinato.loops.index import running
+from ostinato.loops.index import evaluated, running
 from ostinato.loops.items import Items, items_of, sequence
 from ostinato.loops.nostep import Narrowed, NoStep, Stale
 from ostinato.loops.probe import probed
@@ -162,6 +163,15 @@ def _joined(
         dim %= whole.dim() - 1
         return whole.movedim(0, dim).flatten(dim, dim + 1)
     return None
+
+
+class _Explaining(threading.local):
+    """How the steps of loops are played, by the id of the site, while someone asks for it."""
+
+    found: dict[int, Explanation] | None = None
+
+
+explaining = _Explaining()
 
 
 class _Watching(threading.local):
@@ -375,14 +385,14 @@ class Loop(Unwatched):
             Narrowed: the answers are the same for fewer iterations.
         """
         narrowed = None
-        for (name, *of), answer in plan.asked:
+        for question, answer in plan.asked:
             try:
-                if step.questions.answer(name, *of) is not answer:
+                if step.questions.answer(*question) is not answer:
                     return False
             except Narrowed as error:
                 narrowed = error
                 step.questions.begin, step.questions.end = error.begin, error.end
-                if step.questions.answer(name, *of) is not answer:
+                if step.questions.answer(*question) is not answer:
                     return False
             except NoStep:
                 return False
@@ -416,6 +426,10 @@ class Loop(Unwatched):
         items = self.items.tensors(begin, end)
         step.n_items = len(items)
         xs = [*items, *[self.window(read, parts).read() for read, parts in plan.leaves]]
+        xs += [
+            torch.tensor([evaluated(key, j) for j in range(begin, end)], dtype=dtype)
+            for key, dtype in plan.numbers
+        ]
         # What is changed in place afterwards is not what the backward pass reads.
         how = zip(state.tensors, [*plan.tensors, *["new"] * len(state.tensors)], strict=False)
         carry = [t.clone() if h == "written" else t for t, h in how]
@@ -423,7 +437,10 @@ class Loop(Unwatched):
         kept_in = [(container, place.key) for place, container in state.places]
         try:
             with _without_lists(state):
-                finals, ys = scan_iterations(step, self.body, plan, kept_in, carry, xs)
+                arguments = iterations(step, self.body, plan, kept_in, carry, xs)
+                if explaining.found is not None:
+                    explaining.found[id(self.site)] = explained(arguments)
+                finals, ys = scan_iterations(arguments)
         except Unsupported:
             raise
         except Exception as error:  # the loop in Python will raise it where it belongs
@@ -558,8 +575,9 @@ def _at(spec: Any, j: int) -> Any:
     """A structure with the loop's variable as it is in iteration j."""
     if spec == "tensor":
         return spec
-    if spec[0] == "index":
-        return int, spec[1] * j + spec[2]
+    if spec[0] == "number":
+        value = evaluated(spec[1], j)
+        return type(value), repr(value) if isinstance(value, float) else value
     if len(spec) > 1 and isinstance(spec[-1], tuple) and spec[0] not in (torch.Size,):
         return (*spec[:-1], tuple([_at(s, j) for s in spec[-1]]))
     return spec
@@ -568,6 +586,8 @@ def _at(spec: Any, j: int) -> Any:
 def _tensors_in(spec: Any) -> int:
     if spec == "tensor":
         return 1
+    if spec[0] == "number":
+        return 0
     if len(spec) > 1 and isinstance(spec[-1], tuple) and spec[0] not in (torch.Size,):
         return sum(map(_tensors_in, spec[-1]))
     if len(spec) == 4:

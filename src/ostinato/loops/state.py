@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ostinato.compiler.capture.code import is_fixed_name
 from ostinato.loops.emitted import Fresh
-from ostinato.loops.index import Index
+from ostinato.loops.index import Number
 from ostinato.loops.nostep import NoStep
 
 _CONSTANTS = {
@@ -57,8 +57,8 @@ class Flat:
         kind = type(value)
         if kind in _CONSTANTS:
             return kind, repr(value) if kind in (float, complex) else value
-        if kind is Index:
-            return "index", value.step, value.start
+        if isinstance(value, Number):
+            return "number", value.key
         if isinstance(value, Fresh) or (grows and kind is list and not _holds_structures(value)):
             self.lists.append(value)
             return ("grows",)
