@@ -261,11 +261,11 @@ def _verified(a: Arguments, found: cache.Found) -> ScanCall | Unsupported:
         return found.refusal
     rows = None if a.ragged.lengths is None else RowOrder.of(a.ragged.lengths)
     python = found.compiled.planner.recording.runs_python_backward
-    guards = found.guards if python else None
+    unchanged = found.guards.for_backward(a.given) if python and found.guards else None
     captured, per_row = parted(found.captured, found.compiled.planner.recording.per_row)
     if per_row and any(len(t) != a.n_rows for t in per_row):
         raise Unsupported("a captured tensor has not as many rows as the batch: give it those")
-    call = ScanCall(found.compiled, a, found.captured, captured, per_row, a.n_rows, rows, guards)
+    call = ScanCall(found.compiled, a, found.captured, captured, per_row, a.n_rows, rows, unchanged)
     return verified(call, found.guards, found.lifted) or call
 
 

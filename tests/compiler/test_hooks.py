@@ -12,7 +12,7 @@ from torch import Tensor
 import ostinato
 from ostinato import scan
 from ostinato.compiler.graph import left_to_torch
-from zoo.playing import loop
+from zoo.playing import counting, loop
 from zoo.small import B, D, H, T, World, assert_same, both, given, inputs, leaf, rnn, weight
 
 pytestmark = pytest.mark.filterwarnings("ignore:scan plays")
@@ -259,3 +259,51 @@ def test_what_no_gradient_reaches_is_not_gone_back_to(which, lengths, monkeypatc
     ours = found(), found()
     monkeypatch.setenv("OSTINATO_ENGINE", "eager")
     assert ours == (found(), found())
+
+
+class Surrogate(torch.autograd.Function):
+    """A spike, with the gradient of a soft one."""
+
+    steepness = 2.0
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, slope: float) -> Tensor:
+        ctx.save_for_backward(v)
+        ctx.slope = slope
+        return (v > 0).to(v)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        (v,) = ctx.saved_tensors
+        return g / (1 + ctx.slope * Surrogate.steepness * v.abs()) ** 2, None
+
+
+@pytest.mark.parametrize("function", [Surrogate.apply, lambda v, k: Surrogate.apply(v, k)])
+def test_locals_of_the_step_may_be_bound_anew_before_the_backward_pass(function: Any) -> None:
+    """As every loop does, over layers, say. What the backward pass reads itself may not."""
+    _, init, xs = inputs()
+    layers = [torch.nn.Linear(H, H, dtype=D), torch.nn.Bilinear(H, H, H, dtype=D)]
+
+    def run(how: Any, steepness: float) -> tuple[Any, int]:
+        layer, scale, shift, name = layers[0], 2.0, torch.ones(H, dtype=D), "spikes"
+
+        def step(h: Tensor, x: Tensor) -> Any:
+            h = 0.9 * h + layer(x) * scale - shift
+            s = function(h - 0.1, 3.0)
+            return h - s, {name: s}
+
+        ys = how(step, init, xs)[1]["spikes"]
+        layer, scale, shift, name = layers[1], None, None, 0
+        Surrogate.steepness = steepness
+        with counting(step) as calls:
+            found = torch.autograd.grad(ys.sum(), [layers[0].weight, init, xs])
+        Surrogate.steepness = 2.0
+        return found, calls[0]
+
+    for _ in range(2):
+        theirs, _ = run(loop, 2.0)
+        ours, calls = run(scan, 2.0)
+        assert calls == 0
+        assert_same(ours, theirs)
+    with pytest.raises(RuntimeError, match="keep what it reaches until then"):
+        run(scan, 3.0)

@@ -406,7 +406,8 @@ def _kept(
     """Keep a recording, or why there is none, under its guards."""
     if observation.lifts and observation.tells_numbers_apart():
         raise Unsupported("the step tells numbers from tensors")
-    guards, tensors = observation.guards()
+    backward = () if compiled is None else compiled.planner.recording.backward_code
+    guards, tensors = observation.guards(backward)
     bucket.codes |= guards.codes
     captured = [] if search is None else search.captured
     at = {id(t): i for i, t in enumerate(tensors)}

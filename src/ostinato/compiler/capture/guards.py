@@ -61,16 +61,34 @@ class Guards:
     """
 
     def __init__(self, walk: Walk, codes: dict[int, types.CodeType]):
-        body = "\n".join(f"  {line}" for line in walk.lines)
-        tensors = ", ".join(walk.tensor_variables)
-        source = f"def check(v0):\n try:\n{body}\n  return [{tensors}]\n except Exception: return 0"
-        scope = dict(walk.constants)
-        exec(_compiled(source), scope)
-        self._check: Callable[[Any], list[Any] | int] = scope["check"]
+        self._check = _defined(walk.lines, f"[{', '.join(walk.tensor_variables)}]", walk)
         self.paths, self.opaque, self.codes = walk.paths, walk.opaque, codes
         at = {id(t): i for i, t in enumerate(walk.tensors)}
         self.lifted = {path: at[id(lift.tensor)] for path, lift in walk.lifts.items()}
         self.changed = ""  # the path whose check failed last
+        # Reads the functions whose code the backward pass runs, and checks what these read. Without
+        # it the backward pass may read all that the step did.
+        self._of_backward: tuple[Callable[[Any], Any], Callable[[Any], Any]] | None = None
+
+    def guard_backward(self, walk: Walk, of_functions: Walk) -> None:
+        """Guard what the backward pass reads.
+
+        Args:
+            walk: that of the step, which has met the functions.
+            of_functions: a walk from the list of them.
+        """
+        functions = ", ".join(v for _, v in walk.backward_functions)
+        reads = [line for line in walk.lines if not line.startswith("if not ")]
+        find = _defined(reads, f"[{functions}]", walk)
+        self._of_backward = find, _defined(of_functions.lines, "[]", of_functions)
+
+    def for_backward(self, step: Any) -> Callable[[], bool]:
+        """A function that says whether all is as now that the backward pass reads."""
+        if self._of_backward is None:
+            return lambda: self.tensors(step) is not None
+        find, check = self._of_backward
+        functions = find(step)
+        return lambda: type(check(functions)) is list
 
     def tensors(self, step: Any) -> list[Any] | None:
         """The tensors that the step reaches, if all else is as it was; else None."""
@@ -79,6 +97,16 @@ class Guards:
             return found
         self.changed = self.paths[found]  # type: ignore[index]
         return None
+
+
+def _defined(lines: list[str], result: str, walk: Walk) -> Callable[[Any], list[Any] | int]:
+    """A function of what the walk began at; it returns the number of a path that has changed."""
+    body = "\n".join(f"  {line}" for line in lines)
+    source = f"def check(v0):\n try:\n{body}\n  return {result}\n except Exception: return 0"
+    scope = dict(walk.constants)
+    exec(_compiled(source), scope)
+    check: Callable[[Any], list[Any] | int] = scope["check"]
+    return check
 
 
 @functools.lru_cache(maxsize=256)
@@ -194,10 +222,23 @@ class Observation:
             walk.check(distinct, "which objects are one and the same")
         return walk
 
-    def guards(self) -> tuple[Guards, list[Tensor]]:
-        """The guards of all runs so far, and the tensors that they lead to."""
+    def guards(
+        self, backward: Collection[types.CodeType] = ()
+    ) -> tuple[Guards, list[Tensor]]:
+        """The guards of all runs so far, and the tensors that they lead to.
+
+        Args:
+            backward: the code that the backward pass runs, if it reads nothing but what this does.
+        """
         walk = self._walked(self.read)
         found = Guards(walk, self.users)
+        functions = [f for f, _ in walk.backward_functions]
+        if backward and {f.__code__ for f in functions}.issuperset(backward):
+            of_functions = Walk(self)
+            for i, f in enumerate(functions):
+                of_functions.visit(f, f"v0[{i}]", f.__qualname__)
+            if of_functions.opaque is None:
+                found.guard_backward(walk, of_functions)
         if walk.opaque is None and found.tensors(self.step) is None:
             found.opaque = f"{found.changed} is another at each look"
         return found, walk.tensors

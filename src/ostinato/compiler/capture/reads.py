@@ -87,6 +87,7 @@ class Walk:
         self.tensors: list[Tensor] = []
         self.tensor_variables: list[str] = []
         self.opaque = of.opaque
+        self.backward_functions: list[tuple[types.FunctionType, str]] = []  # of custom Functions
         self.seen: dict[int, str] = {}
         self.alive: list[Any] = []  # so that ids stay theirs
         self.objects: list[str] = []  # variables of objects, which are not one and the same
@@ -268,6 +269,11 @@ class Walk:
     def class_(self, cls: type, v: str, path: str) -> None:
         """A class, its attributes and those of its bases, and its methods that ran."""
         self.is_same(v, cls, path)
+        if issubclass(cls, torch.autograd.Function):
+            name = "backward" if cls.vjp is torch.autograd.Function.vjp else "vjp"
+            f = getattr(cls, name)
+            if isinstance(f, types.FunctionType):
+                self.backward_functions.append((f, self.variable(f"{v}.{name}")))
         bases = [b for b in cls.__mro__ if not (is_fixed(b) or _is_written_in_c(b))]
         ran = {n for b in bases for n, value in vars(b).items() if self.ran(value)}
         names = self.names | ran

@@ -7,6 +7,7 @@ on batches of 3 and of 5 rows: what differs between the two recordings is the ba
 from __future__ import annotations
 
 import math
+import types
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -361,6 +362,7 @@ def _record_once(
         ),
         needs_grad=tuple(needs_grad),
         runs_python_backward=_runs_python_backward(nodes, recorder.values),
+        backward_code=_backward_code(nodes, recorder.values),
         per_row=per_row,
         products=products,
         read=read,
@@ -392,8 +394,29 @@ def _check_result(given: list[Tensor], y_leaves: list[Tensor], nodes: set[Any]) 
 
 
 def _runs_python_backward(nodes: set[Any], values: list[Tensor]) -> bool:
-    of_python = torch.autograd.function.BackwardCFunction
-    return any(isinstance(n, of_python) for n in nodes) or any(t._backward_hooks for t in values)
+    return bool(_of_python(nodes)) or any(t._backward_hooks for t in values)
+
+
+def _of_python(nodes: set[Any]) -> list[Any]:
+    """The nodes of custom autograd.Functions."""
+    return [n for n in nodes if isinstance(n, torch.autograd.function.BackwardCFunction)]
+
+
+def _backward_code(nodes: set[Any], values: list[Tensor]) -> tuple[types.CodeType, ...]:
+    """The code of the backward passes of custom Functions; () if other code may run, or objects
+    that the context holds may be read."""
+    found, functions = set(), torch.autograd.Function
+    for node in _of_python(nodes):
+        cls = node._forward_cls
+        code = getattr(cls.backward if cls.vjp is functions.vjp else cls.vjp, "__code__", None)
+        kept = tree.leaves(list(vars(node).values()))
+        if code is None or not all(isinstance(leaf, _CONTEXT) for leaf in kept):
+            return ()
+        found.add(code)
+    return () if any(t._backward_hooks for t in values) else tuple(found)
+
+
+_CONTEXT = (Tensor, bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size)
 
 
 def _differentiated(

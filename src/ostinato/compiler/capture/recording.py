@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -81,6 +82,8 @@ class Recording:
     differentiable_in: tuple[Sources, ...]  # new states, then ys
     needs_grad: tuple[bool, ...]  # whether each value does: not so where a step says no_grad
     runs_python_backward: bool  # a custom autograd.Function, or hooks: what they read is not seen
+    # The code of all that, if it reads nothing but what guards of these functions see.
+    backward_code: tuple[CodeType, ...] = ()
     # Which of the tensors taken from outside have a row for each of the batch, and products of
     # these: they are the last states, and not among `captured`.
     per_row: PerRow = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,7 +19,6 @@ from ostinato.compiler.torch_compat import among_ours, transformed
 from ostinato.eager import RowSpans, eager_scan
 
 if TYPE_CHECKING:
-    from ostinato.compiler.capture.guards import Guards
     from ostinato.compiler.play.segmented import SegmentedRun
     from ostinato.compiler.play.step import CompiledStep
 
@@ -39,7 +38,8 @@ class ScanCall:
     per_row: list[Tensor]  # the others, batch first: a part of the carry
     n_rows: int
     rows: RowOrder | None  # of a ragged batch
-    guards: Guards | None  # of a step whose backward pass runs Python code: what that may read
+    # Of a step whose backward pass runs Python code: whether what that may read is as it was.
+    unchanged: Callable[[], bool] | None
 
     def tensors(self) -> list[Tensor]:
         a = self.arguments
@@ -187,7 +187,7 @@ def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
     for g in grads:  # a generator takes longer
         if g is not None and _is_vectorised(g):
             again = True
-    if call.guards is not None and call.guards.tensors(call.arguments.given) is None:
+    if call.unchanged is not None and not call.unchanged():
         again = True  # the code of the backward pass would read other values than were recorded
     if again:
         return (None, *_replayed(call, tensors, grads))
