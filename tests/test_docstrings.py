@@ -1,6 +1,6 @@
 """Everything public says what it does: functions, classes, and the longer methods of classes.
 
-A method also has the docstring of the method that it overrides. What a person imports by name has
+A method also has the docstring of the method that it overrides. What a user imports by name has
 an example, too; tests/docs/test_pages.py runs it.
 """
 

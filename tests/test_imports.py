@@ -1,4 +1,4 @@
-"""Imports point one way, down the lists below; the engine, the lowering, the runtime and the exports
+"""Imports point one way, down the lists below; the engine, lowering, runtime and exports
 never import torch."""
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def declare(
     """A dataclass field with its help and range: low ≤ value ≤ high, above < value < below.
 
     `cli_name` is its name on the command line and in TOML files, where that is another one. With
-    `or_own` a person's own class or function, too, is a value in Python.
+    `or_own` a user's own class or function, too, is a value in Python.
     """
     limits = {"at least": low, "at most": high, "above": above, "below": below}
     limits = {words: limit for words, limit in limits.items() if limit is not None}
@@ -73,7 +73,7 @@ class Declaration:
     default: Value
     help: str
     limits: Mapping[str, float]
-    or_own: bool  # whether a person's own class or function is a value
+    or_own: bool  # whether a user's own class or function is a value
 
     @property
     def wanted(self) -> str:

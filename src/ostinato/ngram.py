@@ -44,7 +44,7 @@ class KneserNey:
     """An n-gram model of documents.
 
     Args:
-        documents: token numbers `[N]` each, without END, which is foretold at their ends.
+        documents: token numbers `[N]` each, without END, which is predicted at their ends.
         order: n; the n − 1 tokens before one are looked at. Documents begin after n − 1 ENDs.
         n_tokens: V.
 
@@ -94,7 +94,7 @@ class KneserNey:
 
 
 def _padded(documents: Sequence[np.ndarray], order: int) -> tuple[np.ndarray, np.ndarray]:
-    """Documents with order − 1 ENDs before and one behind; 1 for each token to foretell."""
+    """Documents with order − 1 ENDs before and one behind; 1 for each token to predict."""
     before, end = np.full(order - 1, END, dtype=np.int64), np.array([END])
     tokens = np.concatenate([part for each in documents for part in (before, each, end)])
     told = [np.append(np.zeros(order - 1), np.ones(len(each) + 1)) for each in documents]

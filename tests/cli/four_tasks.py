@@ -1,4 +1,4 @@
-"""Small files of a person's own, for each task, and the flags that learn from them."""
+"""Small files of a user's own, for each task, and the flags that learn from them."""
 
 from __future__ import annotations
 

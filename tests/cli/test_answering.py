@@ -27,7 +27,7 @@ FILES = {"classify": "classify.csv", "tag": "tag.csv", "forecast": "forecast.csv
 
 
 class Leaky(torch.nn.Module):
-    """A cell of a person's own."""
+    """A cell of a user's own."""
 
     def __init__(self, n_features: int, hidden_size: int):
         super().__init__()

@@ -87,7 +87,7 @@ def test_each_piece_comes_back_with_its_result(team):
 def test_what_fails_in_a_worker_fails_here(
     team, piece, kind, message, code, capfd, caplog, monkeypatch
 ):
-    monkeypatch.setattr(logging.getLogger("ray"), "propagate", True)  # what a person sees on stderr
+    monkeypatch.setattr(logging.getLogger("ray"), "propagate", True)  # what a user sees on stderr
     dealer = Dealt(PROCESSES[0], piece)
     with pytest.raises(kind, match=message) as caught:
         replace(team, n=1).do_all(squares, (0,), dealer)

@@ -292,7 +292,7 @@ def test_sigterm_while_data_are_read_leaves_nothing(ostinato, data, tmp_path, mo
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-# The defaults of a person's own file
+# The defaults of a user's own file
 
 
 def resolved(ostinato, *arguments):

@@ -1,4 +1,4 @@
-"""Each task from a person's own file: trained, measured, used on other files, and gone on with."""
+"""Each task from a user's own file: trained, measured, used on other files, and gone on with."""
 
 from __future__ import annotations
 

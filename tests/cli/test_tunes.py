@@ -18,7 +18,7 @@ def tunes(path, n=20):
 def test_tunes_are_documents(tmp_path, ostinato, monkeypatch):
     file = tunes(tmp_path / "tunes.abc")
     shown = ostinato("train", file, "--language", "--dry-run").out
-    assert "foretell the next character\n" in shown
+    assert "predict the next character\n" in shown
     assert "training   17 texts" in shown  # the line before the first tune is one too
     flags = ("--language", *QUICK, "--output", tmp_path / "run", "--quiet")
     assert ostinato("train", file, *flags).code == 0

@@ -1,4 +1,4 @@
-"""`torchrun --nproc-per-node 2 -m ostinato train`, as a person's shell starts it."""
+"""`torchrun --nproc-per-node 2 -m ostinato train`, as a user's shell starts it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IDX files as a person's own: sequences, and their labels beside them."""
+"""IDX files as a user's own: sequences, and their labels beside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person gives a tagger: sequences and the labels of their steps."""
+"""What a user gives a tagger: sequences and the labels of their steps."""
 
 from __future__ import annotations
 

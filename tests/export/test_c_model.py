@@ -40,7 +40,7 @@ pytestmark = [
 
 
 class Leaky(torch.nn.Module):
-    """A cell of a person: a leak whose rate depends on the input, layer normalization, an output
+    """A cell of a user: a leak whose rate depends on the input, layer normalization, an output
     that is not its carry, and a carry that does not begin at zero."""
 
     def __init__(self, n_features, hidden_size):

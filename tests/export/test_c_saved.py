@@ -1,4 +1,4 @@
-"""Saved models as C: what a person gives, in; the probabilities of their labels, out."""
+"""Saved models as C: what a user gives, in; the probabilities of their labels, out."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="needs 
 
 
 class Leaky(torch.nn.Module):
-    """A cell of a person's own, with a first carry that is not zero."""
+    """A cell of a user's own, with a first carry that is not zero."""
 
     def __init__(self, n_features, hidden_size):
         super().__init__()
@@ -42,7 +42,7 @@ FAR = "far from zero"
 
 
 class Memory(torch.nn.Module):
-    """A cell of a person's own whose carry is a matrix, written by outer products."""
+    """A cell of a user's own whose carry is a matrix, written by outer products."""
 
     def __init__(self, n_features, hidden_size):
         super().__init__()

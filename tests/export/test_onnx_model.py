@@ -100,7 +100,7 @@ def test_a_step_of_two_directions_is_refused_by_the_layer():
 
 
 def gru_as_written(z_keeps, reset_after, lerp):
-    """A GRU of a person's own, in one of the ways in which it is written."""
+    """A GRU of a user's own, in one of the ways in which it is written."""
 
     def make(F, H, normal):
         U, W = [normal(F, H) / 2 for _ in range(3)], [normal(H, H) / 2 for _ in range(3)]

@@ -14,7 +14,7 @@ from ostinato.models.stack import Stack
 
 
 class Elman(torch.nn.Module):
-    """torch.nn.RNNCell, as a person would write it."""
+    """torch.nn.RNNCell, as a user would write it."""
 
     def __init__(self, n_features: int, hidden_size: int):
         super().__init__()
@@ -94,7 +94,7 @@ def test_estimators_take_a_cell(tmp_path):
     model.save(tmp_path / "model")
     again = ostinato.runtime.load(tmp_path / "model")
     assert (again.predict(X) == model.predict(X)).all()
-    with pytest.raises(ValueError, match=r"'TwoStates' is a person's own.*runtime\.load\("):
+    with pytest.raises(ValueError, match=r"'TwoStates' is a user's own.*runtime\.load\("):
         ostinato.load(tmp_path / "model")
     tags = (X.cumsum(1).sum(2) > 0).astype(int)
     assert SequenceTagger(**small).fit(X, list(tags)).score(X, list(tags)) > 0.7

@@ -17,7 +17,7 @@ F, STEPS, N = 3, 9, 40
 
 
 class Leaky(torch.nn.Module):
-    """A cell of a person's own: a leak, a mask on its weights, an output that is no carry."""
+    """A cell of a user's own: a leak, a mask on its weights, an output that is no carry."""
 
     def __init__(self, n_features: int, hidden_size: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A language model with a cell of a person's own: trained, saved, and asked without its source."""
+"""A language model with a cell of a user's own: trained, saved, and asked without its source."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_it_learns_and_its_measures_are_those_of_the_runtime(models):
         # Probabilities of 41 tokens, each with some 16 ε of rounding (see test_saved_graph).
         assert ours[name] == pytest.approx(value, rel=1e-4), name
     assert runtime.verify(path).n_different == 0
-    with pytest.raises(ValueError, match=r"is a person's own.*runtime\.load\("):
+    with pytest.raises(ValueError, match=r"is a user's own.*runtime\.load\("):
         ostinato.load(path)
 
 

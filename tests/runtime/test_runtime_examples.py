@@ -17,7 +17,7 @@ from ostinato.data.panel import as_panel
 
 MODULES = ("", "model", "language", "forecaster", "stream", "lookahead", "pool", "answers",
            "replay")  # fmt: skip
-# What a person gets into their hands: functions, and classes with all their public methods.
+# What a user gets into their hands: functions, and classes with all their public methods.
 PUBLIC = {
     "": {"load", "verify"},
     "model": {"Model", "Classifier", "Tagger"},

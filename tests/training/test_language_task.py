@@ -95,7 +95,7 @@ def test_losses_are_those_of_whole_documents():
 
 
 class Gru(torch.nn.GRUCell):
-    """The cell of a person who has PyTorch's."""
+    """The cell of a user who has PyTorch's."""
 
     def forward(self, h, x):
         return super().forward(x, h)

@@ -1,7 +1,7 @@
 """Which model answers for a command: the graph of a saved model, without torch, or its network.
 
 `predict` asks the graph wherever there is one that can be played. `evaluate` asks the network in
-torch, so that it gives the figures with which the training ended; but a person's own cell, whose
+torch, so that it gives the figures with which the training ended; but a user's own cell, whose
 code no saved model holds, is measured by its graph, and so is every model where torch is missing.
 """
 

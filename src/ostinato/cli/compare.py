@@ -23,7 +23,7 @@ class Measured:
     """A finished run.
 
     Attributes:
-        name: as the person gave it.
+        name: as the user gave it.
         run: its directory.
         task: what it learnt.
         settings: its configuration.
@@ -176,7 +176,7 @@ def _verdict(test: dict[str, Any], sure: float) -> str:
 
 
 def _signed(test: dict[str, Any]) -> str:
-    """A difference as a person reads it."""
+    """A difference as a user reads it."""
     unit = "points" if test["measure"].startswith("accuracy") else "%"
     return f"{100 * test['difference']:+.2f} {unit}"
 

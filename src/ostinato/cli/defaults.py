@@ -1,4 +1,4 @@
-"""Defaults that follow the size of a person's own file; the data sets in the package keep theirs.
+"""Defaults that follow the size of a user's own file; the data sets in the package keep theirs.
 
 5,000 iterations are the notebook's ten epochs of MNIST, but thousands of epochs of 100 examples.
 """
@@ -108,7 +108,7 @@ def for_file(settings: Config, given: Given, n_examples: int) -> Config:
 
     Args:
         settings: resolved, with the defaults of the notebook.
-        given: what the person set; None, as an unset option has, is no default's business.
+        given: what the user set; None, as an unset option has, is no default's business.
         n_examples: of the training part, those for validation included.
     """
     training = settings.training

@@ -60,7 +60,7 @@ def _aim(settings: Config) -> str:
         return f"tag each step with {task.tag!r}"
     if jobs.task_of(settings) == "language":
         column = "" if task.language in (None, ONLY) else f" of {task.language!r}"
-        return f"foretell the next {task.level}{column}"
+        return f"predict the next {task.level}{column}"
     return "classify" + ("" if task.classify is None else f" by {task.classify!r}")
 
 

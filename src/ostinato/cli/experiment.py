@@ -173,7 +173,7 @@ def _run(
 
 @contextmanager
 def _told(recorder: RunRecorder | None, ranks: distributed.Ranks) -> Iterator[None]:
-    """Tell a person why a training ends, and how it can go on: the first process alone does.
+    """Tell a user why a training ends, and how it can go on: the first process alone does.
 
     Raises:
         Failure: it diverged, or another process has ended.

@@ -73,7 +73,7 @@ def check_alone(command: str) -> None:
 
 
 def check_file(path: Path, overwrite: bool) -> None:
-    """Whether `path` can be written and, without `overwrite`, nothing would be lost.
+    """Raise BadInput if `path` cannot be written or, without `overwrite`, something would be lost.
 
     Raises:
         BadInput: it cannot; nothing is left of the try.
@@ -93,7 +93,7 @@ def check_file(path: Path, overwrite: bool) -> None:
 
 
 def check_directory(path: Path) -> None:
-    """Whether a directory can be made at `path`, or be written to if it is there.
+    """Raise BadInput if no directory can be made at `path`, or the one there cannot be written to.
 
     Raises:
         BadInput: it cannot; nothing is left of the try.

@@ -206,7 +206,7 @@ def read(path: Path) -> Rows:
 
 
 def _check_same(a: Rows, b: Rows, names: Iterable[str]) -> None:
-    """Whether the lines are of the same examples in the same order."""
+    """Raise Apart if the lines are not of the same examples in the same order."""
     for name in names:
         if (name in a[0]) != (name in b[0]):
             raise Apart(f"the predictions of one run have no {name}, so they cannot be paired")

@@ -201,7 +201,7 @@ def _with_validation(train: Examples, test: Examples, settings: Config, draw: in
 
 
 def _check_alike(train: Examples, test: Examples) -> None:
-    """Whether what is learnt from one file can be tested on the other."""
+    """Raise BadInput if what is learnt from one file cannot be tested on the other."""
     wanted, came = sources.n_features(train.X), sources.n_features(test.X)
     if came != wanted and test.roles is None:
         raise BadInput(

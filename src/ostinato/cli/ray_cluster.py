@@ -36,7 +36,7 @@ def room(n: int, threads: int | None) -> Iterator[int]:
     """The threads of each of n jobs on a cluster, which is joined or started for this context.
 
     Args:
-        threads: as the person asks; None: a share of the cores.
+        threads: as the user asks; None: a share of the cores.
 
     Raises:
         BadInput: no cluster answers at RAY_ADDRESS, or it has no room for so many.

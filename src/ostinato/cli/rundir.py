@@ -144,7 +144,7 @@ class RunDir:
 
 
 def check(output: Path, overwrite: bool = False) -> None:
-    """Whether `create` would make a run at `output`; nothing is touched.
+    """Raise RunDirError if `create` could not make a run at `output`; nothing is touched.
 
     Raises:
         RunDirError: something is there already (with `overwrite`: something that is not a run).

@@ -103,7 +103,7 @@ class Trained:
                 return {o.key: o.check(net[o.name], f"{path}: {o.name}") for o in kept}
         except (OSError, ValueError, KeyError, TypeError):
             raise BadInput(f"{path} is missing or damaged; save the model again") from None
-        raise BadInput(f"{self.model}: its cell is a person's own, whose code no saved model holds")
+        raise BadInput(f"{self.model}: its cell is a user's own, whose code no saved model holds")
 
     def columns(self) -> Given:
         """What the columns of a table are for, as far as this model knows it.

@@ -41,7 +41,7 @@ def _outcome(a: Measured, b: Measured) -> PairedResult:
 
 
 def _check_same_part(a: Measured, b: Measured) -> None:
-    """Whether two runs were measured on the same test part.
+    """Raise Apart if two runs were not measured on the same test part.
 
     Raises:
         Apart: they were not, or it cannot be told.

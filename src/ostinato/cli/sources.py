@@ -42,7 +42,7 @@ WANTED = f"{', '.join(BUILT_IN)}, or a file: " + ", ".join(
 STDIN = "-"
 LARGE = 1 << 28  # bytes of a table whose sequences do not stay in the memory
 AT_ONCE = 1 << 17  # steps that a model answers before more are written
-TAB = "\\t"  # as a person writes it in a shell
+TAB = "\\t"  # as a user writes it in a shell
 FILE_HELP = (
     "A file as the run was trained on; - reads from standard input, and tells the kind by its "
     "first bytes."
@@ -160,7 +160,7 @@ def trained_roles(preparation: Preparation | None, settings: Config, answers: bo
     that are sequences may be missing.
 
     Args:
-        settings: as the person wants this file to be read: how it is written, whether to sort.
+        settings: as the user wants this file to be read: how it is written, whether to sort.
         answers: whether the target is needed, to measure the model by. A series to be forecast is
             needed in any case.
     """
@@ -392,7 +392,7 @@ def read_labelled(
 
 
 def check_fits(source: str, examples: Examples, model: FittedClassifier, labels: bool) -> None:
-    """Whether a model can be used on these examples, and measured by their labels.
+    """Raise BadInput if a model cannot be used on these examples, or measured by their labels.
 
     Raises:
         BadInput, ValueError: another number of features, or labels that the model does not know.

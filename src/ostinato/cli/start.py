@@ -68,7 +68,7 @@ def _in_order(origin: Path, fitted: Any, train: Examples) -> Preparation | None:
 
 
 def check_several(origin: Path, fitted: Any, names: np.ndarray | None) -> None:
-    """Whether sequences have one label each, or several, as those that a classifier was fitted to.
+    """Raise BadInput unless sequences have one label each, or several, as the classifier has.
 
     Args:
         names: the labels, `[C]`, of which a sequence may have several; None: each has one.

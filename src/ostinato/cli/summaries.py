@@ -96,7 +96,7 @@ def _measures(task: str, test: dict[str, Any]) -> Rows:
 
 
 def shown(name: str, value: float, task: str) -> str:
-    """A measure as a person reads it."""
+    """A measure as a user reads it."""
     return percent(value) if MEASURES[task][name][1] == "%" else f"{value:.4f}"
 
 

@@ -72,7 +72,7 @@ def train(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network to classify, tag, forecast or foretell text.
+    """Train a network to classify, tag, forecast or predict text.
 
     The flag that names the target in a table names the task: --classify, --tag, --forecast or
     --language. On mnist and arrays (.npz, .ts, IDX) the defaults are the notebook's network; for
@@ -129,7 +129,7 @@ def _together(alone: bool) -> Iterator[None]:
 def asked_for(
     source: str | None, config: Path | None, sets: list[str] | None, given: Given
 ) -> Given:
-    """What a person asks for: flags are stronger than --set, and --set than --config."""
+    """What a user asks for: flags are stronger than --set, and --set than --config."""
     from_file = configuration.read_file(config) if config else {}
     if config:
         from_file = configuration.relative_to(config.parent, from_file)

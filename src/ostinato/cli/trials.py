@@ -98,7 +98,7 @@ SPACE = (
 
 
 def space(settings: Config, given: Given) -> tuple[SearchedParameter, ...]:
-    """The axes of a task, but for those that the person has decided."""
+    """The axes of a task, but for those that the user has decided."""
     left_out = jobs.unused(settings) | given.keys()
     return tuple(axis for axis in SPACE if axis.key not in left_out)
 
@@ -111,7 +111,7 @@ class Study:
         study: Optuna's.
         base: the configuration that trials change.
         axes: what they change.
-        decided: the keys that the person gave, which they do not.
+        decided: the keys that the user gave, which they do not.
         seed: of the sampler.
         path: the directory; None: it is in memory alone.
         fresh: whether it was begun just now.
@@ -202,7 +202,7 @@ class Study:
 
 
 def check(path: Path) -> None:
-    """Whether a study can be begun, or gone on with, at `path`.
+    """Raise BadInput if no study can begin, or go on, at `path`.
 
     Raises:
         BadInput: something else is there, or nothing can be made there.
@@ -224,8 +224,8 @@ def opened(
 
     Args:
         path: the directory, which `check` allows; None: nothing is kept.
-        base: the recipe, with what the person gave.
-        given: what the person gave, which is not searched.
+        base: the recipe, with what the user gave.
+        given: what the user gave, which is not searched.
         description: of the data; a study goes on with the same alone.
         seed: of the sampler.
 
@@ -301,10 +301,10 @@ def _identity(
 
 
 def _check_same(path: Path, identity: dict[str, Any], decided: frozenset[str]) -> None:
-    """Whether the study at `path` is the one that is asked for.
+    """Raise BadInput if the study at `path` is not the one that is asked for.
 
     Raises:
-        BadInput: it is not; the message names a difference, if there is one in what the person
+        BadInput: it is not; the message names a difference, if there is one in what the user
             gave rather than in what follows from it.
     """
     try:

@@ -103,7 +103,7 @@ def team(n: int, threads: int | None, ray: bool) -> AbstractContextManager[Team]
     """A team of n workers.
 
     Args:
-        threads: of each, as the person asks; None: a share of the cores.
+        threads: of each, as the user asks; None: a share of the cores.
         ray: whether Ray places and runs them.
     """
     if not ray:
@@ -130,7 +130,7 @@ def threads_of_a_job(n_jobs: int, asked: int | None) -> int:
 
 
 def check_same(here: Mapping[str, str], there: Mapping[str, str]) -> None:
-    """Whether a worker has the files of the command.
+    """Raise BadInput if a worker has not the files of the command.
 
     Args:
         here, there: the digests of the files by their names, of a worker and of the command.

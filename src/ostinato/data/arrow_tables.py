@@ -147,7 +147,7 @@ def _field(lists: pa.ListArray | pa.LargeListArray, i: int) -> pa.LargeListArray
 
 
 def check_whole(table: Any, source: str) -> None:
-    """Whether lengths and offsets fit together: pyarrow trusts what a file says, and would crash.
+    """Raise ValueError if lengths and offsets do not fit: pyarrow trusts the file, and would crash.
 
     Args:
         table: a table or a batch of pyarrow's.

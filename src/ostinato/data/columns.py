@@ -211,7 +211,7 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def check_columns(X: Any, wanted: np.ndarray | None, estimator: str = "SequenceClassifier") -> None:
-    """Whether a data frame has the columns, in their order, of the one that was trained on.
+    """Raise ValueError if a data frame lacks the columns, in their order, of the trained one.
 
     Warns:
         UserWarning: one of the two has no names.

@@ -1,4 +1,4 @@
-"""The content of a person's file: unpacked within limits, and as UTF-8 text."""
+"""The content of a user's file: unpacked within limits, and as UTF-8 text."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def line_of(content: bytes, position: int) -> int:
 
 
 def check_memory(n_bytes: int, what: str) -> None:
-    """Whether arrays of this size can be held: a small file may promise any number of rows.
+    """Raise ValueError if arrays of this size do not fit: a small file may promise any rows.
 
     Raises:
         ValueError: they need more than the memory of this machine.
@@ -168,7 +168,7 @@ def check_memory(n_bytes: int, what: str) -> None:
 
 
 def check_width(n_columns: int, source: str) -> None:
-    """Whether a table has at most `MAX_COLUMNS` columns.
+    """Raise ValueError if a table has more than `MAX_COLUMNS` columns.
 
     Raises:
         ValueError: it has more.
@@ -187,7 +187,7 @@ def _unpacked(path: Path) -> bytes:
 
 
 def check_unpacked(size: int, packed_size: int, source: str, packing: str) -> None:
-    """Whether so many unpacked bytes are those of data, and not made to fill the memory.
+    """Raise ValueError if so many unpacked bytes were made to fill the memory.
 
     Raises:
         ValueError: they are more than `MAX_UNPACKED` and `MAX_RATIO` times the packed ones.

@@ -2,7 +2,7 @@
 
     2024-01-31  2024/1/31  2024.01.31    year first
     31.01.2024                           day first, as wherever points are written
-    31/01/2024  01/31/2024  1-31-2024    day or month first: the column says which, or a person
+    31/01/2024  01/31/2024  1-31-2024    day or month first: the column says which, or a user
 
 After a date may stand a time: 9:05 or 09:05:30.5; and a distance to UTC: Z, +02:00.
 """

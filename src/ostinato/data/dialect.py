@@ -1,4 +1,4 @@
-"""`Dialect`: how the CSV files of a person, a program or a country are written."""
+"""`Dialect`: how the CSV files of a user, a program or a country are written."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Dialect:
         is_utf8(self.encoding)
 
     def check(self, kind: str, source: str) -> None:
-        """Whether a file of this ending can be written so.
+        """Raise ValueError if a file of this ending cannot be written so.
 
         Raises:
             ValueError: it cannot; or what stands between fields stands before decimals, too.

@@ -1,4 +1,4 @@
-"""`Examples`: the sequences of a person's file, with what belongs to each of them."""
+"""`Examples`: the sequences of a user's file, with what belongs to each of them."""
 
 from __future__ import annotations
 

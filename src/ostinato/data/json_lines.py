@@ -104,7 +104,7 @@ def _flat(row: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def _check_filled(n_values: int, n_rows: int, n_keys: int, source: str, unit: str) -> None:
-    """Whether objects with these keys in all, as rows of a table, leave few of its cells empty."""
+    """Raise ValueError if objects with these keys would leave most cells of a table empty."""
     if n_rows * n_keys > max(MAX_EMPTY, MAX_EMPTY_RATIO * n_values):
         raise ValueError(
             f"{source}: {n_keys:,} different keys in {n_rows:,} {unit}, each of which has "

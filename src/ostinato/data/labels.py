@@ -1,4 +1,4 @@
-"""`LabelEncoder`: a person's labels as the class numbers 0…C−1 that a network knows, and back."""
+"""`LabelEncoder`: a user's labels as the class numbers 0…C−1 that a network knows, and back."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def column_names_from(value: Any, where: str) -> Names:
 
 
 def check_longer(lengths: np.ndarray, steps: int) -> None:
-    """Whether all series, of lengths `[N]`, have more steps than are held back.
+    """Raise ValueError if a series, of lengths `[N]`, has no more steps than are held back.
 
     Raises:
         ValueError: one has not.

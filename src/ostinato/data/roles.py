@@ -1,4 +1,4 @@
-"""`Roles`: what each column of a person's table is for."""
+"""`Roles`: what each column of a user's table is for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`as_steps` and `as_labels`: sequences of which every step has a label, as a person gives them."""
+"""`as_steps` and `as_labels`: sequences of which every step has a label, as a user gives them."""
 
 from __future__ import annotations
 

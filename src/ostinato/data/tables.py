@@ -1,4 +1,4 @@
-"""`read_examples`: the sequences in a person's file, whatever its format and shape."""
+"""`read_examples`: the sequences in a user's file, whatever its format and shape."""
 
 from __future__ import annotations
 

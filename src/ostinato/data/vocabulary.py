@@ -113,7 +113,7 @@ class Vocabulary:
         return _join("<unk>" if i == UNKNOWN else self.strings[i] for i in numbers if i != END)
 
     def keys(self) -> list[str]:
-        """`[V]`, what a person types for each token: its text, and for a word the blank after."""
+        """`[V]`, what a user types for each token: its text, and for a word the blank after."""
         if self.level != "word":
             return list(self.strings)
         return [text + " " * (keys_of_word(text) - len(text)) for text in self.strings]

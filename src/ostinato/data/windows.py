@@ -174,7 +174,7 @@ class SeriesWindows:
         return self.future.standard(values).astype(np.float32)
 
     def check_inputs(self, panel: Panel) -> None:
-        """Whether there are the inputs of the training: by their names, or as many of each sort."""
+        """Raise ValueError if inputs of the training are missing, by name or number."""
         for name in sorted({*panel.names, *self.names}):
             names = panel.names.get(name), self.names.get(name)
             check_names(*names, "SequenceForecaster", name)
@@ -190,7 +190,7 @@ class SeriesWindows:
                 raise ValueError(f"{name} has {has} columns; wanted {wants}, as in the training")
 
     def check_ends(self, panel: Panel) -> None:
-        """Whether what follows the end of each series can be forecast."""
+        """Raise ValueError if what follows the end of a series cannot be forecast."""
         known = np.diff(panel.future_offsets) - panel.lengths
         if panel.n_future and (known < self.horizon).any():
             i = int(np.argmax(known < self.horizon))

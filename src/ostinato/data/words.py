@@ -1,6 +1,6 @@
 """Sequences of words, and of labels: a value at every step that is a member of a set.
 
-    Words           N sequences of words, as a person gives them
+    Words           N sequences of words, as a user gives them
     WordVocabulary  the words and characters of a training, each with a number
     CodedWords      words by these numbers, for a network
 

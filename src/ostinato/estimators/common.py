@@ -18,7 +18,7 @@ E = TypeVar("E", bound="Estimator")
 
 
 def check_pair(validation: Any) -> None:
-    """Whether validation data are X and y.
+    """Raise ValueError if validation data are not X and y.
 
     Raises:
         ValueError: they are not two.

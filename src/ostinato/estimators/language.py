@@ -28,7 +28,7 @@ from ostinato.training.fitted_language import (
 @documented
 @dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
 class LanguageModel(Estimator):
-    """A recurrent network that foretells the next character, word or word piece of texts.
+    """A recurrent network that predicts the next character, word or word piece of texts.
 
     Documents `X` are a list of N texts (str). A document is read from its beginning, with a state
     of its own.

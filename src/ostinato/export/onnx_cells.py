@@ -7,7 +7,7 @@ A cell is a pattern over the nodes of the new carry. A pattern is
     (operation, pattern, s)   the same, with this scalar
 
 and the variables of gates must then be *affine*, Σ a W + b over the inputs that the gate may read.
-So a step of a person's own that computes an LSTM is one, in whatever order it writes its gates, and
+So a step of a user's own that computes an LSTM is one, in whatever order it writes its gates, and
 a step that differs in one operation is none: it becomes a Scan.
 
 Equations: see nn/steps.py, and the operators RNN, GRU and LSTM of the ONNX specification, whose

@@ -156,7 +156,7 @@ def cases(model: Model, run: Runner, form: str, resets: bool = False) -> tuple[C
 
 
 def random_input(model: Model, random: np.random.Generator, B: int, T: int) -> np.ndarray:
-    """Sequences `[B, T, features]` as a person has them, some values missing where they may be; of
+    """Sequences `[B, T, features]` as a user has them, some values missing where they may be; of
     a model with tokens `[B, T]`, and if it reads letters `[B, T, 2 + LETTERS]`: a token, how many
     letters it has, and these."""
     embed = model.graph.embed

@@ -42,7 +42,7 @@ class LanguageArchitecture(Architecture):
         if self.bidirectional:
             raise ValueError(
                 "bidirectional=True in a language model: its backward half would read the token "
-                "that is to be foretold; wanted False"
+                "that is to be predicted; wanted False"
             )
         if self.init != "default":
             raise ValueError(

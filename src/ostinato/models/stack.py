@@ -1,4 +1,4 @@
-"""`Stack`: layers of a person's own cell, with the interface of torch.nn's recurrent layers."""
+"""`Stack`: layers of a user's own cell, with the interface of torch.nn's recurrent layers."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def _made(make: Cell, n_features: int, hidden_size: int) -> torch.nn.Module:
 def _check_first(
     cell: torch.nn.Module, first: list[Tensor], other: list[Tensor], n_rows: int
 ) -> None:
-    """Whether a first carry, given for two inputs, can also begin a sequence within a row."""
+    """Raise ValueError if a first carry of two inputs cannot begin a sequence within a row."""
     if not first or any(leaf.shape[:1] != (n_rows,) for leaf in first):
         came = ", ".join(str(list(leaf.shape)) for leaf in first) or "no tensor"
         raise ValueError(

@@ -64,7 +64,7 @@ def measured(data: LanguageData) -> str:
 
 
 def _keyboard(data: LanguageData) -> str:
-    """How often the next token is among the suggestions to a person who types."""
+    """How often the next token is among the suggestions to a user who types."""
     test = data.evaluation.get("test", {})
     told = {
         "top1": f"the next {data.level} is the first suggestion",
@@ -75,7 +75,7 @@ def _keyboard(data: LanguageData) -> str:
         return ""
     shown = tables.table(
         "As a keyboard, on the test part",
-        ["when a person types", "share"],
+        ["when a user types", "share"],
         rows,
         "numbers measures",
     )

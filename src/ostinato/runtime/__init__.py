@@ -13,7 +13,7 @@
     network.py       a network played on batches
     tensors.py       files of tensors, read without a copy
     saved.py         the directory of a saved model; checks.py and values.py refuse what is damaged
-    model.py         `Model`: predictions in a person's labels; labelling.py those of a tagger
+    model.py         `Model`: predictions in a user's labels; labelling.py those of a tagger
     stream.py        `Stream`, one step at a time; pool.py: many streams; both of a stream_source.py
     replay.py        the answers that were saved with a model, replayed
 """

@@ -21,7 +21,7 @@ class Forecaster(Model):
     Attributes:
         labels: `[Q]`, the levels of the quantiles.
         windows: how it is shown series.
-        preparation: how a person's table becomes the inputs; None: they are arrays.
+        preparation: how a user's table becomes the inputs; None: they are arrays.
 
     Example:
         >>> model = ostinato.runtime.load("runs/sales/model")

@@ -69,7 +69,7 @@ class LanguageModel(Model):
         return [self.suggest(text, 1, complete=False)[0].text for text in texts]
 
     def evaluate(self, documents: Sequence[str]) -> dict[str, Any]:
-        """How well the model foretells texts.
+        """How well the model predicts texts.
 
         Returns:
             loss (nats of a token), bits_per_character, perplexity, top1, top3 and so on; see

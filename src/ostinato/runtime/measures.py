@@ -126,7 +126,7 @@ def of_forecaster(
 
 
 def of_language_model(model: LanguageModel, documents: Sequence[str]) -> Measures:
-    """How well the model foretells documents; the names are those of `LanguageEvaluation`.
+    """How well the model predicts documents; the names are those of `LanguageEvaluation`.
 
     Raises:
         ValueError: the documents have no character.

@@ -1,4 +1,4 @@
-"""`Model`: a saved model that predicts in a person's labels, without torch.
+"""`Model`: a saved model that predicts in a user's labels, without torch.
 
 What comes in is prepared as in the training, cut into batches, played by the engine, and answered
 in labels. A sequence has the same bits alone, in any batch, padded or not, on every instruction
@@ -61,7 +61,7 @@ class Model:
         tensors: its float32 arrays by name.
         fingerprint: which saved model it is: the SHA-256 of its config.json.
         labels: `[C]`, in the order of the answer's columns; of a language model its tokens.
-        preparation: what is done to a person's table; None: nothing.
+        preparation: what is done to a user's table; None: nothing.
         sure_from: the probability from which on an answer is sure before a sequence ends; None:
             the training was not asked for it.
 
@@ -242,7 +242,7 @@ class Classifier(Model):
         return self.several
 
     def prepared(self, X: Any) -> Inputs:
-        """The sequences that the network reads, made of a person's.
+        """The sequences that the network reads, made of a user's.
 
         Raises:
             ValueError: X has other features than the training data, or a value is missing or

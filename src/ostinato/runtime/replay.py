@@ -26,7 +26,7 @@ from ostinato.runtime.tensors import Array, pack, unpack
 from ostinato.runtime.values import fail
 
 LENGTHS = (5, 1, 12, 12)  # of random inputs
-MOST_EXAMPLES, MOST_VALUES = 8, 1 << 16  # of a person's examples, and of their numbers
+MOST_EXAMPLES, MOST_VALUES = 8, 1 << 16  # of a user's examples, and of their numbers
 
 
 class Verified(NamedTuple):
@@ -72,7 +72,7 @@ def check_file(config: dict[str, Any], tensors: bytes, examples: Any) -> bytes:
     Args:
         config: what will stand in config.json.
         tensors: the content of model.safetensors.
-        examples: a person's sequences; None: random numbers.
+        examples: a user's sequences; None: random numbers.
     """
     saved = made(config, unpack(tensors, "the weights"), hashlib.sha256(), "the model")
     model = model_of(saved, "the model")
@@ -113,7 +113,7 @@ def _n_tokens(model: Model) -> int | None:
 
 
 def _first(model: Model, examples: Any) -> dict[str, Array]:
-    """The first of a person's sequences, cut to as many steps as keep the file small."""
+    """The first of a user's sequences, cut to as many steps as keep the file small."""
     prepared = model.prepared(examples[:MOST_EXAMPLES])  # type: ignore[attr-defined]
     sequences = prepared[0] if isinstance(prepared, tuple) else prepared
     x, lengths = model.batch(sequences, np.arange(len(sequences)))
@@ -124,7 +124,7 @@ def _first(model: Model, examples: Any) -> dict[str, Array]:
 
 
 def _check_inputs(model: Model, saved: dict[str, Array], where: str) -> None:
-    """Whether the inputs are such as the network reads."""
+    """Raise ValueError if the network cannot read the inputs."""
     n_tokens, ahead = _n_tokens(model), model.graph.ahead
     second = "lengths" if ahead is None else "known"
     if set(saved) != {"x", second}:

@@ -163,7 +163,7 @@ class Stream:
         return answers if with_each else answers[-1]
 
     def _check_out(self, out: Any) -> None:
-        """Whether an answer can be written there; asked before a step is read."""
+        """Raise TypeError if no answer can be written there; asked before a step is read."""
         K = self._n_answers
         is_array = isinstance(out, np.ndarray) and out.dtype == _FLOAT32 and out.shape == (K,)
         if not (is_array and out.flags.c_contiguous and out.flags.writeable):

@@ -1,7 +1,7 @@
 """`StreamSource`: what all streams and pools of one model share; of those with a lookahead it is a
 `RowSource`.
 
-That is the model's step and answer as the native player plays them, the way of a person's row into
+That is the model's step and answer as the native player plays them, the way of a user's row into
 the step, the names of the answers, and the way of a chunk through the batch engine.
 """
 
@@ -101,7 +101,7 @@ def _place(names: Names, x: Any) -> float:
 
 
 class RowSource:
-    """A model as streams read and name it: from a person's rows to those of the network, and back.
+    """A model as streams read and name it: from a user's rows to those of the network, and back.
 
     Args:
         network: the model's.
@@ -133,7 +133,7 @@ class RowSource:
         self.n_inputs = network.graph.n_inputs if scaling is None else len(scaling.mean)
         self.each = network.graph.readout.kind == "each"  # whether every step has its answer
 
-    # ---- from a person's rows
+    # ---- from a user's rows
 
     def rows(self, x: Any) -> tuple[Array, bool]:
         """Rows `[T, F]` as they are pushed, of one row or of several; and whether x is one row.

@@ -15,7 +15,7 @@ from ostinato.training.history import LOSS_EVERY, Report
 from ostinato.training.run import Run
 
 SHARES = ("accuracy", "f1", "coverage")  # measures from 0 to 1, as the ends of their names
-ANNOUNCE_AFTER_S = 1.0  # the pace is known, and a person still waits
+ANNOUNCE_AFTER_S = 1.0  # the pace is known, and a user still waits
 
 
 class Callback:
@@ -253,7 +253,7 @@ def percent(share: float) -> str:
 
 
 def check_callbacks(callbacks: Any) -> None:
-    """Whether these are callbacks.
+    """Raise TypeError if these are not callbacks.
 
     Raises:
         TypeError: they are not a list of such objects.

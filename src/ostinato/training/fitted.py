@@ -43,7 +43,7 @@ KIND = "sequence_classifier"
 
 @dataclass(frozen=True)
 class FittedClassifier:
-    """A trained network and what it needs to answer in a person's labels.
+    """A trained network and what it needs to answer in a user's labels.
 
     Sequences `X` are whatever `as_texts_or_sequences` takes.
 

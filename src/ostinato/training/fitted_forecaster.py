@@ -71,12 +71,12 @@ class Backtest:
 
 @dataclass(frozen=True)
 class FittedForecaster:
-    """A trained network and what it needs to forecast in a person's units.
+    """A trained network and what it needs to forecast in a user's units.
 
     Attributes:
         net: the network.
         windows: how it is shown series.
-        preparation: how a person's table becomes the inputs of a panel; None: they are arrays.
+        preparation: how a user's table becomes the inputs of a panel; None: they are arrays.
     """
 
     net: ForecasterNet

@@ -79,7 +79,7 @@ class FittedLanguageModel:
         callbacks: Sequence[Callback] = (),
         resume: str | Path | None = None,
     ) -> tuple[FittedLanguageModel, History]:
-        """Train a network to foretell the next token of documents.
+        """Train a network to predict the next token of documents.
 
         Args:
             documents: the texts; their order is drawn by the plan's seed.
@@ -164,7 +164,7 @@ class FittedLanguageModel:
         return FittedLanguageModel(net.eval(), vocabulary, copies)
 
     def evaluate(self, documents: Sequence[str]) -> LanguageEvaluation:
-        """How well the model foretells documents.
+        """How well the model predicts documents.
 
         Raises:
             ValueError: they are no texts, or have no character.

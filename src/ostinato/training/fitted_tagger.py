@@ -148,7 +148,7 @@ class Tagged:
 
 @dataclass(frozen=True)
 class FittedTagger:
-    """A trained network and what it needs to answer in a person's labels.
+    """A trained network and what it needs to answer in a user's labels.
 
     Sequences `X` are whatever `as_steps` takes.
 
@@ -261,7 +261,7 @@ class FittedTagger:
         return len(self.preparation.features)
 
     def prepared(self, X: Any) -> tuple[Steps, bool]:
-        """A person's sequences, or `Examples`, made ready for `inputs`; and whether X is only one.
+        """A user's sequences, or `Examples`, made ready for `inputs`; and whether X is only one.
 
         Raises:
             ValueError: X has other features than the training data, or cannot be used.

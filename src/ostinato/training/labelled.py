@@ -34,7 +34,7 @@ class Labelled:
 
     @staticmethod
     def of(X: Steps, labels: np.ndarray, **more: Any) -> Labelled:
-        """From a person's labels `[N]`; `more` are further attributes.
+        """From a user's labels `[N]`; `more` are further attributes.
 
         Raises:
             ValueError: there are fewer than two classes, or not a label for each example.

@@ -115,7 +115,7 @@ class Language(Task):
 
 @dataclass(frozen=True)
 class LanguageEvaluation:
-    """How well a model foretells documents.
+    """How well a model predicts documents.
 
     Attributes:
         loss: mean cross-entropy of a token, in nats; the END of each document counts as one.
@@ -123,7 +123,7 @@ class LanguageEvaluation:
             it leaves out what the tokens do: blanks, and the letters of unknown words.
         perplexity: exp(loss). It compares models of the same vocabulary only, so that V and the
             share of unknown words stand beside it.
-        n_tokens: how many were foretold.
+        n_tokens: how many were predicted.
         vocabulary_size: V.
         unknown: share of tokens that are UNKNOWN.
         top1, top3: share of tokens that were the likeliest, or among the three likeliest.
@@ -140,7 +140,7 @@ class LanguageEvaluation:
 
 
 class Counts(NamedTuple):
-    """Sums over foretold tokens, of which `LanguageEvaluation` has the means.
+    """Sums over predicted tokens, of which `LanguageEvaluation` has the means.
 
     Attributes:
         nats: cross-entropy.
@@ -243,7 +243,7 @@ def answers(
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of a document: the tokens [N + 1], each foretold from those before it."""
+    """A part of a document: the tokens [N + 1], each predicted from those before it."""
 
     tokens: np.ndarray
     skipped: int  # answers at the start that are left out

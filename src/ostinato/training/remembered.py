@@ -22,7 +22,7 @@ class Remembered:
     Attributes:
         classes: `[C]`, the labels by class number.
         feature_names: the columns of the data frame that was trained on; None if it was none.
-        preparation: of a person's table; None: sequences are given as they are.
+        preparation: of a user's table; None: sequences are given as they are.
         vocabulary: of the words; None if the steps are vectors.
     """
 

@@ -340,7 +340,7 @@ def _sizes(body: Stack, n_features: int) -> list[tuple[torch.nn.Module, int]]:
 def _step_of_cell(
     cell: torch.nn.Module, hidden_size: int, n_features: int, names: TensorNames
 ) -> StepGraph:
-    """The step of a person's own cell.
+    """The step of a user's own cell.
 
     The sample has many steps (a view of one): they are worth a recording however often cells of
     this kind were recorded, in a search of hyperparameters for example.

@@ -13,7 +13,7 @@
 The files are written and replaced as one (see `ostinato.files`). Nothing in them is executed.
 Weights are read only if they are those that were saved, and finite.
 
-A person's own cell is code, which is not saved: such a model is read by `ostinato.runtime` alone.
+A user's own cell is code, which is not saved: such a model is read by `ostinato.runtime` alone.
 """
 
 from __future__ import annotations
@@ -93,13 +93,13 @@ def write(
     Args:
         path: the directory.
         model: what is saved.
-        examples: some of a person's sequences, which are kept with their answers in
+        examples: some of a user's sequences, which are kept with their answers in
             check.safetensors; by default random numbers are.
         measures: name → figure, for the card.
 
     Raises:
         ValueError: it exists and is something else than a saved model; or parameters are of
-            a type that JSON has not; or a weight is NaN or infinite; or the cell is a person's own
+            a type that JSON has not; or a weight is NaN or infinite; or the cell is a user's own
             and has no graph.
         OSError: it cannot be written.
     """
@@ -153,7 +153,7 @@ def _as_text(config: Mapping[str, Any]) -> str:
 
 
 def _own_cell(net: dict[str, Any]) -> dict[str, str] | None:
-    """A person's own cell by its name, in the place of its code; None of a known cell."""
+    """A user's own cell by its name, in the place of its code; None of a known cell."""
     cell = net.get("cell", "")
     return None if isinstance(cell, str) else {"own": getattr(cell, "__name__", str(cell))}
 
@@ -235,7 +235,7 @@ def _with_check(config: dict[str, Any]) -> set[str]:
 def _refuse_own_cell(cell: Any, path: Path) -> None:
     if isinstance(cell, dict):
         raise ValueError(
-            f"{path}: the cell {cell.get('own')!r} is a person's own, and a saved model holds no "
+            f"{path}: the cell {cell.get('own')!r} is a user's own, and a saved model holds no "
             f"code; ostinato.runtime.load({str(path)!r}) answers with it, without its source"
         )
 
@@ -275,7 +275,7 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 
 def _check_names(what: str, came: Any, wanted: set[str] | None) -> None:
-    """Whether `came` is a dictionary with these names; with any, if `wanted` is None."""
+    """Raise ValueError unless `came` is a dictionary with these names (None: any)."""
     if not isinstance(came, dict):
         raise ValueError(f"{what} is {came!r}; wanted names and values; it is damaged")
     names = set(came)
@@ -315,7 +315,7 @@ def _plain(name: str, value: Any) -> Any:
         return [[_plain(name, key), _plain(name, entry)] for key, entry in value.items()]
     if isinstance(value, np.generic):
         return value.item()
-    if callable(value):  # a person's own cell
+    if callable(value):  # a user's own cell
         return {"own": getattr(value, "__name__", str(value))}
     if isinstance(value, np.random.RandomState):
         return None  # it cannot be kept; None also means another seed each time

@@ -13,7 +13,7 @@ _FREE = {"dropout", "init"}
 
 
 def check_network(fitted: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Whether a new network has the sizes and the settings of a fitted one.
+    """Raise ValueError if a new network has other sizes or settings than a fitted one.
 
     Raises:
         ValueError: it has others; dropout, and how weights are drawn, may differ.
@@ -31,7 +31,7 @@ def check_network(fitted: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
 
 
 def check_classes(fitted: np.ndarray, classes: np.ndarray) -> None:
-    """Whether the labels to learn are those of a fitted model.
+    """Raise ValueError if the labels to learn are not those of a fitted model.
 
     Raises:
         ValueError: they are not.
@@ -44,7 +44,7 @@ def check_classes(fitted: np.ndarray, classes: np.ndarray) -> None:
 
 
 def check_same_columns(fitted: np.ndarray | None, names: np.ndarray | None) -> None:
-    """Whether the columns of data frames are those that a fitted model knows, in their order.
+    """Raise ValueError if a data frame lacks the columns, in their order, of a fitted model.
 
     Raises:
         ValueError: they are not.

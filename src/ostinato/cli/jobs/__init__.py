@@ -89,7 +89,7 @@ def with_defaults(settings: Config, given: Given) -> Config:
 
     Args:
         settings: resolved, with the defaults of the notebook.
-        given: what the person set: it is left alone.
+        given: what the user set: it is left alone.
 
     Raises:
         BadInput: a parameter is given that the task does not use.
@@ -156,7 +156,7 @@ def of_model(trained: Trained) -> tuple[str, ModuleType]:
 
 
 def check_origin(settings: Config) -> None:
-    """Whether the weights to begin with, if any, are of a model with the same task.
+    """Raise BadInput if the weights to begin with are of a model with another task.
 
     Raises:
         BadInput: they are not.

@@ -255,7 +255,7 @@ def _added(counts: Sequence[Tensor]) -> np.ndarray:
 
 
 def _check_labels(settings: Config, parts: partition.Parts) -> None:
-    """Whether what is learnt from one part can be measured on the others."""
+    """Raise BadInput if what is learnt from one part cannot be measured on the others."""
     from ostinato.data import LabelEncoder
 
     if several.names(parts.train) is not None:

@@ -449,7 +449,7 @@ def _windows(lengths: np.ndarray, horizon: int, source: str, folds: int = 1) -> 
 
 
 def _check_values(series: Examples) -> None:
-    """Whether each series has a value to forecast from."""
+    """Raise BadInput if a series has no value to forecast from."""
     empty = [i for i, y in enumerate(series.y) if not np.isfinite(y).any()]
     if empty:
         raise BadInput(
@@ -459,7 +459,7 @@ def _check_values(series: Examples) -> None:
 
 
 def _check_future(series: Examples, panel: Panel, horizon: int) -> None:
-    """Whether inputs that are known in advance are there for the steps to be forecast."""
+    """Raise BadInput if inputs known in advance are missing at steps to be forecast."""
     further = series.lengths - panel.lengths
     if panel.n_future == 0 or (further >= horizon).all():
         return

@@ -1,4 +1,4 @@
-"""`Job`: what the command line does for a task, from a person's file to results."""
+"""`Job`: what the command line does for a task, from a user's file to results."""
 
 from __future__ import annotations
 

@@ -292,7 +292,7 @@ def _with_validation(train: Documents, test: list[str], settings: Config) -> Tex
 
 
 def _check_whole(settings: Config, texts: TextParts) -> None:
-    """Whether there is something to learn from, and something to measure on."""
+    """Raise BadInput if there is nothing to learn from, or nothing to measure on."""
     for name, part in {"training": texts.train, "validation": texts.validation,
                        "test": texts.test}.items():  # fmt: skip
         if part is not None and not any(len(text) > 1 for text in part):
@@ -393,7 +393,7 @@ def _stretches(text: str, k: int, settings: Config) -> list[TextParts]:
 
 
 def _n_grams(texts: TextParts, vocabulary: Vocabulary, order: int) -> dict[str, float]:
-    """How well n-grams of the training part foretell the test part."""
+    """How well n-grams of the training part predict the test part."""
     from ostinato.ngram import KneserNey
 
     learnt = [vocabulary.encode(text) for text in texts.train]

@@ -25,7 +25,7 @@ def names(part: Examples) -> np.ndarray | None:
 
 
 def check(settings: Config, parts: Parts) -> None:
-    """Whether there is something to learn, in the way that is asked for.
+    """Raise BadInput if there is nothing to learn in the way that is asked for.
 
     Raises:
         BadInput: there is not.

@@ -216,7 +216,7 @@ class TagJob(PartsJob):
 
 
 def _check_labels(settings: Config, parts: partition.Parts) -> None:
-    """Whether what is learnt from one part can be measured on the others."""
+    """Raise BadInput if what is learnt from one part cannot be measured on the others."""
     known = label_counts(parts.train.y)[0]
     if len(known) < 2:
         raise BadInput(

@@ -120,7 +120,7 @@ def check_recording(recording: Recording, a: Arguments, observation: Observation
 
 
 def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
-    """Whether the step takes the same course, forward and backward, with as many rows as `a` has.
+    """Raise Unsupported if the step takes another course with as many rows as `a` has.
 
     Raises:
         Unsupported: it does not.

@@ -136,7 +136,7 @@ class BudgetError(ValueError):
     """A budget that is too small for any plan; names the least that is enough.
 
     Args:
-        budget: bytes, as the person gave them.
+        budget: bytes, as the user gave them.
         least: the plan that needs the fewest.
         scans: how many share the budget, each an equal part of it.
     """

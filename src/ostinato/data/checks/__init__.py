@@ -1,4 +1,4 @@
-"""`check`: what in a person's data would make results misleading, before anything is trained.
+"""`check`: what in a user's data would make results misleading, before anything is trained.
 
 repeats     the same sequence twice, on both sides, with different labels; groups on both sides
 windows     stretches of steps that sequences share

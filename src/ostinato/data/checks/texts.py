@@ -167,7 +167,7 @@ def _boilerplate(side: TextSide) -> Iterator[Finding]:
             "warning",
             "boilerplate",
             f"{plural(len(often), 'line')} {where} {'is' if len(often) == 1 else 'are'} the same: "
-            "foretelling it is no merit",
+            "predicting it is no merit",
             len(often),
             tuple(f"{line[:QUOTED]!r} {n:,} times" for line, n in often[:3]),
             "cut out headers, footers and the like",
