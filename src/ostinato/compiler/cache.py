@@ -369,7 +369,7 @@ def _recorded(
         reached = {id(t) for t in observation.walk.tensors}
         if any(id(t) in reached for t in a.leaves):
             search = search_step(a, reached=reached, unread=numbers)
-        observation.read = search.read
+        observation.read, observation.in_context = search.read, search.in_context
         check_tensors(search.captured)
     one_step = time.perf_counter() - began
     observation.snapshots.check()

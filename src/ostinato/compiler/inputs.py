@@ -31,8 +31,7 @@ def modes() -> Any:
         raise Elsewhere(reason)
     usual = native.modes()
     if usual is not None:
-        autocast = torch.is_autocast_enabled("cpu")
-        return (usual, torch.get_autocast_dtype("cpu")) if autocast else usual
+        return usual, torch.get_autocast_dtype("cpu")  # also of an autocast within the step
     reason = transformed()
     if reason is not None:
         raise Elsewhere(reason)

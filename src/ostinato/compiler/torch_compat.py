@@ -194,7 +194,7 @@ def _same(t: Tensor) -> Tensor:
 
 # The innermost hooks on saved tensors, or None. Versions of PyTorch that cannot say count as having
 # such hooks.
-_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: True)
+top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: True)
 
 
 @contextmanager
@@ -218,7 +218,7 @@ def undisturbed(pack: Callable[[Tensor], Tensor] = _same) -> Iterator[None]:
                 mode = torch.is_grad_enabled()
                 stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(torch.set_grad_enabled(mode))
-            if _top_hooks(False) is not None:
+            if top_hooks(False) is not None:
                 stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, _same))
             yield
     finally:

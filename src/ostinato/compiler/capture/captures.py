@@ -25,6 +25,7 @@ from ostinato.compiler.torch_compat import (
     among_ours,
     random_state,
     set_random_state,
+    top_hooks,
     undisturbed,
 )
 from ostinato.eager import check_carry
@@ -124,7 +125,9 @@ class Search(OwnMode):
         must_watch: a call wrote into some memory, or only the watch saw it.
         trail: what the step did: functions, their arguments, and what came of them.
         did: the trail, and the kinds of the tensors that it is of; hashable.
-        unclear: an argument is of a kind whose text may not say all of it.
+        unclear: an argument is of a kind whose text may not say all of it, or it is in_context.
+        in_context: it has hooks on saved tensors, or a mode that sees operations below autograd:
+            what these do is no call of the step.
         read: ids of captured tensors whose values the step read: the recording depends on them.
     """
 
@@ -140,7 +143,8 @@ class Search(OwnMode):
         self.trail: list[Any] = []
         self.came: tuple[int, ...] = ()  # of the last call
         self.writes: _Writes | None = None
-        self.must_watch = self.unclear = False
+        self.must_watch = self.unclear = self.in_context = False
+        self.n_modes, self.hooks = torch._C._len_torch_dispatch_stack(), top_hooks(False)
         for t in given:
             if id(t) not in self.marks:
                 self.meet_outside(t)
@@ -168,6 +172,13 @@ class Search(OwnMode):
         if writes is not None and not torch.equal(self.random, random_state()):
             set_random_state(self.random)  # as if it had not run
 
+    def surroundings(self) -> Any:
+        """What the trail says of the contexts around a call; it holds switches of gradients."""
+        n_modes = torch._C._len_torch_dispatch_stack() - (self.writes is not None)
+        if n_modes != self.n_modes or top_hooks(False) != self.hooks:
+            self.unclear = self.in_context = True
+        return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
+
     def told(self, leaf: Any) -> Any:
         """What the trail says of an argument that has no number yet."""
         if isinstance(leaf, Tensor):
@@ -191,7 +202,7 @@ class Search(OwnMode):
         else:
             leaves, spec = tree.flatten((args, kwargs := kwargs or {}))
         said = [marks.get(id(leaf)) or self.told(leaf) for leaf in leaves]
-        call = self.came, name, spec, *said
+        call = self.came, name, spec, self.surroundings(), *said
         self.trail.append(call)
         if kwargs or name in _LOOKED_AT:
             self.refuse(name, args, kwargs)

@@ -138,6 +138,7 @@ class Observation:
         self.codes = dict(self.users)  # all that ran, also PyTorch's
         self.opaque: str | None = None
         self.read: Collection[int] = ()  # ids of captured tensors whose values the step read
+        self.in_context = False  # as of the search of it
         self._before: Any = None  # the profile function, or profiler, that was there
         self._watch: Any = None
         self.snapshots = Snapshots(places)

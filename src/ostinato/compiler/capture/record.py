@@ -10,6 +10,7 @@ import math
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -57,15 +58,20 @@ def record(
     outside = None if observation is None else {id(t) for t in observation.walk.tensors}
     ids = () if observation is None else observation.read
     read = tuple([i for i, t in enumerate(captured) if id(t) in ids])
+    in_context = observation is not None and observation.in_context
     # The step may turn autocast off for a product, which PyTorch would compute with it.
-    autocast = torch.is_autocast_enabled("cpu")
+    alone = torch.is_autocast_enabled("cpu") or in_context
+    found = None
     with observation or nullcontext(), undisturbed(), among_ours():
         per_row = _per_row(a, captured)
-        products = _products(a, captured, per_row) if per_row and not autocast else ()
+        products = _products(a, captured, per_row) if per_row and not alone else ()
         if products:
             with suppress(Unsupported):  # a product that the step changes in place, say
-                return _at_both(a, captured, per_row, products, outside, read)
-        return _at_both(a, captured, per_row, (), outside, read)
+                found = _at_both(a, captured, per_row, products, outside, read)
+        recording, small = found or _at_both(a, captured, per_row, (), outside, read)
+    if in_context:
+        recording = replace(recording, runs_python_backward=True, backward_code=())
+    return recording, small
 
 
 def _at_both(

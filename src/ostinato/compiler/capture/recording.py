@@ -81,7 +81,8 @@ class Recording:
     init_needs_grad: tuple[bool, ...]
     differentiable_in: tuple[Sources, ...]  # new states, then ys
     needs_grad: tuple[bool, ...]  # whether each value does: not so where a step says no_grad
-    runs_python_backward: bool  # a custom autograd.Function, or hooks: what they read is not seen
+    # A custom autograd.Function, hooks, or a mode below autograd: what they read is not seen.
+    runs_python_backward: bool
     # The code of all that, if it reads nothing but what guards of these functions see.
     backward_code: tuple[CodeType, ...] = ()
     # Which of the tensors taken from outside have a row for each of the batch, and products of
