@@ -137,33 +137,30 @@ class StreamPlayer:
             self._play_rows(lines, ended)
 
     def _play_rows(self, lines: Sequence[bytes], ended: bool) -> None:
-        """All lines at once; if one is wrong, each half by itself."""
+        """All lines at once; if one is wrong, each by itself."""
         assert self.rows is not None
-        pending = [lines]  # the last one first
-        while pending and not self._all_sure():
-            lines = pending.pop()
-            with_ends = ended or bool(pending)
-            try:
-                texts = decoded(lines, self.encoding)
-                whole = [text for text in texts if text]  # a line may be blank
-                keys, X = self.rows.parse(whole) if whole else (None, ())
-            except (ValueError, csv.Error) as problem:
-                if len(lines) == 1:
-                    self._refuse(lines, with_ends, str(problem))
-                else:
-                    half = len(lines) // 2
-                    pending += [lines[half:], lines[:half]]
-                continue
-            rows_at = [i for i, text in enumerate(texts) if text]
-            first = 0  # the first line that is not yet reported as done
-            played, refused = self._push(keys, X, 0)
-            while refused is not None:
-                at = rows_at[played]
-                self.lines.done(lines[first:at])
-                first = at + 1
-                self._refuse(lines[at:first], with_ends or first < len(lines), refused)
-                played, refused = self._push(keys, X, played + 1)
-            self.lines.done(lines[first:], with_ends)
+        try:
+            texts = decoded(lines, self.encoding)
+            whole = [text for text in texts if text]  # a line may be blank
+            keys, X = self.rows.parse(whole) if whole else (None, ())
+        except (ValueError, csv.Error) as problem:
+            if len(lines) == 1:
+                self._refuse(lines, ended, str(problem))
+                return
+            for i, line in enumerate(lines, 1):
+                if not self._all_sure():
+                    self._play_rows([line], ended or i < len(lines))
+            return
+        rows_at = [i for i, text in enumerate(texts) if text]
+        first = 0  # the first line that is not yet reported as done
+        played, refused = self._push(keys, X, 0)
+        while refused is not None:
+            at = rows_at[played]
+            self.lines.done(lines[first:at])
+            first = at + 1
+            self._refuse(lines[at:first], ended or first < len(lines), refused)
+            played, refused = self._push(keys, X, played + 1)
+        self.lines.done(lines[first:], ended)
 
     def _push(self, keys: Keys, X: Any, first: int) -> tuple[int, str | None]:
         """One step a row, from the first on; the row that was refused, and why, if one was."""
@@ -380,7 +377,6 @@ class StreamPlayer:
         if snapshot is None:
             return
         anew = "; give what it was made with, or another --state to begin anew"
-        kept = {"decimal": ".", "encoding": "utf-8"} | snapshot.rows  # an older one has neither
         asked = {
             "key": self.source.key,
             **asdict(self.source.dialect),
@@ -388,10 +384,11 @@ class StreamPlayer:
             "lookahead": self.lookahead,
         }
         for name, value in asked.items():
-            if kept.get(name) != value:
-                raise BadInput(f"{path} was made with {name} {kept.get(name)}, not {value}{anew}")
-        columns = columns_of(list(kept["columns"]), self.source, self.model)
-        self._read_as(bool(kept["json"]), columns)
+            kept = snapshot.rows.get(name)
+            if kept != value:
+                raise BadInput(f"{path} was made with {name} {kept}, not {value}{anew}")
+        columns = columns_of(list(snapshot.rows["columns"]), self.source, self.model)
+        self._read_as(bool(snapshot.rows["json"]), columns)
         self._find_place(snapshot, path)
         assert self.form is not None
         for k in snapshot.keys:

@@ -108,7 +108,7 @@ def as_iso(texts: pa.Array, order: Order | None) -> pa.Array:
 
 
 def _spelled(found: pa.StructArray) -> pa.Array:
-    """The parts of dates as ISO 8601, null where there is no date, or a distance to UTC without an hour."""
+    """The parts of dates as ISO 8601, null where there is no date, or a zone but no hour."""
     import pyarrow.compute as pc
 
     parts = {field.name: pc.struct_field(found, field.name) for field in found.type}
