@@ -74,7 +74,8 @@ CONTEXTS: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "a mode below autograd": (Scaled, [1.0, 2.0, 3.0, 2.0]),
     "a mode that reads": (lambda _: Negated(), [0, 1, 0, 1]),
     "a mode above autograd": (ScaledAbove, [1.0, 2.0, 3.0, 2.0]),
-    "gradients": (torch.set_grad_enabled, [True, False, True, False]),
+    "gradients": (
+        lambda on: torch.enable_grad() if on else torch.no_grad(), [True, False, True, False]),
     "inference": (torch.inference_mode, [False, True, False, True]),
 }  # fmt: skip
 
