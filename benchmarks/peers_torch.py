@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -50,6 +51,24 @@ def peers(problem: Problem, compiled: bool) -> list[Maker]:
         makers.append(Maker("PyTorch scan, compiled", lambda: _compiled(_scan, problem, True)))
     makers.append(Maker("PyTorch loop", lambda: _loop(problem)))
     return makers
+
+
+def flushing(maker: Maker) -> Maker:
+    """A contender that runs under torch.set_flush_denormal(True)."""
+
+    def make() -> Entrant:
+        entrant = maker.make()
+
+        def run() -> Any:
+            torch.set_flush_denormal(True)
+            try:
+                return entrant.run()
+            finally:
+                torch.set_flush_denormal(False)
+
+        return replace(entrant, run=run)
+
+    return Maker(f"{maker.name}, set_flush_denormal", make)
 
 
 def _entrant(

@@ -53,10 +53,11 @@ class Maker:
 class Problem:
     """Train once: ys from xs, then the gradients of parameters and init from gradients of ys.
 
-    xs `[T, B, F]`, init a tuple of `[B, H]`, d_ys `[T, B, H]`, all NumPy float32.
+    xs `[T, B, F]`, init a tuple of `[B, H]`, d_ys `[T, B, H]`, all NumPy float32. With `last` the
+    loss looks at the last state alone: d_ys is zero before it, and gradients of early steps vanish.
     """
 
-    def __init__(self, cell: Cell, shape: Shape, seed: int = 0):
+    def __init__(self, cell: Cell, shape: Shape, seed: int = 0, last: bool = False):
         self.cell, self.shape = cell, shape
         rng = np.random.default_rng(seed)
         T, B, F, H = shape.T, shape.B, shape.F, shape.H
@@ -69,6 +70,8 @@ class Problem:
         self.init = tuple(np.full((B, H), start, np.float32) for start in cell.starts)
         self.xs = rng.standard_normal((T, B, F), np.float32)
         self.d_ys = rng.standard_normal((T, B, H), np.float32)
+        if last:
+            self.d_ys[:-1] = 0
 
     @property
     def names(self) -> list[str]:
@@ -115,6 +118,11 @@ def loop(cell: Cell, params: Any, carry: Any, xs: Tensor) -> Tensor:
     return torch.stack(ys)
 
 
+# A gradient whose largest value is below this is compared with this: libraries take numbers below
+# 2⁻¹²⁶ for zeros, or compute them with few digits.
+VANISHED = 2.0**-100
+
+
 def difference(answer: Answer, right: Answer, tolerance: float) -> str | None:
     """How an answer differs from the right one, in words; None if it is right."""
     missing = right.keys() - answer.keys()
@@ -124,7 +132,7 @@ def difference(answer: Answer, right: Answer, tolerance: float) -> str | None:
         found = answer[name]
         if found.shape != wanted.shape:
             return f"{name} has the shape {found.shape}, wanted {wanted.shape}"
-        error = float(np.abs(found - wanted).max() / np.abs(wanted).max())
+        error = float(np.abs(found - wanted).max() / max(np.abs(wanted).max(), VANISHED))
         if not error <= tolerance:  # true for NaN, too
             return f"{name} is off by {error:.1e} of its largest value (allowed {tolerance:.1e})"
     return None

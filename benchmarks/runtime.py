@@ -34,6 +34,7 @@ CHUNK, CHUNK_STEPS = 0.95, 2000
 STREAMS, SLOTS_M, ITEMS_M = 10_000, 5.0, 0.8
 STATE_BYTES = 64
 KEY_MS = 0.5
+SILENT_STEPS, SILENT = 100_000, 1.15
 GATES = {"gru": 3, "lstm": 4}  # of RTNeural's layers
 
 # In its turn a contender runs some blocks, and the best counts: another program's slice of time is
@@ -54,6 +55,7 @@ def specs(quick: bool) -> list[Spec]:
     return [
         *steps,
         Spec("runtime/own cell", lambda: _own(rounds)),
+        Spec("runtime/silence", lambda: _silence(rounds)),
         Spec("runtime/chunk", lambda: _chunk(rounds)),
         Spec("runtime/pool", lambda: _pool(rounds)),
         Spec("runtime/keyboard", lambda: _keyboard(rounds)),
@@ -268,6 +270,42 @@ def _own(rounds: int) -> Row:
         ratio = scan.median_s / by_name["push(x)"].median_s
         bounds.append(Bound("ONNX Runtime's Scan over push(x)", OWN_OVER_SCAN, ratio))
     return Row("runtime/own cell", f"an RNN of one's own, {H} units", found, absent, tuple(bounds))
+
+
+def _silence(rounds: int) -> Row:
+    """Leaky states after the input has fallen silent, beside the same states with input.
+
+    At a leak of 0.05, states fall below 2⁻¹²⁶ within 1,800 steps. Rounded to the nearest, a number
+    of up to ten times the smallest one that float32 has would stay as it is for ever.
+    """
+    import torch
+
+    class Leaky(torch.nn.Module):
+        def __init__(self, n_features: int, hidden_size: int):
+            super().__init__()
+            self.into = torch.nn.Linear(n_features, hidden_size, bias=False)
+
+        def forward(self, h: Any, x: Any) -> Any:
+            return 0.95 * h + self.into(x)
+
+    stream, x = classifier(Leaky, F, 64).stream(), _rows(64)
+    state, zeros = stream._state, np.zeros((64, F), np.float32)
+
+    def silent() -> float:
+        stream.reset()
+        stream.push(x)
+        return state.time_steps(zeros, 64, None, SILENT_STEPS) * 1e-9
+
+    turns: dict[str, Turn] = {
+        "a step in silence": silent,
+        "a step with input": lambda: state.time_steps(x, 64, None, SILENT_STEPS) * 1e-9,
+    }
+    with _one_thread():
+        found = _timings(_timed(turns, rounds))
+    over = 1 / (found[1].ratio or 1.0)
+    bound = Bound("in silence over with input", SILENT, over, False)
+    title = f"{SILENT_STEPS:,} steps without input, 64 leaky states"
+    return Row("runtime/silence", title, found, bounds=(bound,))
 
 
 def _chunk(rounds: int) -> Row:

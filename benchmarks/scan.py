@@ -38,6 +38,9 @@ WANTED = {
 WANTED_OF_MM = {"rnn/notebook": 0.8, "rnn/large": 0.8}  # our rate over that of torch.mm
 # For steps that no library has: our rate over that of our GRU; the loop's time over ours.
 WANTED_OF_GRU, WANTED_OVER_LOOP = 0.7, 10.0
+# With the loss on the last state alone, whose gradient vanishes on its way back: our time over that
+# with the loss on all states. Forget gates above a half keep gradients at the smallest number.
+LAST_SHAPES, WANTED_OF_ALL = ("pixels", "sensor", "large"), 1.15
 
 
 def specs(quick: bool) -> list[Spec]:
@@ -51,6 +54,11 @@ def specs(quick: bool) -> list[Spec]:
         Spec(f"{cell.name}/{s.name}", _bound(_custom_row, cell, s, quick))
         for s in (shapes[:1] if quick else CUSTOM_SHAPES)
         for cell in (LEM, SLSTM)
+    ]
+    rows += [
+        Spec(f"{LSTM.name}/{s.name}/last", _bound(_last_row, LSTM, s, quick))
+        for s in (shapes[:1] if quick else shapes)
+        if quick or s.name in LAST_SHAPES
     ]
     return rows
 
@@ -104,6 +112,22 @@ def _custom_row(cell: Cell, shape: Shape, quick: bool) -> Row:
             Bound("PyTorch loop over ours", WANTED_OVER_LOOP, loop.ratio or 0.0),
         ),
     )
+
+
+def _last_row(cell: Cell, shape: Shape, quick: bool) -> Row:
+    """The loss on the last state alone, beside PyTorch's layer with both settings of
+    torch.set_flush_denormal, JAX, and ours with the loss on all states."""
+    problem = Problem(cell, shape, last=True)
+    layer, *_ = peers_torch.peers(problem, False)
+    peers = [layer, peers_torch.flushing(layer), *peers_jax.peers(problem, quick)]
+    on_all = "ostinato.scan, loss on all states"
+    found = _entered(problem, peers)
+    found.append(Contender(on_all, peers_torch.ours(Problem(cell, shape)).make().run))
+    measured = contest(found, quick)
+    name = f"{cell.name}/{shape.name}/last"
+    row = measured.row(name, f"{shape}, loss on the last state", cell.gflop(shape), (on_all,))
+    over = 1 / (measured.samples[on_all].timing(measured.ours).ratio or 1.0)
+    return replace(row, bounds=(Bound("ours over ours on all states", WANTED_OF_ALL, over, False),))
 
 
 def _our_gru(shape: Shape) -> Callable[[], Any]:

@@ -25,6 +25,16 @@ def test_ours_and_pytorchs_give_the_right_answer(cell):
     assert set(problem.right) == {"ys", *problem.names}
 
 
+def test_with_the_loss_on_the_last_state_gradients_vanish_and_are_right():
+    problem = Problem(LSTM, Shape("long", B=2, T=400, F=1, H=5), last=True)
+    layer, *_ = peers_torch.peers(problem, compiled=False)
+    peers = [layer, peers_torch.flushing(layer)]
+    found = admit(peers_torch.ours(problem), peers, problem.right, problem.tolerance)
+    assert [type(c) for c in found] == [Contender] * 3
+    assert 0 < np.abs(problem.right["d_init1"]).max() < 2.0**-126
+    assert torch.tensor(1e-30) * torch.tensor(1e-10) > 0  # the flag is as it was
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", [RNN, GRU, LSTM], ids=lambda c: c.name)
 def test_jax_gives_the_right_answer(cell):
