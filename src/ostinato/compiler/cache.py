@@ -373,6 +373,7 @@ def _recorded(
         check_tensors(search.captured)
     one_step = time.perf_counter() - began
     observation.snapshots.check()
+    observation.renew()
     if search.keeps_some():
         raise Unsupported(
             "the step keeps a tensor that it made, in a cache, say; compute it before, or let the "

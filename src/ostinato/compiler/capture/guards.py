@@ -141,6 +141,7 @@ class Observation:
         self.in_context = False  # as of the search of it
         self._before: Any = None  # the profile function, or profiler, that was there
         self._watch: Any = None
+        self.places = places
         self.snapshots = Snapshots(places)
         self._refusal: Unsupported | None = None
         self.lifted, self.apart = lifted or {}, bool(lifted)  # dicts are read item by item
@@ -214,6 +215,14 @@ class Observation:
         except Unsupported as refusal:
             self._refusal = refusal.bare()  # raised again at the end: the step may catch it here
             raise
+
+    def renew(self) -> None:
+        """Let go of what a run had on the way, where it has left all as it was.
+
+        A walk within the run, and what was saved then, hold objects that the step made.
+        """
+        self.snapshots = Snapshots(self.places)
+        self.walk = self._walked()
 
     def _walked(self, by_value: Collection[int] = ()) -> Walk:
         walk = Walk(self, by_value)
