@@ -173,11 +173,12 @@ class Search(OwnMode):
             set_random_state(self.random)  # as if it had not run
 
     def surroundings(self) -> Any:
-        """What the trail says of the contexts around a call; it holds switches of gradients."""
+        """What the trail says of the contexts around a call, beside no_grad, which is a call."""
         n_modes = torch._C._len_torch_dispatch_stack() - (self.writes is not None)
         if n_modes != self.n_modes or top_hooks(False) != self.hooks:
             self.unclear = self.in_context = True
-        return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
+        autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
+        return autocast, torch.is_inference_mode_enabled()
 
     def told(self, leaf: Any) -> Any:
         """What the trail says of an argument that has no number yet."""
