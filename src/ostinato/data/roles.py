@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NoReturn
 
-import numpy as np
-
-from ostinato.data import label_sets
+from ostinato.data import label_sets, time_column
 from ostinato.data.column import Column, Nested, Unusable
-from ostinato.data.dates import Order, TimeFormat
+from ostinato.data.dates import TimeFormat
 from ostinato.data.dialect import Decimal, Dialect
 from ostinato.data.text_column import Text
+from ostinato.data.time_column import dates_in
 
 if TYPE_CHECKING:
     from ostinato.data.table import Table
@@ -31,8 +30,6 @@ _TIMES = re.compile(
 )
 _WORDS = frozenset(["word", "words", "token", "form"])  # the one feature of words to tag
 _MOSTLY = 0.9  # of the values of a column: the others are mistakes
-_GOES_ON = 2 / 3  # of the rows follow the one before them; of dates in any order it is half
-_LOOKED_AT = 100  # rows by which dates are known
 _NUMBER = re.compile(r"(?<!\d)\d{1,18}$")  # at the end of a name; more digits are a code
 
 
@@ -261,19 +258,13 @@ def _named(roles: Roles, table: Table) -> Roles:
             )
     if roles.time is None and roles.shape != "wide":
         found = _called(_TIMES, roles, table)
-        if not found and roles.task == "forecast":
-            features = set(roles.features)
-            rest = [name for name in _rest(roles, table) if name not in features]
-            found = [name for name in rest if _dates_of_steps(table[name])]
+        if not found:
+            rest = [name for name in _rest(roles, table) if name not in roles.features]
+            by_values = time_column.found(table, rest, roles.id, roles.task == "forecast")
+            found = [] if by_values is None else [by_values]
         if len(found) == 1:
             roles = replace(roles, time=found[0])
     return roles
-
-
-def _dates_of_steps(column: Column) -> bool:
-    """Whether the first values are dates that go on from row to row, but for new series."""
-    dates = _dates_in(column)
-    return dates is not None and bool((dates[1:] > dates[:-1]).sum() > _GOES_ON * (len(dates) - 1))
 
 
 def _features(roles: Roles, table: Table) -> tuple[str, ...]:
@@ -309,7 +300,7 @@ def _refuse_texts(texts: list[str], rest: list[str], roles: Roles, table: Table)
     Raises:
         ValueError: always.
     """
-    dates = [n for n in texts if roles.time is None and _dates_in(table[n]) is not None]
+    dates = [n for n in texts if roles.time is None and dates_in(table[n]) is not None]
     if dates:
         raise ValueError(
             f"{table.source}: the column {dates[0]!r} holds dates; name it as time (--time "
@@ -339,20 +330,6 @@ def _with_labels(roles: Roles, table: Table) -> Roles:
 def _single(column: Column) -> Column:
     """The column of single values: of lists, their values."""
     return column.inner if isinstance(column, Nested) else column
-
-
-def _dates_in(column: Column) -> np.ndarray | None:
-    """The first values, if they are dates."""
-    if isinstance(column, (Nested, Unusable)):
-        return None
-    orders: tuple[Order, ...] = ("day-first", "month-first")
-    for order in orders:
-        try:
-            times = column.head(_LOOKED_AT).times(order)
-        except ValueError:
-            continue
-        return times if times.dtype.kind == "M" else None
-    return None
 
 
 def _task(roles: Roles, table: Table) -> TaskName:

@@ -100,11 +100,18 @@ def check_times(times: np.ndarray, offsets: np.ndarray, place: Any, apart: bool 
         return
     row = int(np.argmin(later)) + 1
     came, before = (_shown(times[i]) for i in (row, row - 1))
+    inside = np.ones(len(later), bool)
+    inside[offsets[1:-1] - 1] = False
+    if inside.sum() > 1 and (times[1:] < times[:-1])[inside].all():
+        raise ValueError(
+            f"{place(row)}: the time {came} follows {before}: all rows run backwards in time, the "
+            "newest first; wanted the oldest first, or sort=True (--sort)"
+        )
     if not apart:
         raise ValueError(
             f"{place(row)}: the time {came} follows {before}, and all rows are one sequence; "
             "wanted the name of the column that tells sequences apart, as id (--id), or times "
-            "that increase"
+            "that increase: sort=True (--sort)"
         )
     if came == before:
         raise ValueError(

@@ -1,0 +1,91 @@
+"""Rows that run backwards in time are noticed by their dates, whatever the column is called."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+
+import pytest
+from four_tasks import QUICK
+
+DAYS = [dt.date(2024, 1, 1) + dt.timedelta(i) for i in range(48)]
+WRITTEN = {
+    "2024-01-31": lambda day: day.isoformat(),
+    "31.01.2024": lambda day: day.strftime("%d.%m.%Y"),
+    "31/01/2024": lambda day: day.strftime("%d/%m/%Y"),
+    "20240131": lambda day: day.strftime("%Y%m%d"),
+    "seconds": lambda day: str(1_700_000_000 + 86_400 * DAYS.index(day)),
+    "milliseconds": lambda day: str(1000 * (1_700_000_000 + 86_400 * DAYS.index(day))),
+    "years": lambda day: str(1960 + DAYS.index(day)),
+}
+NAMES = ["Datum", "Fecha", "ds", "period", "day_of_sale"]
+FORECAST = ("--forecast", "sales", "--horizon", 3)
+CLASSIFY = ("--classify", "kind", "--id", "shop", "--features", "sales")
+TAG = ("--tag", "mood", "--id", "shop", "--features", "sales")
+
+
+def rows(write, shops=("a",), order=1) -> list[str]:
+    """A line for each day of each shop: shop, day, another date, sales, mood, kind."""
+    drawn = random.Random(0)
+    return [
+        f"{shop},{write(day)},1999-12-31,{drawn.random():.3f},{'ab'[day.day % 2]},k{i % 2}"
+        for i, shop in enumerate(shops)
+        for day in DAYS[::order]
+    ]
+
+
+@pytest.fixture
+def asked(ostinato, tmp_path):
+    def ask(name, lines, *flags):
+        file = tmp_path / "data.csv"
+        file.write_text("\n".join([f"shop,{name},opened,sales,mood,kind", *lines]) + "\n")
+        return ostinato("train", file, *flags, *QUICK, "--dry-run", "-q")
+
+    return ask
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_a_forecast_of_newest_first_is_refused(asked, written):
+    name = NAMES[list(WRITTEN).index(written) % len(NAMES)]
+    done = asked(name, rows(WRITTEN[written], order=-1), *FORECAST)
+    assert done.code == 2 and "backwards in time" in done.err
+    assert f"column '{name}'" in done.err and "--sort" in done.err
+    assert asked(name, rows(WRITTEN[written]), *FORECAST).code == 0
+
+
+@pytest.mark.parametrize("flags", [FORECAST + CLASSIFY[2:4], CLASSIFY, TAG], ids=lambda f: f[0])
+def test_every_task_looks_at_the_dates(asked, flags):
+    shops = [f"s{i}" for i in range(12)]
+    backwards = rows(WRITTEN["2024-01-31"], shops, order=-1)
+    done = asked("Datum", backwards, *flags)
+    assert done.code == 2 and "backwards in time" in done.err and "'Datum'" in done.err
+    assert asked("Datum", backwards, *flags, "--sort").code == 0
+    assert asked("Datum", rows(WRITTEN["2024-01-31"], shops), *flags).code == 0
+
+
+def test_rows_in_any_order_are_refused(asked):
+    lines = rows(WRITTEN["2024-01-31"])
+    random.Random(1).shuffle(lines)
+    done = asked("Datum", lines, *FORECAST)
+    assert done.code == 2 and "column 'Datum'" in done.err and "sort" in done.err
+
+
+def test_check_finds_it_too(ostinato, tmp_path):
+    file = tmp_path / "data.csv"
+    lines = rows(WRITTEN["2024-01-31"], order=-1)
+    file.write_text("\n".join(["shop,Fecha,opened,sales,mood,kind", *lines]) + "\n")
+    done = ostinato("check", file, "--forecast", "sales")
+    assert done.code == 2 and "backwards in time" in done.err
+
+
+def test_dates_that_are_no_times_are_left_alone(asked):
+    """A day that is the same for a sequence, days that come twice, numbers that count down,
+    or the days at which the rows of sequences to classify were written."""
+    shops = [f"s{i}" for i in range(12)]
+    same = [line.replace(line.split(",")[1], "2024-03-01") for line in rows(str, shops)]
+    twice = rows(lambda day: DAYS[DAYS.index(day) // 2].isoformat(), shops)
+    jumbled = rows(lambda day: DAYS[DAYS.index(day) * 5 % 48].isoformat(), shops)
+    numbers = rows(lambda day: str(100 - DAYS.index(day)), shops)  # a countdown is no time
+    for lines in (same, twice, jumbled, numbers):
+        done = asked("noted", lines, *CLASSIFY)
+        assert done.code == 0, done.err
