@@ -144,7 +144,34 @@ def the_index_as_a_number(p, x):
     return h, out
 
 
+def through_a_buffer(p, x):
+    T = x.shape[1]
+    states = x.new_zeros(len(x), T + 2, 5)
+    for t in range(T):
+        states[:, t + 2] = p.cell(x[:, t], states[:, t + 1] - 0.5 * states[:, t])
+    return states
+
+
+def through_a_list(p, x):
+    h, T = [x.new_zeros(len(x), 5)], x.shape[1]
+    both = [(h[0], h[0])] * 2
+    for t in range(1, T):
+        h.append(p.cell(x[:, t], h[-1] + 0.5 * h[t - 1]))
+        both.append((h[-1], both[-2][0] + both[-1][1]))
+    return h, torch.stack(h), both
+
+
+def a_list_by_index(p, x):
+    T = x.shape[1]
+    h = [None] * T
+    h[0] = p.cell(x[:, 0])
+    for t in range(1, T):
+        h[t] = p.cell(x[:, t], h[t - 1])
+    return torch.stack(h)
+
+
 NATIVE = [
+    through_a_buffer, through_a_list, a_list_by_index,
     the_index_as_a_number,
     stacked, with_lstm, into_a_buffer, time_first, crf, neighbours, of_attributes,
     layers_backwards, in_place, in_a_list_of_the_module,

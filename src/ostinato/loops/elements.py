@@ -163,6 +163,28 @@ class WindowOf:
         self.base[tuple(index)] = values.movedim(0, self.axis)
 
 
+def moving(index: Any) -> Index:
+    """The loop's variable in an index."""
+    for p in index if type(index) is tuple else (index,):
+        if type(p) is Index:
+            return p
+        if type(p) is slice and type(p.start) is Index:
+            return p.start
+    raise AssertionError("an index that does not move")
+
+
+def step_of(parts: Parts) -> int:
+    """By how much the moving part of an index moves in an iteration."""
+    return next(p for p in parts if p[0] in ("index", "piece"))[1]
+
+
+def are_apart(a: Parts, b: Parts) -> bool:
+    """Whether elements of two indices are never the same: they differ in a constant number."""
+    return len(a) == len(b) and any(
+        p[0] == q[0] == "number" and p[1] != q[1] for p, q in zip(a, b, strict=True)
+    )
+
+
 def is_same(a: Any, b: Any) -> bool:
     """Whether two bases are one object, or views of the same elements."""
     if a is b:

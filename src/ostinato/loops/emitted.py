@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from ostinato.loops.nostep import NoStep
@@ -11,11 +12,29 @@ READ = "an iteration reads a list that iterations append to"
 
 
 class Fresh(list):  # type: ignore[type-arg]
-    """Stands for a list in a step: empty, and it notes what is appended. It cannot be read."""
+    """Stands for a list in a step: empty, and it notes what is appended.
 
-    def __init__(self) -> None:
+    Only its last items can be read, by `[-1]` and the like: they are state.
+    """
+
+    def __init__(self, past: Callable[[int], Any] | None = None) -> None:
         super().__init__()
         self.noted: list[tuple[str, Any]] = []
+        self.past = past  # gives the k-th last item that the list held before the iteration
+
+    def appended(self) -> list[Any]:
+        return [value for _, value in self.noted]
+
+    def __getitem__(self, at: Any) -> Any:
+        if type(at) is slice and type(at.start) is int and at.start < 0:
+            if at.stop is None and at.step in (None, 1):
+                return [self[i] for i in range(at.start, 0)]
+        if type(at) is not int or at >= 0 or self.past is None:
+            raise NoStep(READ)
+        if any(how != "append" for how, _ in self.noted):
+            raise NoStep(READ)
+        appended = self.appended()
+        return appended[at] if -at <= len(appended) else self.past(-at - len(appended))
 
     def append(self, value: Any) -> None:
         self.noted.append(("append", value))
@@ -44,7 +63,7 @@ class Fresh(list):  # type: ignore[type-arg]
             return iter(())  # what looks for side effects
         raise NoStep(READ)
 
-    __getitem__ = __setitem__ = __delitem__ = __len__ = __contains__ = _read
+    __setitem__ = __delitem__ = __len__ = __contains__ = _read
     __add__ = __radd__ = __mul__ = __rmul__ = __imul__ = __eq__ = __ne__ = __lt__ = __le__ = _read  # type: ignore[assignment]
     __gt__ = __ge__ = __reversed__ = __reduce_ex__ = __bool__ = _read  # type: ignore[assignment]
     pop = remove = clear = index = count = sort = reverse = copy = _read  # type: ignore[assignment]

@@ -20,7 +20,7 @@ from torch import Tensor
 from ostinato.compiler.errors import Unsupported
 from ostinato.loops import elements
 from ostinato.loops.attributes import ABSENT, Place, resolved
-from ostinato.loops.emitted import Fresh
+from ostinato.loops.emitted import READ, Fresh
 from ostinato.loops.index import NumbersAsTensors, Questions, running
 from ostinato.loops.items import Items
 from ostinato.loops.nostep import NoStep, Stale
@@ -39,6 +39,10 @@ class LoopPlan:
         leaves: for each input the read that shows it, and the parts of its index.
         emitted: for each list the values that a step appends: (append or insert, structure).
         puts: the elements that a step writes: the write, and the parts of its index.
+        lags: reads of what an earlier iteration wrote: the read, the parts of its index, the
+            write, and how many iterations ago.
+        pasts: for each list that iterations append to: the structures of its last items, which
+            they read, and the reads of it by the loop's variable.
         trailing: the structure of what is only read after the loop.
         persists: for each container of the state whether it is changed in place.
         tensors: for each tensor of the state: "new", "same" or "written" (in place).
@@ -53,6 +57,8 @@ class LoopPlan:
     numbers: list[tuple[Any, torch.dtype]] = field(default_factory=list)
     emitted: list[tuple[Any, ...]] = field(default_factory=list)
     puts: list[tuple[Read, elements.Parts]] = field(default_factory=list)
+    lags: list[tuple[Read, elements.Parts, Read, int]] = field(default_factory=list)
+    pasts: list[tuple[tuple[Spec, ...], Any]] = field(default_factory=list)
     trailing: list[Spec] = field(default_factory=list)
     persists: tuple[bool, ...] = ()
     tensors: tuple[str, ...] = ()
@@ -65,7 +71,8 @@ class LoopPlan:
         """All that outputs depend on; hashable."""
         return (
             tuple(self.reads.items()), tuple(self.leaves), tuple(self.numbers),
-            tuple(self.emitted), tuple(self.puts), tuple(self.trailing), self.persists,
+            tuple(self.emitted), tuple(self.puts), tuple(self.lags), tuple(self.pasts),
+            tuple(self.trailing), self.persists,
             self.tensors, self.asked,
         )  # fmt: skip
 
@@ -128,7 +135,9 @@ class Frame:
         self.step, self.given = step, list(given)
         self.counts: dict[int, int] = {}
         self.puts: list[tuple[Read, elements.Parts, Any, Any, Tensor]] = []
-        self.found: dict[Read, int] = {}
+        self.lags: list[list[Tensor]] = []
+        self.pasts: list[list[Any]] = []
+        self.by_index: dict[int, list[Any]] = {}  # list → its reads by the loop's variable
 
     def numbered(self, number: int) -> Read:
         """A read or write, told from those of the same place in the text."""
@@ -146,12 +155,13 @@ class Frame:
         if not elements.moves(index):
             return base[index]
         parts = elements.described(index)
-        for _, of, other, its_index, value in self.puts:
-            if elements.is_same(other, base):
-                if of == parts and _same_index(its_index, index):
-                    return value
-                raise NoStep("an iteration reads elements of a tensor that iterations write")
-        return self.step.element(self, read, base, parts, index)
+        if isinstance(base, Fresh):
+            return self.step.of_list(self, read, base, parts, index)
+        for _, of, other, its_index, value in reversed(self.puts):
+            if of == parts and _same_index(its_index, index) and elements.is_same(other, base):
+                return value
+        lag = self.step.lag(self, read, base, parts, index)
+        return self.step.element(self, read, base, parts, index) if lag is None else lag
 
     def put(self, number: int, value: Any, base: Any, index: Any) -> None:
         """`base[index] = value`, an output of the step where the index moves with the loop."""
@@ -190,6 +200,8 @@ class Step:
         self.n_items = 0
         self.has_dummy = False
         self.bases: list[Any] = []
+        self.lag_bases: list[Any] = []
+        self.fresh: list[Fresh] = []
         self.problem: Unsupported | None = None
 
     def __call__(self, carry: Any, x: Any) -> Any:
@@ -206,19 +218,47 @@ class Step:
             raise Stale("it reads other elements than before")
         if not elements.is_same(self.bases[leaf], base):
             raise NoStep("an iteration indexes a tensor that it makes anew by the loop's variable")
-        frame.found[read] = leaf
         return frame.given[leaf]
+
+    def lag(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor | None:
+        """What an earlier iteration wrote where this one reads; None where none did."""
+        for i, (of, its_parts, _, _) in enumerate(self.plan.lags):
+            if of == read:
+                if its_parts != parts or not elements.is_same(self.lag_bases[i], base):
+                    raise Stale("it reads other elements than before")
+                return frame.lags[i][0]
+        return None
+
+    def of_list(self, frame: Frame, read: Read, base: Fresh, parts: Any, index: Any) -> Any:
+        """The item of a list that grows by one in each iteration, at the loop's variable."""
+        m = next(i for i, f in enumerate(self.fresh) if f is base)
+        n = len(base.appended())
+        begin = self.questions.begin
+        variable = elements.moving(index)
+        back = len(self.state.lists[m]) - begin + n - variable.start
+        if len(parts) != 1 or parts[0] != ("index", 1) or back < 1:
+            raise NoStep(READ)
+        frame.by_index.setdefault(m, []).append((read, n, back))
+        return base[-back]
+
+    def past(self, m: int, k: int) -> Any:
+        """The k-th last item that a list held before the iteration."""
+        frame = self.frame
+        items = frame.pasts[m] if m < len(frame.pasts) else []
+        if k > len(items):
+            raise Stale("it reads other items of a list than before")
+        return items[-k]
 
     def has_numbers(self) -> bool:
         return bool(self.plan.numbers)
 
-    def number(self, frame: Frame, key: Any, dtype: torch.dtype) -> Tensor:
+    def number(self, key: Any, dtype: torch.dtype) -> Tensor:
         """The input that stands for an expression of the loop's variable."""
         try:
             at = self.plan.numbers.index((key, dtype))
         except ValueError:
             raise Stale("it computes other numbers than before") from None
-        return frame.given[len(self.plan.leaves) + at]
+        return self.frame.given[len(self.plan.leaves) + at]
 
     def run(self, carry: list[Tensor], x: list[Tensor]) -> Any:
         """The new carry and the outputs.
@@ -233,7 +273,8 @@ class Step:
         same = (
             facts.emitted == plan.emitted and facts.puts == plan.puts
             and facts.trailing == plan.trailing and facts.persists == plan.persists
-            and facts.tensors == plan.tensors and asked(self.questions) == plan.asked
+            and facts.tensors == plan.tensors and facts.pasts == plan.pasts
+            and asked(self.questions) == plan.asked
         )  # fmt: skip
         if not same:
             raise Stale("it emits other values than before")
@@ -250,16 +291,23 @@ class Step:
             ]
         versions = [_version(c) for c in carry]
         state, tensors = self.state, iter(carry)
-        fresh = [Fresh() for _ in state.lists]
+        self.fresh = fresh = [
+            Fresh(functools.partial(self.past, m)) for m in range(len(state.lists))
+        ]
         maker = Maker(tensors, iter(fresh))
         carried = [maker.make(s) for s in state.carried.specs]
         placed = [maker.make(s) for s in state.placed.specs]
+        n_containers = len(maker.containers)
+        for _ in state.trailing.tensors:  # the step makes them anew
+            next(tensors)
+        frame.lags = [[next(tensors) for _ in range(lag[3])] for lag in self.plan.lags]
+        frame.pasts = [[maker.make(s) for s in specs] for specs, _ in self.plan.pasts]
         item = self.items.symbolic(given)
         before = []
         for (place, container), value in zip(state.places, placed, strict=True):
             before.append(container[place.key])
             container[place.key] = value
-        self.questions.number = functools.partial(self.number, frame)
+        self.frame, self.questions.number = frame, self.number
         running.questions.append(self.questions)
         numbers = NumbersAsTensors() if self.has_numbers() else nullcontext()
         try:
@@ -269,11 +317,13 @@ class Step:
                       else container[place.key] for place, container in state.places]  # fmt: skip
         finally:
             running.questions.pop()
-            del self.questions.number  # it holds the frame
+            del self.frame  # it holds tensors
+            self.fresh = []
             for (place, container), value in zip(state.places, before, strict=True):
                 container[place.key] = value
         before_after = list(zip(carry, versions, strict=True))
-        return self.parted(before_after, out, placed, fresh, maker.containers, frame)
+        containers = maker.containers[:n_containers]
+        return self.parted(before_after, out, placed, fresh, containers, frame)
 
     def parted(
         self, carry: list[tuple[Tensor, int]], out: tuple[Any, ...], placed: list[Any],
@@ -299,8 +349,9 @@ class Step:
         if len(trailing.tensors) != len(state.trailing.tensors):
             raise NoStep("a value that is read after the loop is no tensor in every iteration")
         outputs: list[Tensor] = []
-        emitted = []
-        for f in fresh:
+        emitted, pasts, items = [], [], Flat()
+        for m, f in enumerate(fresh):
+            pasts.append(self.moved(frame, m, f, items))
             values = []
             for how, value in f.noted:
                 flat = Flat()
@@ -318,15 +369,36 @@ class Step:
             for (a, version), b in zip(carry, new.tensors, strict=False)
         )
         facts = LoopPlan(
-            emitted=emitted, puts=puts, trailing=trailing.specs, tensors=how,
+            emitted=emitted, puts=puts, pasts=pasts, trailing=trailing.specs, tensors=how,
             persists=tuple(a is b for a, b in zip(containers, new.containers, strict=True)),
         )  # fmt: skip
-        return [*new.tensors, *trailing.tensors], outputs, facts
+        written = {write: value for write, _, _, _, value in frame.puts}
+        lags: list[Tensor] = []
+        for (_, _, write, _), old in zip(self.plan.lags, frame.lags, strict=True):
+            if write not in written:
+                raise NoStep("an iteration reads elements that not every iteration writes")
+            lags += [*old[1:], written[write]]
+        return [*new.tensors, *trailing.tensors, *lags, *items.tensors], outputs, facts
+
+    def moved(self, frame: Frame, m: int, fresh: Fresh, items: Flat) -> Any:
+        """The last items of a list after the iteration; their structures, and how it was read."""
+        reads = tuple(frame.by_index.get(m, ()))
+        old = frame.pasts[m] if m < len(frame.pasts) else []
+        if not old:
+            return (), reads
+        if reads and len(fresh.noted) != 1:
+            raise NoStep(READ)
+        now = [*old, *fresh.appended()][-len(old) :]
+        specs = [items.spec(v) for v in now]
+        if specs != [Flat().spec(v) for v in old]:
+            raise NoStep("an iteration appends another kind of value than the list held")
+        return tuple(specs), reads
 
     def names(self) -> list[str]:
         return [*self.source_names, *[str(p) for p, _ in self.state.places]]
 
     source_names: tuple[str, ...] = ()
+    frame: Frame  # while the body runs
 
 
 def asked(questions: Questions) -> tuple[Any, ...]:

@@ -20,12 +20,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato.compiler.capture.captures import _memory_of, _written
+from ostinato.compiler.capture.guards import Observation
 from ostinato.compiler.errors import Unsupported, error_in_short
 from ostinato.compiler.torch_compat import random_state, set_random_state
 from ostinato.loops import elements
 from ostinato.loops.frame import Frame, LoopPlan, Read, Step, asked
 from ostinato.loops.index import evaluated
 from ostinato.loops.nostep import NoStep
+from ostinato.loops.state import Flat, Maker
+
+_MOST_AGO = 32  # iterations that are handed on
 
 
 class _OwnMemory(TorchDispatchMode):
@@ -74,7 +78,7 @@ class _Probe(Step):
     def element(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor:
         with torch.utils._python_dispatch._disable_current_modes():
             begin, end = self.questions.begin, self.questions.end
-            first = _moving(index).at(begin)
+            first = elements.moving(index).at(begin)
             window = elements.WindowOf(base, parts, first, end - begin)
             value = window.read()[0]
             value = _copy(value)
@@ -93,10 +97,58 @@ class _Probe(Step):
         self.memory.alive.append(value)
         return value
 
+    def lag(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor | None:
+        """What an earlier iteration wrote where this one reads; None where none did."""
+        before, step = self.questions.begin - 1, elements.step_of(parts)
+        for write, (other, its_index) in self.written.items():
+            at = elements.place(parts, its_index) if elements.is_same(base, other) else None
+            if at is None:
+                continue
+            ago, rest = divmod(at - elements.moving(index).at(before), step)
+            if rest or ago < 1:
+                continue  # what it reads was never written, or is not yet
+            if ago > _MOST_AGO:
+                raise NoStep(f"an iteration reads what was written {ago} iterations ago")
+            self.plan.lags.append((read, parts, write, ago))
+            self.lag_bases.append(base)
+            self.lags_first.append(elements.moving(index).at(before + 1))
+            with torch.utils._python_dispatch._disable_current_modes():
+                window = elements.WindowOf(base, parts, self.lags_first[-1], ago)
+                values = [_copy(v) for v in window.read().unbind(0)]
+            self.keep(values)
+            frame.lags.append(values)
+            return values[0]
+        return None
+
+    def past(self, m: int, k: int) -> Any:
+        """The k-th last item that a list held before the iteration."""
+        frame = self.frame
+        items = self.state.lists[m]
+        if k > len(items):
+            raise NoStep("an iteration reads an item of a list that it does not have yet")
+        while len(frame.pasts) <= m:
+            frame.pasts.append([])
+        if k > len(frame.pasts[m]):
+            flat = Flat()
+            specs = [flat.spec(item) for item in items[-k:]]
+            with torch.utils._python_dispatch._disable_current_modes():
+                values = [_copy(t) for t in flat.tensors]
+            self.keep(values)
+            maker = Maker(iter(values), iter(()))
+            known = frame.pasts[m]
+            made = [maker.make(s) for s in specs]
+            frame.pasts[m] = [*made[: k - len(known)], *known]
+        return frame.pasts[m][-k]
+
+    def keep(self, values: list[Tensor]) -> None:
+        """Take tensors for some that the run has made."""
+        self.memory.made |= {_memory_of(v) for v in values}
+        self.memory.alive += values
+
     def has_numbers(self) -> bool:
         return True
 
-    def number(self, frame: Frame, key: Any, dtype: torch.dtype) -> Tensor:
+    def number(self, key: Any, dtype: torch.dtype) -> Tensor:
         """The input that stands for an expression of the loop's variable."""
         if (key, dtype) not in self.plan.numbers:
             self.plan.numbers.append((key, dtype))
@@ -105,25 +157,21 @@ class _Probe(Step):
             self.memory.made.add(_memory_of(self.values[-1]))
         return self.values[self.plan.numbers.index((key, dtype))]
 
+    written: dict[Read, tuple[Any, Any]]
+    lags_first: list[int]
     values: list[Tensor]
     firsts: list[int]
     given: list[Tensor]
     memory: _OwnMemory
 
 
-def _moving(index: Any) -> elements.Index:
-    for p in index if type(index) is tuple else (index,):
-        if type(p) is elements.Index:
-            return p
-        if type(p) is slice and type(p.start) is elements.Index:
-            return p.start
-    raise AssertionError
-
-
-def probed(step: Step, carry: list[Tensor], x: list[Tensor]) -> LoopPlan:
+def probed(
+    step: Step, carry: list[Tensor], x: list[Tensor], written: dict[Read, tuple[Any, Any]]
+) -> LoopPlan:
     """Run the body of a step once, and say what it does.
 
     Args:
+        written: the writes of elements that the iteration before did: tensor and index.
         carry: the state.
         x: the items of the first iteration of the window.
 
@@ -133,22 +181,27 @@ def probed(step: Step, carry: list[Tensor], x: list[Tensor]) -> LoopPlan:
     probe = _Probe(step.body, step.items, step.state, LoopPlan(), 0, 0)
     probe.questions, probe.source_names = step.questions, step.source_names
     probe.firsts, probe.given, probe.values = [], [], []
+    probe.written, probe.lags_first = written, []
     copies = [_copy(t) for t in (*carry, *x)]
     versions = [t._version if not t.is_inference() else 0 for t in copies]
     probe.memory = _OwnMemory(copies)
     n = len(carry)
-    with _unseen(), torch.enable_grad() if torch.is_grad_enabled() else torch.no_grad():
-        frame = Frame(probe, iter(()))
-        try:
-            with probe.memory:
-                _, outputs, plan = probe.once(copies[:n], iter(copies[n:]), frame)
-        except Unsupported:
+    frame = Frame(probe, iter(()))
+    observation = Observation(
+        step.body, places=[(container, place.key) for place, container in step.state.places]
+    )
+    try:
+        with _unseen(), observation, probe.memory:
+            _, outputs, plan = probe.once(copies[:n], iter(copies[n:]), frame)
+        observation.snapshots.check()
+    except BaseException as error:
+        observation.snapshots.put_back()
+        if isinstance(error, Unsupported) or not isinstance(error, Exception):
             raise
-        except Exception as error:
-            error.__traceback__ = None
-            raise NoStep(f"an iteration fails as a step ({error_in_short(error)})") from None
+        error.__traceback__ = None
+        raise NoStep(f"an iteration fails as a step ({error_in_short(error)})") from None
     plan.reads, plan.leaves = probe.plan.reads, probe.plan.leaves
-    plan.numbers = probe.plan.numbers
+    plan.numbers, plan.lags = probe.plan.numbers, probe.plan.lags
     given = [*copies[n:], *probe.given]
     if any(not t.is_inference() and t._version != v for t, v in
            zip(given, [*versions[n:], *[0] * len(probe.given)], strict=True)):  # fmt: skip
@@ -175,14 +228,35 @@ def _check_memory(
         raise NoStep("an iteration changes a tensor in place that it also reads by another name")
     if bases & probe.memory.read or bases & {_memory_of(t) for t in carry}:
         raise NoStep("an iteration reads a tensor whose elements iterations write")
-    for _, _, base, index, _ in frame.puts:
-        for other, first, parts in zip(probe.bases, probe.firsts, plan.leaves, strict=True):
-            same = isinstance(base, Tensor) and isinstance(other, Tensor)
-            if not (same and _memory_of(base) == _memory_of(other)) and base is not other:
+    _check_elements(plan, frame, probe)
+
+
+def _check_elements(plan: LoopPlan, frame: Frame, probe: _Probe) -> None:
+    """Refuse a read of elements that another kind of write may have changed."""
+    begin = probe.questions.begin
+    reads = [
+        (base, parts, first)
+        for base, (_, parts), first in zip(probe.bases, plan.leaves, probe.firsts, strict=True)
+    ]
+    behind = [
+        (base, lag[1], first)
+        for base, lag, first in zip(probe.lag_bases, plan.lags, probe.lags_first, strict=True)
+    ]
+    for _, parts, base, index, _ in frame.puts:
+        at = elements.moving(index).at(begin)
+        for other, its_parts, first in (*reads, *behind):
+            if not _share_memory(base, other) or elements.are_apart(parts, its_parts):
                 continue
-            own = elements.is_same(base, other) and elements.described(index) == parts[1]
-            if not own or _moving(index).at(step.questions.begin) != first:
+            is_behind = (at - first) * elements.step_of(parts) > 0
+            known = elements.is_same(base, other) and parts == its_parts
+            if not known or is_behind is not any(other is b for b, _, _ in behind):
                 raise NoStep("an iteration reads elements of a tensor that iterations write")
+
+
+def _share_memory(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return _memory_of(a) == _memory_of(b)
+    return a is b
 
 
 def _copy(t: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from ostinato.compiler.steps import owner_of, weak_reference
 from ostinato.loops import elements
 from ostinato.loops.attributes import Memory, Place
 from ostinato.loops.emitted import Fresh
-from ostinato.loops.frame import Frame, LoopPlan, State, Step, places_of
+from ostinato.loops.frame import Frame, LoopPlan, Read, State, Step, places_of
 from ostinato.loops.index import evaluated, running
 from ostinato.loops.items import Items, items_of, sequence
 from ostinato.loops.nostep import Narrowed, NoStep, Stale
@@ -54,7 +54,7 @@ class Site:
         first: the iterations that run in Python before a scan.
         native: whether the last call was played by scan; None if there was none.
         reason: why the iterations of the last call ran in Python.
-        tries: after a refusal: calls since then.
+        refused: after a refusal: the calls since then, by owner and mode.
     """
 
     source: LoopSource
@@ -73,8 +73,24 @@ class Site:
         known = self.looked.get(id(owner))
         return known is not None and known() is owner
 
-    def refuse(self, refusal: Unsupported) -> None:
+    def waits(self, body: types.FunctionType) -> bool:
+        """Whether a loop that was refused runs in Python; not at calls 1, 2, 4, 8, …"""
+        key = self._key(body)
+        if key not in self.refused:
+            return False
+        self.refused[key] += 1
+        return bool(self.refused[key] & (self.refused[key] - 1))
+
+    def _key(self, body: types.FunctionType) -> Any:
+        owner = owner_of(body)
+        return id(owner), getattr(owner, "training", None), torch.is_grad_enabled()
+
+    def refuse(self, body: types.FunctionType, refusal: Unsupported) -> None:
         """Keep the reason, and say it once."""
+        if not isinstance(refusal, Elsewhere):
+            self.refused.setdefault(self._key(body), 0)
+            if len(self.refused) > 256:
+                self.refused.pop(next(iter(self.refused)))
         self.native, self.reason = False, refusal.reason
         quiet = isinstance(refusal, Elsewhere) or getattr(refusal, "quiet", False)
         if not quiet and not self.warned:
@@ -117,8 +133,9 @@ class LoopRuntime:
         items = items_of(iterable)
         site = self.sites[number]
         if items is not None and items.n - site.first >= FEWEST and not running.questions:
-            return Loop(site, items, body, outer, rows)
-        if site.native is None and not running.questions:
+            if not site.refused or not site.waits(body):
+                return Loop(site, items, body, outer, rows)
+        elif site.native is None and not running.questions:
             kind = type(iterable).__name__
             site.reason = f"it goes through a {kind}" if items is None else "it is short"
         return Unwatched(site, iterable if items is None else items, outer)
@@ -229,6 +246,7 @@ class Loop(Unwatched):
         self.site, self.items, self.body, self.outer, self.rows = site, items, body, outer, rows
         self.j, self.pause, self.stop, self.ended = 0, site.first, items.n, False
         self.seen: dict[Any, tuple[Any, Any]] = {}
+        self.written: dict[Read, tuple[Any, Any]] = {}
         self.counts: dict[int, int] = {}
         self.watching = False
         self.memory: Memory | None = None
@@ -263,6 +281,7 @@ class Loop(Unwatched):
     def watch(self) -> None:
         """Notice what the iteration that begins reads, and what it changes."""
         self.seen.clear()
+        self.written.clear()
         self.counts.clear()
         owner = owner_of(self.body)
         if self.must_look or not self.site.knows(owner):
@@ -280,14 +299,16 @@ class Loop(Unwatched):
 
     def put(self, number: int, value: Any, base: Any, index: Any) -> None:
         if self.watching:
-            self.note(number, base, index)
+            read = self.note(number, base, index)
+            self.written[read] = base, index
         super().put(number, value, base, index)
 
-    def note(self, number: int, base: Any, index: Any) -> None:
+    def note(self, number: int, base: Any, index: Any) -> Read:
         """Remember an element that an iteration reads or writes."""
         n = self.counts.get(number, 0)
         self.counts[number] = n + 1
         self.seen[number, n] = base, index
+        return number, n
 
     # ------------------------------------------------------------------------ the scan
 
@@ -311,7 +332,7 @@ class Loop(Unwatched):
             if more and not self.site.native:
                 self.must_look, self.pause = True, self.j + 1
             else:
-                self.site.refuse(refusal)
+                self.site.refuse(self.body, refusal)
         finally:
             self.memory = None
         return None
@@ -345,7 +366,7 @@ class Loop(Unwatched):
             try:
                 return self.played(step, plan, state)
             except Unsupported as refusal:
-                if not isinstance(step.problem, Stale):
+                if not isinstance(step.problem or refusal, Stale):
                     raise step.problem or refusal from None
                 stale.append(plan)
         raise NoStep("what an iteration does changes each time it is looked at")
@@ -363,7 +384,7 @@ class Loop(Unwatched):
         step = Step(self.body, self.items, state, LoopPlan(), begin, end)
         step.source_names = self.site.source.carried
         items = [t[0] for t in self.items.tensors(begin, end)]
-        made = probed(step, state.tensors, items)
+        made = probed(step, state.tensors, items, self.written)
         plans = self.site.plans.setdefault(key, [])
         same = next((p for p in plans if p.facts() == made.facts()), None)
         if same is None:
@@ -404,10 +425,44 @@ class Loop(Unwatched):
                 return False
         for read, _ in plan.leaves:
             step.bases.append(self.seen[read][0])
+        step.lag_bases = []
+        for read, parts, write, ago in plan.lags:
+            base, first = self.first(read, parts)
+            other, last = self.first(write, parts)
+            if first is None or last is None or not elements.is_same(base, other):
+                return False
+            if last - first != ago * elements.step_of(parts):
+                return False
+            step.lag_bases.append(base)
+        for m, (_, reads) in enumerate(plan.pasts):
+            for read, n, back in reads:
+                _, at = self.first(read, (("index", 1),))
+                if at is None or len(step.state.lists[m]) - 1 + n - at != back:
+                    return False
         return all(
             read in self.seen and elements.is_same(self.seen[read][0], step.bases[leaf])
             for read, leaf in plan.reads.items()
         )
+
+    def first(self, read: Read, parts: Any) -> tuple[Any, int | None]:
+        """What the last iteration in Python read, and where; None where it read nothing such."""
+        base, index = self.seen.get(read, (None, None))
+        return base, None if index is None else elements.place(parts, index)
+
+    def behind(self, plan: LoopPlan, state: State) -> list[Tensor]:
+        """What earlier iterations left that the first ones of the scan read."""
+        found: list[Tensor] = []
+        for read, parts, _, ago in plan.lags:
+            base, at = self.first(read, parts)
+            assert at is not None
+            window = elements.WindowOf(base, parts, at + elements.step_of(parts), ago)
+            found += window.read().clone().unbind(0)  # the base is written afterwards
+        flat = Flat()
+        for (specs, _), items in zip(plan.pasts, state.lists, strict=True):
+            last = items[max(len(items) - len(specs), 0) :] if specs else []
+            if [flat.spec(v) for v in last] != [*specs]:
+                raise Stale("a list holds other values than before")
+        return [*found, *flat.tensors]
 
     def window(self, read: Any, parts: Any) -> elements.WindowOf:
         """The elements of the scan, from the one that the last iteration in Python read."""
@@ -433,6 +488,7 @@ class Loop(Unwatched):
         # What is changed in place afterwards is not what the backward pass reads.
         how = zip(state.tensors, [*plan.tensors, *["new"] * len(state.tensors)], strict=False)
         carry = [t.clone() if h == "written" else t for t, h in how]
+        carry += self.behind(plan, state)
         carry, step.has_dummy, xs = _with_dummies(carry, xs, end - begin)
         kept_in = [(container, place.key) for place, container in state.places]
         try:
@@ -453,6 +509,8 @@ class Loop(Unwatched):
             plan.slow = plan.slow + 1 if lasted > factor * self.lasted * (end - begin) else 0
         names = self.finish(step, plan, state, finals[: len(state.tensors)], list(ys))
         self.site.native, self.site.reason = True, ""
+        if self.site.refused:
+            self.site.refused.pop(self.site._key(self.body), None)
         for outer in _watching.loops:
             outer.inner_native = True
         self.j = end
