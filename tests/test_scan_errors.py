@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import defaultdict
 from typing import Any
@@ -35,6 +36,7 @@ def identity(h: Any, x: Any) -> Any:
 
 
 WRONG = {
+    "step last": (TypeError, r"step is float64.*scan\(step, init, xs\)", (INIT, XS, identity), {}),
     "no steps": (ValueError, "no steps", (identity, INIT, XS[:0]), {}),
     "no steps along dim": (ValueError, "dim=1", (identity, INIT, XS[:, :0]), {"dim": 1}),
     "unequal xs": (
@@ -267,6 +269,45 @@ def test_an_error_of_the_step_is_not_swallowed(engine):
             scan(step, INIT, XS)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         scan(lambda h, x: h @ torch.ones(7, 7, dtype=D), INIT, XS)
+
+
+def _product(h: Any, x: Any) -> Any:
+    return torch.tanh(h @ torch.ones(3, 3, dtype=D) + x @ torch.ones(3, 3, dtype=D))
+
+
+# xs is [6, 4, 3]. What a step that cannot be called with these arguments is told about them.
+MISUNDERSTOOD = {
+    "batch first": ((_product, INIT, XS.transpose(0, 1)), {}, r"\[6, 3\].*T=4.*B=4.*pass dim=1"),
+    "of a module": (
+        (torch.nn.GRUCell(3, 3).to(D), INIT, XS.transpose(0, 1)), {}, "T=4 .*pass dim=1"),
+    "time first, dim=1": ((_product, INIT, XS), {"dim": 1}, "T=4 steps along dim=1.*pass dim=0"),
+    "init and xs swapped": ((torch.add, XS, INIT[:, :2]), {}, r"the order is scan\(step, init"),
+    "init of one row": ((identity, INIT[:1], XS), {}, "init has 1 rows: wanted"),
+    "init without rows": ((_product, INIT[0], XS), {}, r"float64\[3\].*\[4, 3\]"),
+    "another width": ((_product, INIT, XS[..., :2]), {}, r"\[4, 3\].*\[4, 2\]: xs has T=6"),
+    "an error of the step's own": (
+        (lambda h, x: [][1], INIT, XS), {}, "step is given the carry first"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISUNDERSTOOD)
+def test_an_error_of_the_step_says_how_it_was_called(engine, name):
+    arguments, options, note = MISUNDERSTOOD[name]
+    with pytest.raises((RuntimeError, ValueError, IndexError)) as caught:
+        scan(*arguments, **options)
+    (found,) = caught.value.__notes__
+    assert re.search(note, found), found
+
+
+def test_before_python_3_11_the_message_says_it(engine):
+    class OldError(ValueError):
+        add_note = None
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        raise OldError("mine")
+
+    with pytest.raises(OldError, match=r"(?s)^mine\n.*float64\[4, 3\].*T=6"):
+        scan(step, INIT, XS)
 
 
 def test_an_unknown_engine_is_named(monkeypatch):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ostinato import tree
-from ostinato.arguments import Arguments, checked
+from ostinato.arguments import Arguments, add_shapes, checked
 from ostinato.compiler import cache, speculation, torch_compat
 from ostinato.compiler.adapted import as_given, has_complex, kinds_in, turned, with_pairs
 from ostinato.compiler.capture.captured_rows import parted
@@ -164,6 +164,14 @@ def scan_iterations(a: Arguments) -> tuple[list[Tensor], list[Tensor]]:
 def _scanned(*arguments: Any) -> tuple[Tree, Tree]:
     """Play in the engine, or in the eager loop if the engine cannot play the step."""
     a = checked(*arguments)
+    try:
+        return _played(a)
+    except (IndexError, RuntimeError, ValueError) as error:
+        add_shapes(error, a)
+        raise
+
+
+def _played(a: Arguments) -> tuple[Tree, Tree]:
     step, answers = a.step, list[speculation.Answers]()
     if cache.engine() != "eager":
         try:

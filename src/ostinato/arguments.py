@@ -125,6 +125,11 @@ def checked(
     Raises:
         TypeError, ValueError: as `scan`.
     """
+    if not callable(step):
+        raise TypeError(
+            f"scan: step is {describe(step)}; wanted a function of the carry and one element of xs "
+            "(the order is scan(step, init, xs))"
+        )
     dim = _whole_number("dim", dim, "the number of an axis")
     leaves, carry_spec = tree.flatten(init)
     check_tensors("init", leaves)
@@ -143,6 +148,40 @@ def checked(
     if truncate is not None:
         a.truncate = checked_truncate(truncate)
     return a
+
+
+def add_shapes(error: Exception, a: Arguments) -> None:
+    """Add a note to an error of the step: the shapes that it was called with, and a remedy.
+
+    Other errors of `scan` say what they need themselves.
+    """
+    text = str(error)
+    if text.startswith(("scan:", "OSTINATO")) and "step turned carry" not in text:
+        return
+    x = tree.unflatten(a.first_x, a.xs_spec)
+    note = (
+        f"scan called step with the carry {describe(a.init)} and the element {describe(x)}: xs has "
+        f"T={a.ragged.n_steps} steps along dim={a.dim}. {_remedy(a)}"
+    )
+    add_note = getattr(error, "add_note", None)
+    if add_note is not None:
+        add_note(note)
+    elif error.args and isinstance(error.args[0], str):  # before Python 3.11
+        error.args = (f"{error.args[0]}\n{note}", *error.args[1:])
+
+
+def _remedy(a: Arguments) -> str:
+    init, x, xs = a.init_leaves[0], a.first_x[0], a.xs_leaves[0]
+    n_rows = init.shape[0] if init.dim() else None
+    if n_rows in (None, *x.shape[:1]):
+        return "step is given the carry first, then the element"
+    if init.dim() > xs.dim():
+        return "init has more axes than xs: the order is scan(step, init, xs)"
+    if a.dim == 0 and a.ragged.n_steps == n_rows and xs.dim() > 2:
+        return f"xs seems to be batch-first, with B={n_rows} as init has it: pass dim=1"
+    if a.dim == 1 and xs.dim() > 2 and xs.shape[1] == n_rows:
+        return f"xs seems to have time first, then the B={n_rows} rows of init: pass dim=0"
+    return f"init has {n_rows} rows: wanted init [B, …] and xs [T, B, …] of one B"
 
 
 _UNITS = {"B": 1} | {
