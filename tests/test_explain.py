@@ -74,8 +74,8 @@ def test_as_a_dict_and_as_text():
         assert words in said
 
 
-def noisy(h, x):
-    return torch.tanh(h + torch.randn_like(h))
+def choosing(h, x):
+    return torch.tanh(h + torch.multinomial(torch.softmax(h, -1), 1))
 
 
 def steered(h, x):
@@ -84,7 +84,7 @@ def steered(h, x):
 
 @pytest.mark.parametrize(
     ("step", "reason", "advice"),
-    [(noisy, "random", "through xs"), (steered, "Python value", "torch.where")],
+    [(choosing, "random", "through xs"), (steered, "Python value", "torch.where")],
 )
 def test_a_step_that_cannot_be_recorded(step, reason, advice):
     e = ostinato.explain(step, torch.zeros(B, H), torch.randn(T, B, F))

@@ -65,6 +65,8 @@ class Explanation:
         expected_ms: the time of `flops` at the rate at which the engine multiplies large matrices
             on this machine: a lower bound. A step that is mostly elementwise takes longer.
         n_steps, n_rows: T and B of the call.
+        draws: the random numbers that are drawn for each step before it plays, in order, each with
+            the shape of a step's, such as "normal [B, 8]".
         memory: how the run keeps within the budget; None without one.
     """
 
@@ -85,6 +87,7 @@ class Explanation:
     expected_ms: float = 0.0
     n_steps: int = 0
     n_rows: int = 0
+    draws: tuple[str, ...] = ()
     memory: SegmentPlan | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,6 +100,7 @@ class Explanation:
             lines += [f"  at      {self.operation}"] if self.operation else []
             lines += [f"  change  {self.advice}"] if self.advice else []
             return "\n".join(lines)
+        drawn = [f"  drawn before        {', '.join(self.draws)}"] if self.draws else []
         within = [] if self.memory is None else [f"  within a budget     {self.memory}"]
         return "\n".join(
             [
@@ -109,6 +113,7 @@ class Explanation:
                 f"  engine's own        {self.engine_bytes / 1e6:.2f} MB",
                 f"  products            {self.flops / 1e6:.1f} MFLOP forward and backward",
                 f"  at the least        {self.expected_ms:.3f} ms, at this machine's multiply rate",
+                *drawn,
                 *within,
             ]
         )
@@ -157,7 +162,8 @@ def explained(arguments: Arguments) -> Explanation:
         return Explanation(False, refusal.reason, refusal.op or "", _advice(refusal))
     found = _explained(call.compiled, arguments.ragged.n_steps, call.n_rows)
     leaves, xs_leaves = call.arguments.rows
-    plan = memory_plan(call, call.played([*call.captured, *leaves, *call.per_row, *xs_leaves]))
+    tensors = [*call.captured, *leaves, *call.per_row, *xs_leaves, *call.numbers]
+    plan = memory_plan(call, call.played(tensors))
     return dataclasses.replace(found, memory=plan)
 
 
@@ -224,6 +230,7 @@ def _explained(compiled: CompiledStep, n_steps: int, n_rows: int) -> Explanation
         expected_ms=1e3 * flops / multiply_rate(kind, threads, isa),
         n_steps=n_steps,
         n_rows=n_rows,
+        draws=tuple(map(str, planner.recording.draws)),
     )
 
 

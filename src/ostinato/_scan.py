@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -28,6 +28,10 @@ from ostinato.compiler.steps import warn_refused, warn_unbounded
 from ostinato.compiler.verify import check_call, verified
 from ostinato.eager import RowSpans, Step, Tree, check_output_axes, chosen, eager_scan
 from ostinato.engine import native
+
+if TYPE_CHECKING:
+    from ostinato.compiler.capture.draws import Drawn
+    from ostinato.compiler.play.step import CompiledStep
 
 
 @torch_compat.out_of_graph
@@ -273,11 +277,45 @@ def _verified(a: Arguments, found: cache.Found) -> ScanCall | Unsupported:
     captured, per_row = parted(found.captured, found.compiled.planner.recording.per_row)
     if per_row and any(len(t) != a.n_rows for t in per_row):
         raise Unsupported("a captured tensor has not as many rows as the batch: give it those")
-    call = ScanCall(found.compiled, a, found.captured, captured, per_row, a.n_rows, rows, unchanged)
+    drawn = _drawn(found.compiled, a, per_row)
+    call = ScanCall(
+        found.compiled, a, found.captured, captured, per_row, a.n_rows, rows, unchanged, drawn
+    )
     return verified(call, found.guards, found.lifted) or call
 
 
+def _drawn(compiled: CompiledStep, a: Arguments, per_row: list[Tensor]) -> Drawn | None:
+    """Room for the random numbers of a step that draws.
+
+    Raises:
+        Unsupported: what the step draws like a leaf lies in another order than was recorded.
+    """
+    draws = compiled.planner.recording.draws
+    if not draws:
+        return None
+    from ostinato.compiler.capture.draws import Drawn, in_order  # not a part of every start
+
+    if not all(map(in_order, (*a.leaves, *per_row, *[x[0] for x in a.xs_leaves]))):
+        raise Unsupported(
+            "the step draws random numbers, in the order in which its tensors lie in memory, and "
+            "one of init or xs has its axes in another order: call contiguous() on it"
+        )
+    return Drawn(draws, a.ragged.n_steps, a.n_rows, a.reverse)
+
+
 def _by_the_engine(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
+    """Play the call, with its random numbers; if that fails, they are as if not drawn."""
+    if call.drawn is None:
+        return _played(a, call)
+    call.drawn.draw()
+    try:
+        return _played(a, call)
+    except BaseException:
+        call.drawn.put_back()
+        raise
+
+
+def _played(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
     if native.environment("OSTINATO_CHECK") not in (None, "", "0"):
         check_call(call)
     if call.compiled.totals and (a.memory is not None or a.truncate is not None):

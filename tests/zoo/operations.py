@@ -486,8 +486,8 @@ PARAMETRIC: dict[str, Callable[[Kit], Case]] = {
 
 # What plays the loop, and what may be written instead. Functions of z and h, as above.
 FOR_THE_LOOP: dict[str, tuple[Expression, str]] = {
-    "torch.rand, dropout while training": (
-        lambda z, h: z + torch.rand_like(z), "draw before, pass through `xs`"),
+    "multinomial, poisson, randperm": (
+        lambda z, h: z + torch.poisson(z.exp()), "draw before, pass through `xs`"),
     "x - x.mean(0), BatchNorm while training": (
         lambda z, h: z - z.mean(0), "rows that know nothing of each other"),
     "x[mask], torch.nonzero": (lambda z, h: z + z[z > 0].sum(), "`torch.where(mask, x, 0)`"),

@@ -25,12 +25,13 @@ Imports point down this list: capture ← graph ← backward, lower ← plan ←
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ostinato.compiler.lock import one_at_a_time
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from ostinato.arguments import Arguments
     from ostinato.compiler.capture.guards import Observation
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 
 
 def compile_step(
-    a: Arguments, captured: list[Tensor], observation: Observation | None, engine: str
-) -> CompiledStep:
+    a: Arguments, captured: list[Tensor], observation: Observation | None, engine: str,
+    generators: Collection[Generator] = (),
+) -> CompiledStep:  # fmt: skip
     """The way of a step: from a PyTorch function to programs of the engine.
 
     Args:
@@ -47,6 +49,7 @@ def compile_step(
         captured: the captured tensors of the step.
         observation: observes the runs of the step; None for a layer's step, which needs no guards.
         engine: "native" or "reference".
+        generators: those that the step draws random numbers from.
 
     Raises:
         Unsupported: the engine cannot play the step; the loop will.
@@ -59,7 +62,7 @@ def compile_step(
         from ostinato.compiler.plan import Planner
         from ostinato.compiler.play.step import CompiledStep
 
-    recording, small = record(a, captured, observation)  # capture/
+    recording, small = record(a, captured, observation, generators)  # capture/
     dtype = step_type(recording)
     check_recording(recording, a, observation)
     graph = DifferentiableGraph(recording, dtype)  # graph/

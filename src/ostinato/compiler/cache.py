@@ -383,7 +383,8 @@ def _recorded(
     if compiled is None or search.unclear:
         new = bucket.failed[-1] if bucket.failed else "what it does"
         count_recording(a.given, new)
-        compiled = compile_step(a, search.captured, observation, engine())
+        generators = search.generators.values()
+        compiled = compile_step(a, search.captured, observation, engine(), generators)
         compiled.y_shapes = search.y_shapes
         crowded = bucket.is_full()
         many = len(bucket.entries) >= SPARED_AFTER or crowded

@@ -9,6 +9,7 @@ first is given back. `verify.py` compares the result with the loop, as for every
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -108,7 +109,7 @@ def _shared(a: Arguments) -> Shared | None:
 def _row_by_row(a: Arguments) -> Callable[[list[Tensor], list[Tensor]], Any]:
     from ostinato.compiler.capture.record import transformed  # not a part of every start
 
-    mapped = transformed(a.flat, torch.func.vmap)
+    mapped = transformed(a.flat, functools.partial(torch.func.vmap, randomness="different"))
 
     def flat(states: list[Tensor], xs: list[Tensor]) -> Any:
         with refused(

@@ -22,6 +22,7 @@ from ostinato.compiler.steps import name_of
 from ostinato.compiler.torch_compat import undisturbed
 
 if TYPE_CHECKING:
+    from ostinato.compiler.capture.draws import Drawn
     from ostinato.compiler.capture.guards import Guards, Observation
 
 N_STEPS = 3  # compared time steps, at most
@@ -113,16 +114,30 @@ def _difference(call: ScanCall, observation: Observation | None = None) -> Unsup
         ]
         captured, init, xs = call.split(inputs)
         few = [x[:N_STEPS] for x in xs]
+        given, drawn = few, None
+        if call.drawn is not None:
+            drawn = _numbers(call, len(few[0]))
+            given = few[: len(call.arguments.xs_leaves)]
+            few = [*given, *drawn.leaves]
         rows = None if call.rows is None else RowOrder.of(call.rows.lengths.clamp(max=len(few[0])))
         if observation is not None:
             observation.lifts = []  # the loop takes numbers as they are
         try:
             with observation or nullcontext():
-                expected = call.replay(captured, init, few)
+                expected = call.replay(captured, init, given)
         except NOT_OF_A_STEP:
             raise
         except Exception as error:  # the loop will raise it to the user
             return Unsupported(f"the step fails ({error_in_short(error)})")
+        finally:
+            as_drawn = drawn is None or drawn.ended_now()
+            if drawn is not None:
+                drawn.put_back()
+        if not as_drawn:
+            return Unsupported(
+                "the step draws random numbers in another order than was recorded, or sets the "
+                "state of a generator (fork_rng, manual_seed)"
+            )
         ys, finals = replace(call, rows=rows).outputs([*captured, *init, *few])
         pairs = list(zip([*ys, *finals], expected, strict=True))
         if differentiable:
@@ -133,6 +148,17 @@ def _difference(call: ScanCall, observation: Observation | None = None) -> Unsup
     if not all(_close(ours, theirs, tolerance) for ours, theirs in pairs):
         return Unsupported("a few steps by the engine differ from those of the loop")
     return None
+
+
+def _numbers(call: ScanCall, n_steps: int) -> Drawn:
+    """The random numbers of the first steps; the generators are put back."""
+    from ostinato.compiler.capture.draws import Drawn  # not a part of every start
+
+    draws = call.compiled.planner.recording.draws
+    drawn = Drawn(draws, n_steps, call.n_rows, call.arguments.reverse)
+    drawn.draw()
+    drawn.put_back()
+    return drawn
 
 
 def _gradients(

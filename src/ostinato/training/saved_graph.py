@@ -352,6 +352,8 @@ def _step_of_cell(
     else:
         init = torch.zeros(ROWS_OF_SAMPLE, hidden_size, dtype=torch.float32)
     call = compiled(checked(cell, init, xs, 0, False))
+    if call.drawn is not None:
+        raise Unsupported("the cell draws random numbers also after eval()")
     if call.per_row:
         raise Unsupported("the cell takes a tensor from outside that has a row for each of a batch")
     step = _saved(call.compiled.planner.graph, call.captured, names)

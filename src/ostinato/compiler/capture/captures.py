@@ -18,13 +18,12 @@ from torch.overrides import _get_current_function_mode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato import tree
+from ostinato.compiler.capture.draws import States, draws_numbers
 from ostinato.compiler.errors import A_HOOK, IN_PLACE, Unsupported
 from ostinato.compiler.inputs import described
 from ostinato.compiler.torch_compat import (
     OwnMode,
     among_ours,
-    random_state,
-    set_random_state,
     top_hooks,
     undisturbed,
 )
@@ -72,6 +71,8 @@ class _Writes(TorchDispatchMode):
         kwargs, search = kwargs or {}, self.search
         if _get_current_function_mode() is search:  # it does not see this call: from_numpy, set_
             search.must_watch = True
+        if draws_numbers(func):
+            search.meet_generator(kwargs.get("generator"))
         if func._schema.is_mutable or func in _UNSAID:
             search.must_watch = True
             written = [t for t in tree.leaves(_written(func, args, kwargs)) if torch.is_tensor(t)]
@@ -129,6 +130,7 @@ class Search(OwnMode):
         in_context: it has hooks on saved tensors, or a mode that sees operations below autograd:
             what these do is no call of the step.
         read: ids of captured tensors whose values the step read: the recording depends on them.
+        generators: those that the step draws from, by id.
     """
 
     did: Any
@@ -145,6 +147,7 @@ class Search(OwnMode):
         self.writes: _Writes | None = None
         self.must_watch = self.unclear = self.in_context = False
         self.n_modes, self.hooks = torch._C._len_torch_dispatch_stack(), top_hooks(False)
+        self.generators: dict[int, torch.Generator] = {}
         for t in given:
             if id(t) not in self.marks:
                 self.meet_outside(t)
@@ -157,20 +160,26 @@ class Search(OwnMode):
     def watch(self) -> None:
         """Watch the writes of all calls from here on, and the random numbers that they draw.
 
-        The calls of a known trail draw none: a step that draws some is never recorded.
+        The calls of a known trail draw none: a step that draws some is watched in every run.
         """
-        self.random = random_state()
+        self.states = States()
         self.known, writes = None, _Writes(self)
         writes.__enter__()
         self.writes = writes
+
+    def meet_generator(self, generator: torch.Generator | None) -> None:
+        """The step is about to draw; None: from PyTorch's own generator."""
+        generator, self.must_watch = generator or torch.default_generator, True
+        self.generators[id(generator)] = generator
+        self.states.meet(generator)
 
     def __exit__(self, *error: object) -> None:
         writes, self.writes = self.writes, None  # a cycle would keep the tensors alive
         if writes is not None:
             writes.__exit__(*error)
         super().__exit__(*error)
-        if writes is not None and not torch.equal(self.random, random_state()):
-            set_random_state(self.random)  # as if it had not run
+        if writes is not None:
+            self.states.put_back()  # as if it had not run
 
     def surroundings(self) -> Any:
         """What the trail says of the contexts around a call, beside no_grad, which is a call."""
@@ -185,6 +194,8 @@ class Search(OwnMode):
         if isinstance(leaf, Tensor):
             return self.meet_outside(leaf)
         kind = type(leaf)
+        if kind is torch.Generator:  # a recording that draws from it keeps it, and so its id
+            return kind, id(leaf)
         if kind not in _PLAIN and not issubclass(kind, np.generic):
             self.unclear = True
         # As text −0 is not 0, NaN is itself, and a slice can be hashed.
@@ -288,8 +299,6 @@ class Search(OwnMode):
                 f"{name}([…]) takes the values of tensors, which are then the same for ever; "
                 "torch.stack keeps them"
             )
-        if kwargs.get("generator") is not None:
-            raise Unsupported("the step draws random numbers from a generator", name)
 
 
 class swapped(OwnMode):  # noqa: N801 (reads as a context)

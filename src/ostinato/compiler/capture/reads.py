@@ -188,6 +188,8 @@ class Walk:
             self.alive.append(value)
             self.snapshots.add(value)
             if is_generator(value):  # a step that draws no number does not depend on its state
+                if isinstance(value, torch.Generator):  # a recording draws from this one
+                    self.is_same(v, value, path)
                 self.check(f"type({v}) is {self.constant(type(value))}", path)
                 return
             method = next(method for kind, method in _KINDS if isinstance(value, kind))

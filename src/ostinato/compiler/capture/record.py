@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +25,15 @@ from ostinato.compiler.capture.captured_rows import (
     rejoined,
 )
 from ostinato.compiler.capture.captures import swapped
+from ostinato.compiler.capture.draws import (
+    Draw,
+    Draws,
+    FindDraws,
+    GiveNumbers,
+    States,
+    sample,
+    unified,
+)
 from ostinato.compiler.capture.functions import CHANGES_IN_PLACE, FUNCTIONS
 from ostinato.compiler.capture.recorder import Recorder, ViewChanged
 from ostinato.compiler.capture.recording import Recording, Sources
@@ -40,8 +49,9 @@ if TYPE_CHECKING:
 
 
 def record(
-    a: Arguments, captured: list[Tensor], observation: Observation | None
-) -> tuple[Recording, Recording]:
+    a: Arguments, captured: list[Tensor], observation: Observation | None,
+    generators: Collection[torch.Generator] = (),
+) -> tuple[Recording, Recording]:  # fmt: skip
     """Record a step at the two batch sizes and make one recording with a symbolic batch.
 
     Returns it, and the one on the small batch.
@@ -51,6 +61,7 @@ def record(
         captured: the tensors that the step takes from outside.
         observation: watches the step; a recorded operation must not read another tensor that it
             led to. None for a layer's step.
+        generators: those that the step draws from.
 
     Raises:
         Unsupported: the step cannot be recorded, or depends on the batch size.
@@ -62,23 +73,31 @@ def record(
     # The step may turn autocast off for a product, which PyTorch would compute with it.
     alone = torch.is_autocast_enabled("cpu") or in_context
     found = None
+    states = States(generators) if generators else None
     with observation or nullcontext(), undisturbed(), among_ours():
-        per_row = _per_row(a, captured)
-        products = _products(a, captured, per_row) if per_row and not alone else ()
+        try:
+            per_row = _per_row(a, captured)
+            draws = _draws(a, captured, per_row) if generators else ()
+        finally:
+            if states is not None:
+                states.put_back()
+        products = _products(a, captured, per_row, draws) if per_row and not alone else ()
         if products:
             with suppress(Unsupported):  # a product that the step changes in place, say
-                found = _at_both(a, captured, per_row, products, outside, read)
-        recording, small = found or _at_both(a, captured, per_row, (), outside, read)
+                found = _at_both(a, captured, per_row, products, draws, outside, read)
+        recording, small = found or _at_both(a, captured, per_row, (), draws, outside, read)
     if in_context:
         recording = replace(recording, runs_python_backward=True, backward_code=())
     return recording, small
 
 
 def _at_both(
-    a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products,
+    a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products, draws: Draws,
     outside: Collection[int] | None, read: tuple[int, ...],
 ) -> tuple[Recording, Recording]:  # fmt: skip
-    small, large = (_recorded(a, captured, per_row, products, n, outside, read) for n in BATCHES)
+    small, large = (
+        _recorded(a, captured, per_row, products, draws, n, outside, read) for n in BATCHES
+    )
     if products and small.runs_python_backward:
         raise Unsupported("where the backward pass runs the step again, it has no other tensors")
     return without_unused(unify(small, large, BATCHES[1])), small
@@ -136,7 +155,8 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
         with undisturbed(), among_ours():
             outside = () if small.sized else None
             of_n = _recorded(
-                a, captured, small.per_row, small.products, n_rows, outside, small.read
+                a, captured, small.per_row, small.products, small.draws, n_rows, outside,
+                small.read,
             )
             unify(small, of_n, n_rows)
 
@@ -157,14 +177,32 @@ def _per_row(a: Arguments, captured: list[Tensor]) -> PerRow:
     return captured_rows(a, captured, reached)
 
 
-def _products(a: Arguments, captured: list[Tensor], per_row: PerRow) -> Products:
+def _draws(a: Arguments, captured: list[Tensor], per_row: PerRow) -> Draws:
+    """The random numbers that the step draws."""
+    flat = _flat(a)
+
+    def found(n_rows: int) -> list[Draw]:
+        leaves = _copies(a, captured, per_row, (), (), n_rows)
+        run = FindDraws()
+        replaced = swapped(captured, rejoined(leaves.fixed, leaves.rows, per_row), FUNCTIONS)
+        with refused(_FAILS), replaced, torch.enable_grad(), run:
+            flat(leaves.init, leaves.xs)
+        return run.draws
+
+    small, large = map(found, BATCHES)
+    return unified(small, large, BATCHES, a)
+
+
+def _products(
+    a: Arguments, captured: list[Tensor], per_row: PerRow, draws: Draws
+) -> Products:
     """The products that the step computes of captured rows alone."""
     flat, runs = _flat(a), []
     for n_rows in BATCHES:
-        leaves = _copies(a, captured, per_row, (), n_rows)
+        leaves = _copies(a, captured, per_row, (), draws, n_rows)
         replacing = rejoined(leaves.fixed, leaves.rows, per_row)
         run = RowProducts(captured, replacing, FUNCTIONS, per_row, None)
-        with refused(_FAILS), run, torch.enable_grad():
+        with refused(_FAILS), run, torch.enable_grad(), _given(leaves):
             flat(leaves.init, leaves.xs)
         runs.append(run)
     return common(runs, BATCHES)
@@ -189,7 +227,7 @@ def _reached(a: Arguments, captured: list[Tensor], per_row: PerRow, other: int) 
 
     That they can be differentiated counts as one call more.
     """
-    leaves = _copies(a, captured, per_row, (), other)
+    leaves = _copies(a, captured, per_row, (), (), other)
     calls = _Counted(captured, rejoined(leaves.fixed, leaves.rows, per_row), FUNCTIONS)
     try:
         with calls, torch.enable_grad():
@@ -211,17 +249,17 @@ def _reached(a: Arguments, captured: list[Tensor], per_row: PerRow, other: int) 
 
 
 def _recorded(
-    a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products, n_rows: int,
-    outside: Collection[int] | None, read: tuple[int, ...],
+    a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products, draws: Draws,
+    n_rows: int, outside: Collection[int] | None, read: tuple[int, ...],
 ) -> Recording:  # fmt: skip
     flat, functions = _flat(a), FUNCTIONS
-    leaves = _copies(a, captured, per_row, products, n_rows)
+    leaves = _copies(a, captured, per_row, products, draws, n_rows)
     try:
         return _record_once(a, flat, functions, captured, per_row, products, leaves, outside, read)
     except ViewChanged:
         functions = {**functions, **CHANGES_IN_PLACE}
         flat = transformed(flat, torch.func.functionalize)  # each change makes a new tensor
-        leaves = _copies(a, captured, per_row, products, n_rows)
+        leaves = _copies(a, captured, per_row, products, draws, n_rows)
         return _record_once(a, flat, functions, captured, per_row, products, leaves, outside, read)
 
 
@@ -266,6 +304,7 @@ class Leaves(NamedTuple):
         rows: in those of the others, with the batch first.
         products: of captured rows alone, with the batch first.
         init, xs: of the carry, and of the first element.
+        draws, drawn: the step's draws of random numbers, and numbers for them.
     """
 
     fixed: list[Tensor]
@@ -273,11 +312,19 @@ class Leaves(NamedTuple):
     products: list[Tensor]
     init: list[Tensor]
     xs: list[Tensor]
+    draws: Draws
+    drawn: list[Tensor]
+
+
+def _given(leaves: Leaves) -> AbstractContextManager[Any]:
+    """A context in which a step is given the random numbers that it draws."""
+    return GiveNumbers(leaves.draws, leaves.drawn) if leaves.draws else nullcontext()
 
 
 def _copies(
-    a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products, n_rows: int
-) -> Leaves:
+    a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products, draws: Draws,
+    n_rows: int,
+) -> Leaves:  # fmt: skip
     """Leaves of a batch of n_rows rows.
 
     The captured ones share their memory, which may be large; the recorder stops the step before
@@ -300,7 +347,7 @@ def _copies(
     init, first_x = _leaves_given(a)
     states = [leaf(t, t.is_floating_point()) for t in init]
     xs = [leaf(t, t.requires_grad) for t in first_x]
-    return Leaves(fixed, rows, made, states, xs)
+    return Leaves(fixed, rows, made, states, xs, draws, sample(draws, n_rows))
 
 
 def _record_once(
@@ -309,7 +356,7 @@ def _record_once(
     outside: Collection[int] | None, read: tuple[int, ...],
 ) -> Recording:  # fmt: skip
     handed_on = leaves.rows + leaves.products
-    params, states, xs = leaves.fixed, leaves.init + handed_on, leaves.xs
+    params, states, xs = leaves.fixed, leaves.init + handed_on, leaves.xs + leaves.drawn
     given = params + states + xs
     fixed = [i for i in range(len(captured)) if i not in {of.position for of in per_row}]
     recorder = Recorder(given, outside or (), {fixed.index(i) for i in read if i in fixed})
@@ -323,8 +370,8 @@ def _record_once(
         replaced = RowProducts(captured, replacing, functions, per_row, made)
     with replaced:
         recorder.whole = None if outside is None else whole
-        with refused(_FAILS), recorder, torch.enable_grad():
-            new_states, y = step(leaves.init, xs)
+        with refused(_FAILS), recorder, torch.enable_grad(), _given(leaves):
+            new_states, y = step(leaves.init, leaves.xs)
         recorder.whole = None
         if isinstance(replaced, RowProducts):
             replaced.check(products)
@@ -373,6 +420,7 @@ def _record_once(
         products=products,
         read=read,
         sized=sized is not None,
+        draws=leaves.draws,
     )
 
 

@@ -18,6 +18,7 @@ import ostinato.compiler.capture.decompositions_norms  # noqa: F401
 from ostinato import tree
 from ostinato.compiler.capture.complex_numbers import PAIRED, Pair, is_complex
 from ostinato.compiler.capture.decompositions import decomposition
+from ostinato.compiler.capture.draws import draws_numbers
 from ostinato.compiler.capture.recording import Call, Ref
 from ostinato.compiler.capture.whole_numbers import WholeNumbers
 from ostinato.compiler.errors import IN_PLACE, Unsupported
@@ -167,10 +168,10 @@ class Recorder(TorchDispatchMode):
             out = self.composed(composition, args, kwargs)
             if out is not NotImplemented:
                 return out
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        if draws_numbers(func):  # those of the step itself are given
             raise Unsupported(
-                "the step draws random numbers; draw them before and pass them through xs, "
-                "for instance masks for dropout",
+                "the step draws random numbers in its backward pass, or with some sizes of the "
+                "batch only; draw them before and pass them through xs",
                 name,
             )
         with self:  # composite calls: below autograd, or in inference mode, nothing took them apart

@@ -14,6 +14,7 @@ from ostinato import tree
 from ostinato.compiler.capture.captured_rows import PerRow
 
 if TYPE_CHECKING:
+    from ostinato.compiler.capture.draws import Draws
     from ostinato.compiler.capture.row_products import Products
 
 aten = torch.ops.aten
@@ -91,6 +92,7 @@ class Recording:
     products: Products = ()
     read: tuple[int, ...] = ()  # of those taken from outside: whose values the step read
     sized: bool = False  # the very last state is the largest whole number: see `whole_numbers.py`
+    draws: Draws = ()  # of random numbers, which are the last leaves of xs
 
 
 def overload_of(name: str) -> Any:

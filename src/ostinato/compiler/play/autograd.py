@@ -19,6 +19,7 @@ from ostinato.compiler.torch_compat import among_ours, transformed
 from ostinato.eager import RowSpans, eager_scan
 
 if TYPE_CHECKING:
+    from ostinato.compiler.capture.draws import Drawn
     from ostinato.compiler.play.segmented import SegmentedRun
     from ostinato.compiler.play.step import CompiledStep
 
@@ -40,14 +41,21 @@ class ScanCall:
     rows: RowOrder | None  # of a ragged batch
     # Of a step whose backward pass runs Python code: whether what that may read is as it was.
     unchanged: Callable[[], bool] | None
+    drawn: Drawn | None = None  # random numbers of a step that draws: further leaves of xs
 
     def tensors(self) -> list[Tensor]:
         a = self.arguments
-        return [*self.captured, *a.leaves, *self.per_row, *a.xs_leaves]
+        return [*self.captured, *a.leaves, *self.per_row, *a.xs_leaves, *self.numbers]
+
+    @property
+    def numbers(self) -> list[Tensor]:
+        """The random numbers of all steps, `[T, B, …]`."""
+        return [] if self.drawn is None else self.drawn.leaves
 
     def split(self, tensors: Any) -> tuple[Any, Any, Any]:
         """Captured tensors, the first carry and leaves of xs, of the tensors of a call in a row."""
-        a, b = len(self.captured), len(tensors) - len(self.arguments.xs_leaves)
+        n_xs = len(self.arguments.xs_leaves) + len(self.numbers)
+        a, b = len(self.captured), len(tensors) - n_xs
         return tensors[:a], tensors[a:b], tensors[b:]
 
     def played(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -75,9 +83,9 @@ class ScanCall:
         tensors = self.played(tensors)
         if shared is not None:
             captured, init, xs = self.split(tensors)
-            n = len(self.arguments.leaves)
-            leaves, xs = shared.rows(init[:n], xs)
-            tensors = [*captured, *leaves, *init[n:], *xs]
+            n, n_xs = len(self.arguments.leaves), len(self.arguments.xs_leaves)
+            leaves, rows = shared.rows(init[:n], xs[:n_xs])
+            tensors = [*captured, *leaves, *init[n:], *rows, *xs[n_xs:]]
         outs = self._of_rows(tensors)
         ys, finals = outs[:n_ys], outs[n_ys : n_ys + len(self.arguments.leaves)]
         if shared is None:
@@ -127,7 +135,10 @@ class ScanCall:
         return self.compiled.backward(tape, tensors, grads, used, wanted, self.rows is not None)
 
     def replay(self, captured: Any, init: Any, xs: Any, recorded: bool = False) -> list[Tensor]:
-        """Outputs and last carry by the eager loop: of the step, or of what was recorded of it."""
+        """Outputs and last carry by the eager loop: of the step, or of what was recorded of it.
+
+        The step draws anew where xs is without its random numbers.
+        """
         a, n_steps = self.arguments, xs[0].shape[0]
         lengths = None if a.ragged.lengths is None else a.ragged.lengths.clamp(max=n_steps)
         ragged = RowSpans(lengths, None, [], n_steps)
@@ -148,12 +159,16 @@ class ScanCall:
             per_row = self.compiled.planner.recording.per_row
             rows = list(init[n : n + len(per_row)])
             replacing = rejoined(list(captured), rows, per_row)
+            step, n_xs = a.step, len(a.xs_leaves)
+            of_xs: Any = tree.unflatten(xs[:n_xs], a.xs_spec)
+            if len(xs) > n_xs:
+                from ostinato.compiler.capture.draws import given_numbers  # rarely needed
+
+                step = given_numbers(a.step, self.compiled.planner.recording.draws)
+                of_xs = of_xs, list(xs[n_xs:])
             with among_ours(), swapped(self.taken, replacing):
-                first, elements = (
-                    tree.unflatten(init[:n], a.carry_spec),
-                    tree.unflatten(xs, a.xs_spec),
-                )
-                carry, ys = eager_scan(a.step, first, elements, 0, a.reverse, ragged, a.truncate)
+                first = tree.unflatten(init[:n], a.carry_spec)
+                carry, ys = eager_scan(step, first, of_xs, 0, a.reverse, ragged, a.truncate)
         last = tree.leaves(carry)[: len(a.leaves)]
         if a.of_layer:
             last = [leaf.unsqueeze(0) for leaf in last]
