@@ -104,7 +104,7 @@ def forecaster(P=0, K=0, S=0, horizon=3, context=12, season=4, scaling="std", **
     net = noisy(seeded(lambda: ForecasterNet(horizon, **sizes, hidden_size=6, **config)))
     fitted = {name: getattr(windows, name) for name in ("context", "scaling", "season")}
     fitted |= {name: getattr(windows, name).as_json() for name in ("past", "future", "static")}
-    fitted["preparation"] = None
+    fitted |= {"preparation": None, "names": {}}
     return loaded("sequence_forecaster", net, fitted, made_with=net.config)
 
 

@@ -15,8 +15,7 @@ from test_checkpoint import KillAfter, Killed
 from ostinato.data.vocabulary import END, UNKNOWN
 from ostinato.models.language import LanguageArchitecture
 from ostinato.training import Checkpoint, Plan
-from ostinato.training.fitted_language import FittedLanguageModel, Reading, load
-from ostinato.training.typing_session import TypingSession
+from ostinato.training.fitted_language import FittedLanguageModel, Reading, TypingSession, load
 
 TEXTS = ["the cat sat on the mat. " * 6, "a dog and a cat, a dog and a man. " * 6, "the end."]
 

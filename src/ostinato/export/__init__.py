@@ -2,7 +2,6 @@
 
     onnx.py       a model as one ONNX file; the map of the onnx_*.py files
     c.py          a model as one C file, with a header, a self-test and a report
-    c_forecast.py the files of a forecaster, which reads windows of series
     c_program.py  a step graph as instructions over named arrays of constants
     c_prepare.py  from what a caller gives to what the network reads
     c_function.py the body of a C function

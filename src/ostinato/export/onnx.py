@@ -21,7 +21,6 @@ from typing import Any
 from ostinato import files
 from ostinato.data.vocabulary import END
 from ostinato.export import parity
-from ostinato.export.forecast_inputs import named_inputs
 from ostinato.export.onnx_model import Exportable, sequence_model, step_model
 from ostinato.export.onnx_writer import IR_VERSION, OPSET
 from ostinato.export.parity import Parity
@@ -156,3 +155,20 @@ def _shape(value: Any) -> list[Any]:
 
 def _shown(shape: list[Any]) -> str:
     return "[" + ", ".join(map(str, shape)) + "]"
+
+
+def named_inputs(model: Forecaster) -> dict[str, list[str]]:
+    """The columns of `past`, `future` and `static` in their order; none of a model of arrays.
+
+    A column of words in a table is one column for each word, as "colour=red".
+    """
+    preparation = model.preparation
+    if preparation is None or preparation.roles is None:
+        return {}
+    known = preparation.roles.known
+    columns = [(f.name in known, column) for f in preparation.features for column in f.columns]
+    return {
+        "past": [column for is_known, column in columns if not is_known],
+        "future": [column for is_known, column in columns if is_known],
+        "static": list(preparation.static_columns),
+    }

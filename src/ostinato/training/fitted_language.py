@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ostinato.data.copies import Copies
 from ostinato.data.corpus import Corpus
+from ostinato.data.growing_text import GrowingText
 from ostinato.data.keyboard import Keyboard, Suggestion
 from ostinato.data.vocabulary import Vocabulary
 from ostinato.data.writing import Generated, Sampling, written
@@ -27,10 +29,31 @@ from ostinato.training.plan import Plan
 from ostinato.training.saved_model import SavedModel
 from ostinato.training.start import check_network
 from ostinato.training.tensor_file import fill
-from ostinato.training.typing_session import TypingSession
 
 KIND = "language_model"
 COPIES = "copies"  # among the saved tensors, beside the weights
+
+
+class TypingSession:
+    """Reads only what is new of a text; see `GrowingText`.
+
+    Args:
+        net: the network, in evaluation mode; its weights must not change.
+    """
+
+    def __init__(self, net: LanguageNet):
+        self._net = net
+        self._text: GrowingText[Tensor] = GrowingText(self.read)
+
+    def logits(self, tokens: np.ndarray) -> Tensor:
+        """The logits `[V]` of the token that follows tokens `[N]`, the beginning of a document."""
+        return self._text.answer(tokens)
+
+    @torch.no_grad()
+    def read(self, tokens: np.ndarray, carry: Carry) -> tuple[Tensor, Carry]:
+        """The logits `[V]` after further tokens `[N]`, and the state there; see `GrowingText`."""
+        features, carry = self._net(torch.from_numpy(tokens.astype(np.int64))[None], carry)
+        return self._net.logits(features[0, -1]), carry
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.cli import answering, class_weights, defaults, partition, sources
+from ostinato.cli import answering, defaults, partition, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.jobs import several
@@ -136,7 +137,7 @@ class ClassifyJob(PartsJob):
             given,
             settings.model,
             Plan(**{f.name: plan[f.name] for f in fields(Plan)}),
-            class_weight=class_weights.parsed(settings.training.class_weight, train.y),
+            class_weight=parsed_weights(settings.training.class_weight, train.y),
             start=began,
             callbacks=callbacks,
             resume=resume,
@@ -224,7 +225,7 @@ class ClassifyJob(PartsJob):
         settings = self.settings
         parameters = asdict(settings.model) | asdict(settings.training)
         parameters["random_state"] = parameters.pop("seed")
-        weights = class_weights.parsed(settings.training.class_weight, model.classes)
+        weights = parsed_weights(settings.training.class_weight, model.classes)
         return parameters | {"class_weight": weights}
 
 
@@ -264,9 +265,43 @@ def _check_labels(settings: Config, parts: partition.Parts) -> None:
     encoder = LabelEncoder.fit(parts.train.y)[0]
     name = settings.data.test or f"{settings.data.source}, the test part"
     encoder.encode(parts.test.y, name=f"{name}: y")
-    class_weights.parsed(settings.training.class_weight, parts.train.y)
+    parsed_weights(settings.training.class_weight, parts.train.y)
     if len(encoder) < 2:
         raise BadInput(
             f"{settings.data.source} has one class only, {encoder.classes.tolist()[0]!r}, to learn "
             "from; wanted two or more to tell apart"
         )
+
+
+def parsed_weights(given: str | None, labels: np.ndarray) -> str | dict[Any, float] | None:
+    """`--class-weight`: `balanced`, or the mapping meant by "cat=1,dog=2.5".
+
+    Args:
+        given: as on the command line.
+        labels: all that there are, repeated or not.
+
+    Raises:
+        BadInput: it means neither, or names a class that is not among the labels.
+    """
+    if given is None or given == "balanced":
+        return given
+    by_name = {str(label): label for label in np.unique(labels).tolist()}
+    weights: dict[Any, float] = {}
+    for pair in given.split(","):
+        name, equals, number = pair.rpartition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            equals, weight = "", 0.0
+        if not equals:
+            raise BadInput(f"--class-weight {given}: wanted balanced, or label=weight,label=weight")
+        if not 0 <= weight < math.inf:
+            raise BadInput(f"--class-weight: {pair.strip()}; wanted a number, 0 or more")
+        if name.strip() not in by_name:
+            known = ", ".join(by_name)
+            raise BadInput(f"--class-weight: there is no class {name.strip()!r}; there are {known}")
+        label = by_name[name.strip()]
+        if label in weights:
+            raise BadInput(f"--class-weight: {name.strip()} is there twice; wanted one weight")
+        weights[label] = weight
+    return weights
