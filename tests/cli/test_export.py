@@ -27,7 +27,7 @@ def test_onnx(ostinato, trained, data, tmp_path):
     assert (done.code, done.err) == (0, "")
     assert str(file) in done.out
     assert "1 × RNN" in done.out
-    assert len(re.findall(r"\d steps +\d\.\de-\d\d, bound \d\.\de-\d\d", done.out)) == 2
+    assert len(re.findall(r"\d steps +\d\.\de[-+]\d\d, bound \d\.\de-\d\d", done.out)) == 2
     X = np.load(data)["X"]
     session = onnxruntime.InferenceSession(str(file))
     model = runtime.load(trained / "model")

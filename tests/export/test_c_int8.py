@@ -85,3 +85,14 @@ def test_int8_answers_are_those_of_its_weights(cell, tmp_path):
     assert "right" in checked_run("./test", cwd=tmp_path)
     plain_report, _ = exported(g, tmp_path)
     assert report.tables < 0.4 * plain_report.tables
+
+
+@pytest.mark.parametrize("size", [1e30, 4.8e36, 3e37])
+def test_large_inputs_saturate_as_those_of_float_weights(size, tmp_path):
+    """A product with a whole number up to 127 would overflow, and two of them make NaN."""
+    g = given(ClassifierNet(5, 4, "gru", 17))
+    x = np.float32(size) * np.sign(noise(20, 5)).astype(np.float32)
+    x[7:] = noise(13, 5)
+    exact, library = exported(g, tmp_path / "float")[1], exported(g, tmp_path, int8=True)[1]
+    ours = library.stream().answers(x)
+    assert np.abs(ours - exact.stream().answers(x)).max() < 0.05

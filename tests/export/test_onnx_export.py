@@ -312,3 +312,49 @@ def test_a_network_that_amplifies_rounding(tmp_path):
     report = export_onnx(model, tmp_path / "m.onnx")
     last = report.parity.cases[-1]
     assert parity.bound(model.graph, 23) < last.error < last.bound
+
+
+@pytest.mark.parametrize("form", ["sequence", "step"])
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+def test_nan_is_answered_with_nan(cell, form):
+    """As in the runtime, which refuses it; the GRU and LSTM of ONNX Runtime answer numbers."""
+    prepared = {"preparation": models.preparation("error"), "F": 3}
+    for given in ({}, prepared, {"bidirectional": True, "num_layers": 2}):
+        if form == "step" and "num_layers" in given:
+            continue
+        source = exportable(models.classifier(**{"cell": cell, "F": 2, **given}), False)
+        for column in range(given.get("F", 2)):
+            x = np.ones((3, 6, given.get("F", 2)), np.float32)
+            x[1, 2, column] = x[2, 5] = np.nan
+            if form == "step":
+                run = ex.onnx_runtime(step_model(source).proto)
+                zeros = {
+                    i.name: np.zeros((3, 6), np.float32)
+                    for i in step_model(source).proto.graph.input
+                    if i.name.startswith("state")
+                }
+                answers = run({"x": x[:, 2], **zeros})[0]
+            else:
+                run = ex.onnx_runtime(sequence_model(source).proto)
+                (answers,) = run({"x": x, "lengths": np.array([6, 6, 5])})
+            assert np.isnan(answers).any(1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("form", ["sequence", "step"])
+@pytest.mark.parametrize("size", [0, 5], ids=["zeros and a one", "embeddings"])
+def test_a_token_that_is_none_is_refused(size, form):
+    """And not counted from the end of the table; padding may be anything."""
+    source = exportable(models.language_model(embedding_size=size), False)
+    made = step_model(source) if form == "step" else sequence_model(source)
+    run = ex.onnx_runtime(made.proto)
+    V = source.graph.embed.n_tokens
+    for token in (-1, -V, V):
+        tokens = np.array([[1, 2, 1], [1, token, token]])
+        feeds = {"tokens": tokens, "lengths": np.array([3, 2])}
+        if form == "step":
+            states = {i.name: np.zeros((2, 6), np.float32) for i in made.proto.graph.input[1:]}
+            feeds = {"tokens": tokens[:, 1], **states}
+        with pytest.raises(Exception, match="out of data bounds"):
+            run(feeds)
+        if form == "sequence":
+            assert np.isfinite(run(feeds | {"lengths": np.array([3, 1])})[0]).all()

@@ -88,6 +88,9 @@ def sequence_model(source: Exportable, operators: bool = True) -> Made:
         named, inputs = _inputs(w, source, ("batch", "time"))
         given = [w.node("Transpose", name, perm=_time_and_batch(n)) for name, n in named]
         rows = BatchRows.of(w, given[0], LENGTHS, RESETS if source.resets else None)
+        if graph.embed is not None:  # padding may be anything
+            within = w.node("Squeeze", rows.valid, w.integers(2))
+            given[0] = w.node("Where", within, given[0], w.constant(np.array(0, np.int64)))
         x = _read(w, source, given, None, rows.resets, operators, made_of)[0]
         answer = _answer(w, graph, source.tensors, x, rows, operators, made_of)
         inputs.append(w.value(LENGTHS, ("batch",), INT64))
@@ -254,11 +257,18 @@ def _read(
 
 
 def _embedded(w: Writer, embed: Embed, tensors: Tensors, tokens: str) -> str:
+    """Rows of the table for tokens; one that is not from 0 to V − 1 is an error of the runtime.
+
+    ONNX counts a negative place from the end, and OneHot takes any: the Gather of a place refuses.
+    """
+    V = np.array(embed.n_tokens, np.int64)
+    negative = w.node("Less", tokens, w.constant(np.array(0, np.int64)))
+    tokens = w.node("Where", negative, w.constant(V), tokens)
     if embed.table is not None:
         table = w.constant(np.asarray(tensors[embed.table], np.float32), "weight")
         return w.node("Gather", table, tokens, axis=0)
-    depth = w.constant(np.array(embed.n_tokens, np.int64))
-    return w.node("OneHot", tokens, depth, w.constant(np.array([0, 1], np.float32)), axis=-1)
+    tokens = w.node("Gather", w.constant(np.arange(V)), tokens, axis=0)
+    return w.node("OneHot", tokens, w.constant(V), w.constant(np.array([0, 1], np.float32)), axis=-1)
 
 
 def _spelt(
@@ -278,6 +288,7 @@ def _spelt(
     """
     assert graph.embed is not None
     letters = w.node("Shape", characters, start=-1)
+    characters = w.node("Max", characters, w.integers(0))  # a letter that is not known is 0
     flat = w.node("Reshape", characters, w.node("Concat", w.integers(-1), letters, axis=0))
     least = w.node("Max", w.node("Reshape", counts, w.integers(-1)), w.integers(1))
     lengths = w.node("Min", least, letters)

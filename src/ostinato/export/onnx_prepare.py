@@ -1,6 +1,7 @@
 """A model's preparation of its input, as nodes: what `data.Preparation` does to numbers.
 
-The input of the file has one column a feature, NaN where a value is missing. A feature that holds
+The input of the file has one column a feature, NaN where a value is missing; under "error" it stays
+NaN, so that the answer is NaN, too. A feature that holds
 words has the place of the word among those of the training part, −1 for any other word. Numbers are
 scaled in float64, as by `Preparation`: a mean that is large beside the scale costs no digits.
 
@@ -36,7 +37,8 @@ def write_preparation(
         carried = None
     absent = w.node("IsNaN", x)
     parts = [_numbers(w, preparation, x, absent)]
-    parts += [_words(w, i, f, x) for i, f in enumerate(preparation.features) if f.words is not None]
+    words = [(i, f) for i, f in enumerate(preparation.features) if f.words is not None]
+    parts += [_words(w, i, f, x, preparation.missing == "error") for i, f in words]
     if preparation.missing == "mask":
         parts.append(w.float(absent))
     joined = w.node("Concat", *parts, axis=-1) if len(parts) > 1 else parts[0]
@@ -50,8 +52,9 @@ def _numbers(w: Writer, preparation: Preparation, x: str, absent: str) -> str:
     """Every feature filled and scaled; those of words too, of which no column is taken."""
     masked = preparation.missing == "mask"
     fills = [f.mean if masked else f.fill for f in preparation.features]
-    wide = w.node("Cast", x, to=DOUBLE)
-    filled = w.node("Where", absent, w.constant(np.array(fills, np.float64)), wide)
+    filled = w.node("Cast", x, to=DOUBLE)
+    if preparation.missing != "error":
+        filled = w.node("Where", absent, w.constant(np.array(fills, np.float64)), filled)
     means, scales = zip(*((f.mean, f.scale) for f in preparation.features), strict=True)
     return scaled(w, filled, np.array(means), np.array(scales))
 
@@ -63,11 +66,13 @@ def scaled(w: Writer, x: str, mean: np.ndarray, scale: np.ndarray) -> str:
     return w.node("Cast", divided, to=FLOAT)
 
 
-def _words(w: Writer, i: int, feature: Feature, x: str) -> str:
-    """A column of zeros and ones for each word; zeros throughout for NaN and −1."""
+def _words(w: Writer, i: int, feature: Feature, x: str, keep_nan: bool) -> str:
+    """A column of zeros and ones for each word; zeros throughout for −1, and for NaN if not kept."""
     assert feature.words is not None
     places = w.constant(np.arange(len(feature.words), dtype=np.float32))
-    return w.float(w.node("Equal", w.slice(x, i, i + 1), places))
+    given = w.slice(x, i, i + 1)
+    columns = w.float(w.node("Equal", given, places))
+    return w.node("Where", w.node("IsNaN", given), given, columns) if keep_nan else columns
 
 
 def _order(preparation: Preparation) -> list[int]:

@@ -126,6 +126,10 @@ def _operator(w: Writer, cell: OnnxCell, x: str, rows: BatchRows, reverse: bool)
         **cell.attrs,
     )
     outputs = w.node("Squeeze", played, w.integers(1))
+    if cell.op != "RNN":  # ONNX Runtime's GRU and LSTM take NaN for a number
+        absent = w.float(w.node("And", w.node("IsNaN", x), rows.valid))
+        spoilt = w.truth(w.node("ReduceMax", absent, w.integers(0, 2), keepdims=1))
+        outputs = w.node("Where", spoilt, w.number(float("nan")), outputs)
     last = w.node("Where", rows.final, outputs, w.number(0))
     return Played(
         cell.op,
