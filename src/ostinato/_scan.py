@@ -248,9 +248,7 @@ def _other_forms(a: Arguments) -> Iterator[Arguments]:
     """A call with leaves that all rows share, then with the batch second."""
     for shared in ways(a):
         yield replace(a, shared=shared)
-    batch_second = turned(a)
-    if batch_second is not None:
-        yield batch_second
+    yield from turned(a)
 
 
 def _found(a: Arguments) -> ScanCall | Unsupported:

@@ -201,3 +201,20 @@ def test_layers_over_windows_are_the_loop(kind: Any, dtype: torch.dtype) -> None
     ours, theirs = (play(how, case, init, xs) for how in (ostinato.scan, loop))
     assert_close(ours, theirs, 1e-4 if dtype is torch.float32 else 1e-10)
     assert_native(case, init, xs)
+
+
+def test_the_batch_is_second_in_some_leaves_and_outputs() -> None:
+    """As the state of torch.nn.LSTM beside a vector; also of as many layers as rows."""
+    kit = Kit(torch.float64)
+    lstm, linear = kit.module(nn.LSTM, kit.F, kit.H, 2), kit.module(nn.Linear, kit.H, kit.F)
+
+    def init(B: int) -> Any:
+        return (kit.normal(2, B, kit.H), kit.normal(2, B, kit.H)), kit.normal(B, kit.F)
+
+    def step(carry: Any, x: Tensor) -> Any:
+        state, a = carry
+        y, state = lstm((x + a)[None], state)
+        return (state, torch.tanh(linear(y[0]))), torch.stack([y[0], -y[0], a @ linear.weight])
+
+    case = Case(step, [*lstm.parameters(), *linear.parameters()], init, inputs(kit))
+    assert_played_as_by_the_loop(case, (4, 2, 3, 1), T=5)

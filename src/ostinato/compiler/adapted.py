@@ -1,7 +1,7 @@
 """Calls whose leaves are not rows of real numbers, as calls whose leaves are.
 
     pairs     a complex leaf is a real one with a last axis of two
-    turned    a leaf `[L, B, H]`, as torch.nn.GRU has its carry, is `[B, L, H]`
+    turned    a leaf `[L, B, H]`, as torch.nn.GRU has its carry, or an output is `[B, L, H]`
 
 The step is wrapped: it takes and gives leaves as the caller has them, and what it does to them is
 recorded. In the structures of the wrapped call such a leaf is a `Pairs` or a `Turned`, so that its
@@ -10,6 +10,8 @@ recordings are not those of a step on real leaves, and the outputs are known aga
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ostinato import tree
+from ostinato.compiler.steps import code_key
 from ostinato.eager import RowSpans, split_result
 
 if TYPE_CHECKING:
@@ -64,32 +67,52 @@ def has_complex(a: Arguments) -> bool:
 def with_pairs(a: Arguments) -> Arguments:
     """The call on real leaves."""
 
-    def kind(leaf: Tensor, of_carry: bool, n_rows: int) -> Kind:
-        return Pairs if leaf.is_complex() else None
-
-    return _adapted(a, kind)
+    kinds: list[Kind] = [Pairs if leaf.is_complex() else None for leaf in a.leaves]
+    return _adapted(a, kinds, lambda i, leaf, n_rows: Pairs if leaf.is_complex() else None)
 
 
-def turned(a: Arguments) -> Arguments | None:
-    """The call with the batch as the first axis of the carry; None where it is not the second."""
+def turned(a: Arguments) -> Iterator[Arguments]:
+    """The call with the batch first, where leaves have it second; ways to be tried in this order.
+
+    Of a leaf with two axes of that size either may be the batch.
+    """
     n_rows = a.xs_leaves[0].shape[1] if a.xs_leaves[0].dim() > 1 else 0
-    batched = all(leaf.dim() > 1 and leaf.shape[1] == n_rows for leaf in (*a.xs_leaves, *a.leaves))
+    batched = all(leaf.dim() > 1 and leaf.shape[1] == n_rows for leaf in a.xs_leaves)
+    second = [leaf.dim() > 1 and leaf.shape[1] == n_rows for leaf in a.leaves]
+    first = [leaf.dim() > 0 and leaf.shape[0] == n_rows for leaf in a.leaves]
+    batched &= all(map(operator.or_, first, second))
     ragged = a.ragged.lengths is not None or a.ragged.starts is not None
-    if not batched or ragged or a.of_layer or a.weights is not None or a.step is not a.given:
-        return None
-
-    def kind(leaf: Tensor, of_carry: bool, n_rows: int) -> Kind:
-        if not of_carry and (leaf.dim() < 2 or leaf.shape[0] == n_rows or leaf.shape[1] != n_rows):
-            return None
-        return Turned
-
-    return _adapted(a, kind)
+    if not batched or ragged or a.of_layer or a.weights is not None or a.adapted:
+        return
+    not_first = [not of_first for of_first in first]
+    for turns in [second, not_first] if second != not_first else [second]:
+        kinds: list[Kind] = [Turned if of_turned else None for of_turned in turns]
+        yield _adapted(a, kinds, _output_kinds(code_key(a.given)))
 
 
-def _adapted(a: Arguments, kind_of: Callable[[Tensor, bool, int], Kind]) -> Arguments:
-    """kind_of: of a leaf, whether it is one of the carry, and the number of rows."""
+@functools.lru_cache(maxsize=128)
+def _output_kinds(code: Any) -> Callable[[int, Tensor, int], Kind]:
+    """Which outputs have the batch second: seen in a run whose rows are not as many as layers."""
+    known: dict[int, Kind] = {}
+
+    def kind(i: int, leaf: Tensor, n_rows: int) -> Kind:
+        sizes = [n == n_rows for n in leaf.shape[:2]]
+        if sizes in ([True, False], [False, True]):
+            known[i] = Turned if sizes[1] else None
+        return known.get(i)
+
+    return kind
+
+
+def _adapted(
+    a: Arguments, kinds: list[Kind], kind_of: Callable[[int, Tensor, int], Kind]
+) -> Arguments:
+    """The call on leaves of these kinds.
+
+    Args:
+        kind_of: of the output of that number, and the number of rows.
+    """
     step, carry_spec, xs_spec = a.step, a.carry_spec, a.xs_spec
-    kinds = [kind_of(leaf, True, 0) for leaf in a.leaves]
     x_kinds: list[Kind] = [Pairs if leaf.is_complex() else None for leaf in a.xs_leaves]
     like = tree.unflatten([leaf.detach() for leaf in a.leaves], carry_spec)
     played_spec = _with_kinds(carry_spec, iter(kinds))
@@ -105,7 +128,7 @@ def _adapted(a: Arguments, kind_of: Callable[[Tensor, bool, int], Kind]) -> Argu
         if is_carry:
             return new_carry
         y_leaves, y_spec = tree.flatten(y)
-        y_kinds = [kind_of(leaf, False, rows[0].shape[0]) for leaf in y_leaves]
+        y_kinds = [kind_of(i, leaf, rows[0].shape[0]) for i, leaf in enumerate(y_leaves)]
         ys = _all_as_played(y_leaves, y_kinds)
         return new_carry, tree.unflatten(ys, _with_kinds(y_spec, iter(y_kinds)))
 
