@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ostinato import explain, scan
@@ -53,6 +55,27 @@ def test_a_step_that_takes_a_gradient():
 
     assert explain(step, init, xs).native
     both(lambda how: torch.autograd.grad(how(step, init, xs)[1].square().sum(), [W, init, xs]))
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("loss", [
+    partial(F.huber_loss, delta=0.5), partial(F.smooth_l1_loss, beta=0.25),
+    partial(F.smooth_l1_loss, beta=0.0), F.mse_loss,
+])  # fmt: skip
+def test_the_curvature_of_a_loss_where_it_is_0(loss: Any, reduction: str):
+    _, init, xs = inputs()
+    xs = xs.detach()
+    xs[0] = init.detach()
+
+    def step(h: Tensor, x: Tensor) -> Any:
+        return h, loss(h, x, reduction=reduction)
+
+    def f(how: Any) -> Any:
+        (d,) = torch.autograd.grad(how(step, init, xs)[1].sum(), init, create_graph=True)
+        return torch.autograd.grad(d.square().sum() + d.sum(), init)
+
+    assert explain(step, init, xs).native
+    both(f)
 
 
 def test_transforms():

@@ -45,7 +45,7 @@ OF_PYTORCH = frozenset({
     "pixel_shuffle", "pixel_unshuffle",
     # losses
     "binary_cross_entropy", "binary_cross_entropy_backward", "binary_cross_entropy_with_logits",
-    "huber_loss", "mse_loss", "smooth_l1_loss", "soft_margin_loss", "soft_margin_loss_backward",
+    "mse_loss", "soft_margin_loss", "soft_margin_loss_backward",
 })  # fmt: skip
 
 

@@ -15,7 +15,26 @@ def _share(gradient: Tensor, like: Tensor, reduction: int) -> Tensor:
     return gradient / like.numel() if reduction == 1 else gradient
 
 
+def _reduced(loss: Tensor, reduction: int) -> Tensor:
+    return (loss, loss.mean(), loss.sum())[reduction]
+
+
 # ---- losses
+
+
+@named("huber_loss")
+def _huber(a: Tensor, b: Tensor, reduction: int = 1, delta: float = 1.0) -> Tensor:
+    """c (z − c / 2), where c is z within ±δ: of |z|, the second derivative would be 0 at 0."""
+    z = a - b
+    near = z.clamp(-delta, delta)
+    return _reduced(near * (z - near / 2), reduction)
+
+
+@named("smooth_l1_loss")
+def _smooth_l1(a: Tensor, b: Tensor, reduction: int = 1, beta: float = 1.0) -> Tensor:
+    if beta == 0:
+        return _reduced((a - b).abs(), reduction)
+    return _huber(a, b, reduction, beta) / beta
 
 
 @named("mse_loss_backward")
