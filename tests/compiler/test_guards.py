@@ -823,3 +823,23 @@ def test_one_code_with_other_globals():
     for _ in range(2):
         for scope in scopes:
             assert_like_the_loop(scope["make"](w), w.leaves())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("of", ["x", "h", "W", "W.t()"])
+@pytest.mark.parametrize("asks", ["{}.is_contiguous()", "{}.stride() == ({}.shape[1], 1)"])
+def test_how_a_tensor_lies_in_memory(of: str, asks: str) -> None:
+    """Another layout than that of the recorded call is seen."""
+    H, B, T, held = 4, 3, 5, types.SimpleNamespace()
+    scope = {"torch": torch, "held": held}
+    question = asks.replace("{}", of).replace("W", "held.W")
+    code = f"lambda h, x: torch.tanh(h @ held.W + x) * (1.0 if {question} else 2.0)"
+    step = eval(code, scope)
+    for turned in (False, True, False, True):
+        random = torch.Generator().manual_seed(0)
+        init, xs, held.W = (torch.randn(*s, generator=random) for s in [(H, B), (T, H, B), (H, H)])
+        init, xs = init.t(), xs.transpose(1, 2)
+        if not turned:
+            init, xs = init.contiguous(), xs.contiguous()
+        held.W = held.W.t() if turned else held.W.t().contiguous()
+        torch.testing.assert_close(ostinato.scan(step, init, xs), loop(step, init, xs))

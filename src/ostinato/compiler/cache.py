@@ -73,9 +73,12 @@ class Entry(NamedTuple):
     described: Any  # the tensors that the guards find, and the leaves of init and xs
     compiled: CompiledStep | None
     refusal: Unsupported | None
+    layout: Any = None  # of these tensors and leaves, if the step asks for one
 
     def fits(self, tensors: list[Any], a: Arguments) -> bool:
         """Whether the recording is of such tensors and leaves."""
+        if self.layout is not None and self.layout != _layout(tensors, a):
+            return False
         if not self.rows:
             return described(tensors, a) == self.described
         try:
@@ -175,6 +178,11 @@ class Bucket:
                 return entry.found(tensors)
             self.failed.append(entry.guards.changed if tensors is None else "")
         return None
+
+
+def _layout(tensors: list[Any], a: Arguments) -> Any:
+    """How tensors, and the leaves of a call, lie in memory."""
+    return [t.stride() for t in (*tensors, *a.leaves, *a.first_x) if isinstance(t, Tensor)]
 
 
 def described_with_rows(tensors: list[Any], rows: tuple[CapturedRows, ...], a: Arguments) -> Any:
@@ -438,7 +446,8 @@ def _kept(
     per_row = () if compiled is None else compiled.planner.recording.per_row
     rows = tuple([of._replace(position=positions[of.position]) for of in per_row])
     kinds = described_with_rows(tensors, rows, a) if rows else described(tensors, a)
-    entry = Entry(guards, positions, rows, kinds, compiled, refusal)
+    layout = _layout(tensors, a) if search is not None and search.asks_layout else None
+    entry = Entry(guards, positions, rows, kinds, compiled, refusal, layout)
     if len(bucket.entries) < MAX_ENTRIES:
         bucket.entries.insert(0, entry)
     return entry.found(tensors)

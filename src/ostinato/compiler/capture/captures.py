@@ -46,13 +46,15 @@ _OF_ITSELF = {"__set__", "__delete__", "requires_grad_", *_HOOKS}
 _ABOUT = {
     "shape", "size", "dim", "ndim", "ndimension", "numel", "nelement", "stride", "dtype", "device",
     "layout", "itemsize", "element_size", "nbytes", "requires_grad", "names", "get_device",
-    "storage_offset", "type", "result_type", "__len__", "__hash__", "__setitem__", "retain_grad",
+    "type", "result_type", "__len__", "__hash__", "__setitem__", "retain_grad",
     *_OF_ITSELF,
 }  # fmt: skip
 _NOT_ABOUT = {"is_nonzero", "is_leaf", "is_inference"}  # a recording is not made under it
 # Calls that read the value of a tensor. Of captured tensors alone it is guarded, if it is short.
 _READS = {"__bool__", "__float__", "__index__", "__int__", "is_nonzero", "item", "tolist"}
 MOST_READ = 64  # elements: each call compares them in some µs
+# What they say is a part of the trail: how a tensor lies in memory.
+_OF_LAYOUT = {"is_contiguous", "is_non_overlapping_and_dense", "stride"}
 _LOOKED_AT = {*_OF_ITSELF, *_FROM_VALUES, "backward"}
 
 
@@ -129,6 +131,7 @@ class Search(OwnMode):
         unclear: an argument is of a kind whose text may not say all of it, or it is in_context.
         in_context: it has hooks on saved tensors, or a mode that sees operations below autograd:
             what these do is no call of the step.
+        asks_layout: the step asks how a tensor lies in memory.
         read: ids of captured tensors whose values the step read: the recording depends on them.
         generators: those that the step draws from, by id.
     """
@@ -145,7 +148,7 @@ class Search(OwnMode):
         self.trail: list[Any] = []
         self.came: tuple[int, ...] = ()  # of the last call
         self.writes: _Writes | None = None
-        self.must_watch = self.unclear = self.in_context = False
+        self.must_watch = self.unclear = self.in_context = self.asks_layout = False
         self.n_modes, self.hooks = torch._C._len_torch_dispatch_stack(), top_hooks(False)
         self.generators: dict[int, torch.Generator] = {}
         for t in given:
@@ -223,6 +226,9 @@ class Search(OwnMode):
         out = func(*args, **kwargs)
         if out is NotImplemented:  # tensor == None: nothing was computed
             return out
+        if name in _OF_LAYOUT:
+            self.asks_layout = True
+            self.trail.append(out)
         alone = isinstance(out, Tensor)
         outs = (out,) if alone else [t for t in tree.leaves(out) if isinstance(t, Tensor)]
         for t in outs:
