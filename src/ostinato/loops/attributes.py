@@ -102,8 +102,14 @@ class Memory:
                 elif not isinstance(item, _CLOSED):
                     todo.append((item, (*path, key)))
 
-    def changed(self, skip: set[int]) -> list[Place]:
-        """The places that hold something else now; skip: ids of lists that are state by name."""
+    def changed(self, written: list[Any]) -> list[Place]:
+        """The places that hold something else now.
+
+        Args:
+            written: tensors, lists and dicts whose elements the iteration wrote at its index.
+        """
+        skip = {id(base) for base in written}
+        memories = {base.data_ptr() for base in written if isinstance(base, Tensor)}
         grown = {
             id(container)
             for _, container, before in self.saved.values()
@@ -124,7 +130,8 @@ class Memory:
                     found.append(Place(path, key, False))
         known = {(p.path, p.key) for p in found}
         for path, key, tensor, version in self.versions.values():
-            if tensor._version != version and (path, key) not in known:
+            is_written = id(tensor) in skip or tensor.data_ptr() in memories
+            if tensor._version != version and (path, key) not in known and not is_written:
                 found.append(Place(path, key, False))
         return found
 

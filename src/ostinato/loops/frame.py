@@ -88,20 +88,20 @@ class State:
 
     def __init__(
         self, names: dict[str, Any], carried: tuple[str, ...], trailing: tuple[str, ...],
-        grown: frozenset[str], places: list[tuple[Place, Any]],
+        grown: dict[str, int], places: list[tuple[Place, Any]],
     ):  # fmt: skip
         for name in (*carried, *trailing):
             if name not in names:
                 raise NoStep(f"{name} is not bound after the first iteration")
         self.carried, self.placed, self.trailing = Flat(), Flat(), Flat()
         for name in carried:
-            self.carried.add(names[name], name in grown)
+            self.carried.add(names[name], grown.get(name))
         self.places = places
         for place, container in places:
             value = container[place.key] if _has(container, place.key) else ABSENT
             if value is ABSENT:
                 raise NoStep(f"{place} is not there after the first iteration")
-            self.placed.add(value, place.grows)
+            self.placed.add(value, 0 if place.grows else None)
         for name in trailing:
             self.trailing.add(names[name])
 
@@ -273,7 +273,8 @@ class Step:
         same = (
             facts.emitted == plan.emitted and facts.puts == plan.puts
             and facts.trailing == plan.trailing and facts.persists == plan.persists
-            and facts.tensors == plan.tensors and facts.pasts == plan.pasts
+            and [h == "new" for h in facts.tensors] == [h == "new" for h in plan.tensors]
+            and facts.pasts == plan.pasts
             and asked(self.questions) == plan.asked
         )  # fmt: skip
         if not same:

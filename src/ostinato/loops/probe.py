@@ -245,7 +245,7 @@ def _check_elements(plan: LoopPlan, frame: Frame, probe: _Probe) -> None:
     for _, parts, base, index, _ in frame.puts:
         at = elements.moving(index).at(begin)
         for other, its_parts, first in (*reads, *behind):
-            if not _share_memory(base, other) or elements.are_apart(parts, its_parts):
+            if not share_memory(base, other) or elements.are_apart(parts, its_parts):
                 continue
             is_behind = (at - first) * elements.step_of(parts) > 0
             known = elements.is_same(base, other) and parts == its_parts
@@ -253,7 +253,8 @@ def _check_elements(plan: LoopPlan, frame: Frame, probe: _Probe) -> None:
                 raise NoStep("an iteration reads elements of a tensor that iterations write")
 
 
-def _share_memory(a: Any, b: Any) -> bool:
+def share_memory(a: Any, b: Any) -> bool:
+    """Whether two tensors are of one memory, or two lists one."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return _memory_of(a) == _memory_of(b)
     return a is b

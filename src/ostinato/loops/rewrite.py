@@ -58,16 +58,17 @@ class LoopSource:
         text: the text of its header.
         carried: the names that an iteration takes from the one before, in order.
         trailing: those that are only read after the loop.
-        grown: those of `carried` that an iteration may append to.
-        seen: a call of the body that a user sees, which must not run an extra time; or "".
+        grown: those of `carried` that an iteration may append to: 0 for `x.append`, 1 for
+            `x[i].append`, and so on.
+        problem: why its iterations can be no steps of a scan, or "".
     """
 
     line: int
     text: str
     carried: tuple[str, ...]
     trailing: tuple[str, ...]
-    grown: frozenset[str]
-    seen: str
+    grown: dict[str, int]
+    problem: str
 
 
 def rewritten(
@@ -124,7 +125,7 @@ class _Scope:
     """The statements of one function."""
 
     def __init__(self, of: _Function, function: ast.FunctionDef, declared: set[str]):
-        self.of, self.declared = of, declared
+        self.of, self.declared, self.body = of, declared, function.body
         self.live = LiveNames(function.body)
         arguments = function.args
         self.arguments = [
@@ -188,15 +189,18 @@ class _Scope:
         carried = sorted(own & first | (changed - _names_of(loop.target) - (own - first)))
         carried = [n for n in carried if n in self.names]
         trailing = sorted((own & after) - {*carried})
+        shared = sorted(own & _named_in_functions(self.body, loop))
+        problem = f"a function that is defined outside of the loop uses {shared[0]}" if shared else ""
+        grown = {n: depth for n, depth in _grown(loop.body).items() if n in carried}
         source = LoopSource(
-            loop.lineno, _header(loop), tuple(carried), tuple(trailing),
-            frozenset(_grown(loop.body) & {*carried}), _seen(loop.body),
+            loop.lineno, _header(loop), tuple(carried), tuple(trailing), grown,
+            problem or _seen(loop.body),
         )  # fmt: skip
         self.of.loops.append(source)
         name = f"_ostinato_loop{k}_"
         step = self.step(loop, name, carried, trailing)
         plain = self.block(loop.body, name)
-        watched = [_Watched(name).visit(s) for s in plain]
+        watched = _visited(_Watched(name), plain)
         again = ast.For(loop.target, ast.Name(name, ast.Load()), watched, [])
         state = [*carried, *trailing]
         text = (
@@ -239,10 +243,14 @@ class _Scope:
         assign, end = step.body
         assert isinstance(assign, ast.Assign) and isinstance(end, ast.Return)
         assign.targets = [copy.deepcopy(loop.target)]
-        body = [_Watched(name).visit(s) for s in copy.deepcopy(loop.body)]
-        body = [_Step(end, self.first).visit(s) for s in body]
+        body = _visited(_Watched(name), copy.deepcopy(loop.body))
+        body = _visited(_Step(end, self.first), body)
         step.body = [assign, *body, end]
         return step
+
+
+def _visited(transformer: ast.NodeTransformer, body: list[ast.stmt]) -> list[ast.stmt]:
+    return transformer.generic_visit(ast.Module(body, [])).body  # type: ignore[attr-defined]
 
 
 class _Watched(ast.NodeTransformer):
@@ -286,15 +294,27 @@ class _Watched(ast.NodeTransformer):
         return node
 
     def visit_Assign(self, node: ast.Assign) -> Any:
+        if len(node.targets) > 1:
+            return self.in_turn(node)
         self.generic_visit(node)
-        if len(node.targets) != 1:
-            return node
         target = node.targets[0]
         if isinstance(target, ast.Subscript) and _varies(target):
             return ast.copy_location(ast.Expr(self.call("put", target, node.value)), node)
         if isinstance(target, (ast.Tuple, ast.List)):
             return self.unpacked(node, target)
         return node
+
+    def in_turn(self, node: ast.Assign) -> list[ast.stmt]:
+        """`a = out[t] = …`: one assignment for each target."""
+        name = f"_ostinato_value{node.lineno}_{node.col_offset}_"
+        store = ast.copy_location(ast.Name(name, ast.Store()), node)
+        first = ast.copy_location(ast.Assign([store], self.visit(node.value)), node)
+        found: list[ast.stmt] = [first]
+        for target in node.targets:
+            load = ast.copy_location(ast.Name(name, ast.Load()), node)
+            made = self.visit(ast.copy_location(ast.Assign([target], load), node))
+            found += made if isinstance(made, list) else [made]
+        return found
 
     def unpacked(self, node: ast.Assign, target: ast.Tuple | ast.List) -> Any:
         """`a, out[t] = …`: the elements are put after the names are bound."""
@@ -482,25 +502,42 @@ def _changed(body: list[ast.stmt], index: set[str]) -> set[str]:
     return {n for n in found if n is not None}
 
 
-def _grown(body: list[ast.stmt]) -> set[str]:
-    """Names of lists that a body may make longer."""
-    found = set()
+def _grown(body: list[ast.stmt]) -> dict[str, int]:
+    """Names of lists that a body may make longer, and how deep in the name's value they are."""
+    found: dict[str, int] = {}
     for n in own_nodes(body):
+        of = None
         if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute):
-            if n.func.attr in _GROWING:
-                found.add(_root(n.func.value))
+            of = n.func.value if n.func.attr in _GROWING else None
         elif isinstance(n, ast.AugAssign) and isinstance(n.op, ast.Add):
-            found.add(_root(n.target))
-    return {n for n in found if n is not None}
+            of = n.target
+        depth = 0
+        while isinstance(of, (ast.Subscript, ast.Attribute)):
+            of, depth = of.value, depth + 1
+        if isinstance(of, ast.Name):
+            found[of.id] = min(depth, found.get(of.id, depth))
+    return found
+
+
+def _named_in_functions(body: list[ast.stmt], loop: ast.For) -> set[str]:
+    """The names that functions use which are defined outside of a loop's body."""
+    inside = {id(n) for s in loop.body for n in ast.walk(s)}
+    functions = [
+        n for n in own_nodes(body)
+        if isinstance(n, (*FUNCTIONS, ast.ClassDef)) and id(n) not in inside
+    ]  # fmt: skip
+    declared = [n for f in functions for n in ast.walk(f) if isinstance(n, ast.Nonlocal)]
+    return reads(*functions) | {name for n in declared for name in n.names}
 
 
 def _seen(body: list[ast.stmt]) -> str:
+    """A call that a user sees, which a scan would not do each time."""
     for n in own_nodes(body):
         if isinstance(n, ast.Call):
             name = getattr(n.func, "attr", getattr(n.func, "id", ""))
             root = _root(n.func) or ""
             if name in _SEEN or (name in _LOGGED and "log" in root.lower()):
-                return name
+                return f"an iteration calls {name}, which a scan would not do each time"
     return ""
 
 

@@ -32,10 +32,11 @@ from ostinato.loops.frame import Frame, LoopPlan, Read, State, Step, places_of
 from ostinato.loops.index import evaluated, running
 from ostinato.loops.items import Items, items_of, sequence
 from ostinato.loops.nostep import Narrowed, NoStep, Stale
-from ostinato.loops.probe import probed
+from ostinato.loops.probe import probed, share_memory
 from ostinato.loops.rewrite import LoopSource
 from ostinato.loops.state import Flat, Maker
 
+MEASURES = True  # whether a scan that gains nothing is given up
 FEWEST = 8  # iterations of a scan that gains anything
 _MOST_IN_PYTHON = 4  # iterations before a scan
 _MOST_PLANS = 16
@@ -341,7 +342,7 @@ class Loop(Unwatched):
         """Note the places that the last iteration changed."""
         if self.memory is None:
             return
-        for place in self.memory.changed(set()):
+        for place in self.memory.changed([base for base, _ in self.written.values()]):
             if place not in self.site.places:
                 self.site.places.append(place)
 
@@ -355,8 +356,8 @@ class Loop(Unwatched):
         source, begin, end = self.site.source, self.j, self.stop
         if end - begin < FEWEST:
             raise NoStep("too few iterations for a scan", quiet=True)
-        if source.seen:
-            raise NoStep(f"an iteration calls {source.seen}, which a scan would not do each time")
+        if source.problem:
+            raise NoStep(source.problem)
         places = places_of(self.body, self.site.places)
         state = State(names, source.carried, source.trailing, source.grown, places)
         key = *state.key(), self.items.kind(), torch.is_grad_enabled()
@@ -480,7 +481,7 @@ class Loop(Unwatched):
         started = time.perf_counter()
         items = self.items.tensors(begin, end)
         step.n_items = len(items)
-        xs = [*items, *[self.window(read, parts).read() for read, parts in plan.leaves]]
+        xs = [*items, *self.elements(plan)]
         xs += [
             torch.tensor([evaluated(key, j) for j in range(begin, end)], dtype=dtype)
             for key, dtype in plan.numbers
@@ -504,7 +505,7 @@ class Loop(Unwatched):
             raise NoStep(f"an iteration fails as a step ({error_in_short(error)})") from None
         lasted = time.perf_counter() - started
         plan.calls += 1
-        if plan.calls > 1:
+        if plan.calls > 1 and MEASURES:
             factor = 2.0 if torch.is_grad_enabled() else 1.1
             plan.slow = plan.slow + 1 if lasted > factor * self.lasted * (end - begin) else 0
         names = self.finish(step, plan, state, finals[: len(state.tensors)], list(ys))
@@ -515,6 +516,18 @@ class Loop(Unwatched):
             outer.inner_native = True
         self.j = end
         return names
+
+    def elements(self, plan: LoopPlan) -> list[Tensor]:
+        """The elements that the step reads, `[n, …]`."""
+        found = []
+        written = [self.seen[read][0] for read, _ in plan.puts]
+        for read, parts in plan.leaves:
+            window = self.window(read, parts)
+            value = window.read()
+            if any(share_memory(window.base, base) for base in written):
+                value = value.clone()  # it is written afterwards, and the backward pass reads it
+            found.append(value)
+        return found
 
     def finish(
         self, step: Step, plan: LoopPlan, state: State, finals: list[Tensor], ys: list[Tensor]

@@ -42,11 +42,14 @@ class Flat:
         self.containers: list[Any] = []
         self.specs: list[Spec] = []
 
-    def add(self, value: Any, grows: bool = False) -> None:
+    def add(self, value: Any, grows: int | None = None) -> None:
         self.specs.append(self.spec(value, grows))
 
-    def spec(self, value: Any, grows: bool = False) -> Spec:
+    def spec(self, value: Any, grows: int | None = None) -> Spec:
         """The structure of a value, whose parts are noted.
+
+        Args:
+            grows: how deep in it the lists are that iterations append to; None: there are none.
 
         Raises:
             NoStep: it holds an object that is no structure.
@@ -59,9 +62,10 @@ class Flat:
             return kind, repr(value) if kind in (float, complex) else value
         if isinstance(value, Number):
             return "number", value.key
-        if isinstance(value, Fresh) or (grows and kind is list and not _holds_structures(value)):
+        if isinstance(value, Fresh) or (grows == 0 and kind is list):
             self.lists.append(value)
             return ("grows",)
+        grows = grows - 1 if grows else None
         if isinstance(value, tuple):
             return kind, tuple([self.spec(v, grows) for v in value])
         if kind is list:
@@ -76,10 +80,6 @@ class Flat:
             d = vars(value)
             return kind, tuple(d), tuple([self.spec(v, grows) for v in d.values()]), "object"
         raise NoStep(f"the state holds a {kind.__name__}, which is no structure of tensors")
-
-
-def _holds_structures(items: list[Any]) -> bool:
-    return bool(items) and isinstance(items[0], (list, dict))
 
 
 def _is_plain_object(value: Any) -> bool:
