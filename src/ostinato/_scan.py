@@ -304,16 +304,16 @@ def _drawn(compiled: CompiledStep, a: Arguments, per_row: list[Tensor]) -> Drawn
 def _by_the_engine(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
     """Play the call, with its random numbers; if that fails, they are as if not drawn."""
     if call.drawn is None:
-        return _played(a, call)
+        return _with_numbers(a, call)
     call.drawn.draw()
     try:
-        return _played(a, call)
+        return _with_numbers(a, call)
     except BaseException:
         call.drawn.put_back()
         raise
 
 
-def _played(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
+def _with_numbers(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
     if native.environment("OSTINATO_CHECK") not in (None, "", "0"):
         check_call(call)
     if call.compiled.totals and (a.memory is not None or a.truncate is not None):

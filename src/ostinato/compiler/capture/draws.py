@@ -219,7 +219,7 @@ class _Draws(TorchDispatchMode):
             )
         return out
 
-    def drawing(self, call: _Call, func: Any, args: Any, kwargs: Any) -> Any:
+    def drawing(self, call: _Drawing, func: Any, args: Any, kwargs: Any) -> Any:
         """What a call that draws gives."""
         raise NotImplementedError
 
@@ -231,7 +231,7 @@ class FindDraws(_Draws):
         super().__init__()
         self.draws: list[Draw] = []
 
-    def drawing(self, call: _Call, func: Any, args: Any, kwargs: Any) -> Any:
+    def drawing(self, call: _Drawing, func: Any, args: Any, kwargs: Any) -> Any:
         """Let it draw, and note how."""
         out, name = func(*args, **kwargs), str(func)
         if not out.is_contiguous():
@@ -260,7 +260,7 @@ class GiveNumbers(_Draws):
         super().__init__()
         self._next = iter(list(zip(draws, numbers, strict=True)))
 
-    def drawing(self, call: _Call, func: Any, args: Any, kwargs: Any) -> Any:
+    def drawing(self, call: _Drawing, func: Any, args: Any, kwargs: Any) -> Any:
         """What the call gives, of the next numbers."""
         draw, rows = next(self._next, (None, None))
         if draw is None or rows is None or (draw.fill, draw.args) != (call.fill, call.args):
@@ -276,7 +276,7 @@ class GiveNumbers(_Draws):
         return aten.copy_.default(args[0], value) if in_place else value
 
 
-class _Call(NamedTuple):
+class _Drawing(NamedTuple):
     """A call that draws.
 
     Attributes:
@@ -291,38 +291,38 @@ class _Call(NamedTuple):
     computed: Tensor | None = None
 
 
-def _call(func: Any, args: Any) -> _Call | None:
+def _call(func: Any, args: Any) -> _Drawing | None:
     """How a call of ATen draws its numbers; None where these depend on values, or on its parts."""
     _, packet, overload = str(func).split(".")
     if packet in _FILLS:
-        return _Call(_FILLS[packet], tuple(args[1:]))
+        return _Drawing(_FILLS[packet], tuple(args[1:]))
     match packet, overload:
         case "rand" | "rand_like", "default" | "generator":
-            return _Call("uniform_", ())
+            return _Drawing("uniform_", ())
         case "randn" | "randn_like", "default" | "generator":
-            return _Call("normal_", ())
+            return _Drawing("normal_", ())
         case "randint", "default" | "generator":
-            return _Call("random_", (0, args[0]))
+            return _Drawing("random_", (0, args[0]))
         case "randint", "low" | "low_generator":
-            return _Call("random_", tuple(args[:2]))
+            return _Drawing("random_", tuple(args[:2]))
         case "randint_like", "default":
-            return _Call("random_", (0, args[1]))
+            return _Drawing("random_", (0, args[1]))
         case "randint_like", "low_dtype":
-            return _Call("random_", tuple(args[1:3]))
+            return _Drawing("random_", tuple(args[1:3]))
         case "normal", "float_float":
-            return _Call("normal_", tuple(args[:2]))
+            return _Drawing("normal_", tuple(args[:2]))
         case "normal", "Tensor_Tensor" | "Tensor_float" | "float_Tensor":
             mean, std = args if len(args) == 2 else (args[0], 1.0)
             first = next(a for a in args if isinstance(a, Tensor))
             # Detached: autograd, above us, gives mean and deviation no gradient.
-            return _Call("normal_", (), lambda z: aten.detach(z * std + mean), first)
+            return _Drawing("normal_", (), lambda z: aten.detach(z * std + mean), first)
         case "bernoulli", "p":
-            return _Call("bernoulli_", tuple(args[1:]))
+            return _Drawing("bernoulli_", tuple(args[1:]))
         case "bernoulli_", "float":
-            return _Call("bernoulli_", tuple(args[1:]) or (0.5,))
+            return _Drawing("bernoulli_", tuple(args[1:]) or (0.5,))
         case ("bernoulli", "default") | ("bernoulli" | "bernoulli_", "Tensor"):
             like, p = args[0], args[-1]
-            return _Call("uniform_", (), lambda u: aten.detach((u < p).to(like.dtype)), p)
+            return _Drawing("uniform_", (), lambda u: aten.detach((u < p).to(like.dtype)), p)
     return None
 
 
