@@ -169,13 +169,13 @@ def _scanned(*arguments: Any) -> tuple[Tree, Tree]:
     """Play in the engine, or in the eager loop if the engine cannot play the step."""
     a = checked(*arguments)
     try:
-        return _played(a)
+        return _by_either(a)
     except (IndexError, RuntimeError, ValueError) as error:
         add_shapes(error, a)
         raise
 
 
-def _played(a: Arguments) -> tuple[Tree, Tree]:
+def _by_either(a: Arguments) -> tuple[Tree, Tree]:
     step, answers = a.step, list[speculation.Answers]()
     if cache.engine() != "eager":
         try:

@@ -204,7 +204,8 @@ class RowSpans:
         steps = torch.arange(self.n_steps, device=last.device)
         index = torch.minimum(steps[:, None], last)  # [T, B]
         if not bool((self.lengths > 0).any()):
-            return [torch.zeros_like(leaf) for leaf in xs_leaves]
+            nothing = torch.ones((), dtype=torch.bool, device=last.device)
+            return [leaf.masked_fill(nothing, 0) for leaf in xs_leaves]
         rows = self._with_steps(self.lengths)
         index = index[:, rows]
         selected = []

@@ -169,3 +169,15 @@ def test_every_derivative_is_the_loops(layout: Any, monkeypatch: Any) -> None:
         monkeypatch.setenv("OSTINATO_ENGINE", "eager")
         theirs = _derivatives(case, options | {"memory": None})
         assert_same(ours, theirs, 1e-10)
+
+
+@pytest.mark.parametrize("engine", ["native", "eager"])
+def test_where_no_row_has_a_step_gradients_are_zeros(engine: str, monkeypatch: Any) -> None:
+    """As where some rows have none; the padding may be NaN."""
+    monkeypatch.setenv("OSTINATO_ENGINE", engine)
+    step, weights, init, xs = _plain()
+    with torch.no_grad():
+        xs.fill_(torch.nan)
+    carry, ys = ostinato.scan(step, init, xs, lengths=[0] * B)
+    found = torch.autograd.grad(ys.sum() + carry.sum(), [*weights, xs, init])
+    assert_same(found, [torch.zeros(H, H).to(xs), torch.zeros_like(xs), torch.ones_like(init)])
