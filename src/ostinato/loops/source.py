@@ -73,8 +73,6 @@ class Definition:
                 part.kw_defaults = [d and ast.Constant(None) for d in part.kw_defaults]
             elif isinstance(part, ast.arg):
                 part.annotation = None
-            if part is node.args:
-                continue
         node.returns = None
         inner: ast.stmt = node
         if self.inside is not None:
@@ -84,6 +82,10 @@ class Definition:
         around = ast.parse(f"def around({', '.join(free)}):\n    pass").body[0]
         assert isinstance(around, ast.FunctionDef)
         around.body = [inner]
+        defined = self.inside or node.name
+        if defined not in free:
+            # The definition here would hide the global of its name, which its code may mention.
+            around.body.insert(0, ast.Global([defined]))
         module = ast.fix_missing_locations(ast.Module([around], []))
         flags = old.co_flags & _FUTURE
         code = compile(module, old.co_filename, "exec", flags=flags, dont_inherit=True)
