@@ -7,6 +7,7 @@ a second to import. A model of a table finds its columns by their names, as in a
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from ostinato.data.as_array import as_array
 from ostinato.data.examples import Examples
+from ostinato.data.in_time import check_in_time
 from ostinato.data.ragged import Ragged
 from ostinato.data.stored import Stored
 
@@ -105,6 +107,13 @@ def as_trained(
     """
     if isinstance(X, Examples):
         return _of_table(X, fitted, estimator)
+    if estimator == "SequenceTagger":
+        check_in_time(X, "X")
+    elif fitted is not None and len(fitted) == 1 and is_frame(X):
+        raise ValueError(
+            f"X is one data frame, and the model was fitted on a list of them with the column "
+            f"{fitted[0]!r}; wanted such a list: [X] for a single sequence"
+        )
     if preparation is None or preparation.roles is None:
         check_columns(X, fitted, estimator)
         return X
@@ -136,6 +145,45 @@ def _of_table(examples: Examples, fitted: np.ndarray | None, estimator: str) -> 
     return Ragged(X.values[:, order], X.offsets) if isinstance(X, Ragged) else X[:, :, order]
 
 
+def are_steps(names: np.ndarray | None) -> bool:
+    """Whether names of columns are counted, as t0, t1 or 2024-01, or there are none."""
+    if names is None:
+        return True
+    return len({re.sub(r"\d+", "", name) for name in names}) == 1 and any(map(_digit, names))
+
+
+_digit = re.compile(r"\d").search
+
+
+def check_rows_are_sequences(X: Any, y: Any) -> None:
+    """Refuse a long table, whose rows are steps, as sequences of as many steps as it has columns.
+
+    Its columns have names, not numbers; or its labels come in runs, and it has few columns.
+
+    Args:
+        X: what `fit` was given.
+        y: `[N]`, the labels of its rows.
+
+    Raises:
+        ValueError: X is such a table; the message says how to give it.
+    """
+    shape: tuple[int, ...] = getattr(X, "shape", ())
+    if _listed_frames(X) is not None or len(shape) != 2 or np.ndim(y) != 1:
+        return
+    n, steps = shape[0], shape[1]
+    labels = np.asarray(y)
+    runs = 1 + int((labels[1:] != labels[:-1]).sum()) if len(labels) == n > 0 else n
+    in_runs = n >= 50 and len(set(labels.tolist())) < runs < n / 4
+    named = not are_steps(column_names(X))
+    if (named and (steps < 8 or in_runs)) or (in_runs and steps < 8):
+        raise ValueError(
+            f"X is one table, and would be {n} sequences of {steps} steps of one feature; wanted "
+            "a list of sequences [steps, features] and a label for each, as [part[features] for "
+            "_, part in table.groupby(id)] makes it of a row for each step; if each row is a "
+            "sequence, pass np.asarray(X)[:, :, None]"
+        )
+
+
 def is_frame(X: Any) -> bool:
     """Whether X is one data frame whose columns have names."""
     return _listed_frames(X) is None and column_names(X) is not None
@@ -162,6 +210,8 @@ def in_order(X: Any, wanted: Sequence[str], name: str = "X") -> Any:
     if frames is not None:
         if all(_columns(frame) is None for frame in frames):
             return X
+        for i, frame in enumerate(frames):
+            check_in_time(frame, f"{name}[{i}]")
         return [in_order(frame, wanted, f"{name}[{i}]") for i, frame in enumerate(frames)]
     came = column_names(X, name)
     return X if came is None else as_array(X)[:, _places(came.tolist(), wanted, name)]

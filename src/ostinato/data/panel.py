@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato.data.as_array import as_array
-from ostinato.data.columns import column_names, in_order, is_frame
+from ostinato.data.columns import are_steps, column_names, in_order, is_frame
+from ostinato.data.in_time import check_in_time, run_back
 from ostinato.data.ragged import Ragged
 
 if TYPE_CHECKING:
@@ -243,6 +244,7 @@ def as_panel(
         future = [future] if isinstance(future, np.ndarray) and future.ndim < 3 else future
     else:
         arrays = _arrays(X, "X")
+    _check_steps(X)
     parts = [_two_axes(array, f"X[{i}]") for i, array in enumerate(arrays)]
     widths = [part.shape[1] for part in parts]
     if len(set(widths)) > 1:
@@ -305,6 +307,24 @@ def _check_rows(X: Any) -> None:
         )
 
 
+def _check_steps(X: Any) -> None:
+    """Refuse a table whose columns are no steps, or are dates that do not increase."""
+    if getattr(X, "ndim", len(getattr(X, "shape", ()))) != 2:
+        return
+    n, steps = X.shape
+    if run_back(getattr(X, "columns", None)):
+        raise ValueError(
+            "the columns of X are dates, and they do not increase; wanted the oldest step first: "
+            "X.sort_index(axis=1)"
+        )
+    if not are_steps(column_names(X)) or (steps == 1 and n > 1):
+        raise ValueError(
+            f"X is one table, and would be {n} series of {'one step' if steps == 1 else steps}; "
+            "wanted a list of series, [X] of a single one, or [part[columns] for _, part in "
+            "X.groupby(id)]; if each row is a series, pass np.asarray(X)"
+        )
+
+
 def _is_one_series(X: Any) -> bool:
     if isinstance(X, (list, tuple)):
         return len(X) > 0 and np.ndim(X[0]) == 0
@@ -339,6 +359,7 @@ def _arrays(value: Any, name: str) -> list[np.ndarray]:
 
 def _numbers(value: Any, name: str) -> np.ndarray:
     """`value` as float64."""
+    check_in_time(value, name)
     try:
         array = as_array(value)
     except ValueError:

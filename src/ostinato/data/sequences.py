@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ostinato.data.as_array import as_array
+from ostinato.data.in_time import check_in_time
 from ostinato.data.ragged import Ragged, as_float32
 from ostinato.data.stored import Stored
 
@@ -59,6 +60,11 @@ def shape_sequences(X: Any) -> Sequences:
         return X
     if not isinstance(X, (list, tuple)):
         X = _array(X, "X")
+        if X.dtype == object and X.ndim == 2 and X.size and np.ndim(X.flat[0]) > 0:
+            raise ValueError(
+                "X is a table whose cells are lists; wanted an array [steps, features] for each "
+                "sequence, as [np.stack(row, axis=1) for row in np.asarray(X)] makes them"
+            )
         if X.dtype == object and X.ndim > 0:  # of arrays, or of Python's numbers
             X = X.tolist()
     if isinstance(X, (list, tuple)):
@@ -83,6 +89,13 @@ def shape_sequences(X: Any) -> Sequences:
     return as_float32(array, place)
 
 
+def one_sequence(X: Sequences) -> str:
+    """The end of a message about too few features: one sequence may have been given for many."""
+    if isinstance(X, Ragged) or X.shape[2] > 1:
+        return ""
+    return "; an array [N, T] is N sequences of one feature: a single sequence x is X = x[None]"
+
+
 def place(example: int, step: int, feature: int) -> str:
     """An index into `[N, T, F]` in words, for messages."""
     return f"example {example}, step {step}, feature {feature}"
@@ -103,6 +116,7 @@ def _array(value: Any, name: str) -> np.ndarray:
 
 
 def _numbers(value: Any, name: str) -> np.ndarray:
+    check_in_time(value, name)
     array = _array(value, name)
     if array.dtype == object and array.ndim > 0:
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ostinato.data.as_array import as_array
+from ostinato.data.in_time import check_in_time
 from ostinato.data.labels import LabelEncoder
 from ostinato.data.ragged import Ragged
 from ostinato.data.sequences import as_sequences
@@ -43,11 +44,12 @@ def as_steps(X: Any, shaped: Callable[[Any], Any] = as_sequences) -> tuple[Steps
         if len(X) and isinstance(X[0], str):
             return Words.of([X]), True
         if isinstance(_first_step(X), str):
-            return Words.of(X), False
+            return _words(X), False
         return shaped(X), False
     if getattr(X, "ndim", None) == 2:  # also a data frame, a tensor
         if hasattr(X, "toarray"):
             return shaped(X), False  # which refuses sparse ones
+        check_in_time(X, "X")
         values = as_array(X)
         if values.shape[1] and len(values):
             return shaped(values[None]), True
@@ -79,7 +81,27 @@ def as_texts_or_sequences(X: Any) -> Steps:
                 "example is one"
             )
         return Words.of([words_of(text) for text in values])
-    return Words.of(values) if isinstance(_first_step(values), str) else as_sequences(X)
+    return _words(values) if isinstance(_first_step(values), str) else as_sequences(X)
+
+
+def _words(X: Any) -> Words:
+    """Words of N lists, unless they are numbers written as texts; whole ones may name things.
+
+    Raises:
+        ValueError: they are.
+    """
+    found = Words.of(X)
+    try:
+        numbers = [float(word) for word in found.different]
+    except ValueError:
+        return found
+    for word, number in zip(found.different, numbers, strict=True):
+        if not number.is_integer():
+            raise ValueError(
+                f"the steps of X are texts, all of which are numbers, as {word!r}; wanted numbers: "
+                "convert them with float"
+            )
+    return found
 
 
 def as_labels(y: Any, lengths: np.ndarray, scheme: str | None = None) -> list[np.ndarray]:

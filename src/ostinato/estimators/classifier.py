@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
 from ostinato.data import LabelEncoder
-from ostinato.data.columns import column_names
+from ostinato.data.columns import check_rows_are_sequences, column_names
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
 from ostinato.data.steps import Steps, as_texts_or_sequences, n_features
@@ -346,9 +346,10 @@ def load(path: str | Path) -> SequenceClassifier:
 
 
 def _checked(X: Any, y: Any, sample_weight: Any) -> Labelled:
-    feature_names = column_names(X)
+    given, feature_names = X, column_names(X)
     X = as_texts_or_sequences(X)
     labels = _check_labels(y)
+    check_rows_are_sequences(given, labels)
     if sample_weight is not None:
         sample_weight = check_sample_weight(sample_weight, len(X))
     return Labelled.of(X, labels, feature_names=feature_names, sample_weight=sample_weight)

@@ -11,6 +11,7 @@ from ostinato.data.copies import Copies
 from ostinato.data.labels import LabelEncoder
 from ostinato.data.prepare import Preparation
 from ostinato.data.ragged import Ragged
+from ostinato.data.sequences import one_sequence
 from ostinato.data.vocabulary import Vocabulary
 from ostinato.data.words import WordVocabulary
 from ostinato.runtime.card import COPIES
@@ -233,5 +234,5 @@ def n_features(sequences: Array | Ragged, wanted: int) -> None:
     if came != wanted:
         raise ValueError(
             f"X has {came} features, but the model is expecting {wanted} features as input, those "
-            "it was trained with"
+            "it was trained with" + one_sequence(sequences)
         )

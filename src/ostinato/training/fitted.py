@@ -18,7 +18,7 @@ from ostinato.data import Batches, LabelEncoder, Ragged
 from ostinato.data.columns import as_trained
 from ostinato.data.examples import Examples
 from ostinato.data.prepare import Preparation
-from ostinato.data.sequences import shape_sequences
+from ostinato.data.sequences import one_sequence, shape_sequences
 from ostinato.data.steps import Steps, as_texts_or_sequences, n_features, width_of
 from ostinato.data.words import Words, WordVocabulary
 from ostinato.hyperparameters import Classifying, WordSettings
@@ -388,7 +388,7 @@ def _check_number(sequences: np.ndarray | Ragged, wanted: int) -> None:
     if n_features(sequences) != wanted:
         raise ValueError(
             f"X has {n_features(sequences)} features, but SequenceClassifier is expecting {wanted} "
-            "features as input, those it was trained with"
+            "features as input, those it was trained with" + one_sequence(sequences)
         )
 
 
