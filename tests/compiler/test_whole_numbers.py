@@ -51,6 +51,7 @@ STEPS: dict[str, tuple[Any, Any, bool]] = {
         lambda n, x: (n, (x > 0).long().sum(1) * 100 + x.argmax(1) + x.argsort(1)[:, 0]), 1, True),
     "captured numbers beyond M": (lambda n, x: (n, n[:, None] + TABLE), -100, False),
     "large numbers beside, not in": (lambda n, x: (n, n + TABLE[1]), -100, True),
+    "a sum over the batch": (lambda n, x: (n, n.sum()), M // 2, True),
     "in place": (lambda n, x: (n, (n * 1).mul_(5000001).remainder_(1000)), 4, False),
     "of floats": (lambda n, x: (n, (x * 0 + 3e7).long() - 30000001), 4, False),
     "down and up again": (lambda n, x: (n, (n // 3) * 3 + n % 3), -M + 1, True),
