@@ -295,6 +295,8 @@ FOR_THE_LOOP: dict[str, tuple[Step, str]] = {
     "into a tensor of all rows": (lambda h, x: h + x * torch.empty(4, dtype=D).normal_(), "rows"),
     "into turned memory": (
         lambda h, x: h + x * torch.empty(4, 3, dtype=D).T.normal_(), "contiguous"),
+    "a branch that goes both ways": (
+        lambda h, x: F.dropout(h, 0.3) + x if x.sum() > 0 else torch.randn_like(h), ""),
     "whole numbers that are too large": (
         lambda h, x: h + torch.empty(h.shape, dtype=torch.int64).random_() * x, ""),
 }  # fmt: skip

@@ -23,6 +23,46 @@ def test_values_and_gradients(function):
     assert site.native, site.reason
 
 
+OWN = torch.Generator()
+
+
+def noise_of_an_equation(x, generator):
+    y, ys = x[:, 0], []
+    for t in range(1, x.shape[1]):
+        dw = torch.randn(y.shape, dtype=y.dtype, generator=generator)
+        y = y - 0.1 * torch.sin(y) + 0.3 * dw * x[:, t]
+        ys.append(y)
+    return torch.stack(ys, 1)
+
+
+def dropout_between(x, generator):
+    h, out = torch.zeros_like(x[:, 0]), []
+    for x_t in x.unbind(1):
+        h = torch.tanh(torch.nn.functional.dropout(x_t, 0.3) + h)
+        out.append(h * torch.bernoulli(torch.sigmoid(h), generator=OWN))
+    return torch.stack(out, 1)
+
+
+@pytest.mark.parametrize("function", [noise_of_an_equation, dropout_between])
+@pytest.mark.parametrize("generator", [None, OWN], ids=str)
+def test_random_numbers_are_those_of_python(function, generator):
+    """Numbers and the generators' states exactly, from the first call on; values to rounding."""
+    looped, x = ostinato.loop(function), torch.randn(3, 14, 6, dtype=torch.float64)
+    x.requires_grad_()
+    found = []
+    for how in (function, looped, looped):
+        torch.manual_seed(1)
+        OWN.manual_seed(2)
+        y = how(x, generator)
+        found.append((y, *torch.autograd.grad(y.square().sum(), x)))
+        states = torch.get_rng_state(), OWN.get_state()
+        if how is function:
+            expected = states
+        assert all(map(torch.equal, states, expected))
+        torch.testing.assert_close(found[-1], found[0], rtol=1e-10, atol=1e-10)
+    assert forms.sites(looped)[0].native, forms.sites(looped)[0].reason
+
+
 def counted(p, x):
     h, j = None, 0
     for t in range(x.shape[1]):

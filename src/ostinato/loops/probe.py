@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato.compiler.capture.captures import _memory_of, _written
+from ostinato.compiler.capture.draws import States
 from ostinato.compiler.capture.guards import Observation
 from ostinato.compiler.errors import Unsupported, error_in_short
-from ostinato.compiler.torch_compat import random_state, set_random_state
 from ostinato.loops import elements
 from ostinato.loops.frame import Frame, LoopPlan, Read, Step, asked
 from ostinato.loops.index import evaluated
@@ -33,10 +33,14 @@ _MOST_AGO = 32  # iterations that are handed on
 
 
 class _OwnMemory(TorchDispatchMode):
-    """The memory that the run makes, and that it reads; it writes into no other."""
+    """The memory that the run makes, and that it reads; it writes into no other.
+
+    The generators that it draws from are put back.
+    """
 
     def __init__(self, made: list[Tensor]):
         super().__init__()
+        self.states = States()
         self.made = {_memory_of(t) for t in made}
         self.read: set[int] = set()
         self.alive: list[Tensor] = []
@@ -45,8 +49,14 @@ class _OwnMemory(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False
 
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self.states.put_back()
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if kwargs.get("generator") is not None:
+            self.states.meet(kwargs["generator"])
         if func._schema.is_mutable:
             for t in _tensors(_written(func, args, kwargs)):
                 if _memory_of(t) not in self.made:
@@ -272,8 +282,8 @@ def _copy(t: Tensor) -> Tensor:
 
 @contextmanager
 def _unseen() -> Iterator[None]:
-    """A context in which nothing is printed, and random numbers are drawn as if they were not."""
-    torchs, pythons = random_state(), random.getstate()
+    """A context in which nothing is printed, and Python and NumPy draw as if they did not."""
+    pythons = random.getstate()
     numpy = sys.modules.get("numpy.random")
     numpys = numpy.get_state() if numpy is not None else None
     out, err, opened, factory = sys.stdout, sys.stderr, builtins.open, logging.getLogRecordFactory()
@@ -303,8 +313,6 @@ def _unseen() -> Iterator[None]:
     finally:
         sys.stdout, sys.stderr, builtins.open = out, err, opened
         logging.setLogRecordFactory(factory)
-        if not torch.equal(torchs, random_state()):
-            set_random_state(torchs)
         if random.getstate() != pythons:
             random.setstate(pythons)
         if numpys is not None and numpy is not None:
