@@ -170,7 +170,35 @@ def a_list_by_index(p, x):
     return torch.stack(h)
 
 
+def comprehension(p, x):
+    p.leaky.mem = None
+    return torch.stack([p.leaky(x_t * 2) for x_t in x.unbind(1)], dim=1)
+
+
+def sums(p, x):
+    h, loss, other = None, 0.0, x.new_zeros(())
+    for t in range(x.shape[1] - 1):
+        h = p.cell(x[:, t], h)
+        loss += nn.functional.mse_loss(p.head(h), x[:, t + 1, :3])
+        other = h.abs().mean() + other
+    return loss, other, h
+
+
+def several_courses(p, x):
+    h, out, late = None, [], []
+    for t in range(x.shape[1] + 12 - 12):
+        h = p.cell(x[:, t], h)
+        if t == 9:
+            h = -h
+        if t >= x.shape[1] - 2:
+            late.append(h)
+        before = value = x[:, t - 1] if t > 0 else torch.zeros_like(x[:, 0])
+        out.append(before + value)
+    return h, torch.stack(out), late
+
+
 NATIVE = [
+    comprehension, sums, several_courses,
     through_a_buffer, through_a_list, a_list_by_index,
     the_index_as_a_number,
     stacked, with_lstm, into_a_buffer, time_first, crf, neighbours, of_attributes,

@@ -14,6 +14,6 @@ def decoded(cell, h, n):
 class Solver:
     @staticmethod
     def steps(field, y, times):
-        for t0, t1 in zip(times[:-1], times[1:], strict=True):
+        for t0, t1 in zip(times[:-1], times[1:], strict=True):  # noqa: RUF007
             y = y + (t1 - t0) * field(y)
         return y

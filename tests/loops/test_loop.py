@@ -19,8 +19,9 @@ def test_values_and_gradients(function):
     looped = ostinato.loop(function)
     for n in (14, 14, 20):  # recorded, played again, and of another length
         forms.compare(function, looped, torch.randn(3, n, 6, dtype=torch.float64))
-    site = forms.sites(looped)[0]
-    assert site.native, site.reason
+    found = forms.sites(looped)
+    assert any(s.native for s in found), found
+    assert all(s.native or s.reason == "it is short" for s in found), found
 
 
 OWN = torch.Generator()

@@ -7,7 +7,7 @@ are live everywhere, since such a function may be called at any time.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 Names = frozenset[str]
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -38,7 +38,7 @@ def own_nodes(nodes: Iterable[ast.AST]) -> Iterable[ast.AST]:
             todo += ast.iter_child_nodes(node)
 
 
-def writes(nodes: Iterable[ast.AST]) -> set[str]:
+def writes(nodes: Sequence[ast.AST]) -> set[str]:
     """The names that statements of one scope bind or delete."""
     found: set[str] = set()
     hidden: set[str] = set()
@@ -62,6 +62,25 @@ def writes(nodes: Iterable[ast.AST]) -> set[str]:
         for n in _targets(_target_of(statement))
     }
     return found - (hidden - plain)
+
+
+def free_names(function: ast.AST) -> set[str]:
+    """The names that a function, lambda or class takes from around it, or binds there."""
+    if isinstance(function, ast.ClassDef):
+        return reads(function)
+    assert isinstance(function, FUNCTIONS)
+    body = [function.body] if isinstance(function, ast.Lambda) else function.body
+    a = function.args
+    bound = {x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg) if x}
+    declared = [n for n in own_nodes(body) if isinstance(n, (ast.Nonlocal, ast.Global))]
+    outer = {name for n in declared for name in n.names}
+    own = list(own_nodes(body))
+    loaded = {n.id for n in own if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    for inner in own:
+        if isinstance(inner, (*FUNCTIONS, ast.ClassDef)):
+            loaded |= free_names(inner)
+    defaults = reads(*a.defaults, *a.kw_defaults)
+    return ((loaded - bound - writes(body)) | outer) | defaults
 
 
 def _target_of(statement: ast.AST) -> Iterable[ast.AST] | ast.AST | None:
@@ -96,7 +115,7 @@ class LiveNames:
     def __init__(self, body: list[ast.stmt]):
         self.after: dict[ast.AST, Names] = {}
         inner = [n for n in own_nodes(body) if isinstance(n, (*FUNCTIONS, ast.ClassDef))]
-        self.captured = frozenset(reads(*inner))
+        self.captured = frozenset().union(*map(free_names, inner))
         self.block(body, frozenset(), None)
 
     def before(self, loop: ast.For, after: Names) -> Names:

@@ -26,9 +26,9 @@ class Fresh(list):  # type: ignore[type-arg]
         return [value for _, value in self.noted]
 
     def __getitem__(self, at: Any) -> Any:
-        if type(at) is slice and type(at.start) is int and at.start < 0:
-            if at.stop is None and at.step in (None, 1):
-                return [self[i] for i in range(at.start, 0)]
+        is_end = type(at) is slice and at.stop is None and at.step in (None, 1)
+        if is_end and type(at.start) is int and at.start < 0:
+            return [self[i] for i in range(at.start, 0)]
         if type(at) is not int or at >= 0 or self.past is None:
             raise NoStep(READ)
         if any(how != "append" for how, _ in self.noted):
@@ -68,3 +68,10 @@ class Fresh(list):  # type: ignore[type-arg]
     __gt__ = __ge__ = __reversed__ = __reduce_ex__ = __bool__ = _read  # type: ignore[assignment]
     pop = remove = clear = index = count = sort = reverse = copy = _read  # type: ignore[assignment]
     __repr__ = __str__ = object.__repr__
+
+
+class Added:
+    """Stands for a scalar that iterations only add to: it notes what is added."""
+
+    def __init__(self) -> None:
+        self.added: list[Any] = []

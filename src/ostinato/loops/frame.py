@@ -20,10 +20,11 @@ from torch import Tensor
 from ostinato.compiler.errors import Unsupported
 from ostinato.loops import elements
 from ostinato.loops.attributes import ABSENT, Place, resolved
-from ostinato.loops.emitted import READ, Fresh
+from ostinato.loops.emitted import READ, Added, Fresh
 from ostinato.loops.index import NumbersAsTensors, Questions, running
 from ostinato.loops.items import Items
 from ostinato.loops.nostep import NoStep, Stale
+from ostinato.loops.rewrite import LoopSource
 from ostinato.loops.state import Flat, Maker, Spec
 
 Read = tuple[int, int]  # the number of a read in the text, and how often it came before
@@ -45,6 +46,7 @@ class LoopPlan:
             they read, and the reads of it by the loop's variable.
         trailing: the structure of what is only read after the loop.
         persists: for each container of the state whether it is changed in place.
+        summed: for each sum how many values a step adds.
         tensors: for each tensor of the state: "new", "same" or "written" (in place).
         asked: the answers of comparisons of the loop's variable.
         lengths: of the loops that it was used for.
@@ -61,6 +63,7 @@ class LoopPlan:
     pasts: list[tuple[tuple[Spec, ...], Any]] = field(default_factory=list)
     trailing: list[Spec] = field(default_factory=list)
     persists: tuple[bool, ...] = ()
+    summed: tuple[int, ...] = ()
     tensors: tuple[str, ...] = ()
     asked: tuple[Any, ...] = ()
     lengths: set[int] = field(default_factory=set)
@@ -73,7 +76,7 @@ class LoopPlan:
             tuple(self.reads.items()), tuple(self.leaves), tuple(self.numbers),
             tuple(self.emitted), tuple(self.puts), tuple(self.lags), tuple(self.pasts),
             tuple(self.trailing), self.persists,
-            self.tensors, self.asked,
+            self.summed, self.tensors, self.asked,
         )  # fmt: skip
 
 
@@ -82,20 +85,28 @@ class State:
 
     Attributes:
         carried, trailing, placed: the values of names and places.
+        summed: scalars that iterations only add to, and whether in place: what each adds is an
+            output.
         places: the places, with the containers that hold them.
         tensors: the tensors of all three, the carry of the scan.
     """
 
     def __init__(
-        self, names: dict[str, Any], carried: tuple[str, ...], trailing: tuple[str, ...],
-        grown: dict[str, int], places: list[tuple[Place, Any]],
-    ):  # fmt: skip
+        self, names: dict[str, Any], source: LoopSource, places: list[tuple[Place, Any]]
+    ):
+        carried, trailing = source.carried, source.trailing
         for name in (*carried, *trailing):
             if name not in names:
                 raise NoStep(f"{name} is not bound after the first iteration")
         self.carried, self.placed, self.trailing = Flat(), Flat(), Flat()
+        self.summed: list[tuple[Tensor, bool]] = []
         for name in carried:
-            self.carried.add(names[name], grown.get(name))
+            value = names[name]
+            if name in source.summed and isinstance(value, Tensor) and not value.dim():
+                self.summed.append((value, source.summed[name]))
+                self.carried.specs.append(("sum", value.dtype))
+            else:
+                self.carried.add(value, source.grown.get(name))
         self.places = places
         for place, container in places:
             value = container[place.key] if _has(container, place.key) else ABSENT
@@ -148,6 +159,17 @@ class Frame:
     @staticmethod
     def slice(*arguments: Any) -> Any:
         return slice(*arguments)
+
+    @staticmethod
+    def sum(in_place: bool, total: Any, value: Any) -> Any:
+        """`total += value` or `total + value`, where no iteration reads the total."""
+        if isinstance(total, Added):
+            total.added.append(value)
+            return total
+        if in_place:
+            total += value
+            return total
+        return total + value
 
     def at(self, number: int, base: Any, index: Any) -> Any:
         """`base[index]`, an input of the step where the index moves with the loop."""
@@ -274,7 +296,7 @@ class Step:
             facts.emitted == plan.emitted and facts.puts == plan.puts
             and facts.trailing == plan.trailing and facts.persists == plan.persists
             and [h == "new" for h in facts.tensors] == [h == "new" for h in plan.tensors]
-            and facts.pasts == plan.pasts
+            and facts.pasts == plan.pasts and facts.summed == plan.summed
             and asked(self.questions) == plan.asked
         )  # fmt: skip
         if not same:
@@ -333,8 +355,19 @@ class Step:
     ) -> tuple[Any, list[Tensor], LoopPlan]:  # fmt: skip
         """What a run of the body left, as the new carry, outputs and a plan of it."""
         state, n = self.state, len(self.state.carried.specs)
-        new = Flat()
-        for value in (*out[:n], *placed):
+        new, sums, n_sums = Flat(), [], []
+        for value, spec in zip(out, state.carried.specs, strict=False):
+            if spec[0] != "sum":
+                new.add(value)
+                continue
+            new.specs.append(spec)
+            for v in value.added:
+                if not isinstance(v, Tensor) or v.dim() or v.dtype != spec[1]:
+                    raise NoStep("a sum over the iterations changes its shape or type")
+            sums += value.added
+            n_sums.append(len(value.added))
+            value.added = []
+        for value in placed:
             new.add(value)
         for name, spec, was in zip(
             self.names(), new.specs, (*state.carried.specs, *state.placed.specs), strict=True
@@ -365,12 +398,14 @@ class Step:
         for write, parts, _, _, value in frame.puts:
             outputs.append(value)
             puts.append((write, parts))
+        outputs += sums
         how = tuple(
             "new" if a is not b else "same" if _version(a) == version else "written"
             for (a, version), b in zip(carry, new.tensors, strict=False)
         )
         facts = LoopPlan(
             emitted=emitted, puts=puts, pasts=pasts, trailing=trailing.specs, tensors=how,
+            summed=tuple(n_sums),
             persists=tuple(a is b for a, b in zip(containers, new.containers, strict=True)),
         )  # fmt: skip
         written = {write: value for write, _, _, _, value in frame.puts}

@@ -25,7 +25,8 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     name: getattr(operator, name)
     for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg", "abs")
 }
-_MOST_AT_AN_END = 4  # iterations of another course, which run in Python
+FEWEST = 8  # iterations of a scan that gains anything
+_MOST_COURSES = 4  # of the iterations of one loop, each played by a scan of its own
 Key = Any  # ("index", step, start), ("constant", number), or (operation, key, …)
 
 
@@ -56,43 +57,41 @@ class Questions:
         """The one answer of a comparison for all iterations of the window.
 
         Raises:
-            Narrowed: there are two; the window of the one that most iterations give.
+            Narrowed: there are several. Its window has one, and is at the begin of this one; or
+                this one begins with so few of one answer that the window is all the others.
         """
-        begin, end = self.begin, self.end
-        first, last, middle = self._course(name, key, other)
-        if (first, last) != (begin, end):
-            if first - begin > _MOST_AT_AN_END or end - last > _MOST_AT_AN_END:
+        courses = self._courses(name, key, other)
+        if len(courses) > 1:
+            if len(courses) > _MOST_COURSES:
                 raise NoStep("its iterations branch on the loop's variable")
-            raise Narrowed("a branch on the loop's variable", begin=first, end=last)
-        self.asked[name, key, other] = middle
-        return middle
+            (begin, end), last = courses[0], courses[-1]
+            if end - begin < FEWEST:
+                begin, end = end, last[1]
+            raise Narrowed("a branch on the loop's variable", begin=begin, end=end)
+        answer = _COMPARISONS[name](evaluated(key, self.begin), other)
+        self.asked[name, key, other] = answer
+        return answer
 
-    def _course(self, name: str, key: Key, other: Any) -> tuple[int, int, bool]:
-        """The iterations around the middle of the window that give its answer."""
-        compare, at = _COMPARISONS[name], (self.begin + self.end) // 2
-        middle = compare(evaluated(key, at), other)
-
-        def same(j: int) -> bool:
-            return compare(evaluated(key, j), other) is middle
-
-        first, last = at, at + 1
-        if key[0] == "index" and name not in ("eq", "ne"):  # an answer that changes once at most
-            first = self.begin if same(self.begin) else _bisected(same, self.begin, at)
-            last = self.end if same(self.end - 1) else 1 + _bisected(same, self.end - 1, at)
-            return first, last, middle
-        while first > self.begin and same(first - 1):
-            first -= 1
-        while last < self.end and same(last):
-            last += 1
-        return first, last, middle
-
-
-def _bisected(same: Callable[[int], bool], other: int, at: int) -> int:
-    """The outermost of the iterations between `at` and `other` that are the same."""
-    while abs(at - other) > 1:
-        middle = (at + other) // 2
-        at, other = (middle, other) if same(middle) else (at, middle)
-    return at
+    def _courses(self, name: str, key: Key, other: Any) -> list[tuple[int, int]]:
+        """The iterations of one answer each, in order; not much more than the most that count."""
+        compare, found, begin = _COMPARISONS[name], [], self.begin
+        is_monotone = key[0] == "index" and name not in ("eq", "ne")
+        while begin < self.end and len(found) <= _MOST_COURSES:
+            here = compare(evaluated(key, begin), other)
+            end = self.end
+            if not is_monotone:
+                others = (j for j in range(begin, self.end)
+                          if compare(evaluated(key, j), other) is not here)  # fmt: skip
+                end = next(others, self.end)
+            elif compare(evaluated(key, self.end - 1), other) is not here:
+                low, end = begin, self.end - 1
+                while end - low > 1:
+                    middle = (low + end) // 2
+                    same = compare(evaluated(key, middle), other) is here
+                    low, end = (middle, end) if same else (low, middle)
+            found.append((begin, end))
+            begin = end
+        return found
 
 
 class _Running(threading.local):

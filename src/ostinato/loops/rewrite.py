@@ -25,7 +25,8 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-from ostinato.loops.dataflow import FUNCTIONS, LiveNames, own_nodes, reads, writes
+from ostinato.loops.comprehensions import as_loops
+from ostinato.loops.dataflow import FUNCTIONS, LiveNames, free_names, own_nodes, reads, writes
 from ostinato.loops.source import RUNTIME
 
 ROWS = "_ostinato_rows_"
@@ -60,6 +61,7 @@ class LoopSource:
         trailing: those that are only read after the loop.
         grown: those of `carried` that an iteration may append to: 0 for `x.append`, 1 for
             `x[i].append`, and so on.
+        summed: those that it only adds to; whether in place, by `+=`.
         problem: why its iterations can be no steps of a scan, or "".
     """
 
@@ -68,6 +70,7 @@ class LoopSource:
     carried: tuple[str, ...]
     trailing: tuple[str, ...]
     grown: dict[str, int]
+    summed: dict[str, bool]
     problem: str
 
 
@@ -116,6 +119,7 @@ class _Function:
         loaded = reads(*function.body)
         if loaded & _UNSEEN and not {"super"} >= loaded & _UNSEEN:
             return
+        function.body = as_loops(function.body)
         outer = [n for n in own_nodes(function.body) if isinstance(n, (ast.Global, ast.Nonlocal))]
         of_scope = _Scope(self, function, {name for n in outer for name in n.names})
         function.body = of_scope.block(function.body, None)
@@ -190,11 +194,14 @@ class _Scope:
         carried = [n for n in carried if n in self.names]
         trailing = sorted((own & after) - {*carried})
         shared = sorted(own & _named_in_functions(self.body, loop))
-        problem = f"a function that is defined outside of the loop uses {shared[0]}" if shared else ""
+        problem = _seen(loop.body)
+        if shared:
+            problem = f"a function that is defined outside of the loop uses {shared[0]}"
         grown = {n: depth for n, depth in _grown(loop.body).items() if n in carried}
         source = LoopSource(
             loop.lineno, _header(loop), tuple(carried), tuple(trailing), grown,
-            problem or _seen(loop.body),
+            {n: how for n, how in _summed(loop.body).items() if n in carried},
+            problem,
         )  # fmt: skip
         self.of.loops.append(source)
         name = f"_ostinato_loop{k}_"
@@ -244,7 +251,8 @@ class _Scope:
         assert isinstance(assign, ast.Assign) and isinstance(end, ast.Return)
         assign.targets = [copy.deepcopy(loop.target)]
         body = _visited(_Watched(name), copy.deepcopy(loop.body))
-        body = _visited(_Step(end, self.first), body)
+        summed = {n for n in _summed(loop.body) if n in carried}
+        body = _visited(_Step(end, self.first, name, summed), body)
         step.body = [assign, *body, end]
         return step
 
@@ -343,8 +351,25 @@ class _Watched(ast.NodeTransformer):
 class _Step(ast.NodeTransformer):
     """`continue` ends the step; `super()` names what it would find by itself in a method."""
 
-    def __init__(self, end: ast.Return, first: str | None):
+    def __init__(self, end: ast.Return, first: str | None, loop: str, summed: set[str]):
         self.end, self.first, self.depth = end, first, 0
+        self.loop, self.summed = loop, summed
+
+    def visit_AugAssign(self, node: ast.AugAssign | ast.Assign) -> ast.AST:
+        """A sum over the iterations: `n += e` becomes `n = loop.sum(True, n, e)`."""
+        found = _sum(node)
+        if found is None or found[0] not in self.summed:
+            return self.generic_visit(node)
+        name, added = found
+        in_place = isinstance(node, ast.AugAssign)
+        made = ast.parse(f"{name} = {self.loop}.sum({in_place}, {name})").body[0]
+        assert isinstance(made, ast.Assign) and isinstance(made.value, ast.Call)
+        for n in ast.walk(made):
+            ast.copy_location(n, node)
+        made.value.args.append(self.visit(added))
+        return made
+
+    visit_Assign = visit_AugAssign  # noqa: N815
 
     def visit_For(self, node: ast.AST) -> ast.AST:
         self.depth += 1  # a `continue` within belongs to this loop
@@ -519,6 +544,33 @@ def _grown(body: list[ast.stmt]) -> dict[str, int]:
     return found
 
 
+def _summed(body: list[ast.stmt]) -> dict[str, bool]:
+    """Names that a body only adds to; whether by `n += e`, or by `n = n + e`."""
+    found: dict[str, list[bool]] = {}
+    for s in own_nodes(body):
+        sum_ = _sum(s)
+        if sum_ is not None:
+            found.setdefault(sum_[0], []).append(isinstance(s, ast.AugAssign))
+    named = [n.id for s in body for n in ast.walk(s) if isinstance(n, ast.Name)]
+    return {
+        name: by[0]
+        for name, by in found.items()
+        if len({*by}) == 1 and named.count(name) == len(by) * (1 if by[0] else 2)
+    }
+
+
+def _sum(s: ast.AST) -> tuple[str, ast.expr] | None:
+    """The name that a statement adds to, and what it adds."""
+    name, added = None, None
+    if isinstance(s, ast.AugAssign) and isinstance(s.op, ast.Add):
+        name, added = getattr(s.target, "id", None), s.value
+    elif isinstance(s, ast.Assign) and len(s.targets) == 1 and isinstance(s.value, ast.BinOp):
+        name, left, right = getattr(s.targets[0], "id", None), s.value.left, s.value.right
+        if isinstance(s.value.op, ast.Add):
+            added = right if getattr(left, "id", None) == name else left
+    return (name, added) if name and added is not None and name not in reads(added) else None
+
+
 def _named_in_functions(body: list[ast.stmt], loop: ast.For) -> set[str]:
     """The names that functions use which are defined outside of a loop's body."""
     inside = {id(n) for s in loop.body for n in ast.walk(s)}
@@ -526,8 +578,7 @@ def _named_in_functions(body: list[ast.stmt], loop: ast.For) -> set[str]:
         n for n in own_nodes(body)
         if isinstance(n, (*FUNCTIONS, ast.ClassDef)) and id(n) not in inside
     ]  # fmt: skip
-    declared = [n for f in functions for n in ast.walk(f) if isinstance(n, ast.Nonlocal)]
-    return reads(*functions) | {name for n in declared for name in n.names}
+    return set().union(*map(free_names, functions))
 
 
 def _seen(body: list[ast.stmt]) -> str:
@@ -542,4 +593,6 @@ def _seen(body: list[ast.stmt]) -> str:
 
 
 def _header(loop: ast.For) -> str:
+    if hasattr(loop, "_text"):
+        return loop._text
     return f"for {ast.unparse(loop.target)} in {ast.unparse(loop.iter)}"

@@ -29,7 +29,7 @@ from ostinato.loops import elements
 from ostinato.loops.attributes import Memory, Place
 from ostinato.loops.emitted import Fresh
 from ostinato.loops.frame import Frame, LoopPlan, Read, State, Step, places_of
-from ostinato.loops.index import evaluated, running
+from ostinato.loops.index import FEWEST, evaluated, running
 from ostinato.loops.items import Items, items_of, sequence
 from ostinato.loops.nostep import Narrowed, NoStep, Stale
 from ostinato.loops.probe import probed, share_memory
@@ -37,7 +37,6 @@ from ostinato.loops.rewrite import LoopSource
 from ostinato.loops.state import Flat, Maker
 
 MEASURES = True  # whether a scan that gains nothing is given up
-FEWEST = 8  # iterations of a scan that gains anything
 _MOST_IN_PYTHON = 4  # iterations before a scan
 _MOST_PLANS = 16
 
@@ -86,14 +85,17 @@ class Site:
         owner = owner_of(body)
         return id(owner), getattr(owner, "training", None), torch.is_grad_enabled()
 
-    def refuse(self, body: types.FunctionType, refusal: Unsupported) -> None:
-        """Keep the reason, and say it once."""
+    def refuse(
+        self, body: types.FunctionType, refusal: Unsupported, over_tensors: bool
+    ) -> None:
+        """Keep the reason, and say it once; not of a loop over other things than tensors."""
         if not isinstance(refusal, Elsewhere):
             self.refused.setdefault(self._key(body), 0)
             if len(self.refused) > 256:
                 self.refused.pop(next(iter(self.refused)))
         self.native, self.reason = False, refusal.reason
         quiet = isinstance(refusal, Elsewhere) or getattr(refusal, "quiet", False)
+        quiet |= isinstance(refusal, NoStep) and not over_tensors
         if not quiet and not self.warned:
             self.warned = True
             operation = f" ({refusal.op})" if refusal.op else ""
@@ -322,21 +324,26 @@ class Loop(Unwatched):
             self.learn()
             return self.attempt(names)
         except Narrowed as narrowed:
-            if narrowed.end < self.stop:
-                self.stop = narrowed.end
-            self.pause = max(narrowed.begin, self.j)
-            if self.pause == self.j:
+            self.stop = narrowed.end
+            if narrowed.begin == self.j:
                 return self.scan(names)
-            self.site.first = max(self.site.first, min(self.pause, _MOST_IN_PYTHON))
+            self.pause = narrowed.begin
+            if self.j == self.site.first:
+                self.site.first = max(self.site.first, min(self.pause, _MOST_IN_PYTHON))
         except Unsupported as refusal:
             more = isinstance(refusal, SideEffect) and self.j < _MOST_IN_PYTHON
             if more and not self.site.native:
                 self.must_look, self.pause = True, self.j + 1
             else:
-                self.site.refuse(self.body, refusal)
+                self.site.refuse(self.body, refusal, self.goes_through_tensors())
         finally:
             self.memory = None
         return None
+
+    def goes_through_tensors(self) -> bool:
+        """Whether the loop is one over tensors, or reads elements of some."""
+        items = _tensors_in_item(self.items.item(0)) if self.items.n else False
+        return items or any(isinstance(base, Tensor) for base, _ in self.seen.values())
 
     def learn(self) -> None:
         """Note the places that the last iteration changed."""
@@ -359,7 +366,7 @@ class Loop(Unwatched):
         if source.problem:
             raise NoStep(source.problem)
         places = places_of(self.body, self.site.places)
-        state = State(names, source.carried, source.trailing, source.grown, places)
+        state = State(names, source, places)
         key = *state.key(), self.items.kind(), torch.is_grad_enabled()
         stale: list[LoopPlan] = []
         for _ in range(3):
@@ -515,6 +522,8 @@ class Loop(Unwatched):
         for outer in _watching.loops:
             outer.inner_native = True
         self.j = end
+        if self.items.n - end > FEWEST:  # another course: one iteration shows what it does
+            self.pause, self.stop = end + 1, self.items.n
         return names
 
     def elements(self, plan: LoopPlan) -> list[Tensor]:
@@ -545,9 +554,17 @@ class Loop(Unwatched):
             self.extend(target, emitted, rest)
         for read, parts in plan.puts:
             self.window(read, parts).write(next(rest))
-        tensors, lists = iter(finals[:n]), iter(state.lists)
+        sums = []
+        for (total, in_place), n_added in zip(state.summed, plan.summed, strict=True):
+            for _ in range(n_added):
+                added = next(rest).sum(0)
+                total = total.add_(added) if in_place else total + added
+            sums.append(total)
+        tensors, lists, of_sums = iter(finals[:n]), iter(state.lists), iter(sums)
         maker = Maker(tensors, lists, iter(state.containers), iter(plan.persists))
-        carried = [maker.make(s) for s in state.carried.specs]
+        carried = [
+            next(of_sums) if s[0] == "sum" else maker.make(s) for s in state.carried.specs
+        ]
         for (place, container), spec in zip(state.places, state.placed.specs, strict=True):
             container[place.key] = maker.make(spec)
         last = Maker(iter(finals[n:]), iter(()))
@@ -602,6 +619,12 @@ class Loop(Unwatched):
             few = torch.stack(before)
             whole = torch.cat([whole, few] if inserted else [few, whole])
         self.rows.note(target, whole)
+
+
+def _tensors_in_item(item: Any) -> bool:
+    if isinstance(item, tuple):
+        return any(map(_tensors_in_item, item))
+    return isinstance(item, Tensor)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.capture.code import is_fixed_name
-from ostinato.loops.emitted import Fresh
+from ostinato.loops.emitted import Added, Fresh
 from ostinato.loops.index import Number
 from ostinato.loops.nostep import NoStep
 
@@ -109,6 +109,8 @@ class Maker:
         kind = spec[0]
         if kind == "grows":
             return next(self.lists)
+        if kind == "sum":
+            return Added()
         if kind in (float, complex):
             return _number(kind, spec[1])
         if kind in _CONSTANTS:

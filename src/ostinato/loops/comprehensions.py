@@ -1,0 +1,88 @@
+"""List comprehensions as loops: `out = torch.stack([f(x[t]) for t in range(T)])`.
+
+Where a comprehension is what its statement evaluates first, it is a loop before the statement.
+"""
+
+from __future__ import annotations
+
+import ast
+
+from ostinato.loops.dataflow import FUNCTIONS
+
+_HOLDING = (ast.Assign, ast.AnnAssign, ast.Return, ast.Expr)
+
+
+def as_loops(body: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements, with a loop before each that begins with a comprehension."""
+    found: list[ast.stmt] = []
+    for statement in body:
+        if isinstance(statement, (*FUNCTIONS, ast.ClassDef)):
+            found.append(statement)
+            continue
+        for field in ("body", "orelse", "finalbody"):
+            inner = getattr(statement, field, None)
+            if isinstance(inner, list):
+                setattr(statement, field, as_loops(inner))
+        for handler in getattr(statement, "handlers", []):
+            handler.body = as_loops(handler.body)
+        if isinstance(statement, _HOLDING) and statement.value is not None:
+            found += _before(statement)
+        found.append(statement)
+    return found
+
+
+def _before(statement: ast.Assign | ast.AnnAssign | ast.Return | ast.Expr) -> list[ast.stmt]:
+    """The loop of the comprehension with which a statement begins, which it then names."""
+    holder: ast.AST = statement
+    node, put = statement.value, ("value", None)
+    while not isinstance(node, ast.ListComp):
+        if isinstance(node, ast.Call) and _is_dotted(node.func) and node.args:
+            holder, put, node = node, ("args", 0), node.args[0]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            holder, put, node = node.func, ("value", None), node.func.value
+        elif isinstance(node, (ast.Attribute, ast.Subscript)):
+            holder, put, node = node, ("value", None), node.value
+        else:
+            return []
+    if not _is_plain(node):
+        return []
+    made, name = _loop(node)
+    if put[1] is None:
+        setattr(holder, put[0], name)
+    else:
+        getattr(holder, put[0])[put[1]] = name
+    return made
+
+
+def _is_dotted(node: ast.expr) -> bool:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Name)
+
+
+def _is_plain(node: ast.ListComp) -> bool:
+    of = node.generators[0]
+    if len(node.generators) > 1 or of.ifs or of.is_async:
+        return False
+    inside = (ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)
+    return not any(isinstance(n, inside) for n in ast.walk(node))
+
+
+def _loop(node: ast.ListComp) -> tuple[list[ast.stmt], ast.Name]:
+    """`name = []; for …: name.append(…)`, with names of its own for the targets."""
+    of, list_name = node.generators[0], f"_ostinato_list{node.lineno}_{node.col_offset}_"
+    text = ast.unparse(node)
+    targets = {n.id for n in ast.walk(of.target) if isinstance(n, ast.Name)}
+    for part in (of.target, node.elt):
+        for n in ast.walk(part):
+            if isinstance(n, ast.Name) and n.id in targets:
+                n.id = f"{list_name}{n.id}"
+    begin, loop = ast.parse(f"{list_name} = []\nfor i in (): {list_name}.append(i)").body
+    assert isinstance(loop, ast.For) and isinstance(loop.body[0], ast.Expr)
+    append = loop.body[0].value
+    assert isinstance(append, ast.Call)
+    for n in (*ast.walk(begin), *ast.walk(loop)):
+        ast.copy_location(n, node)
+    loop._text = text  # type: ignore[attr-defined]
+    loop.target, loop.iter, append.args = of.target, of.iter, [node.elt]
+    return [begin, loop], ast.copy_location(ast.Name(list_name, ast.Load()), node)
