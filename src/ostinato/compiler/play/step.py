@@ -133,8 +133,9 @@ class CompiledStep:
             n_threads: at most; None: as many as PyTorch has.
             room_steps: the tape has room for so many steps, if there are fewer.
         """
-        if self._whole:
-            self._check_whole([given[i] for i in self._whole])
+        for i in self._whole:
+            low, high = given[i].aminmax()
+            self._check_whole(max(-float(low), float(high)))
         way = self.forward_way(train, reverse, n_rows)
         once: dict[Node, Tensor] = {}
         order, lengths = (rows.order, rows.ordered_lengths) if rows else ([], [])
@@ -161,21 +162,19 @@ class CompiledStep:
             else:
                 outs[i] = outs[i] * float(n_rows) ** power
         if self._sized:
-            self._check_whole([outs[-1]])
+            self._check_whole(float(outs[-1].max()))
         for i, dtype in () if as_computed else self._of_other_types:
             outs[i] = outs[i].to(dtype)
         return outs, SavedForward(held, once, way, divisors)
 
-    def _check_whole(self, tensors: Tensors) -> None:
+    def _check_whole(self, size: float) -> None:
         """Raise Unsupported where a whole number is beyond those that the step's type has."""
         most = 1 << (24 if self.dtype is torch.float32 else 53)
-        for t in tensors:
-            low, high = t.aminmax() if t.numel() else (0, 0)
-            if not (-most < float(low) and float(high) < most):  # a rounded one may be ±most
-                raise Unsupported(
-                    f"a whole number reaches ±{most}, up to which {self.dtype} is exact: keep "
-                    "such numbers out of the step, or give it float64"
-                )
+        if not size < most:  # a rounded one may be just that
+            raise Unsupported(
+                f"a whole number reaches ±{most}, up to which {self.dtype} is exact: keep "
+                "such numbers out of the step, or give it float64"
+            )
 
     def backward(
         self, tape: SavedForward, given: Tensors, grads: Any,
