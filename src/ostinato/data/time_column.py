@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -88,17 +89,42 @@ def _steps(values: np.ndarray | None, column: Column, sequences: np.ndarray) -> 
 def _refuse_numbers_backwards(table: Table, names: Sequence[str], sequences: np.ndarray) -> None:
     for name in names:
         column = table[name]
-        if isinstance(column, (Nested, Unusable)) or not column.head(_LOOKED_AT).is_numbers():
+        if isinstance(column, (Nested, Unusable)):
             continue
-        values = column.head(_LOOKED_AT).numbers()
+        first = column.head(_LOOKED_AT)
+        months = None if first.is_numbers() else _months(first)
+        if months is None and not first.is_numbers():
+            continue
+        values = first.numbers() if months is None else months
         steps = _steps(values, column, sequences)
-        if steps is None or len(steps) < 2 or not (steps < 0).all() or not _are_times(values):
+        if steps is None or len(steps) < 2 or not (steps < 0).all():
             continue
-        raise ValueError(
-            f"{column.place(1)}: {values[1]:.17g} follows {values[0]:.17g}, and so on: the rows "
-            f"seem to run backwards in time; wanted the oldest first: --time {shlex.quote(name)} "
-            "--sort (time=, sort=True), or a table without the column"
-        )
+        if months is not None:
+            raise ValueError(
+                f"{column.place(1)}: the rows seem to run backwards in time, the newest first; "
+                "wanted the oldest first: reverse the rows of the table"
+            )
+        if _are_times(values):
+            raise ValueError(
+                f"{column.place(1)}: {values[1]:.17g} follows {values[0]:.17g}, and so on: the "
+                "rows seem to run backwards in time; wanted the oldest first: --time "
+                f"{shlex.quote(name)} --sort (time=, sort=True), or a table without the column"
+            )
+
+
+def _months(column: Column) -> np.ndarray | None:
+    """Months, quarters or weeks, as 2024-01, 01/2024 or 2024Q1, as numbers that grow with time."""
+    try:
+        found = [_MONTH.fullmatch(text) for text in column.texts()]
+    except ValueError:  # one is missing, or they are no texts
+        return None
+    parts = [match.groups() for match in found if match is not None]
+    if len(parts) < len(found):
+        return None
+    return np.array([100.0 * int(y or z) + int(m or n) for y, m, n, z in parts])
+
+
+_MONTH = re.compile(r"((?:19|20)\d\d)\D{1,2}(\d{1,2})|\D?(\d{1,2})\D((?:19|20)\d\d)")
 
 
 def _are_times(values: np.ndarray) -> bool:
