@@ -106,9 +106,34 @@ def write_directory(path: Path, files: dict[str, bytes]) -> None:
 
 
 def current(path: Path) -> Path:
-    """Where the files of a directory written by `write_directory` are now."""
+    """Where the files of a directory written by `write_directory` are now.
+
+    The directory itself may be a link; its files are none, so that what is read lies in it.
+
+    Raises:
+        ValueError: one of them is a link.
+    """
     path, _, old = _names(path)
-    return old if old.exists() and not path.exists() else path
+    place = old if old.exists() and not path.exists() else path
+    for entry in os.scandir(place) if place.is_dir() else ():
+        if entry.is_symlink():
+            raise ValueError(
+                f"{Path(place, entry.name)} is a link, which may lead to any file; wanted the file "
+                f"itself: cp -rL {place} COPY makes a directory of files"
+            )
+    return place
+
+
+def parse_json(content: str | bytes) -> Any:
+    """A JSON value of a file.
+
+    Raises:
+        ValueError: it is none, or lists lie within lists without end.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("lists or objects within each other without end") from None
 
 
 def leftovers(path: Path) -> list[Path]:

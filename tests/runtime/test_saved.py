@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 from saved_models import classifier, sequences, without_torch
 
+import ostinato
 from ostinato import runtime
 from ostinato.models import ClassifierNet
 from ostinato.runtime.tensors import pack, unpack
@@ -100,6 +101,41 @@ def test_a_configuration_that_would_fill_the_memory_is_not_read(tmp_path):
         file.truncate(1 << 40)  # of zeros, which take no room on the disk
     with pytest.raises(ValueError, match="is larger than"):
         runtime.load(tmp_path / "m")
+
+
+def test_weights_larger_than_their_header_says_are_not_read(tmp_path):
+    classifier(tmp_path / "m")
+    with (tmp_path / "m" / "model.safetensors").open("r+b") as file:
+        file.truncate(1 << 40)
+    for load in (runtime.load, ostinato.load):
+        with pytest.raises(ValueError, match=r"model\.safetensors has \d+ bytes beyond"):
+            load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "check.safetensors"])
+def test_a_link_in_the_directory_is_refused(tmp_path, name):
+    """The directory may be one; as on a disk that other programs share."""
+    classifier(tmp_path / "m")
+    (tmp_path / "linked").symlink_to(tmp_path / "m")
+    assert runtime.load(tmp_path / "linked") and ostinato.load(tmp_path / "linked")
+    (tmp_path / "m" / name).rename(tmp_path / "elsewhere")
+    (tmp_path / "m" / name).symlink_to(tmp_path / "elsewhere")
+    for load in (runtime.load, runtime.verify, ostinato.load):
+        with pytest.raises(ValueError, match=f"{name} is a link, .* cp -rL .*m COPY makes"):
+            load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("place", ["graph", "net", "params", "fitted", "sha256", "kind", "format"])
+def test_lists_within_lists_are_refused_wherever_they_lie(tmp_path, place):
+    classifier(tmp_path / "m")
+    path = tmp_path / "m" / "config.json"
+    config = json.loads(path.read_text())
+    for depth in (300, 500, 700, 900):
+        nested = json.dumps(config | {place: "HERE"}).replace('"HERE"', "[" * depth + "]" * depth)
+        path.write_text(nested)
+        for load in (runtime.load, ostinato.load):
+            with pytest.raises(ValueError, match=r"config\.json"):
+                load(tmp_path / "m")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

@@ -37,11 +37,11 @@ def text_of(trained: runs.Trained, results: dict[str, Any] | None) -> str:
     """
     from ostinato.runtime import card as cards
     from ostinato.runtime.saved import TENSORS
-    from ostinato.runtime.tensors import unpack
+    from ostinato.runtime.tensors import read_file, unpack
 
     task, _ = jobs.of_model(trained)
     weights = files.current(trained.model) / TENSORS
-    tensors = unpack(weights.read_bytes(), str(weights))
+    tensors = unpack(read_file(weights, str(weights)), str(weights))
     facts = cards.Facts(
         cards.n_parameters({name: t.shape for name, t in tensors.items()}),
         _data(trained.config, trained.run) if trained.config and trained.run else (),

@@ -5,7 +5,6 @@ This module imports torch; commands import it when they train.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -240,7 +239,7 @@ def _how_to_go_on(run: RunDir | None) -> str:
     checkpoint = _checkpoint(run)
     if run is None or checkpoint is None:
         return "nothing was kept"
-    state = json.loads((files.current(run.checkpoint) / "checkpoint.json").read_text("utf-8"))
+    state = files.parse_json((files.current(run.checkpoint) / "checkpoint.json").read_text("utf-8"))
     return (
         f"a checkpoint of iteration {state['iteration']} is kept.\n"
         f"Go on with: ostinato train --resume --output {run.path}"

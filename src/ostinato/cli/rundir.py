@@ -15,7 +15,6 @@ start/             with --from, a copy of the model that it began with
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import shutil
@@ -95,7 +94,7 @@ class RunDir:
         A damaged one counts as none: the results are then written again from the checkpoint.
         """
         try:
-            results = json.loads(self.evaluation.read_bytes())
+            results = files.parse_json(self.evaluation.read_bytes())
         except (FileNotFoundError, ValueError):
             return None
         whole = isinstance(results, dict) and results.keys() >= RESULTS
@@ -108,7 +107,7 @@ class RunDir:
             RunDirError: it is damaged.
         """
         try:
-            known = json.loads(self.environment.read_bytes())
+            known = files.parse_json(self.environment.read_bytes())
         except FileNotFoundError:
             return {}
         except ValueError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +58,7 @@ class Trained:
         """
         path = files.current(self.model) / "config.json"
         try:
-            found = json.loads(path.read_bytes())
+            found = files.parse_json(path.read_bytes())
         except (OSError, ValueError):
             found = None
         if not isinstance(found, dict):
@@ -76,7 +75,7 @@ class Trained:
 
         path = files.current(self.model) / "config.json"
         try:
-            kept = json.loads(path.read_bytes()).get("fitted", {}).get("preparation")
+            kept = files.parse_json(path.read_bytes()).get("fitted", {}).get("preparation")
             return None if kept is None else Preparation.from_json(kept)
         except (OSError, ValueError, AttributeError):
             raise BadInput(f"{path} is missing or damaged; save the model again") from None
@@ -97,7 +96,7 @@ class Trained:
         path = files.current(self.model) / "config.json"
         options = [o for o in OPTIONS.values() if o.section == "model"]
         try:
-            net = json.loads(path.read_bytes())["net"]
+            net = files.parse_json(path.read_bytes())["net"]
             kept = [o for o in options if o.name in net]
             if not isinstance(net.get("cell"), dict):
                 return {o.key: o.check(net[o.name], f"{path}: {o.name}") for o in kept}

@@ -7,13 +7,13 @@ was trained on arrays, by their order.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ostinato.cli.failures import BadInput
 from ostinato.cli.stream_input import InputFormat
+from ostinato.files import parse_json
 
 MISSING = {"", "NA", "N/A", "NaN", "nan", "null", "None"}
 
@@ -127,7 +127,7 @@ def columns_of_object(first: str, source: InputFormat, model: Any) -> StreamColu
         BadInput: it is no JSON; or see `columns_of`.
     """
     try:
-        row = json.loads(first)
+        row = parse_json(first)
     except ValueError as problem:
         raise BadInput(f"{source.shown}, the first line: {problem}") from None
     names = source.names

@@ -23,6 +23,7 @@ from ostinato.cli.stream_columns import StreamColumns
 from ostinato.data.dialect import Dialect
 from ostinato.data.names import UNKNOWN, Names, as_name
 from ostinato.data.text_column import FALSE, MISSING, TRUE
+from ostinato.files import parse_json
 
 BOM = "\ufeff"
 MAX_LINE = 1 << 20  # bytes; a longer one is no row of features
@@ -245,7 +246,7 @@ class Json(RowParser):
 
 def _json(line: str) -> Any:
     try:
-        return json.loads(line)
+        return parse_json(line)
     except ValueError as error:
         raise ValueError(f"it is no JSON ({error})") from None
 

@@ -99,7 +99,7 @@ class Snapshot:
             raise damaged
         text, _, states = content[len(MAGIC) :].partition(b"\n")
         try:
-            return _from(json.loads(text), states)
+            return _from(files.parse_json(text), states)
         except (ValueError, KeyError, TypeError):
             raise damaged from None
 

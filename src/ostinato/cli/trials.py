@@ -308,7 +308,7 @@ def _check_same(path: Path, identity: dict[str, Any], decided: frozenset[str]) -
             gave rather than in what follows from it.
     """
     try:
-        began = json.loads((path / "study.json").read_bytes())
+        began = files.parse_json((path / "study.json").read_bytes())
         parts = {name: dict(began[name]) for name in identity if name != "format"}
     except (OSError, ValueError, KeyError, TypeError):
         raise BadInput(

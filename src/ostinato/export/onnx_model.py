@@ -268,7 +268,8 @@ def _embedded(w: Writer, embed: Embed, tensors: Tensors, tokens: str) -> str:
         table = w.constant(np.asarray(tensors[embed.table], np.float32), "weight")
         return w.node("Gather", table, tokens, axis=0)
     tokens = w.node("Gather", w.constant(np.arange(V)), tokens, axis=0)
-    return w.node("OneHot", tokens, w.constant(V), w.constant(np.array([0, 1], np.float32)), axis=-1)
+    values = w.constant(np.array([0, 1], np.float32))
+    return w.node("OneHot", tokens, w.constant(V), values, axis=-1)
 
 
 def _spelt(

@@ -21,7 +21,7 @@ import numpy as np
 
 from ostinato.files import current
 from ostinato.runtime.model_graph import ModelGraph
-from ostinato.runtime.tensors import Array, read_json, unpack
+from ostinato.runtime.tensors import Array, read_file, read_json, unpack
 from ostinato.runtime.values import entries, fail, text
 
 FORMAT = 1
@@ -74,7 +74,7 @@ def read(path: Path) -> Saved:
         fail(f"{where} is larger than {MAX_CONFIG:,} bytes")
     content = (place / CONFIG).read_bytes()
     config = checked_config(read_json(content, where), where)
-    tensors = (place / TENSORS).read_bytes()
+    tensors = read_file(place / TENSORS, str(path / TENSORS))
     check_hash(config, TENSORS, tensors, str(path))
     return made(config, unpack(tensors, str(path / TENSORS)), hashlib.sha256(content), where)
 
@@ -88,7 +88,7 @@ def read_check(path: Path, saved_config: dict[str, Any]) -> dict[str, Array]:
     place = current(path)
     if CHECK not in saved_config["sha256"] or not (place / CHECK).is_file():
         raise ValueError(f"{path} has no {CHECK}; save the model again to have one")
-    content = (place / CHECK).read_bytes()
+    content = read_file(place / CHECK, str(path / CHECK))
     check_hash(saved_config, CHECK, content, str(path))
     return unpack(content, str(path / CHECK))
 

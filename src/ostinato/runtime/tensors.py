@@ -10,10 +10,13 @@ The package safetensors copies every tensor. This reader copies none, and trusts
 
 from __future__ import annotations
 
+import io
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -35,29 +38,51 @@ def unpack(content: bytes, where: str) -> dict[str, Array]:
     Raises:
         ValueError: it is not whole, or of another format.
     """
-    if len(content) < 8:
-        fail(f"{where} has {len(content)} bytes; wanted a safetensors file")
-    n = int.from_bytes(content[:8], "little")
-    if n > min(MAX_HEADER, len(content) - 8):
-        fail(f"{where} is cut short, or its header of {n} bytes is too long")
-    header = read_json(content[8 : 8 + n], f"{where}: its header")
-    if not isinstance(header, dict):
-        fail(f"{where}: its header is no JSON object")
-    header.pop("__metadata__", None)
-    found, begin = {}, 8 + n
-    for name, value in sorted(header.items(), key=lambda item: _bounds(item[1])):
-        dtype, shape, begin = _place(value, begin, f"{where}: {name[:60]!r}", 8 + n)
-        if begin > len(content):
-            fail(f"{where} is cut short: {name[:60]!r} ends {begin - len(content)} bytes beyond it")
-        count = math.prod(shape)
-        first = begin - count * dtype.itemsize
-        array = np.frombuffer(content, dtype, count, first).reshape(shape)
+    found = {}
+    for name, dtype, shape, first in _places(io.BytesIO(content), len(content), where):
+        array = np.frombuffer(content, dtype, math.prod(shape), first).reshape(shape)
         if not array.flags.aligned:
             fail(f"{where}: {name[:60]!r} is not aligned in memory")
         found[name] = array
-    if begin != len(content):
-        fail(f"{where} has {len(content) - begin} bytes beyond its tensors")
     return found
+
+
+def read_file(path: Path, where: str) -> bytes:
+    """The content of a file, which is read only if it has the size that its header says.
+
+    Raises:
+        ValueError: it has another, or is of another format.
+    """
+    with path.open("rb") as file:
+        for _ in _places(file, os.fstat(file.fileno()).st_size, where):
+            pass
+        file.seek(0)
+        return file.read()
+
+
+def _places(
+    file: IO[bytes], size: int, where: str
+) -> Iterator[tuple[str, np.dtype[Any], list[int], int]]:
+    """The name, type, shape and first byte of each tensor in a file of `size` bytes."""
+    start = file.read(8)
+    if len(start) < 8:
+        fail(f"{where} has {len(start)} bytes; wanted a safetensors file")
+    n = int.from_bytes(start, "little")
+    if n > min(MAX_HEADER, size - 8):
+        fail(f"{where} is cut short, or its header of {n} bytes is too long")
+    header = read_json(file.read(n), f"{where}: its header")
+    if not isinstance(header, dict):
+        fail(f"{where}: its header is no JSON object")
+    header.pop("__metadata__", None)
+    begin = 8 + n
+    for name, value in sorted(header.items(), key=lambda item: _bounds(item[1])):
+        dtype, shape, end = _place(value, begin, f"{where}: {name[:60]!r}", 8 + n)
+        if end > size:
+            fail(f"{where} is cut short: {name[:60]!r} ends {end - size} bytes beyond it")
+        yield name, dtype, shape, begin
+        begin = end
+    if begin != size:
+        fail(f"{where} has {size - begin} bytes beyond its tensors")
 
 
 def pack(tensors: Mapping[str, Array]) -> bytes:

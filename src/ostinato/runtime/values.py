@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any, NoReturn
+
+_SHORT = reprlib.Repr()  # in the time that some of a value takes, however deep it is
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 62
 
 
 def fail(text: str) -> NoReturn:
@@ -49,5 +53,5 @@ def text(value: Any, where: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    shown = repr(value) if not isinstance(value, (list, dict)) else repr(value)[:60]
+    shown = _SHORT.repr(value)
     return shown if len(shown) <= 60 else f"{shown[:60]}…"

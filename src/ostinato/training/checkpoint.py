@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato.files import current, write_directory
+from ostinato.files import current, parse_json, write_directory
 from ostinato.training.callbacks import Callback
 from ostinato.training.distributed import ALONE, Ranks
 from ostinato.training.history import History
@@ -167,7 +167,7 @@ def read(directory: Path, ranks: Ranks = ALONE) -> tuple[dict[str, Any], dict[st
         ranks.bytes_from_first(partial(_content, directory, name)) for name in (TENSORS, STATE)
     )
     try:
-        state = json.loads(text)
+        state = parse_json(text)
         version, sha256 = state["format"], state["sha256"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{directory / STATE} is not the state of a checkpoint") from None

@@ -33,10 +33,11 @@ from torch import Tensor
 from ostinato import __version__
 from ostinato.compiler.errors import Unsupported
 from ostinato.engine import native
-from ostinato.files import current, write_directory
+from ostinato.files import current, parse_json, write_directory
 from ostinato.runtime.card import FOLDED, Facts, card, n_parameters
 from ostinato.runtime.replay import check_file
 from ostinato.runtime.saved import CHECK, CONFIG, FORMAT, NAMES, README, TENSORS, check_format
+from ostinato.runtime.tensors import read_file
 from ostinato.training.saved_graph import Described, describe
 from ostinato.training.tensor_file import check_finite, pack, unpack
 
@@ -207,7 +208,7 @@ def read(
         ("'sha256'", config.get("sha256"), {TENSORS, *_with_check(config)}),
     ):
         _check_names(f"{path / CONFIG}: {part}", came, wanted)
-    content = (place / TENSORS).read_bytes()
+    content = read_file(place / TENSORS, str(path / TENSORS))
     if hashlib.sha256(content).hexdigest() != config["sha256"][TENSORS]:
         raise ValueError(
             f"{path / TENSORS} is not the file that was saved: its SHA-256 differs from the one in "
@@ -265,7 +266,7 @@ def _check_files(path: Path) -> None:
 
 def _read_config(file: Path) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_bytes())
+        config = parse_json(file.read_bytes())
     except ValueError as error:
         raise ValueError(f"{file} is not JSON ({error}); it is damaged") from None
     if not isinstance(config, dict):
@@ -303,7 +304,7 @@ def _check_replaceable(path: Path) -> None:
 
 def _is_ours(file: Path) -> bool:
     try:
-        config = json.loads(file.read_bytes())
+        config = parse_json(file.read_bytes())
     except ValueError:
         return False
     return isinstance(config, dict) and config.keys() >= NAMES
