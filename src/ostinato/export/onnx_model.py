@@ -267,7 +267,7 @@ def _embedded(w: Writer, embed: Embed, tensors: Tensors, tokens: str) -> str:
     if embed.table is not None:
         table = w.constant(np.asarray(tensors[embed.table], np.float32), "weight")
         return w.node("Gather", table, tokens, axis=0)
-    tokens = w.node("Gather", w.constant(np.arange(V)), tokens, axis=0)
+    tokens = w.node("Gather", w.constant(np.arange(embed.n_tokens)), tokens, axis=0)
     values = w.constant(np.array([0, 1], np.float32))
     return w.node("OneHot", tokens, w.constant(V), values, axis=-1)
 
