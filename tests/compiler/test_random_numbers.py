@@ -239,6 +239,24 @@ def test_another_generator_is_drawn_from(by_loop):
         assert ostinato.explain(step, *given).native
 
 
+def test_a_generator_of_each_call(by_loop):
+    """The next one may lie where the last one lay."""
+
+    def called(how: Any, seed: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+
+        def step(h: Tensor, x: Tensor) -> Tensor:
+            return torch.tanh(h + x) + torch.randn(h.shape, dtype=D, generator=generator)
+
+        ys = how(step, torch.zeros(3, 4, dtype=D), torch.zeros(T, 3, 4, dtype=D))[1]
+        return ys, generator.get_state()
+
+    for seed in range(4):
+        ours, theirs = called(ostinato.scan, seed), called(by_loop, seed)
+        torch.testing.assert_close(ours[0], theirs[0], rtol=1e-10, atol=1e-10)
+        assert torch.equal(ours[1], theirs[1])
+
+
 def _sde(h: Tensor, x: Tensor) -> Tensor:
     return h + 0.1 * torch.sin(h) * x + 0.3 * torch.randn_like(h)
 

@@ -197,8 +197,8 @@ class Search(OwnMode):
         if isinstance(leaf, Tensor):
             return self.meet_outside(leaf)
         kind = type(leaf)
-        if kind is torch.Generator:  # a recording that draws from it keeps it, and so its id
-            return kind, id(leaf)
+        if kind is torch.Generator:  # by identity; kept, so that no other one gets its address
+            return kind, leaf
         if kind not in _PLAIN and not issubclass(kind, np.generic):
             self.unclear = True
         # As text −0 is not 0, NaN is itself, and a slice can be hashed.
