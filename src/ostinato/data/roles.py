@@ -259,7 +259,8 @@ def _named(roles: Roles, table: Table) -> Roles:
     if roles.time is None and roles.shape != "wide":
         found = _called(_TIMES, roles, table)
         if not found:
-            rest = [name for name in _rest(roles, table) if name not in roles.features]
+            features = set(roles.features)
+            rest = [name for name in _rest(roles, table) if name not in features]
             by_values = time_column.found(table, rest, roles.id, roles.task == "forecast")
             found = [] if by_values is None else [by_values]
         if len(found) == 1:
