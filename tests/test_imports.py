@@ -44,8 +44,8 @@ COMPILER = """
     errors lock
     torch_compat
     inputs steps
-    speculation
     capture
+    speculation
     shared
     graph
     lower backward

@@ -34,7 +34,7 @@ class Model(Base):
         self.double()
 
     def encoded(self, x):
-        return super(Model, self).encoded(x) * 2  # the class names itself
+        return super(Model, self).encoded(x) * 2  # noqa: UP008 (the class names itself)
 
     @torch.no_grad()
     def sampled(self, h):
