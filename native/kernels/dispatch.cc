@@ -33,7 +33,6 @@ const Kernels<double>& kernels_base_double();
 const Kernels<float>& kernels_avx2_float();
 const Kernels<double>& kernels_avx2_double();
 const Kernels<float>& kernels_avx512_float();
-const Kernels<double>& kernels_avx512_double();
 #elif OSTINATO_ARM64
 const Kernels<float>& kernels_neon_float();
 const Kernels<double>& kernels_neon_double();
@@ -53,9 +52,10 @@ const Isa kIsas[] = {
     {"avx512",
      [] {
        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
      },
-     kernels_avx512_float, kernels_avx512_double},
+     kernels_avx512_float, kernels_avx2_double},
     {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); },
      kernels_avx2_float, kernels_avx2_double},
 #elif OSTINATO_ARM64

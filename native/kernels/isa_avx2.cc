@@ -1,4 +1,4 @@
-// AVX2 and FMA (x86-64-v3).
+// float32 with AVX2 and FMA (x86-64-v3).
 #include "kernels/kernels.h"
 
 #include <cmath>
@@ -24,10 +24,6 @@ namespace {  // internal linkage: no function compiled for this instruction set 
 
 const Kernels<float>& kernels_avx2_float() {
   static const auto k = isa_avx2::make_kernels<isa_avx2::Avx2, 2>("avx2");
-  return k;
-}
-const Kernels<double>& kernels_avx2_double() {
-  static const auto k = isa_avx2::make_kernels<isa_avx2::Generic<double, 4>, 2>("avx2");
   return k;
 }
 }  // namespace ostinato

@@ -1,4 +1,4 @@
-// AVX-512 F, DQ, VL, BW (x86-64-v4).
+// float32 with AVX-512 F, DQ, VL, BW (x86-64-v4).
 #include "kernels/kernels.h"
 
 #include <cmath>
@@ -24,10 +24,6 @@ namespace {  // internal linkage: no function compiled for this instruction set 
 
 const Kernels<float>& kernels_avx512_float() {
   static const auto k = isa_avx512::make_kernels<isa_avx512::Avx512, 4>("avx512");
-  return k;
-}
-const Kernels<double>& kernels_avx512_double() {
-  static const auto k = isa_avx512::make_kernels<isa_avx512::Generic<double, 4>, 2>("avx512");
   return k;
 }
 }  // namespace ostinato

@@ -109,12 +109,18 @@ template <int N> inline void split_exponent(Generic<float, N> x, Generic<float, 
     e.v[i] = float(k);
   }
 }
-// The smaller (larger) of a and b; b where one is NaN.
+// The smaller (larger) of a and b; b where one is NaN. Here, too, the vector units read float32 below the
+// smallest normal number as zeros.
+template <int N> inline Generic<float, N> flushed(Generic<float, N> a) {
+  const auto zero = copysign(Generic<float, N>::all(0), a);
+  return select(less(abs(a), Generic<float, N>::all(std::numeric_limits<float>::min())), zero, a);
+}
+template <int N> inline Generic<double, N> flushed(Generic<double, N> a) { return a; }
 template <class T, int N> inline Generic<T, N> min_raw(Generic<T, N> a, Generic<T, N> b) {
-  return select(less(a, b), a, b);
+  return flushed(select(less(a, b), a, b));
 }
 template <class T, int N> inline Generic<T, N> max_raw(Generic<T, N> a, Generic<T, N> b) {
-  return select(less(b, a), a, b);
+  return flushed(select(less(b, a), a, b));
 }
 
 // Vector units fold many rows at once; here there is nothing to gain.

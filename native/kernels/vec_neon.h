@@ -40,9 +40,11 @@ inline uint32x4_t less(Neon a, Neon b) { return vcltq_f32(a.v, b.v); }
 inline uint32x4_t less_equal(Neon a, Neon b) { return vcleq_f32(a.v, b.v); }
 inline uint32x4_t equal(Neon a, Neon b) { return vceqq_f32(a.v, b.v); }
 inline Neon select(uint32x4_t m, Neon t, Neon f) { return {vbslq_f32(m, t.v, f.v)}; }
-// b where one is NaN, and of 0 and −0: the unit's own minimum gives NaN, and −0.
-inline Neon min_raw(Neon a, Neon b) { return select(less(a, b), a, b); }
-inline Neon max_raw(Neon a, Neon b) { return select(less(b, a), a, b); }
+// b where one is NaN, and of 0 and −0: the unit's own minimum gives NaN, and −0. The maximum of a number and
+// itself is the number, or zero where it is below the smallest normal one, as x86 gives it.
+inline Neon flushed(Neon a) { return {vmaxq_f32(a.v, a.v)}; }
+inline Neon min_raw(Neon a, Neon b) { return flushed(select(less(a, b), a, b)); }
+inline Neon max_raw(Neon a, Neon b) { return flushed(select(less(b, a), a, b)); }
 inline Neon round(Neon a) { return {vrndnq_f32(a.v)}; }
 inline Neon power_of_two(Neon k) {
   // As the other vector units convert: what does not fit becomes −2³¹.

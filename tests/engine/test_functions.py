@@ -161,8 +161,8 @@ def operands() -> tuple[Any, Any, Any]:
 EXACT = {"lt", "le", "eq", "ne", "lt_s", "gt_s", "le_s", "ge_s", "eq_s", "select", "select_s",
          "select_else_s", "copy", "fill", "max", "min", "max_s", "min_s", "neg", "abs",
          "sign", "max_backward", "floor", "ceil", "round", "trunc", "fmod"}  # fmt: skip
-MOVED = {"copy", "neg", "abs", "select", "select_s", "select_else_s", "max_backward", "max", "min",
-         "max_s", "min_s"}  # a result may be an operand as it is  # fmt: skip
+# A result may be an operand as it is:
+MOVED = {"copy", "neg", "abs", "select", "select_s", "select_else_s", "max_backward"}
 HAND_ON = {"floor", "ceil", "round", "trunc", "fmod"}  # a NaN
 ROUNDED_ONCE = {"add", "sub", "mul", "div", "add_s", "mul_s", "rsub_s", "rdiv_s", "sqrt", "fma"}
 SEVERAL = {  # the terms that are rounded: the error is within 2 ulp of each
@@ -257,8 +257,7 @@ def test_instruction_sets_agree_bit_for_bit(name):
 
 
 def bits(x: Any) -> bytes:
-    """A number below 2⁻¹²⁶ that an operation only chooses, as max does, may stay or become 0."""
-    return np.where(np.isnan(x), np.float32(np.nan), flushed(x)).tobytes()
+    return np.where(np.isnan(x), np.float32(np.nan), x).tobytes()
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -266,6 +265,8 @@ def bits(x: Any) -> bytes:
 @pytest.mark.parametrize("name", [n for n in NAMES if OPS[n].arity and n not in MOVED])
 def test_no_operation_makes_a_number_below_the_smallest_normal_one(name, dtype, isa):
     """Of operands down to the smallest ones, which are zeros: the same as of these zeros."""
+    if dtype == np.float64 and name in {"max", "min", "max_s", "min_s"}:
+        pytest.skip("chooses a number, and float64 promises no bits")
     tiny = float(np.finfo(dtype).tiny)
     sizes = [x * tiny for x in (2.0**-20, 0.3, 0.999, 1.0, 1.001, 1.5, 2.0, 2.0**20)]
     one = np.array([s * x for x in [*sizes, 1.0, tiny**0.5] for s in (1, -1)], dtype)

@@ -1,0 +1,27 @@
+// float64 with AVX2 and FMA (x86-64-v3); AVX-512 has nothing faster for it.
+#include "kernels/kernels.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+namespace ostinato {
+namespace isa_avx2_double {
+namespace {  // internal linkage: no function compiled for this instruction set may serve another
+#include "kernels/vec_generic.h"
+#include "kernels/math-inl.h"
+#include "kernels/gemm-inl.h"
+#include "kernels/arrays-inl.h"
+#include "kernels/products-inl.h"
+#include "kernels/elementwise-inl.h"
+#include "kernels/fibres-inl.h"
+#include "kernels/table-inl.h"
+}  // namespace
+}  // namespace isa_avx2_double
+
+const Kernels<double>& kernels_avx2_double() {
+  static const auto k = isa_avx2_double::make_kernels<isa_avx2_double::Generic<double, 4>, 2>("avx2");
+  return k;
+}
+}  // namespace ostinato
