@@ -333,16 +333,16 @@ def verdict(right: Any, found: list[Baseline]) -> str:
         >>> from ostinato import baselines
         >>> weak = baselines.majority(["a", "a", "b"], ["a", "b"] * 50)
         >>> baselines.verdict(np.ones(100, bool), [weak])
-        'better than the most frequent label (100.0 % to 50.0 %)'
+        'better than the most frequent label (100.0 % and 50.0 %)'
         >>> baselines.verdict(np.arange(100) < 30, [weak])
-        'WORSE than the most frequent label (30.0 % to 50.0 %)'
+        'WORSE than the most frequent label (30.0 % and 50.0 %)'
     """
     right = np.asarray(right, float)
     best = max(found, key=lambda baseline: baseline.accuracy)
     won, lost = int((right > best.right).sum()), int((right < best.right).sum())
-    figures = f"({100 * right.mean():.1f} % to {100 * best.accuracy:.1f} %)"
+    figures = f"({100 * right.mean():.1f} % and {100 * best.accuracy:.1f} %)"
     if sign_test(won, lost) >= SURE:
-        return f"no different from {best.name} {figures}: what differs can be chance"
+        return f"no significant difference from {best.name} {figures}"
     return f"{'better' if won > lost else 'WORSE'} than {best.name} {figures}"
 
 

@@ -175,7 +175,7 @@ class Architecture(Declared):
 
     cell: Literal["rnn", "gru", "lstm"] = declare("rnn", "The recurrent cell.", or_own=True)
     hidden_size: int = declare(128, "Size of the hidden state.", low=1)
-    num_layers: int = declare(1, "Recurrent layers, one upon the other.", low=1, cli_name="layers")
+    num_layers: int = declare(1, "Number of recurrent layers.", low=1, cli_name="layers")
     bidirectional: bool = declare(False, "Read each sequence in both directions.")
     dropout: float = declare(
         0.0, "Dropout between layers and before the readout, in training only.", low=0, below=1
@@ -190,7 +190,7 @@ class Classifying(Architecture):
     """The network of a classifier."""
 
     readout: Literal["last", "mean", "max", "attention"] = declare(
-        "last", "What of the states a class is read from."
+        "last", "How the states of a sequence become the input of the classifier."
     )
 
 
@@ -219,7 +219,7 @@ class Training(Declared):
     learning_rate: float = declare(1e-3, "Step size, before the schedule.", above=0)
     momentum: float = declare(0.0, "Momentum of sgd and rmsprop.", low=0, below=1)
     weight_decay: float = declare(
-        0.0, "Pull of the weights towards zero; decoupled from the gradient by adamw.", low=0
+        0.0, "Weight decay; adamw decouples it from the gradient.", low=0
     )
     clip_norm: float | None = declare(
         None, "Largest 2-norm of the gradient; a larger gradient is scaled down.", above=0
@@ -233,7 +233,7 @@ class Training(Declared):
         0, "Iterations at the start over which the learning rate rises from zero.", low=0
     )
     step_size: int = declare(1000, "Iterations between two changes by the schedule step.", low=1)
-    step_gamma: float = declare(0.1, "Factor of each such change.", above=0)
+    step_gamma: float = declare(0.1, "Factor of each change by the schedule step.", above=0)
     eval_every: int = declare(1000, "Iterations between two reports.", low=1)
     patience: int | None = declare(
         None,
@@ -246,7 +246,7 @@ class Training(Declared):
     )
     memory: str | None = declare(
         None,
-        "What the layers may keep of an iteration for the backward pass, as 64MB; the rest is "
+        "Memory that the layers may keep for a backward pass, such as 64MB; the rest is "
         "computed again, with the same bits.",
     )
     truncate: int | None = declare(

@@ -85,7 +85,7 @@ def test_a_busy_machine_costs_time(ostinato, native, monkeypatch):
     monkeypatch.setattr("os.getloadavg", lambda: (3.5, 0.0, 0.0))
     busy = findings(ostinato("doctor", "--json"))["load"]
     assert busy["state"] == "slow"
-    assert "3.5 threads" in busy["value"]
+    assert "3.5 on 4 cores" in busy["value"]
     assert "torch.set_num_threads(1) and set OSTINATO_NUM_THREADS=4" in busy["advice"]
 
 

@@ -259,7 +259,7 @@ def test_values_are_written_as_in_a_table_to_train_on(stream):
 @pytest.mark.parametrize("value", ["1_000", "٣", "５", "0x1p3"])
 def test_what_is_a_number_to_python_alone_is_none(stream, value):
     done = stream(f"x,y\n1,2\n{value},1\n", model=Pushed())
-    assert (done.code, f"line 3: {value!r} is no number" in done.err) == (2, True)
+    assert (done.code, f"line 3: {value!r} is not a number" in done.err) == (2, True)
 
 
 def test_nan_in_json_is_missing(stream):
@@ -287,7 +287,7 @@ def test_a_model_that_reads_text(stream):
 WRONG = {
     "too few": ("3", "there are 1 fields; wanted 2"),
     "too many": ("3,4,5", "there are 3 fields; wanted 2"),
-    "a word": ("3,four", "'four' is no number"),
+    "a word": ("3,four", "'four' is not a number"),
     "missing": ("3,", "y is missing or infinite"),
     "infinite": ("inf,1", "x is missing or infinite"),
     "an open quote": ('"3,4', "unexpected end of data"),

@@ -540,7 +540,8 @@ def test_a_forecast_reads_what_is_known_ahead_and_says_when_it_is_not_there(osti
     assert ostinato("train", file, *flags, *inputs, *QUICK, "--iterations", 2, "-o", run).code == 0
     short = ostinato("predict", run, file)
     assert short.code == 2
-    assert f"{file}: 's0' has 0 rows after its last value of 'value'; wanted the 2" in short.err
+    wanted = "'s0' has 0 rows after its last value of 'value'; to forecast 2 steps, append 2 rows"
+    assert f"{file}: {wanted}" in short.err
     rows = [line.split(",") for line in lines[1:]]
     rows[5][2] = rows[9][2] = rows[50][3] = ""
     file.write_text("\n".join([lines[0], *map(",".join, rows)]) + "\n")

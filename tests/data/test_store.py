@@ -136,7 +136,7 @@ def test_numbers_in_one_part_and_words_in_another_are_refused(tmp_path, monkeypa
     rows = [f"s{i // 2},{kinds[i // 50]},{i // 2 % 3}" for i in range(199)]
     (tmp_path / "a.csv").write_text("\n".join(["id,kind,y", *rows]))
     roles = Roles(id="id", features=("kind",), target="y", task="classify")
-    refused = "'kind' has numbers in some rows and words in others|'kind': '.*' is no number"
+    refused = "'kind' has numbers in some rows and words in others|'kind': '.*' is not a number"
     with pytest.raises(ValueError, match=refused):
         store_examples(stream_examples(tmp_path / "a.csv", roles))
     named = replace(roles, categories=("kind",))

@@ -125,7 +125,7 @@ def test_a_first_line_that_is_a_row(tmp_path):
 def test_one_mistake_in_a_column_of_numbers(tmp_path):
     """The mistake is named, and not the column left out of the advice."""
     text = "id,x,y,mode\n" + "".join(f"a,{i},{i},car\n" for i in range(20)) + "a,n/a?,1,car\n"
-    with pytest.raises(ValueError, match=r"line 22, column 'x': 'n/a\?' is no number"):
+    with pytest.raises(ValueError, match=r"line 22, column 'x': 'n/a\?' is not a number"):
         read_examples(written(tmp_path, text), Roles(id="id", target="mode", task="classify"))
 
 

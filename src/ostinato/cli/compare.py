@@ -48,7 +48,7 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Put runs side by side, and test whether differences are chance.
+    """Compare runs, and test whether differences can be chance.
 
     Each run is tested against the first one, where both were measured on the same test part.
     """

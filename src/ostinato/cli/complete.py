@@ -32,7 +32,7 @@ def complete(
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each text.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Suggest what comes next, as a phone's keyboard does."""
+    """Suggest the next words or characters of a text."""
     hush(quiet)
     model = answering.to_predict(find(run))
     if text is not None:

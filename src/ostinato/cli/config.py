@@ -52,9 +52,9 @@ class DataConfig(Declared):
     as_sequence: Literal["rows", "columns", "pixels", "permuted"] = declare(
         "rows", "How an MNIST image becomes a sequence."
     )
-    test: str | None = declare(None, "A file with the test part (for data of your own).")
+    test: str | None = declare(None, "A file with the test part.")
     test_fraction: float = declare(
-        0.2, "Share held out as the test part where no --test file is given.", above=0, below=1
+        0.2, "Share held out as the test part if there is no --test file.", above=0, below=1
     )
     shape: Literal["long", "nested", "wide"] | None = declare(
         None,
@@ -62,7 +62,7 @@ class DataConfig(Declared):
         "lists in its columns) or wide (a row a sequence, a column a step). Default: the one that "
         "is possible.",
     )
-    id: str | None = declare(None, "Column that names the sequence a row belongs to.")
+    id: str | None = declare(None, "Column that names the sequence of a row.")
     time: str | None = declare(None, "Column that orders the steps of a sequence.")
     time_format: (
         Literal["day-first", "month-first", "seconds", "milliseconds", "microseconds"] | None
@@ -75,7 +75,7 @@ class DataConfig(Declared):
         None, "Columns to read at each step: a,b,c. Default: all without another role."
     )
     categories: str | None = declare(
-        None, "Columns whose values are names although they look like numbers: a,b."
+        None, "Columns of codes: names that look like numbers: a,b."
     )
     static: str | None = declare(None, "Columns with one value a sequence, for forecasts: a,b.")
     known: str | None = declare(
@@ -88,8 +88,8 @@ class DataConfig(Declared):
         None, "Column that says the part of a sequence: train, validation or test."
     )
     sort: bool = declare(False, "Sort rows by id and time; by default another order is an error.")
-    separator: str | None = declare(None, "Between the fields of a CSV file. Default: a comma.")
-    decimal: Literal[".", ","] = declare(".", "Before the decimals of numbers in a CSV file.")
+    separator: str | None = declare(None, "Separator of CSV fields. Default: a comma.")
+    decimal: Literal[".", ","] = declare(".", "Decimal mark of the numbers in a CSV file.")
     encoding: str = declare("utf-8", "Of a CSV file: a name that Python knows, such as cp1252.")
     missing: Literal["error", "mask", "fill", "forward"] = declare(
         "error",
@@ -105,7 +105,7 @@ class DataConfig(Declared):
 class TaskConfig(Declared):
     """Section [task]: what is learnt, and how it is measured."""
 
-    classify: str | None = declare(None, "Tell classes apart: the column of a sequence's label.")
+    classify: str | None = declare(None, "Classify sequences: the column of the label.")
     tag: str | None = declare(None, "A label for each step: the column of the labels.")
     forecast: str | None = declare(None, "The next values of a series: its column.")
     language: str | None = declare(
@@ -120,13 +120,13 @@ class TaskConfig(Declared):
         low=1,
     )
     season: int = declare(
-        1, "Steps of a season: what a forecast begins from, MASE and a baseline.", low=1
+        1, "Steps of a season; forecasts, MASE and a baseline use the value a season ago.", low=1
     )
     crf: bool = declare(False, "Learn which tags may follow each other (a linear-chain CRF).")
     level: Literal["character", "word", "piece"] = declare(
-        "character", "What a language model reads and writes."
+        "character", "Tokens of a language model."
     )
-    vocabulary: int = declare(10_000, "Most words, or word pieces, that it knows.", low=2)
+    vocabulary: int = declare(10_000, "Number of words, or word pieces, to know at most.", low=2)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def cv(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Cross-validate: train for each fold, tell how results differ.
+    """Cross-validate: train on each fold, and show how results vary.
 
     Folds are drawn of sequences by their class, of whole groups with --group, of documents; series
     are forecast from origins that roll towards their end.

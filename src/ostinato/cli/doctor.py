@@ -33,7 +33,7 @@ class Diagnosis:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Look at the installation, the engine and the threads."""
+    """Check the installation, the engine and the threads."""
     findings = [*_python(), *_packages(), *_engine(), *_threads(), *_load(), *_denormals()]
     broken = any(f.state == "broken" for f in findings)
     if as_json:
@@ -151,7 +151,7 @@ def _load() -> list[Diagnosis]:
         )
     if hasattr(os, "getloadavg"):
         load = os.getloadavg()[0]
-        value = f"{load:.1f} threads of all programs wanted a core in the last minute"
+        value = f"{load:.1f} on {cores} cores in the last minute"
         if load > BUSY * cores:
             advice = (
                 "threads that share cores with another program wait for each other; in a script, "

@@ -40,7 +40,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a trained model again."""
+    """Measure a trained model on its test part or on a file."""
     hush(quiet)
     trained = runs.find(run).reading(given)
     if given and file is None:

@@ -37,7 +37,7 @@ def export(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a model as ONNX or C, which run without ostinato."""
+    """Write a model as ONNX or C, to run without ostinato."""
     hush(quiet)
     _check_flags(to, form, resets, int8)
     trained = runs.find(run)

@@ -110,4 +110,5 @@ def _help(o: Option) -> str:
     if o.default is None:
         return o.help
     default = str(o.default).lower() if o.type is bool else o.default
+    default = f"'{default}'" if default == "." else default  # a sentence ends with one, too
     return f"{o.help} Default: {default}."

@@ -38,7 +38,7 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Let a language model write."""
+    """Write text with a language model."""
     hush(quiet)
     if not 0 <= temperature < math.inf:
         raise BadInput(f"--temperature is {temperature}; wanted 0 or more, and finite")

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Neither progress nor notes; results and errors stay.")
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="No progress and no notes; results, errors and serious findings stay."
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
 

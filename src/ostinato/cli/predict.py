@@ -28,7 +28,7 @@ def predict(
     proba: Annotated[bool, typer.Option("--proba", help="The probability of every class.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Answer for each sequence of a file, as CSV."""
+    """Predict each sequence of a file; CSV on stdout."""
     hush(quiet)
     if output == Path("-"):
         output = None

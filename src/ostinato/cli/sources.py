@@ -44,7 +44,7 @@ LARGE = 1 << 28  # bytes of a table whose sequences do not stay in the memory
 AT_ONCE = 1 << 17  # steps that a model answers before more are written
 TAB = "\\t"  # as a user writes it in a shell
 FILE_HELP = (
-    "A file as the run was trained on; - reads from standard input, and tells the kind by its "
+    "A file like the training file; - reads standard input, and finds the format by its "
     "first bytes."
 )
 

@@ -51,7 +51,7 @@ def stream(
         typer.Option(
             "--lookahead",
             metavar="K",
-            help="Of a model of two directions: answer a row when K further ones have come.",
+            help="For a model of two directions: answer a row when K further rows have come.",
             min=0,
         ),
     ] = None,
@@ -60,27 +60,43 @@ def stream(
         typer.Option("--state", metavar="FILE", help="Keep the streams here, and go on from it."),
     ] = None,
     every: Annotated[
-        float, typer.Option("--state-every", metavar="SECONDS", help="How often.", min=0)
+        float,
+        typer.Option(
+            "--state-every",
+            metavar="SECONDS",
+            help="Seconds between two snapshots of --state.",
+            min=0,
+        ),
     ] = 5.0,
     columns: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--columns", metavar="A,B,…", help="Names, where the first line has none."),
+        typer.Option(
+            "--columns", metavar="A,B,…", help="Column names, if the first line has none."
+        ),
     ] = None,
     separator: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
             "--separator",
             metavar="CHARACTER",
-            help="Between fields of CSV. Default: that of the file the run was trained on.",
+            help="Separator of CSV fields. Default: that of the training file.",
         ),
     ] = None,
     decimal: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--decimal", metavar=".|,", help="Before decimals in CSV. Default: as that."),
+        typer.Option(
+            "--decimal",
+            metavar=".|,",
+            help="Decimal mark in CSV. Default: that of the training file.",
+        ),
     ] = None,
     encoding: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--encoding", metavar="NAME", help="Of CSV, as cp1252. Default: as that."),
+        typer.Option(
+            "--encoding",
+            metavar="NAME",
+            help="Encoding of CSV, such as cp1252. Default: that of the training file.",
+        ),
     ] = None,
     skip: Annotated[
         bool, typer.Option("--skip", help="Leave out lines that are wrong, and count them.")
@@ -88,7 +104,7 @@ def stream(
     as_json: Annotated[bool, typer.Option("--json", help="Answers as JSON lines.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Answer row by row, as the rows come.
+    """Predict row by row, as rows arrive.
 
     A row is one step. Answers come as CSV or JSON lines, as the rows do: the step, the label and
     its probability.

@@ -204,7 +204,7 @@ class Csv(RowParser):
                 return float(stripped)
         except ValueError:
             pass
-        raise ValueError(f"{field[:40]!r} is no number")
+        raise ValueError(f"{field[:40]!r} is not a number")
 
 
 def _only_python_reads(field: str) -> bool:

@@ -61,7 +61,7 @@ def train(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Show the data as they are understood and the recipe; train nothing."
+            "--dry-run", help="Show how the data are understood, and the recipe; train nothing."
         ),
     ] = False,
     print_config: Annotated[

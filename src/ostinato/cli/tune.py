@@ -72,7 +72,7 @@ def tune(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Search for better parameters, by a validation part's loss.
+    """Search for better parameters by the loss on a validation part.
 
     The first trial is the recipe that train takes. What you give is not searched. The result is a
     configuration for train --config.

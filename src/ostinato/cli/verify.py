@@ -16,7 +16,7 @@ def verify(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Replay a model's saved answers: they must be equal to the bit."""
+    """Compute a model's saved answers again; every bit must be equal."""
     from ostinato import runtime
 
     trained = runs.find(run)

@@ -222,7 +222,7 @@ class Text(Column):
             hint = (
                 " with a point, not a comma, before its decimals; or say decimal=',' (--decimal ,)"
             )
-        return ValueError(f"{self.place(row)}: {shortened(text)} is no number; wanted one{hint}")
+        return ValueError(f"{self.place(row)}: {shortened(text)} is not a number; wanted one{hint}")
 
     def _no_time(self, iso: pa.Array, order: Order | None) -> ValueError:
         """The error for the first text that is no date, or none of the kind of the first one.

@@ -468,8 +468,8 @@ def _check_future(series: Examples, panel: Panel, horizon: int) -> None:
     names = ", ".join(map(repr, series.roles.known))
     raise BadInput(
         f"{series.source}: {series.ids[i].item()!r} has {further[i]} rows after its last value of "
-        f"{series.roles.target!r}; wanted the {horizon} that are forecast: rows with {names}, "
-        f"known in advance, in which {series.roles.target!r} is empty"
+        f"{series.roles.target!r}; to forecast {horizon} steps, append {horizon} rows with {names} "
+        f"filled in and {series.roles.target!r} empty"
     )
 
 
