@@ -267,15 +267,9 @@ def _embedded(w: Writer, embed: Embed, tensors: Tensors, tokens: str) -> str:
     if embed.table is not None:
         table = w.constant(np.asarray(tensors[embed.table], np.float32), "weight")
         return w.node("Gather", table, tokens, axis=0)
-<<<<<<< HEAD
     tokens = w.node("Gather", w.constant(np.arange(embed.n_tokens)), tokens, axis=0)
     values = w.constant(np.array([0, 1], np.float32))
     return w.node("OneHot", tokens, w.constant(V), values, axis=-1)
-=======
-    tokens = w.node("Gather", w.constant(np.arange(V)), tokens, axis=0)
-    zero_one = w.constant(np.array([0, 1], np.float32))
-    return w.node("OneHot", tokens, w.constant(V), zero_one, axis=-1)
->>>>>>> 7dba5dc (Help texts and messages in plain words)
 
 
 def _spelt(

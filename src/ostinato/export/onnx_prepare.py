@@ -67,11 +67,7 @@ def scaled(w: Writer, x: str, mean: np.ndarray, scale: np.ndarray) -> str:
 
 
 def _words(w: Writer, i: int, feature: Feature, x: str, keep_nan: bool) -> str:
-<<<<<<< HEAD
     """A column of zeros and ones for each word; zeros for −1, and for NaN if not kept."""
-=======
-    """A column of zeros and ones for each word; zeros alone for −1, and for NaN if not kept."""
->>>>>>> 7dba5dc (Help texts and messages in plain words)
     assert feature.words is not None
     places = w.constant(np.arange(len(feature.words), dtype=np.float32))
     given = w.slice(x, i, i + 1)
