@@ -197,7 +197,23 @@ def several_courses(p, x):
     return h, torch.stack(out), late
 
 
+def numbers_as_state(p, x):
+    h, j, beta, last, seen = None, 0, 1.0, -1, []
+    outs = torch.zeros(x.shape[1], len(x), 5, dtype=x.dtype)
+    p.count = 0
+    for t in range(x.shape[1]):
+        h = p.cell(x[:, j] * beta, h) * (1 - 0.01 * last)
+        outs[j] = h
+        beta = beta * 0.9 + 0.01 * t
+        j += 1
+        p.count += 2
+        seen.append((j, beta))
+        last = t
+    return outs, j, beta, last, seen, p.count
+
+
 NATIVE = [
+    numbers_as_state,
     comprehension, sums, several_courses,
     through_a_buffer, through_a_list, a_list_by_index,
     the_index_as_a_number,

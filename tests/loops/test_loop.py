@@ -65,11 +65,19 @@ def test_random_numbers_are_those_of_python(function, generator):
 
 
 def counted(p, x):
-    h, j = None, 0
+    h, j = None, [0]
     for t in range(x.shape[1]):
-        h = p.cell(x[:, t] * (1 + j / 10), h)
-        j += 1
+        h = p.cell(x[:, t] * (1 + j[0] / 10), h)
+        j[0] += 1
     return h, j
+
+
+def alternating(p, x):
+    h, sign = None, 1
+    for t in range(x.shape[1]):
+        h = p.cell(x[:, t] * sign, h)
+        sign = 1 if sign == -1 else -1
+    return h, sign
 
 
 def list_that_is_read(p, x):
@@ -101,6 +109,7 @@ def alias(p, x):
     ("function", "why"),
     [
         (counted, "j is another after each iteration"),
+        (alternating, "sign is a number that changes in another way"),
         (list_that_is_read, "reads a list that iterations append to"),
         (value_decides, "turns a tensor into a Python value"),
         (alias, "emits a tensor that the next one changes in place"),

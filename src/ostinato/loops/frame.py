@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,12 +21,15 @@ from ostinato.compiler.errors import Unsupported
 from ostinato.loops import elements
 from ostinato.loops.attributes import ABSENT, Place, resolved
 from ostinato.loops.emitted import READ, Added, Fresh
-from ostinato.loops.index import NumbersAsTensors, Questions, running
+from ostinato.loops.index import Index, Number, NumbersAsTensors, Questions, running
 from ostinato.loops.items import Items
-from ostinato.loops.nostep import NoStep, Stale
+from ostinato.loops.nostep import Counted, Narrowed, NoStep, Stale
 from ostinato.loops.rewrite import LoopSource
 from ostinato.loops.state import Flat, Maker, Spec
 
+HIDDEN = object()  # stands for a tensor that a step does not name
+OTHER_INDEX = "an iteration computes an index by other means than plain arithmetic"
+MOST_IN_PYTHON = 4  # iterations before a scan
 Read = tuple[int, int]  # the number of a read in the text, and how often it came before
 
 
@@ -46,6 +49,7 @@ class LoopPlan:
             they read, and the reads of it by the loop's variable.
         trailing: the structure of what is only read after the loop.
         persists: for each container of the state whether it is changed in place.
+        updates: for each number of the state its next value; None of one that counts.
         summed: for each sum how many values a step adds.
         tensors: for each tensor of the state: "new", "same" or "written" (in place).
         asked: the answers of comparisons of the loop's variable.
@@ -63,6 +67,7 @@ class LoopPlan:
     pasts: list[tuple[tuple[Spec, ...], Any]] = field(default_factory=list)
     trailing: list[Spec] = field(default_factory=list)
     persists: tuple[bool, ...] = ()
+    updates: tuple[Any, ...] = ()
     summed: tuple[int, ...] = ()
     tensors: tuple[str, ...] = ()
     asked: tuple[Any, ...] = ()
@@ -76,7 +81,7 @@ class LoopPlan:
             tuple(self.reads.items()), tuple(self.leaves), tuple(self.numbers),
             tuple(self.emitted), tuple(self.puts), tuple(self.lags), tuple(self.pasts),
             tuple(self.trailing), self.persists,
-            self.summed, self.tensors, self.asked,
+            self.updates, self.summed, self.tensors, self.asked,
         )  # fmt: skip
 
 
@@ -85,6 +90,7 @@ class State:
 
     Attributes:
         carried, trailing, placed: the values of names and places.
+        counts: numbers that change from iteration to iteration, and by how much whole ones do.
         summed: scalars that iterations only add to, and whether in place: what each adds is an
             output.
         places: the places, with the containers that hold them.
@@ -92,16 +98,20 @@ class State:
     """
 
     def __init__(
-        self, names: dict[str, Any], source: LoopSource, places: list[tuple[Place, Any]]
-    ):
+        self, names: dict[str, Any], source: LoopSource, places: list[tuple[Place, Any]],
+        counted: dict[str, int | None],
+    ):  # fmt: skip
         carried, trailing = source.carried, source.trailing
         for name in (*carried, *trailing):
             if name not in names:
                 raise NoStep(f"{name} is not bound after the first iteration")
         self.carried, self.placed, self.trailing = Flat(), Flat(), Flat()
         self.summed: list[tuple[Tensor, bool]] = []
+        self.counts: list[tuple[Any, int | None]] = []
         for name in carried:
             value = names[name]
+            if self.counts_on(self.carried, name, value, counted):
+                continue
             if name in source.summed and isinstance(value, Tensor) and not value.dim():
                 self.summed.append((value, source.summed[name]))
                 self.carried.specs.append(("sum", value.dtype))
@@ -112,9 +122,21 @@ class State:
             value = container[place.key] if _has(container, place.key) else ABSENT
             if value is ABSENT:
                 raise NoStep(f"{place} is not there after the first iteration")
-            self.placed.add(value, 0 if place.grows else None)
+            if not self.counts_on(self.placed, str(place), value, counted):
+                self.placed.add(value, 0 if place.grows else None)
         for name in trailing:
             self.trailing.add(names[name])
+
+    def counts_on(
+        self, of: Flat, name: str, value: Any, counted: dict[str, int | None]
+    ) -> bool:
+        """Note a number that changes from iteration to iteration; whether it is one."""
+        if name not in counted or type(value) not in (int, float):
+            return False
+        by = counted[name] if type(value) is int else None
+        of.specs.append(("count", len(self.counts), by))
+        self.counts.append((value, by))
+        return True
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -156,6 +178,8 @@ class Frame:
         self.counts[number] = n + 1
         return number, n
 
+    hidden = HIDDEN
+
     @staticmethod
     def slice(*arguments: Any) -> Any:
         return slice(*arguments)
@@ -174,6 +198,8 @@ class Frame:
     def at(self, number: int, base: Any, index: Any) -> Any:
         """`base[index]`, an input of the step where the index moves with the loop."""
         read = self.numbered(number)
+        if base is HIDDEN:
+            base = self.step.base_of(read, index)
         if not elements.moves(index):
             return base[index]
         parts = elements.described(index)
@@ -188,6 +214,10 @@ class Frame:
     def put(self, number: int, value: Any, base: Any, index: Any) -> None:
         """`base[index] = value`, an output of the step where the index moves with the loop."""
         write = self.numbered(number)
+        if base is HIDDEN:
+            base = self.step.base_of(write, index)
+            if self.step.unfit:
+                return
         if not elements.moves(index):
             base[index] = value
             return
@@ -223,6 +253,7 @@ class Step:
         self.has_dummy = False
         self.bases: list[Any] = []
         self.lag_bases: list[Any] = []
+        self.seen: dict[Read, tuple[Any, Any]] = {}
         self.fresh: list[Fresh] = []
         self.problem: Unsupported | None = None
 
@@ -241,6 +272,26 @@ class Step:
         if not elements.is_same(self.bases[leaf], base):
             raise NoStep("an iteration indexes a tensor that it makes anew by the loop's variable")
         return frame.given[leaf]
+
+    def base_of(self, read: Read, index: Any) -> Any:
+        """What the last iteration in Python read or wrote at this place in the text.
+
+        Raises:
+            Narrowed: it did not; after another iteration it may be known.
+        """
+        if not elements.moves(index):
+            self.does_not_move()
+        if read not in self.seen:
+            why = "its iterations read other elements than the first ones"
+            begin = self.questions.begin
+            if begin >= MOST_IN_PYTHON:
+                raise NoStep(why)
+            raise Narrowed(why, begin=begin + 1, end=self.questions.end)
+        return self.seen[read][0]
+
+    def does_not_move(self) -> None:
+        """An index is the same number in each iteration, as this run has it."""
+        raise NoStep(OTHER_INDEX)
 
     def lag(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor | None:
         """What an earlier iteration wrote where this one reads; None where none did."""
@@ -297,6 +348,7 @@ class Step:
             and facts.trailing == plan.trailing and facts.persists == plan.persists
             and [h == "new" for h in facts.tensors] == [h == "new" for h in plan.tensors]
             and facts.pasts == plan.pasts and facts.summed == plan.summed
+            and facts.updates == plan.updates
             and asked(self.questions) == plan.asked
         )  # fmt: skip
         if not same:
@@ -317,7 +369,11 @@ class Step:
         self.fresh = fresh = [
             Fresh(functools.partial(self.past, m)) for m in range(len(state.lists))
         ]
-        maker = Maker(tensors, iter(fresh))
+        self.numbers = [
+            Number(("state", k)) if by is None else Index(by, value - by * self.questions.begin)
+            for k, (value, by) in enumerate(state.counts)
+        ]
+        maker = Maker(tensors, iter(fresh), counts=self.numbers)
         carried = [maker.make(s) for s in state.carried.specs]
         placed = [maker.make(s) for s in state.placed.specs]
         n_containers = len(maker.containers)
@@ -356,7 +412,12 @@ class Step:
         """What a run of the body left, as the new carry, outputs and a plan of it."""
         state, n = self.state, len(self.state.carried.specs)
         new, sums, n_sums = Flat(), [], []
-        for value, spec in zip(out, state.carried.specs, strict=False):
+        updates: list[Any] = [None] * len(state.counts)
+        for name, value, spec in zip(self.source_names, out, state.carried.specs, strict=False):
+            if spec[0] == "count":
+                new.specs.append(spec)
+                updates[spec[1]] = self.next_number(name, spec[1], value)
+                continue
             if spec[0] != "sum":
                 new.add(value)
                 continue
@@ -367,14 +428,18 @@ class Step:
             sums += value.added
             n_sums.append(len(value.added))
             value.added = []
-        for value in placed:
-            new.add(value)
+        for (place, _), value, spec in zip(state.places, placed, state.placed.specs, strict=True):
+            if spec[0] == "count":
+                new.specs.append(spec)
+                updates[spec[1]] = self.next_number(str(place), spec[1], value)
+            else:
+                new.add(value)
         for name, spec, was in zip(
             self.names(), new.specs, (*state.carried.specs, *state.placed.specs), strict=True
         ):
             if spec != was:
-                raise NoStep(f"{name} is another after each iteration: {_shown(was)}, then "
-                              f"{_shown(spec)}")  # fmt: skip
+                why = f"{name} is another after each iteration: {_shown(was)}, then {_shown(spec)}"
+                raise self.counted(name, was, spec, why) or NoStep(why)
         if not all(a is b for a, b in zip(new.lists, fresh, strict=True)):
             raise NoStep("an iteration puts another list in the place of one that grows")
         trailing = Flat()
@@ -405,7 +470,7 @@ class Step:
         )
         facts = LoopPlan(
             emitted=emitted, puts=puts, pasts=pasts, trailing=trailing.specs, tensors=how,
-            summed=tuple(n_sums),
+            summed=tuple(n_sums), updates=tuple(updates),
             persists=tuple(a is b for a, b in zip(containers, new.containers, strict=True)),
         )  # fmt: skip
         written = {write: value for write, _, _, _, value in frame.puts}
@@ -415,6 +480,29 @@ class Step:
                 raise NoStep("an iteration reads elements that not every iteration writes")
             lags += [*old[1:], written[write]]
         return [*new.tensors, *trailing.tensors, *lags, *items.tensors], outputs, facts
+
+    def counted(self, name: str, was: Spec, spec: Spec, why: str) -> Counted | None:
+        """The refusal where a number has become another one."""
+        if was[0] not in (int, float):
+            return None
+        before, begin = (float(was[1]) if was[0] is float else was[1]), self.questions.begin
+        if spec[0] == "number":
+            after = self.questions.number_at(spec[1], begin)
+        elif spec[0] in (int, float):
+            after = float(spec[1]) if spec[0] is float else spec[1]
+        else:
+            return None
+        is_whole = type(before) is int and type(after) is int
+        return Counted(why, name=name, by=after - before if is_whole else None)
+
+    def next_number(self, name: str, k: int, value: Any) -> Any:
+        """The next value of a number of the state, as an expression; None if it counts on."""
+        by, number = self.state.counts[k][1], self.numbers[k]
+        if by is None and isinstance(value, Number):
+            return value.key
+        if by is not None and isinstance(value, Index) and value.key == (number + by).key:
+            return None
+        raise NoStep(f"{name} is a number that changes in another way in each iteration")
 
     def moved(self, frame: Frame, m: int, fresh: Fresh, items: Flat) -> Any:
         """The last items of a list after the iteration; their structures, and how it was read."""
@@ -433,6 +521,8 @@ class Step:
     def names(self) -> list[str]:
         return [*self.source_names, *[str(p) for p, _ in self.state.places]]
 
+    numbers: Sequence[Any] = ()
+    unfit = ""  # why the run is no step, found on the way
     source_names: tuple[str, ...] = ()
     frame: Frame  # while the body runs
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,17 +27,41 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 FEWEST = 8  # iterations of a scan that gains anything
 _MOST_COURSES = 4  # of the iterations of one loop, each played by a scan of its own
-Key = Any  # ("index", step, start), ("constant", number), or (operation, key, …)
+# ("index", step, start), ("constant", number), ("state", its number), or (operation, key, …)
+Key = Any
 
 
-def evaluated(key: Key, j: int) -> Any:
+class Sequences:
+    """Numbers that are state, from an iteration on: their values one after the other."""
+
+    def __init__(self, begin: int, values: Sequence[Any]):
+        self.begin, self.values = begin, [[v] for v in values]
+
+    def extend(self, updates: Sequence[Key | None], end: int) -> None:
+        """Compute the values up to an iteration; updates: of each number its next value."""
+        for j in range(self.begin, end):
+            new = [None if key is None else evaluated(key, j, self) for key in updates]
+            for values, value in zip(self.values, new, strict=True):
+                values.append(value)
+
+    def at(self, k: int, j: int) -> Any:
+        """The number k in iteration j."""
+        if j - self.begin >= len(self.values[k]):
+            raise NoStep("a number that changes from iteration to iteration decides a branch")
+        return self.values[k][j - self.begin]
+
+
+def evaluated(key: Key, j: int, sequences: Sequences | None = None) -> Any:
     """The number that an expression is in iteration j."""
     kind = key[0]
     if kind == "index":
         return key[1] * j + key[2]
     if kind == "constant":
         return key[1]
-    return _OPERATIONS[kind](*[evaluated(k, j) for k in key[1:]])
+    if kind == "state":
+        assert sequences is not None
+        return sequences.at(key[1], j)
+    return _OPERATIONS[kind](*[evaluated(k, j, sequences) for k in key[1:]])
 
 
 class Questions:
@@ -45,13 +69,19 @@ class Questions:
 
     Attributes:
         asked: comparisons → their answers.
+        sequences: the numbers that are state.
         number: gives the input that stands for an expression, in a floating-point or whole type.
     """
 
     def __init__(self) -> None:
         self.begin = self.end = 0
         self.asked: dict[Any, bool] = {}
+        self.sequences = Sequences(0, ())
         self.number: Callable[[Key, torch.dtype], Tensor]
+
+    def number_at(self, key: Key, j: int) -> Any:
+        """An expression in iteration j."""
+        return evaluated(key, j, self.sequences)
 
     def answer(self, name: str, key: Key, other: Any) -> bool:
         """The one answer of a comparison for all iterations of the window.
@@ -68,7 +98,7 @@ class Questions:
             if end - begin < FEWEST:
                 begin, end = end, last[1]
             raise Narrowed("a branch on the loop's variable", begin=begin, end=end)
-        answer = _COMPARISONS[name](evaluated(key, self.begin), other)
+        answer = _COMPARISONS[name](self.number_at(key, self.begin), other)
         self.asked[name, key, other] = answer
         return answer
 
@@ -77,17 +107,17 @@ class Questions:
         compare, found, begin = _COMPARISONS[name], [], self.begin
         is_monotone = key[0] == "index" and name not in ("eq", "ne")
         while begin < self.end and len(found) <= _MOST_COURSES:
-            here = compare(evaluated(key, begin), other)
+            here = compare(self.number_at(key, begin), other)
             end = self.end
             if not is_monotone:
                 others = (j for j in range(begin, self.end)
-                          if compare(evaluated(key, j), other) is not here)  # fmt: skip
+                          if compare(self.number_at(key, j), other) is not here)  # fmt: skip
                 end = next(others, self.end)
-            elif compare(evaluated(key, self.end - 1), other) is not here:
+            elif compare(self.number_at(key, self.end - 1), other) is not here:
                 low, end = begin, self.end - 1
                 while end - low > 1:
                     middle = (low + end) // 2
-                    same = compare(evaluated(key, middle), other) is here
+                    same = compare(self.number_at(key, middle), other) is here
                     low, end = (middle, end) if same else (low, middle)
             found.append((begin, end))
             begin = end
@@ -115,7 +145,7 @@ class Number:
     def tensor(self, beside: list[Tensor]) -> Tensor:
         """The number as an input, of the type that it would have in an operation with tensors."""
         questions = running.questions[-1]
-        is_whole = isinstance(evaluated(self.key, questions.begin), int)
+        is_whole = isinstance(questions.number_at(self.key, questions.begin), int)
         dtypes = [t.dtype for t in beside]
         dtype = next((d for d in dtypes if d.is_floating_point or d.is_complex), None)
         if dtype is None:

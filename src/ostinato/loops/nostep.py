@@ -27,3 +27,18 @@ class Narrowed(NoStep):
     def __init__(self, reason: str, op: str | None = None, *, begin: int = 0, end: int = 0):
         super().__init__(reason, op)
         self.begin, self.end = begin, end
+
+
+class Counted(NoStep):
+    """A number of the state changes from iteration to iteration.
+
+    Attributes:
+        name: of the number.
+        by: how much a whole number grows; None of others.
+    """
+
+    def __init__(
+        self, reason: str, op: str | None = None, *, name: str = "", by: int | None = None
+    ):
+        super().__init__(reason, op)
+        self.name, self.by = name, by

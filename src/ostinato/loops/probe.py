@@ -24,8 +24,7 @@ from ostinato.compiler.capture.draws import States
 from ostinato.compiler.capture.guards import Observation
 from ostinato.compiler.errors import Unsupported, error_in_short
 from ostinato.loops import elements
-from ostinato.loops.frame import Frame, LoopPlan, Read, Step, asked
-from ostinato.loops.index import evaluated
+from ostinato.loops.frame import OTHER_INDEX, Frame, LoopPlan, Read, Step, asked
 from ostinato.loops.nostep import NoStep
 from ostinato.loops.state import Flat, Maker
 
@@ -107,6 +106,10 @@ class _Probe(Step):
         self.memory.alive.append(value)
         return value
 
+    def does_not_move(self) -> None:
+        """It may be of a number that is found to change when the run has ended."""
+        self.unfit = OTHER_INDEX
+
     def lag(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor | None:
         """What an earlier iteration wrote where this one reads; None where none did."""
         before, step = self.questions.begin - 1, elements.step_of(parts)
@@ -162,8 +165,9 @@ class _Probe(Step):
         """The input that stands for an expression of the loop's variable."""
         if (key, dtype) not in self.plan.numbers:
             self.plan.numbers.append((key, dtype))
+            number = self.questions.number_at(key, self.questions.begin)
             with torch.utils._python_dispatch._disable_current_modes():
-                self.values.append(torch.tensor(evaluated(key, self.questions.begin), dtype=dtype))
+                self.values.append(torch.tensor(number, dtype=dtype))
             self.memory.made.add(_memory_of(self.values[-1]))
         return self.values[self.plan.numbers.index((key, dtype))]
 
@@ -189,7 +193,7 @@ def probed(
         Unsupported: the iterations are no steps of a scan.
     """
     probe = _Probe(step.body, step.items, step.state, LoopPlan(), 0, 0)
-    probe.questions, probe.source_names = step.questions, step.source_names
+    probe.questions, probe.source_names, probe.seen = step.questions, step.source_names, step.seen
     probe.firsts, probe.given, probe.values = [], [], []
     probe.written, probe.lags_first = written, []
     copies = [_copy(t) for t in (*carry, *x)]
@@ -203,6 +207,8 @@ def probed(
     try:
         with _unseen(), observation, probe.memory:
             _, outputs, plan = probe.once(copies[:n], iter(copies[n:]), frame)
+        if probe.unfit:
+            raise NoStep(probe.unfit)
         observation.snapshots.check()
     except BaseException as error:
         observation.snapshots.put_back()

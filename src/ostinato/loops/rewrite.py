@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import ast
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -250,7 +251,12 @@ class _Scope:
         assign, end = step.body
         assert isinstance(assign, ast.Assign) and isinstance(end, ast.Return)
         assign.targets = [copy.deepcopy(loop.target)]
-        body = _visited(_Watched(name), copy.deepcopy(loop.body))
+        functions = [n for n in own_nodes(self.body) if isinstance(n, FUNCTIONS)]
+        fixed = self.names - writes([loop]) - {*carried}
+        fixed -= {n for f in functions for s in ast.walk(f) if isinstance(s, ast.Nonlocal)
+                  for n in s.names}  # fmt: skip
+        watched = _Watched(name, fixed, _index_names(loop))
+        body = _visited(watched, copy.deepcopy(loop.body))
         summed = {n for n in _summed(loop.body) if n in carried}
         body = _visited(_Step(end, self.first, name, summed), body)
         step.body = [assign, *body, end]
@@ -262,15 +268,24 @@ def _visited(transformer: ast.NodeTransformer, body: list[ast.stmt]) -> list[ast
 
 
 class _Watched(ast.NodeTransformer):
-    """Reads and writes of elements, seen by the loop."""
+    """Reads and writes of elements, seen by the loop.
 
-    def __init__(self, name: str):
-        self.name = name
+    A step does not name the tensors that it indexes by the loop's variable: guards would compare
+    their shapes, and the length of the sequence is one.
+    """
+
+    def __init__(self, name: str, fixed: Collection[str] = (), index: Collection[str] = ()):
+        self.name, self.fixed, self.index_names = name, fixed, index
 
     def call(self, method: str, at: ast.Subscript, *more: ast.expr) -> ast.Call:
+        base = at.value
+        moves = not reads(at.slice).isdisjoint(self.index_names)
+        if moves and isinstance(base, ast.Name) and base.id in self.fixed:
+            loop = ast.copy_location(ast.Name(self.name, ast.Load()), base)
+            base = ast.copy_location(ast.Attribute(loop, "hidden", ast.Load()), base)
         function = ast.Attribute(ast.Name(self.name, ast.Load()), method, ast.Load())
         number = ast.Constant(at._number)  # type: ignore[attr-defined]
-        call = ast.Call(function, [number, *more, at.value, self.index(at.slice)], [])
+        call = ast.Call(function, [number, *more, base, self.index(at.slice)], [])
         for part in (call, function, function.value, number):
             ast.copy_location(part, at)
         return call
@@ -498,8 +513,19 @@ def _root(node: ast.expr) -> str | None:
 
 
 def _index_names(loop: ast.For) -> set[str]:
-    """The loop's variables, and names computed of them by plain arithmetic: idx = T - 1 - t."""
-    found = _names_of(loop.target)
+    """The loop's variables, names computed of them by plain arithmetic (idx = T - 1 - t), and
+    those that count (j += 1).
+    """
+    stored = [n.id for s in loop.body for n in ast.walk(s)
+              if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]  # fmt: skip
+    found = _names_of(loop.target) | {
+        s.target.id
+        for s in loop.body
+        if isinstance(s, ast.AugAssign)
+        and isinstance(s.target, ast.Name)
+        and isinstance(s.value, ast.Constant)
+        and stored.count(s.target.id) == 1
+    }
     plain = (ast.Name, ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop,
              ast.expr_context)  # fmt: skip
     for s in own_nodes(loop.body):

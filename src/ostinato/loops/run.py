@@ -28,16 +28,15 @@ from ostinato.compiler.steps import owner_of, weak_reference
 from ostinato.loops import elements
 from ostinato.loops.attributes import Memory, Place
 from ostinato.loops.emitted import Fresh
-from ostinato.loops.frame import Frame, LoopPlan, Read, State, Step, places_of
-from ostinato.loops.index import FEWEST, evaluated, running
+from ostinato.loops.frame import MOST_IN_PYTHON, Frame, LoopPlan, Read, State, Step, places_of
+from ostinato.loops.index import FEWEST, Sequences, evaluated, running
 from ostinato.loops.items import Items, items_of, sequence
-from ostinato.loops.nostep import Narrowed, NoStep, Stale
+from ostinato.loops.nostep import Counted, Narrowed, NoStep, Stale
 from ostinato.loops.probe import probed, share_memory
 from ostinato.loops.rewrite import LoopSource
 from ostinato.loops.state import Flat, Maker
 
 MEASURES = True  # whether a scan that gains nothing is given up
-_MOST_IN_PYTHON = 4  # iterations before a scan
 _MOST_PLANS = 16
 
 
@@ -54,6 +53,7 @@ class Site:
         first: the iterations that run in Python before a scan.
         native: whether the last call was played by scan; None if there was none.
         reason: why the iterations of the last call ran in Python.
+        counted: names of numbers that change from iteration to iteration → by how much.
         refused: after a refusal: the calls since then, by owner and mode.
     """
 
@@ -67,6 +67,7 @@ class Site:
     native: bool | None = None
     reason: str = ""
     warned: bool = False
+    counted: dict[str, int | None] = field(default_factory=dict)
     refused: dict[Any, int] = field(default_factory=dict)
 
     def knows(self, owner: Any) -> bool:
@@ -329,9 +330,9 @@ class Loop(Unwatched):
                 return self.scan(names)
             self.pause = narrowed.begin
             if self.j == self.site.first:
-                self.site.first = max(self.site.first, min(self.pause, _MOST_IN_PYTHON))
+                self.site.first = max(self.site.first, min(self.pause, MOST_IN_PYTHON))
         except Unsupported as refusal:
-            more = isinstance(refusal, SideEffect) and self.j < _MOST_IN_PYTHON
+            more = isinstance(refusal, SideEffect) and self.j < MOST_IN_PYTHON
             if more and not self.site.native:
                 self.must_look, self.pause = True, self.j + 1
             else:
@@ -366,11 +367,17 @@ class Loop(Unwatched):
         if source.problem:
             raise NoStep(source.problem)
         places = places_of(self.body, self.site.places)
-        state = State(names, source, places)
-        key = *state.key(), self.items.kind(), torch.is_grad_enabled()
         stale: list[LoopPlan] = []
-        for _ in range(3):
-            step, plan = self.step(state, key, stale)
+        for _ in range(6):
+            state = State(names, source, places, self.site.counted)
+            key = *state.key(), self.items.kind(), torch.is_grad_enabled()
+            try:
+                step, plan = self.step(state, key, stale)
+            except Counted as number:
+                if number.name in self.site.counted:
+                    raise
+                self.site.counted[number.name] = number.by
+                continue
             try:
                 return self.played(step, plan, state)
             except Unsupported as refusal:
@@ -384,13 +391,11 @@ class Loop(Unwatched):
         begin, end = self.j, self.stop
         known = [p for p in self.site.plans.get(key, ()) if p not in stale]
         for plan in sorted(known, key=lambda p: self.items.n not in p.lengths):
-            step = Step(self.body, self.items, state, plan, begin, end)
-            step.source_names = self.site.source.carried
+            step = self.new_step(state, plan)
             if self.fits(step, plan):
                 plan.lengths.add(self.items.n)
                 return step, plan
-        step = Step(self.body, self.items, state, LoopPlan(), begin, end)
-        step.source_names = self.site.source.carried
+        step = self.new_step(state, LoopPlan())
         items = [t[0] for t in self.items.tensors(begin, end)]
         made = probed(step, state.tensors, items, self.written)
         plans = self.site.plans.setdefault(key, [])
@@ -399,13 +404,25 @@ class Loop(Unwatched):
             plans.insert(0, made)
             del plans[_MOST_PLANS:]
         step.plan = plan = same or made
+        if plan.updates:
+            step.questions.sequences.extend(plan.updates, end)
         plan.lengths.add(self.items.n)
         if not self.fits(step, plan):
             why = "its iterations read other elements than the first ones"
-            if begin < _MOST_IN_PYTHON:  # one that is seen once may be like all the others
+            if begin < MOST_IN_PYTHON:  # one that is seen once may be like all the others
                 raise Narrowed(why, begin=begin + 1, end=end)
             raise NoStep(why)
         return step, plan
+
+    def new_step(self, state: State, plan: LoopPlan) -> Step:
+        """The iterations of the window as a step of a scan."""
+        step = Step(self.body, self.items, state, plan, self.j, self.stop)
+        step.source_names, step.seen = self.site.source.carried, dict(self.seen)
+        sequences = Sequences(self.j, [value for value, _ in state.counts])
+        if plan.updates:
+            sequences.extend(plan.updates, self.stop)
+        step.questions.sequences = self.sequences = sequences
+        return step
 
     def fits(self, step: Step, plan: LoopPlan) -> bool:
         """Whether a plan's comparisons have the same answers, and its reads are there.
@@ -489,10 +506,9 @@ class Loop(Unwatched):
         items = self.items.tensors(begin, end)
         step.n_items = len(items)
         xs = [*items, *self.elements(plan)]
-        xs += [
-            torch.tensor([evaluated(key, j) for j in range(begin, end)], dtype=dtype)
-            for key, dtype in plan.numbers
-        ]
+        for key, dtype in plan.numbers:
+            numbers = [evaluated(key, j, self.sequences) for j in range(begin, end)]
+            xs.append(torch.tensor(numbers, dtype=dtype))
         # What is changed in place afterwards is not what the backward pass reads.
         how = zip(state.tensors, [*plan.tensors, *["new"] * len(state.tensors)], strict=False)
         carry = [t.clone() if h == "written" else t for t, h in how]
@@ -561,7 +577,12 @@ class Loop(Unwatched):
                 total = total.add_(added) if in_place else total + added
             sums.append(total)
         tensors, lists, of_sums = iter(finals[:n]), iter(state.lists), iter(sums)
-        maker = Maker(tensors, lists, iter(state.containers), iter(plan.persists))
+        counts = [
+            value + by * (self.stop - self.j) if by is not None else self.sequences.values[k][-1]
+            for k, (value, by) in enumerate(state.counts)
+        ]
+        kept = iter(state.containers), iter(plan.persists)
+        maker = Maker(tensors, lists, *kept, counts=counts)
         carried = [
             next(of_sums) if s[0] == "sum" else maker.make(s) for s in state.carried.specs
         ]
@@ -572,7 +593,7 @@ class Loop(Unwatched):
         return (*carried, *trailing)
 
     def last(self, maker: Maker, spec: Any) -> Any:
-        return maker.make(_at(spec, self.stop - 1))
+        return maker.make(_at(spec, self.stop - 1, self.sequences))
 
     def extend(self, target: list[Any], emitted: tuple[Any, ...], ys: Iterator[Tensor]) -> None:
         """Append what each iteration appends, in their order."""
@@ -588,7 +609,7 @@ class Loop(Unwatched):
             for i in range(end - begin):
                 maker = Maker(iter([r[i] for r in rows]), iter(()))
                 column.append(r0[i] if (r0 := rows[0] if spec == "tensor" else None) is not None
-                              else maker.make(_at(spec, begin + i)))  # fmt: skip
+                              else maker.make(_at(spec, begin + i, self.sequences)))  # fmt: skip
             columns.append((how, column))
         before = [*target]
         appended = [
@@ -665,15 +686,15 @@ def _with_dummies(
     return distinct, False, xs
 
 
-def _at(spec: Any, j: int) -> Any:
+def _at(spec: Any, j: int, sequences: Sequences) -> Any:
     """A structure with the loop's variable as it is in iteration j."""
     if spec == "tensor":
         return spec
     if spec[0] == "number":
-        value = evaluated(spec[1], j)
+        value = evaluated(spec[1], j, sequences)
         return type(value), repr(value) if isinstance(value, float) else value
     if len(spec) > 1 and isinstance(spec[-1], tuple) and spec[0] not in (torch.Size,):
-        return (*spec[:-1], tuple([_at(s, j) for s in spec[-1]]))
+        return (*spec[:-1], tuple([_at(s, j, sequences) for s in spec[-1]]))
     return spec
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -97,7 +97,9 @@ class Maker:
     def __init__(
         self, tensors: Iterator[Tensor], lists: Iterator[list[Any]],
         originals: Iterator[Any] | None = None, persists: Iterator[bool] | None = None,
+        counts: Sequence[Any] = (),
     ):  # fmt: skip
+        self.counts = counts
         self.tensors, self.lists = tensors, lists
         self.originals, self.persists = originals, persists
         self.containers: list[Any] = []
@@ -109,6 +111,8 @@ class Maker:
         kind = spec[0]
         if kind == "grows":
             return next(self.lists)
+        if kind == "count":
+            return self.counts[spec[1]]
         if kind == "sum":
             return Added()
         if kind in (float, complex):
