@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,21 @@ from torch import Tensor
 
 from ostinato import tree
 from ostinato.arguments import Arguments, add_shapes, checked
-from ostinato.compiler import cache, speculation, torch_compat
+from ostinato.compiler import batch_numbers, cache, speculation, torch_compat
 from ostinato.compiler.adapted import as_given, has_complex, kinds_in, turned, with_pairs
 from ostinato.compiler.capture.captured_rows import parted
-from ostinato.compiler.errors import Elsewhere, Mispredicted, Unsupported
+from ostinato.compiler.errors import (
+    BatchNotFirst,
+    Elsewhere,
+    Mispredicted,
+    SideEffect,
+    Spared,
+    Unsupported,
+)
 from ostinato.compiler.play.autograd import ScanCall
 from ostinato.compiler.play.tape import RowOrder
 from ostinato.compiler.shared import ways
-from ostinato.compiler.steps import warn_refused, warn_unbounded
+from ostinato.compiler.steps import code_key, warn_refused, warn_unbounded
 from ostinato.compiler.verify import check_call, verified
 from ostinato.eager import RowSpans, Step, Tree, check_output_axes, chosen, eager_scan
 from ostinato.engine import native
@@ -210,6 +218,25 @@ def compiled(a: Arguments) -> ScanCall:
         Unsupported: the loop must play.
         Elsewhere: the same, for a reason that a user need not be warned of (a GPU, a transform).
     """
+    if a.dim != 0:
+        a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
+    a = batch_numbers.known(a)
+    try:
+        return _answered(a)
+    except (Elsewhere, SideEffect, Spared):
+        raise
+    except Unsupported as refusal:
+        for form in batch_numbers.ways(a):
+            speculation.forget(code_key(a.given))  # what was given up may be the number's doing
+            with suppress(Unsupported):
+                found = _answered(form)
+                batch_numbers.remember(form)
+                return found
+        raise refusal.bare() from None
+
+
+def _answered(a: Arguments) -> ScanCall:
+    """The recorded step; where it asks for values of the batch, with the answers to be tried."""
     answers = speculation.known_answers(a)
     if answers is not None:
         return _compiled(speculation.speculating(a, answers))
@@ -228,14 +255,12 @@ def compiled(a: Arguments) -> ScanCall:
 
 
 def _compiled(a: Arguments) -> ScanCall:
-    if a.dim != 0:
-        a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
     if has_complex(a):
         a = with_pairs(a)
     if a.ragged.starts is not None:
         a = _with_restarts(a)
     refusals: list[tuple[bool, Unsupported]] = []
-    for form in itertools.chain((a,), _other_forms(a)):
+    for form in itertools.chain((a,), _other_forms(a, refusals)):
         found = _found(form)
         if isinstance(found, ScanCall):
             return found
@@ -244,11 +269,13 @@ def _compiled(a: Arguments) -> ScanCall:
     raise next((why for is_shared, why in refusals if is_shared), refusals[0][1]).bare()
 
 
-def _other_forms(a: Arguments) -> Iterator[Arguments]:
-    """A call with leaves that all rows share, then with the batch second."""
+def _other_forms(
+    a: Arguments, refusals: list[tuple[bool, Unsupported]]
+) -> Iterator[Arguments]:
+    """Leaves that all rows share, then the batch second; refusals: the first is that of `a`."""
     for shared in ways(a):
         yield replace(a, shared=shared)
-    yield from turned(a)
+    yield from turned(a, isinstance(refusals[0][1], BatchNotFirst))
 
 
 def _found(a: Arguments) -> ScanCall | Unsupported:
@@ -271,7 +298,7 @@ def _verified(a: Arguments, found: cache.Found) -> ScanCall | Unsupported:
         return found.refusal
     rows = None if a.ragged.lengths is None else RowOrder.of(a.ragged.lengths)
     python = found.compiled.planner.recording.runs_python_backward
-    unchanged = found.guards.for_backward(a.given) if python and found.guards else None
+    unchanged = found.guards.for_backward(a.given, a.n_rows) if python and found.guards else None
     captured, per_row = parted(found.captured, found.compiled.planner.recording.per_row)
     if per_row and any(len(t) != a.n_rows for t in per_row):
         raise Unsupported("a captured tensor has not as many rows as the batch: give it those")

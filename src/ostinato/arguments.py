@@ -21,6 +21,7 @@ from ostinato.eager import (
 )
 
 if TYPE_CHECKING:
+    from ostinato.compiler.batch_numbers import Numbers
     from ostinato.compiler.shared import Shared
 
 
@@ -47,6 +48,7 @@ class Arguments:
         places: containers and keys that the step's state is put into while it runs.
         answers: of branches on values of the batch; None: it asks none. See
             compiler/speculation.py.
+        numbers: those that are the size of the batch. See compiler/batch_numbers.py.
     """
 
     step: Step
@@ -67,6 +69,7 @@ class Arguments:
     adapted: bool = False
     places: list[tuple[Any, Any]] = field(default_factory=list)
     answers: tuple[bool, ...] | None = None
+    numbers: Numbers | None = None
 
     @property
     def rows(self) -> tuple[list[Tensor], list[Tensor]]:

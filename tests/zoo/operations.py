@@ -228,6 +228,8 @@ OPERATIONS: dict[str, dict[str, Expression]] = {
         "sort": lambda z, h: z.sort(-1).values + h.sort(-1, descending=True).values,
         "topk": lambda z, h: torch.where(z >= z.topk(3, -1).values[:, -1:], z, 0.0),
         "x[torch.arange(B), i]": lambda z, h: z + z[torch.arange(len(z)), h.argmax(-1)][:, None],
+        "x[torch.arange(B), i] of an array": lambda z, h: z + 2 * z.view(len(z), 2, -1)[
+            torch.arange(len(z)), (h[:, 0] > 0).long()].repeat(1, 2),
     },
 }  # fmt: skip
 

@@ -71,10 +71,13 @@ def with_pairs(a: Arguments) -> Arguments:
     return _adapted(a, kinds, lambda i, leaf, n_rows: Pairs if leaf.is_complex() else None)
 
 
-def turned(a: Arguments) -> Iterator[Arguments]:
+def turned(a: Arguments, outputs: bool) -> Iterator[Arguments]:
     """The call with the batch first, where leaves have it second; ways to be tried in this order.
 
     Of a leaf with two axes of that size either may be the batch.
+
+    Args:
+        outputs: whether outputs alone may have it second, and no leaf of the carry.
     """
     n_rows = a.xs_leaves[0].shape[1] if a.xs_leaves[0].dim() > 1 else 0
     batched = all(leaf.dim() > 1 and leaf.shape[1] == n_rows for leaf in a.xs_leaves)
@@ -86,6 +89,8 @@ def turned(a: Arguments) -> Iterator[Arguments]:
         return
     not_first = [not of_first for of_first in first]
     for turns in [second, not_first] if second != not_first else [second]:
+        if not outputs and not any(turns):
+            continue
         kinds: list[Kind] = [Turned if of_turned else None for of_turned in turns]
         yield _adapted(a, kinds, _output_kinds(code_key(a.given)))
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from ostinato.compiler import speculation
+from ostinato.compiler import batch_numbers, speculation
 from ostinato.compiler.capture.captured_rows import CapturedRows, parted
 from ostinato.compiler.errors import (
     NOT_OF_A_STEP,
@@ -169,10 +169,11 @@ class Bucket:
 
     def fitting(self, owner: Owner, a: Arguments) -> Found | None:
         """What is recorded under guards that hold."""
+        n_rows = 0 if a.numbers is None else a.n_rows
         for entry in (owner.hint, *self.entries):
             if entry is None:
                 continue
-            tensors = entry.guards.tensors(a.given)
+            tensors = entry.guards.tensors(a.given, n_rows)
             if tensors is not None and entry.fits(tensors, a):
                 owner.hint = entry
                 return entry.found(tensors)
@@ -239,13 +240,19 @@ def find(a: Arguments) -> Found:
 def _bucket(a: Arguments) -> Bucket:
     key = (
         code_key(a.given), a.carry_spec, a.xs_spec, a.step is not a.given, a.variant, a.shared,
-        a.answers, modes(), engine(),
+        a.answers, a.numbers and a.numbers.paths, modes(), engine(),
     )  # fmt: skip
     bucket = _buckets.get(key)
     if bucket is None:
         bucket = _buckets[key] = Bucket()
         _bound(_buckets, MAX_BUCKETS)
     return bucket
+
+
+def codes_of(step: Any) -> dict[int, CodeType]:
+    """The code that ran in calls of the step, by id."""
+    code = code_key(step)
+    return {at: c for key, of in _buckets.items() if key[0] == code for at, c in of.codes.items()}
 
 
 def find_with_numbers(a: Arguments) -> Found:
@@ -283,6 +290,7 @@ def forget(step: Any) -> None:
     """
     code = code_key(step)
     speculation.forget(code)
+    batch_numbers.forget(code)
     for key in [key for key in list(_buckets) if key[0] == code]:
         _buckets.pop(key, None)
 
@@ -333,7 +341,10 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
     observation = None
     try:
         lifted = {path: as_tensor(0.0) for path, lifts in bucket.lifts.items() if lifts}
-        observation = Observation(a.given, bucket.codes, lifted, a.places)
+        codes, batch = bucket.codes, None
+        if a.numbers is not None:
+            codes, batch = {**codes, **a.numbers.codes}, (a.numbers.paths, a.n_rows)
+        observation = Observation(a.given, codes, lifted, a.places, batch)
         try:
             found = _recorded(a, bucket, observation)
         except Unsupported as refusal:
@@ -390,7 +401,8 @@ def _recorded(
     compiled, why = bucket.by_operations.get(search.did), None
     if compiled is None or search.unclear:
         new = bucket.failed[-1] if bucket.failed else "what it does"
-        count_recording(a.given, new)
+        if a.numbers is None or bucket.entries:  # not one of some that are tried at first
+            count_recording(a.given, new)
         generators = search.generators.values()
         compiled = compile_step(a, search.captured, observation, engine(), generators)
         compiled.y_shapes = search.y_shapes

@@ -28,6 +28,10 @@ class SideEffect(Unsupported):
     """The step changes a value that it reaches, or the state of a random generator."""
 
 
+class BatchNotFirst(Unsupported):
+    """An output has the batch as another axis than its first."""
+
+
 class Mispredicted(Unsupported):
     """A branch of the step went another way than the recording of it."""
 

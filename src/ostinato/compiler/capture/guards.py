@@ -50,6 +50,9 @@ _IMPORT = importlib._bootstrap._find_and_load.__code__  # type: ignore[attr-defi
 _SET_PROFILE = ctypes.cast(ctypes.pythonapi.PyEval_SetProfile, ctypes.c_void_p).value
 
 
+_Check = Callable[[Any, int], "list[Any] | int"]
+
+
 class Guards:
     """The reads of one run, as a function of the step.
 
@@ -68,7 +71,7 @@ class Guards:
         self.changed = ""  # the path whose check failed last
         # Reads the functions whose code the backward pass runs, and checks what these read. Without
         # it the backward pass may read all that the step did.
-        self._of_backward: tuple[Callable[[Any], Any], Callable[[Any], Any]] | None = None
+        self._of_backward: tuple[_Check, _Check] | None = None
 
     def guard_backward(self, walk: Walk, of_functions: Walk) -> None:
         """Guard what the backward pass reads.
@@ -82,30 +85,34 @@ class Guards:
         find = _defined(reads, f"[{functions}]", walk)
         self._of_backward = find, _defined(of_functions.lines, "[]", of_functions)
 
-    def for_backward(self, step: Any) -> Callable[[], bool]:
+    def for_backward(self, step: Any, n_rows: int) -> Callable[[], bool]:
         """A function that says whether all is as now that the backward pass reads."""
         if self._of_backward is None:
-            return lambda: self.tensors(step) is not None
+            return lambda: self.tensors(step, n_rows) is not None
         find, check = self._of_backward
-        functions = find(step)
-        return lambda: type(check(functions)) is list
+        functions = find(step, n_rows)
+        return lambda: type(check(functions, n_rows)) is list
 
-    def tensors(self, step: Any) -> list[Any] | None:
-        """The tensors that the step reaches, if all else is as it was; else None."""
-        found = self._check(step)
+    def tensors(self, step: Any, n_rows: int) -> list[Any] | None:
+        """The tensors that the step reaches, if all else is as it was; else None.
+
+        Args:
+            n_rows: B, which some numbers may have to be.
+        """
+        found = self._check(step, n_rows)
         if type(found) is list:
             return found
         self.changed = self.paths[found]  # type: ignore[index]
         return None
 
 
-def _defined(lines: list[str], result: str, walk: Walk) -> Callable[[Any], list[Any] | int]:
-    """A function of what the walk began at; it returns the number of a path that has changed."""
+def _defined(lines: list[str], result: str, walk: Walk) -> _Check:
+    """A function of what the walk began at, and B; it returns the number of a changed path."""
     body = "\n".join(f"  {line}" for line in lines)
-    source = f"def check(v0):\n try:\n{body}\n  return {result}\n except Exception: return 0"
+    source = f"def check(v0, n):\n try:\n{body}\n  return {result}\n except Exception: return 0"
     scope = dict(walk.constants)
     exec(_compiled(source), scope)
-    check: Callable[[Any], list[Any] | int] = scope["check"]
+    check: _Check = scope["check"]
     return check
 
 
@@ -124,6 +131,7 @@ class Observation:
         known: Mapping[int, types.CodeType] | None = None,
         lifted: Mapping[str, Tensor] | None = None,
         places: Collection[tuple[Any, Any]] = (),
+        batch: tuple[Collection[str], int] | None = None,
     ):
         """An observation.
 
@@ -132,6 +140,7 @@ class Observation:
             lifted: path of a Python float → the tensor that the step finds in its place while it
                 is observed.
             places: containers and keys of state, whose changes are no side effects.
+            batch: the paths of whole numbers that are the size of the batch, and this size.
         """
         self.step, self.users = step, dict(known or {})  # code of the step, by id
         self.names = {name for code in self.users.values() for name in names_of(code)}
@@ -144,7 +153,9 @@ class Observation:
         self.places = places
         self.snapshots = Snapshots(places)
         self._refusal: Unsupported | None = None
-        self.lifted, self.apart = lifted or {}, bool(lifted)  # dicts are read item by item
+        self.batch = batch
+        self.lifted = lifted or {}
+        self.apart = bool(lifted) or batch is not None  # dicts are read item by item
         self.walk = self._walked()
         self.lifts = list(self.walk.lifts.values())  # in whose places the step finds tensors
         self.lifted = {path: lift.tensor for path, lift in self.walk.lifts.items()}  # and no more
@@ -249,6 +260,6 @@ class Observation:
                 of_functions.visit(f, f"v0[{i}]", f.__qualname__)
             if of_functions.opaque is None:
                 found.guard_backward(walk, of_functions)
-        if walk.opaque is None and found.tensors(self.step) is None:
+        if walk.opaque is None and found.tensors(self.step, walk.batch[1]) is None:
             found.opaque = f"{found.changed} is another at each look"
         return found, walk.tensors

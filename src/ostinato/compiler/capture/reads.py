@@ -80,6 +80,8 @@ class Walk:
     def __init__(self, of: Observation, by_value: Collection[int] = ()):
         self.names, self.codes, self.snapshots = of.names.union(_UNNAMED), of.codes, of.snapshots
         self.by_value = by_value
+        self.batch = of.batch or ((), 0)
+        self.whole: list[tuple[str, int, Put]] = []  # numbers that may be the size of the batch
         self.lifted, self.apart, self.lifts = of.lifted, of.apart, dict[str, Lift]()
         self.lines: list[str] = []
         self.constants: dict[str, Any] = {}
@@ -120,6 +122,11 @@ class Walk:
             self.opaque = "the step reaches more than can be guarded"
             return
         v = self.variable(expression)
+        if put is not None and type(value) is int:
+            self.whole.append((path, value, put))
+            if path in self.batch[0] and value == self.batch[1]:
+                self.check(f"type({v}) is int and {v} == n", path)
+                return
         new = path in self.lifted and path not in self.lifts  # variables of one name: the first
         if new and put is not None and type(value) is float:
             self.lift(value, v, path, put)

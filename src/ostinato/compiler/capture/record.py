@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -66,7 +66,7 @@ def record(
     Raises:
         Unsupported: the step cannot be recorded, or depends on the batch size.
     """
-    outside = None if observation is None else {id(t) for t in observation.walk.tensors}
+    outside = None if observation is None else _Outside(observation)
     ids = () if observation is None else observation.read
     read = tuple([i for i, t in enumerate(captured) if id(t) in ids])
     in_context = observation is not None and observation.in_context
@@ -91,9 +91,19 @@ def record(
     return recording, small
 
 
+class _Outside:
+    """The ids of tensors that a step leads to, also through code that has begun since: a hook."""
+
+    def __init__(self, observation: Observation):
+        self.observation = observation
+
+    def __contains__(self, number: object) -> bool:
+        return any(id(t) == number for t in self.observation.walk.tensors)
+
+
 def _at_both(
     a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products, draws: Draws,
-    outside: Collection[int] | None, read: tuple[int, ...],
+    outside: Container[int] | None, read: tuple[int, ...],
 ) -> tuple[Recording, Recording]:  # fmt: skip
     small, large = (
         _recorded(a, captured, per_row, products, draws, n, outside, read) for n in BATCHES
@@ -250,7 +260,7 @@ def _reached(a: Arguments, captured: list[Tensor], per_row: PerRow, other: int) 
 
 def _recorded(
     a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products, draws: Draws,
-    n_rows: int, outside: Collection[int] | None, read: tuple[int, ...],
+    n_rows: int, outside: Container[int] | None, read: tuple[int, ...],
 ) -> Recording:  # fmt: skip
     flat, functions = _flat(a), FUNCTIONS
     leaves = _copies(a, captured, per_row, products, draws, n_rows)
@@ -353,7 +363,7 @@ def _copies(
 def _record_once(
     a: Arguments, step: Callable[..., Any], functions: Mapping[Any, Any],
     captured: list[Tensor], per_row: PerRow, products: Products, leaves: Leaves,
-    outside: Collection[int] | None, read: tuple[int, ...],
+    outside: Container[int] | None, read: tuple[int, ...],
 ) -> Recording:  # fmt: skip
     handed_on = leaves.rows + leaves.products
     params, states, xs = leaves.fixed, leaves.init + handed_on, leaves.xs + leaves.drawn

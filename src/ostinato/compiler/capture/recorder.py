@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ class Recorder(TorchDispatchMode):
     """ATen calls as numbered values; an in-place call gives its target a new number."""
 
     def __init__(
-        self, given: list[Tensor], outside: Collection[int] = (), read: Collection[int] = ()
+        self, given: list[Tensor], outside: Container[int] = (), read: Container[int] = ()
     ) -> None:
         """A recorder.
 

@@ -141,13 +141,15 @@ def _arange(c: Context, *numbers: Any) -> Any:
 
 
 def _of_each_row(c: Context, shape: Shape, indices: Sequence[Any]) -> Value | None:
-    """i, where the indices are the numbers of the rows and i."""
+    """i, where the indices are the numbers of the rows and i: as an index `[B, 1, …]` of gather."""
     if len(indices) != 2 or not all(isinstance(i, Value) for i in indices):
         return None
     rows, index = indices
     if rows.node.op != "row_number" or index.shape != (Batch(1),):
         return None
-    return Value(_from_the_end(c, index.node, shape[1]), (Batch(1), 1))
+    beside = shape[2:]
+    i = c.b.widen(_from_the_end(c, index.node, shape[1]), columns((Batch(1), 1, *beside)))
+    return Value(i, (Batch(1), 1, *beside))
 
 
 @rule("index")
@@ -177,6 +179,8 @@ def _index_put(
     shape = tuple(c.shapes[0])
     of_each = _of_each_row(c, shape, indices)
     if of_each is not None:
+        if values.rows:
+            values = Value(values.node, of_each.shape)
         return _scattered(c, a, 1, of_each, values, add=accumulate)
     if accumulate and is_zero(a.node) and Batch(1) not in shape:  # the gradient of a table
         turned = _of_columns(shape, indices)

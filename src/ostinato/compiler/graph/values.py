@@ -21,7 +21,7 @@ import ostinato.compiler.graph.aten_reductions
 import ostinato.compiler.graph.aten_shapes  # noqa: F401
 from ostinato import tree
 from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref
-from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.errors import BatchNotFirst, Unsupported
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.identities import is_zero
 from ostinato.compiler.graph.left_to_torch import fixed, left_to_torch
@@ -165,7 +165,7 @@ class Values:
             return v.node
         by_rows = v.shape[:1] == (Batch(1),) and v.node.kind != SUM
         if v.power is None and not by_rows:
-            raise Unsupported(
+            raise BatchNotFirst(
                 f"the step returns {list(v.shape)}; every output needs the batch as its first axis"
             )
         return self.b.widen(v.node, v.width)

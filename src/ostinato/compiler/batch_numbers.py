@@ -1,0 +1,138 @@
+"""Python numbers that are the size of the batch: `B = x.shape[0]`, read before the scan.
+
+A step is recorded on few rows. A number of a closure, global, attribute or item that is as large as
+the batch of this call may be meant as its size: `x.view(B, -1)`, `torch.zeros(B, H)`. Where a step
+cannot be recorded otherwise, such numbers are set to the rows of each run while it lasts. What is
+recorded then is compared with a run on the rows of the call, as for every step, and its guards say
+that the number is the size of the batch.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from types import CodeType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from ostinato import tree
+from ostinato.compiler.steps import code_key
+
+if TYPE_CHECKING:
+    from ostinato.arguments import Arguments
+    from ostinato.compiler.capture.reads import Put
+
+MOST_STEPS = 128  # of which it is kept
+MOST_SIZES = 3  # of the batch, with which a step is tried before it is left to the loop
+MOST_TRIES = 8  # of sets of numbers, some 20 ms each
+
+
+class Numbers(NamedTuple):
+    """Numbers that are the size of the batch.
+
+    Attributes:
+        paths: where they are read.
+        codes: the code of the step, by id.
+    """
+
+    paths: tuple[str, ...]
+    codes: dict[int, CodeType]
+
+
+@dataclass
+class _Known:
+    """Of the code of a step.
+
+    Attributes:
+        numbers: with which it was recorded.
+        tried: sizes of the batch with which it was not.
+    """
+
+    numbers: Numbers | None = None
+    tried: set[int] = field(default_factory=set)
+
+
+_known: collections.OrderedDict[Any, _Known] = collections.OrderedDict()
+
+
+def known(a: Arguments) -> Arguments:
+    """The call with the numbers that are the size of its batch, if that is known of its step."""
+    found = _known.get(code_key(a.given)) if _known else None
+    return a if found is None or found.numbers is None else _with_numbers(a, found.numbers)
+
+
+def ways(a: Arguments) -> Iterator[Arguments]:
+    """Which numbers may be the size of the batch, to be tried in this order."""
+    from ostinato.compiler.cache import codes_of  # which imports this
+
+    n_rows = _n_rows(a)
+    if n_rows < 2 or a.weights is not None or a.numbers is not None:
+        return
+    of = _known.setdefault(code_key(a.given), _Known())
+    while len(_known) > MOST_STEPS:
+        _known.popitem(last=False)
+    if n_rows in of.tried or len(of.tried) >= MOST_SIZES:
+        return
+    of.tried.add(n_rows)
+    codes = codes_of(a.given)
+    paths = list(dict.fromkeys(path for path, value, _ in _read(a, codes) if value == n_rows))
+    but_one = [tuple([p for p in paths if p != without]) for without in paths]
+    sets = dict.fromkeys([tuple(paths), *but_one, *[(path,) for path in paths]])
+    sets.pop((), None)
+    for chosen in itertools.islice(sets, MOST_TRIES):
+        yield _with_numbers(a, Numbers(chosen, codes))
+
+
+def remember(a: Arguments) -> None:
+    """The numbers of this call are the size of the batch in those of the same step."""
+    _known[code_key(a.given)] = _Known(a.numbers)
+
+
+def forget(code: Any) -> None:
+    """Forget which numbers the step of this code has."""
+    _known.pop(code, None)
+
+
+def _n_rows(a: Arguments) -> int:
+    """B, as far as it is known before leaves without a batch are told apart; 0 if it is not."""
+    sizes = [leaf.shape[1] for leaf in a.xs_leaves if leaf.dim() > 1]
+    sizes += [leaf.shape[0] for leaf in a.init_leaves if leaf.dim() > 0]
+    return sizes[0] if sizes else 0
+
+
+def _read(a: Arguments, codes: dict[int, CodeType]) -> list[tuple[str, int, Put]]:
+    """The whole numbers that the step reads and that may be replaced, with their paths."""
+    from ostinato.compiler.capture.guards import Observation  # not a part of every start
+
+    with torch._C.DisableTorchFunction():
+        return Observation(a.given, codes, places=a.places, batch=((), 0)).walk.whole
+
+
+def _with_numbers(a: Arguments, numbers: Numbers) -> Arguments:
+    step, n_rows = a.step, _n_rows(a)
+    in_xs = [i for i, leaf in enumerate(a.xs_leaves) if leaf.dim() > 1]
+
+    def rows(carry: Any, x: Any) -> int:
+        leaf = tree.leaves(x)[in_xs[0]] if in_xs else tree.leaves(carry)[0]
+        return int(leaf.shape[0])
+
+    def numbered(carry: Any, x: Any) -> Any:
+        n = rows(carry, x)
+        if n == n_rows:
+            return step(carry, x)
+        puts = [
+            put for path, value, put in _read(a, numbers.codes)
+            if value == n_rows and path in numbers.paths
+        ]  # fmt: skip
+        for put in puts:
+            put(n)
+        try:
+            return step(carry, x)
+        finally:
+            for put in puts:
+                put(n_rows)
+
+    return replace(a, step=numbered, numbers=numbers)
