@@ -79,3 +79,24 @@ def test_under_torch_func_every_step_is_kept():
     with pytest.warns(UserWarning, match="memory= has no effect .* torch.func.grad"):
         bounded = torch.func.grad(loss)(W, "1MB")
     assert torch.equal(bounded, torch.func.grad(loss)(W, None))
+
+
+@pytest.mark.filterwarnings("ignore:memory= and the loop")
+def test_spans_that_are_played_again_draw_the_same_numbers():
+    """From PyTorch's generator, and from one that the step passes."""
+    own = torch.Generator()
+
+    def step(h, x):
+        noise = torch.randn(h.shape, dtype=h.dtype, generator=own)
+        return torch.tanh(torch.nn.functional.dropout(h, 0.3) * noise + x)
+
+    h = torch.randn(B, 3, dtype=torch.float64, requires_grad=True)
+    xs, found = torch.randn(T, B, 3, dtype=torch.float64), []
+    for options in ({}, {"memory": "1MB"}):
+        torch.manual_seed(0)
+        own.manual_seed(1)
+        y = scan(step, h, xs, **options)[1]
+        states = torch.get_rng_state(), own.get_state()
+        gradient = torch.autograd.grad(y.square().sum(), h)
+        found.append((y, *gradient, *states, torch.get_rng_state(), own.get_state()))
+    torch.testing.assert_close(*found, rtol=0, atol=0)

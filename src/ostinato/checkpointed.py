@@ -11,8 +11,10 @@ from torch.utils.checkpoint import checkpoint
 
 from ostinato import tree
 from ostinato.arguments import Arguments
+from ostinato.compiler.capture.draws import States
 from ostinato.compiler.play.segments import Span, scheduled, windows
 from ostinato.compiler.steps import warn_checkpointed
+from ostinato.compiler.torch_compat import OwnMode
 from ostinato.eager import Tree, eager_scan
 
 
@@ -53,18 +55,50 @@ def _with_zeros(y: Tensor, n_steps: int, dim: int) -> Tensor:
     return torch.cat([y, y.new_zeros(shape)], dim)
 
 
+class _Generators(OwnMode):
+    """Saves the states of the generators that a step passes, each before it draws from it first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states = States()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not self.left and kwargs.get("generator") is not None:
+            self.states.meet(kwargs["generator"])
+        return func(*args, **kwargs)
+
+
 class _Span:
     """Plays a span on the leaves of its carry and of xs.
 
+    Played again it draws the same random numbers: PyTorch puts its own generator back, this those
+    that the step passes.
+
     Attributes:
         spec: the structure of the outputs, once it was played.
+        before: the generators' states before it was played.
     """
 
     def __init__(self, a: Arguments, span: Span, begin: int):
         self.a, self.span, self.begin = a, span, begin
         self.spec: Any = None
+        self.before: States | None = None
 
     def __call__(self, n: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        if self.before is None:
+            with _Generators() as generators:
+                self.before = generators.states
+                return self.played(n, tensors)
+        now = self.before.now()
+        self.before.put_back()
+        try:
+            return self.played(n, tensors)
+        finally:
+            now.put_back()
+
+    def played(self, n: int, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The last carry and the outputs, of the carry (the first n tensors) and of xs."""
         a, carry, xs = self.a, list(tensors[:n]), tensors[n:]
         found: dict[int, list[Tensor]] = {}
         for segment in self.span:

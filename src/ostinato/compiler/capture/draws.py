@@ -53,6 +53,10 @@ class States:
         if generator is not torch.default_generator and id(generator) not in self._others:
             self._others[id(generator)] = generator, generator.get_state()
 
+    def now(self) -> States:
+        """The present states of the same generators."""
+        return States(generator for generator, _ in self._others.values())
+
     def put_back(self) -> None:
         """Give the generators these states again."""
         # Only where it changed: another thread may draw, too, and would draw the same again.
