@@ -491,7 +491,7 @@ FOR_THE_LOOP: dict[str, tuple[Expression, str]] = {
     "multinomial, poisson, randperm": (
         lambda z, h: z + torch.poisson(z.exp()), "draw before, pass through `xs`"),
     "x - x.mean(0), BatchNorm while training": (
-        lambda z, h: z - z.mean(0), "rows that know nothing of each other"),
+        lambda z, h: z - z.mean(0), "compute each row independently of the others"),
     "x[mask], torch.nonzero": (lambda z, h: z + z[z > 0].sum(), "`torch.where(mask, x, 0)`"),
     "x.item(), x.tolist()": (lambda z, h: z * z.sum().item(), "tensors"),
     "F.one_hot(i) without num_classes": (
@@ -515,7 +515,7 @@ def table() -> str:
     lines = ["| group | native |", "|---|---|"]
     for group, names in groups.items():
         lines.append(f"| {group} | {', '.join(f'`{name}`' for name in names)} |")
-    lines += ["", "| the loop plays | write instead |", "|---|---|"]
+    lines += ["", "| runs in the Python loop | write instead |", "|---|---|"]
     lines += [f"| `{name}` | {instead} |" for name, (_, instead) in FOR_THE_LOOP.items()]
     return "\n".join(lines)
 
