@@ -12,15 +12,13 @@ from ostinato import _native
 from ostinato.engine import native
 from ostinato.engine.ops import OPS
 from ostinato.engine.reference import flushed
-from zoo.suites import one_in
 
 ISAS = _native.available_isas()
 NAMES = [name for name, _ in _native.ops()]
 TINY = 2.0**-126  # the smallest normal float32
 
-rng = np.random.default_rng(0)
 # Every exponent and sign, NaNs and infinities among them, as likely as any other.
-PATTERNS = rng.integers(0, 2**32, 300_000, dtype=np.uint64).astype(np.uint32).view(np.float32)
+PATTERNS = np.random.default_rng(0).integers(0, 2**32, 300_000, np.uint32).view(np.float32)
 # Where exp, exp2, tanh and sigmoid are neither 0, 1 nor infinite.
 GRID = np.concatenate(
     [np.linspace(-155, 155, 400_001), np.linspace(-10, 10, 200_001), np.linspace(-1, 1, 100_001)]
@@ -106,12 +104,12 @@ BOUNDS = {"exp": 2.5, "exp2": 1.0, "tanh": 2.5, "sigmoid": 2.5, "softplus": 2.5,
           "neg": 0.0, "copy": 0.0, "sign": 0.0}  # fmt: skip
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", one_in(2, BOUNDS))
-def test_functions_of_one_operand(name, isa):
+@pytest.mark.parametrize("name", BOUNDS)
+def test_functions_of_one_operand(name):
+    """On one instruction set, whose bits are those of the others (below)."""
     slow = name in ("erf", "erfc", "erfcx")  # the references
     points = POINTS[:: len(POINTS) // 20_000] if slow else POINTS
-    assert worst_ulp(run(isa, name, points), right(name, points)) <= BOUNDS[name]
+    assert worst_ulp(run(ISAS[-1], name, points), right(name, points)) <= BOUNDS[name]
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -151,10 +149,15 @@ def test_functions_never_fall_as_their_argument_grows(name, isa):
 
 
 def operands() -> tuple[Any, Any, Any]:
-    """Three operands: usual values beside every special one, with ties among them."""
+    """Three operands: usual values beside every special one, with ties among them.
+
+    Without NaNs that signal, which C's pow does not take for quiet ones.
+    """
+    rng = np.random.default_rng(1)
     usual = (rng.standard_normal(3000) * 3).astype(np.float32)
     tied = np.repeat(np.array([0, 1, -1, 0.5], np.float32), 4)
     a = np.concatenate([usual, tied, SPECIAL, PATTERNS[:2000]])
+    a[np.isnan(a)] = np.nan
     return a, *(np.concatenate([rng.permutation(a[:-20]), a[-20:]]) for _ in range(2))
 
 
@@ -172,13 +175,13 @@ SEVERAL = {  # the terms that are rounded: the error is within 2 ulp of each
 }
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in BOUNDS])
-def test_float_means_what_numpy_says(name, isa):
+def test_float_means_what_numpy_says(name):
+    """On one instruction set, as above."""
     a, b, c = operands()
     arity, s = OPS[name].arity, float(np.float32(0.3))
     used = (a, b, c)[:arity]
-    got = run(isa, name, a, b, c, s)
+    got = run(ISAS[-1], name, a, b, c, s)
     exact = np.broadcast_to(np.asarray(right(name, *used, s=s), np.float64), a.shape)
     with np.errstate(all="ignore"):
         if name in EXACT:
@@ -201,24 +204,25 @@ def test_float_means_what_numpy_says(name, isa):
             assert worst_ulp(got, exact) <= bound
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", NAMES)
-def test_double_means_what_numpy_says(name, isa):
+def test_double_means_what_numpy_says(name):
+    rng = np.random.default_rng(1)
     x = [rng.standard_normal(999) * scale for scale in (1.0, 2.0, 0.5)]
     x[0][:6] = x[1][:6] = x[2][:6] = [0, -0.0, 1, np.inf, -np.inf, np.nan]
     used = x[: OPS[name].arity]
     exact = np.broadcast_to(np.asarray(right(name, *used, s=0.3), np.float64), x[0].shape)
-    got = run(isa, name, *x, s=0.3)
-    assert got.dtype == np.float64
     with np.errstate(all="ignore"):
         size = sum(np.abs(v) for v in used) + np.abs(exact) if used else np.abs(exact)
-    assert np.array_equal(np.isnan(got), np.isnan(exact))
     endless = np.isinf(exact)
-    assert np.array_equal(got[endless], exact[endless])
     finite = np.isfinite(exact) & np.isfinite(size)
-    error = np.abs(got - exact)[finite]
     bound = 0.0 if name in EXACT else 8 * 2.0**-52
-    assert np.all(error <= bound * (1 + size[finite]))
+    for isa in ISAS:
+        got = run(isa, name, *x, s=0.3)
+        assert got.dtype == np.float64
+        assert np.array_equal(np.isnan(got), np.isnan(exact)), isa
+        assert np.array_equal(got[endless], exact[endless]), isa
+        error = np.abs(got[finite] - exact[finite])
+        assert np.all(error <= bound * (1 + size[finite])), isa
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -246,12 +250,13 @@ def test_not_a_number(isa):
 
 
 @pytest.mark.skipif(len(ISAS) < 2, reason="one instruction set only")
-@pytest.mark.parametrize("name", one_in(4, NAMES))
+@pytest.mark.parametrize("name", NAMES)
 def test_instruction_sets_agree_bit_for_bit(name):
     """On every pattern of bits. What a NaN carries besides being one is nobody's promise."""
-    b, c = rng.permutation(POINTS), rng.permutation(POINTS)
     some = slice(None) if name in ("exp", "exp2", "tanh", "sigmoid") else slice(None, None, 7)
-    operands_ = [np.ascontiguousarray(x[some]) for x in (POINTS, b, c)]
+    a = np.concatenate([POINTS[some], SPECIAL])
+    rng = np.random.default_rng(1)
+    operands_ = [a, *(rng.permutation(a) for _ in range(OPS[name].arity - 1))]
     results = [bits(run(isa, name, *operands_, s=0.3)) for isa in ISAS]
     assert all(r == results[0] for r in results[1:])
 
@@ -260,10 +265,9 @@ def bits(x: Any) -> bytes:
     return np.where(np.isnan(x), np.float32(np.nan), x).tobytes()
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", [n for n in NAMES if OPS[n].arity and n not in MOVED])
-def test_no_operation_makes_a_number_below_the_smallest_normal_one(name, dtype, isa):
+def test_no_operation_makes_a_number_below_the_smallest_normal_one(name, dtype):
     """Of operands down to the smallest ones, which are zeros: the same as of these zeros."""
     if dtype == np.float64 and name in {"max", "min", "max_s", "min_s"}:
         pytest.skip("chooses a number, and float64 promises no bits")
@@ -272,16 +276,18 @@ def test_no_operation_makes_a_number_below_the_smallest_normal_one(name, dtype, 
     one = np.array([s * x for x in [*sizes, 1.0, tiny**0.5] for s in (1, -1)], dtype)
     grid = (np.ascontiguousarray(x.ravel()) for x in np.meshgrid(one, one, one))
     operands_ = list(grid)[: OPS[name].arity]
-    got = run(isa, name, *operands_, s=0.7)
-    assert got.tobytes() == flushed(got).tobytes()
-    zeros = run(isa, name, *map(flushed, operands_), s=0.7)
-    assert np.array_equal(got, zeros, equal_nan=True)
+    zeros = [flushed(x) for x in operands_]
+    for isa in ISAS:
+        got = run(isa, name, *operands_, s=0.7)
+        assert got.tobytes() == flushed(got).tobytes(), isa
+        assert np.array_equal(got, run(isa, name, *zeros, s=0.7), equal_nan=True), isa
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_any_length_and_nothing_beyond(isa, dtype):
     """Tails shorter than a vector: the same bits as in the whole, and no write past the end."""
+    rng = np.random.default_rng(1)
     a, b, c = (rng.standard_normal(200).astype(dtype) for _ in range(3))
     for name in NAMES:
         whole = run(isa, name, a, b, c, 0.3)
