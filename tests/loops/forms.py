@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import warnings
 from collections.abc import Callable
@@ -212,7 +213,16 @@ def numbers_as_state(p, x):
     return outs, j, beta, last, seen, p.count
 
 
+def queues(p, x):
+    delayed, past = [x[:, 0]] * 3, collections.deque([x[:, 1]] * 2, maxlen=2)
+    for t in range(x.shape[1]):
+        delayed.append(torch.tanh(x[:, t] + delayed.pop(0)))
+        past.append(x[:, t] + past[0] * 0.5)
+    return delayed, list(past)
+
+
 NATIVE = [
+    queues,
     numbers_as_state,
     comprehension, sums, several_courses,
     through_a_buffer, through_a_list, a_list_by_index,

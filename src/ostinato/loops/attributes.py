@@ -77,7 +77,8 @@ class Memory:
     def __init__(self, body: types.FunctionType):
         self.saved: dict[int, tuple[tuple[Any, ...], Any, Any]] = {}
         self.versions: dict[int, tuple[tuple[Any, ...], Any, Tensor, int]] = {}
-        todo = deque((value, (name,)) for name, value in roots(body))
+        todo: deque[tuple[Any, tuple[Any, ...]]] = deque()
+        todo.extend((value, (name,)) for name, value in roots(body))
         while todo and len(self.saved) < _MOST:
             value, path = todo.popleft()
             if isinstance(value, _CLOSED):

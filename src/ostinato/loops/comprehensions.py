@@ -34,7 +34,8 @@ def as_loops(body: list[ast.stmt]) -> list[ast.stmt]:
 def _before(statement: ast.Assign | ast.AnnAssign | ast.Return | ast.Expr) -> list[ast.stmt]:
     """The loop of the comprehension with which a statement begins, which it then names."""
     holder: ast.AST = statement
-    node, put = statement.value, ("value", None)
+    node: ast.AST | None = statement.value
+    put: tuple[str, int | None] = ("value", None)
     while not isinstance(node, ast.ListComp):
         if isinstance(node, ast.Call) and _is_dotted(node.func) and node.args:
             holder, put, node = node, ("args", 0), node.args[0]

@@ -6,6 +6,7 @@ place in a call is known from the index of one iteration, so that a plan fits ot
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def _part(p: Any) -> Any:
         if not moves(p):
             return "slice", p.start, p.stop, p.step
         if type(p.start) is Index and type(p.stop) is Index and p.step is None:
-            length = p.stop - p.start
+            length: Any = operator.sub(p.stop, p.start)
             if type(length) is int and length > 0:
                 return "piece", p.start.step, length
         raise NoStep("a slice of another length in every iteration")

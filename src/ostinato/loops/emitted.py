@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ostinato.loops.nostep import NoStep
+from ostinato.loops.nostep import ListRead, NoStep
 
 READ = "an iteration reads a list that iterations append to"
 
 
-class Fresh(list):  # type: ignore[type-arg]
+class Fresh(list[Any]):
     """Stands for a list in a step: empty, and it notes what is appended.
 
     Only its last items can be read, by `[-1]` and the like: they are state.
@@ -30,9 +30,9 @@ class Fresh(list):  # type: ignore[type-arg]
         if is_end and type(at.start) is int and at.start < 0:
             return [self[i] for i in range(at.start, 0)]
         if type(at) is not int or at >= 0 or self.past is None:
-            raise NoStep(READ)
+            raise ListRead(READ)
         if any(how != "append" for how, _ in self.noted):
-            raise NoStep(READ)
+            raise ListRead(READ)
         appended = self.appended()
         return appended[at] if -at <= len(appended) else self.past(-at - len(appended))
 
@@ -51,22 +51,22 @@ class Fresh(list):  # type: ignore[type-arg]
             raise NoStep("an iteration inserts into a list at another place than 0")
         self.noted.append(("insert", value))
 
-    def __iadd__(self, values: Any) -> Any:
+    def __iadd__(self, values: Any) -> Any:  # type: ignore[misc]
         self.extend(values)
         return self
 
     def _read(self, *arguments: Any, **named: Any) -> Any:
-        raise NoStep(READ)
+        raise ListRead(READ)
 
     def __iter__(self) -> Any:
         if str(sys._getframe(1).f_globals.get("__name__")).startswith("ostinato.compiler"):
             return iter(())  # what looks for side effects
-        raise NoStep(READ)
+        raise ListRead(READ)
 
     __setitem__ = __delitem__ = __len__ = __contains__ = _read
-    __add__ = __radd__ = __mul__ = __rmul__ = __imul__ = __eq__ = __ne__ = __lt__ = __le__ = _read  # type: ignore[assignment]
-    __gt__ = __ge__ = __reversed__ = __reduce_ex__ = __bool__ = _read  # type: ignore[assignment]
-    pop = remove = clear = index = count = sort = reverse = copy = _read  # type: ignore[assignment]
+    __add__ = __radd__ = __mul__ = __rmul__ = __imul__ = __eq__ = __ne__ = __lt__ = __le__ = _read
+    __gt__ = __ge__ = __reversed__ = __reduce_ex__ = __bool__ = _read
+    pop = remove = clear = index = count = sort = reverse = copy = _read
     __repr__ = __str__ = object.__repr__
 
 

@@ -90,6 +90,7 @@ class State:
 
     Attributes:
         carried, trailing, placed: the values of names and places.
+        list_names: for each list that grows its name, if it is one by itself.
         counts: numbers that change from iteration to iteration, and by how much whole ones do.
         summed: scalars that iterations only add to, and whether in place: what each adds is an
             output.
@@ -99,7 +100,7 @@ class State:
 
     def __init__(
         self, names: dict[str, Any], source: LoopSource, places: list[tuple[Place, Any]],
-        counted: dict[str, int | None],
+        counted: dict[str, int | None], grown: dict[str, int],
     ):  # fmt: skip
         carried, trailing = source.carried, source.trailing
         for name in (*carried, *trailing):
@@ -108,6 +109,7 @@ class State:
         self.carried, self.placed, self.trailing = Flat(), Flat(), Flat()
         self.summed: list[tuple[Tensor, bool]] = []
         self.counts: list[tuple[Any, int | None]] = []
+        self.list_names: list[str | None] = []
         for name in carried:
             value = names[name]
             if self.counts_on(self.carried, name, value, counted):
@@ -116,7 +118,10 @@ class State:
                 self.summed.append((value, source.summed[name]))
                 self.carried.specs.append(("sum", value.dtype))
             else:
-                self.carried.add(value, source.grown.get(name))
+                n, depth = len(self.carried.lists), grown.get(name)
+                self.carried.add(value, depth)
+                whole = [name if depth == 0 else None]
+                self.list_names += whole * (len(self.carried.lists) - n)
         self.places = places
         for place, container in places:
             value = container[place.key] if _has(container, place.key) else ABSENT
@@ -124,6 +129,7 @@ class State:
                 raise NoStep(f"{place} is not there after the first iteration")
             if not self.counts_on(self.placed, str(place), value, counted):
                 self.placed.add(value, 0 if place.grows else None)
+        self.list_names += [None] * len(self.placed.lists)
         for name in trailing:
             self.trailing.add(names[name])
 
@@ -464,12 +470,12 @@ class Step:
             outputs.append(value)
             puts.append((write, parts))
         outputs += sums
-        how = tuple(
+        kept = tuple(
             "new" if a is not b else "same" if _version(a) == version else "written"
             for (a, version), b in zip(carry, new.tensors, strict=False)
         )
         facts = LoopPlan(
-            emitted=emitted, puts=puts, pasts=pasts, trailing=trailing.specs, tensors=how,
+            emitted=emitted, puts=puts, pasts=pasts, trailing=trailing.specs, tensors=kept,
             summed=tuple(n_sums), updates=tuple(updates),
             persists=tuple(a is b for a, b in zip(containers, new.containers, strict=True)),
         )  # fmt: skip

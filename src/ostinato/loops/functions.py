@@ -47,7 +47,7 @@ def loop(function: Function) -> Function:
         >>> run = ostinato.loop(run) # doctest: +SKIP
     """
     if isinstance(function, (staticmethod, classmethod)):
-        return type(function)(loop(function.__func__))  # type: ignore[return-value]
+        return type(function)(loop(function.__func__))
     if not isinstance(function, types.FunctionType):
         raise TypeError(
             f"loop: got a {type(function).__name__}; wanted a function or method, such as the "

@@ -104,7 +104,8 @@ class Questions:
 
     def _courses(self, name: str, key: Key, other: Any) -> list[tuple[int, int]]:
         """The iterations of one answer each, in order; not much more than the most that count."""
-        compare, found, begin = _COMPARISONS[name], [], self.begin
+        compare, begin = _COMPARISONS[name], self.begin
+        found: list[tuple[int, int]] = []
         is_monotone = key[0] == "index" and name not in ("eq", "ne")
         while begin < self.end and len(found) <= _MOST_COURSES:
             here = compare(self.number_at(key, begin), other)
@@ -155,7 +156,7 @@ class Number:
 
     def _compared(self, name: str, other: Any) -> Any:
         if isinstance(other, Number):
-            difference = self - other
+            difference = _number(("sub", self.key, other.key))
             if not isinstance(difference, Number):
                 return _COMPARISONS[name](difference, 0)
             return difference._compared(name, 0)
@@ -189,9 +190,9 @@ class Number:
     def _refuse(self, *others: Any) -> Any:
         raise NoStep("the loop's variable is used as a number that Python must know")
 
-    __hash__ = __index__ = __int__ = __float__ = __complex__ = _refuse  # type: ignore[assignment]
+    __hash__ = __index__ = __int__ = __float__ = __complex__ = _refuse
     __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = __invert__ = __divmod__ = _refuse
-    __str__ = __repr__ = __format__ = _refuse  # type: ignore[assignment]
+    __str__ = __repr__ = __format__ = _refuse
     __round__ = __trunc__ = __floor__ = __ceil__ = __iter__ = __len__ = _refuse
 
 
@@ -232,9 +233,9 @@ def _binary(name: str, swapped: bool = False) -> Any:
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
     setattr(Number, f"__{_name}__", _binary(_name))
     setattr(Number, f"__r{_name}__", _binary(_name, swapped=True))
-Number.__neg__ = lambda self: _number(("neg", self.key))  # type: ignore[attr-defined]
-Number.__abs__ = lambda self: _number(("abs", self.key))  # type: ignore[attr-defined]
-Number.__pos__ = lambda self: self  # type: ignore[attr-defined]
+setattr(Number, "__neg__", lambda self: _number(("neg", self.key)))  # noqa: B010
+setattr(Number, "__abs__", lambda self: _number(("abs", self.key)))  # noqa: B010
+setattr(Number, "__pos__", lambda self: self)  # noqa: B010
 
 
 class Index(Number):

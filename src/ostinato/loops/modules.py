@@ -46,7 +46,7 @@ def loops_of(model: torch.nn.Module) -> list[Site]:
         id(site): site
         for module in model.modules()
         if is_swapped(module)
-        for site in type(module)._sites  # type: ignore[union-attr]
+        for site in vars(type(module))["_sites"]
     }
     return sorted(found.values(), key=lambda s: (s.file, s.source.line))
 

@@ -42,3 +42,7 @@ class Counted(NoStep):
     ):
         super().__init__(reason, op)
         self.name, self.by = name, by
+
+
+class ListRead(NoStep):
+    """An iteration reads, or makes shorter, a list that it appends to."""

@@ -41,7 +41,7 @@ class _OwnMemory(TorchDispatchMode):
         super().__init__()
         self.states = States()
         self.made = {_memory_of(t) for t in made}
-        self.read: set[int] = set()
+        self.read: set[int | None] = set()
         self.alive: list[Tensor] = []
 
     @classmethod
@@ -311,7 +311,7 @@ def _unseen() -> Iterator[None]:
         def __getattr__(self, name: str) -> Any:
             return getattr(self.of, name)
 
-    sys.stdout, sys.stderr = Mute(out), Mute(err)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = Mute(out), Mute(err)
     builtins.open = stops(opened, "opens a file")
     logging.setLogRecordFactory(stops(factory, "writes to a log"))
     try:

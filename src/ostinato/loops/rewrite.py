@@ -62,6 +62,7 @@ class LoopSource:
         trailing: those that are only read after the loop.
         grown: those of `carried` that an iteration may append to: 0 for `x.append`, 1 for
             `x[i].append`, and so on.
+        joined: those of `grown` that the function only hands to torch.stack and torch.cat.
         summed: those that it only adds to; whether in place, by `+=`.
         problem: why its iterations can be no steps of a scan, or "".
     """
@@ -71,6 +72,7 @@ class LoopSource:
     carried: tuple[str, ...]
     trailing: tuple[str, ...]
     grown: dict[str, int]
+    joined: frozenset[str]
     summed: dict[str, bool]
     problem: str
 
@@ -132,6 +134,7 @@ class _Scope:
     def __init__(self, of: _Function, function: ast.FunctionDef, declared: set[str]):
         self.of, self.declared, self.body = of, declared, function.body
         self.live = LiveNames(function.body)
+        self.joined = _only_joined(function.body)
         arguments = function.args
         self.arguments = [
             a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
@@ -201,6 +204,7 @@ class _Scope:
         grown = {n: depth for n, depth in _grown(loop.body).items() if n in carried}
         source = LoopSource(
             loop.lineno, _header(loop), tuple(carried), tuple(trailing), grown,
+            frozenset(self.joined & {*carried}),
             {n: how for n, how in _summed(loop.body).items() if n in carried},
             problem,
         )  # fmt: skip
@@ -358,7 +362,8 @@ class _Watched(ast.NodeTransformer):
         read = copy.deepcopy(target)
         read.ctx = ast.Load()
         self.generic_visit(node)
-        value = ast.BinOp(self.call("at", self.generic_visit(read)), node.op, node.value)
+        self.generic_visit(read)
+        value = ast.BinOp(self.call("at", read), node.op, node.value)
         ast.copy_location(value, node)
         return ast.copy_location(ast.Expr(self.call("put", target, value)), node)
 
@@ -447,8 +452,7 @@ class _Joined(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-        if name not in _JOINED or not node.args or isinstance(node.args[0], ast.Starred):
+        if not _is_joining(node):
             return node
         function = ast.Attribute(ast.Name(ROWS, ast.Load()), "joined", ast.Load())
         call = ast.Call(function, [node.func, *node.args], node.keywords)
@@ -529,10 +533,9 @@ def _index_names(loop: ast.For) -> set[str]:
     plain = (ast.Name, ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop,
              ast.expr_context)  # fmt: skip
     for s in own_nodes(loop.body):
-        is_plain = isinstance(s, ast.Assign) and all(
-            isinstance(n, plain) for n in ast.walk(s.value)
-        )
-        if is_plain and reads(s.value) & found:
+        if not isinstance(s, ast.Assign) or not reads(s.value) & found:
+            continue
+        if all(isinstance(n, plain) for n in ast.walk(s.value)):
             found |= {t.id for t in s.targets if isinstance(t, ast.Name)}
     return found
 
@@ -568,6 +571,37 @@ def _grown(body: list[ast.stmt]) -> dict[str, int]:
         if isinstance(of, ast.Name):
             found[of.id] = min(depth, found.get(of.id, depth))
     return found
+
+
+def _only_joined(body: list[ast.stmt]) -> set[str]:
+    """Names of lists that are made empty, grow by one, and are handed to torch.stack and cat.
+
+    Nothing else reads them, so that their items need not be there one by one.
+    """
+    fine: list[ast.Name] = []
+    lists: set[str] = set()
+    nodes = [n for s in body for n in ast.walk(s)]
+    for n in nodes:
+        if isinstance(n, ast.Assign) and len(n.targets) == 1 and isinstance(n.targets[0], ast.Name):
+            if isinstance(n.value, ast.List) and not n.value.elts:
+                lists.add(n.targets[0].id)
+                fine.append(n.targets[0])
+        elif isinstance(n, ast.Expr) and isinstance(n.value, ast.Call):
+            function = n.value.func
+            if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+                fine += [function.value] if function.attr == "append" else []
+        elif isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name):
+            fine += [n.target] if isinstance(n.value, ast.List) else []
+        elif isinstance(n, ast.Call) and _is_joining(n) and isinstance(n.args[0], ast.Name):
+            fine.append(n.args[0])
+    ids = {id(n) for n in fine}
+    others = {n.id for n in nodes if isinstance(n, ast.Name) and id(n) not in ids}
+    return lists - others
+
+
+def _is_joining(node: ast.Call) -> bool:
+    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    return name in _JOINED and bool(node.args) and not isinstance(node.args[0], ast.Starred)
 
 
 def _summed(body: list[ast.stmt]) -> dict[str, bool]:

@@ -31,7 +31,8 @@ from ostinato.loops.emitted import Fresh
 from ostinato.loops.frame import MOST_IN_PYTHON, Frame, LoopPlan, Read, State, Step, places_of
 from ostinato.loops.index import FEWEST, Sequences, evaluated, running
 from ostinato.loops.items import Items, items_of, sequence
-from ostinato.loops.nostep import Counted, Narrowed, NoStep, Stale
+from ostinato.loops.joined import KnownRows
+from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale
 from ostinato.loops.probe import probed, share_memory
 from ostinato.loops.rewrite import LoopSource
 from ostinato.loops.state import Flat, Maker
@@ -53,6 +54,7 @@ class Site:
         first: the iterations that run in Python before a scan.
         native: whether the last call was played by scan; None if there was none.
         reason: why the iterations of the last call ran in Python.
+        has_queue: whether lists that iterations append to have one length after each.
         counted: names of numbers that change from iteration to iteration → by how much.
         refused: after a refusal: the calls since then, by owner and mode.
     """
@@ -67,6 +69,7 @@ class Site:
     native: bool | None = None
     reason: str = ""
     warned: bool = False
+    has_queue: bool = False
     counted: dict[str, int | None] = field(default_factory=dict)
     refused: dict[Any, int] = field(default_factory=dict)
 
@@ -143,47 +146,6 @@ class LoopRuntime:
             kind = type(iterable).__name__
             site.reason = f"it goes through a {kind}" if items is None else "it is short"
         return Unwatched(site, iterable if items is None else items, outer)
-
-
-class KnownRows:
-    """The lists of one call of a function that are also known as one tensor."""
-
-    def __init__(self) -> None:
-        self.known: dict[int, tuple[list[Any], list[Any], Tensor]] = {}
-
-    def note(self, of: list[Any], whole: Tensor) -> None:
-        self.known[id(of)] = of, [*of], whole
-
-    def joined(self, function: Any, tensors: Any, *arguments: Any, **named: Any) -> Any:
-        """`torch.stack(tensors, …)` or `torch.cat`, without taking a known tensor apart."""
-        known = self.known.get(id(tensors))
-        if known is not None and known[0] is tensors and _are_same(known[0], known[1]):
-            out = _joined(function, known[2], arguments, named)
-            if out is not None:
-                return out
-        return function(tensors, *arguments, **named)
-
-
-def _are_same(a: list[Any], b: list[Any]) -> bool:
-    return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
-
-
-def _joined(
-    function: Any, whole: Tensor, arguments: tuple[Any, ...], named: dict[str, Any]
-) -> Tensor | None:
-    if len(arguments) + len(named) > 1 or not named.keys() <= {"dim", "axis"}:
-        return None
-    dim = arguments[0] if arguments else next(iter(named.values()), 0)
-    if type(dim) is not int:
-        return None
-    if function is torch.stack and -whole.dim() <= dim < whole.dim():
-        return whole.movedim(0, dim)
-    if function in (torch.cat, torch.concat, torch.concatenate) and whole.dim() > 1:
-        if not -whole.dim() < dim < whole.dim() - 1:
-            return None
-        dim %= whole.dim() - 1
-        return whole.movedim(0, dim).flatten(dim, dim + 1)
-    return None
 
 
 class _Explaining(threading.local):
@@ -360,7 +322,6 @@ class Loop(Unwatched):
         Raises:
             Unsupported: that cannot be; nothing has happened.
         """
-        modes()  # raises where no scan is possible
         source, begin, end = self.site.source, self.j, self.stop
         if end - begin < FEWEST:
             raise NoStep("too few iterations for a scan", quiet=True)
@@ -368,8 +329,10 @@ class Loop(Unwatched):
             raise NoStep(source.problem)
         places = places_of(self.body, self.site.places)
         stale: list[LoopPlan] = []
+        grown = {} if self.site.has_queue else source.grown
+        read: NoStep | None = None
         for _ in range(6):
-            state = State(names, source, places, self.site.counted)
+            state = State(names, source, places, self.site.counted, grown)
             key = *state.key(), self.items.kind(), torch.is_grad_enabled()
             try:
                 step, plan = self.step(state, key, stale)
@@ -378,6 +341,15 @@ class Loop(Unwatched):
                     raise
                 self.site.counted[number.name] = number.by
                 continue
+            except ListRead as error:  # it may be a queue, of one length after each iteration
+                if not grown or not state.carried.lists:
+                    raise
+                grown, read = {}, error
+                continue
+            except NoStep as error:
+                if read is None or isinstance(error, Narrowed):
+                    raise
+                raise read from None
             try:
                 return self.played(step, plan, state)
             except Unsupported as refusal:
@@ -395,6 +367,7 @@ class Loop(Unwatched):
             if self.fits(step, plan):
                 plan.lengths.add(self.items.n)
                 return step, plan
+        modes()  # raises where no scan is possible
         step = self.new_step(state, LoopPlan())
         items = [t[0] for t in self.items.tensors(begin, end)]
         made = probed(step, state.tensors, items, self.written)
@@ -533,6 +506,7 @@ class Loop(Unwatched):
             plan.slow = plan.slow + 1 if lasted > factor * self.lasted * (end - begin) else 0
         names = self.finish(step, plan, state, finals[: len(state.tensors)], list(ys))
         self.site.native, self.site.reason = True, ""
+        self.site.has_queue = bool(self.site.source.grown) and not state.list_names
         if self.site.refused:
             self.site.refused.pop(self.site._key(self.body), None)
         for outer in _watching.loops:
@@ -566,8 +540,8 @@ class Loop(Unwatched):
             if how != "new":
                 finals[i] = old[i]
         rest = iter(ys)
-        for target, emitted in zip(state.lists, plan.emitted, strict=True):
-            self.extend(target, emitted, rest)
+        for target, name, emitted in zip(state.lists, state.list_names, plan.emitted, strict=True):
+            self.extend(target, name, emitted, rest)
         for read, parts in plan.puts:
             self.window(read, parts).write(next(rest))
         sums = []
@@ -595,51 +569,28 @@ class Loop(Unwatched):
     def last(self, maker: Maker, spec: Any) -> Any:
         return maker.make(_at(spec, self.stop - 1, self.sequences))
 
-    def extend(self, target: list[Any], emitted: tuple[Any, ...], ys: Iterator[Tensor]) -> None:
-        """Append what each iteration appends, in their order."""
-        if not emitted:
-            return
-        begin, end, columns, first = self.j, self.stop, [], None
-        for how, spec in emitted:
-            flat = _tensors_in(spec)
-            wholes = [next(ys) for _ in range(flat)]
-            first = wholes[0] if spec == "tensor" else None
-            rows = [w.unbind(0) for w in wholes]
-            column = []
-            for i in range(end - begin):
-                maker = Maker(iter([r[i] for r in rows]), iter(()))
-                column.append(r0[i] if (r0 := rows[0] if spec == "tensor" else None) is not None
-                              else maker.make(_at(spec, begin + i, self.sequences)))  # fmt: skip
-            columns.append((how, column))
-        before = [*target]
-        appended = [
-            c[i] for i in range(end - begin) for how, c in columns if how == "append"
-        ]
-        inserted = [
-            c[i] for i in range(end - begin) for how, c in columns if how == "insert"
-        ]
-        if appended:
-            list.extend(target, appended)
-        if inserted:
-            target[:0] = inserted[::-1]
-        if len(emitted) == 1 and first is not None:
-            if inserted:
-                first = first.flip(0)
-            self.note_rows(target, before, first, bool(inserted))
-
-    def note_rows(
-        self, target: list[Any], before: list[Any], whole: Tensor, inserted: bool
+    def extend(
+        self, target: list[Any], name: str | None, emitted: tuple[Any, ...], ys: Iterator[Tensor]
     ) -> None:
-        """Remember a list as one tensor, with the few that it held before."""
-        like = whole[0]
-        if not all(
-            type(b) is Tensor and b.shape == like.shape and b.dtype == like.dtype for b in before
-        ):
+        """Append what each iteration appends, in their order; name: of the list, if it has one."""
+        if emitted in ((("append", "tensor"),), (("insert", "tensor"),)):
+            is_last = self.stop == self.items.n and emitted[0][0] == "append"
+            lazy = is_last and name in self.site.source.joined
+            self.rows.add(target, next(ys), emitted[0][0] == "insert", lazy)
             return
-        if before:
-            few = torch.stack(before)
-            whole = torch.cat([whole, few] if inserted else [few, whole])
-        self.rows.note(target, whole)
+        appended: list[list[Any]] = []
+        inserted: list[list[Any]] = []
+        for how, spec in emitted:
+            rows = [next(ys).unbind(0) for _ in range(_tensors_in(spec))]
+            column = [
+                Maker(iter([r[j - self.j] for r in rows]), iter(())).make(
+                    _at(spec, j, self.sequences)
+                )
+                for j in range(self.j, self.stop)
+            ]
+            (appended if how == "append" else inserted).append(column)
+        target += [v for values in zip(*appended, strict=True) for v in values]
+        target[:0] = [v for values in zip(*inserted, strict=True) for v in values][::-1]
 
 
 def _tensors_in_item(item: Any) -> bool:

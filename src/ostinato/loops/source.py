@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -53,14 +54,15 @@ class Definition:
         cells = dict(zip(old.co_freevars, function.__closure__ or (), strict=True))
         cells[RUNTIME] = types.CellType(runtime)
         code = self._code(old, [*cells])
-        if hasattr(code, "co_qualname"):
+        if sys.version_info >= (3, 11):
             code = code.replace(co_qualname=old.co_qualname)
         closure = tuple([cells[name] for name in code.co_freevars])
         made = types.FunctionType(
             code, function.__globals__, function.__name__, function.__defaults__, closure
         )
         made.__kwdefaults__ = function.__kwdefaults__
-        return functools.update_wrapper(made, function)
+        functools.update_wrapper(made, function)
+        return made
 
     def _code(self, old: types.CodeType, free: list[str]) -> types.CodeType:
         """Compiled within functions that bind its free names, and a class that mangles others."""

@@ -68,9 +68,10 @@ class Flat:
         grows = grows - 1 if grows else None
         if isinstance(value, tuple):
             return kind, tuple([self.spec(v, grows) for v in value])
-        if kind is list:
+        if kind is list or kind is collections.deque:
             self.containers.append(value)
-            return kind, tuple([self.spec(v, grows) for v in value])
+            length = () if kind is list else (value.maxlen,)
+            return kind, *length, tuple([self.spec(v, grows) for v in value])
         if isinstance(value, dict) and kind is not collections.Counter:
             self.containers.append(value)
             keys = tuple(value)
@@ -128,11 +129,13 @@ class Maker:
         if self.originals is not None and self.persists is not None:
             original, persists = next(self.originals), next(self.persists)
             kept = original if persists else None
-        if len(spec) == 2:
-            items = [self.make(s) for s in spec[1]]
-            made: Any = items
+        made: Any
+        if kind in (list, collections.deque):
+            items = [self.make(s) for s in spec[-1]]
+            made = items if kind is list else collections.deque(items, spec[1])
             if kept is not None:
-                kept[:] = items
+                kept.clear()
+                kept.extend(items)
                 made = kept
         else:
             pairs = [(key, self.make(s)) for key, s in zip(spec[1], spec[2], strict=True)]

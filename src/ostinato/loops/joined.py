@@ -1,0 +1,96 @@
+"""Lists whose items are the rows of one tensor: torch.stack and torch.cat take that tensor.
+
+A list that nothing else reads does not get the rows at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class _KnownList:
+    """The items of a list from `at` on are the rows of a tensor; or they will be."""
+
+    of: list[Any]
+    at: int
+    whole: Tensor
+    rows: tuple[Tensor, ...] | None  # None: they are not in the list
+
+
+class KnownRows:
+    """The lists of one call of a function that are also known as one tensor."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, _KnownList] = {}
+
+    def add(self, to: list[Any], whole: Tensor, first: bool, lazy: bool) -> None:
+        """Append the rows of a tensor to a list, or put them first, the last of them first.
+
+        Args:
+            lazy: whether the rows may stay away until something reads the list.
+        """
+        self.settle(to)
+        if first:
+            whole = whole.flip(0)
+        at, rows = 0 if first else len(to), None if lazy else whole.unbind(0)
+        if rows is not None:
+            to[at:at] = rows
+        self.known[id(to)] = _KnownList(to, at, whole, rows)
+
+    def settle(self, of: list[Any]) -> None:
+        """Put rows into a list that has stayed without them."""
+        known = self.known.get(id(of))
+        if known is not None and known.rows is None:
+            known.rows = known.whole.unbind(0)
+            of[known.at : known.at] = known.rows
+
+    def joined(self, function: Any, tensors: Any, *arguments: Any, **named: Any) -> Any:
+        """`torch.stack(tensors, …)` or `torch.cat`, without taking a known tensor apart."""
+        known = self.known.get(id(tensors))
+        if known is not None:
+            found = _joined(function, known, arguments, named)
+            if found is not None:
+                return found
+            self.settle(tensors)
+        return function(tensors, *arguments, **named)
+
+
+def _joined(
+    function: Any, known: _KnownList, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> Tensor | None:
+    if len(arguments) + len(named) > 1 or not named.keys() <= {"dim", "axis"}:
+        return None
+    dim = arguments[0] if arguments else next(iter(named.values()), 0)
+    is_stack = function is torch.stack
+    if not is_stack and function not in (torch.cat, torch.concat, torch.concatenate):
+        return None
+    whole = _with_others(known)
+    n_axes = known.whole.dim() - (0 if is_stack else 1)
+    if whole is None or type(dim) is not int or not -n_axes <= dim < n_axes:
+        return None
+    if is_stack:
+        return whole.movedim(0, dim)
+    dim %= n_axes
+    return whole.movedim(0, dim).flatten(dim, dim + 1)
+
+
+def _with_others(known: _KnownList) -> Tensor | None:
+    """The items of a list as one tensor; None where they are not what they were."""
+    of, at, whole, n = known.of, known.at, known.whole, len(known.whole)
+    end = at
+    if known.rows is not None:
+        end = at + n
+        now = of[at:end]
+        if len(now) != n or not all(a is b for a, b in zip(now, known.rows, strict=True)):
+            return None
+    others = [of[:at], of[end:]]
+    like = whole.shape[1:], whole.dtype
+    if not all(type(t) is Tensor and (t.shape, t.dtype) == like for few in others for t in few):
+        return None
+    before, after = ([torch.stack(few)] if few else [] for few in others)
+    return torch.cat([*before, whole, *after]) if before or after else whole
