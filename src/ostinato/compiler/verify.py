@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from types import CodeType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ostinato.compiler.capture.guards import Guards, Observation
 
 N_STEPS = 3  # compared time steps, at most
+N_MOVES = 4  # of the inputs, where a comparison was flipped by rounding
 
 
 def verified(
@@ -105,6 +106,23 @@ def _difference(call: ScanCall, observation: Observation | None = None) -> Unsup
                 check_batch(call.compiled.small, call.arguments, call.taken)
         except Unsupported as refusal:
             return refusal.bare()
+    found = _compared(call, observation)
+    if isinstance(found, Unsupported) or _agree(call, found.pairs):
+        return found if isinstance(found, Unsupported) else None
+    return _flipped(call, observation, found)
+
+
+class _Compared(NamedTuple):
+    """Results of the engine and of the loop: outputs and last carry, then gradients."""
+
+    pairs: list[tuple[Tensor, Tensor]]
+    n_outputs: int
+
+
+def _compared(
+    call: ScanCall, observation: Observation | None, moved: float = 0.0, phase: int = 0
+) -> _Compared | Unsupported:
+    """The results of the first time steps, with init and xs moved by so much of their size."""
     differentiable = torch.is_grad_enabled()
     with undisturbed(), torch.set_grad_enabled(differentiable):
         # A tensor made under torch.inference_mode can get gradients only as a clone.
@@ -112,6 +130,9 @@ def _difference(call: ScanCall, observation: Observation | None = None) -> Unsup
             (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
             for t in call.tensors()
         ]
+        if moved:
+            first = len(call.captured)
+            inputs[first:] = [_moved(t, moved, phase) for t in inputs[first:]]
         captured, init, xs = call.split(inputs)
         few = [x[:N_STEPS] for x in xs]
         given, drawn = few, None
@@ -140,14 +161,59 @@ def _difference(call: ScanCall, observation: Observation | None = None) -> Unsup
             )
         ys, finals = replace(call, rows=rows).outputs([*captured, *init, *few])
         pairs = list(zip([*ys, *finals], expected, strict=True))
+        n_outputs = len(pairs)
         if differentiable:
             pairs += _gradients(pairs, inputs)
+    return _Compared(pairs, n_outputs)
+
+
+def _agree(call: ScanCall, pairs: list[tuple[Tensor, Tensor]]) -> bool:
     tolerance = 1e-3 if call.compiled.dtype == torch.float32 else 1e-8
     if call.compiled.coarse:
         tolerance = 0.1
-    if not all(_close(ours, theirs, tolerance) for ours, theirs in pairs):
-        return Unsupported("a few steps by the engine differ from those of the loop")
-    return None
+    return all(_close(ours, theirs, tolerance) for ours, theirs in pairs)
+
+
+def _flipped(
+    call: ScanCall, observation: Observation | None, found: _Compared
+) -> Unsupported | None:
+    """Why the loop must play a step whose results differ; None if rounding flipped a comparison.
+
+    A spike, a sign or a rounded number jumps where what it is computed of crosses a threshold.
+    Rounding decides there, and the engine adds in another order. So it is if the loop's own outputs
+    jump when init and xs move by some rounding errors, and engine and loop agree on inputs that are
+    elsewhere.
+    """
+    differ = "a few steps by the engine differ from those of the loop"
+    if _agree(call, found.pairs[: found.n_outputs]):
+        return Unsupported(differ + ", in their gradients")
+    eps = torch.finfo(call.compiled.dtype).eps
+    jumps = False
+    for moved in (32 * eps, -32 * eps):
+        near = _compared(call, observation, moved)
+        if isinstance(near, Unsupported):
+            return near
+        outputs = zip(near.pairs[: near.n_outputs], found.pairs, strict=False)
+        jumps = jumps or not _agree(call, [(a, b) for (_, a), (_, b) in outputs])
+    if not jumps:
+        return Unsupported(differ)
+    for phase in range(N_MOVES):
+        elsewhere = _compared(call, observation, 1e-2, phase)
+        if not isinstance(elsewhere, Unsupported) and _agree(call, elsewhere.pairs):
+            return None
+    return Unsupported(
+        differ + ", also where no comparison (a spike, say) is within rounding of its threshold"
+    )
+
+
+def _moved(leaf: Tensor, by: float, phase: int) -> Tensor:
+    """A leaf of init or xs, each element moved by a part of the largest one."""
+    if not leaf.dtype.is_floating_point or not leaf.numel():
+        return leaf
+    t = leaf.detach()
+    step = by * (float(t.abs().nan_to_num(0, 0, 0).max()) or 1.0)
+    angle = torch.arange(t.numel(), dtype=t.dtype, device=t.device).view(t.shape)
+    return (t + step * torch.cos(1.7 * angle + phase)).requires_grad_(leaf.requires_grad)
 
 
 def _numbers(call: ScanCall, n_steps: int) -> Drawn:

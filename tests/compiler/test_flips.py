@@ -1,0 +1,69 @@
+"""Comparisons that rounding decides: a right step is not refused for it, a wrong one is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import ostinato
+from ostinato.compiler import verify
+from zoo.small import weight
+
+B, T, K, H = 3, 4, 37, 64
+
+
+class Spike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, v: Tensor) -> Tensor:
+        ctx.save_for_backward(v)
+        return (v >= 0).to(v)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (v,) = ctx.saved_tensors
+        return g / (1 + v.abs()) ** 2
+
+
+def test_a_spike_at_its_threshold() -> None:
+    """The threshold is what PyTorch's product gives; the engine adds in another order."""
+    dtype = torch.float32
+    W = weight(K, H).detach().to(dtype).requires_grad_()
+    xs = torch.randn(T, B, K, dtype=dtype)
+    threshold = (xs[0] @ W).detach()[0]
+
+    def step(h: Tensor, x: Tensor) -> Any:
+        s = Spike.apply(h + x @ W - threshold)
+        return 0.5 * h + 0.1 * s, s
+
+    init = torch.zeros(B, H, dtype=dtype)
+    call = ostinato._scan.compiled(ostinato.arguments.checked(step, init, xs, 0, False))
+    found = verify._compared(call, None)
+    assert not verify._agree(call, found.pairs)  # or the test would test nothing
+    assert ostinato.explain(step, init, xs).native
+
+
+@pytest.mark.parametrize("wrong", [1, 1 + 1e-6, 1.5])
+def test_a_wrong_step_with_spikes_is_refused(wrong: float, monkeypatch: Any) -> None:
+    """A recording of which every output is off, beside spikes that rounding decides."""
+    W = weight(K, H)
+    xs, init = torch.randn(T, B, K, dtype=torch.float64), torch.zeros(B, H, dtype=torch.float64)
+    threshold = (xs[0] @ W).detach()[0]
+
+    def step(h: Tensor, x: Tensor) -> Any:
+        s = Spike.apply(h + x @ W - threshold)
+        return 0.5 * h + 0.1 * s, s + torch.tanh(x @ W)
+
+    whole = verify.ScanCall.outputs
+
+    def outputs(self: Any, tensors: Any) -> Any:
+        ys, finals = whole(self, tensors)
+        return [y * wrong for y in ys], finals
+
+    monkeypatch.setattr(verify.ScanCall, "outputs", outputs)
+    ostinato.forget(step)
+    found = ostinato.explain(step, init, xs)
+    assert found.native == (wrong == 1)
+    assert found.native or "differ from those of the loop" in found.reason
