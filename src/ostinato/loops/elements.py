@@ -55,9 +55,44 @@ def _part(p: Any) -> Any:
     raise NoStep(f"the loop's variable in an index together with a {type(p).__name__}")
 
 
+def split(index: Any) -> tuple[Any, Any]:
+    """An index with tensors, such as `x[t, rows, columns]`, as two: the element, and what of it."""
+    parts = index if type(index) is tuple else (index,)
+    at = next(i for i, p in enumerate(parts) if moves(p))
+    if type(parts[at]) is not Index or any(p is None or p is Ellipsis for p in parts):
+        raise NoStep("the loop's variable in an index together with a tensor")
+    if any(isinstance(p, Tensor) and p.dtype == torch.bool for p in parts):
+        raise NoStep("the loop's variable in an index together with a mask")
+    return (*[slice(None)] * at, parts[at]), (*parts[:at], *parts[at + 1 :])
+
+
+def has_tensors(index: Any) -> bool:
+    """Whether an index has tensors as parts."""
+    return type(index) is tuple and any(isinstance(p, Tensor) for p in index)
+
+
+def without_ranges(base: Any, index: Any) -> Any:
+    """`e[torch.arange(len(e)), t]` without the range: all rows."""
+    if not isinstance(base, Tensor) or not has_tensors(index) or base.dim() < len(index):
+        return index
+    tensors = [(i, p) for i, p in enumerate(index) if isinstance(p, Tensor)]
+    if len(tensors) > 1 or any(p is None or p is Ellipsis for p in index):
+        return index
+    at, rows = tensors[0]
+    with torch._C.DisableTorchFunction():
+        is_range = rows.dim() == 1 and rows.dtype == torch.int64 and len(rows) == base.shape[at]
+        if not is_range or not torch.equal(rows, torch.arange(len(rows))):
+            return index
+    return (*index[:at], slice(None), *index[at + 1 :])
+
+
 def place(parts: Parts, index: Any) -> int | None:
     """Where the moving part is in an index of numbers; None where it is another index."""
     given = index if type(index) is tuple else (index,)
+    if has_tensors(index) and len(parts) <= len(given):  # what remains is of the element
+        value = given[len(parts) - 1]
+        is_split = parts[-1][0] == "index" and all(p[0] == "slice" for p in parts[:-1])
+        return value if is_split and type(value) is int else None
     if len(given) != len(parts):
         return None
     found = None

@@ -208,6 +208,13 @@ class Frame:
             base = self.step.base_of(read, index)
         if not elements.moves(index):
             return base[index]
+        if elements.has_tensors(index):
+            index, rest = elements.split(index)
+            return self.element(read, base, index)[rest]
+        return self.element(read, base, index)
+
+    def element(self, read: Read, base: Any, index: Any) -> Any:
+        """What is at an index that moves with the loop."""
         parts = elements.described(index)
         if isinstance(base, Fresh):
             return self.step.of_list(self, read, base, parts, index)
@@ -227,7 +234,7 @@ class Frame:
         if not elements.moves(index):
             base[index] = value
             return
-        parts = elements.described(index)
+        parts = elements.described(self.step.whole_rows(base, index))
         if not isinstance(value, Tensor):
             raise NoStep(f"an iteration writes a {type(value).__name__} at the loop's index")
         with torch._C.DisableTorchFunction():  # it would be met as a tensor that the step reads
@@ -294,6 +301,12 @@ class Step:
                 raise NoStep(why)
             raise Narrowed(why, begin=begin + 1, end=self.questions.end)
         return self.seen[read][0]
+
+    def whole_rows(self, base: Any, index: Any) -> Any:
+        """The index of a write; a tensor in it is the range that the plan found it to be."""
+        if not elements.has_tensors(index):
+            return index
+        return tuple([slice(None) if isinstance(p, Tensor) else p for p in index])
 
     def does_not_move(self) -> None:
         """An index is the same number in each iteration, as this run has it."""

@@ -17,6 +17,7 @@ from ostinato.loops.source import Definition, NoSource
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _MOST_FUNCTIONS = 2000
+_MOST_ENTRIES = 100  # of a table of functions or classes
 
 
 def loop(function: Function) -> Function:
@@ -44,7 +45,7 @@ def loop(function: Function) -> Function:
         ...         h = cell(x[:, t], h)
         ...         outputs.append(h)
         ...     return torch.stack(outputs, 1), h
-        >>> run = ostinato.loop(run) # doctest: +SKIP
+        >>> run = ostinato.loop(run)
     """
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(loop(function.__func__))
@@ -185,6 +186,9 @@ def _named(function: types.FunctionType) -> list[Any]:
     for module in [v for v in values if isinstance(v, types.ModuleType)]:
         if not is_fixed_name(module.__name__):
             values += [vars(module)[n] for n in names if n in vars(module)]
+    for table in [v for v in values if isinstance(v, (dict, list, tuple))]:
+        if len(table) <= _MOST_ENTRIES:
+            values += table.values() if isinstance(table, dict) else table
     kinds = (types.FunctionType, type, staticmethod)
     return [v for v in values if isinstance(v, kinds) and not isinstance(v, types.ModuleType)]
 

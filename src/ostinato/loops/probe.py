@@ -106,6 +106,11 @@ class _Probe(Step):
         self.memory.alive.append(value)
         return value
 
+    def whole_rows(self, base: Any, index: Any) -> Any:
+        """The index of a write, with all rows in the place of a range."""
+        with torch.utils._python_dispatch._disable_current_modes():
+            return elements.without_ranges(base, index)
+
     def does_not_move(self) -> None:
         """It may be of a number that is found to change when the run has ended."""
         self.unfit = OTHER_INDEX

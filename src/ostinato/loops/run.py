@@ -265,8 +265,9 @@ class Loop(Unwatched):
 
     def put(self, number: int, value: Any, base: Any, index: Any) -> None:
         if self.watching:
-            read = self.note(number, base, index)
-            self.written[read] = base, index
+            index_of_rows = elements.without_ranges(base, index)
+            read = self.note(number, base, index_of_rows)
+            self.written[read] = base, index_of_rows
         super().put(number, value, base, index)
 
     def note(self, number: int, base: Any, index: Any) -> Read:
@@ -295,7 +296,7 @@ class Loop(Unwatched):
                 self.site.first = max(self.site.first, min(self.pause, MOST_IN_PYTHON))
         except Unsupported as refusal:
             more = isinstance(refusal, SideEffect) and self.j < MOST_IN_PYTHON
-            if more and not self.site.native:
+            if more:
                 self.must_look, self.pause = True, self.j + 1
             else:
                 self.site.refuse(self.body, refusal, self.goes_through_tensors())
