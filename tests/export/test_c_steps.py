@@ -182,7 +182,6 @@ def test_the_zoo(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*was recorded")
 def test_the_operations(tmp_path):
     makers = {f"{group}: {name}": make for group, name, make in cases(torch.float32)}
     # The first computes in float64, which no saved graph does; the second divides by the largest

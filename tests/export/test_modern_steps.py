@@ -26,7 +26,7 @@ from zoo.saved import of_case, rows
 from zoo.steps import Kit
 from zoo.suites import sample
 
-pytestmark = [pytest.mark.filterwarnings("ignore:.*was recorded"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SAMPLE = sample(10, MODERN)
 LENGTHS = np.array([6, 1, 4])

@@ -1,4 +1,7 @@
-"""Saved models as ONNX files: equal to the runtime, in ONNX Runtime and in OpenVINO."""
+"""Saved models as ONNX files: equal to the runtime, in ONNX Runtime; a few also in OpenVINO.
+
+Both read the same operators, each of which `test_onnx_ops.py` gives to both.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +38,6 @@ class Leaky(torch.nn.Module):
 
     def forward(self, h, x):
         return 0.9 * h + torch.tanh(self.into(x)) * torch.softmax(h, 1)
-
-
-# OpenVINO computes float64 in float32: a mean of 10,000 scales costs it the digits of a value.
-FAR = "far from zero"
 
 
 class Memory(torch.nn.Module):
@@ -85,7 +84,7 @@ MODELS = {
         )
         for missing in ("error", "mask", "fill", "forward")
     },
-    FAR: lambda: models.classifier(preparation=models.preparation("error", far=1e4)),
+    "far from zero": lambda: models.classifier(preparation=models.preparation("error", far=1e4)),
     "numbers alone": lambda: models.classifier(preparation=models.preparation("mask", False)),
 }
 BOTH_WAYS = {name for name in MODELS if "two" in name and name != "two layers"}
@@ -106,7 +105,8 @@ def test_equal_to_the_runtime(name, form, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "form"), one_in(4, [f for f in FORMS if f[0] != FAR], of_several=True)
+    ("name", "form"),
+    [("two directions", "sequence"), ("missing forward", "step"), ("language model", "sequence")],
 )
 def test_equal_to_the_runtime_in_openvino(name, form):
     model = MODELS[name]()
@@ -122,11 +122,10 @@ WITH_RESETS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize(
-    ("name", "form"), one_in(4, [f for f in FORMS if f[0] in WITH_RESETS], of_several=True)
+    ("name", "form"), one_in(3, [f for f in FORMS if f[0] in WITH_RESETS], of_several=True)
 )
-def test_resets(name, form, runtime, tmp_path):
+def test_resets(name, form, tmp_path):
     """Each sequence within a row has the answers that it has alone."""
     model = MODELS[name]()
     report = export_onnx(model, tmp_path / "m.onnx", form, resets=True)
@@ -134,10 +133,10 @@ def test_resets(name, form, runtime, tmp_path):
     assert wanted in report.inputs.items()
     assert set(report.operators) <= {"Scan"}
     found = report.parity.cases
-    if runtime == "openvino":
-        run = ex.openvino(onnx.load(tmp_path / "m.onnx"))
-        found = parity.cases(model, run, form, resets=True)
     assert sum("with resets" in case.name for case in found) == 2
+    if name == "two layers":
+        run = ex.openvino(onnx.load(tmp_path / "m.onnx"))
+        found = [*found, *parity.cases(model, run, form, resets=True)]
     for case in found:
         assert case.error <= case.bound, case
 
@@ -192,20 +191,16 @@ def spelling_taggers(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize(
     ("form", "resets", "two"),
     [("sequence", False, True), ("sequence", True, True), ("step", False, False)],
 )
-def test_models_that_read_letters(form, resets, two, runtime, spelling_taggers, tmp_path):
+def test_models_that_read_letters(form, resets, two, spelling_taggers, tmp_path):
     model, file = spelling_taggers[two], tmp_path / "m.onnx"
     report = export_onnx(model, file, form, resets=resets)
     assert list(report.inputs)[:3] == ["tokens", "characters", "n_characters"]
     assert report.operators["GRU"] == 2  # of the letters, which are whole sequences
-    found = report.parity.cases
-    if runtime == "openvino":
-        found = parity.cases(model, ex.openvino(onnx.load(file)), form, resets)
-    for case in found:
+    for case in report.parity.cases:
         assert case.error <= case.bound, case
 
 

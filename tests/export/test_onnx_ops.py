@@ -186,13 +186,11 @@ def heads():
 STEPS |= {"delta rule": delta_rule, "heads": heads}
 
 
-@pytest.mark.filterwarnings("ignore:.*was recorded")
 @pytest.mark.parametrize("name", one_in(4, STEPS))
 def test_steps_of_the_zoo(name):
     agree(STEPS[name]())
 
 
-@pytest.mark.filterwarnings("ignore:.*was recorded")
 @pytest.mark.parametrize("seed", one_in(4, range(20)))
 def test_random_steps(seed):
     case = random_case(Draw(7000 + seed))

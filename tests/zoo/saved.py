@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ def step_graph(step: Any, parameters: Any, init: Any, x: Any) -> tuple[StepGraph
         init, x: the carry and one element, `[B, …]`, float32.
     """
     xs = pytree.tree_map(lambda leaf: leaf[None], x)
-    call = compiled(checked(step, init, xs, 0, False))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*was recorded")  # one code at many sizes: meant
+        call = compiled(checked(step, init, xs, 0, False))
     named = {f"p{i}": p.detach() for i, p in enumerate(parameters)}
     names = TensorNames(named)
     f = saved_step(call.compiled.planner.graph, call.captured, names)

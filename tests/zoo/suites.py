@@ -35,6 +35,16 @@ def sample(n: int, parameters: Iterable[Any]) -> list[Any]:
     return [every[i * len(every) // n] for i in range(n)]
 
 
+def in_pairs(first: Iterable[Any], second: Iterable[Any], third: Iterable[Any]) -> list[Any]:
+    """Triples with every pair of values of two arguments, where a product has every triple.
+
+    The third is the shortest.
+    """
+    last = list(third)
+    return [(a, b, last[(i + j) % len(last)]) for i, a in enumerate(first)
+            for j, b in enumerate(second)]  # fmt: skip
+
+
 def one_in(n: int, parameters: Iterable[Any], of_several: bool = False) -> list[Any]:
     """One in n of the parameters, from the first on, is quick; the others are slow.
 
