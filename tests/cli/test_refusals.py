@@ -329,7 +329,7 @@ def test_the_most_frequent_class_stands_beside_the_accuracy(ostinato, trained, d
 def test_help_has_a_heading_for_each_section(ostinato):
     from ostinato.cli.config import OPTIONS, SECTIONS
 
-    text = ostinato("train", "--help").out
+    text = ostinato("train", "--help-all").out
     blocks = text.split("\n[")
     assert [block.split("]")[0] for block in blocks[1:]] == list(SECTIONS)
     for block in blocks[1:]:
@@ -339,6 +339,20 @@ def test_help_has_a_heading_for_each_section(ostinato):
         wanted -= {"--source"}
         assert wanted <= set(flags)
     assert "--output" in blocks[0]
+
+
+@pytest.mark.parametrize("command", ["train", "cv", "tune"])
+def test_the_first_help_is_short_and_names_the_other(ostinato, command):
+    short, whole = (ostinato(command, flag).out for flag in ("--help", "--help-all"))
+    first, every = (
+        {word for word in text.split() if word.startswith("--")} for text in (short, whole)
+    )
+    wanted = {"--classify", "--id", "--no-bidirectional", "--output", "--help", "--help-all"}
+    assert wanted <= first < every
+    assert ("--dry-run" in first) == (command == "train")
+    assert len(first) <= 22 and len(every) > 60
+    refused = ostinato(command, "--no-such-flag")
+    assert refused.code == 2 and f"(see ostinato {command} --help)" in refused.err
 
 
 def test_no_command_is_described_by_half_a_sentence(ostinato, monkeypatch):

@@ -27,6 +27,7 @@ HELP = {
     "training.batch_size": "Default: 128; for a FILE of few examples, about an eighth of them.",
     "training.eval_every": "Default: 1000; for a FILE about once an epoch.",
     "training.patience": f"Default: none; {PATIENCE} for a FILE with validation and no length.",
+    "model.bidirectional": "Default: yes for classifiers and taggers of a FILE.",
     "run.checkpoint_every": "Default: 1000; for a FILE at every report.",
 }
 

@@ -1,6 +1,7 @@
 """Flags made from the configuration: a command takes `given` and shows a flag per parameter.
 
-`Command` shows them in `--help` under the sections of the configuration.
+`Command` shows them in `--help` under the sections of the configuration. Commands that train have
+some eighty: there `--help` shows those of the first hour, and `--help-all` all of them.
 """
 
 from __future__ import annotations
@@ -17,12 +18,21 @@ from ostinato.cli import defaults
 from ostinato.cli.config import ONLY, OPTIONS, Option
 
 OPTIONAL = ("--language",)
+HELP_ALL = "--help-all"
+# The configuration's flags that the shorter help shows; those of the command itself are all there.
+FIRST_HOUR = {
+    "--classify", "--tag", "--forecast", "--horizon", "--language",
+    "--id", "--time", "--features", "--epochs", "--bidirectional", "--from",
+}  # fmt: skip
+# Flags of the commands themselves that the shorter help leaves out.
+LATER = {"--set", "--print-config", "--resume", "--overwrite", "--json", "--ray"}
 
 
 class Command(TyperCommand):
     """A command whose help has a heading for each section of the configuration.
 
-    A flag of `OPTIONAL` may stand without a value, which then is `ONLY`.
+    A flag of `OPTIONAL` may stand without a value, which then is `ONLY`. Where there is a
+    `--help-all`, `--help` shows the flags of the first hour.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -34,18 +44,55 @@ class Command(TyperCommand):
                 full.append(ONLY)
         return super().parse_args(ctx, full)
 
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """Write what the command does; its first sentence alone in the shorter help."""
+        if not self._is_short(ctx):
+            super().format_help_text(ctx, formatter)
+            return
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text(inspect.cleandoc(self.help or "").partition("\n\n")[0])
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the flags under the headings of their sections, those of the configuration last."""
+        """Write the flags under the headings of their sections, those of the configuration last.
+
+        The few of the shorter help have one heading.
+        """
         groups: dict[str, list[tuple[str, str]]] = {}
+        short = self._is_short(ctx)
         for parameter in self.get_params(ctx):
+            if short and not _is_of_first_hour(parameter):
+                continue
             if record := parameter.get_help_record(ctx):
                 argument = parameter.param_type_name == "argument"
-                heading = getattr(parameter, "rich_help_panel", None)
+                heading = None if short else getattr(parameter, "rich_help_panel", None)
                 heading = heading or ("Arguments" if argument else "Options")
                 groups.setdefault(heading, []).append(record)
         for heading in sorted(groups, key=lambda h: h.startswith("[")):
             with formatter.section(heading):
                 formatter.write_dl(groups[heading])
+
+    def _is_short(self, ctx: Any) -> bool:
+        return HELP_ALL not in ctx.meta and any(HELP_ALL in p.opts for p in self.params)
+
+
+def _is_of_first_hour(parameter: Any) -> bool:
+    names = set(parameter.opts)
+    of_configuration = (getattr(parameter, "rich_help_panel", None) or "").startswith("[")
+    return bool(names & FIRST_HOUR) if of_configuration else not names & LATER
+
+
+def _show_all(context: typer.Context, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:  # as it is when a shell completes a word
+        context.meta[HELP_ALL] = True
+        typer.echo(context.get_help())
+        raise typer.Exit()
+
+
+_HelpAll = Annotated[
+    bool,
+    typer.Option(HELP_ALL, callback=_show_all, is_eager=True, help="Show every flag and exit."),
+]
 
 
 def with_flags(*wanted: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -54,7 +101,8 @@ def with_flags(*wanted: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     Args:
         wanted: sections ("model") or keys ("training.batch_size") of the configuration.
 
-    The command gets the flags that were really given as a checked dict "section.key" → value.
+    The command gets the flags that were really given as a checked dict "section.key" → value. One
+    that trains has `--help-all`, too.
     """
     options = [o for o in OPTIONS.values() if o.section in wanted or o.key in wanted]
     options = [o for o in options if o.key != "data.source"]  # a positional argument
@@ -62,12 +110,18 @@ def with_flags(*wanted: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
         def run(**arguments: Any) -> Any:
+            arguments.pop("help_all", None)
             raw = [(o, arguments.pop(o.name)) for o in options]
             given = {o.key: o.check(v, o.flag) for o, v in raw if v is not None}
             return command(given=given, **arguments)
 
         own = inspect.signature(command, eval_str=True).parameters.values()
         parameters = [p for p in own if p.name != "given"] + list(_parameters(options))
+        if "training" in wanted:
+            kind = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(
+                inspect.Parameter("help_all", kind, default=False, annotation=_HelpAll)
+            )
         vars(run)["__signature__"] = inspect.Signature(parameters)
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         del vars(run)["__wrapped__"]  # Typer would read the annotations of the wrapped function
