@@ -23,6 +23,7 @@ from ostinato.compiler.capture.captures import _memory_of, _written
 from ostinato.compiler.capture.draws import States
 from ostinato.compiler.capture.guards import Observation
 from ostinato.compiler.errors import Unsupported, error_in_short
+from ostinato.compiler.torch_compat import among_ours, undisturbed
 from ostinato.loops import elements
 from ostinato.loops.frame import OTHER_INDEX, Frame, LoopPlan, Read, Step, asked
 from ostinato.loops.nostep import NoStep
@@ -185,6 +186,17 @@ class _Probe(Step):
 
 
 def probed(
+    step: Step, carry: list[Tensor], x: list[Tensor], written: dict[Read, tuple[Any, Any]]
+) -> LoopPlan:
+    """Run the body of a step once, and say what it does; see `_probed`.
+
+    The user's hooks on saved tensors, such as those of checkpointing, do not see the run.
+    """
+    with undisturbed(Tensor.detach), among_ours():
+        return _probed(step, carry, x, written)
+
+
+def _probed(
     step: Step, carry: list[Tensor], x: list[Tensor], written: dict[Read, tuple[Any, Any]]
 ) -> LoopPlan:
     """Run the body of a step once, and say what it does.

@@ -25,6 +25,7 @@ from ostinato._scan import iterations, scan_iterations
 from ostinato.compiler.errors import Elsewhere, SideEffect, Unsupported, error_in_short
 from ostinato.compiler.inputs import modes
 from ostinato.compiler.steps import owner_of, weak_reference
+from ostinato.compiler.torch_compat import top_hooks
 from ostinato.loops import elements
 from ostinato.loops.attributes import Memory, Place
 from ostinato.loops.emitted import Fresh
@@ -498,11 +499,13 @@ class Loop(Unwatched):
         except Unsupported:
             raise
         except Exception as error:  # the loop in Python will raise it where it belongs
+            if type(error).__module__ == "torch.utils.checkpoint":  # it ends a recomputation
+                raise
             error.__traceback__ = None
             raise NoStep(f"an iteration fails as a step ({error_in_short(error)})") from None
         lasted = time.perf_counter() - started
         plan.calls += 1
-        if plan.calls > 1 and MEASURES:
+        if plan.calls > 1 and MEASURES and top_hooks(False) is None:
             factor = 2.0 if torch.is_grad_enabled() else 1.1
             plan.slow = plan.slow + 1 if lasted > factor * self.lasted * (end - begin) else 0
         names = self.finish(step, plan, state, finals[: len(state.tensors)], list(ys))
