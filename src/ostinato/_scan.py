@@ -31,7 +31,7 @@ from ostinato.compiler.errors import (
 )
 from ostinato.compiler.play.autograd import ScanCall
 from ostinato.compiler.play.tape import RowOrder
-from ostinato.compiler.shared import ways
+from ostinato.compiler.shared import folded, folds, ways
 from ostinato.compiler.steps import code_key, warn_refused, warn_unbounded
 from ostinato.compiler.verify import check_call, verified
 from ostinato.eager import RowSpans, Step, Tree, check_output_axes, chosen, eager_scan
@@ -260,6 +260,10 @@ def _compiled(a: Arguments) -> ScanCall:
     if a.ragged.starts is not None:
         a = _with_restarts(a)
     refusals: list[tuple[bool, Unsupported]] = []
+    for shared in folded(a):
+        found = _found(replace(a, shared=shared))
+        if isinstance(found, ScanCall) and folds(a, found.compiled.planner.recording):
+            return found
     for form in itertools.chain((a,), _other_forms(a, refusals)):
         found = _found(form)
         if isinstance(found, ScanCall):

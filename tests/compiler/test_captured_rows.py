@@ -297,8 +297,9 @@ def test_a_step_that_is_refused_anyway_is_not_tried_for_long(monkeypatch) -> Non
     def step(h: Tensor, x: Tensor) -> Tensor:
         for W in weights:
             h = torch.tanh(h @ W)
-        return h + torch.zeros(H, 1, dtype=h.dtype)
+        return h + torch.zeros(6, 1, dtype=h.dtype)
 
+    assert H == 6
     assert not ostinato.explain(step, kit.normal(H, H), kit.normal(3, H, F)).native
     forms, batches = 2, 2  # the batch may be the second axis; and two other sizes are tried
     assert 0 < len(tries) <= forms * batches * (MOST_TRIES + 1)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from ostinato.compiler import batch_numbers, speculation
+from ostinato.compiler import batch_numbers, shared, speculation
 from ostinato.compiler.capture.captured_rows import CapturedRows, parted
 from ostinato.compiler.errors import (
     NOT_OF_A_STEP,
@@ -291,6 +291,7 @@ def forget(step: Any) -> None:
     code = code_key(step)
     speculation.forget(code)
     batch_numbers.forget(code)
+    shared.forget(code)
     for key in [key for key in list(_buckets) if key[0] == code]:
         _buckets.pop(key, None)
 

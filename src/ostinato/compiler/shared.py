@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.errors import refused
+from ostinato.compiler.steps import code_key
 
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
+    from ostinato.compiler.capture.recording import Recording
 
 Flags = tuple[bool, ...]
 
@@ -91,6 +93,51 @@ def ways(a: Arguments) -> list[Shared]:
         return [Shared(1, (True,) * len(a.leaves), (True,) * len(a.xs_leaves), 0, True)]
     shared = _shared(a)
     return [] if shared is None else [shared, replace(shared, aligned=False)]
+
+
+_folds: dict[Any, set[int]] = {}  # by code: sizes of batches; none where folding is of no use
+MOST_FOLDED = 4  # sizes of one step, each with a recording of its own; then rows are rows
+MOST_STEPS = 128  # whose sizes are kept
+
+
+def folded(a: Arguments) -> list[Shared]:
+    """A call whose leaves are `[B]` and `[T, B]` as one row of B columns; [] if it is none.
+
+    Rows of one column take as long as rows of a vector each.
+    """
+    sizes = {leaf.shape for leaf in a.leaves} | {leaf.shape[1:] for leaf in a.xs_leaves}
+    plain = a.weights is None and a.ragged.lengths is None and a.ragged.starts is None
+    if len(sizes) > 1 or not plain or a.adapted or a.of_layer:
+        return []
+    (size,) = sizes
+    if len(size) != 1 or size[0] < 2:
+        return []
+    known = _folds.setdefault(code_key(a.given), set())
+    if len(known) >= MOST_FOLDED and size[0] not in known:
+        return []
+    known.add(size[0])
+    while len(_folds) > MOST_STEPS:
+        _folds.pop(next(iter(_folds)))
+    return [Shared(1, (True,) * len(a.leaves), (True,) * len(a.xs_leaves), 0, True)]
+
+
+def folds(a: Arguments, recording: Recording) -> bool:
+    """Whether a folded call gains: its values have B columns, or one. Else it is not tried again.
+
+    An array beside each row (`h[:, None] * w`) is better computed row by row.
+    """
+    (n,) = a.leaves[0].shape
+    outs = {i for call in recording.calls for i in call.outs if i is not None}
+    shapes = [[m for m in recording.shapes[i] if isinstance(m, int)] for i in outs]
+    if all(shape in ([], [1], [n]) for shape in shapes):
+        return True
+    _folds[code_key(a.given)] = set(range(-MOST_FOLDED, 0))  # no size of a batch
+    return False
+
+
+def forget(code: Any) -> None:
+    """Forget with which batches the step of this code was folded."""
+    _folds.pop(code, None)
 
 
 def _shared(a: Arguments) -> Shared | None:

@@ -1,0 +1,77 @@
+"""States `[B]`: a batch of rows of one column is played as one row, where no row reads another."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import ostinato
+from ostinato import _scan
+from ostinato.arguments import checked
+from zoo.playing import loop
+from zoo.small import assert_same, gradients
+
+T = 20
+P = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.3, 0.7, 1.5)]
+OF_ROWS = torch.rand(300, dtype=torch.float64, requires_grad=True)
+W = torch.randn(1, 5, dtype=torch.float64, requires_grad=True)
+
+
+def tank(S: Tensor, x: Any) -> Any:
+    rain, heat = x
+    q = P[0].to(S) * S**1.5 / (1 + S)
+    S = torch.relu(S + rain - q - heat * torch.tanh(S * P[1].to(S)))
+    return S, torch.where(P[2].to(S) < S, q, -q)
+
+
+def of_each_row(S: Tensor, x: Any) -> Any:
+    return S * OF_ROWS[: len(S)].to(S).sigmoid() + x[0], S
+
+
+def beside(S: Tensor, x: Any) -> Any:
+    return torch.tanh(S[:, None] * W.to(S) + x[0][:, None]).mean(1), S
+
+
+def given(B: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    init = torch.rand(B, dtype=dtype).requires_grad_()
+    return init, (torch.rand(T, B, dtype=dtype), torch.rand(T, B, dtype=dtype))
+
+
+def is_folded(step: Any, init: Tensor, xs: Any) -> bool:
+    shared = _scan.compiled(checked(step, init, xs, 0, False)).arguments.shared
+    return shared is not None and shared.alone
+
+
+@pytest.mark.parametrize("step", [tank, of_each_row, beside])
+def test_it_is_the_loop(step: Callable[..., Any]) -> None:
+    """For each of several sizes; of many not every one is recorded anew."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sizes = (64, 3, 2, 257, 5, 6, 7, 8, 9, 11, 12)
+        for i, B in enumerate(sizes[:4] if step is of_each_row else sizes):
+            init, xs = given(B)
+            ours, theirs = (
+                gradients(how, step, [*P, OF_ROWS, W], init, xs) for how in (ostinato.scan, loop)
+            )
+            assert_same(ours, theirs)
+            assert ostinato.explain(step, init, xs).native
+            if i < 4:
+                assert is_folded(step, init, xs) == (step is not beside)
+
+
+def test_the_bits_are_those_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    ostinato.forget(tank)
+    init, xs = given(130, torch.float32)
+    found = []
+    for folds in (True, False):
+        if not folds:
+            monkeypatch.setattr(_scan, "folded", lambda a: [])
+        assert is_folded(tank, init, xs) == folds
+        S, ys = ostinato.scan(tank, init, xs)
+        found.append([S, ys, *torch.autograd.grad(ys.sum() + S.sum(), init)])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
