@@ -132,6 +132,14 @@ class State:
         self.list_names += [None] * len(self.placed.lists)
         for name in trailing:
             self.trailing.add(names[name])
+        self.check_names()
+
+    def check_names(self) -> None:
+        """Refuse one list or object of two names: a step has a copy of it for each."""
+        held = [*self.containers, *self.lists]
+        ids = {id(c) for c in held}
+        if len(ids) < len(held) or any(id(c) in ids for _, c in self.places):
+            raise NoStep("two names hold one list, dict or object that iterations may change")
 
     def counts_on(
         self, of: Flat, name: str, value: Any, counted: dict[str, int | None]

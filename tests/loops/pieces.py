@@ -1,0 +1,404 @@
+"""Pieces of the drawn programs: state, outputs, and how iterations end (see grammar.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ZERO = "torch.zeros(B, 4, dtype=x.dtype)"
+
+
+def gives(loop: Any, *names: str) -> None:
+    loop.program.returned += names
+
+
+# ------------------------------------------------------------------------ state
+
+
+def from_none(loop: Any) -> None:
+    h = loop.program.name("h")
+    loop.before.append(f"{h} = None")
+    loop.body.append(f"{h} = p.cell({loop.value()}, {h})")
+    loop.atoms += [h, h]
+    gives(loop, h)
+
+
+def from_zeros(loop: Any) -> None:
+    h = loop.program.name("h")
+    loop.before.append(f"{h} = {loop.program.rng.choice([ZERO, 'x.new_zeros(B, 4)', 'x[:, 0]'])}")
+    loop.atoms += [h, h]
+    loop.body.append(f"{h} = torch.tanh({loop.value()} + {h})")
+    gives(loop, h)
+
+
+def lstm(loop: Any) -> None:
+    s = loop.program.name("s")
+    if loop.program.chance(50):
+        loop.before.append(f"{s} = None")
+        loop.body.append(f"{s} = p.lstm({loop.value()}, {s})")
+        loop.atoms.append(f"{s}[0]")
+        gives(loop, s)
+    else:
+        loop.before.append(f"{s}, c{s} = {ZERO}, {ZERO}")
+        loop.atoms.append(s)
+        loop.body.append(f"{s}, c{s} = p.lstm({loop.value()}, ({s}, c{s}))")
+        gives(loop, f"({s}, c{s})")
+
+
+def layers(loop: Any) -> None:
+    h, a, rng = loop.program.name("hs"), loop.program.name("a"), loop.program.rng
+    loop.before.append(f"{h} = " + rng.choice([f"[{ZERO}] * 2", f"[{ZERO} for _ in range(2)]",
+                                              "[x[:, 0], x[:, -1]]"]))  # fmt: skip
+    kind = rng.randrange(4)
+    if kind == 0:
+        loop.body += [f"{a} = {loop.value()}", "for layer in range(2):",
+                      f"    {h}[layer] = p.cells[layer]({a}, {h}[layer])",
+                      f"    {a} = {h}[layer]"]  # fmt: skip
+    elif kind == 1:
+        loop.body.append(f"{a}, {h} = of_layers(p, {loop.value()}, {h})")
+    elif kind == 2:
+        loop.body += [f"{a} = {loop.value()}", f"new{h} = []",
+                      "for layer, cell in enumerate(p.cells):",
+                      f"    {a} = cell({a}, {h}[layer])", f"    new{h}.append({a})",
+                      f"{h} = new{h}"]  # fmt: skip
+    else:
+        loop.body += [f"{h}[0] = p.cell({loop.value()}, {h}[1])", f"{h}[1] = {h}[0] * 0.5 + {h}[1]",
+                      f"{a} = {h}[1]"]  # fmt: skip
+    loop.atoms += [a, f"{h}[0]"]
+    gives(loop, h)
+
+
+def in_a_dict(loop: Any) -> None:
+    d = loop.program.name("d")
+    loop.before.append(f"{d} = {{'a': {ZERO}, 'b': x[:, 0] * 2}}")
+    loop.atoms += [f"{d}['a']", f"{d}['b']"]
+    loop.body.append(f"{d}['a'] = 0.9 * {d}['b'] + {loop.value()}")
+    if loop.program.chance(60):
+        loop.body.append(f"{d}['b'] = {loop.value()}")
+    gives(loop, d)
+
+
+def in_objects(loop: Any) -> None:
+    s, rng = loop.program.name("s"), loop.program.rng
+    kind = rng.randrange(3)
+    if kind == 0:
+        loop.before.append(f"{s} = State({ZERO}, x[:, 1])")
+        loop.atoms += [f"{s}.h", f"{s}.n"]
+        loop.body += [f"{s}.h = {s}.n * 0.3 + {loop.value()}", f"{s}.n = {loop.value()}"]
+    elif kind == 1:
+        loop.before.append(f"{s} = State({ZERO}, x[:, 1])")
+        loop.atoms += [f"{s}.h", f"{s}.n"]
+        loop.body.append(f"{s} = dataclasses.replace({s}, h={loop.value()})")
+    else:
+        loop.before.append(f"{s} = Pair({ZERO}, x[:, -1])")
+        loop.atoms += [f"{s}.a", f"{s}.b"]
+        loop.body.append(f"{s} = " + rng.choice([f"{s}._replace(a={loop.value()})",
+                         f"Pair({s}.b * 0.5, {loop.value()})"]))  # fmt: skip
+    gives(loop, s)
+
+
+def attribute(loop: Any) -> None:
+    p, name = loop.program, loop.program.rng.choice(["mem", "trace"])
+    if p.chance(60):
+        loop.before.append(f"p.{name} = " + p.rng.choice(["None", ZERO]))
+    loop.body += [f"if p.{name} is None:", f"    p.{name} = {ZERO}",
+                  f"p.{name} = 0.8 * p.{name} + {loop.value()}"]  # fmt: skip
+    loop.atoms.append(f"p.{name}")
+    gives(loop, f"p.{name}")
+
+
+def buffer(loop: Any) -> None:
+    kind = loop.program.rng.randrange(3)
+    loop.body.append([
+        "p.average = 0.9 * p.average + 0.1 * p.average.tanh() + 0.1",
+        "p.average.mul_(0.9).add_(0.1)", "p.average += 1",
+    ][kind])  # fmt: skip
+    if kind == 0:
+        loop.atoms.append("(x[:, 0] * p.average)")
+    gives(loop, "p.average.clone()")
+
+
+def of_a_module(loop: Any) -> None:
+    if loop.program.chance(60):
+        loop.before.append("p.leaky.reset()")
+    a = loop.program.name("a")
+    loop.body.append(f"{a} = p.leaky({loop.value()})")
+    loop.atoms.append(a)
+    gives(loop, "p.leaky.mem")
+
+
+def in_place(loop: Any) -> None:
+    h, rng = loop.program.name("h"), loop.program.rng
+    loop.before.append(f"{h} = {ZERO}")
+    loop.atoms.append(f"{h}.clone()")
+    loop.body.append(
+        rng.choice([f"{h} += {loop.value()}", f"{h} = {h} * 0.5; {h} += {loop.value()}",
+                    f"{h}.add_({loop.value()}).mul_(0.7)", f"{h}[:, :2] = {loop.value()}[:, 1:3]",
+                    f"{h} -= 0.1 * {loop.value()}", f"{h}.copy_({loop.value()})"])  # fmt: skip
+    )
+    gives(loop, h)
+
+
+def counter(loop: Any) -> None:
+    p, j = loop.program, loop.program.name("j")
+    loop.before.append(f"{j} = 0")
+    kind = p.rng.randrange(3)
+    if kind == 0:
+        loop.body.append(f"{j} += 1")
+    elif kind == 1:
+        loop.body += [f"{j} += 1", f"n{j} = {loop.value()} * (1 + {j} / 10)"]
+        loop.atoms.append(f"n{j}")
+    else:
+        loop.before.append(f"n{j} = 1.0")
+        loop.body += [f"n{j} *= 0.9", f"m{j} = {loop.value()} * n{j}"]
+        loop.atoms.append(f"m{j}")
+    gives(loop, j)
+    p.python("a number that changes")
+
+
+def read_back(loop: Any) -> None:
+    p, o = loop.program, loop.program.name("o")
+    loop.before.append(f"{o} = [{ZERO}]")
+    loop.atoms += [f"{o}[-1]", f"{o}[-1]"]
+    loop.body.append(f"{o}.append(p.cell({loop.value()}, {o}[-1]))")
+    if p.chance(40):
+        loop.atoms.append(f"{o}[-2]")
+    gives(loop, o)
+
+
+def delayed(loop: Any) -> None:
+    a, b = loop.program.name("a"), loop.program.name("b")
+    if loop.program.chance(50):
+        loop.before.append(f"{a} = {b} = {ZERO}")
+    else:
+        loop.before += [f"{a} = x[:, 0]", f"{b} = {a}"]
+    loop.atoms += [a, b]
+    value = loop.value()
+    loop.body += loop.program.rng.choice(
+        [[f"{a}, {b} = {b}, {value}"], [f"{b} = {a}", f"{a} = {value}"],
+         [f"{b} = {a} = {value}"], [f"{a} = {value}", f"{b} = {b} + {a}"]])  # fmt: skip
+    gives(loop, a, b)
+
+
+def total(loop: Any) -> None:
+    p, s, rng = loop.program, loop.program.name("s"), loop.program.rng
+    zero, value = rng.choice(["0", "0.0", "x.new_zeros(())"]), loop.value()
+    if p.chance(50):
+        value = f"({value}).square().mean()"
+    loop.before.append(f"{s} = {zero}")
+    loop.body.append(rng.choice([f"{s} = {s} + {value}", f"{s} += {value}",
+                                 f"{s} = {value} + {s}"]) if zero[0] == "0" else
+                     f"{s} = {s} + {value}")  # fmt: skip
+    gives(loop, s)
+
+
+def history(loop: Any) -> None:
+    p, q = loop.program, loop.program.name("q")
+    loop.before.append(f"{q} = [{ZERO}, x[:, 0], {ZERO}]")
+    loop.atoms += [f"{q}[0]", f"sum({q})"]
+    value = loop.value()
+    kind = p.rng.randrange(3)
+    loop.body.append([f"{q} = {q}[1:] + [{value}]", f"{q} = [{value}, *{q}[:-1]]",
+                      f"{q}.pop(0); {q}.append({value})"][kind])  # fmt: skip
+    if kind == 2:
+        p.python("a queue")
+    gives(loop, q)
+
+
+def same_list(loop: Any) -> None:
+    """One list of two names."""
+    p, a, b = loop.program, loop.program.name("a"), loop.program.name("b")
+    made, of = [(f"[{ZERO}, x[:, 0]]", "list({})"), (f"{{0: {ZERO}, 1: x[:, 0]}}", "dict({})")][
+        p.rng.randrange(2)
+    ]
+    other = p.rng.choice([a, f"{a} if flag else {of.format(a)}"])
+    loop.before += [f"{a} = {made}", f"{b} = {other}"]
+    loop.atoms += [f"{a}[0]", f"{b}[0]", f"{b}[1]"]
+    loop.body += [f"{a}[0] = torch.tanh({loop.value()} + {b}[0])"]
+    if p.chance(50):
+        loop.body += [f"{b}[1] = {loop.value()}"]
+    p.python("one list of two names")
+    gives(loop, a, b)
+
+
+def another_kind(loop: Any) -> None:
+    """A state whose shape or type is another from the third iteration on."""
+    p, h, n = loop.program, loop.program.name("h"), loop.program.name("n")
+    loop.before += [f"{h}, {n} = {ZERO}, 0"]
+    value = loop.value()
+    change = p.rng.choice([f"{h}.float()", f"{h}[:, :1]", f"{h}.sum()", f"{h}.detach()"])
+    t = loop.t if loop.t and loop.forward else None
+    if t is None:
+        loop.body.append(f"{n} += 1")
+    loop.body += [f"{h} = 0.5 * {h} + {value}", f"if {t or n} == 3:", f"    {h} = {change}"]
+    p.python("a state that changes its kind")
+    gives(loop, h)
+
+
+STATES = [
+    from_none, from_none, from_zeros, from_zeros, lstm, layers, in_a_dict, in_objects, attribute,
+    buffer, of_a_module, in_place, counter, read_back, delayed, total, history, same_list,
+    another_kind,
+]  # fmt: skip
+
+
+# ------------------------------------------------------------------------ outputs
+
+
+def conditional(loop: Any, line: str) -> list[str]:
+    """A line behind a condition that Python knows."""
+    p, t = loop.program, loop.t
+    if not p.chance(25):
+        return [line]
+    conditions = ["flag", "z is None", "not p.training"]
+    if t and loop.forward:
+        conditions += [f"{t} > {loop.first}", f"{t} < T - 1", f"{t} == T - 1", f"{t} >= T // 2"]
+        if p.chance(20):
+            conditions = [f"{t} % 2 == 0", f"{t} % 3"]
+            p.python("t % n")
+    return [f"if {p.rng.choice(conditions)}:", f"    {line}"]
+
+
+def appended(loop: Any) -> None:
+    p, o, rng = loop.program, loop.program.name("out"), loop.program.rng
+    loop.before.append(f"{o} = []")
+    value = loop.value(1)
+    t = loop.t or "0"
+    form = rng.choice([f"{o}.append({value})"] * 3 + [f"{o} += [{value}]", f"{o}.insert(0, {value})",
+                       f"{o}.append(({value}, {t}))", f"{o}.extend([{value}, {loop.value(1)}])",
+                       f"{o}.append({{'v': {value}}})"])  # fmt: skip
+    loop.body += conditional(loop, form)
+    if "append((" not in form and "{" not in form and p.chance(70):
+        joined = rng.choice(["torch.stack({o}, 1)", "torch.stack({o})", "torch.cat({o}, dim=1)",
+                             "torch.stack({o}, dim=-1).sum(1)", "torch.cat({o})"]).format(o=o)
+        loop.after.append(f"r{o} = {joined} if {o} else None")
+        if p.chance(20):
+            loop.after += [f"if r{o} is not None:", f"    r{o} = r{o} * 1" if p.chance(50) else
+                           f"    r{o}.mul_(2)"]  # fmt: skip
+        gives(loop, f"r{o}")
+    if p.chance(50):
+        gives(loop, o)
+    if p.chance(15) and "append((" not in form and "{" not in form:
+        loop.after += [f"if {o}:", f"    {o}[0].add_(1)"]
+
+
+def of_the_state(loop: Any) -> None:
+    """The state itself is appended."""
+    o = loop.program.name("out")
+    states = [a for a in loop.atoms if a.isidentifier()]
+    loop.before.append(f"{o} = []")
+    loop.body.append(f"{o}.append({loop.program.rng.choice(states or loop.atoms)})")
+    gives(loop, o)
+
+
+def into_a_buffer(loop: Any) -> None:
+    p, b, t, rng = loop.program, loop.program.name("buf"), loop.t, loop.program.rng
+    if t is None or loop.first not in ("0", "1", "T - 1"):
+        return appended(loop)
+    value = loop.value(1)
+    kind = rng.randrange(5)
+    shape = ["B, T, 4", "T, B, 4", "B, T, 4", "B, T, 4", "T, B, 4"][kind]
+    make = rng.choice(["torch.zeros({}, dtype=x.dtype)", "x.new_zeros({})"]).format(shape)
+    loop.before.append(f"{b} = {make}")
+    line = [f"{b}[:, {t}] = {value}", f"{b}[{t}] = {value}", f"{b}[:, {t}, :] = {value}",
+            f"{b}[:, T - 1 - {t}] = {value}", f"{b}[{t}, :, :] = {value}"][kind]  # fmt: skip
+    loop.body += conditional(loop, line)
+    return gives(loop, b)
+
+
+def accumulated(loop: Any) -> None:
+    b, t = loop.program.name("buf"), loop.t
+    if t is None or loop.first not in ("0", "1", "T - 1"):
+        return appended(loop)
+    loop.before.append(f"{b} = torch.ones(B, T, 4, dtype=x.dtype)")
+    loop.body.append(f"{b}[:, {t}] += {loop.value(1)}")
+    loop.program.python("buf[:, t] += …")
+    return gives(loop, b)
+
+
+def into_a_dict(loop: Any) -> None:
+    o = loop.program.name("outs")
+    loop.before.append(f"{o} = {{'a': [], 'b': []}}")
+    loop.body += [f"{o}['a'].append({loop.value(1)})", f"{o}['b'].append({loop.value(1)})"]
+    gives(loop, o)
+
+
+def of_the_module(loop: Any) -> None:
+    loop.before.append("p.log = []")
+    loop.body += conditional(loop, f"p.log.append({loop.value(1)})")
+    gives(loop, "list(p.log)")
+
+
+def same_growing_list(loop: Any) -> None:
+    """One growing list of two names."""
+    a, b = loop.program.name("la"), loop.program.name("lb")
+    loop.before += [f"{a} = []", f"{b} = {a}"]
+    loop.body += [f"{a}.append({loop.value(1)})", f"{b}.append({loop.value(1)})"]
+    loop.program.python("one list of two names")
+    gives(loop, a, b)
+
+
+def comprehension(loop: Any) -> None:
+    o, rng = loop.program.name("c"), loop.program.rng
+    over, element = rng.choice([("for k in range(T)", "x[:, k]"), ("for v in y", "v"),
+                                ("for v in x.unbind(1)", "v")])  # fmt: skip
+    made = f"[p.leaky(p.lin({element})) {over}]"
+    loop.after.append(f"{o} = " + rng.choice([made, f"torch.stack({made}, 1)"]))
+    gives(loop, o)
+
+
+def index_after(loop: Any) -> None:
+    """Names of an iteration that are read after the loop."""
+    if loop.t:
+        gives(loop, loop.t)
+    last = loop.program.name("last")
+    loop.body.append(f"{last} = {loop.value()}")
+    loop.after.append(f"{last} = {last} * 2")
+    gives(loop, last)
+
+
+OUTPUTS = [
+    appended, appended, appended, of_the_state, into_a_buffer, into_a_buffer, accumulated,
+    into_a_dict, of_the_module, same_growing_list, comprehension, index_after,
+]  # fmt: skip
+
+
+# ------------------------------------------------------------------------ ends of iterations
+
+
+def endings(loop: Any) -> None:
+    """An iteration that ends early, or the loop, or all by an error."""
+    p, t = loop.program, loop.t
+    at = p.rng.choice([0, 1, 3, 7, 10])
+    kind = p.rng.choice(["continue", "break", "raise", "beyond", "shape", "try", "return", "value",
+                         "after", "skip"])  # fmt: skip
+    if kind == "value":
+        loop.body.insert(0, f"if {loop.atoms[0]}.sum() > 1000:")
+        loop.body.insert(1, "    raise ValueError('large')")
+        return p.python("a branch on values")
+    if kind == "after":
+        loop.after.append("x[:, 0].detach().add_(1)")
+        p.stale = True
+        return None
+    if t is None:
+        return None
+    if kind == "continue" and len(loop.body) > 1:
+        test = p.rng.choice([f"{t} == {loop.first}", f"{t} == {at}", f"{t} < 2"])
+        where = next((i for i in range(1, len(loop.body)) if loop.body[i][0] != " "
+                      and loop.body[i][:2] != "if"), 0)  # fmt: skip
+        loop.body[where:where] = [f"if {test}:", "    continue"]
+        return p.python("continue before state") if where else None
+    if kind == "break":
+        loop.body += [f"if {t} == {at}:", "    break"]
+    elif kind == "raise":
+        loop.body += [f"if {t} == {at}:", f"    raise ValueError(f'at {{{t}}}')"]
+    elif kind == "beyond":
+        loop.body.append(f"b{at} = y[{t} + 1] * 2")
+    elif kind == "shape":
+        loop.body += [f"e = y[{t}] @ (p.wrong if {t} == {at} else p.right)"]
+    elif kind == "try":
+        loop.body += ["try:", f"    e = y[{t} + 1]", "except IndexError:", "    e = None"]
+    elif kind == "return":
+        loop.body += [f"if {t} == {at}:", "    return [x]"]
+    elif kind == "skip":
+        loop.body.insert(0, f"if {t} == {at}: continue")
+    return p.python(kind)

@@ -1,0 +1,223 @@
+"""Drawn loops against Python: values, gradients, errors, and all that a call leaves behind."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib.util
+import random
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grammar
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from zoo.suites import draws
+
+import ostinato
+from ostinato.loops.run import Site
+
+
+class Leaky(nn.Module):
+    """A neuron that keeps its potential."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mem: Any = None
+
+    def reset(self) -> None:
+        self.mem = None
+
+    def forward(self, a: Tensor) -> Tensor:
+        self.mem = a if self.mem is None else 0.9 * self.mem + a
+        out = torch.sigmoid(4 * (self.mem - 1))
+        self.mem = self.mem - out
+        return out
+
+
+class Parts(nn.Module):
+    """What the programs use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.lstm = nn.GRUCell(4, 4), nn.LSTMCell(4, 4)
+        self.lin, self.leaky = nn.Linear(4, 4), Leaky()
+        self.cells = nn.ModuleList([nn.GRUCell(4, 4), nn.RNNCell(4, 4)])
+        self.scale = 0.8
+        self.mem: Any = None
+        self.trace: Any = None
+        self.log: list[Any] = []
+        self.register_buffer("average", torch.ones(4))
+        self.right, self.wrong = torch.eye(4).double(), torch.ones(3, 4).double()
+        self.double()
+
+    def detached(self) -> None:
+        for module, name in ((self, "mem"), (self, "trace"), (self.leaky, "mem")):
+            value = getattr(module, name)
+            setattr(module, name, value.detach() if isinstance(value, Tensor) else value)
+        self.average = self.average.detach()
+
+
+@dataclasses.dataclass
+class Call:
+    """The arguments of one call, and how it is made."""
+
+    batch: int
+    steps: int
+    flag: bool
+    training: bool
+    wants_grad: bool
+    optional: bool
+
+    def tensors(self, seed: int) -> list[Tensor]:
+        own = torch.Generator().manual_seed(seed)
+        shapes = (self.batch, self.steps, 4), (self.steps, self.batch, 4)
+        return [torch.randn(s, dtype=torch.float64, generator=own) for s in (*shapes, shapes[1])]
+
+
+def calls(rng: random.Random) -> list[Call]:
+    """Two calls alike, one of another length or batch or mode, and the first again."""
+    steps = rng.choice([1, 2, 5, 9, 10, 11, 12, 13, 16, 20])
+    batch = rng.choice([1, 3, 4, min(steps, 12)])
+    first = Call(batch, steps, rng.random() < 0.5, rng.random() < 0.5, True, rng.random() < 0.7)
+    other = copy.copy(first)
+    change = rng.choice(["steps", "batch", "flag", "training", "wants_grad", "optional"])
+    value = getattr(first, change)
+    setattr(other, change, not value if isinstance(value, bool) else rng.choice([3, 11, 14]))
+    return [first, first, other, first]
+
+
+def outcome(run: Callable[..., Any], parts: Parts, call: Call, seed: int) -> dict[str, Any]:
+    """All that a user can see of one call."""
+    parts.train(call.training)
+    parts.detached()
+    x, y, z = call.tensors(seed)
+    x.requires_grad_(call.wants_grad)
+    y.requires_grad_(call.wants_grad and call.flag)
+    torch.manual_seed(seed)
+    out, error, grads = None, None, None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            with torch.set_grad_enabled(call.wants_grad):
+                out = run(parts, x, y, z if call.optional else None, call.flag)
+        except Exception as raised:
+            error = raised
+    state = torch.get_rng_state()
+    wanted = [v for v in leaves(out) if isinstance(v, Tensor) and v.requires_grad]
+    failed = None
+    if wanted:
+        goal = sum((v * v.detach().cos()).sum() for v in wanted)
+        of = [v for v in (x, y, *parts.parameters()) if v.requires_grad]
+        try:
+            grads = torch.autograd.grad(goal, of, allow_unused=True)
+        except RuntimeError as raised:
+            failed = "inplace" if "inplace" in str(raised) else str(raised)
+    return {
+        "error": (type(error), str(error)), "out": out, "grads": grads, "failed": failed,
+        "state": {n: getattr(parts, n) for n in ("mem", "trace", "log", "average")},
+        "leaky": parts.leaky.mem, "random": state, "arguments": (x, y, z),
+        "warnings": [str(w.message) for w in caught],
+    }  # fmt: skip
+
+
+def leaves(value: Any) -> list[Any]:
+    if isinstance(value, (tuple, list)):
+        return [leaf for v in value for leaf in leaves(v)]
+    if isinstance(value, dict):
+        return [leaf for v in value.values() for leaf in leaves(v)]
+    if dataclasses.is_dataclass(value):
+        return [leaf for v in vars(value).values() for leaf in leaves(v)]
+    return [value]
+
+
+def difference(a: Any, b: Any, where: str = "") -> str:
+    """How what was found differs from what Python gives; "" where it does not.
+
+    Twenty steps of some thirty operations with values near one, in another order of the sums:
+    1e-9 is far above their rounding in float64, and far below a missing or doubled term.
+    """
+    if type(a) is not type(b):
+        return f"{where}: {type(a).__name__}, Python {type(b).__name__}"
+    if isinstance(a, Tensor):
+        for what in ("shape", "dtype", "requires_grad"):
+            if getattr(a, what) != getattr(b, what):
+                return f"{where}: {what} {getattr(a, what)}, Python {getattr(b, what)}"
+        if not a.is_floating_point():
+            return "" if torch.equal(a, b) else f"{where}: {a} is not {b}"
+        near = 1e-9 if a.dtype == torch.float64 else 1e-4
+        same = torch.allclose(a, b, rtol=near, atol=near, equal_nan=True)
+        return "" if same else f"{where}: differs by {(a - b).abs().max():.3g}"
+    if isinstance(a, (tuple, list)):
+        pairs = list(enumerate(zip(a, b, strict=False)))
+        if len(a) != len(b):
+            return f"{where}: {len(a)} items, Python {len(b)}"
+        return next((d for i, (v, w) in pairs if (d := difference(v, w, f"{where}[{i}]"))), "")
+    if isinstance(a, dict):
+        if list(a) != list(b):
+            return f"{where}: keys {list(a)}, Python {list(b)}"
+        return next((d for k in a if (d := difference(a[k], b[k], f"{where}.{k}"))), "")
+    if dataclasses.is_dataclass(a) and not isinstance(a, type):
+        return difference(vars(a), vars(b), where)
+    return "" if a == b else f"{where}: {a!r}, Python {b!r}"
+
+
+def imported(text: str, folder: Path) -> Callable[..., Any]:
+    """The function of a program, from a file, so that its source is found."""
+    number = len(list(folder.glob("drawn_*.py")))
+    path = folder / f"drawn_{number}.py"
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    run: Callable[..., Any] = module.run
+    return run
+
+
+def check(
+    text: str, program: grammar.Program, rng: random.Random, folder: Path
+) -> tuple[list[str], list[Site]]:
+    """The differences from Python in some calls, and the loops.
+
+    A scan may keep an input that the Python loop does not keep: a change of it before the backward
+    pass is PyTorch's error then.
+    """
+    plain = imported(text, folder)
+    looped = ostinato.loop(plain)
+    sites: list[Site] = getattr(looped, "__ostinato_loops__", [])
+    torch.manual_seed(0)
+    parts = Parts()
+    other, found = copy.deepcopy(parts), []
+    warned: list[str] = []
+    for i, call in enumerate(calls(rng)):
+        expected, got = outcome(plain, parts, call, i // 2), outcome(looped, other, call, i // 2)
+        known = expected.pop("warnings")
+        warned += [w for w in got.pop("warnings") if w not in known]
+        if program.stale and got["failed"] == "inplace":
+            expected.update(failed=got["failed"], grads=None)
+        if d := difference(got, expected):
+            found.append(f"call {i} {call} {d}")
+            break
+    if len(warned) > len(sites):
+        found.append(f"{len(warned)} warnings of {len(sites)} loops")
+    found += [w for w in warned if "runs in Python" not in w]
+    return found, sites
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("drawn")
+
+
+@draws(60)
+@given(st.randoms(use_true_random=False))
+def test_drawn_loops_mean_what_they_mean_in_python(folder, rng):
+    text, program = grammar.drawn(rng)
+    found, _ = check(text, program, rng, folder)
+    assert not found, "\n".join([*found, text])
