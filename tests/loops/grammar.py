@@ -98,9 +98,10 @@ class Loop:
         p, rng = self.program, self.program.rng
         if not depth or p.chance(30):
             return rng.choice(self.atoms)
-        a = self.value(depth - 1)
+        a = self.operand(depth - 1)
         forms = [
-            "p.lin({a})", "torch.tanh({a})", "0.9 * {a}", "{a} + {b}", "{a} * {b}", "mixed({a}, {b})",
+            "p.lin({a})", "torch.tanh({a})", "0.9 * {a}", "{a} + {b}", "{a} * {b}",
+            "mixed({a}, {b})",
             "torch.sigmoid({a} - {b})", "torch.where({a} > 0, {b}, {a})", "F.relu({a}) + 0.1 * {b}",
             "torch.cat([{a}, {b}], -1)[..., 1:5]", "{a}.clone()", "{a}.detach() + {b}",
             "{a}.softmax(-1)", "({a} if flag else {b})", "p.cell({a}, {b})", "{a} * SCALE",
@@ -115,8 +116,13 @@ class Loop:
                      "{a} * torch.rand(B, 4, dtype=x.dtype)", "F.dropout({a}, 0.25)",
                      "{a} * torch.bernoulli(torch.sigmoid({b}))"]  # fmt: skip
         form = rng.choice(forms)
-        return form.format(a=a, b=self.value(depth - 1) if "{b}" in form else "", t=self.t,
+        return form.format(a=a, b=self.operand(depth - 1) if "{b}" in form else "", t=self.t,
                            first=self.first)  # fmt: skip
+
+    def operand(self, depth: int) -> str:
+        """The same, for an operator or a method after it."""
+        value = self.value(depth)
+        return f"({value})" if any(f" {sign} " in value for sign in "+-*") else value
 
     # -------------------------------------------------------------------- headers
 

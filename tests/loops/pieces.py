@@ -133,7 +133,7 @@ def in_place(loop: Any) -> None:
     loop.body.append(
         rng.choice([f"{h} += {loop.value()}", f"{h} = {h} * 0.5; {h} += {loop.value()}",
                     f"{h}.add_({loop.value()}).mul_(0.7)", f"{h}[:, :2] = {loop.value()}[:, 1:3]",
-                    f"{h} -= 0.1 * {loop.value()}", f"{h}.copy_({loop.value()})"])  # fmt: skip
+                    f"{h} -= 0.1 * {loop.value()}", f"{h}.copy_({loop.value()})"])
     )
     gives(loop, h)
 
@@ -263,7 +263,8 @@ def appended(loop: Any) -> None:
     loop.before.append(f"{o} = []")
     value = loop.value(1)
     t = loop.t or "0"
-    form = rng.choice([f"{o}.append({value})"] * 3 + [f"{o} += [{value}]", f"{o}.insert(0, {value})",
+    form = rng.choice([f"{o}.append({value})"] * 3 + [
+                       f"{o} += [{value}]", f"{o}.insert(0, {value})",
                        f"{o}.append(({value}, {t}))", f"{o}.extend([{value}, {loop.value(1)}])",
                        f"{o}.append({{'v': {value}}})"])  # fmt: skip
     loop.body += conditional(loop, form)
@@ -291,7 +292,7 @@ def of_the_state(loop: Any) -> None:
 
 
 def into_a_buffer(loop: Any) -> None:
-    p, b, t, rng = loop.program, loop.program.name("buf"), loop.t, loop.program.rng
+    b, t, rng = loop.program.name("buf"), loop.t, loop.program.rng
     if t is None or loop.first not in ("0", "1", "T - 1"):
         return appended(loop)
     value = loop.value(1)

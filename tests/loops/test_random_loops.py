@@ -17,10 +17,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from zoo.suites import draws
 
 import ostinato
 from ostinato.loops.run import Site
+from zoo.suites import draws
 
 
 class Leaky(nn.Module):
@@ -119,7 +119,8 @@ def outcome(run: Callable[..., Any], parts: Parts, call: Call, seed: int) -> dic
         except RuntimeError as raised:
             failed = "inplace" if "inplace" in str(raised) else str(raised)
     return {
-        "error": (type(error), str(error)), "out": out, "grads": grads, "failed": failed,
+        "error": (type(error), "" if "in-place" in str(error) else str(error)),
+        "out": out, "grads": grads, "failed": failed,
         "state": {n: getattr(parts, n) for n in ("mem", "trace", "log", "average")},
         "leaky": parts.leaky.mem, "random": state, "arguments": (x, y, z),
         "warnings": [str(w.message) for w in caught],
@@ -183,31 +184,41 @@ def imported(text: str, folder: Path) -> Callable[..., Any]:
 def check(
     text: str, program: grammar.Program, rng: random.Random, folder: Path
 ) -> tuple[list[str], list[Site]]:
-    """The differences from Python in some calls, and the loops.
-
-    A scan may keep an input that the Python loop does not keep: a change of it before the backward
-    pass is PyTorch's error then.
-    """
+    """The differences from Python in some calls, and the loops."""
     plain = imported(text, folder)
     looped = ostinato.loop(plain)
     sites: list[Site] = getattr(looped, "__ostinato_loops__", [])
+    return compared(plain, looped, calls(rng), program.stale), sites
+
+
+def compared(
+    plain: Callable[..., Any], looped: Callable[..., Any], made: list[Call], stale: bool = False
+) -> list[str]:
+    """The differences from Python in some calls.
+
+    A scan may keep an input that the Python loop does not keep: a change of it before the backward
+    pass is PyTorch's error then.
+
+    Args:
+        stale: whether the program makes such a change.
+    """
     torch.manual_seed(0)
     parts = Parts()
     other, found = copy.deepcopy(parts), []
     warned: list[str] = []
-    for i, call in enumerate(calls(rng)):
+    for i, call in enumerate(made):
         expected, got = outcome(plain, parts, call, i // 2), outcome(looped, other, call, i // 2)
         known = expected.pop("warnings")
         warned += [w for w in got.pop("warnings") if w not in known]
-        if program.stale and got["failed"] == "inplace":
+        if stale and got["failed"] == "inplace":
             expected.update(failed=got["failed"], grads=None)
         if d := difference(got, expected):
             found.append(f"call {i} {call} {d}")
             break
-    if len(warned) > len(sites):
-        found.append(f"{len(warned)} warnings of {len(sites)} loops")
-    found += [w for w in warned if "runs in Python" not in w]
-    return found, sites
+    n_loops = len(getattr(looped, "__ostinato_loops__", []))
+    if len(warned) > n_loops:
+        found.append(f"{len(warned)} warnings of {n_loops} loops")
+    return [*found, *[w for w in warned if "runs in Python" not in w]]
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +232,51 @@ def test_drawn_loops_mean_what_they_mean_in_python(folder, rng):
     text, program = grammar.drawn(rng)
     found, _ = check(text, program, rng, folder)
     assert not found, "\n".join([*found, text])
+
+
+# What drawn programs showed, in short.
+
+
+def two_names(p, x, y, z, flag):
+    a, outs = [x[:, 0], x[:, 0]], []
+    b = a if flag else list(a)
+    for x_t in x.unbind(1):
+        a[0] = torch.tanh(x_t + b[0])
+        outs.append(b[0] * 2)
+    return a, b, outs
+
+
+def two_names_of_outputs(p, x, y, z, flag):
+    a = b = []
+    for x_t in x.unbind(1):
+        a.append(p.lin(x_t))
+        b.append(x_t * p.average)
+    return a, b
+
+
+def beyond_the_end(p, x, y, z, flag):
+    out = torch.zeros_like(x)
+    for t, x_t in enumerate(x.unbind(1), 1):
+        p.average += 1
+        out[:, t] = x_t
+    return out
+
+
+def refused_after_draws(p, x, y, z, flag):
+    h, g = torch.zeros_like(x[:, 0]), x[:, 0]
+    for t in range(x.shape[1]):
+        g = 0.5 * g + x[:, t]
+        if t == 3:
+            g = g.sum()
+        h = torch.tanh(nn.functional.dropout(x[:, t], 0.4) + h)
+    return h, g
+
+
+@pytest.mark.parametrize("flag", [False, True])
+@pytest.mark.parametrize(
+    "function", [two_names, two_names_of_outputs, beyond_the_end, refused_after_draws]
+)
+def test_found_by_drawing(function, flag):
+    first = Call(3, 12, flag, True, True, False)
+    other = dataclasses.replace(first, flag=not flag)
+    assert compared(function, ostinato.loop(function), [first, first, other, first]) == []

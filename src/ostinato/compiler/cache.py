@@ -335,6 +335,7 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
     Where the loop has to play, it must not find the step's side effects: they are put back.
     """
     with one_at_a_time:  # not a part of every start, and a fork waits for them
+        from ostinato.compiler.capture.draws import States
         from ostinato.compiler.capture.guards import Observation
         from ostinato.compiler.capture.reads import as_tensor
 
@@ -363,7 +364,11 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
             return owner.refuse(error)
         if not isinstance(error, Exception) or isinstance(error, (Elsewhere, *NOT_OF_A_STEP)):
             raise
-        a.flat(a.init_leaves, a.first_x)  # a mistake in it is raised here, as by the loop
+        states = States()
+        try:
+            a.flat(a.init_leaves, a.first_x)  # a mistake in it is raised here, as by the loop
+        finally:
+            states.put_back()
         why = f"the step fails while it is watched ({error_in_short(error)})"
         return owner.refuse(Unsupported(why))
 

@@ -125,6 +125,9 @@ class WindowOf:
             if len(parts) != 1 or self.piece is not None:
                 raise NoStep(f"an index of a {type(base).__name__}")
             self.numbers = range(first, self.last + (1 if self.step > 0 else -1), self.step)
+            is_list = isinstance(base, (list, tuple))
+            if is_list and not -len(base) <= min(self.numbers) <= max(self.numbers) < len(base):
+                raise NoStep("an index beyond the end of a list")
             return
         consuming = [p for p in parts if p[0] not in (None, Ellipsis)]
         if len(consuming) > base.dim():
@@ -159,10 +162,6 @@ class WindowOf:
         if not isinstance(self.base, Tensor):
             if not isinstance(self.base, (list, tuple)):
                 raise NoStep(f"an element of a {type(self.base).__name__}")
-            if self.numbers and not -len(self.base) <= min(self.numbers) <= max(self.numbers) < len(
-                self.base
-            ):
-                raise NoStep("an index beyond the end of a list")
             return stacked([self.base[i] for i in self.numbers])
         whole = self.base[self.index]
         stride = abs(self.step)
@@ -187,11 +186,8 @@ class WindowOf:
         at = next(i for i, p in enumerate(self.parts) if p[0] in ("index", "piece"))
         if stride > 1:
             index[at] = slice(index[at].start, index[at].stop, stride)
-        if self.piece is not None:
-            if self.piece != 1:
-                raise NoStep("an iteration writes several elements")
-            if values.dim() - 1 >= self.base.dim():
-                values = values.select(1 + self.axis, 0)
+        if self.piece is not None and values.dim() - 1 >= self.base.dim():
+            values = values.select(1 + self.axis, 0)
         target = self.base[tuple(index)]
         missing = target.dim() - values.dim()
         if missing > 0:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ostinato.compiler.errors import Unsupported
 from ostinato.loops import elements
-from ostinato.loops.attributes import ABSENT, Place, resolved
+from ostinato.loops.attributes import ABSENT, Place, resolved, roots
 from ostinato.loops.emitted import READ, Added, Fresh
 from ostinato.loops.index import Index, Number, NumbersAsTensors, Questions, running
 from ostinato.loops.items import Items
@@ -100,7 +100,7 @@ class State:
 
     def __init__(
         self, names: dict[str, Any], source: LoopSource, places: list[tuple[Place, Any]],
-        counted: dict[str, int | None], grown: dict[str, int],
+        body: types.FunctionType, counted: dict[str, int | None], grown: dict[str, int],
     ):  # fmt: skip
         carried, trailing = source.carried, source.trailing
         for name in (*carried, *trailing):
@@ -132,13 +132,14 @@ class State:
         self.list_names += [None] * len(self.placed.lists)
         for name in trailing:
             self.trailing.add(names[name])
-        self.check_names()
+        self.check_names(body)
 
-    def check_names(self) -> None:
+    def check_names(self, body: types.FunctionType) -> None:
         """Refuse one list or object of two names: a step has a copy of it for each."""
         held = [*self.containers, *self.lists]
+        others = [c for _, c in self.places] + [value for _, value in roots(body)]
         ids = {id(c) for c in held}
-        if len(ids) < len(held) or any(id(c) in ids for _, c in self.places):
+        if len(ids) < len(held) or any(id(c) in ids for c in others):
             raise NoStep("two names hold one list, dict or object that iterations may change")
 
     def counts_on(

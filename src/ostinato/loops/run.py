@@ -334,7 +334,7 @@ class Loop(Unwatched):
         grown = {} if self.site.has_queue else source.grown
         read: NoStep | None = None
         for _ in range(6):
-            state = State(names, source, places, self.site.counted, grown)
+            state = State(names, source, places, self.body, self.site.counted, grown)
             key = *state.key(), self.items.kind(), torch.is_grad_enabled()
             try:
                 step, plan = self.step(state, key, stale)
@@ -490,6 +490,9 @@ class Loop(Unwatched):
         carry += self.behind(plan, state)
         carry, step.has_dummy, xs = _with_dummies(carry, xs, end - begin)
         kept_in = [(container, place.key) for place, container in state.places]
+        targets = [self.window(read, parts) for read, parts in plan.puts]
+        if any(target.piece not in (None, 1) for target in targets):
+            raise NoStep("an iteration writes several elements")
         try:
             with _without_lists(state):
                 arguments = iterations(step, self.body, plan, kept_in, carry, xs)
@@ -508,7 +511,7 @@ class Loop(Unwatched):
         if plan.calls > 1 and MEASURES and top_hooks(False) is None:
             factor = 2.0 if torch.is_grad_enabled() else 1.1
             plan.slow = plan.slow + 1 if lasted > factor * self.lasted * (end - begin) else 0
-        names = self.finish(step, plan, state, finals[: len(state.tensors)], list(ys))
+        names = self.finish(plan, state, targets, finals[: len(state.tensors)], list(ys))
         self.site.native, self.site.reason = True, ""
         self.site.has_queue = bool(self.site.source.grown) and not state.list_names
         if self.site.refused:
@@ -533,8 +536,9 @@ class Loop(Unwatched):
         return found
 
     def finish(
-        self, step: Step, plan: LoopPlan, state: State, finals: list[Tensor], ys: list[Tensor]
-    ) -> tuple[Any, ...]:
+        self, plan: LoopPlan, state: State, targets: list[elements.WindowOf],
+        finals: list[Tensor], ys: list[Tensor],
+    ) -> tuple[Any, ...]:  # fmt: skip
         """Give names, places, lists and tensors what the iterations would have left."""
         old = state.tensors
         n = len(plan.tensors)
@@ -544,10 +548,10 @@ class Loop(Unwatched):
             if how != "new":
                 finals[i] = old[i]
         rest = iter(ys)
-        for target, name, emitted in zip(state.lists, state.list_names, plan.emitted, strict=True):
-            self.extend(target, name, emitted, rest)
-        for read, parts in plan.puts:
-            self.window(read, parts).write(next(rest))
+        for grown, name, emitted in zip(state.lists, state.list_names, plan.emitted, strict=True):
+            self.extend(grown, name, emitted, rest)
+        for target in targets:
+            target.write(next(rest))
         sums = []
         for (total, in_place), n_added in zip(state.summed, plan.summed, strict=True):
             for _ in range(n_added):
