@@ -35,7 +35,7 @@ from zoo.playing import (
 )
 from zoo.random_steps import Draw, Hypothesis, random_case
 from zoo.steps import Case, Kit, make
-from zoo.suites import one_in, since
+from zoo.suites import in_pairs, one_in, since
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*was recorded"),
@@ -76,8 +76,9 @@ def assert_bits_of_one_piece(
 CASES = ["tanh_rnn_matmul", "lstm_chunk", "gru_reset_after", "slstm_stabilised", "stack_of_three"]
 
 
-@pytest.mark.parametrize("threads, backward", one_in(4, [(2, 0), (1, 1), (2, 1), (1, 0)], True))
-@pytest.mark.parametrize("name", one_in(2, CASES))
+@pytest.mark.parametrize(
+    "name, threads, backward", one_in(5, in_pairs(CASES, [2, 1], [0, 1]), of_several=True)
+)
 def test_bits_of_one_piece(name, threads, backward, segments):
     """B = 1: threads share columns; 9: two groups; 33: four. T is no multiple of any chunk."""
     case = make(name, torch.float32, 5, 7)
@@ -201,9 +202,9 @@ def test_more_random_steps(data):
 # ------------------------------------------------------------------------- windows: truncate=
 
 
-@pytest.mark.parametrize("k", one_in(3, [3, 1, 12]))
-@pytest.mark.parametrize("name", one_in(2, CASES))
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "engine, name, k", one_in(2, in_pairs(ENGINES, CASES, [3, 1, 12]), of_several=True)
+)
 def test_a_loop_that_detaches(engine, name, k, monkeypatch):
     """Double precision; rounding grows over at most 13 steps of widths below 10."""
     monkeypatch.setenv("OSTINATO_ENGINE", engine)
@@ -284,8 +285,8 @@ LOSSES = [
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("reverse", [False, True])
-def test_some_of_the_outputs(loss, reverse):
+def test_some_of_the_outputs(loss):
+    reverse = loss in LOSSES[1::2]
     case = make("lstm_chunk", torch.float32, 5, 7)
     init, xs = case.init(9), case.xs(300, 9)
     memory = least_memory(case, init, xs)

@@ -96,9 +96,13 @@ def tagger(n_features, n_classes):
 
 NETWORKS = {
     **{
-        f"{name}-{readout}": partial(ClassifierNet, 5, 4, cell, 17, 2, readout=readout)
-        for name, cell in {"rnn": "rnn", "gru": "gru", "lstm": "lstm", "own": Leaky}.items()
-        for readout in ("last", "mean", "max", "attention")
+        f"{cell}-{readout}": partial(
+            ClassifierNet, 5, 4, Leaky if cell == "own" else cell, 17, 2, readout=readout
+        )
+        for cell, readout in (  # a readout reads what a cell gives out, whichever it is
+            ("rnn", "last"), ("gru", "mean"), ("lstm", "max"), ("own", "attention"),
+            ("rnn", "attention"), ("gru", "max"), ("lstm", "mean"), ("own", "last"),
+        )
     },
     "tagger": lambda: tagger(5, 3),
     "one of everything": lambda: ClassifierNet(1, 1, "lstm", 1),
