@@ -14,6 +14,8 @@ import time
 import pytest
 from cli_examples import SMALL, assert_same_run, command, process
 
+from zoo.suites import one_in
+
 pytestmark = pytest.mark.process
 QUICK = ("--eval-every", 20, "--checkpoint-every", 10)
 
@@ -64,7 +66,7 @@ def test_results_on_stdout_progress_on_stderr_without_colour(data, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["doctor"], pytest.param(["predict"], marks=pytest.mark.slow)],
+    one_in(3, [["--help"], ["doctor"], ["predict"]]),
 )
 def test_a_closed_pipe_is_quiet(arguments, trained, data):
     if arguments == ["predict"]:

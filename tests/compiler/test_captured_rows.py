@@ -18,6 +18,7 @@ from ostinato.compiler.capture.captured_rows import MOST_TRIES
 from zoo.playing import assert_close, assert_native, counting, least_memory, loop, play
 from zoo.small import assert_same
 from zoo.steps import Case, Kit
+from zoo.suites import one_in
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
@@ -407,7 +408,7 @@ def test_what_a_decoder_begins_with_it_may_also_be_told_at_every_step() -> None:
             assert ostinato.explain(step, init, xs).native
 
 
-@pytest.mark.parametrize("make", [_attention, _keys_in_the_step, _products_of_products])
+@pytest.mark.parametrize("make", one_in(3, [_attention, _keys_in_the_step, _products_of_products]))
 def test_its_gradient_is_differentiable(make: Make) -> None:
     case = make(Kit(torch.float64), 2)
     init, xs = case.init(2), case.xs(3, 2)
