@@ -54,7 +54,7 @@ class LoopPlan:
         tensors: for each tensor of the state: "new", "same" or "written" (in place).
         asked: the answers of comparisons of the loop's variable.
         lengths: of the loops that it was used for.
-        slow: calls in a row that took longer than the loop in Python.
+        slow: length and rows → calls in a row that took longer than the loop in Python.
         calls: how often it was played.
     """
 
@@ -72,7 +72,7 @@ class LoopPlan:
     tensors: tuple[str, ...] = ()
     asked: tuple[Any, ...] = ()
     lengths: set[int] = field(default_factory=set)
-    slow: int = 0
+    slow: dict[Any, int] = field(default_factory=dict)
     calls: int = 0
 
     def facts(self) -> Any:

@@ -38,7 +38,7 @@ class Items:
         return type(self).__name__
 
 
-class Numbers(Items):
+class RangeItems(Items):
     """The numbers of a range."""
 
     def __init__(self, numbers: range):
@@ -164,7 +164,7 @@ def items_of(iterable: Any) -> Items | None:
     if isinstance(iterable, Items):
         return iterable
     if kind is range:
-        return Numbers(iterable)
+        return RangeItems(iterable)
     if kind is Tensor or kind is torch.nn.Parameter:
         return Elements(iterable) if iterable.dim() else None
     if kind is list or (isinstance(iterable, tuple)):
@@ -188,7 +188,7 @@ def _plain(argument: Any) -> Any:
 def _made(function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Items | None:
     if function is builtins.reversed and len(arguments) == 1:
         if type(arguments[0]) is range:
-            return Numbers(arguments[0][::-1])
+            return RangeItems(arguments[0][::-1])
         of = items_of(arguments[0])
         return Backwards(of) if of is not None and not isinstance(arguments[0], Items) else None
     if function is builtins.enumerate and arguments and named.keys() <= {"start"}:

@@ -46,3 +46,7 @@ class Counted(NoStep):
 
 class ListRead(NoStep):
     """An iteration reads, or makes shorter, a list that it appends to."""
+
+
+class TooSlow(NoStep):
+    """The loop takes less time in Python."""

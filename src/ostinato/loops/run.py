@@ -33,13 +33,14 @@ from ostinato.loops.frame import MOST_IN_PYTHON, Frame, LoopPlan, Read, State, S
 from ostinato.loops.index import FEWEST, Sequences, evaluated, running
 from ostinato.loops.items import Items, items_of, sequence
 from ostinato.loops.joined import KnownRows
-from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale
+from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale, TooSlow
 from ostinato.loops.probe import probed, share_memory
 from ostinato.loops.rewrite import LoopSource
 from ostinato.loops.state import Flat, Maker
 
 MEASURES = True  # whether a scan that gains nothing is given up
 _MOST_PLANS = 16
+_SLOW_CALLS = 3  # in a row, after which a scan is given up for a while
 
 
 @dataclass(eq=False)
@@ -78,24 +79,28 @@ class Site:
         known = self.looked.get(id(owner))
         return known is not None and known() is owner
 
-    def waits(self, body: types.FunctionType) -> bool:
+    def waits(self, body: types.FunctionType, n: int) -> bool:
         """Whether a loop that was refused runs in Python; not at calls 1, 2, 4, 8, …"""
-        key = self._key(body)
-        if key not in self.refused:
-            return False
-        self.refused[key] += 1
-        return bool(self.refused[key] & (self.refused[key] - 1))
+        waits = False
+        for key in self._keys(body, n):
+            if key in self.refused:
+                self.refused[key] += 1
+                waits |= bool(self.refused[key] & (self.refused[key] - 1))
+        return waits
 
-    def _key(self, body: types.FunctionType) -> Any:
+    def _keys(self, body: types.FunctionType, n: int) -> tuple[Any, Any]:
+        """What a refusal is of: an owner in a mode, or these and a length."""
         owner = owner_of(body)
-        return id(owner), getattr(owner, "training", None), torch.is_grad_enabled()
+        key = id(owner), getattr(owner, "training", None), torch.is_grad_enabled()
+        return key, (*key, n)
 
     def refuse(
-        self, body: types.FunctionType, refusal: Unsupported, over_tensors: bool
+        self, body: types.FunctionType, n: int, refusal: Unsupported, over_tensors: bool
     ) -> None:
         """Keep the reason, and say it once; not of a loop over other things than tensors."""
         if not isinstance(refusal, Elsewhere):
-            self.refused.setdefault(self._key(body), 0)
+            too_slow = isinstance(refusal, TooSlow)
+            self.refused.setdefault(self._keys(body, n)[too_slow], 4 if too_slow else 0)
             if len(self.refused) > 256:
                 self.refused.pop(next(iter(self.refused)))
         self.native, self.reason = False, refusal.reason
@@ -141,7 +146,7 @@ class LoopRuntime:
         items = items_of(iterable)
         site = self.sites[number]
         if items is not None and items.n - site.first >= FEWEST and not running.questions:
-            if not site.refused or not site.waits(body):
+            if not site.refused or not site.waits(body, items.n):
                 return Loop(site, items, body, outer, rows)
         elif site.native is None and not running.questions:
             kind = type(iterable).__name__
@@ -300,7 +305,7 @@ class Loop(Unwatched):
             if more:
                 self.must_look, self.pause = True, self.j + 1
             else:
-                self.site.refuse(self.body, refusal, self.goes_through_tensors())
+                self.site.refuse(self.body, self.items.n, refusal, self.goes_through_tensors())
         finally:
             self.memory = None
         return None
@@ -475,8 +480,10 @@ class Loop(Unwatched):
     def played(self, step: Step, plan: LoopPlan, state: State) -> tuple[Any, ...]:
         """Play the window by scan, and leave what the iterations leave."""
         begin, end = self.j, self.stop
-        if plan.slow > 1:
-            raise NoStep("the engine gains nothing here", quiet=True)
+        size = end - begin, *[t.shape[:1] for t in state.tensors[:1]]
+        if plan.slow.get(size, 0) >= _SLOW_CALLS:
+            plan.slow.pop(size)
+            raise TooSlow("the engine gains nothing here", quiet=True)
         started = time.perf_counter()
         items = self.items.tensors(begin, end)
         step.n_items = len(items)
@@ -510,12 +517,16 @@ class Loop(Unwatched):
         plan.calls += 1
         if plan.calls > 1 and MEASURES and top_hooks(False) is None:
             factor = 2.0 if torch.is_grad_enabled() else 1.1
-            plan.slow = plan.slow + 1 if lasted > factor * self.lasted * (end - begin) else 0
+            is_slow = lasted > factor * self.lasted * (end - begin)
+            plan.slow[size] = plan.slow.get(size, 0) + 1 if is_slow else 0
+            if len(plan.slow) > 64:
+                plan.slow.pop(next(iter(plan.slow)))
         names = self.finish(plan, state, targets, finals[: len(state.tensors)], list(ys))
         self.site.native, self.site.reason = True, ""
         self.site.has_queue = bool(self.site.source.grown) and not state.list_names
         if self.site.refused:
-            self.site.refused.pop(self.site._key(self.body), None)
+            for key in self.site._keys(self.body, self.items.n):
+                self.site.refused.pop(key, None)
         for outer in _watching.loops:
             outer.inner_native = True
         self.j = end
