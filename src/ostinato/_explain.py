@@ -159,7 +159,7 @@ def explained(arguments: Arguments) -> Explanation:
     try:
         call = compiled(arguments)
     except Unsupported as refusal:
-        return Explanation(False, refusal.reason, refusal.op or "", _advice(refusal))
+        return Explanation(False, refusal.reason, refusal.op or "", advice(refusal))
     found = _explained(call.compiled, arguments.ragged.n_steps, call.n_rows)
     leaves, xs_leaves = call.arguments.rows
     tensors = [*call.captured, *leaves, *call.per_row, *xs_leaves, *call.numbers]
@@ -167,7 +167,8 @@ def explained(arguments: Arguments) -> Explanation:
     return dataclasses.replace(found, memory=plan)
 
 
-def _advice(refusal: Unsupported) -> str:
+def advice(refusal: Unsupported) -> str:
+    """A change of the step that would help, or ""."""
     text = f"{refusal.reason} {refusal.op or ''}"
     for word, advice in _ADVICE.items():
         if word in text:

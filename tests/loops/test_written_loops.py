@@ -122,7 +122,7 @@ def test_refused_with_one_warning(function, why):
     x = torch.randn(3, 14, 6, dtype=torch.float64)
     with pytest.warns(UserWarning, match=why) as caught:
         looped(forms.Parts(), x)
-    assert caught[0].filename == __file__
+    assert caught[0].filename == __file__ and "write instead: " in str(caught[0].message)
     assert "for t in range" in inspect.getsource(function).splitlines()[
         caught[0].lineno - function.__code__.co_firstlineno
     ]

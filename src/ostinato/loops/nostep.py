@@ -50,3 +50,32 @@ class ListRead(NoStep):
 
 class TooSlow(NoStep):
     """The loop takes less time in Python."""
+
+
+# What to write instead, by a part of the reason.
+REMEDIES = {
+    "is another after each iteration": "hand on a tensor, or compute it from the loop's variable",
+    "changes in another way": "hand on a tensor, or compute it from the loop's variable",
+    "a list that iterations append to": "read its last items as x[-1], or stack it after the loop",
+    "branch on the loop's variable": "torch.where with a tensor of flags, indexed like the input",
+    "a number that changes": "torch.where with a tensor of flags, indexed like the input",
+    "a function that is defined outside": "give that function what it uses as an argument",
+    "which a scan would not do each time": "do it after the loop, from its outputs",
+    "an iteration prints": "print after the loop, from its outputs",
+    "writes to a log": "log after the loop, from its outputs",
+    "opens a file": "read and write files before and after the loop",
+    "as a number that Python must know": "index a tensor of these numbers by the loop's variable",
+    "index by other means": "index a tensor of these numbers by the loop's variable",
+    "a slice of another length": "a running sum or maximum as state, or a mask",
+    "emits a tensor that the next one changes": "append a clone of it",
+    "changes a tensor in place": "compute a new tensor: h = h + x",
+    "changes an element of the sequence": "compute a new tensor: y = x[t] + 1",
+    "elements of a tensor that iterations write": "read the element at one place before the written",
+    "is not bound after the first": "bind it before the loop",
+    "which is no structure of tensors": "keep state in tensors, lists, dicts or dataclasses",
+}
+
+
+def remedy_for(reason: str) -> str:
+    """What to write instead, or ""."""
+    return next((what for part, what in REMEDIES.items() if part in reason), "")

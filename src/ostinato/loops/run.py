@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato._explain import Explanation, explained
+from ostinato._explain import Explanation, advice, explained
 from ostinato._scan import iterations, scan_iterations
 from ostinato.compiler.errors import Elsewhere, SideEffect, Unsupported, error_in_short
 from ostinato.compiler.inputs import modes
@@ -33,7 +33,7 @@ from ostinato.loops.frame import MOST_IN_PYTHON, Frame, LoopPlan, Read, State, S
 from ostinato.loops.index import FEWEST, Sequences, evaluated, running
 from ostinato.loops.items import Items, items_of, sequence
 from ostinato.loops.joined import KnownRows
-from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale, TooSlow
+from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale, TooSlow, remedy_for
 from ostinato.loops.probe import probed, share_memory
 from ostinato.loops.rewrite import LoopSource
 from ostinato.loops.state import Flat, Maker
@@ -109,9 +109,11 @@ class Site:
         if not quiet and not self.warned:
             self.warned = True
             operation = f" ({refusal.op})" if refusal.op else ""
+            remedy = remedy_for(refusal.reason) or advice(refusal)
+            instead = f"; write instead: {remedy}" if remedy else ""
             text = (
-                f"the loop `{self.source.text}` runs in Python: {refusal.reason}{operation}. "
-                "ostinato.explain(function, …) says more; docs/loops.md what to write instead"
+                f"the loop `{self.source.text}` runs in Python: {refusal.reason}{operation}"
+                f"{instead}. ostinato.explain(function, …) and docs/loops.md say more"
             )
             warnings.warn_explicit(text, UserWarning, self.file, self.source.line)
 
