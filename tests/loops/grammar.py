@@ -108,7 +108,9 @@ class Loop:
             "torch.stack([{a}, {b}]).mean(0)", "{a}.clamp(-1, 1)", "torch.maximum({a}, {b})",
         ]  # fmt: skip
         if self.t is not None:
-            forms += ["{a} * (1 + {t} / T)", "({a} if {t} == {first} else {b})"]
+            forms += ["{a} * (1 + {t} / T)", "({a} if {t} == {first} else {b})",
+                      "{a} / (T - {t} + 1)", "{a} * ({t} + 1)", "{a} * ({t} % 3)",
+                      "{a} * 0.9 ** {t}"]  # fmt: skip
             if self.forward:
                 forms += ["({b} if {t} > {first} else {a})", "({b} if {t} < T - 1 else {a})"]
         if p.chance(6):
@@ -128,9 +130,10 @@ class Loop:
 
     def head(self) -> None:
         rng, p = self.program.rng, self.program
-        kind = rng.choice(["range"] * 6 + ["from1", "short", "back", "reversed", "step", "for",
-                          "for", "enumerate", "enumerate", "zip", "split", "list", "mixed", "blind",
-                          "optional"])  # fmt: skip
+        kind = rng.choice([
+            *["range"] * 6, "from1", "offset", "short", "back", "reversed", "step", "for", "for",
+            "enumerate", "enumerate", "zip", "split", "list", "mixed", "blind", "optional",
+        ])  # fmt: skip
         t = rng.choice(["t", "i", "step"])
         reads = [f"x[:, {t}]", f"x[:, {t}, :]", f"x[..., {t}, :]", f"xt[{t}]", f"xs[{t}]",
                  f"x[:, {t}:{t} + 1].squeeze(1)", f"x[:, T - {t} - 1]", f"y[{t}]",
@@ -145,6 +148,9 @@ class Loop:
                          f"(y[{t}] if flag else y[T - {t} - 1])"]  # fmt: skip
         elif kind == "from1":
             self.header, self.t, self.first = f"for {t} in range(1, T):", t, "1"
+        elif kind == "offset":
+            self.header, self.t, self.first = f"for {t} in range(s, T):", t, "s"
+            self.setup.append("s = 1 if flag else T // 4")
         elif kind == "short":
             self.header, self.t = f"for {t} in range(T - 1):", t
             reads += [f"x[:, {t} + 1]", f"y[{t} + 1]"]
@@ -153,17 +159,18 @@ class Loop:
                 "range(T - 1, -1, -1):" if kind == "back" else "reversed(range(T)):"
             )
             self.t, self.first, self.forward = t, "T - 1", False
+            reads.remove(f"x[:, {t} - 1]")
         elif kind == "step":
-            self.header, self.t = f"for {t} in range(0, T, 2):", t
+            self.header, self.t, self.forward = f"for {t} in range(0, T, 2):", t, False
         elif kind == "for":
             over = rng.choice(["x.unbind(1)", "y", "xt", "torch.unbind(x, dim=1)", "list(xs)",
                                "reversed(xs)"])  # fmt: skip
             self.header, reads = f"for x_t in {over}:", ["x_t", "x_t.tanh()"]
         elif kind == "enumerate":
-            start = rng.choice(["", "", ", 1", ", start=2"])
+            start = rng.choice(["", "", ", 1", ", start=2", ", int(flag)"])
             over = rng.choice(["x.unbind(1)", "y", "x.transpose(0, 1)"])
             self.header, self.t = f"for {t}, x_t in enumerate({over}{start}):", t
-            self.first = start[-1:] or "0"
+            self.first = start.rpartition("=")[2].removeprefix(", ") or "0"
             if start:
                 reads, self.forward = [], False
             reads = [*reads, "x_t", "x_t", "x_t"]

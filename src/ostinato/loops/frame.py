@@ -53,6 +53,7 @@ class LoopPlan:
         summed: for each sum how many values a step adds.
         tensors: for each tensor of the state: "new", "same" or "written" (in place).
         asked: the answers of comparisons of the loop's variable.
+        starts: the first numbers of the loop, where expressions of these are among the facts.
         lengths: of the loops that it was used for.
         slow: length and rows → calls in a row that took longer than the loop in Python.
         calls: how often it was played.
@@ -71,6 +72,7 @@ class LoopPlan:
     summed: tuple[int, ...] = ()
     tensors: tuple[str, ...] = ()
     asked: tuple[Any, ...] = ()
+    starts: tuple[int, ...] = ()
     lengths: set[int] = field(default_factory=set)
     slow: dict[Any, int] = field(default_factory=dict)
     calls: int = 0
@@ -83,6 +85,16 @@ class LoopPlan:
             tuple(self.trailing), self.persists,
             self.updates, self.summed, self.tensors, self.asked,
         )  # fmt: skip
+
+    def begins_at(self, starts: tuple[int, ...]) -> None:
+        """Note the first numbers of the loop, if a fact is an expression of its variable."""
+        self.starts = starts if _names_index(self.facts()) else ()
+
+
+def _names_index(fact: Any) -> bool:
+    if not isinstance(fact, (tuple, list)):
+        return False
+    return (len(fact) == 3 and fact[0] == "index") or any(map(_names_index, fact))
 
 
 class State:

@@ -37,6 +37,10 @@ class Items:
         """What a step depends on beside the values; hashable."""
         return type(self).__name__
 
+    def starts(self) -> tuple[int, ...]:
+        """The numbers of the first iteration."""
+        return ()
+
 
 class RangeItems(Items):
     """The numbers of a range."""
@@ -52,6 +56,9 @@ class RangeItems(Items):
 
     def kind(self) -> Any:
         return "range", self.numbers.step
+
+    def starts(self) -> tuple[int, ...]:
+        return (self.numbers.start,)
 
 
 class Elements(Items):
@@ -119,6 +126,9 @@ class Enumerated(Items):
     def kind(self) -> Any:
         return "enumerate", self.items.kind()
 
+    def starts(self) -> tuple[int, ...]:
+        return self.start, *self.items.starts()
+
 
 class Zipped(Items):
     """`zip(*parts)`."""
@@ -138,6 +148,9 @@ class Zipped(Items):
     def kind(self) -> Any:
         return "zip", tuple([p.kind() for p in self.parts])
 
+    def starts(self) -> tuple[int, ...]:
+        return tuple([start for p in self.parts for start in p.starts()])
+
 
 class Backwards(Items):
     """`reversed(items)`."""
@@ -156,6 +169,9 @@ class Backwards(Items):
 
     def kind(self) -> Any:
         return "reversed", self.items.kind()
+
+    def starts(self) -> tuple[int, ...]:
+        return self.items.starts()
 
 
 def items_of(iterable: Any) -> Items | None:

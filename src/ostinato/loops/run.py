@@ -380,6 +380,7 @@ class Loop(Unwatched):
         step = self.new_step(state, LoopPlan())
         items = [t[0] for t in self.items.tensors(begin, end)]
         made = probed(step, state.tensors, items, self.written)
+        made.begins_at(self.items.starts())
         plans = self.site.plans.setdefault(key, [])
         same = next((p for p in plans if p.facts() == made.facts()), None)
         if same is None:
@@ -412,6 +413,8 @@ class Loop(Unwatched):
         Raises:
             Narrowed: the answers are the same for fewer iterations.
         """
+        if plan.starts and plan.starts != self.items.starts():
+            return False
         narrowed = None
         for question, answer in plan.asked:
             try:
