@@ -1,6 +1,8 @@
 # make mnist         environment for training, then the experiment of the tutorial on real MNIST
 # make test          environment for tests, then lint, types and the quick suite; JOBS=4 for four processes
 # make test-all      environment with every extra, then lint, types and all Python tests
+# make test-packages an environment of its own with other people's packages, .venv-packages, then the
+#                    tests of their loops
 # make native-test   the engine's own tests, no Python; another compiler: CXX=clang++ make native-test
 # make native-all    the same, on 64-bit ARM under emulation, and under the sanitizers; CI skips these
 #                    two while native/ is what .ci/native-passed names
@@ -15,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 # A PyTorch that the interpreter already has is reused: the environment then sees the system's packages.
 SITE := $(shell $(PYTHON) -c "import importlib.metadata as m; v=m.version('torch').split('.'); print('--system-site-packages' if (int(v[0]),int(v[1]))>=(2,6) else '')" 2>/dev/null)
 
-.PHONY: mnist test test-all lint explore native-test arm-test sanitize native-all clean
+.PHONY: mnist test test-all test-packages lint explore native-test arm-test sanitize native-all clean
 
 mnist: $(VENV)/.for-torch
 	$(BIN)/ostinato train mnist --output runs/mnist-N
@@ -25,6 +27,15 @@ test: lint
 
 test-all: $(VENV)/.for-dev lint
 	$(PYTEST)
+
+# Some of these packages pin others, so that no other environment may have them.
+test-packages:
+	$(MAKE) VENV=.venv-packages .venv-packages/.packages
+	.venv-packages/bin/python -m pytest -m packages tests/packages
+
+$(VENV)/.packages: $(VENV)/.for-test tests/packages/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/packages/requirements.txt
+	@touch $@
 
 lint: $(VENV)/.for-test
 	$(BIN)/ruff check .
@@ -90,4 +101,4 @@ native-all:
 	.ci/native-hash > .ci/native-passed
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) .venv-packages build dist

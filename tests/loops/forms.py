@@ -234,9 +234,21 @@ def picks_and_rows(p, x):
     return scores, out
 
 
+def names_of_a_comprehension(p, x):
+    h, outs, kept, keeps = None, [], {"a": []}, False
+    for t in range(x.shape[1]):
+        h = p.cell(x[:, t], h)
+        outs.append(h)
+        if keeps:
+            name = "a"
+            kept[name].append(h)
+    return torch.stack(outs), {name: len(v) for name, v in kept.items()}
+
+
 NATIVE = [
     picks_and_rows,
     queues,
+    names_of_a_comprehension,
     numbers_as_state,
     comprehension, sums, several_courses,
     through_a_buffer, through_a_list, a_list_by_index,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
+from pathlib import Path
 
 import helpers
 import pytest
 import torch
+import typer
 from torch import nn
 
 import ostinato
+from ostinato.loops import functions
 from ostinato.nn import inspect, restore
 
 
@@ -87,3 +91,26 @@ def test_copies_are_swapped(copied):
     assert type(other).__mro__[1] is Model
     torch.testing.assert_close(results(other, x), expected, rtol=1e-10, atol=1e-12)
     assert next(r for r in inspect(other) if r.name == "Base.encoded").native
+
+
+class Configured(nn.Module):
+    """A configuration reaches all functions of a package that knows nothing of tensors."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    def forward(self, x):
+        return functools.reduce(torch.add, helpers.decoded(torch.tanh, x, 12))
+
+
+def test_loops_of_packages_without_tensors_are_left_alone():
+    model = ostinato.accelerate(Configured(typer.Typer()), loops=True)
+    found = [r for r in inspect(model) if hasattr(r, "file")]
+    assert [Path(r.file).name for r in found] == ["helpers.py"]
+
+
+def test_the_nearest_functions_are_found_first():
+    """There is a limit, which what a model's first function calls must not use up."""
+    found = [f.__qualname__ for f in functions._reached([Base, Configured])]
+    assert found[-1] == "decoded" and {"Base.encoded", "Configured.forward"} < {*found}

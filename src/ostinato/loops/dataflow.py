@@ -16,14 +16,21 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def reads(*nodes: ast.AST | None) -> set[str]:
-    """The names that are loaded anywhere in these nodes, functions within them included."""
-    return {
-        n.id
-        for node in nodes
-        if node is not None
-        for n in ast.walk(node)
-        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
-    }
+    """The names that are loaded anywhere in these nodes, functions within them included.
+
+    Not the names that a comprehension binds for itself.
+    """
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Name):
+            found |= {node.id} if isinstance(node.ctx, ast.Load) else set()
+        elif isinstance(node, _COMPREHENSIONS):
+            bound = {n for g in node.generators for n in _targets(g.target)}
+            found |= reads(*ast.iter_child_nodes(node)) - bound
+            found |= reads(node.generators[0].iter)  # evaluated outside of it
+        elif node is not None:
+            found |= reads(*ast.iter_child_nodes(node))
+    return found
 
 
 def own_nodes(nodes: Iterable[ast.AST]) -> Iterable[ast.AST]:

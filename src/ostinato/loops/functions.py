@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dis
+import sys
 import types
+from collections import deque
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from ostinato.compiler.capture.code import is_fixed_name
+from ostinato.compiler.capture.code import is_fixed_name, root
 from ostinato.compiler.torch_compat import out_of_graph
 from ostinato.loops.rewrite import rewritten
 from ostinato.loops.run import LoopRuntime, Site
@@ -153,12 +156,13 @@ def rewritten_functions(classes: Iterable[type]) -> dict[types.FunctionType, typ
 
 
 def _reached(classes: Iterable[type]) -> list[types.FunctionType]:
-    """The functions of classes, and those that their code names, and so on."""
+    """The functions of classes, and those that their code names, and so on; the nearest first."""
     found: dict[types.FunctionType, None] = {}
-    todo: list[Any] = list(classes)
+    todo: deque[Any] = deque(classes)
     seen: set[int] = set()
+    torchless: dict[str, bool] = {}
     while todo and len(found) < _MOST_FUNCTIONS:
-        value = todo.pop()
+        value = todo.popleft()
         if id(value) in seen:
             continue
         seen.add(id(value))
@@ -166,11 +170,11 @@ def _reached(classes: Iterable[type]) -> list[types.FunctionType]:
             value = value.__func__
         if isinstance(value, type):
             for base in value.__mro__:
-                if not is_fixed_name(base.__module__):
+                if not _is_beyond(base.__module__, torchless):
                     todo += vars(base).values()
         elif isinstance(value, types.FunctionType):
             inner = vars(value).get("__wrapped__", value)
-            if is_fixed_name(getattr(inner, "__module__", None)) or "<" in value.__name__:
+            if _is_beyond(getattr(inner, "__module__", None), torchless) or "<" in value.__name__:
                 continue
             if isinstance(inner, types.FunctionType):
                 found[value] = None
@@ -178,8 +182,34 @@ def _reached(classes: Iterable[type]) -> list[types.FunctionType]:
     return list(found)
 
 
+def _is_beyond(module: Any, torchless: dict[str, bool]) -> bool:
+    """Whether a module's loops go over no tensors: a library's, or an installed package's without
+    PyTorch. `torchless` remembers the packages."""
+    if is_fixed_name(module):
+        return True
+    package = root(module)
+    if package not in torchless:
+        torchless[package] = _is_torchless(package)
+    return torchless[package]
+
+
+def _is_torchless(package: str) -> bool:
+    """Whether a package lies among the installed ones and no module of it has a name of torch."""
+    modules = [m for name, m in [*sys.modules.items()] if root(name) == package]
+    parts = {part for m in modules for part in Path(getattr(m, "__file__", None) or "").parts}
+    if not {"site-packages", "dist-packages"} & parts:
+        return False
+    return not any(
+        root(getattr(v, "__module__", None) or getattr(v, "__name__", "")) == "torch"
+        for module in modules
+        for v in [*vars(module).values()]
+        if isinstance(v, (types.ModuleType, types.FunctionType, type))
+    )
+
+
 def _named(function: types.FunctionType) -> list[Any]:
-    """The functions and classes that code names: globals, and attributes of modules."""
+    """The functions and classes that code names: globals, attributes of modules, and those in a
+    dict, list or tuple of such a name."""
     scope, names = function.__globals__, _names(function.__code__)
     values = [scope[n] for n in names if n in scope]
     values += [_content(c) for c in function.__closure__ or ()]

@@ -1,0 +1,399 @@
+"""Models of other people's packages with loops over time, as their READMEs use them.
+
+Each case is a function that returns a module, how to call it, and its input: in float64, but for
+packages that compute in float32 whatever they are given. A case that uses one function of a package
+wraps it in a module of a few lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+T, B = 40, 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """A package's model.
+
+    Attributes:
+        package: the name that it is imported by.
+        loop: the end of the file's path and the function of its loop over time.
+        build: () → (module, call(module, input) → Tensor, input).
+        reason: why the loop runs in Python, a part of the report's text; "" where it is native.
+    """
+
+    package: str
+    loop: tuple[str, str]
+    build: Callable[[], tuple[nn.Module, Callable[..., Tensor], Tensor]]
+    reason: str = ""
+
+
+CASES: dict[str, Case] = {}
+
+
+def case(package: str, file: str, function: str, reason: str = "") -> Callable[..., Any]:
+    def register(build: Any) -> Any:
+        CASES[build.__name__] = Case(package, (file, function), build, reason)
+        return build
+
+    return register
+
+
+def double(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def joined(outputs: Any) -> Tensor:
+    """Every tensor of a structure in one, so that one gradient reaches them all."""
+    if isinstance(outputs, Tensor):
+        return outputs.flatten()
+    items = outputs.values() if isinstance(outputs, dict) else outputs
+    return torch.cat([joined(o) for o in items if o is not None])
+
+
+# ---------------------------------------------------------------------------- linear-chain CRFs
+
+
+@case("torchcrf", "torchcrf/__init__.py", "CRF._compute_normalizer")
+def crf_normalizer():
+    from torchcrf import CRF
+
+    mask = torch.arange(T) < torch.randint(T // 2, T + 1, (B, 1))
+    tags = torch.randint(5, (B, T))
+    model = CRF(5, batch_first=True).double()
+    return model, lambda m, x: m(x, tags, mask=mask), double(B, T, 5)
+
+
+@case(
+    "torchcrf", "torchcrf/__init__.py", "CRF._compute_score",
+    "in an index together with a Tensor",
+)
+def crf_score():
+    return crf_normalizer()
+
+
+@case("TorchCRF", "TorchCRF/__init__.py", "CRF._compute_denominator_log_likelihood")
+def torchcrf_denominator():
+    from TorchCRF import CRF
+
+    mask = torch.ones(B, T, dtype=torch.bool)
+    tags = torch.randint(5, (B, T))
+    model = CRF(5, use_gpu=False).double()
+    return model, lambda m, x: m(x, tags, mask), double(B, T, 5)
+
+
+# ------------------------------------------------------------------------- liquid and state space
+
+
+@case("ncps", "ncps/torch/cfc.py", "CfC.forward")
+def ncps_cfc():
+    from ncps.torch import CfC
+
+    return CfC(6, 12, batch_first=True).double(), lambda m, x: joined(m(x)), double(B, T, 6)
+
+
+@case("ncps", "ncps/torch/cfc.py", "CfC.forward")
+def ncps_cfc_wired():
+    from ncps.torch import CfC
+    from ncps.wirings import AutoNCP
+
+    model = CfC(6, AutoNCP(20, 4), batch_first=True).double()
+    return model, lambda m, x: joined(m(x)), double(B, T, 6)
+
+
+@case("ncps", "ncps/torch/ltc.py", "LTC.forward")
+def ncps_ltc():
+    from ncps.torch import LTC
+
+    return LTC(6, 12, batch_first=True).double(), lambda m, x: joined(m(x)), double(B, T, 6)
+
+
+@case("mambapy", "mambapy/mamba.py", "MambaBlock.selective_scan_seq")
+def mambapy_mamba():
+    from mambapy.mamba import Mamba, MambaConfig
+
+    model = Mamba(MambaConfig(d_model=8, n_layers=1, pscan=False)).double()
+    return model, lambda m, x: m(x), double(B, T, 8)
+
+
+@case("xlstm", "slstm/src/vanilla/__init__.py", "slstm_forward")
+def xlstm_slstm():
+    from xlstm.blocks.slstm.layer import sLSTMLayer, sLSTMLayerConfig
+
+    config = sLSTMLayerConfig(
+        embedding_dim=16, num_heads=2, backend="vanilla", conv1d_kernel_size=0
+    )
+    return sLSTMLayer(config).double(), lambda m, x: m(x), double(B, T, 16)
+
+
+# ------------------------------------------------------------------------------- spiking neurons
+
+
+@case("snntorch", "package_models.py", "Net.forward")
+def snntorch_leaky():
+    import snntorch as snn
+
+    class Net(nn.Module):  # the first network of its tutorials
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(6, 20), nn.Linear(20, 4)
+            self.lif1, self.lif2 = snn.Leaky(beta=0.9), snn.Leaky(beta=0.8)
+
+        def forward(self, x):
+            mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+            spk2_rec, mem2_rec = [], []
+            for step in range(x.size(0)):
+                spk1, mem1 = self.lif1(self.fc1(x[step]), mem1)
+                spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+                spk2_rec.append(spk2)
+                mem2_rec.append(mem2)
+            return torch.stack(spk2_rec), torch.stack(mem2_rec)
+
+    return Net(), lambda m, x: joined(m(x)), 3 * torch.randn(T, B, 6)
+
+
+@case("snntorch", "package_models.py", "Net.forward")
+def snntorch_synaptic():
+    import snntorch as snn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(6, 20), nn.Linear(20, 4)
+            self.lif1 = snn.Synaptic(alpha=0.9, beta=0.8)
+            self.lif2 = snn.RLeaky(beta=0.8, linear_features=4)
+
+        def forward(self, x):
+            syn1, mem1 = self.lif1.reset_mem()
+            spk2, mem2 = self.lif2.init_rleaky()
+            rec = []
+            for step in range(x.size(0)):
+                spk1, syn1, mem1 = self.lif1(self.fc1(x[step]), syn1, mem1)
+                spk2, mem2 = self.lif2(self.fc2(spk1), spk2, mem2)
+                rec.append(mem2)
+            return torch.stack(rec)
+
+    return Net(), lambda m, x: joined(m(x)), 3 * torch.randn(T, B, 6)
+
+
+@case("norse", "norse/torch/module/snn.py", "SNN.forward")
+def norse_lif():
+    import norse.torch as norse
+
+    model = norse.SequentialState(norse.LIF()).double()
+    return model, lambda m, x: m(x)[0], 3 * double(T, B, 6).abs()
+
+
+@case("norse", "norse/torch/module/snn.py", "SNNRecurrent.forward")
+def norse_recurrent():
+    import norse.torch as norse
+
+    model = norse.LSNNRecurrent(6, 12).double()
+    return model, lambda m, x: m(x)[0], 3 * double(T, B, 6).abs()
+
+
+@case("spikingjelly", "package_models.py", "Net.forward", "custom autograd.Function")
+def spikingjelly_single_step():
+    from spikingjelly.activation_based import functional, layer, neuron
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(layer.Linear(6, 12), neuron.LIFNode(tau=2.0))
+
+        def forward(self, x):
+            rate = 0.0
+            for t in range(x.shape[0]):
+                rate += self.layers(x[t])
+            return rate / x.shape[0]
+
+    def call(m, x):
+        functional.reset_net(m)
+        return m(x)
+
+    return Net().double(), call, 3 * double(T, B, 6).abs()
+
+
+@case(
+    "sinabs", "sinabs/layers/functional/lif.py", "lif_forward",
+    "is not bound after the first iteration",
+)
+def sinabs_lif():
+    import sinabs.layers as sl
+
+    model = nn.Sequential(nn.Linear(6, 12), sl.LIF(tau_mem=20.0)).double()
+
+    def call(m, x):
+        m[1].reset_states()
+        return m(x)
+
+    return model, call, 3 * double(B, T, 6)
+
+
+# -------------------------------------------------------------------- reservoirs and hydrology
+
+
+@case("resdag", "layers/reservoirs/base_reservoir.py", "forward_stateless")
+def resdag_esn():
+    from resdag.layers import ESNLayer
+
+    model = ESNLayer(30, feedback_size=6, spectral_radius=0.9).double()
+
+    def call(m, x):
+        m.reset_state()
+        return m(x)
+
+    return model, call, double(B, T, 6)
+
+
+@case("hydrodl2", "hydrodl2/models/hbv/hbv.py", "Hbv._PBM")
+def hydrodl2_hbv():
+    from hydrodl2.models.hbv.hbv import Hbv
+
+    model = Hbv({"dynamic_params": {"Hbv": ["parBETA"]}, "nmul": 4})
+    rain = torch.rand(T, B, 3) * torch.tensor([20.0, 20.0, 5.0])  # it computes in float32
+
+    def call(m, x):
+        return joined(list(m({"x_phy": rain}, x).values())[:5])
+
+    return model, call, torch.randn(T, B, 12 * 4 + 2)
+
+
+def neuralhydrology(name, **more):
+    """A model from the settings of its tutorials."""
+    from neuralhydrology.modelzoo import get_model
+    from neuralhydrology.utils.config import Config
+
+    settings = {
+        "model": name, "hidden_size": 12, "dynamic_inputs": ["a", "b", "c"],
+        "target_variables": ["q"], "output_activation": "linear", "head": "regression",
+        "output_dropout": 0.0, "initial_forget_bias": 3, "seq_length": T, "predict_last_n": 1,
+        "static_attributes": ["s", "u"], **more,
+    }  # fmt: skip
+    return get_model(Config(settings)).double()
+
+
+def of_basins(x):
+    return {
+        "x_d": {k: x[..., i : i + 1] for i, k in enumerate(["a", "b", "c"])},
+        "x_s": x[:, 0, 3:],
+    }
+
+
+@case("neuralhydrology", "neuralhydrology/modelzoo/ealstm.py", "EALSTM.forward")
+def neuralhydrology_ealstm():
+    return neuralhydrology("ealstm"), lambda m, x: joined(m(of_basins(x))), double(B, T, 5)
+
+
+@case("neuralhydrology", "neuralhydrology/modelzoo/customlstm.py", "CustomLSTM.forward")
+def neuralhydrology_customlstm():
+    return neuralhydrology("customlstm"), lambda m, x: joined(m(of_basins(x))), double(B, T, 5)
+
+
+@case(
+    "neuralhydrology", "neuralhydrology/modelzoo/mclstm.py", "_MCLSTMCell.forward",
+    "a sum over the batch",
+)
+def neuralhydrology_mclstm():
+    model = neuralhydrology("mclstm", mass_inputs=["a"], dynamic_inputs=["b", "c"])
+    return model, lambda m, x: joined(m(of_basins(x))), double(B, T, 5)
+
+
+# ----------------------------------------------------------------- Kalman filters, hidden Markov
+
+
+@case(
+    "torch_kf", "torch_kf/kalman_filter.py", "KalmanFilter.filter",
+    "without the batch as its first axis",
+)
+def torch_kf_filter():
+    from torch_kf import GaussianState
+    from torch_kf.ckf import constant_kalman_filter
+
+    class Filter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.kf = constant_kalman_filter(0.5, 1.0, dim=2, order=1).to(torch.float64)
+
+        def forward(self, x):
+            state = GaussianState(
+                torch.zeros(B, 4, 1, dtype=x.dtype), torch.eye(4, dtype=x.dtype).expand(B, 4, 4)
+            )
+            found = self.kf.filter(state, x, return_all=True)
+            return found.mean, found.covariance
+
+    return Filter(), lambda m, x: joined(m(x)), double(T, B, 2, 1)
+
+
+# ------------------------------------------------------------------- reinforcement learning
+
+
+@case("sb3_contrib", "common/recurrent/policies.py", "_process_sequence")
+def sb3_recurrent_ppo():
+    import gymnasium
+    from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+    from sb3_contrib.common.recurrent.type_aliases import RNNStates
+
+    space = gymnasium.spaces.Box(-1.0, 1.0, (6,))
+    policy = RecurrentActorCriticPolicy(
+        space, gymnasium.spaces.Discrete(3), lambda _: 1e-3, lstm_hidden_size=12
+    )
+    starts = (torch.rand(B * T) < 0.1).float()
+    actions = torch.randint(3, (B * T,))
+
+    def call(m, x):
+        zeros = torch.zeros(1, B, 12, dtype=x.dtype)
+        states = RNNStates((zeros, zeros), (zeros, zeros))
+        return joined(m.evaluate_actions(x, actions, states, starts))
+
+    return policy, call, torch.randn(B * T, 6)
+
+
+@case("torchrl", "tensordict_module/rnn.py", "_lstm")
+def torchrl_lstm():
+    from torchrl.modules.tensordict_module.rnn import LSTM
+
+    return LSTM(6, 12, batch_first=True).double(), lambda m, x: joined(m(x)[0]), double(B, T, 6)
+
+
+@case("torchrl", "tensordict_module/rnn.py", "_gru")
+def torchrl_gru():
+    from torchrl.modules.tensordict_module.rnn import GRU
+
+    return GRU(6, 12, batch_first=True).double(), lambda m, x: joined(m(x)[0]), double(B, T, 6)
+
+
+# --------------------------------------------------------------------- differential equations
+
+
+class Field(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 4))
+
+    def forward(self, t, y):
+        return self.net(y)
+
+
+@case(
+    "torchdiffeq", "torchdiffeq/_impl/solvers.py", "integrate",
+    "without the batch as its first axis",
+)
+def torchdiffeq_rk4():
+    from torchdiffeq import odeint
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.field = Field()
+
+        def forward(self, y):
+            return odeint(self.field, y, torch.linspace(0, 1, T, dtype=y.dtype), method="rk4")
+
+    return Model().double(), lambda m, x: m(x), double(B, 4)

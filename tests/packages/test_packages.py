@@ -1,0 +1,91 @@
+"""Other people's packages, unedited: loops that `accelerate(model, loops=True)` finds in them."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from package_models import CASES
+
+import ostinato
+from ostinato.loops import run
+from ostinato.nn import inspect
+
+pytestmark = pytest.mark.packages
+
+# Of the largest element: sums in another order differ by ε √K in a step, and the states of these
+# models carry such a difference on, up to 10⁵ times as large after 40 steps (a reservoir). Those in
+# float32 forget it.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
+
+
+def made(case):
+    """The model from the same seed: not a copy, which some packages' classes do not allow."""
+    torch.manual_seed(0)
+    return case.build()
+
+
+def outcome(model, call, x):
+    """The output and the gradients of its mean square, by name."""
+    torch.manual_seed(1)
+    x = x.clone().requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the packages', and ours of loops that run in Python
+        y = call(model, x)
+    inputs = {n: p for n, p in model.named_parameters() if p.requires_grad} | {"the input": x}
+    found = torch.autograd.grad(y.square().mean(), [*inputs.values()], allow_unused=True)
+    return {"the output": y, **dict(zip(inputs, found, strict=True))}
+
+
+def loops_of(case, model):
+    """The reports of the case's loop that has run."""
+    file, function = case.loop
+    return [
+        r for r in inspect(model)
+        if getattr(r, "native", None) is not None
+        and (hasattr(r, "file") and r.file.endswith(file) and r.name.endswith(function))
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_package_alone(name, monkeypatch):
+    case = CASES[name]
+    pytest.importorskip(case.package)
+    monkeypatch.setattr(run, "MEASURES", False)  # no test depends on the machine's speed
+    (plain, call, x), (fast, its_call, _) = made(case), made(case)
+    ostinato.accelerate(fast, loops=True)
+    for _ in range(2):  # recorded, and played again
+        expected, got = outcome(plain, call, x), outcome(fast, its_call, x)
+        assert [n for n, g in got.items() if g is None] == [
+            n for n, g in expected.items() if g is None
+        ]
+        for n, value in expected.items():
+            if value is not None:
+                error = (got[n] - value).abs().max() / value.abs().max().clamp(min=1e-30)
+                assert error <= TOLERANCE[value.dtype], f"{n} differs by {error:.1e} of its maximum"
+    found = loops_of(case, fast)
+    assert found, "the loop was not found, or did not run"
+    if case.reason:
+        assert all(not r.native and case.reason in r.reason for r in found), found
+    else:
+        assert any(r.native for r in found), found
+
+
+def test_a_wrong_gradient_is_seen():
+    """The comparison above is one that fails: of outputs alone it would not be."""
+
+    class Wrong(torch.nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
+            self.factor = factor
+
+        def forward(self, x):
+            hidden = self.w * x
+            return hidden.detach() + self.factor * (hidden - hidden.detach())
+
+    x = torch.ones(3, dtype=torch.float64)
+    right, wrong = (outcome(Wrong(f), lambda m, v: m(v), x) for f in (1.0, 1.001))
+    assert torch.equal(right["the output"], wrong["the output"])
+    assert abs(right["w"] - wrong["w"]) > TOLERANCE[torch.float64] * right["w"].abs()
