@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from ostinato.compiler.errors import Elsewhere, Mispredicted, SideEffect, Unsupported
+from ostinato.compiler.errors import Elsewhere, SideEffect, Unsupported
 
 WARN_AFTER = 8  # recordings of one piece of code
 _times: dict[Any, int] = defaultdict(int)  # by code, and what there was to say of it
@@ -86,9 +86,8 @@ def remedy(changed: str) -> str:
 
 def warn_refused(step: Any, refusal: Unsupported) -> None:
     """Say once per step function why the eager loop plays it, if the reason is in the step."""
-    # A side effect may happen once, as when a memo is filled: it is said the second time. So is a
-    # branch that goes another way.
-    time = 1 + isinstance(refusal, (SideEffect, Mispredicted))
+    # A side effect may happen once, as when a memo is filled: it is said the second time.
+    time = 1 + isinstance(refusal, SideEffect)
     if not isinstance(refusal, Elsewhere) and _is_time(time, step, refusal.reason):
         operation = f" ({refusal.op})" if refusal.op else ""
         _warn(
