@@ -89,6 +89,34 @@ def test_a_forecast(ostinato, tmp_path):
     assert "40 sequences; 6 steps, 1 feature" in done.out
 
 
+def test_the_flags_of_train_mean_here_what_they_mean_there(ostinato, tmp_path):
+    path = table(tmp_path / "trips.csv")
+    rows = path.read_text().splitlines()
+    rows[1] = "s0,0,,p0,test,bus"
+    path.write_text("\n".join(rows) + "\n")
+    named = ("--id", "id", "--time", "time")
+    roles = ("--classify", "mode", "--features", "speed", *named)
+    drawn = ostinato("check", path, *roles, "--test-fraction", 0.25, "--missing", "mask", "-q").out
+    assert "30 sequences for training, 10 for testing" in drawn
+    assert "with --missing mask a training takes them" in drawn
+    (tmp_path / "trips.toml").write_text(
+        '[data]\nid = "id"\ntime = "time"\nfeatures = ["speed"]\ntest_fraction = 0.25\n'
+        'missing = "mask"\n[task]\nclassify = "mode"\n'
+    )
+    assert ostinato("check", path, "--config", tmp_path / "trips.toml", "-q").out == drawn
+    series = ("--forecast", "speed", *named)
+    for flags, message in [
+        ((*roles, "--static", "who"), "--static is for forecast, not for classify"),
+        ((*named, "--horizon", 2), "--horizon is for one task; name the target"),
+        ((*series, "--season", 2), "--season need --horizon"),
+        ((*series, "--horizon", 6), "6"),
+        ((*roles, "--no-standardize"), "--no-standardize changes nothing here"),
+    ]:
+        done = ostinato("check", path, *flags)
+        assert message in done.err
+        assert done.code == (0 if "--no-standardize" in flags else 2)
+
+
 def test_a_data_set(ostinato):
     done = ostinato("check", "vowels")
     assert done.code == 0
@@ -118,8 +146,8 @@ def test_a_run_has_the_parts_that_it_was_trained_with(ostinato, trained, data):
         (("nowhere",), "'nowhere' is no data set"),
         (("-",), "- is for evaluate and predict"),
         (("vowels", "--group", "who"), "--group is for tables"),
-        (("vowels", "--level", "word"), "--level is for texts; leave it out"),
-        (("vowels", "--test", "some.npz"), "--test is for files"),
+        (("vowels", "--level", "word"), "--level is for language, not for classify; leave it out"),
+        (("vowels", "--test", "vowels"), "--test is for files"),
     ],
 )
 def test_refusals(ostinato, arguments, message):

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import textwrap
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from ostinato.cli import config as configuration
-from ostinato.cli import partition, runs, sources
+from ostinato.cli import jobs, partition, runs, sources
 from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import with_flags
 from ostinato.cli.output import Quiet, hush, say, say_json
+from ostinato.cli.train import asked_for
 
 if TYPE_CHECKING:
     from ostinato.data.checks import Finding
     from ostinato.data.examples import Examples
 
 SERIOUS = 1  # the exit code
-OF_TEXTS = ("task.level", "task.vocabulary")
 WIDTH = 100
+# A user who gives one of them wants the parts that a training draws.
+DRAWS = ("data.test_fraction", "training.seed")
+
+_log = logging.getLogger(__name__)
 
 
-@with_flags("data", "task.classify", "task.tag", "task.forecast", "task.language", "task.level",
-            "task.vocabulary")  # fmt: skip
+@with_flags("data", "task", "training.seed")
 def check(
     what: Annotated[
         str,
@@ -36,19 +40,34 @@ def check(
         ),
     ],
     given: Given,
+    config: Annotated[
+        Optional[Path],  # noqa: UP045  typer of Python 3.10
+        typer.Option(help="TOML file with [data], [task]; its other sections are not used."),
+    ] = None,
+    set_: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One parameter; repeatable."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Look for errors in data: leaks, copies, label shortcuts, gaps. Exit code 1 if serious."""
+    """Look for errors in data: leaks, copies, label shortcuts, gaps. Exit code 1 if serious.
+
+    The flags of train that say how data are read, which parts they have and what is learnt. With
+    --test-fraction or --seed the test part is drawn as for a training with them.
+    """
     hush(quiet)
-    if Path(what).is_dir() and what not in sources.BUILT_IN:
-        if given:
-            flag = configuration.OPTIONS[next(iter(given))].flag
-            raise BadInput(f"{flag} is for a file; the run in {what} has its own data")
-        settings, is_run = _config_of(Path(what)), True
+    is_run = Path(what).is_dir() and what not in sources.BUILT_IN
+    if is_run:
+        if given or config or set_:
+            flags = [configuration.OPTIONS[key].flag for key in given]
+            flags += ["--config"] * bool(config) + ["--set"] * bool(set_)
+            raise BadInput(f"{flags[0]} is for a file; the run in {what} has its own data")
+        settings = _config_of(Path(what))
     else:
-        settings = configuration.resolve({**given, "data.source": sources.known(what)})
-        is_run = False
+        given = asked_for(what, config, set_, given)
+        settings = configuration.resolve(given)
+        _check_used(settings, given)
     looked = _at_texts if _is_language(settings) else _at_sequences
     sizes, head, findings = looked(what, settings, given, is_run)
     n_serious = sum(finding.severity == "serious" for finding in findings)
@@ -71,15 +90,16 @@ def _at_sequences(
     what: str, settings: Config, given: Given, is_run: bool
 ) -> tuple[dict[str, Any], str, list[Finding]]:
     """Sizes for programs, a line about the data, and the findings."""
-    for key in OF_TEXTS:
-        if key in given:
-            raise BadInput(f"{configuration.OPTIONS[key].flag} is for texts; leave it out")
-    train, test = _sides(settings, is_run)
+    train, test = _sides(settings, is_run, given)
 
     from ostinato.data import checks
 
     sizes = {"sequences": len(train), "test_sequences": None if test is None else len(test)}
-    return sizes, _head(what, train, test), checks.check(train, test)
+    findings = checks.check(train, test)
+    missing = given.get("data.missing", "error")
+    if missing != "error":
+        findings = [_filled(finding, missing) for finding in findings]
+    return sizes, _head(what, train, test), findings
 
 
 def _at_texts(
@@ -88,7 +108,6 @@ def _at_texts(
     """The same of documents."""
     from statistics import median_low
 
-    from ostinato.cli import jobs
     from ostinato.cli.jobs import language
     from ostinato.data import checks
     from ostinato.data.checks.finding import plural
@@ -97,7 +116,7 @@ def _at_texts(
         settings = jobs.with_defaults(settings, given).updated(
             {"training.validation_fraction": 0.0}
         )
-    documents, parts = language.to_check(settings, is_run)
+    documents, parts = language.to_check(settings, is_run or _wants_parts(given))
     train, task = documents.texts, settings.task
     findings = checks.check_texts(
         train,
@@ -128,6 +147,32 @@ def _is_language(settings: Config) -> bool:
     return source == "austen" or settings.task.language is not None or sources.is_text(source)
 
 
+def _check_used(settings: Config, given: Given) -> None:
+    """Raise BadInput for a flag that would change nothing; log one that a training alone uses."""
+    source, task = str(settings.data.source), settings.task
+    named = any(getattr(task, name) is not None for name in jobs.TASKS)
+    if named or source in sources.BUILT_IN or not sources.is_table(source):
+        jobs.check_used(jobs.task_of(settings), given)
+    elif of_tasks := [key for key in given if key.startswith("task.")]:
+        flag = configuration.OPTIONS[of_tasks[0]].flag
+        raise BadInput(f"{flag} is for one task; name the target, too, as --classify COLUMN does")
+    if task.horizon is None and {"task.context", "task.season"} & given.keys():
+        raise BadInput("--context and --season need --horizon N: how many steps ahead?")
+    if given.get("data.standardize") is False:
+        _log.warning("--no-standardize changes nothing here: check looks at the values of the file")
+
+
+def _wants_parts(given: Given) -> bool:
+    return any(key in given for key in DRAWS)
+
+
+def _filled(finding: Finding, missing: str) -> Finding:
+    """A finding of data whose missing values a training fills in."""
+    if finding.code != "missing-values":
+        return finding
+    return replace(finding, remedy=f"nothing: with --missing {missing} a training takes them")
+
+
 def _config_of(path: Path) -> Config:
     trained = runs.find(path)
     if trained.config is None:
@@ -135,7 +180,7 @@ def _config_of(path: Path) -> Config:
     return trained.config
 
 
-def _sides(settings: Config, is_run: bool) -> tuple[Examples, Examples | None]:
+def _sides(settings: Config, is_run: bool, given: Given) -> tuple[Examples, Examples | None]:
     """The parts to learn from (and choose by) and to measure on; None: one file, not split."""
     data, task = settings.data, settings.task
     sources.check(data)
@@ -144,7 +189,12 @@ def _sides(settings: Config, is_run: bool) -> tuple[Examples, Examples | None]:
     settings = replace(settings, data=replace(data, missing="mask")).updated(
         {"training.validation_fraction": 0.0}
     )
-    drawn = is_run and task.forecast is None  # a forecast is measured on the end of its series
+    if task.forecast is not None:  # it is measured on the end of its series
+        drawn = False
+        if task.horizon is not None and not is_run:
+            jobs.read(settings, given)  # which refuses series that are too short
+    else:
+        drawn = is_run or _wants_parts(given)
     if source in sources.BUILT_IN or (drawn and data.test is None and data.split is None):
         parts = partition.load(settings)
         return parts.train, parts.test

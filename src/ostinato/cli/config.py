@@ -8,11 +8,13 @@ Neither torch nor numpy is imported here: `ostinato --help` and `--print-config`
 
 from __future__ import annotations
 
+import csv
 import difflib
+import io
 import json
 import sys
 import typing
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -36,6 +38,11 @@ else:
 
 ONLY = "*"  # stands for the only column of a kind
 BUILT_IN = ("mnist", "vowels", "austen")
+# Keys whose value is a list: "a,b", or in TOML ["a", "b"].
+LISTS = (
+    *("data.features", "data.categories", "data.static", "data.known"),
+    *("task.classify", "training.class_weight"),
+)
 PATHS = ("data.source", "data.test", "run.from")  # keys that name files, unless built in
 Given = dict[str, Value]  # "section.key" → checked value, of the parameters that were given
 
@@ -230,6 +237,8 @@ class Option(Declaration):
         """The value of this type that text stands for; other values as they are."""
         if self.type is bool:
             return {"true": True, "false": False}.get(str(raw).lower())
+        if self.key in LISTS and isinstance(raw, list) and all(isinstance(v, str) for v in raw):
+            return listed(raw)
         if self.type is str:
             return raw
         if isinstance(raw, float) and raw.is_integer():
@@ -248,6 +257,13 @@ OPTIONS: dict[str, Option] = {
     for option in (Option(**vars(declared), section=section) for declared in declarations(kind))
 }
 SECTIONS: tuple[str, ...] = tuple(f.name for f in fields(Config))
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as one text, "a,b,c"; one with a comma in it is quoted, as in a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(names)
+    return text.getvalue()
 
 
 def find(key: str, where: str) -> Option:

@@ -11,7 +11,7 @@ from ostinato.cli import jobs, runs, sources, summaries
 from ostinato.cli.config import OPTIONS, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import with_flags
-from ostinato.cli.output import Quiet, hush, percent, say, say_json
+from ostinato.cli.output import Quiet, hush, percent, say, say_json, working
 
 
 @with_flags(*runs.READING)
@@ -47,13 +47,11 @@ def evaluate(
         flag = OPTIONS[next(iter(given))].flag
         raise BadInput(f"{flag} is for a FILE; the run's own data are read as they were")
     task, module = jobs.of_model(trained)
-    if task == "forecast":
-        result = module.evaluated(trained, file, windows, stride)
-    elif windows or stride:
+    if task != "forecast" and (windows or stride):
         flag = "--windows" if windows else "--stride"
         raise BadInput(f"{flag} is for forecasts; {run} was trained to {task}")
-    else:
-        result = module.evaluated(trained, file)
+    with working("evaluating", quiet):
+        result = module.evaluated(trained, file, *((windows, stride) if task == "forecast" else ()))
     results = trained.run.results() if file is None and trained.run else None
     found = {"findings": (results or {}).get("findings", [])}
     if as_json:

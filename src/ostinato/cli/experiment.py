@@ -22,6 +22,7 @@ from ostinato.cli import card, jobs, limits, runs
 from ostinato.cli.config import Config
 from ostinato.cli.failures import BadInput, Failure, Interrupted, Told
 from ostinato.cli.jobs.job import Job
+from ostinato.cli.output import working
 from ostinato.cli.rundir import RunDir
 from ostinato.cli.runs import Trained
 from ostinato.interrupt import Terminated
@@ -159,11 +160,14 @@ def _run(
     with _told(recorder, ranks):
         model, history = job.fit(callbacks, checkpoint, began_from)
         began = time.perf_counter()
-        answers = job.answers(model, ranks, report=recorder is not None)
-        if not ranks.first:
-            return None
+        with working("evaluating", quiet):
+            answers = job.answers(model, ranks, report=recorder is not None)
+            if not ranks.first:
+                return None
+            evaluation = _measured(job, model, history, answers, beside)
         run = recorder.run if recorder else None
-        evaluation = _results(run, job, model, history, answers, began, beside)
+        with working("writing the report", quiet or run is None):
+            _keep(run, job, model, history, evaluation, answers, began)
         if not quiet:
             name = "evaluation and report" if recorder else "evaluation"
             print(f"{name}: {evaluation['evaluation_s']:.1f} s", file=sys.stderr)
@@ -246,34 +250,38 @@ def _how_to_go_on(run: RunDir | None) -> str:
     )
 
 
-def _results(
-    run: RunDir | None,
-    job: Job,
-    model: Any,
-    history: History,
-    answers: Any,
-    began: float,
-    beside: Mapping[str, Any],
+def _measured(
+    job: Job, model: Any, history: History, answers: Any, beside: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Measure and write the results; evaluation.json last, as it says that the run is finished.
-
-    Args:
-        run, job, model, history: the training.
-        answers: see `Job.answers`.
-        began: when the evaluation did, as `time.perf_counter` tells.
-        beside: further entries.
-    """
-    evaluation = job.evaluate(model, answers) | {
+    """What evaluation.json holds, but for the time that it took; `beside` are further entries."""
+    return job.evaluate(model, answers) | {
         "elapsed_s": history.reports[-1]["elapsed_s"],
         "iterations": history.iterations,
         "outcome": history.outcome,
         "best_iteration": history.best_iteration,
         **beside,
     }
+
+
+def _keep(
+    run: RunDir | None,
+    job: Job,
+    model: Any,
+    history: History,
+    evaluation: dict[str, Any],
+    answers: Any,
+    began: float,
+) -> None:
+    """Write the results of a run; evaluation.json last, as it says that the run is finished.
+
+    Args:
+        run, job, model, history: the training.
+        evaluation: the results; its time, since `began` by `time.perf_counter`, is added.
+        answers: see `Job.answers`.
+    """
     if run is not None:
         job.keep(run, model, history, evaluation, answers)
         card.keep(Trained(run.model, job.settings, run), evaluation)
     evaluation["evaluation_s"] = time.perf_counter() - began
     if run is not None:
         files.write_json(run.evaluation, evaluation)
-    return evaluation

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,8 @@ Quiet = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
 
+
+SILENT_S = 3.0  # a command that works for longer says at what
 
 # What stands for characters that a terminal cannot show.
 PLAIN = str.maketrans({"…": "...", "±": "+-", "×": "x", "·": "*", "→": "->", "−": "-"})
@@ -63,6 +66,21 @@ def hush(quiet: bool) -> None:
     """Leave out notes until the command ends, if `quiet`, or not in the first of its processes."""
     silent = quiet or environment.rank() > 0
     logging.getLogger("ostinato").setLevel(logging.ERROR if silent else logging.NOTSET)
+
+
+@contextmanager
+def working(what: str, quiet: bool) -> Iterator[None]:
+    """Say on stderr at what a command works, if it takes longer than `SILENT_S`."""
+    if quiet or environment.rank() > 0:
+        yield
+        return
+    told = threading.Timer(SILENT_S, print, (f"{what} …",), {"file": sys.stderr, "flush": True})
+    told.daemon = True
+    told.start()
+    try:
+        yield
+    finally:
+        told.cancel()
 
 
 def check_alone(command: str) -> None:

@@ -122,11 +122,11 @@ class Trained:
             f"task.{roles.task}": roles.target,
         }
         if roles.task == "classify":  # the names of columns, where other tasks have one name
-            found["task.classify"] = sources.listed(
+            found["task.classify"] = configuration.listed(
                 [roles.target] if roles.target else roles.labels
             )
         for name in ("features", "categories", "static", "known"):
-            found[f"data.{name}"] = sources.listed(getattr(roles, name))
+            found[f"data.{name}"] = configuration.listed(getattr(roles, name))
         if roles.shape == "wide":
             found["data.shape"] = roles.shape
         return {key: value for key, value in found.items() if value}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -177,18 +176,11 @@ def trained_roles(preparation: Preparation | None, settings: Config, answers: bo
 
 
 def names(listed: str | None) -> tuple[str, ...]:
-    """The names of columns in "a,b,c"; one with a comma in it is quoted, as in a CSV file."""
+    """The names of columns in what `config.listed` makes of them, "a,b,c"."""
     if listed is None:
         return ()
     (row,) = csv.reader([listed], skipinitialspace=True) if listed.strip() else ([],)
     return tuple(name.strip() for name in row if name.strip())
-
-
-def listed(columns: Sequence[str]) -> str:
-    """What `names` takes apart."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(columns)
-    return text.getvalue()
 
 
 def named(X: Sequences, y: np.ndarray | None, source: str = "") -> Examples:

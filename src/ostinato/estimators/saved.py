@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ostinato.estimators import classifier, forecaster, language, tagger
+from ostinato.runtime.saved import model_in
 from ostinato.training import (
     fitted,
     fitted_forecaster,
@@ -26,7 +27,7 @@ def load(path: str | Path) -> Any:
     """Load a model that `save` wrote, of any estimator; it predicts the same to the last bit.
 
     Args:
-        path: its directory; in a run of the command line, `RUN/model`.
+        path: its directory, or a run of the command line, which has one.
 
     Returns:
         A `SequenceClassifier`, `SequenceTagger`, `SequenceForecaster` or `LanguageModel`.
@@ -45,7 +46,7 @@ def load(path: str | Path) -> Any:
         >>> bool((again.predict_proba(X) == model.predict_proba(X)).all())
         True
     """
-    path = Path(path)
+    path = model_in(Path(path))
     kind = saved_model.kind_of(path)
     if kind not in _LOADERS:
         raise ValueError(

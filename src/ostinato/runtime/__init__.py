@@ -34,7 +34,7 @@ def load(path: str | Path) -> Model:
     """A saved model, ready to predict, without torch.
 
     Args:
-        path: the directory that `save` wrote; in a run of the command line, `RUN/model`.
+        path: the directory that `save` wrote, or a run of the command line, which has one.
 
     Returns:
         A `Model`: of a classifier or a tagger with `predict` and `predict_proba`, which give the
@@ -49,9 +49,9 @@ def load(path: str | Path) -> Model:
         Classifier(sequence_classifier: gru layer 0; 2 labels)
     """
     from ostinato.runtime.model import model_of
-    from ostinato.runtime.saved import CONFIG, read
+    from ostinato.runtime.saved import CONFIG, model_in, read
 
-    path = Path(path)
+    path = model_in(Path(path))
     return model_of(read(path), str(path / CONFIG))
 
 
@@ -59,7 +59,7 @@ def verify(path: str | Path) -> Verified:
     """Replay the answers that were saved with a model, and compare them bit for bit.
 
     Args:
-        path: the directory that `save` wrote.
+        path: as for `load`.
 
     Returns:
         How many answers there are (`n`), how many of them differ (`n_different`), the largest
@@ -74,5 +74,6 @@ def verify(path: str | Path) -> Verified:
         (4, 0, 0.0)
     """
     from ostinato.runtime.replay import replayed
+    from ostinato.runtime.saved import model_in
 
-    return replayed(Path(path))
+    return replayed(model_in(Path(path)))

@@ -55,6 +55,13 @@ class Saved:
     net: dict[str, Any] = field(default_factory=dict)
 
 
+def model_in(path: Path) -> Path:
+    """The directory of a model: `path` itself, or `model` in it if it is the directory of a run."""
+    inner = path / "model"
+    is_run = not (current(path) / CONFIG).exists() and (current(inner) / CONFIG).is_file()
+    return inner if is_run else path
+
+
 def read(path: Path) -> Saved:
     """The model in a directory.
 

@@ -95,11 +95,16 @@ def with_defaults(settings: Config, given: Given) -> Config:
         BadInput: a parameter is given that the task does not use.
     """
     task = task_of(settings)
+    check_used(task, given)
+    return defaults.for_task(task, settings, given)
+
+
+def check_used(task: str, given: Given) -> None:
+    """Raise BadInput if a parameter is given that the task does not use."""
     for key, value in given.items():
         if value != OPTIONS[key].default and task not in _FOR.get(key, {task}):
             uses = ", ".join(sorted(_FOR[key]))
             raise BadInput(f"{OPTIONS[key].flag} is for {uses}, not for {task}; leave it out")
-    return defaults.for_task(task, settings, given)
 
 
 def unused(settings: Config) -> frozenset[str]:

@@ -1,0 +1,41 @@
+"""What a user meets in the first hour: runs found by their directory, lists in TOML, notes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import ostinato as package
+from ostinato.cli import config as configuration
+from ostinato.cli import output
+
+
+def test_a_run_is_loaded_by_its_directory(ostinato, trained):
+    X = np.zeros((2, 5, 2), np.float32)
+    for load in (package.load, package.runtime.load):
+        proba = [load(path).predict_proba(X) for path in (trained, trained / "model")]
+        assert (proba[0] == proba[1]).all()
+    assert package.runtime.verify(trained).n_different == 0
+    with pytest.raises(ValueError, match=r"has no config\.json"):
+        package.runtime.load(trained.parent)
+
+
+def test_settings_with_commas_may_be_lists_in_toml(tmp_path):
+    path = tmp_path / "my.toml"
+    path.write_text('[data]\nfeatures = ["a", "b, c"]\n[task]\nclassify = ["x"]\n')
+    given = configuration.read_file(path)
+    assert given == {"data.features": 'a,"b, c"', "task.classify": "x"}
+    for wrong in ('[data]\nid = ["a"]\n', "[data]\nfeatures = [1]\n", "[data]\nfeatures = []\n"):
+        path.write_text(wrong)
+        with pytest.raises(configuration.ConfigError, match="wanted text"):
+            configuration.read_file(path)
+
+
+def test_long_work_says_what_it_is(ostinato, trained, data, tmp_path, monkeypatch):
+    arguments = ("train", data, "--iterations", 2, "--hidden-size", 4, "--output")
+    assert "evaluating" not in ostinato("evaluate", trained).err
+    monkeypatch.setattr(output, "SILENT_S", 0.0)
+    assert ostinato("evaluate", trained).err == "evaluating …\n"
+    loud = ostinato(*arguments, tmp_path / "loud").err
+    assert "\nevaluating …\nwriting the report …\nevaluation and report: " in loud
+    assert ostinato(*arguments, tmp_path / "still", "--quiet").err == ""
