@@ -94,9 +94,11 @@ def test_without_torch_the_command_that_installs_it_is_named(data):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    one_in(2, [(signal.SIGTERM, 143), (signal.SIGINT, 130)], of_several=True),
+)
 def test_a_signal_ends_with_its_code_and_the_run_can_be_resumed(data, tmp_path, number, code):
     run = tmp_path / "run"
     started = start(data, run, 1_000_000)

@@ -16,7 +16,7 @@ from cli_examples import command
 
 from ostinato import runtime
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = pytest.mark.process
 HEADER = b"device,step,label,probability\n"
 
 
@@ -60,6 +60,7 @@ def test_an_answer_comes_at_once_and_not_for_half_a_line(trained):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.slow
 def test_a_signal_saves_what_was_answered(trained, tmp_path, number, code):
     """A pipe cannot be read twice: what was answered before the signal is in the state."""
     flags = ("--state", tmp_path / "state", "--state-every", 1000)
@@ -80,6 +81,7 @@ def test_a_signal_saves_what_was_answered(trained, tmp_path, number, code):
     assert third.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_a_signal_while_nobody_reads(trained, tmp_path):
     """The command ends though its answers wait for a reader; they come again the next time."""
     file, flags = tmp_path / "rows.csv", ("--key", "device", "--state", tmp_path / "state")
@@ -98,6 +100,7 @@ def test_a_signal_while_nobody_reads(trained, tmp_path):
     assert kept == list(dict.fromkeys(unbroken.splitlines()))
 
 
+@pytest.mark.slow
 def test_an_idle_pipe_is_saved(trained, tmp_path):
     flags = ("--state", tmp_path / "state", "--state-every", 0.2)
     process = fed(trained, *flags)
@@ -115,6 +118,7 @@ def test_an_idle_pipe_is_saved(trained, tmp_path):
     again.kill()
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves(trained, tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text("device,x,y\n" + "".join(rows(50_000)))
@@ -128,6 +132,7 @@ def test_a_reader_that_leaves(trained, tmp_path):
 KILLS = 20
 
 
+@pytest.mark.slow
 def test_twenty_kills(trained, tmp_path):
     """kill -9 at random moments: the answers are those of an unbroken run, some of them twice."""
     file, state = tmp_path / "rows.csv", tmp_path / "state"
@@ -169,6 +174,7 @@ def test_twenty_kills(trained, tmp_path):
     assert b"".join(kept) == unbroken
 
 
+@pytest.mark.slow
 def test_it_runs_without_torch(trained):
     code = (
         "import sys; sys.modules['torch'] = None\n"
@@ -184,6 +190,7 @@ def test_it_runs_without_torch(trained):
     assert done.stdout.startswith(b"step,label,probability\n1,up,")
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_predict(trained, tmp_path):
     """To the sequence of each key so far, bit for bit as far as digits are shown."""
     lines = rows(200, n_keys=3)

@@ -22,7 +22,7 @@ from four_tasks import QUICK, TASKS
 
 from ostinato.cli import main
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = pytest.mark.process
 
 SMALL = ("--hidden-size", 4, "--batch-size", 9, "--learning-rate", 0.01, "--eval-every", 20)
 LONG = ("--iterations", 10**6, "--checkpoint-every", 10)
@@ -126,6 +126,7 @@ def test_it_is_the_run_of_one_process_and_said_once(runs):
     assert sorted(p.name for p in one.iterdir()) == sorted(p.name for p in two.iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_another_number_of_processes(runs, tmp_path):
     one, two = (shutil.copytree(run, tmp_path / run.name) for run in runs[:2])
     longer = ("train", "--resume", "--iterations", 80, "-o")
@@ -138,6 +139,7 @@ def test_a_run_goes_on_in_another_number_of_processes(runs, tmp_path):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_all_and_the_run_goes_on(long_run, tmp_path, rank):
     started, ranks = long_run
     os.kill(ranks[rank], signal.SIGKILL)
@@ -148,6 +150,7 @@ def test_a_process_that_is_killed_ends_all_and_the_run_goes_on(long_run, tmp_pat
     assert_goes_on(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint(long_run, tmp_path):
     started, _ = long_run
     before = (tmp_path / "run" / "checkpoint" / "checkpoint.json").stat().st_mtime_ns
@@ -159,6 +162,7 @@ def test_sigterm_leaves_a_checkpoint(long_run, tmp_path):
     assert_goes_on(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_process_reaches_the_other(long_run, tmp_path):
     started, ranks = long_run
     os.kill(ranks[1], signal.SIGTERM)
@@ -189,6 +193,7 @@ sys.exit(main())
     "where, length",
     [("Classification.loss", LONG), ("jobs.read", LONG), ("Ranks.at_first", SHORT)],
 )
+@pytest.mark.slow
 def test_a_process_that_fails_ends_all_with_its_own_error(data, tmp_path, where, length):
     """In the training, while the other waits for it to join, and when its answers are ready."""
     script = tmp_path / "faulty.py"
@@ -203,6 +208,7 @@ def test_a_process_that_fails_ends_all_with_its_own_error(data, tmp_path, where,
     assert out == ""
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_nan_is_told_once(data, tmp_path):
     script, error = tmp_path / "faulty.py", "Diverged('the loss', float('nan'), 0)"
     script.write_text(FAULTY.format(where="Classification.loss", ranks=[0, 1], error=error))
@@ -226,6 +232,7 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize("task", TASKS)
+@pytest.mark.slow
 def test_the_test_part_is_answered_in_shares(tmp_path, task):
     """The measures are those of the model in one process, to rounding."""
     (script := tmp_path / "shared.py").write_text(SHARED)
@@ -275,6 +282,7 @@ def long_evaluation(data, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda n: n.name)
 @pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.slow
 def test_a_process_that_ends_in_the_evaluation_ends_all(long_evaluation, tmp_path, number, rank):
     started, ranks = long_evaluation
     os.kill(ranks[rank], number)
@@ -287,6 +295,7 @@ def test_a_process_that_ends_in_the_evaluation_ends_all(long_evaluation, tmp_pat
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["iterations"] == 20
 
 
+@pytest.mark.slow
 def test_sigterm_in_the_evaluation_ends_all(long_evaluation):
     started, _ = long_evaluation
     started.terminate()
@@ -295,6 +304,7 @@ def test_sigterm_in_the_evaluation_ends_all(long_evaluation):
     assert err.count("ostinato: interrupted; a checkpoint of iteration 20 is kept") == 1
 
 
+@pytest.mark.slow
 def test_what_several_processes_cannot_do_is_refused(data):
     code, _, err = ended(torchrun("train", data, "--batch-size", 1))
     assert code == 1
@@ -302,6 +312,7 @@ def test_what_several_processes_cannot_do_is_refused(data):
     assert "Traceback" not in err.split("torch/distributed")[0]
 
 
+@pytest.mark.slow
 def test_other_commands_are_not_for_torchrun(data):
     code, _, err = ended(torchrun("tune", data))
     assert code == 1
@@ -360,6 +371,7 @@ def train_large(tmp_path, monkeypatch, table, large, run, task=("--classify", "y
 
 
 @pytest.mark.parametrize("task", [("--classify", "y"), ("--tag", "sign")], ids=lambda t: t[0][2:])
+@pytest.mark.slow
 def test_a_large_file_is_read_in_shares(table, tmp_path, monkeypatch, task):
     """The bits are those of data in the memory; each process reads its half, and some pages."""
     for run, large in (("memory", 10**9), ("file", 0)):
@@ -371,6 +383,7 @@ def test_a_large_file_is_read_in_shares(table, tmp_path, monkeypatch, task):
     assert all(0.5 < n / table.stat().st_size < 0.8 for n in read.values()), read
 
 
+@pytest.mark.slow
 def test_windows_of_a_large_file_are_shared(table, tmp_path, monkeypatch):
     """One process and two draw the same windows, and differ by rounding alone."""
     task = ("--forecast", "x0", "--horizon", 2, "--known", "x1", "--eval-every", 5)
@@ -386,6 +399,7 @@ def test_windows_of_a_large_file_are_shared(table, tmp_path, monkeypatch):
         assert b == pytest.approx(a, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_damaged_row_group_ends_all_with_its_own_error(table, tmp_path, monkeypatch):
     content = bytearray(table.read_bytes())
     at = round(0.9 * len(content))  # in the half of process 1
