@@ -112,7 +112,7 @@ def test_to_divide_by_a_power_of_two_is_to_multiply():
         h = h / 4 + x / -0.5 + x / 3
         return h, h
 
-    xs = torch.randn(5, 8, 3) * torch.logspace(-44, 37, 3)
+    xs = torch.randn(5, 8, 3) * torch.logspace(-30, 37, 3)
     init = torch.zeros(8, 3)
     made = ostinato.explain(step, init, xs)
     assert sorted(made.loop_ops) == ["add", "add", "copy", "div", "fill", "mul_s", "mul_s"]
