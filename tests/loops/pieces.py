@@ -278,8 +278,6 @@ def appended(loop: Any) -> None:
         gives(loop, f"r{o}")
     if p.chance(50):
         gives(loop, o)
-    if p.chance(15) and "append((" not in form and "{" not in form:
-        loop.after += [f"if {o}:", f"    {o}[0].add_(1)"]
 
 
 def of_the_state(loop: Any) -> None:

@@ -290,9 +290,20 @@ def counted_from(p, x, y, z, flag):
     return h
 
 
+def more_state_than_was_seen(p, x, y, z, flag):
+    p.mem, p.trace, p.log = x[:, 0], x[:, 0], []
+    for t in range(x.shape[1]):
+        p.mem = p.trace * 0.3 + p.mem
+        if t == 0:
+            continue
+        p.trace = x[:, t]
+        p.log.append(p.trace)
+    return p.mem, list(p.log)
+
+
 FOUND = [
     two_names, two_names_of_outputs, beyond_the_end, refused_after_draws, backwards_by_number,
-    counted_from,
+    counted_from, more_state_than_was_seen,
 ]  # fmt: skip
 
 

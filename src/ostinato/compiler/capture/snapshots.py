@@ -78,9 +78,11 @@ class Snapshots:
             )
 
     def put_back(self) -> None:
-        """Undo the changes of saved containers and of the random state."""
+        """Undo the changes of saved containers and of the random state; not of state."""
         for kind, container, before in self._changed():
-            kind[2](container, before)
+            now = kind[1](container) if self._state else {}
+            state = {k: v for k, v in now.items() if (id(container), k) in self._state}
+            kind[2](container, before | state)
         # Only where it changed: another thread may draw, too, and would draw the same again.
         if not torch.equal(self._torch, random_state()):
             set_random_state(self._torch)
