@@ -245,7 +245,15 @@ def names_of_a_comprehension(p, x):
     return torch.stack(outs), {name: len(v) for name, v in kept.items()}
 
 
+def gathered(p, x):
+    h, table, T = None, p.inner.weight, x.shape[1]
+    for t in range(T):
+        h = p.cell(x[:, t // 2] + table[t % 6] - x[:, (3 * t) % T], h)
+    return h
+
+
 NATIVE = [
+    gathered,
     picks_and_rows,
     queues,
     names_of_a_comprehension,

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato.loops.index import Index
+from ostinato.loops.index import Index, Number
 from ostinato.loops.items import stacked
 from ostinato.loops.nostep import NoStep
 
 Parts = tuple[Any, ...]
+_MOVING = ("index", "piece", "gather")
 
 
 def moves(index: Any) -> bool:
@@ -25,14 +26,14 @@ def moves(index: Any) -> bool:
         return any(map(moves, index))
     if type(index) is slice:
         return any(type(p) is Index for p in (index.start, index.stop, index.step))
-    return type(index) is Index
+    return isinstance(index, Number)
 
 
 def described(index: Any) -> Parts:
     """The parts of an index, hashable, without the place of the moving one."""
     parts = index if type(index) is tuple else (index,)
     found = tuple([_part(p) for p in parts])
-    if sum(p[0] in ("index", "piece") for p in found) != 1:
+    if sum(p[0] in _MOVING for p in found) != 1:
         raise NoStep("the loop's variable is twice in one index")
     return found
 
@@ -40,6 +41,8 @@ def described(index: Any) -> Parts:
 def _part(p: Any) -> Any:
     if type(p) is Index:
         return "index", p.step
+    if isinstance(p, Number):
+        return "gather", p.key
     if type(p) is slice:
         if not moves(p):
             return "slice", p.start, p.stop, p.step
@@ -97,7 +100,7 @@ def place(parts: Parts, index: Any) -> int | None:
         return None
     found = None
     for p, value in zip(parts, given, strict=True):
-        if p[0] == "index":
+        if p[0] in ("index", "gather"):
             if type(value) is not int:
                 return None
             found = value
@@ -113,13 +116,24 @@ def place(parts: Parts, index: Any) -> int | None:
 
 
 class WindowOf:
-    """The elements of some iterations: `base[…, first + step · i, …]` for i in 0 … n − 1."""
+    """The elements of some iterations: `base[…, first + step · i, …]` for i in 0 … n − 1.
 
-    def __init__(self, base: Any, parts: Parts, first: int, n: int):
+    numbers: where they are, if that is another sequence of numbers.
+    """
+
+    def __init__(
+        self, base: Any, parts: Parts, first: int, n: int, numbers: list[int] | None = None
+    ):
         self.base, self.parts, self.n = base, parts, n
-        at = next(i for i, p in enumerate(parts) if p[0] in ("index", "piece"))
+        at = next(i for i, p in enumerate(parts) if p[0] in _MOVING)
         self.piece = parts[at][2] if parts[at][0] == "piece" else None
-        self.step, self.last = parts[at][1], first + parts[at][1] * (n - 1)
+        self.gathers = numbers
+        if numbers is not None:
+            if not isinstance(base, Tensor) or not all(type(i) is int for i in numbers):
+                raise NoStep(f"an index of a {type(base).__name__}")
+            self.step, first, self.last = 1, min(numbers), max(numbers)
+        else:
+            self.step, self.last = parts[at][1], first + parts[at][1] * (n - 1)
         self.first = first
         if not isinstance(base, Tensor):
             if len(parts) != 1 or self.piece is not None:
@@ -149,7 +163,9 @@ class WindowOf:
             raise NoStep("an index beyond the end of a tensor")
         index: list[Any] = []
         for p in parts:
-            if p[0] in ("index", "piece"):
+            if p[0] == "gather":
+                index.append(torch.tensor(numbers))
+            elif p[0] in _MOVING:
                 index.append(slice(low, high + (self.piece or 1), None))
             elif p[0] == "slice":
                 index.append(slice(*p[1:]))
@@ -164,6 +180,8 @@ class WindowOf:
                 raise NoStep(f"an element of a {type(self.base).__name__}")
             return stacked([self.base[i] for i in self.numbers])
         whole = self.base[self.index]
+        if self.gathers is not None:
+            return whole.movedim(self.axis, 0)
         stride = abs(self.step)
         if self.piece is not None:
             whole = whole.unfold(self.axis, self.piece, stride).movedim(-1, self.axis + 1)
@@ -195,14 +213,19 @@ class WindowOf:
         self.base[tuple(index)] = values.movedim(0, self.axis)
 
 
-def moving(index: Any) -> Index:
-    """The loop's variable in an index."""
+def moving(index: Any) -> Any:
+    """The loop's variable in an index, or a number computed of it."""
     for p in index if type(index) is tuple else (index,):
-        if type(p) is Index:
+        if isinstance(p, Number):
             return p
         if type(p) is slice and type(p.start) is Index:
             return p.start
     raise AssertionError("an index that does not move")
+
+
+def gathered(parts: Parts) -> Any:
+    """The expression of an index that moves in another way than by a constant; else None."""
+    return next((p[1] for p in parts if p[0] == "gather"), None)
 
 
 def step_of(parts: Parts) -> int:

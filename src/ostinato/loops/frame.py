@@ -23,7 +23,7 @@ from ostinato.loops.attributes import ABSENT, Place, resolved, roots
 from ostinato.loops.emitted import READ, Added, Fresh
 from ostinato.loops.index import Index, Number, NumbersAsTensors, Questions, running
 from ostinato.loops.items import Items
-from ostinato.loops.nostep import Counted, Narrowed, NoStep, Stale
+from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale
 from ostinato.loops.rewrite import LoopSource
 from ostinato.loops.state import Flat, Maker, Spec
 
@@ -256,6 +256,8 @@ class Frame:
             base[index] = value
             return
         parts = elements.described(self.step.whole_rows(base, index))
+        if elements.gathered(parts) is not None:
+            raise NoStep("an iteration writes at a number that it computes of the loop's variable")
         if not isinstance(value, Tensor):
             raise NoStep(f"an iteration writes a {type(value).__name__} at the loop's index")
         with torch._C.DisableTorchFunction():  # it would be met as a tensor that the step reads
@@ -348,8 +350,10 @@ class Step:
         n = len(base.appended())
         begin = self.questions.begin
         variable = elements.moving(index)
+        if len(parts) != 1 or parts[0] != ("index", 1):
+            raise ListRead(READ)
         back = len(self.state.lists[m]) - begin + n - variable.start
-        if len(parts) != 1 or parts[0] != ("index", 1) or back < 1:
+        if back < 1:
             raise NoStep(READ)
         frame.by_index.setdefault(m, []).append((read, n, back))
         return base[-back]

@@ -70,7 +70,7 @@ REMEDIES = {
     "emits a tensor that the next one changes": "append a clone of it",
     "changes a tensor in place": "compute a new tensor: h = h + x",
     "changes an element of the sequence": "compute a new tensor: y = x[t] + 1",
-    "elements of a tensor that iterations write": "read the element at one place before the written",
+    "elements of a tensor that iterations write": "read one place before the written one",
     "is not bound after the first": "bind it before the loop",
     "which is no structure of tensors": "keep state in tensors, lists, dicts or dataclasses",
 }

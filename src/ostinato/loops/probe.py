@@ -88,8 +88,14 @@ class _Probe(Step):
     def element(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor:
         with torch.utils._python_dispatch._disable_current_modes():
             begin, end = self.questions.begin, self.questions.end
-            first = elements.moving(index).at(begin)
-            window = elements.WindowOf(base, parts, first, end - begin)
+            key = elements.gathered(parts)
+            if key is None:
+                first = elements.moving(index).at(begin)
+                window = elements.WindowOf(base, parts, first, end - begin)
+            else:
+                first = 0
+                numbers = [self.questions.number_at(key, begin)]
+                window = elements.WindowOf(base, parts, first, 1, numbers)
             value = window.read()[0]
             value = _copy(value)
         plan = self.plan
@@ -118,6 +124,8 @@ class _Probe(Step):
 
     def lag(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor | None:
         """What an earlier iteration wrote where this one reads; None where none did."""
+        if elements.gathered(parts) is not None:  # that of a written tensor is refused in the end
+            return None
         before, step = self.questions.begin - 1, elements.step_of(parts)
         for write, (other, its_index) in self.written.items():
             at = elements.place(parts, its_index) if elements.is_same(base, other) else None

@@ -479,8 +479,11 @@ class Loop(Unwatched):
         base, index = self.seen[read]
         value = elements.place(parts, index)
         assert value is not None
-        step = next(p for p in parts if p[0] in ("index", "piece"))[1]
-        return elements.WindowOf(base, parts, value + step, self.stop - self.j)
+        n, key = self.stop - self.j, elements.gathered(parts)
+        if key is not None:
+            numbers = [evaluated(key, j, self.sequences) for j in range(self.j, self.stop)]
+            return elements.WindowOf(base, parts, 0, n, numbers)
+        return elements.WindowOf(base, parts, value + elements.step_of(parts), n)
 
     def played(self, step: Step, plan: LoopPlan, state: State) -> tuple[Any, ...]:
         """Play the window by scan, and leave what the iterations leave."""
