@@ -22,7 +22,7 @@ def by_the_loop(monkeypatch):
     monkeypatch.setenv("OSTINATO_ENGINE", "eager")
 
 
-@pytest.mark.filterwarnings("ignore:memory= and the loop")
+@pytest.mark.filterwarnings("ignore:memory= cannot be kept exactly")
 @pytest.mark.parametrize("name", ["lstm_chunk", "readout_per_step"])
 @pytest.mark.parametrize("truncate", one_in(4, [None, 1, 4, 9]))
 def test_the_loop(name, truncate):
@@ -81,7 +81,7 @@ def test_under_torch_func_every_step_is_kept():
     assert torch.equal(bounded, torch.func.grad(loss)(W, None))
 
 
-@pytest.mark.filterwarnings("ignore:memory= and the loop")
+@pytest.mark.filterwarnings("ignore:memory= cannot be kept exactly")
 def test_spans_that_are_played_again_draw_the_same_numbers():
     """From PyTorch's generator, and from one that the step passes."""
     own = torch.Generator()

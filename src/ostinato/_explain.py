@@ -96,7 +96,7 @@ class Explanation:
 
     def __str__(self) -> str:
         if not self.native:
-            lines = ["not native: the eager loop plays this step", f"  why     {self.reason}"]
+            lines = ["not native: this step runs in the Python loop", f"  why     {self.reason}"]
             lines += [f"  at      {self.operation}"] if self.operation else []
             lines += [f"  change  {self.advice}"] if self.advice else []
             return "\n".join(lines)
@@ -179,17 +179,17 @@ def advice(refusal: Unsupported) -> str:
 
 
 _ADVICE = {
-    "changes what it reaches": "let the carry hold it; draw random numbers before, for xs",
-    "keeps a tensor": "compute it before the scan, or let the carry hold it",
-    "takes an element": "take the elements before, and pass them through xs",
-    "no shape yet": "call the module once before",
-    "random": "draw the random numbers before the scan and pass them through xs",
+    "changes what it reaches": "return it in the carry; draw random numbers before, for xs",
+    "keeps a tensor": "compute it before the scan, or return it in the carry",
+    "takes an element": "take the elements before the scan, and pass them in xs",
+    "no shape yet": "call the module once before the scan",
+    "random": "draw the random numbers before the scan and pass them in xs",
     "Python value": "replace if and .item() by torch.where or a multiplication with a mask",
     "in place": "compute a new tensor instead of changing one that comes from outside",
-    "batch size": "keep every row independent of how many there are",
-    "truncate= would": "put it into xs, or into init, where its gradient is cut as the carry's is",
+    "batch size": "compute each row independently of the others and of their number",
+    "truncate= would": "put it into xs, or into init, where truncate= also ends its gradient",
     "cuda": "move the tensors to the CPU; on a GPU, PyTorch's own layers use cuDNN",
-    "torch.func": "call scan outside of torch.func transforms, or accept the loop there",
+    "torch.func": "call scan outside of torch.func transforms; within, the Python loop runs",
     "first axis": "give every tensor the rows of the batch as its first axis, as many as init has",
     "beside": "give carry, xs and parameters one floating-point type",
     "engine plays": "give carry, xs and parameters one of these types",

@@ -143,7 +143,7 @@ def test_a_run_has_the_parts_that_it_was_trained_with(ostinato, trained, data):
     [
         (("austen", "--classify", "mode"), "--classify is not for austen"),
         (("nowhere.npz",), "nowhere.npz: no such file"),
-        (("nowhere",), "'nowhere' is no data set"),
+        (("nowhere",), "'nowhere' is not a data set"),
         (("-",), "- is for evaluate and predict"),
         (("vowels", "--group", "who"), "--group is for tables"),
         (("vowels", "--level", "word"), "--level is for language, not for classify; leave it out"),

@@ -76,9 +76,9 @@ def test_c(ostinato, trained, tmp_path):
 REFUSED = [
     (("--to", "java"), "'java' is not one of 'onnx', 'c'"),
     (("--to", "onnx", "--form", "both"), "'both' is not one of"),
-    (("--to", "onnx", "--int8"), "--int8 is of C code"),
-    (("--to", "c", "--form", "sequence"), "--form sequence is of ONNX"),
-    (("--to", "c", "--resets"), "--resets is of ONNX; in C, NAME_init begins"),
+    (("--to", "onnx", "--int8"), "--int8 is for C code"),
+    (("--to", "c", "--form", "sequence"), "--form sequence is for --to onnx"),
+    (("--to", "c", "--resets"), "--resets is for --to onnx; in C, call NAME_init"),
     (("--to", "onnx", "-o", "model.c"), "wanted a name that ends in .onnx"),
     (("--to", "onnx", "-o", "nowhere/model.onnx"), "there is no directory"),
 ]

@@ -41,7 +41,7 @@ def test_pieces_are_taken_when_a_worker_is_free():
     [
         ("bad", Failure, "^a bad piece$", BadInput.exit_code),
         ("bug", Told, None, 1),
-        ("killed", Failure, "was ended from outside", 1),
+        ("killed", Failure, "was killed", 1),
     ],
 )
 def test_what_fails_in_a_worker_fails_here_and_ends_the_others(piece, kind, message, code, capfd):

@@ -117,7 +117,7 @@ CASES: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
     ("an empty line", ".csv", rows((7, "")), CLASSIFY, "line 9: an empty line"),
     ("a huge field", ".csv", rows((2, f"s0,2,{'9' * 10**6}x,a")), CLASSIFY, "line 4, column 'x'"),
     ("a huge label", ".csv", rows((2, f"s0,2,1,{'u' * 10**6}")), CLASSIFY, "line 4"),
-    ("a decimal comma", ".csv", rows((7, 's2,1,"0,1",a')), CLASSIFY, "with a point, not a comma"),
+    ("a decimal comma", ".csv", rows((7, 's2,1,"0,1",a')), CLASSIFY, "wanted a point before"),
     # Columns
     ("no such target", ".csv", GOOD, ("--classify", "lable", "--id", "id"), "did you mean 'label'"),
     ("no such id", ".csv", GOOD, ("--classify", "label", "--id", "ids"), "no column 'ids'"),
@@ -159,7 +159,7 @@ CASES: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
     ("a time twice", ".csv", rows((7, "s2,0,0.1,a")), CLASSIFY, "line 9, column 't': the time 0"),
     ("a time that is none", ".csv", rows((7, "s2,noon,0.1,a")), CLASSIFY, "line 9, column 't'"),
     ("dates of other countries", ".csv", rows((0, "s0,31.12.2024,0.1,a")), CLASSIFY,
-     "line 2, column 't': '31.12.2024' is no time"),
+     "line 2, column 't': '31.12.2024' is not a time"),
     ("a date and a number", ".csv", rows((7, "s2,2024-01-01,0.1,a")), CLASSIFY, "line 9"),
     ("a date twice with --sort", ".csv", rows((7, "s2,0,0.1,a")), (*CLASSIFY, "--sort"), "twice"),
     # Tagging
@@ -254,8 +254,8 @@ CASES: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
     ("one row of text", ".csv", b"id,text\n1,a\n", LANGUAGE, ""),
     ("the column of a text", ".txt", b"abc " * 99, LANGUAGE, "has no column 'text'"),
     # Names
-    ("another ending", ".xlsx", b"PK\x03\x04", CLASSIFY, "is no data set"),
-    ("no ending", "", GOOD, CLASSIFY, "is no data set"),
+    ("another ending", ".xlsx", b"PK\x03\x04", CLASSIFY, "is not a data set"),
+    ("no ending", "", GOOD, CLASSIFY, "is not a data set"),
 ]  # fmt: skip
 
 

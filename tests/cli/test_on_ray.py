@@ -81,7 +81,7 @@ def test_each_piece_comes_back_with_its_result(team):
     [
         ("bad", Failure, "^a bad piece$", BadInput.exit_code),
         ("bug", Told, None, 1),
-        ("killed", Failure, "was ended from outside", 1),
+        ("killed", Failure, "was killed", 1),
     ],
 )
 def test_what_fails_in_a_worker_fails_here(
@@ -314,7 +314,7 @@ def test_a_worker_that_is_killed_is_told_and_the_study_goes_on(
         tuning, 2, temporary, joining, lambda started, trials: os.kill(trials[0], signal.SIGKILL)
     )
     assert ended.returncode == 1
-    assert "ostinato: a process of --jobs was ended from outside" in ended.stderr
+    assert "ostinato: a process of --jobs was killed" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.stdout == ""  # where Ray itself tells of it
     assert not list(temporary.glob("ray*"))

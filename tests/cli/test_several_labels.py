@@ -160,7 +160,7 @@ def test_dry_run_and_check_know_the_labels(run, ostinato):
     [
         ((",1,0,0\n", ",1,0,7\n"), (), "column 'wind': 7; wanted 0 or 1"),
         (("", ""), ("--class-weight", "balanced"), "--class-weight is for one label a sequence"),
-        (("", ""), ("--classify", "rain,wnd"), "no column 'wnd' (asked for as label)"),
+        (("", ""), ("--classify", "rain,wnd"), "no column 'wnd' (given as label)"),
     ],
 )
 def test_refused(run, tmp_path, ostinato, change, flags, said):

@@ -291,7 +291,7 @@ WRONG = {
     "missing": ("3,", "y is missing or infinite"),
     "infinite": ("inf,1", "x is missing or infinite"),
     "an open quote": ('"3,4', "unexpected end of data"),
-    "no text": (b"3,\xff", "it is no text in UTF-8"),
+    "no text": (b"3,\xff", "it is not text in UTF-8"),
     "too far": ("3,1e9", "too far from those of the training part"),
 }
 
@@ -318,12 +318,12 @@ def test_a_wrong_line(stream, kind, at):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{", "it is no JSON"),
+        ("{", "it is not JSON"),
         ('{"x": 1}', "'y' is not there"),
         ('{"x": 1, "y": "2"}', "'y' is '2'; wanted a number"),
         ('{"x": 1, "y": null}', "y is missing or infinite"),
         ('{"x": 1, "y": 1e400}', "y is missing or infinite"),
-        ("7", "no JSON object"),
+        ("7", "not a JSON object"),
     ],
 )
 def test_a_wrong_json_line(stream, line, reason):
@@ -340,7 +340,7 @@ def test_a_wrong_json_line(stream, line, reason):
         ("x,z\n1,2\n", (), "there is no column 'y'; the columns are x, z"),
         ("x,y\n1,2\n", ("--key", "id"), "there is no column 'id'"),
         ("x,x,y\n1,2,3\n", (), "named twice"),
-        ("x,y\n", ("--on-change", "--until-confidence", 0.5), "two things"),
+        ("x,y\n", ("--on-change", "--until-confidence", 0.5), "exclude each other"),
         ("x,y\n", ("--separator", ";;"), "wanted one character"),
         ("x,y\n", ("--separator", "\\n"), "wanted one character"),
         ("x,y\n", ("--state", "/nowhere/at/all"), "no directory"),
@@ -437,7 +437,7 @@ def test_a_damaged_state(stream, tmp_path):
         state.write_bytes(damaged)
         done = stream(text, "--key", "device", "--state", state)
         assert done.code == 2
-        assert "no state of ostinato stream, or damaged" in done.err
+        assert "not a state of ostinato stream, or is damaged" in done.err
     state.write_bytes(whole.replace(b'"a", 16', b'"a", 15'))  # another model's, by its size
     assert "Traceback" not in stream(text, "--key", "device", "--state", state).err
 

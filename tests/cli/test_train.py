@@ -193,7 +193,7 @@ def test_resume_refuses_data_that_has_changed(ostinato, trained, data):
     make_file(data, n=62)
     outcome = ostinato("train", "--resume", "--output", trained)
     assert outcome.code == 2
-    assert "no longer what the run" in outcome.err
+    assert "has changed since the run" in outcome.err
 
 
 def test_a_diverged_run_fails_and_keeps_its_last_good_checkpoint(ostinato, data, tmp_path):
@@ -236,7 +236,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_the_same(ostinato, data, tmp_
     ("arguments", "message"),
     [
         (("train",), "ostinato: what should be learnt? wanted mnist"),
-        (("train", "mnst"), "'mnst' is no data set"),
+        (("train", "mnst"), "'mnst' is not a data set"),
         (("train", "gone.npz"), "gone.npz: no such file"),
         (("train", "mnist", "--hidden-size", "x"), "--hidden-size is 'x'"),
         (("train", "mnist", "--itrations", "3"), "--iterations"),
@@ -252,7 +252,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_the_same(ostinato, data, tmp_
         (("train", "mnist", "--iterations", "1", "--epochs", "1"), "both iterations and epochs"),
         (("evaluate", "gone"), "no such run or model"),
         (("predict", "gone", "x.npz"), "no such run or model"),
-        (("train", "gone"), "'gone' is no data set"),
+        (("train", "gone"), "'gone' is not a data set"),
         (("trian",), "train"),
         ((), "Usage"),
     ],

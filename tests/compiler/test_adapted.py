@@ -122,7 +122,7 @@ def test_complex_outputs_of_real_leaves_play_the_loop_and_say_why(step, instead)
     found = ostinato.explain(step, h, xs)
     assert not found.native
     assert "the output is complex, and init and xs are real" in found.reason
-    with pytest.warns(UserWarning, match="plays .* with the slow loop"):
+    with pytest.warns(UserWarning, match="runs .* in the slow Python loop"):
         ours = ostinato.scan(step, h, xs)
     assert_same_leaves(ours, loop(step, h, xs))
     assert ostinato.explain(instead, h, xs).native
@@ -154,7 +154,7 @@ def test_a_change_in_place_of_a_complex_view_plays_the_loop():
         return z
 
     h, xs = torch.randn(3, 4, dtype=torch.complex128), torch.randn(5, 3, 4, dtype=torch.float64)
-    with pytest.warns(UserWarning, match="plays .* with the slow loop"):
+    with pytest.warns(UserWarning, match="runs .* in the slow Python loop"):
         ours = ostinato.scan(step, h, xs)
     for a, b in zip(ours, loop(step, h, xs), strict=True):
         assert torch.equal(a, b)

@@ -150,7 +150,7 @@ def test_the_loop_plays_what_is_recorded_again_and_again(monkeypatch, recordings
         step = make(value)
         torch.testing.assert_close(ostinato.scan(step, h, xs), loop(step, h, xs))
 
-    with pytest.warns(UserWarning, match="8 times, and value is new again: the loop takes less"):
+    with pytest.warns(UserWarning, match="8 times, and value is new again: the Python loop"):
         for i in range(40):
             play(i / 40)
     assert 9 < recordings[0] <= 1 + 9 + 6  # the attempt to lift it; then at calls 1, 2, 4, … 32

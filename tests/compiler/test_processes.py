@@ -25,7 +25,7 @@ from ostinato.engine import native
 from zoo.playing import loop
 from zoo.small import D, H, T, assert_same, gradients, inputs, leaf, rnn
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was recorded")
+pytestmark = pytest.mark.filterwarnings("ignore:.*slow Python loop", "ignore:.*was recorded")
 
 
 def in_threads(n: int, work: Callable[[int], None]) -> None:

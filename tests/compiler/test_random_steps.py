@@ -36,7 +36,7 @@ def played(case: Case, init: Any, xs: Any, **options: Any) -> tuple[Played, str,
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         ours = play(scan, case, init, xs, **options)
-    said = [str(w.message) for w in caught if "slow loop" in str(w.message)]
+    said = [str(w.message) for w in caught if "slow Python loop" in str(w.message)]
     with counting(case.step) as calls, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         again = play(scan, case, init, xs, **options)
@@ -87,7 +87,7 @@ def test_few_of_them_fall_back(seeds):
         assert_right(ours, play(loop, case, init, xs))
         if said:
             reasons.append(said)
-            assert "slow loop: " in said and len(said.split("slow loop: ")[1]) > 10
+            assert "slow Python loop: " in said and len(said.split("slow Python loop: ")[1]) > 10
         else:
             assert calls <= 1, (seed, calls)
     assert len(reasons) <= len(seeds) // 20, "\n".join([f"{len(reasons)} fell back:", *reasons])

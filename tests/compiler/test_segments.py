@@ -39,7 +39,7 @@ from zoo.suites import in_pairs, one_in, since
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*was recorded"),
-    pytest.mark.filterwarnings("error:.*slow loop"),
+    pytest.mark.filterwarnings("error:.*slow Python loop"),
 ]
 _numbers = itertools.count()
 

@@ -107,7 +107,7 @@ def test_after_some_failures_nothing_is_tried_and_one_warning_says_why() -> None
         warnings.simplefilter("always")
         for _ in range(5):
             ostinato.scan(step, *given(2))
-    (why, refused) = [str(w.message) for w in said if "with the slow loop" in str(w.message)]
+    (why, refused) = [str(w.message) for w in said if "in the slow Python loop" in str(w.message)]
     assert "one way at some elements" in why and "Python value" in refused
     assert "Python value" in ostinato.explain(step, *given(2)).reason
     assert calls_of(step, *given(None)) == T

@@ -78,10 +78,10 @@ def test_a_wild_step_is_right_whoever_plays_it(name):
             again = play(ostinato.scan, case, init, xs)
         assert_close(again, ours, relative)
         if B == 3:  # it is said once
-            warned = [str(w.message) for w in caught if "slow loop" in str(w.message)]
+            warned = [str(w.message) for w in caught if "slow Python loop" in str(w.message)]
             assert len(warned) <= 1
             assert warned or calls[0] <= 1, "the loop plays it in silence"
-            assert not warned or "step with the slow loop: " in warned[0]
+            assert not warned or "step in the slow Python loop: " in warned[0]
 
 
 @pytest.mark.parametrize("name", ["lstm_chunk", "gru_reset_after", "readout_per_step", "clockwork"])

@@ -45,7 +45,7 @@ from zoo.small import (
 )
 from zoo.suites import TORCH
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*slow loop", "ignore:.*was recorded")
+pytestmark = pytest.mark.filterwarnings("ignore:.*slow Python loop", "ignore:.*was recorded")
 
 
 def net_and_loop() -> tuple[Net, Net]:
@@ -624,7 +624,7 @@ def test_what_is_for_the_loop(name):
     """And a word about it."""
     make, shape, message = FOR_THE_LOOP[name]
     step, init, xs = make(weight(), leaf(H, 0)), leaf(B, H), leaf(*shape)
-    with pytest.warns(UserWarning, match=f"slow loop.*{message}"):
+    with pytest.warns(UserWarning, match=f"slow Python loop.*{message}"):
         ours = gradients(scan, step, [init, xs], init, xs)
     assert_same(ours, gradients(loop, step, [init, xs], init, xs))
 

@@ -196,7 +196,7 @@ def test_other_json_is_refused(change):
     value = Preparation.fit(GIVEN, missing="fill").as_json() | change
     with pytest.raises(ValueError, match="this is no"):
         Preparation.from_json(value)
-    with pytest.raises(ValueError, match="this is no saved preparation"):
+    with pytest.raises(ValueError, match="this is not a saved preparation"):
         Preparation.from_json({})
 
 

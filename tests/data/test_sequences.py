@@ -94,7 +94,7 @@ def test_an_object_array_of_numbers():
 @pytest.mark.parametrize("X", [[[1.0, {}]], [object_array(["a", {}])]])
 def test_objects_that_are_no_numbers(X):
     for each in (X, object_array(X)):
-        with pytest.raises(TypeError, match=r"X\[0\] has an object that is no number \("):
+        with pytest.raises(TypeError, match=r"X\[0\] has an object that is not a number \("):
             as_sequences(each)
 
 

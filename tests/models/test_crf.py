@@ -120,7 +120,7 @@ def test_the_engine_plays_the_forward_algorithm():
     crf, emissions, lengths = example(dtype=torch.float32)
     emissions = 50 * emissions
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # the slow loop would warn
+        warnings.simplefilter("error")  # the slow Python loop would warn
         answer = crf.log_partition(emissions, lengths)
         wanted = crf.double().log_partition(emissions.double(), lengths)
     torch.testing.assert_close(answer.double(), wanted, rtol=1e-6, atol=1e-4)

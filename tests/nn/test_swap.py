@@ -220,7 +220,7 @@ def test_a_model_without_layers_is_told(caplog):
     accelerate(torch.nn.Sequential(torch.nn.Linear(3, 4)))
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert "Sequential has no recurrent layer of torch.nn; ostinato.scan" in record.getMessage()
+    assert "Sequential has no recurrent layer of torch.nn; loops=True" in record.getMessage()
 
 
 @pytest.mark.parametrize("function", [accelerate, restore, inspect])

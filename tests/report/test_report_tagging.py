@@ -199,7 +199,7 @@ def test_words_and_spans_on_the_page(tmp_path: Path) -> None:
     assert rows["predicted where there is none"] == "1"
     assert page.tables["Measures on the test part"][-2:] == [
         ["recall of spans", "0.00\u202f%"],
-        ["loss of a step, nats", "1.0000"],
+        ["loss per step, nats", "1.0000"],
     ]
 
 

@@ -38,7 +38,7 @@ def test_answers_are_those_that_were_saved(tmp_path, make, capsys):
     found = runtime.verify(tmp_path / "m")
     assert (found.n, found.n_different, found.largest) == (4, 0, 0.0)
     assert main(["verify", str(tmp_path / "m")]) == 0
-    assert "4 answers are those that were saved, to the bit" in capsys.readouterr().out
+    assert "4 answers are those that were saved, bit for bit" in capsys.readouterr().out
 
 
 def rewritten(path, name, content):
@@ -132,7 +132,7 @@ def test_the_command_needs_no_torch(tmp_path):
         from ostinato.cli import main
         assert main(["verify", {str(tmp_path / "m")!r}]) == 0
     """
-    assert "to the bit" in without_torch(script)
+    assert "bit for bit" in without_torch(script)
 
 
 def test_the_card_says_what_it_is(tmp_path):

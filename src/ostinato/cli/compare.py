@@ -48,7 +48,7 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare runs, and test whether differences can be chance.
+    """Compare runs, and test whether differences are significant.
 
     Each run is tested against the first one, where both were measured on the same test part.
     """
@@ -165,14 +165,14 @@ def _told(tests: Sequence[dict[str, Any]]) -> list[str]:
             f"  assumed: {test['assumption']}",
         ]
     if len(tested) > 1:
-        lines.append(f"Of {len(tested)} tests, each counts below {SURE} / {len(tested)}.")
+        lines.append(f"Of {len(tested)} tests, each is significant below {SURE} / {len(tested)}.")
     return lines
 
 
 def _verdict(test: dict[str, Any], sure: float) -> str:
     if test["p"] >= sure:
-        return "so that the difference can be chance"
-    return f"so that {test['runs'][bool(test['ahead'])]} is better"
+        return "so the difference is not significant"
+    return f"so {test['runs'][bool(test['ahead'])]} is better"
 
 
 def _signed(test: dict[str, Any]) -> str:

@@ -97,7 +97,7 @@ class DataConfig(Declared):
     sort: bool = declare(False, "Sort rows by id and time; by default another order is an error.")
     separator: str | None = declare(None, "Separator of CSV fields. Default: a comma.")
     decimal: Literal[".", ","] = declare(".", "Decimal mark of the numbers in a CSV file.")
-    encoding: str = declare("utf-8", "Of a CSV file: a name that Python knows, such as cp1252.")
+    encoding: str = declare("utf-8", "Encoding of a CSV file, by its name in Python: cp1252.")
     missing: Literal["error", "mask", "fill", "forward"] = declare(
         "error",
         "Missing values: an error, zeros with a feature that says so, the training mean, or the "

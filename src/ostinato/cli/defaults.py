@@ -22,7 +22,7 @@ REPORTS_AT_LEAST, REPORTS_AT_MOST = 20, 100
 
 # The help of these flags says this instead of a number that holds for MNIST alone.
 HELP = {
-    "training.iterations": f"Of a FILE: see --epochs, but {DEFAULT_ITERATIONS} at most.",
+    "training.iterations": f"Default for a FILE: --epochs, but {DEFAULT_ITERATIONS} at most.",
     "training.epochs": f"Default for a FILE: {EPOCHS}.",
     "training.batch_size": "Default: 128; for a FILE of few examples, about an eighth of them.",
     "training.eval_every": "Default: 1000; for a FILE about once an epoch.",

@@ -177,7 +177,7 @@ def _denormals() -> list[Diagnosis]:
             + (
                 "to NumPy and PyTorch, too: another library set the processor so"
                 if flushed
-                else "NumPy and PyTorch keep them, as IEEE 754 wants"
+                else "NumPy and PyTorch keep them, as IEEE 754 requires"
             ),
         )
     ]

@@ -28,14 +28,14 @@ def evaluate(
     windows: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
-            help="Forecasts of each series to measure, the last of which ends with it. By default "
-            "as many as the run was tested by.",
+            help="Forecasts of each series to measure; the last one ends where the series ends. By "
+            "default as many as the run was tested on.",
             min=1,
         ),
     ] = None,
     stride: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Steps from one of them to the next. By default the horizon.", min=1),
+        typer.Option(help="Steps from one forecast to the next. By default the horizon.", min=1),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Quiet = False,

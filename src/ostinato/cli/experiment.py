@@ -228,7 +228,7 @@ def _check_same_data(run: RunDir, data: dict[str, Any]) -> None:
     if began != data:
         files = ", ".join(data["sha256"]) or "the data set"
         raise BadInput(
-            f"{files} is no longer what the run in {run.path} began with; begin another run"
+            f"{files} has changed since the run in {run.path} began; begin another run"
         )
 
 

@@ -21,19 +21,19 @@ def export(
     to: Annotated[Literal["onnx", "c"], typer.Option("--to", help="What to write.")],
     form: Annotated[
         Optional[Literal["sequence", "step"]],  # noqa: UP045  typer of Python 3.10
-        typer.Option("--form", help="Of ONNX: whole sequences (the default), or one step."),
+        typer.Option("--form", help="ONNX only: whole sequences (the default), or one step."),
     ] = None,
     resets: Annotated[
         bool,
         typer.Option(
-            "--resets", help="Of ONNX: an input that says where sequences begin within a row."
+            "--resets", help="ONNX only: an input that says where sequences begin within a row."
         ),
     ] = False,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--output", "-o", help="The .onnx or .c file; by default named after RUN."),
     ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Of C: weights of 8 bits.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="C only: 8-bit weights.")] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
@@ -65,11 +65,11 @@ def export(
 
 def _check_flags(to: str, form: str | None, resets: bool, int8: bool) -> None:
     if to == "c" and form == "sequence":
-        raise BadInput("--form sequence is of ONNX; C code plays one step at a time")
+        raise BadInput("--form sequence is for --to onnx; C code computes one step in each call")
     if to == "c" and resets:
-        raise BadInput("--resets is of ONNX; in C, NAME_init begins a sequence anew")
+        raise BadInput("--resets is for --to onnx; in C, call NAME_init where a sequence begins")
     if to == "onnx" and int8:
-        raise BadInput("--int8 is of C code; leave it out, or export --to c")
+        raise BadInput("--int8 is for C code; leave it out, or export --to c")
 
 
 def _named_after(run: Path, to: str) -> Path:

@@ -29,10 +29,10 @@ def generate(
     ] = 1.0,
     top_k: Annotated[
         Optional[int],  # noqa: UP045  typer of Python 3.10
-        typer.Option(help="Draw among so many likeliest tokens only.", min=1),
+        typer.Option(help="Draw only among this many of the likeliest tokens.", min=1),
     ] = None,
     top_p: Annotated[
-        float, typer.Option(help="Draw among the fewest tokens that are so likely together.")
+        float, typer.Option(help="Draw only among the fewest tokens that together are this likely.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
@@ -54,7 +54,7 @@ def generate(
     say(prompt + made.text)
     if made.copied is not None and not quiet:
         share = percent(made.copied)
-        print(f"{share} of its 20-grams stand in the training texts", file=sys.stderr)
+        print(f"{share} of its 20-grams occur in the training texts", file=sys.stderr)
 
 
 def _tell_unknown(vocabulary: Vocabulary, prompt: str) -> None:

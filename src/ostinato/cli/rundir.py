@@ -113,7 +113,7 @@ class RunDir:
         except ValueError:
             known = None
         if not isinstance(known, dict):
-            raise RunDirError(f"{self.environment} is damaged: it is no JSON object; copy it again")
+            raise RunDirError(f"{self.environment} is damaged: it is not JSON; copy it again")
         return known
 
     def begin(

@@ -54,7 +54,7 @@ class Trained:
         """What stands in config.json of the saved model, unchecked.
 
         Raises:
-            BadInput: it is no JSON object.
+            BadInput: it is not a JSON object.
         """
         path = files.current(self.model) / "config.json"
         try:

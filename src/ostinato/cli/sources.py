@@ -62,7 +62,7 @@ def known(source: str | None) -> str:
         )
     if not source.lower().endswith(SUFFIXES) and not holds_arrays(source):
         raise BadInput(
-            f"{source!r} is no data set; wanted {WANTED}. If it is one of them, give it that ending"
+            f"{source!r} is not a data set; wanted {WANTED}. A file needs one of these endings"
         )
     path = Path(source)
     if not path.is_file():
@@ -313,7 +313,7 @@ def table(source: str, data: DataConfig) -> Table:
     """
     name, kind, content = _opened(source)
     if kind not in TABLES:
-        raise BadInput(f"{name} is no table; wanted {', '.join(TABLES)}")
+        raise BadInput(f"{name} is not a table; wanted {', '.join(TABLES)}")
     return _parsed(content, kind, name, dialect(data))
 
 

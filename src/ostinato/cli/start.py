@@ -81,7 +81,7 @@ def check_several(origin: Path, fitted: Any, names: np.ndarray | None) -> None:
         )
     if names is not None and fitted.classes.tolist() != names.tolist():
         raise BadInput(
-            f"--from {origin} tells the labels {_some(fitted.classes.tolist())} apart, and the "
+            f"--from {origin} knows the labels {_some(fitted.classes.tolist())} apart, and the "
             f"data have {_some(names.tolist())}; wanted the same"
         )
 

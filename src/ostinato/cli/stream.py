@@ -42,8 +42,8 @@ def stream(
         typer.Option(
             "--until-confidence",
             metavar="P|sure",
-            help="Answer once: when the label's probability reaches P, or that from which on a "
-            "model trained with early_error is sure.",
+            help="Answer once for each key: when the label's probability reaches P; or, with sure, "
+            "the threshold that a model trained with early_error has.",
         ),
     ] = None,
     lookahead: Annotated[
@@ -111,7 +111,7 @@ def stream(
     """
     hush(quiet)
     if on_change and until_confidence is not None:
-        raise BadInput("--on-change and --until-confidence are two things; give one of them")
+        raise BadInput("--on-change and --until-confidence exclude each other; give one of them")
     if state is not None:
         check_file(state, overwrite=True)
     from ostinato import runtime

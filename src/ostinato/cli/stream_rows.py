@@ -66,7 +66,7 @@ def decoded(lines: Sequence[bytes], encoding: str) -> list[str]:
     try:
         text = b"\n".join(lines).decode(encoding)
     except UnicodeDecodeError:
-        raise ValueError(f"it is no text in {encoding.upper()}") from None
+        raise ValueError(f"it is not text in {encoding.upper()}") from None
     if "\r" in text:
         text = text.replace("\r\n", "\n").removesuffix("\r")
     if text.startswith(BOM):
@@ -233,7 +233,7 @@ class Json(RowParser):
                     )
                 values.append(self._values(row, range(len(row))))
             else:
-                raise ValueError("it is no JSON object with the names of the columns")
+                raise ValueError("it is not a JSON object with the names of the columns")
         of_all = self._words(values) if self.reads_words else self._checked(np.array(values))
         return (None if key is None else keys), of_all
 
@@ -248,7 +248,7 @@ def _json(line: str) -> Any:
     try:
         return parse_json(line)
     except ValueError as error:
-        raise ValueError(f"it is no JSON ({error})") from None
+        raise ValueError(f"it is not JSON ({error})") from None
 
 
 def _json_at(row: Any, name: Any) -> Any:

@@ -92,7 +92,7 @@ class Snapshot:
         if not content:
             return None
         damaged = BadInput(
-            f"{path} is no state of ostinato stream, or damaged; take another file, or delete it "
+            f"{path} is not a state of ostinato stream, or is damaged; take another, or delete it "
             "to begin anew"
         )
         if not content.startswith(MAGIC):

@@ -21,7 +21,7 @@ MEASURES: dict[str, dict[str, tuple[str, str]]] = {
     "tag": {
         "accuracy": ("accuracy of a step's label", "%"),
         "f1": ("F1 of spans", "%"),
-        "loss": ("loss of a step", ""),
+        "loss": ("loss per step", ""),
     },
     "forecast": {
         "mase": ("MASE", ""),

@@ -30,4 +30,4 @@ def verify(
             "this build of ostinato, or this processor, computes something else"
         )
     if not as_json:
-        say(f"{found.n} answers are those that were saved, to the bit ({found.isa})")
+        say(f"{found.n} answers are those that were saved, bit for bit ({found.isa})")

@@ -150,7 +150,7 @@ class Lost(Failure):
 
     def __init__(self) -> None:
         super().__init__(
-            "a process of --jobs was ended from outside; if the memory is full, take fewer --jobs"
+            "a process of --jobs was killed; if the memory is full, take fewer --jobs"
         )
 
 

@@ -421,7 +421,7 @@ def _recorded(
         if many and not lasts and ("" not in bucket.failed or crowded):
             why = Spared(
                 f"it was recorded {MAX_ENTRIES if crowded else SPARED_AFTER} times, and "
-                f"{new or 'a shape'} is new again: the loop takes less time than a recording. "
+                f"{new or 'a shape'} is new again: the Python loop is faster than a recording. "
                 f"{remedy(new)}"
             )
     return search, compiled, why

@@ -85,13 +85,13 @@ def remedy(changed: str) -> str:
 
 
 def warn_refused(step: Any, refusal: Unsupported) -> None:
-    """Say once per step function why the eager loop plays it, if the reason is in the step."""
+    """Say once per step function why it runs in the Python loop, if the reason is in the step."""
     # A side effect may happen once, as when a memo is filled: it is said the second time.
     time = 1 + isinstance(refusal, SideEffect)
     if not isinstance(refusal, Elsewhere) and _is_time(time, step, refusal.reason):
         operation = f" ({refusal.op})" if refusal.op else ""
         _warn(
-            f"scan plays {name_of(step)} with the slow loop: {refusal.reason}{operation}. "
+            f"scan runs {name_of(step)} in the slow Python loop: {refusal.reason}{operation}. "
             "ostinato.explain(step, init, xs) says more; OSTINATO_ENGINE=eager silences this"
         )
 
@@ -100,9 +100,9 @@ def warn_checkpointed(step: Any) -> None:
     """Say once per step function that its budget of memory is not kept to the byte."""
     if _is_time(1, step, "checkpointed"):
         _warn(
-            f"memory= and the loop, which plays {name_of(step)}: PyTorch's checkpointing keeps the "
-            "carry every √T steps and plays the steps between them again; the budget is not "
-            "compared with the bytes that this takes"
+            f"memory= cannot be kept exactly, since {name_of(step)} runs in the Python loop: "
+            "PyTorch's checkpointing keeps the carry every √T steps and computes the steps between "
+            "them again, whatever number of bytes this takes"
         )
 
 
@@ -111,8 +111,8 @@ def warn_unbounded(step: Any) -> None:
     if _is_time(1, step, "unbounded"):
         _warn(
             f"memory= has no effect on {name_of(step)} under torch.func.grad, which does not let "
-            "PyTorch's checkpointing work: the loop keeps all steps; torch.autograd.grad keeps the "
-            "budget"
+            "PyTorch's checkpointing work: all steps are kept for the backward pass; "
+            "torch.autograd.grad keeps the budget"
         )
 
 

@@ -184,7 +184,7 @@ def _flipped(
     jump when init and xs move by some rounding errors, and engine and loop agree on inputs that are
     elsewhere.
     """
-    differ = "a few steps by the engine differ from those of the loop"
+    differ = "in a few time steps the engine's results differ from the Python loop's"
     if _agree(call, found.pairs[: found.n_outputs]):
         return Unsupported(differ + ", in their gradients")
     eps = torch.finfo(call.compiled.dtype).eps

@@ -123,7 +123,7 @@ def as_text(content: bytes, source: str, skipped: int = 0) -> bytes:
     """
     for start, kind in _BINARY.items():
         if content.startswith(start):
-            raise ValueError(f"{source}: the file is no text, but {kind}")
+            raise ValueError(f"{source}: the file is not text, but {kind}")
     if content.startswith(_UTF16):
         raise ValueError(
             f"{source}: the text is UTF-16; wanted UTF-8: iconv -f UTF-16 -t UTF-8 makes it; a CSV "
@@ -138,7 +138,7 @@ def as_text(content: bytes, source: str, skipped: int = 0) -> bytes:
     if (zero := content.find(b"\0")) >= 0:
         raise ValueError(
             f"{source}, line {line_of(content, zero) + skipped}: a zero byte, which no text "
-            "contains; the file is damaged, or no text"
+            "contains; the file is damaged, or not text"
         )
     if not content.strip():
         raise ValueError(f"{source}: the file is empty but for blanks")

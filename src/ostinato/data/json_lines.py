@@ -42,7 +42,7 @@ def parse_json_lines(
         columns: those there are even if no line has them.
 
     Raises:
-        ValueError: a line is no JSON object, or has a key twice.
+        ValueError: a line is not a JSON object, or has a key twice.
 
     Example:
         >>> from ostinato.data.json_lines import parse_json_lines

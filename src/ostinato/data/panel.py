@@ -178,7 +178,7 @@ def column_names_from(value: Any, where: str) -> Names:
     for columns in value.values() if sound else ():
         sound &= isinstance(columns, list) and all(isinstance(column, str) for column in columns)
     if not sound:
-        raise ValueError(f"{where} are no names of columns; it is damaged")
+        raise ValueError(f"{where} are not names of columns; it is damaged")
     return {name: np.array(columns, dtype=object) for name, columns in value.items()}
 
 
@@ -373,7 +373,7 @@ def _numbers(value: Any, name: str) -> np.ndarray:
             return array.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise TypeError(
-                f"{name} has an object that is no number ({error}); wanted real numbers"
+                f"{name} has an object that is not a number ({error}); wanted real numbers"
             ) from None
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {array.dtype}; wanted real numbers")

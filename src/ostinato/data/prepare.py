@@ -293,9 +293,9 @@ class Preparation:
                 value["reads_words"],
             )
         except (TypeError, KeyError, ValueError) as problem:
-            raise ValueError(f"this is no saved preparation of data ({problem})") from None
+            raise ValueError(f"this is not a saved preparation of data ({problem})") from None
         if made.missing not in get_args(Missing) or set(value) != {f.name for f in fields(made)}:
-            raise ValueError("this is no preparation of data that this version can read")
+            raise ValueError("this is not a preparation of data that this version can read")
         return made
 
     def _columns(self, features: Iterable[Feature]) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ def _check_together(codes: np.ndarray, table: Table, roles: Roles) -> None:
     before = int(np.flatnonzero(codes[:row] == codes[row])[-1])
     came = (
         f"{column.place(row)}: {as_strings(column.factor()[1])[codes[row]].item()!r} comes back "
-        f"after other ids (it stood at {table.unit} {table.lines[before]}"
+        f"after other ids (first at {table.unit} {table.lines[before]}"
     )
     other = _told_apart_by(table, roles, codes, row, before)
     if other is not None:

@@ -123,7 +123,7 @@ def _numbers(value: Any, name: str) -> np.ndarray:
             return array.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise TypeError(
-                f"{name} has an object that is no number ({error}); wanted real numbers"
+                f"{name} has an object that is not a number ({error}); wanted real numbers"
             ) from None
     if array.dtype.kind == "c":
         raise ValueError(

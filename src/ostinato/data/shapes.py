@@ -288,7 +288,7 @@ def _float32(column: Column) -> np.ndarray:
         if not isinstance(column, Text) or column.is_numbers():
             raise
         raise ValueError(
-            f"{problem}, or the column among categories (--categories) if it holds names"
+            f"{problem}; if the column holds names, list it in categories (--categories)"
         ) from None
     too_large = np.abs(numbers) > np.finfo(np.float32).max
     if too_large.any():
@@ -378,7 +378,7 @@ def part_names(names: np.ndarray, place: Callable[[int], str]) -> np.ndarray:
     known = {name: part for part, names_of in PARTS.items() for name in names_of}
     for i, name in enumerate(names.tolist()):
         if str(name).casefold() not in known:
-            raise ValueError(f"{place(i)}: {name!r} is no part; wanted train, validation or test")
+            raise ValueError(f"{place(i)}: {name!r} is no part: wanted train, validation or test")
     return np.array([known[str(name).casefold()] for name in names.tolist()])
 
 

@@ -71,7 +71,7 @@ class Table:
         found = difflib.get_close_matches(wanted.casefold(), near, n=1)
         hint = f"; did you mean {near[found[0]]!r}?" if found else ""
         raise ValueError(
-            f"{self.source}: there is no column {wanted!r} (asked for as {role}); the columns are "
+            f"{self.source}: there is no column {wanted!r} (given as {role}); the columns are "
             f"{shown}{hint}"
         )
 

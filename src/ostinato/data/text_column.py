@@ -209,7 +209,7 @@ class Text(Column):
         if not self._untyped:
             row = max(pc.index(pc.is_valid(self._values), True).as_py(), 0)
             text = self._values[row].as_py()
-            return ValueError(f"{self.place(row)}: {shortened(text)} is a text; wanted a number")
+            return ValueError(f"{self.place(row)}: {shortened(text)} is text; wanted a number")
         texts = self._unsigned()
         doubtful = pc.fill_null(pc.invert(pc.match_substring_regex(texts, _NUMBER)), False)
         rows = np.flatnonzero(doubtful.to_numpy())
@@ -217,12 +217,10 @@ class Text(Column):
         text = self._values[row].as_py()
         hint = ""
         if self._decimal == ",":
-            hint = " with a comma before its decimals, and nothing before thousands"
+            hint = "; wanted a comma before its decimals, and nothing before thousands"
         elif text.strip().replace(",", "", 1).lstrip("+-").isdecimal():
-            hint = (
-                " with a point, not a comma, before its decimals; or say decimal=',' (--decimal ,)"
-            )
-        return ValueError(f"{self.place(row)}: {shortened(text)} is not a number; wanted one{hint}")
+            hint = "; wanted a point before its decimals; or say decimal=',' (--decimal ,)"
+        return ValueError(f"{self.place(row)}: {shortened(text)} is not a number{hint}")
 
     def _no_time(self, iso: pa.Array, order: Order | None) -> ValueError:
         """The error for the first text that is no date, or none of the kind of the first one.
@@ -240,7 +238,7 @@ class Text(Column):
             row = int(np.argmin(pc.fill_null(meant, False).to_numpy()))
             text = self._values[row].as_py()
             return ValueError(
-                f"{self.place(row)}: {shortened(text)} is no time; wanted a number, as in the "
+                f"{self.place(row)}: {shortened(text)} is not a time; wanted a number, as in the "
                 "other rows"
             )
         kind = next((kind for kind in _DATES if _casts(iso[0], kind)), _DATES[0])
@@ -259,7 +257,7 @@ class Text(Column):
         also = "" if row == 0 else f", like {self._values[0].as_py()!r} in the first row"
         read = "" if order is None else f" with the {order.replace('-', ' ')}"
         return ValueError(
-            f"{self.place(row)}: {shortened(text)} is no time{read}; wanted a number, or a date "
+            f"{self.place(row)}: {shortened(text)} is not a time{read}; wanted a number, or a date "
             f"such as 2024-01-31 or 2024-01-31 23:59:00{also}"
         )
 

@@ -167,7 +167,7 @@ class Vocabulary:
         level = saved.get("level") if isinstance(saved, dict) else None
         content = {"level", "tokenizer" if level == "piece" else "strings"}
         if level not in LEVELS or saved.keys() != content:
-            raise ValueError(f"{where} is no vocabulary as save() writes it; it is damaged")
+            raise ValueError(f"{where} is not a vocabulary that save() wrote; it is damaged")
         if level == "piece":
             with needs("text", "tokenizers"):
                 from tokenizers import Tokenizer
@@ -175,9 +175,9 @@ class Vocabulary:
         strings = saved["strings"]
         proper = isinstance(strings, list) and all(isinstance(t, str) and t for t in strings)
         if not proper or len(set(strings)) != len(strings):
-            raise ValueError(f"{where} has 'strings' that are no different texts; it is damaged")
+            raise ValueError(f"{where} has 'strings' that are not all different; it is damaged")
         if level == "character" and any(len(text) != 1 for text in strings):
-            raise ValueError(f"{where} has texts that are no single characters; it is damaged")
+            raise ValueError(f"{where} has texts that are not single characters; it is damaged")
         return Vocabulary(level, ["", "", *strings])
 
     def _encode_characters(self, text: str) -> np.ndarray:

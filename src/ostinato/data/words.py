@@ -229,7 +229,7 @@ class WordVocabulary:
             proper = isinstance(words, list) and all(isinstance(word, str) for word in words)
             if proper and isinstance(characters, str):
                 return WordVocabulary(words, characters)
-        raise ValueError(f"{where} is no vocabulary as save() writes it; it is damaged")
+        raise ValueError(f"{where} is not a vocabulary that save() wrote; it is damaged")
 
     def _spell(self, word: str) -> list[int]:
         if len(word) > MOST_CHARACTERS:

@@ -23,7 +23,7 @@ class _ClassifierArguments(Classifying):
     n_classes: int = declare(MISSING, "C.", low=1)
     n_words: int | None = declare(None, "V.", low=1)
     embedding_size: int = declare(100, "Size of a word's embedding.", low=1)
-    nonlinearity: Literal["tanh", "relu"] = declare("tanh", "Of the cell rnn.")
+    nonlinearity: Literal["tanh", "relu"] = declare("tanh", "Nonlinearity of the cell rnn.")
 
 
 @documented

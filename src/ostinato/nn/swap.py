@@ -122,11 +122,11 @@ def accelerate(
             _log.info("accelerate: %s", _report(name, module))
     if not layers and not sites:
         _log.warning(
-            "accelerate: %s has no recurrent layer of torch.nn; ostinato.scan plays a step that is "
-            "written by hand, and %s",
+            "accelerate: %s has no recurrent layer of torch.nn%s; a step function of yours can be "
+            "given to ostinato.scan",
             type(model).__name__,
-            "its code has no loop that could be one over time" if loops
-            else "loops=True the loops in its code",
+            ", and no loop in its code could be one over time" if loops
+            else "; loops=True also looks for loops over time in its code",
         )  # fmt: skip
     return model
 

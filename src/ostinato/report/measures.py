@@ -54,7 +54,7 @@ REPORTED: dict[str, dict[str, Measure]] = {
         "f1": Measure("F1 of spans", "higher", True),
         "precision": Measure("precision of spans", "higher", True),
         "recall": Measure("recall of spans", "higher", True),
-        "loss": Measure("loss of a step, nats", "lower"),
+        "loss": Measure("loss per step, nats", "lower"),
         "unknown": Measure("unknown words", "", True),
     },
     "forecast": {

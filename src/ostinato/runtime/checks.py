@@ -94,7 +94,7 @@ def columns_of_table(value: Any, where: str) -> Preparation | None:
         return None
     where = f"{where}: 'preparation'"
     if not isinstance(value, dict):
-        fail(f"{where} is no JSON object")
+        fail(f"{where} is not a JSON object")
     for part in ("features", "statics"):
         for feature in items(value.get(part), f"{where}: {part}", MAX_FEATURES):
             _check_feature(entries(feature, f"{where}: {part}", _FEATURE), f"{where}: {part}")
@@ -198,7 +198,7 @@ def vocabulary(value: Any, n: int, where: str) -> Vocabulary:
     """The vocabulary of n tokens."""
     where = f"{where}: 'vocabulary'"
     if not isinstance(value, dict):
-        fail(f"{where} is no JSON object")
+        fail(f"{where} is not a JSON object")
     if not isinstance(value.get("level"), str):
         fail(f"{where} does not say what a token is")
     try:

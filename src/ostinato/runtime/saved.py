@@ -113,7 +113,7 @@ def checked_config(config: Any, where: str) -> dict[str, Any]:
         ValueError: it is of another format, damaged, or of a model that needs torch.
     """
     if not isinstance(config, dict):
-        fail(f"{where} is no JSON object")
+        fail(f"{where} is not a JSON object")
     check_format(config, where)
     config = entries(config, where, NAMES)
     hashes = entries(config["sha256"], f"{where}: 'sha256'", {TENSORS}, frozenset({CHECK}))
@@ -166,6 +166,6 @@ def made(config: dict[str, Any], tensors: dict[str, Array], fingerprint: Any, wh
     graph = ModelGraph.from_json(config["graph"], shapes, f"{where}: graph")
     net, fitted = config["net"], config["fitted"]
     if not isinstance(net, dict) or not isinstance(fitted, dict):
-        fail(f"{where}: 'net' or 'fitted' is no JSON object")
+        fail(f"{where}: 'net' or 'fitted' is not a JSON object")
     kind = text(config["kind"], f"{where}: 'kind'")
     return Saved(kind, graph, tensors, fitted, fingerprint.hexdigest(), net)

@@ -275,7 +275,7 @@ def opened(state: bytes, magic: bytes, fingerprint: str) -> bytes:
     content, digest = bytes(state)[:-_DIGEST], bytes(state)[-_DIGEST:]
     if not content.startswith(magic):
         raise ValueError(
-            "these bytes are no state of a stream like this one, or of a later version of ostinato"
+            "these bytes are not the state of a stream like this one, or come from a later version"
         )
     if hashlib.blake2b(content, digest_size=_DIGEST).digest() != digest:
         raise ValueError("the state of the stream is damaged: its digest is another")

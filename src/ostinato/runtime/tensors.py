@@ -72,7 +72,7 @@ def _places(
         fail(f"{where} is cut short, or its header of {n} bytes is too long")
     header = read_json(file.read(n), f"{where}: its header")
     if not isinstance(header, dict):
-        fail(f"{where}: its header is no JSON object")
+        fail(f"{where}: its header is not a JSON object")
     header.pop("__metadata__", None)
     begin = 8 + n
     for name, value in sorted(header.items(), key=lambda item: _bounds(item[1])):

@@ -270,7 +270,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{file} is not JSON ({error}); it is damaged") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{file} is no JSON object; it is damaged")
+        raise ValueError(f"{file} is not a JSON object; it is damaged")
     check_format(config, str(file))
     return config
 

@@ -108,7 +108,7 @@ def evaluated(
 def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     """What follows the end of each series, as CSV: the median, or with `proba` all quantiles."""
     if file != sources.STDIN and not sources.is_table(sources.known(file)):
-        raise BadInput(f"{file} is no table; wanted {', '.join(sources.TABLES)}")
+        raise BadInput(f"{file} is not a table; wanted {', '.join(sources.TABLES)}")
     parts = sources.begun(sources.blocks(file, trained.settings(), trained.preparation()))
 
     model = answering.to_predict(trained)

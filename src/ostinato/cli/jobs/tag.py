@@ -294,7 +294,7 @@ def _scheme(train: Examples) -> str | None:
             to_iob2([str(label) for label in labels], scheme)
         except ValueError as problem:
             _log.warning(
-                "%s, sequence %s: %s. Labels are learnt as they stand, and spans are not measured",
+                "%s, sequence %s: %s. Labels are learnt as written, and spans are not measured",
                 train.source,
                 name,
                 problem,

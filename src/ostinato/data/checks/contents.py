@@ -103,7 +103,7 @@ def _shares(names: np.ndarray, counts: np.ndarray, noun: str) -> Iterator[Findin
             "warning",
             "imbalance",
             f"{share(int(counts[largest]), total)} {noun}s have the label "
-            f"{_name(names[largest])}: always to say so has that accuracy",
+            f"{_name(names[largest])}: a model that always gives it has that accuracy",
             int(counts[largest]),
             (f"class {_name(names[largest])}",),
             "compare with this baseline; class_weight='balanced' weighs the classes alike",
@@ -179,7 +179,7 @@ def columns(side: Side, varying: np.ndarray | None = None) -> Iterator[Finding]:
             f"{plural(int(constant.sum()), 'column')} {_is(constant.sum())} constant",
             int(constant.sum()),
             tuple(f"{side.feature(f)}: {low[f]:g}" for f in np.flatnonzero(constant)[:3]),
-            "leave them out: they tell nothing",
+            "leave them out: they carry no information",
         )
 
 
@@ -271,7 +271,7 @@ def times(side: Side) -> Iterator[Finding]:
             f"{plural(int(back.sum()), 'step')} {_is(back.sum())} not later than the one before",
             int(back.sum()),
             _time_places(side, sequence[back], at[back]),
-            "sort by time, and leave out what is there twice",
+            "sort by time, and remove duplicates",
         )
     own = _medians(steps, sequence, len(side))
     usual = np.median(own[~np.isnan(own)])

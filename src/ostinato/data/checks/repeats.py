@@ -60,7 +60,7 @@ def within(side: Side, first: np.ndarray, test_is_apart: bool) -> Iterator[Findi
             yield Finding(
                 "serious" if serious else "warning",
                 "copies",
-                message + ("" if grouped else ": a split at random puts some on both sides"),
+                message + ("" if grouped else ": a random split puts some on both sides"),
                 len(copies),
                 _pairs(side, copies, side, first[copies]),
                 "leave them out, or give copies one group (--group), so that they stay on one side",

@@ -119,7 +119,7 @@ def _copies(side: TextSide, groups: np.ndarray | None, apart: bool) -> Iterator[
     copies = np.stack([first[b], b], axis=1)
     if groups is not None:
         copies = copies[groups[copies[:, 0]] != groups[copies[:, 1]]]
-    at_random = "" if apart else ": a split at random puts some on both sides"
+    at_random = "" if apart else ": a random split puts some on both sides"
     if len(copies):
         serious = len(copies) >= SERIOUS_SHARE * len(side)
         yield Finding(
@@ -167,7 +167,7 @@ def _boilerplate(side: TextSide) -> Iterator[Finding]:
             "warning",
             "boilerplate",
             f"{plural(len(often), 'line')} {where} {'is' if len(often) == 1 else 'are'} the same: "
-            "predicting it is no merit",
+            "predicting it proves nothing",
             len(often),
             tuple(f"{line[:QUOTED]!r} {n:,} times" for line, n in often[:3]),
             "cut out headers, footers and the like",
