@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from four_tasks import QUICK, TASKS
 
 import ostinato as package
 from ostinato.cli import config as configuration
@@ -39,3 +40,37 @@ def test_long_work_says_what_it_is(ostinato, trained, data, tmp_path, monkeypatc
     loud = ostinato(*arguments, tmp_path / "loud").err
     assert "\nevaluating …\nwriting the report …\nevaluation and report: " in loud
     assert ostinato(*arguments, tmp_path / "still", "--quiet").err == ""
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "task, flags, refused",
+    [
+        ("classify", (), ("export", "stream")),
+        slow("classify", ("--readout", "mean"), ("export",)),
+        slow("tag", ("--crf",), ("export", "stream")),
+        slow("classify", ("--no-bidirectional", "--missing", "forward"), ("stream",)),
+        slow("tag", ("--no-bidirectional",), ()),
+    ],
+)
+def test_what_a_choice_closes_is_said_before_the_training(
+    ostinato, tmp_path, task, flags, refused
+):
+    path, *roles = TASKS[task](tmp_path)
+    run, line = tmp_path / "run", ("train", path, *roles, *QUICK, *flags)
+    plan, trained = ostinato(*line, "--dry-run").out, ostinato(*line, "-o", run)
+    assert trained.code == 0
+    closes = next((row for row in plan.splitlines() if row.startswith("  closes ")), "")
+    note = closes.removeprefix("  closes ").strip()
+    assert (note in trained.err.split("iteration      0")[0]) and bool(note) == bool(refused)
+    assert ("export --to c" in note) == ("export" in refused)
+    assert ("refuse" in note.partition("stream")[2][:25]) == ("stream" in refused)
+    late = ("--lookahead", 2) if "--lookahead" in note else ()
+    for name, command in {
+        "export": ("export", run, "--to", "c", "-o", tmp_path / "it.c"),
+        "stream": ("stream", run, path, "--key", "id", *late),
+    }.items():
+        assert (ostinato(*command).code == 2) == (name in refused)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato.cli import jobs, sources, summaries
+from ostinato.cli.closed import closed
 from ostinato.cli.config import ONLY, Config
 from ostinato.cli.jobs.job import Job
 from ostinato.cli.output import percent, times_as_text
@@ -229,10 +230,11 @@ def _recipe(settings: Config, task: str) -> Rows:
         f"{training.epochs:g} epochs" if training.epochs else f"{training.iterations:,} iterations"
     )
     clip = f", clipped at {training.clip_norm:g}" if training.clip_norm else ""
-    origin = settings.run.from_
+    origin, refused = settings.run.from_, closed(settings)
     return [
         *([("start", f"the weights of {origin}")] if origin else []),
         ("network", f"{layers}{model.cell}, {model.hidden_size} units{both}{dropout}"),
         ("length", f"{length}, {training.batch_size} at a time"),
         ("updates", f"{training.optimizer}, {training.learning_rate:g} {training.schedule}{clip}"),
+        *([("closes", refused)] if refused else []),
     ]

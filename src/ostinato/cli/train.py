@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,15 @@ import typer
 from ostinato import environment
 from ostinato.cli import config as configuration
 from ostinato.cli import findings, jobs, limits, rundir, runs, sources, summaries
+from ostinato.cli.closed import closed
 from ostinato.cli.config import SECTIONS, Config, Given
 from ostinato.cli.failures import BadInput, Failure
 from ostinato.cli.flags import completion, with_flags
 from ostinato.cli.jobs.job import Job
 from ostinato.cli.output import Quiet, check_directory, hush, say, say_json
 from ostinato.cli.rundir import RunDir
+
+_log = logging.getLogger(__name__)
 
 # `Optional[X]`, not `X | None`: Typer's last release for Python 3.10 knows only the former.
 
@@ -107,6 +111,8 @@ def train(
         else:
             if run is not None:
                 check_directory(run.path)
+            elif refused := _closed_by_default(settings, asked):
+                _log.warning("%s", refused)
             open_run = None if output is None else lambda: run or rundir.create(output, overwrite)
             _train(job, settings, open_run, run, as_json, quiet)
 
@@ -172,6 +178,12 @@ def _begun(asked: Given) -> tuple[Config, Job | None]:
         return jobs.with_defaults(settings, asked), None
     job = jobs.read(settings, asked)
     return job.settings, job
+
+
+def _closed_by_default(settings: Config, asked: Given) -> str | None:
+    """See `closed`; None where a user, or the model to begin with, has chosen the direction."""
+    chosen = "model.bidirectional" in asked or settings.run.from_ is not None
+    return None if settings.model.bidirectional and chosen else closed(settings)
 
 
 def _reopened(output: Path | None, resume: bool, overwrite: bool) -> RunDir | None:
