@@ -10,5 +10,6 @@
     state.py       structures of state; attributes.py: state in attributes of objects
     frame.py       one run of the body as a step; probe.py: the first such run, unseen
     run.py         a loop while it runs: a few iterations in Python, then one scan
-    functions.py   `ostinato.loop`
+    site.py        what is known of a loop of the text; joined.py: lists as one tensor
+    functions.py   `ostinato.loop`; modules.py: accelerate(loops=True); report.py: explain, inspect
 """

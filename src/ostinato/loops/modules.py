@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ostinato.loops.functions import classes_of, rewritten_functions
-from ostinato.loops.run import Site
+from ostinato.loops.site import Site
 
 _GIVEN = "_class_without_loops"
 

@@ -12,7 +12,8 @@ import torch
 from ostinato import _explain
 from ostinato._explain import Explanation
 from ostinato.loops.modules import loops_of
-from ostinato.loops.run import Site, explaining
+from ostinato.loops.run import explaining
+from ostinato.loops.site import Site
 
 
 @dataclass(frozen=True)

@@ -10,112 +10,35 @@ from __future__ import annotations
 import threading
 import time
 import types
-import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ostinato._explain import Explanation, advice, explained
+from ostinato._explain import Explanation, explained
 from ostinato._scan import iterations, scan_iterations
-from ostinato.compiler.errors import Elsewhere, SideEffect, Unsupported, error_in_short
+from ostinato.compiler.errors import SideEffect, Unsupported, error_in_short
 from ostinato.compiler.inputs import modes
 from ostinato.compiler.steps import owner_of, weak_reference
 from ostinato.compiler.torch_compat import top_hooks
 from ostinato.loops import elements
-from ostinato.loops.attributes import Memory, Place
+from ostinato.loops.attributes import Memory
 from ostinato.loops.emitted import Fresh
 from ostinato.loops.frame import MOST_IN_PYTHON, Frame, LoopPlan, Read, State, Step, places_of
 from ostinato.loops.index import FEWEST, Sequences, evaluated, running
 from ostinato.loops.items import Items, items_of, sequence
 from ostinato.loops.joined import KnownRows
-from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale, TooSlow, remedy_for
+from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale, TooSlow
 from ostinato.loops.probe import probed, share_memory
-from ostinato.loops.rewrite import LoopSource
+from ostinato.loops.site import Site
 from ostinato.loops.state import Flat, Maker
 
 MEASURES = True  # whether a scan that gains nothing is given up
 _MOST_PLANS = 16
 _SLOW_CALLS = 3  # in a row, after which a scan is given up for a while
-
-
-@dataclass(eq=False)
-class Site:
-    """One loop of the text, and what is known of it.
-
-    Attributes:
-        source: the loop.
-        file, name: where it is, and in which function.
-        places: the attributes that its iterations change.
-        looked: the objects whose attributes were looked at, by id.
-        plans: structure of the state → what steps of it do.
-        first: the iterations that run in Python before a scan.
-        native: whether the last call was played by scan; None if there was none.
-        reason: why the iterations of the last call ran in Python.
-        has_queue: whether lists that iterations append to have one length after each.
-        counted: names of numbers that change from iteration to iteration → by how much.
-        refused: after a refusal: the calls since then, by owner and mode.
-    """
-
-    source: LoopSource
-    file: str
-    name: str
-    places: list[Place] = field(default_factory=list)
-    looked: dict[int, Any] = field(default_factory=dict)
-    plans: dict[Any, list[LoopPlan]] = field(default_factory=dict)
-    first: int = 1
-    native: bool | None = None
-    reason: str = ""
-    warned: bool = False
-    has_queue: bool = False
-    counted: dict[str, int | None] = field(default_factory=dict)
-    refused: dict[Any, int] = field(default_factory=dict)
-
-    def knows(self, owner: Any) -> bool:
-        known = self.looked.get(id(owner))
-        return known is not None and known() is owner
-
-    def waits(self, body: types.FunctionType, n: int) -> bool:
-        """Whether a loop that was refused runs in Python; not at calls 1, 2, 4, 8, …"""
-        waits = False
-        for key in self._keys(body, n):
-            if key in self.refused:
-                self.refused[key] += 1
-                waits |= bool(self.refused[key] & (self.refused[key] - 1))
-        return waits
-
-    def _keys(self, body: types.FunctionType, n: int) -> tuple[Any, Any]:
-        """What a refusal is of: an owner in a mode, or these and a length."""
-        owner = owner_of(body)
-        key = id(owner), getattr(owner, "training", None), torch.is_grad_enabled()
-        return key, (*key, n)
-
-    def refuse(
-        self, body: types.FunctionType, n: int, refusal: Unsupported, over_tensors: bool
-    ) -> None:
-        """Keep the reason, and say it once; not of a loop over other things than tensors."""
-        if not isinstance(refusal, Elsewhere):
-            too_slow = isinstance(refusal, TooSlow)
-            self.refused.setdefault(self._keys(body, n)[too_slow], 4 if too_slow else 0)
-            if len(self.refused) > 256:
-                self.refused.pop(next(iter(self.refused)))
-        self.native, self.reason = False, refusal.reason
-        quiet = isinstance(refusal, Elsewhere) or getattr(refusal, "quiet", False)
-        quiet |= isinstance(refusal, NoStep) and not over_tensors
-        if not quiet and not self.warned:
-            self.warned = True
-            operation = f" ({refusal.op})" if refusal.op else ""
-            remedy = remedy_for(refusal.reason) or advice(refusal)
-            instead = f"; write instead: {remedy}" if remedy else ""
-            text = (
-                f"the loop `{self.source.text}` runs in Python: {refusal.reason}{operation}"
-                f"{instead}. ostinato.explain(function, …) and docs/loops.md say more"
-            )
-            warnings.warn_explicit(text, UserWarning, self.file, self.source.line)
 
 
 class LoopRuntime:
