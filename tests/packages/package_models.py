@@ -72,10 +72,11 @@ def crf_normalizer():
 
 @case(
     "torchcrf", "torchcrf/__init__.py", "CRF._compute_score",
-    "in an index together with a Tensor",
+    "takes other elements of each row by index",  # transitions[tags[i - 1], tags[i]]
 )
 def crf_score():
-    return crf_normalizer()
+    model, call, x = crf_normalizer()  # in float32, to which it casts its mask
+    return model.float(), call, x.float()
 
 
 @case("TorchCRF", "TorchCRF/__init__.py", "CRF._compute_denominator_log_likelihood")
