@@ -418,7 +418,7 @@ class Loop(Unwatched):
         started = time.perf_counter()
         items = self.items.tensors(begin, end)
         step.n_items = len(items)
-        xs = [*items, *self.elements(plan)]
+        xs = [*items, *self.elements_of(plan)]
         for key, dtype in plan.numbers:
             numbers = [evaluated(key, j, self.sequences) for j in range(begin, end)]
             xs.append(torch.tensor(numbers, dtype=dtype))
@@ -465,7 +465,7 @@ class Loop(Unwatched):
             self.pause, self.stop = end + 1, self.items.n
         return names
 
-    def elements(self, plan: LoopPlan) -> list[Tensor]:
+    def elements_of(self, plan: LoopPlan) -> list[Tensor]:
         """The elements that the step reads, `[n, …]`."""
         found = []
         written = [self.seen[read][0] for read, _ in plan.puts]
