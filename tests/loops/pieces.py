@@ -375,7 +375,7 @@ def endings(loop: Any) -> None:
         loop.body.insert(1, "    raise ValueError('large')")
         return p.python("a branch on values")
     if kind == "after":
-        loop.after.append("x[:, 0].detach().add_(1)")
+        loop.after.append("p.lin.weight.detach().add_(0.1)")
         p.stale = True
         return None
     if t is None:

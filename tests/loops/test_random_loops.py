@@ -115,9 +115,9 @@ def outcome(run: Callable[..., Any], parts: Parts, call: Call, seed: int) -> dic
     wanted = [v for v in leaves(out) if isinstance(v, Tensor) and v.requires_grad]
     failed = None
     if wanted:
-        goal = sum((v * v.detach().cos()).sum() for v in wanted)
         of = [v for v in (x, y, *parts.parameters()) if v.requires_grad]
         try:
+            goal = sum((v * v.detach().cos()).sum() for v in wanted)
             grads = torch.autograd.grad(goal, of, allow_unused=True)
         except RuntimeError as raised:
             failed = "inplace" if "inplace" in str(raised) else str(raised)
@@ -149,9 +149,11 @@ def difference(a: Any, b: Any, where: str = "") -> str:
     if type(a) is not type(b):
         return f"{where}: {type(a).__name__}, Python {type(b).__name__}"
     if isinstance(a, Tensor):
-        for what in ("shape", "dtype", "requires_grad"):
-            if getattr(a, what) != getattr(b, what):
-                return f"{where}: {what} {getattr(a, what)}, Python {getattr(b, what)}"
+        # A view of x under no_grad requires a gradient, too, but has no history.
+        for what in ("shape", "dtype", "grad_fn"):
+            v, w = (bool(of.grad_fn) if what == "grad_fn" else getattr(of, what) for of in (a, b))
+            if v != w:
+                return f"{where}: {what} {v}, Python {w}"
         if not a.is_floating_point():
             return "" if torch.equal(a, b) else f"{where}: {a} is not {b}"
         near = 1e-9 if a.dtype == torch.float64 else 1e-4
