@@ -115,7 +115,7 @@ def accelerate(
                 swap_loops_back(model)
             raise
     for name, module in candidates.items():
-        is_in_a_loop = loops and _plain_class(module) in _CELLS  # which says itself how it is played
+        is_in_a_loop = loops and _plain_class(module) in _CELLS  # which reports itself
         if reasons[name] and not is_in_a_loop:
             _log.warning("accelerate: %s", _report(name, module))
         else:
