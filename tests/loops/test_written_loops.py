@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import sys
+import threading
 import traceback
 import warnings
 
@@ -197,3 +199,90 @@ def test_a_scan_that_gains_nothing_is_given_up_in_silence(monkeypatch):
     assert "gains nothing" in forms.sites(looped)[0].reason
     looped(parts, torch.randn(3, 30, 6, dtype=torch.float64))  # another length is measured anew
     assert forms.sites(looped)[0].native
+
+
+def sum_without_gradients(x, seen):
+    h, total = torch.zeros_like(x[0]), torch.zeros((), dtype=x.dtype)
+    for x_t in x:
+        h = torch.tanh(h + x_t)
+        size = h.sum()
+        with torch.no_grad():
+            total = total + size
+    return h, total
+
+
+def added_up_without_gradients(x, seen):
+    h, total = torch.zeros_like(x[0]), torch.zeros((), dtype=x.dtype)
+    for x_t in x:
+        h = torch.tanh(h + x_t)
+        size = h.sum()
+        with torch.no_grad():
+            total += size
+    return h, total
+
+
+def written_without_gradients(x, seen):
+    h = torch.zeros_like(x[0])
+    for t in range(len(x)):
+        h = torch.tanh(h + x[t])
+        with torch.no_grad():
+            seen[t] = h
+    return h, seen
+
+
+@pytest.mark.filterwarnings("ignore:the loop")
+@pytest.mark.parametrize(
+    "function", [sum_without_gradients, added_up_without_gradients, written_without_gradients]
+)
+@pytest.mark.parametrize("seen_has_gradients", [False, True])
+def test_what_is_kept_without_gradients_has_none(function, seen_has_gradients):
+    x = torch.randn(14, 3, 4, dtype=torch.float64, requires_grad=True)
+    found = []
+    for how in (function, ostinato.loop(function)):
+        seen = torch.ones_like(x) * (x if seen_has_gradients else x.detach())
+        outs = how(x, seen)
+        loss = sum(o.sum() for o in outs if o.requires_grad)
+        found.append(([o.requires_grad for o in outs], torch.autograd.grad(loss, x)[0]))
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-12, atol=1e-12)
+
+
+def read_behind(x, into):
+    h = torch.zeros_like(x[0])
+    for t in range(2, len(x)):
+        h = torch.tanh(h + x[t - 1])
+        into[t] = h
+    return h
+
+
+def test_a_tensor_given_twice_is_looked_at_anew():
+    """A plan of two tensors is not used where both are one, and iterations read what they wrote."""
+    looped, x = ostinato.loop(read_behind), torch.randn(14, 3, 4, dtype=torch.float64)
+    looped(x, torch.zeros_like(x))
+    assert forms.sites(looped)[0].native
+    a, b = x.clone(), x.clone()
+    torch.testing.assert_close(looped(a, a), read_behind(b, b), rtol=1e-12, atol=1e-12)
+
+
+def test_threads_that_look_at_loops_leave_python_as_it_was(monkeypatch):
+    """The first look replaces `open` and the standard streams, which are of all threads."""
+    from ostinato.loops.probe import _unseen
+
+    before = sys.stdout, sys.stderr, open
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # puts all back, whatever happens
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setattr("builtins.open", open)
+    began, may_end = threading.Event(), threading.Event()
+
+    def look():
+        with _unseen():
+            began.set()
+            may_end.wait(5)
+
+    other = threading.Thread(target=look)
+    with _unseen():
+        other.start()
+        began.wait(0.2)  # in vain, if one at a time looks
+    may_end.set()
+    other.join()
+    assert (sys.stdout, sys.stderr, open) == before

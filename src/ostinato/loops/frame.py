@@ -53,6 +53,7 @@ class LoopPlan:
         summed: for each sum how many values a step adds.
         tensors: for each tensor of the state: "new", "same" or "written" (in place).
         asked: the answers of comparisons of the loop's variable.
+        shares: which of the tensors that it reads and writes are of one memory.
         starts: the first numbers of the loop, where expressions of these are among the facts.
         lengths: of the loops that it was used for.
         slow: length and rows → calls in a row that took longer than the loop in Python.
@@ -72,6 +73,7 @@ class LoopPlan:
     summed: tuple[int, ...] = ()
     tensors: tuple[str, ...] = ()
     asked: tuple[Any, ...] = ()
+    shares: tuple[int, ...] = ()
     starts: tuple[int, ...] = ()
     lengths: set[int] = field(default_factory=set)
     slow: dict[Any, int] = field(default_factory=dict)
@@ -83,7 +85,7 @@ class LoopPlan:
             tuple(self.reads.items()), tuple(self.leaves), tuple(self.numbers),
             tuple(self.emitted), tuple(self.puts), tuple(self.lags), tuple(self.pasts),
             tuple(self.trailing), self.persists,
-            self.updates, self.summed, self.tensors, self.asked,
+            self.updates, self.summed, self.tensors, self.asked, self.shares,
         )  # fmt: skip
 
     def begins_at(self, starts: tuple[int, ...]) -> None:
@@ -193,6 +195,7 @@ class Frame:
 
     def __init__(self, step: Step, given: Iterator[Tensor]):
         self.step, self.given = step, list(given)
+        self.with_gradients = torch.is_grad_enabled()
         self.counts: dict[int, int] = {}
         self.puts: list[tuple[Read, elements.Parts, Any, Any, Tensor]] = []
         self.lags: list[list[Tensor]] = []
@@ -211,16 +214,27 @@ class Frame:
     def slice(*arguments: Any) -> Any:
         return slice(*arguments)
 
-    @staticmethod
-    def sum(in_place: bool, total: Any, value: Any) -> Any:
+    def sum(self, in_place: bool, total: Any, value: Any) -> Any:
         """`total += value` or `total + value`, where no iteration reads the total."""
         if isinstance(total, Added):
-            total.added.append(value)
+            total.added.append(self.as_kept(value, in_place))
             return total
         if in_place:
             total += value
             return total
         return total + value
+
+    def as_kept(self, value: Any, in_place: bool) -> Any:
+        """A value that goes into a tensor after the scan: in the mode that is around the loop.
+
+        Raises:
+            NoStep: in the mode that is on now, the tensor would have other gradients.
+        """
+        if torch.is_grad_enabled() == self.with_gradients or not isinstance(value, Tensor):
+            return value
+        if self.with_gradients and in_place:  # the tensor keeps the gradients that it has
+            return value.detach()
+        raise NoStep("an iteration turns gradients off or on around a sum or a write")
 
     def at(self, number: int, base: Any, index: Any) -> Any:
         """`base[index]`, an input of the step where the index moves with the loop."""
@@ -262,6 +276,9 @@ class Frame:
             raise NoStep(f"an iteration writes a {type(value).__name__} at the loop's index")
         with torch._C.DisableTorchFunction():  # it would be met as a tensor that the step reads
             dtype = base.dtype if isinstance(base, Tensor) else value.dtype
+            is_plain = isinstance(base, Tensor) and not base.requires_grad
+        if isinstance(base, Tensor):
+            value = self.as_kept(value, is_plain)
         value = value if value.dtype == dtype else value.to(dtype)
         self.puts.append((write, parts, base, index, value))
 

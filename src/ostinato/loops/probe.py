@@ -23,6 +23,7 @@ from ostinato.compiler.capture.captures import _memory_of, _written
 from ostinato.compiler.capture.draws import States
 from ostinato.compiler.capture.guards import Observation
 from ostinato.compiler.errors import Unsupported, error_in_short
+from ostinato.compiler.lock import one_at_a_time
 from ostinato.compiler.torch_compat import among_ours, undisturbed
 from ostinato.loops import elements
 from ostinato.loops.frame import OTHER_INDEX, Frame, LoopPlan, Read, Step, asked
@@ -314,37 +315,39 @@ def _copy(t: Tensor) -> Tensor:
 @contextmanager
 def _unseen() -> Iterator[None]:
     """A context in which nothing is printed, and Python and NumPy draw as if they did not."""
-    pythons = random.getstate()
-    numpy = sys.modules.get("numpy.random")
-    numpys = numpy.get_state() if numpy is not None else None
-    out, err, opened, factory = sys.stdout, sys.stderr, builtins.open, logging.getLogRecordFactory()
-    thread = threading.get_ident()
+    with one_at_a_time:  # these are of all threads
+        pythons = random.getstate()
+        numpy = sys.modules.get("numpy.random")
+        numpys = numpy.get_state() if numpy is not None else None
+        out, err, opened = sys.stdout, sys.stderr, builtins.open
+        factory = logging.getLogRecordFactory()
+        thread = threading.get_ident()
 
-    def stops(function: Any, why: str) -> Any:
-        def stopping(*arguments: Any, **named: Any) -> Any:
-            if threading.get_ident() == thread:
-                raise NoStep(f"an iteration {why}")
-            return function(*arguments, **named)
+        def stops(function: Any, why: str) -> Any:
+            def stopping(*arguments: Any, **named: Any) -> Any:
+                if threading.get_ident() == thread:
+                    raise NoStep(f"an iteration {why}")
+                return function(*arguments, **named)
 
-        return stopping
+            return stopping
 
-    class Mute:
-        def __init__(self, of: Any):
-            self.of = of
-            self.write = stops(of.write, "prints") if of is not None else None
+        class Mute:
+            def __init__(self, of: Any):
+                self.of = of
+                self.write = stops(of.write, "prints") if of is not None else None
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.of, name)
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.of, name)
 
-    sys.stdout, sys.stderr = Mute(out), Mute(err)
-    builtins.open = stops(opened, "opens a file")
-    logging.setLogRecordFactory(stops(factory, "writes to a log"))
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr, builtins.open = out, err, opened
-        logging.setLogRecordFactory(factory)
-        if random.getstate() != pythons:
-            random.setstate(pythons)
-        if numpys is not None and numpy is not None:
-            numpy.set_state(numpys)
+        sys.stdout, sys.stderr = Mute(out), Mute(err)
+        builtins.open = stops(opened, "opens a file")
+        logging.setLogRecordFactory(stops(factory, "writes to a log"))
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr, builtins.open = out, err, opened
+            logging.setLogRecordFactory(factory)
+            if random.getstate() != pythons:
+                random.setstate(pythons)
+            if numpys is not None and numpy is not None:
+                numpy.set_state(numpys)

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from ostinato._explain import Explanation, explained
 from ostinato._scan import iterations, scan_iterations
+from ostinato.compiler.capture.captures import _memory_of as memory_of
 from ostinato.compiler.errors import SideEffect, Unsupported, error_in_short
 from ostinato.compiler.inputs import modes
 from ostinato.compiler.steps import owner_of, weak_reference
 from ostinato.compiler.torch_compat import top_hooks
 from ostinato.loops import elements
-from ostinato.loops.attributes import Memory
+from ostinato.loops.attributes import Memory, roots
 from ostinato.loops.emitted import Fresh
 from ostinato.loops.frame import MOST_IN_PYTHON, Frame, LoopPlan, Read, State, Step, places_of
 from ostinato.loops.index import FEWEST, Sequences, evaluated, running
@@ -304,6 +305,7 @@ class Loop(Unwatched):
         items = [t[0] for t in self.items.tensors(begin, end)]
         made = probed(step, state.tensors, items, self.written)
         made.begins_at(self.items.starts())
+        made.shares = self.shares(made, state)
         plans = self.site.plans.setdefault(key, [])
         same = next((p for p in plans if p.facts() == made.facts()), None)
         if same is None:
@@ -372,10 +374,23 @@ class Loop(Unwatched):
                 _, at = self.first(read, (("index", 1),))
                 if at is None or len(step.state.lists[m]) - 1 + n - at != back:
                     return False
-        return all(
+        return self.shares(plan, step.state) == plan.shares and all(
             read in self.seen and elements.is_same(self.seen[read][0], step.bases[leaf])
             for read, leaf in plan.reads.items()
         )
+
+    def shares(self, plan: LoopPlan, state: State) -> tuple[int, ...]:
+        """For each tensor that a step reads or writes the first of the same memory.
+
+        Empty where nothing is written in place, and so nothing depends on it.
+        """
+        if not plan.puts and "written" not in plan.tensors:
+            return ()
+        reads = [*plan.leaves, *plan.lags, *plan.puts]
+        tensors = [*state.tensors, *[self.seen[r[0]][0] for r in reads if r[0] in self.seen]]
+        tensors += [value for _, value in roots(self.body)]
+        memories = [memory_of(t) if isinstance(t, Tensor) else id(t) for t in tensors]
+        return tuple(map(memories.index, memories))
 
     def first(self, read: Read, parts: Any) -> tuple[Any, int | None]:
         """What the last iteration in Python read, and where; None where it read nothing such."""
