@@ -43,7 +43,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Explanation:
-    """How `scan` plays a step.
+    """How `scan` runs a step.
 
     Attributes:
         native: whether the engine plays the step.
@@ -128,10 +128,10 @@ def explain(
     memory: int | str | None = None,
     truncate: int | None = None,
 ) -> Explanation:
-    """Explain how `scan(step, init, xs)` is played: natively and at what cost, or why not.
+    """Explain how `scan(step, init, xs)` runs: natively and at what cost, or why not.
 
     The step is recorded and verified as at its first call of `scan`: its first time steps run in
-    the engine and in the loop. The sequence is not played.
+    the engine and in the Python loop. The whole sequence is not computed.
 
     Args:
         step, init, xs, dim, memory, truncate: as for `scan`.

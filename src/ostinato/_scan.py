@@ -67,25 +67,26 @@ def scan(
             the structure of `init` it is the new carry, and also the output; otherwise it is a
             pair (new carry, y), where y is a tensor or any structure of tensors, or None for no
             output.
-        init: the first carry: a tensor `[B, …]`, or a tuple, list or dict of such.
+        init: the first carry: a tensor `[B, …]`, or a tuple, list or dict of tensors.
         xs: the sequence: a tensor, or a structure of tensors, all of the same length T along `dim`
             (`[T, B, F]` for `dim=0`).
         dim: the axis of `xs` and of `ys` that is time.
-        reverse: play from t = T−1 down to 0. `ys` stay in the order of `xs`.
+        reverse: run from t = T−1 down to 0. `ys` keep the order of `xs`.
         lengths: `[B]` integers in 0…T: row b has only the steps t < lengths[b]. At later steps its
-            carry stays, its outputs are zero, and it adds nothing to any gradient. Every leaf of
-            `init`, of `xs` and of the outputs needs the rows as its first axis (beside time).
+            carry is unchanged, its outputs are zero, and it adds nothing to any gradient. Every
+            leaf of `init`, of `xs` and of the outputs needs the rows as its first axis (beside
+            time).
         resets: `[T, B]` bool: marks the first element of a new segment within a row. Going forward
             the row restarts before t; in reverse, where the segment ends at t, before t−1.
         restart: the carry that a row restarts from, shaped like `init` or broadcastable to it;
             zeros by default.
         memory: the most bytes that the scan takes for its backward pass beyond xs, ys and all
             gradients: a number, or a text like "64MB". If the whole run needs more, the states are
-            kept at checkpoints, and the backward pass plays from one to the next once more. Values
-            and gradients keep their bits (docs/memory.md).
+            kept at checkpoints, and the backward pass computes the steps between them again. Values
+            and gradients have the same bits (docs/memory.md).
         truncate: the carry goes on, but its gradient stops before every element whose place is a
-            multiple of this number; in reverse, after it was played. A row that has ended hands on
-            the gradient of its last carry. From T on nothing stops.
+            multiple of this number; in reverse, after that element. A row that has ended passes the
+            gradient of its last carry on. With T or more no gradient stops.
 
     Returns:
         `(carry, ys)`: the carry after the last step, with the structure of `init`, and the outputs
@@ -97,7 +98,7 @@ def scan(
         ValueError: the time axis is empty or its length differs between leaves of `xs`; the step
             changes the shape or dtype of the carry; lengths, resets or restart do not fit;
             memory is too little; truncate is below 1.
-        RuntimeError: OSTINATO_CHECK=1 is set, and the first steps differ from those of the loop.
+        RuntimeError: OSTINATO_CHECK=1 is set, and the first steps differ from the Python loop.
 
     Example:
         >>> import torch, ostinato

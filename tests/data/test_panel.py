@@ -144,7 +144,7 @@ def test_what_cannot_be_used_is_refused_by_name(X, inputs, message):
 
 @pytest.mark.parametrize("X", [[{"a": 1}], np.array([{"a": 1}, 2], dtype=object)])
 def test_what_is_no_number_is_refused(X):
-    with pytest.raises(TypeError, match="no number"):
+    with pytest.raises(TypeError, match="not a number"):
         as_panel(X)
 
 

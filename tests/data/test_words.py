@@ -91,7 +91,7 @@ def test_a_vocabulary_through_json():
     again = WordVocabulary.from_json(vocabulary.as_json(), "it")
     assert (again.words, again.characters) == (vocabulary.words, vocabulary.characters)
     for damaged in (None, {}, {"words": [1], "characters": ""}, {"words": [], "characters": 5}):
-        with pytest.raises(ValueError, match="it is no vocabulary"):
+        with pytest.raises(ValueError, match="it is not a vocabulary"):
             WordVocabulary.from_json(damaged, "it")
 
 

@@ -46,7 +46,7 @@ class TaggedWords:
 def read_conll(
     path: str | os.PathLike[str], word: int | None = None, tag: int | None = None
 ) -> TaggedWords:
-    """Words and tags from a file in columns: a word a line, sentences told apart by blank lines.
+    """Read words and tags from a file with a word in each line and blank lines between sentences.
 
     Columns are separated by tabs if the first line has one, else by blanks. Lines of -DOCSTART-
     begin a document. A file whose name ends with .conllu has the columns of the Universal

@@ -11,7 +11,7 @@ _SAVED_KINDS = "biufUO"  # the kinds of NumPy dtypes that JSON gives back as the
 
 
 class LabelEncoder:
-    """The C classes of a data set in their order; the number of a class is its place there.
+    """The C classes of a data set, sorted; the number of a class is its place among them.
 
     Attributes:
         classes: `[C]` labels, each once, of any dtype.

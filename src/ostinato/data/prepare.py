@@ -57,7 +57,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Preparation:
-    """The way from examples to a network's input.
+    """What turns examples into a network's input: scales, names and words, learnt in training.
 
     Attributes:
         features: of a step, in the order of the input.

@@ -66,7 +66,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Sequences, np.ndarray | None]:
 
 
 def read_stream(content: bytes, name: str) -> tuple[Sequences, np.ndarray | None]:
-    """`read` of the content of a file that has no name of its own: its first bytes tell the kind.
+    """Read the content of a file without a name, as `read` does; its first bytes tell the format.
 
     Args:
         content: of an `.npz`, `.ts` or `.ts.gz` file.

@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"(?<!\d)\d{1,18}$")  # at the end of a name; more digits a
 
 @dataclass(frozen=True)
 class Roles:
-    """The columns of a table by their names, and how sequences lie in it.
+    """Which column of a table has which role, and how the table holds sequences.
 
     The three shapes: *long*, a row is a time step; *nested*, a row is a sequence, whose columns
     hold lists; *wide*, a row is a sequence, and a column is a step; or one column holds texts, and

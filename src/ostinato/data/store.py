@@ -37,7 +37,7 @@ MOST_WORDS = 1 << 24  # of a feature: a float32 tells so many whole numbers apar
 def store_examples(
     parts: Iterable[Examples], directory: str | os.PathLike[str] | None = None
 ) -> Examples:
-    """Examples that come in parts, with their sequences in a file and all else in memory.
+    """Keep examples that come in parts: the sequences in a file, everything else in memory.
 
     To classify, times are left out; of a long table, the lines of all steps but the first.
 

@@ -45,7 +45,7 @@ def stream_examples(
     *,
     name: str = "standard input",
 ) -> Iterator[Examples]:
-    """The sequences of a table in their order, some at a time.
+    """Read the sequences of a table in their order, some at a time.
 
     The parts of a sequence are never in two blocks. Memory holds a block, and 8 bytes for each id.
 

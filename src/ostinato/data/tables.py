@@ -60,7 +60,7 @@ def read_table(path: str | os.PathLike[str]) -> Table:
 
 
 def read_examples(path: str | os.PathLike[str], roles: Roles | None = None) -> Examples:
-    """The sequences in a file.
+    """Read the sequences of a file, with their answers and names.
 
     Args:
         path: a table (.csv, .tsv, .jsonl, .parquet, .arrow; words with tags, .conll, .conllu), or

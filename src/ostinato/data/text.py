@@ -16,7 +16,7 @@ Documents = Literal["blank", "line", "file"]
 def read_documents(
     path: str | os.PathLike[str], each: Documents = "blank", column: str | None = None
 ) -> list[str]:
-    """The documents in a file of text, or in a column of a table.
+    """Read the documents of a text file, or of a column of a table.
 
     Args:
         path: UTF-8 text, also packed with gzip; or, if `column` is given, a table.

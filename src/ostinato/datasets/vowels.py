@@ -14,7 +14,7 @@ from ostinato.datasets.split import Dataset, Split
 
 
 def vowels() -> Dataset:
-    """Utterances of the vowels /ae/ by nine men; the task is to tell who speaks.
+    """Utterances of the vowels /ae/ by nine men; the label is the speaker.
 
     M. Kudo, J. Toyama, M. Shimbo (1999), "Multidimensional curve classification using
     passing-through regions", Pattern Recognition Letters 20. UCI Machine Learning Repository,

@@ -38,7 +38,7 @@ from ostinato.training.labelled import Labelled, check_lengths
 @documented
 @dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
 class SequenceClassifier(ClassifierMixin, Estimator):
-    """A recurrent network that tells classes of sequences apart.
+    """A recurrent network that gives a label, or several, to each sequence.
 
     Sequences `X` are an array `[N, T, F]`, an array or data frame `[N, T]` of sequences of single
     numbers, a list or object array of N arrays `[T_i, F]` of different lengths, or `data.Ragged`;

@@ -25,7 +25,7 @@ _MOST_ENTRIES = 100  # of a table of functions or classes
 
 
 def loop(function: Function) -> Function:
-    """Play the loops over time in a function by `scan`; it means what it meant in Python.
+    """Run the loops over time in a function by `scan`; the function means what it meant before.
 
     The first iteration of a loop runs in Python. If the others are steps of a scan, the engine
     plays them in one call; otherwise they run in Python, too, and a warning gives the line and the

@@ -78,7 +78,7 @@ class LoopsExplanation:
 def explain(
     step: Callable[..., Any], *arguments: Any, **named: Any
 ) -> Explanation | LoopsExplanation:
-    """Explain how `scan` plays a step, or the loops of a function: natively, or why not.
+    """Explain how `scan` runs a step, or the loops of a function: natively, or why not.
 
     A step is recorded and verified as at its first call of `scan`: its first time steps run in
     the engine and in the loop; the sequence is not played. A function that `ostinato.loop` gave, or

@@ -19,7 +19,7 @@ Carry = Tensor | tuple[Tensor, ...]
 
 
 class Stack(torch.nn.Module):
-    """Layers of a cell, in one direction or two, played by `scan`.
+    """Layers of a cell, in one direction or two, computed by `scan`.
 
     A cell is a module whose forward is a step: `cell(carry, x)` takes the carry and x `[B, F]`, and
     returns the new carry, which is then the output too, or a pair (new carry, output `[B, H]`). The

@@ -1,4 +1,4 @@
-"""torch.nn's recurrent layers and cells, played by `scan`; `accelerate` swaps the layers in."""
+"""torch.nn's recurrent layers and cells, computed by `scan`; `accelerate` swaps the layers in."""
 
 from ostinato.nn.cells import GRUCell, LSTMCell, RNNCell
 from ostinato.nn.layers import GRU, LSTM, RNN

@@ -91,7 +91,7 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
 
 
 class RNNCell(_Cell, torch.nn.RNNCell):
-    """torch.nn.RNNCell, played by `scan`: the same constructor, parameters and results.
+    """torch.nn.RNNCell on `scan`: the same constructor, parameters and results.
 
     h' = f(W_ih x + b_ih + W_hh h + b_hh),   f = tanh or relu
 
@@ -112,7 +112,7 @@ class RNNCell(_Cell, torch.nn.RNNCell):
 
 
 class GRUCell(_Cell, torch.nn.GRUCell):
-    """torch.nn.GRUCell, played by `scan`: the same constructor, parameters and results.
+    """torch.nn.GRUCell on `scan`: the same constructor, parameters and results.
 
     Equations and source: `ostinato.nn.steps.gru_step`.
 
@@ -130,7 +130,7 @@ class GRUCell(_Cell, torch.nn.GRUCell):
 
 
 class LSTMCell(_Cell, torch.nn.LSTMCell):
-    """torch.nn.LSTMCell, played by `scan`: the same constructor, parameters and results.
+    """torch.nn.LSTMCell on `scan`: the same constructor, parameters and results.
 
     Equations and source: `ostinato.nn.steps.lstm_step`. The carry is the pair (h, c), and so is
     the output of `scan(cell.step, …)`.

@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM: torch.nn's layers, played by `scan`, one scan per layer and direction.
+"""RNN, GRU and LSTM: torch.nn's layers on `scan`, one scan per layer and direction.
 
 The *inner layout* is time-major and batched: xs `[T, B, F]`, hidden states `[L·D, B, H]` with D
 directions. `forward` converts the user's layout (batch_first, unbatched or packed) to the inner
@@ -363,7 +363,7 @@ class _Layer(torch.nn.RNNBase):
 
 
 class RNN(_Layer, torch.nn.RNN):
-    """torch.nn.RNN, played by `scan`: the same constructor, parameters, results and state_dict.
+    """torch.nn.RNN on `scan`: the same constructor, parameters, results and state_dict.
 
     h_t = f(W_ih x_t + b_ih + W_hh h_{t−1} + b_hh),   f = tanh or relu
 
@@ -387,7 +387,7 @@ class RNN(_Layer, torch.nn.RNN):
 
 
 class GRU(_Layer, torch.nn.GRU):
-    """torch.nn.GRU, played by `scan`: the same constructor, parameters, results and state_dict.
+    """torch.nn.GRU on `scan`: the same constructor, parameters, results and state_dict.
 
     Equations and source: `ostinato.nn.steps.gru_step`. `forward` also takes lengths, resets,
     restart and return_all_states.
@@ -409,7 +409,7 @@ class GRU(_Layer, torch.nn.GRU):
 
 
 class LSTM(_Layer, torch.nn.LSTM):
-    """torch.nn.LSTM, played by `scan`: the same constructor, parameters, results and state_dict.
+    """torch.nn.LSTM on `scan`: the same constructor, parameters, results and state_dict.
 
     Equations and source: `ostinato.nn.steps.lstm_step`. `forward` also takes lengths, resets,
     restart and return_all_states.

@@ -37,7 +37,7 @@ def collect(
     proba: np.ndarray | None = None,
     n_right: np.ndarray | None = None,
 ) -> ReportData:
-    """Look at a fitted classifier on test data, for `write_report`.
+    """Compute the contents of a classifier's report from test data, for `write_report`.
 
     The hardest examples are the misclassified ones, by falling loss; if they are too few, those
     right by the smallest margin follow. Memory stays bounded: states and beliefs of all steps are

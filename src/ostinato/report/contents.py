@@ -55,7 +55,7 @@ class LabelledAnswers(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """The facts of a run that reports of all tasks show. An empty one is left out, with the reason.
+    """What the report says of a run, whatever its task; it leaves out empty fields and says why.
 
     Args:
         title: the heading, for example "mnist, rnn, 128 units".
@@ -79,7 +79,7 @@ class RunFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData(RunFacts):
-    """The contents of a classifier's report. What is empty or None is left out, with the reason.
+    """The contents of a classifier's report; it leaves out empty fields and says why.
 
     Args:
         title, metrics, losses, evaluation, config, environment: see `RunFacts`. Of the evaluation,

@@ -114,7 +114,7 @@ def collect_forecasts(
     times: Sequence[np.ndarray] | None = None,
     quantiles: np.ndarray | None = None,
 ) -> ForecastData:
-    """Look at a fitted forecaster on the ends of series, for `write_report`.
+    """Compute the contents of a forecaster's report from the ends of series, for `write_report`.
 
     Args:
         forecaster: fitted.

@@ -88,7 +88,7 @@ class LanguageData(RunFacts):
 def collect_language(
     model: FittedLanguageModel | LanguageModel, documents: Sequence[str], facts: RunFacts
 ) -> LanguageData:
-    """Look at a fitted language model on test documents, for `write_report`.
+    """Compute the contents of a language model's report from test documents, for `write_report`.
 
     The same model and documents give the same data: places and samples are drawn by fixed seeds.
 

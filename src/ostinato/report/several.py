@@ -37,7 +37,7 @@ class SetView:
 
 @dataclass(frozen=True, kw_only=True)
 class SeveralData(RunFacts):
-    """The contents of the report. What is empty or None is left out.
+    """The report of a classifier with several labels a sequence; empty or None is left out.
 
     Attributes:
         labels: the C labels, as shown.
@@ -82,7 +82,7 @@ def collect_several(
     n_hardest: int = 8,
     proba: np.ndarray | None = None,
 ) -> SeveralData:
-    """Look at a fitted classifier on test data, for `write_report`.
+    """Compute the report's contents for a classifier with several labels a sequence.
 
     Args:
         classifier: fitted, with several labels a sequence.

@@ -98,7 +98,7 @@ def collect_tagging(
     n_hardest: int = 6,
     answers: tuple[Sequence[np.ndarray], Sequence[np.ndarray]] | None = None,
 ) -> TaggingData:
-    """Look at a fitted tagger on test data, for `write_report`.
+    """Compute the contents of a tagger's report from test data, for `write_report`.
 
     Args:
         tagger: fitted.

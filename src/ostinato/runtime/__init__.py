@@ -31,7 +31,7 @@ __all__ = ["load", "verify"]
 
 
 def load(path: str | Path) -> Model:
-    """A saved model, ready to predict, without torch.
+    """Load a saved model, ready to predict, without torch.
 
     Args:
         path: the directory that `save` wrote, or a run of the command line, which has one.
@@ -56,7 +56,7 @@ def load(path: str | Path) -> Model:
 
 
 def verify(path: str | Path) -> Verified:
-    """Replay the answers that were saved with a model, and compare them bit for bit.
+    """Compute the answers saved with a model again, and compare them bit for bit.
 
     Args:
         path: as for `load`.

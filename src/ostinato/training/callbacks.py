@@ -19,7 +19,7 @@ ANNOUNCE_AFTER_S = 1.0  # the pace is known, and a user still waits
 
 
 class Callback:
-    """The events of a training, as methods. All are empty here.
+    """A method for each event of a training; override those that you need, all are empty.
 
     To stop a training from within, raise; `on_end` is called all the same.
 

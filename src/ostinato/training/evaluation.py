@@ -68,7 +68,7 @@ def logits(
 
 
 def evaluate(net: torch.nn.Module, X: Any, y: Any, batch_size: int = BATCH_SIZE) -> Evaluation:
-    """Loss and accuracy of a network over a data set.
+    """Measure loss and accuracy of a network over a data set.
 
     Args:
         net, X, batch_size: as for `logits`.

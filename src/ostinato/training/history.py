@@ -12,7 +12,7 @@ LOSS_EVERY = 10  # iterations between two of the losses: 500 points of the noteb
 
 @dataclass
 class History:
-    """The course of a training.
+    """What a training recorded: reports, losses, and how it ended.
 
     Attributes:
         reports: one dict each, in order: iteration (updates made), epoch (passes over the data, a

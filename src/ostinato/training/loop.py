@@ -39,7 +39,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     resume: str | Path | None = None,
 ) -> History:
-    """Train a classifying network, in place; in the end it is in evaluation mode.
+    """Train a classifying network in place, and leave it in evaluation mode.
 
     The same network, batches, plan and number of threads give the same bits, also when the
     training is interrupted anywhere and resumed. The caller's random state is not touched. Threads

@@ -282,7 +282,7 @@ class ForecastJob(Job):
 def _series(source: str, settings: Config, preparation: Preparation | None = None) -> Examples:
     """The series in a table, with their inputs: those of a model, if it is trained."""
     if source != sources.STDIN and not sources.is_table(source):
-        raise BadInput(f"{source} is no table; --forecast reads {', '.join(sources.TABLES)}")
+        raise BadInput(f"{source} is not a table; --forecast reads {', '.join(sources.TABLES)}")
     columns = sources.trained_roles(preparation, settings, answers=True)
     return sources.read(source, settings, trained=columns)
 
