@@ -252,7 +252,23 @@ def gathered(p, x):
     return h
 
 
+def under_a_flag(p, x):
+    h, outs, keeps = None, [], False
+    if keeps:
+        kept = []
+    for t in range(x.shape[1]):
+        h = p.cell(x[:, t], h)
+        outs.append(h)
+        if keeps:
+            kept.append(h)
+    try:
+        return kept
+    except UnboundLocalError:
+        return torch.stack(outs)
+
+
 NATIVE = [
+    under_a_flag,
     gathered,
     picks_and_rows,
     queues,

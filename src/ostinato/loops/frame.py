@@ -25,7 +25,7 @@ from ostinato.loops.index import Index, Number, NumbersAsTensors, Questions, run
 from ostinato.loops.items import Items
 from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale
 from ostinato.loops.rewrite import LoopSource
-from ostinato.loops.state import Flat, Maker, Spec
+from ostinato.loops.state import UNBOUND, Flat, Maker, Spec
 
 HIDDEN = object()  # stands for a tensor that a step does not name
 OTHER_INDEX = "an iteration computes an index by other means than plain arithmetic"
@@ -117,7 +117,7 @@ class State:
         body: types.FunctionType, counted: dict[str, int | None], grown: dict[str, int],
     ):  # fmt: skip
         carried, trailing = source.carried, source.trailing
-        for name in (*carried, *trailing):
+        for name in trailing:
             if name not in names:
                 raise NoStep(f"{name} is not bound after the first iteration")
         self.carried, self.placed, self.trailing = Flat(), Flat(), Flat()
@@ -125,7 +125,7 @@ class State:
         self.counts: list[tuple[Any, int | None]] = []
         self.list_names: list[str | None] = []
         for name in carried:
-            value = names[name]
+            value = names.get(name, UNBOUND)
             if self.counts_on(self.carried, name, value, counted):
                 continue
             if name in source.summed and isinstance(value, Tensor) and not value.dim():

@@ -35,7 +35,7 @@ from ostinato.loops.joined import KnownRows
 from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale, TooSlow
 from ostinato.loops.probe import probed, share_memory
 from ostinato.loops.site import Site
-from ostinato.loops.state import Flat, Maker
+from ostinato.loops.state import UNBOUND, Flat, Maker
 
 MEASURES = True  # whether a scan that gains nothing is given up
 _MOST_PLANS = 16
@@ -49,6 +49,7 @@ class LoopRuntime:
         self.sites = sites
 
     sequence = staticmethod(sequence)
+    unbound = UNBOUND
 
     @staticmethod
     def of(rewritten: list[Any], function: Any) -> Any:

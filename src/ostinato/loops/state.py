@@ -26,6 +26,10 @@ _CONSTANTS = {
 Spec = Any
 
 
+class UNBOUND:
+    """In the place of a name that no iteration binds, under a flag that is off."""
+
+
 class Flat:
     """Values taken apart.
 
@@ -57,6 +61,8 @@ class Flat:
         if isinstance(value, Tensor):
             self.tensors.append(value)
             return "tensor"
+        if value is UNBOUND:
+            return ("unbound",)
         kind = type(value)
         if kind in _CONSTANTS:
             return kind, repr(value) if kind in (float, complex) else value
@@ -116,6 +122,8 @@ class Maker:
             return self.counts[spec[1]]
         if kind == "sum":
             return Added()
+        if kind == "unbound":
+            return UNBOUND
         if kind in (float, complex):
             return _number(kind, spec[1])
         if kind in _CONSTANTS:
