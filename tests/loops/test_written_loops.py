@@ -26,6 +26,29 @@ def test_values_and_gradients(function):
     assert all(s.native or s.reason == "it is short" for s in found), found
 
 
+@pytest.mark.parametrize("join", [torch.stack, torch.cat], ids=["stack", "cat"])
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_joined_outputs_lie_as_pytorch_lays_them_and_share_nothing(join, dim):
+    def function(x):
+        kept, h, outs = [], torch.zeros_like(x[:, 0]), []
+        for t in range(x.shape[1]):
+            h = torch.tanh(x[:, t] + h)
+            outs.append(h)
+            kept.append(h)
+        once, again = join(outs, dim), join(outs, dim)
+        once.mul_(2)
+        other = join(kept, dim)
+        other.mul_(3)
+        return once, again, other, *kept
+
+    x = torch.randn(3, 14, 6)
+    looped = ostinato.loop(function)
+    for ours, theirs in zip(looped(x), function(x), strict=True):
+        torch.testing.assert_close(ours, theirs)
+        assert ours.stride() == theirs.stride()
+    assert forms.sites(looped)[0].native
+
+
 OWN = torch.Generator()
 
 
@@ -47,7 +70,7 @@ def dropout_between(x, generator):
 
 
 @pytest.mark.parametrize("function", [noise_of_an_equation, dropout_between])
-@pytest.mark.parametrize("generator", [None, OWN], ids=str)
+@pytest.mark.parametrize("generator", [None, OWN], ids=["default", "own"])
 def test_random_numbers_are_those_of_python(function, generator):
     """Numbers and the generators' states exactly, from the first call on; values to rounding."""
     looped, x = ostinato.loop(function), torch.randn(3, 14, 6, dtype=torch.float64)

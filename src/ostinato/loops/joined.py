@@ -20,6 +20,7 @@ class _KnownList:
     at: int
     whole: Tensor
     rows: tuple[Tensor, ...] | None  # None: they are not in the list
+    taken: bool = False  # whether a result is this tensor itself
 
 
 class KnownRows:
@@ -46,7 +47,8 @@ class KnownRows:
         """Put rows into a list that has stayed without them."""
         known = self.known.get(id(of))
         if known is not None and known.rows is None:
-            known.rows = known.whole.unbind(0)
+            whole = known.whole.clone() if known.taken else known.whole
+            known.rows, known.taken = whole.unbind(0), False
             of[known.at : known.at] = known.rows
 
     def joined(self, function: Any, tensors: Any, *arguments: Any, **named: Any) -> Any:
@@ -73,10 +75,22 @@ def _joined(
     n_axes = known.whole.dim() - (0 if is_stack else 1)
     if whole is None or type(dim) is not int or not -n_axes <= dim < n_axes:
         return None
-    if is_stack:
-        return whole.movedim(0, dim)
     dim %= n_axes
-    return whole.movedim(0, dim).flatten(dim, dim + 1)
+    found = whole.movedim(0, dim)
+    if not is_stack:
+        found = found.flatten(dim, dim + 1)
+    return _as_new(found, known)
+
+
+def _as_new(found: Tensor, known: _KnownList) -> Tensor:
+    """A result that lies as PyTorch's would, and shares memory with nothing that can be seen."""
+    shares = found.untyped_storage().data_ptr() == known.whole.untyped_storage().data_ptr()
+    if not shares:
+        return found.contiguous()
+    if found.is_contiguous() and known.rows is None and not known.taken:
+        known.taken = True
+        return found
+    return found.clone(memory_format=torch.contiguous_format)
 
 
 def _with_others(known: _KnownList) -> Tensor | None:
