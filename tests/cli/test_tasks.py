@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from cli_examples import assert_same_run, command
 from four_tasks import QUICK, TASKS
@@ -40,6 +42,18 @@ def trained_tasks(tmp_path_factory) -> Path:
         assert main([str(a) for a in arguments]) == 0
     torch.set_num_threads(threads)
     return folder
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_card_and_report_count_the_same_parameters(trained_tasks, task):
+    report = (trained_tasks / task / "report.html").read_text("utf-8")
+    card = (trained_tasks / task / "model" / "README.md").read_text("utf-8")
+    (shown,) = re.findall(r"<dt>parameters</dt><dd>([^<]+)</dd>", report)
+    counted = re.search(r"\| parameters \| ([\d,]+) \|", card)[1]
+    tensors = safetensors.numpy.load_file(trained_tasks / task / "model" / "model.safetensors")
+    tensors = {k: v for k, v in tensors.items() if not k.startswith(("folded.", "copies"))}
+    assert re.sub(r"\D", "", shown) == re.sub(r"\D", "", counted)
+    assert int(counted.replace(",", "")) == sum(each.size for each in tensors.values())
 
 
 def file_of(folder: Path, task: str) -> Path:

@@ -43,7 +43,7 @@ def text_of(trained: runs.Trained, results: dict[str, Any] | None) -> str:
     weights = files.current(trained.model) / TENSORS
     tensors = unpack(read_file(weights, str(weights)), str(weights))
     facts = cards.Facts(
-        cards.n_parameters({name: t.shape for name, t in tensors.items()}),
+        cards.n_parameters(tensors),
         _data(trained.config, trained.run) if trained.config and trained.run else (),
         _measured(task, results) if results else {},
         [f"{each['message']}: {each['remedy']}" for each in (results or {}).get("findings", [])],

@@ -13,6 +13,7 @@ from ostinato.anatomy import Anatomy
 from ostinato.data import LabelEncoder, Ragged
 from ostinato.data.words import CodedWords, Integers
 from ostinato.report.contents import ReportData, RunFacts, StepView
+from ostinato.runtime.card import n_parameters
 
 if TYPE_CHECKING:
     from ostinato.data.words import Words
@@ -189,7 +190,7 @@ def _cut_short(
     """
     from ostinato.training import evaluation
 
-    lengths, weights = lengths_of(sequences), sum(p.numel() for p in net.parameters())
+    lengths, weights = lengths_of(sequences), n_parameters(net.state_dict())
     longest = int(lengths.max())
     n = min(len(y_true), CUT_WORK // (weights * longest * (longest + 1)))
     if n < min(LEAST_CUT, len(y_true)):

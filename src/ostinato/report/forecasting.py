@@ -13,6 +13,7 @@ from ostinato.forecast_baselines import seasonal_naive
 from ostinato.forecast_metrics import seasonal_scale
 from ostinato.report.contents import RunFacts
 from ostinato.report.markup import counted
+from ostinato.runtime.card import n_parameters
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceForecaster
@@ -156,7 +157,7 @@ def collect_forecasts(
         names=names,
         naive=naive,
         read=_read(fitted, panel),
-        parameters=sum(p.numel() for p in fitted.net.parameters()),
+        parameters=n_parameters(fitted.net.state_dict()),
     )
     return replace(data, views=_views(data, tested.cutoffs, panel, times))
 

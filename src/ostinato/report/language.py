@@ -12,6 +12,7 @@ import numpy as np
 from ostinato._extras import needs
 from ostinato.data.vocabulary import END, UNKNOWN
 from ostinato.report.contents import RunFacts
+from ostinato.runtime.card import n_parameters
 
 if TYPE_CHECKING:
     from ostinato.estimators import LanguageModel
@@ -110,7 +111,7 @@ def collect_language(
         vocabulary_size=len(vocabulary),
         n_documents=len(documents),
         n_characters=sum(map(len, documents)),
-        parameters=sum(p.numel() for p in fitted.net.parameters()),
+        parameters=n_parameters(fitted.net.state_dict()),
     )
     return replace(
         data,

@@ -76,7 +76,10 @@ def network(data: ReportData) -> str:
     if data.network is None:
         return frame.network(None)
     equations = text("\n".join(data.network.equations))
-    told = f"<details><summary>The equations</summary><pre>{equations}</pre></details>"
+    biases = "Layers learn two biases, as those of PyTorch do; a single one here is their sum."
+    told = (
+        f"<details><summary>The equations</summary><pre>{equations}</pre><p>{biases}</p></details>"
+    )
     return frame.network(data.network, told)
 
 

@@ -12,6 +12,7 @@ from ostinato.data import LabelEncoder
 from ostinato.data.steps import as_labels, lengths_of
 from ostinato.data.words import Words
 from ostinato.report.contents import RunFacts
+from ostinato.runtime.card import n_parameters
 from ostinato.span_metrics import SpanScores, scheme_of, span_errors, span_scores
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def collect_tagging(
         spans=span_scores(*tags, scheme) if scheme else None,
         span_errors=span_errors(*tags, scheme) if scheme else None,
         read=number if words is None else "a word",
-        parameters=sum(p.numel() for p in fitted.net.parameters()),
+        parameters=n_parameters(fitted.net.state_dict()),
     )
 
 

@@ -71,10 +71,13 @@ def card(config: Mapping[str, Any], facts: Facts) -> str:
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 
-def n_parameters(shapes: Mapping[str, Iterable[int]]) -> int:
-    """How many numbers of a saved model were learnt, by the shapes of its tensors."""
-    kept = (s for name, s in shapes.items() if not name.startswith((FOLDED, COPIES)))
-    return sum(prod(shape) for shape in kept)
+def n_parameters(tensors: Mapping[str, Any]) -> int:
+    """How many numbers of a network were learnt: of its state_dict, or of a saved model's tensors.
+
+    Each layer has two biases, as in torch.nn.
+    """
+    learnt = (t for name, t in tensors.items() if not name.startswith((FOLDED, COPIES)))
+    return sum(prod(tensor.shape) for tensor in learnt)
 
 
 def _network(config: Mapping[str, Any], parameters: int | None) -> Rows:

@@ -140,10 +140,9 @@ def write(
 
 
 def _card(model: SavedModel, config: dict[str, Any], measures: Mapping[str, float]) -> str:
-    shapes = {name: tuple(t.shape) for name, t in model.weights.items()}
     figures = {name: f"{value:.4g}" for name, value in measures.items()}
     measured = {"this model": figures} if figures else {}
-    return card(config, Facts(n_parameters(shapes), measured=measured))
+    return card(config, Facts(n_parameters(model.weights), measured=measured))
 
 
 def _as_text(config: Mapping[str, Any]) -> str:
