@@ -216,6 +216,9 @@ def drawn(rng: random.Random) -> tuple[str, Program]:
         lines = loop.text()
         if p.chance(6):
             lines = ["for epoch in range(2):", *[f"    {x}" for x in lines]]
+        elif p.chance(6):
+            lines = ["for layer in range(2):", *[f"    {x}" for x in lines],
+                     "    x = torch.tanh(x) + p.lin(x)"]  # fmt: skip
         elif p.chance(4):
             lines = ["with torch.no_grad():", *[f"    {x}" for x in lines]]
         p.lines += lines

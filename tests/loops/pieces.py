@@ -234,10 +234,28 @@ def another_kind(loop: Any) -> None:
     gives(loop, h)
 
 
+def closure(loop: Any) -> None:
+    """A function within the program, whose variable is bound anew after the loop."""
+    g, k = loop.program.name("g"), loop.program.name("k")
+    new = loop.program.rng.choice(["p.lin.weight * 2", "3.0", "None"])
+    loop.before += [f"{k} = p.scale * p.lin.bias", f"{g} = lambda a: torch.tanh(a) * {k}"]
+    loop.atoms.append(f"{g}({loop.program.rng.choice(loop.atoms)})")
+    loop.after.append(f"{k} = {new}")
+
+
+def fed_back(loop: Any) -> None:
+    """A decoder: its last output is its next input."""
+    h, o = loop.program.name("h"), loop.program.name("o")
+    loop.before.append(f"{h}, {o} = x[:, 0] * 0.5, x[:, -1]")
+    loop.atoms.append(o)
+    loop.body += [f"{h} = p.cell({o}, {h})", f"{o} = p.lin({h}) + 0.1 * {loop.value(1)}"]
+    gives(loop, o)
+
+
 STATES = [
     from_none, from_none, from_zeros, from_zeros, lstm, layers, in_a_dict, in_objects, attribute,
     buffer, of_a_module, in_place, counter, read_back, delayed, total, history, same_list,
-    another_kind,
+    another_kind, closure, fed_back,
 ]  # fmt: skip
 
 
@@ -327,6 +345,16 @@ def of_the_module(loop: Any) -> None:
     gives(loop, "list(p.log)")
 
 
+def by_number(loop: Any) -> None:
+    """A list or a dict with a place for each iteration."""
+    o, t = loop.program.name("o"), loop.t
+    if t is None or loop.first not in ("0", "1", "T - 1"):
+        return into_a_dict(loop)
+    loop.before.append(f"{o} = " + loop.program.rng.choice(["[None] * T", "{}"]))
+    loop.body.append(f"{o}[{t}] = {loop.value(1)}")
+    return gives(loop, o)
+
+
 def same_growing_list(loop: Any) -> None:
     """One growing list of two names."""
     a, b = loop.program.name("la"), loop.program.name("lb")
@@ -357,7 +385,7 @@ def index_after(loop: Any) -> None:
 
 OUTPUTS = [
     appended, appended, appended, of_the_state, into_a_buffer, into_a_buffer, accumulated,
-    into_a_dict, of_the_module, same_growing_list, comprehension, index_after,
+    into_a_dict, of_the_module, by_number, same_growing_list, comprehension, index_after,
 ]  # fmt: skip
 
 

@@ -303,9 +303,17 @@ def more_state_than_was_seen(p, x, y, z, flag):
     return p.mem, list(p.log)
 
 
+def fed_back(p, x, y, z, flag):
+    h, o = x[:, 0], x[:, 1]
+    for x_t in x.unbind(1):
+        h = p.cell(o, h)
+        o = p.lin(h) + 0.1 * x_t
+    return h, o
+
+
 FOUND = [
     two_names, two_names_of_outputs, beyond_the_end, refused_after_draws, backwards_by_number,
-    counted_from, more_state_than_was_seen,
+    counted_from, more_state_than_was_seen, fed_back,
 ]  # fmt: skip
 
 

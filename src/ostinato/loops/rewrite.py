@@ -628,8 +628,9 @@ def _sum(s: ast.AST) -> tuple[str, ast.expr] | None:
         name, added = getattr(s.target, "id", None), s.value
     elif isinstance(s, ast.Assign) and len(s.targets) == 1 and isinstance(s.value, ast.BinOp):
         name, left, right = getattr(s.targets[0], "id", None), s.value.left, s.value.right
-        if isinstance(s.value.op, ast.Add):
-            added = right if getattr(left, "id", None) == name else left
+        others = [e for e in (left, right) if getattr(e, "id", None) != name]
+        if isinstance(s.value.op, ast.Add) and len(others) == 1:
+            added = others[0]
     return (name, added) if name and added is not None and name not in reads(added) else None
 
 
