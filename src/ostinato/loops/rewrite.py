@@ -227,8 +227,8 @@ class _Scope:
                 "    if _ostinato_state_ is not None:\n"
                 f"        {', '.join(state)}, = _ostinato_state_\n"
             )
-            for n in carried:  # a name may be bound under a flag alone
-                text += f"        if {n} is {RUNTIME}.unbound: del {n}\n"
+            for own_name in carried:  # a name may be bound under a flag alone
+                text += f"        if {own_name} is {RUNTIME}.unbound: del {own_name}\n"
         text = text.replace("_ostinato_body_", f"_ostinato_body{k}_")
         text = text.replace("_ostinato_state_", f"_ostinato_state{k}_")
         begin, turns = ast.parse(text).body
