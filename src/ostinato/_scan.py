@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -164,13 +164,23 @@ def iterations(
     return a
 
 
-def scan_iterations(a: Arguments) -> tuple[list[Tensor], list[Tensor]]:
+def scan_iterations(
+    a: Arguments, written: Set[int | None]
+) -> tuple[list[Tensor], list[Tensor]]:
     """Play the iterations of a loop: the last carry, and the outputs.
+
+    Args:
+        written: the memory of tensors that get the results; the step may not capture it.
 
     Raises:
         Unsupported: the engine cannot play them; nothing has happened.
     """
-    carry, ys = _by_the_engine(a, compiled(a))
+    call = compiled(a)
+    from ostinato.compiler.capture.captures import _memory_of as memory_of
+
+    if written and any(memory_of(t) in written for t in call.taken):
+        raise Unsupported("an iteration reads a tensor that iterations write, by another name")
+    carry, ys = _by_the_engine(a, call)
     return tree.leaves(carry), tree.leaves(ys)
 
 

@@ -277,13 +277,34 @@ def read_behind(x, into):
     return h
 
 
-def test_a_tensor_given_twice_is_looked_at_anew():
+def read_whole(x, into):
+    kept, h = {"w": into[9]}, torch.zeros_like(x[0])
+    for t in range(len(x)):
+        h = torch.tanh(h + x[t] + kept["w"])
+        x[t] = h
+    return h
+
+
+def gone_through(x, into):
+    h = torch.zeros_like(x[0])
+    for t, x_t in enumerate(x[:-1]):
+        h = torch.tanh(h + x_t)
+        into[t + 1] = h
+    return h
+
+
+@pytest.mark.filterwarnings("ignore:the loop")
+@pytest.mark.parametrize("function", [read_behind, read_whole, gone_through])
+@pytest.mark.parametrize("first_apart", [True, False])
+def test_a_tensor_given_twice_is_looked_at_anew(function, first_apart):
     """A plan of two tensors is not used where both are one, and iterations read what they wrote."""
-    looped, x = ostinato.loop(read_behind), torch.randn(14, 3, 4, dtype=torch.float64)
-    looped(x, torch.zeros_like(x))
-    assert forms.sites(looped)[0].native
+    looped, x = ostinato.loop(function), torch.randn(14, 3, 4, dtype=torch.float64)
+    if first_apart:
+        looped(x.clone(), torch.zeros_like(x))
+        assert forms.sites(looped)[0].native
     a, b = x.clone(), x.clone()
-    torch.testing.assert_close(looped(a, a), read_behind(b, b), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(looped(a, a), function(b, b), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
 def test_threads_that_look_at_loops_leave_python_as_it_was(monkeypatch):
@@ -308,3 +329,19 @@ def test_threads_that_look_at_loops_leave_python_as_it_was(monkeypatch):
     may_end.set()
     other.join()
     assert (sys.stdout, sys.stderr, open) == before
+
+
+def test_gradients_that_iterations_retain_are_there():
+    @ostinato.loop
+    def run(x):
+        h, hs = torch.zeros_like(x[0]), []
+        for x_t in x:
+            h = torch.tanh(h + x_t)
+            h.retain_grad()
+            hs.append(h)
+        return hs
+
+    with pytest.warns(UserWarning, match="retain_grad"):
+        hs = run(torch.randn(12, 3, 4, requires_grad=True))
+    hs[-1].sum().backward()
+    assert all(h.grad is not None for h in hs)

@@ -525,6 +525,9 @@ class Step:
             outputs.append(value)
             puts.append((write, parts))
         outputs += sums
+        with torch._C.DisableTorchFunction():  # those who record the step do not see us
+            if any(t.retains_grad for t in (*outputs, *new.tensors, *trailing.tensors)):
+                raise NoStep("an iteration keeps the gradient of a tensor (retain_grad)")
         kept = tuple(
             "new" if a is not b else "same" if _version(a) == version else "written"
             for (a, version), b in zip(carry, new.tensors, strict=False)

@@ -26,7 +26,7 @@ from ostinato.compiler.inputs import modes
 from ostinato.compiler.steps import owner_of, weak_reference
 from ostinato.compiler.torch_compat import top_hooks
 from ostinato.loops import elements
-from ostinato.loops.attributes import Memory, roots
+from ostinato.loops.attributes import Memory
 from ostinato.loops.emitted import Fresh
 from ostinato.loops.frame import MOST_IN_PYTHON, Frame, LoopPlan, Read, State, Step, places_of
 from ostinato.loops.index import FEWEST, Sequences, evaluated, running
@@ -389,7 +389,6 @@ class Loop(Unwatched):
             return ()
         reads = [*plan.leaves, *plan.lags, *plan.puts]
         tensors = [*state.tensors, *[self.seen[r[0]][0] for r in reads if r[0] in self.seen]]
-        tensors += [value for _, value in roots(self.body)]
         memories = [memory_of(t) if isinstance(t, Tensor) else id(t) for t in tensors]
         return tuple(map(memories.index, memories))
 
@@ -447,12 +446,18 @@ class Loop(Unwatched):
         targets = [self.window(read, parts) for read, parts in plan.puts]
         if any(target.piece not in (None, 1) for target in targets):
             raise NoStep("an iteration writes several elements")
+        both = zip(state.tensors, plan.tensors, strict=False)
+        written = [t for t, how in both if how == "written"]
+        written += [target.base for target in targets if isinstance(target.base, Tensor)]
+        memories = set(map(memory_of, written)) - {None}
+        if not memories.isdisjoint(map(memory_of, items)):
+            raise NoStep("an iteration writes into what the loop goes through")
         try:
             with _without_lists(state):
                 arguments = iterations(step, self.body, plan, kept_in, carry, xs)
                 if explaining.found is not None:
                     explaining.found[id(self.site)] = explained(arguments)
-                finals, ys = scan_iterations(arguments)
+                finals, ys = scan_iterations(arguments, memories)
         except Unsupported:
             raise
         except Exception as error:  # the loop in Python will raise it where it belongs
