@@ -84,7 +84,7 @@ def steered(h, x):
 
 @pytest.mark.parametrize(
     ("step", "reason", "advice"),
-    [(choosing, "random", "through xs"), (steered, "Python value", "torch.where")],
+    [(choosing, "random", "in xs"), (steered, "Python value", "torch.where")],
 )
 def test_a_step_that_cannot_be_recorded(step, reason, advice):
     e = ostinato.explain(step, torch.zeros(B, H), torch.randn(T, B, F))

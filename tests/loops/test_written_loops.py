@@ -121,6 +121,29 @@ def value_decides(p, x):
     return h
 
 
+def logs_numbers(p, x):
+    h, log = None, []
+    for t in range(x.shape[1]):
+        h = p.cell(x[:, t], h)
+        log.append(h.detach().mean().item())
+    return h, log
+
+
+def logs_arrays(p, x):
+    h, log = None, []
+    for t in range(x.shape[1]):
+        h = p.cell(x[:, t], h)
+        log.append(h.detach().numpy())
+    return h, [array.tolist() for array in log]
+
+
+def batch_norm(p, x):
+    h, norm = None, torch.nn.BatchNorm1d(5, dtype=x.dtype)
+    for t in range(x.shape[1]):
+        h = norm(p.cell(x[:, t], h))
+    return h
+
+
 def alias(p, x):
     h, out = x.new_zeros(len(x), 6), []
     for t in range(x.shape[1]):
@@ -135,7 +158,10 @@ def alias(p, x):
         (counted, "j is another after each iteration"),
         (alternating, "sign is a number that changes in another way"),
         (list_that_is_read, "reads a list that iterations append to"),
-        (value_decides, "turns a tensor into a Python value"),
+        (value_decides, "turns a tensor into a Python value .*torch.where"),
+        (logs_numbers, "a Python value .item.; .*append the tensor, .* convert it after the loop"),
+        (logs_arrays, "ndarray, .*append the tensor, .* and convert it after the loop"),
+        (batch_norm, "rows of the batch read each other .batch statistics, .*eval"),
         (alias, "emits a tensor that the next one changes in place"),
     ],
     ids=lambda f: getattr(f, "__name__", ""),

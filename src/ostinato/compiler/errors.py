@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class Unsupported(Exception):  # noqa: N818 (it is a reason, not an error)
-    """The engine cannot play a step; the eager loop plays it instead.
+    """The engine cannot play a step; it runs in the Python loop instead.
 
     Attributes:
         reason: why.
@@ -46,6 +46,7 @@ class Elsewhere(Unsupported):
 
 # Reasons that are found in several places.
 IN_PLACE = "the step changes its carry, its input or a captured tensor in place"
+BATCH_STATISTICS = "the rows of the batch read each other (batch statistics, in training)"
 ANOTHER_COURSE = "the step takes another course at another batch size"
 A_HOOK = "the step hangs a hook on its carry, its input or a captured tensor"
 

@@ -72,10 +72,15 @@ REMEDIES = {
     "changes an element of the sequence": "compute a new tensor: y = x[t] + 1",
     "elements of a tensor that iterations write": "read one place before the written one",
     "is not bound after the first": "bind it before the loop",
+    **dict.fromkeys(
+        ("(__float__)", "(__int__)", "(item)", "(tolist)", "(numpy)", "holds a ndarray"),
+        "append the tensor, or compute with it, and convert it after the loop",
+    ),
     "which is no structure of tensors": "keep state in tensors, lists, dicts or dataclasses",
 }
 
 
-def remedy_for(reason: str) -> str:
+def remedy_for(reason: str, op: str | None = None) -> str:
     """What to write instead, or ""."""
-    return next((what for part, what in REMEDIES.items() if part in reason), "")
+    text = f"{reason} ({op})"
+    return next((what for part, what in REMEDIES.items() if part in text), "")

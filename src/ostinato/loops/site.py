@@ -84,7 +84,7 @@ class Site:
         if not quiet and not self.warned:
             self.warned = True
             operation = f" ({refusal.op})" if refusal.op else ""
-            remedy = remedy_for(refusal.reason) or advice(refusal)
+            remedy = remedy_for(refusal.reason, refusal.op) or advice(refusal)
             instead = f"; write instead: {remedy}" if remedy else ""
             text = (
                 f"the loop `{self.source.text}` runs in Python: {refusal.reason}{operation}"

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato import tree
 from ostinato.compiler.capture.draws import States, draws_numbers
-from ostinato.compiler.errors import A_HOOK, IN_PLACE, Unsupported
+from ostinato.compiler.errors import A_HOOK, BATCH_STATISTICS, IN_PLACE, Unsupported
 from ostinato.compiler.inputs import described
 from ostinato.compiler.torch_compat import (
     OwnMode,
@@ -49,6 +49,7 @@ _ABOUT = {
     "type", "result_type", "__len__", "__hash__", "__setitem__", "retain_grad",
     *_OF_ITSELF,
 }  # fmt: skip
+_OF_GRAPH = {"grad_fn", "is_leaf", "grad", "retains_grad", "output_nr", "_version"}
 _NOT_ABOUT = {"is_nonzero", "is_leaf", "is_inference"}  # a recording is not made under it
 # Calls that read the value of a tensor. Of captured tensors alone it is guarded, if it is short.
 _READS = {"__bool__", "__float__", "__index__", "__int__", "is_nonzero", "item", "tolist"}
@@ -82,7 +83,7 @@ class _Writes(TorchDispatchMode):
                 memory = {_memory_of(t) for t, _ in search.outside} - {None}
                 own = memory.isdisjoint(map(_memory_of, written))
             if not own:
-                raise Unsupported(IN_PLACE, str(func))
+                raise Unsupported(BATCH_STATISTICS if func in _UNSAID else IN_PLACE, str(func))
         return func(*args, **kwargs)
 
 
@@ -246,7 +247,9 @@ class Search(OwnMode):
             return
         if name in _READS and self.reads_captured():
             return
-        raise Unsupported("the step turns a tensor into a Python value, or reads its history", name)
+        if name in _OF_GRAPH:
+            raise Unsupported("the step reads the gradient graph of a tensor", name)
+        raise Unsupported("the step turns a tensor into a Python value", name)
 
     def reads_captured(self) -> bool:
         """Whether the last call of the trail is on what is computed of few captured numbers alone.
