@@ -371,3 +371,16 @@ def test_gradients_that_iterations_retain_are_there():
         hs = run(torch.randn(12, 3, 4, requires_grad=True))
     hs[-1].sum().backward()
     assert all(h.grad is not None for h in hs)
+
+
+def test_numbers_that_differ_from_call_to_call_keep_no_plans():
+    @ostinato.loop
+    def run(x, state):
+        for x_t in x:
+            state = {"h": torch.tanh(state["h"] + x_t), "epoch": state["epoch"]}
+        return state
+
+    x = torch.randn(12, 3, 4)
+    for epoch in range(40):
+        assert run(x, {"h": torch.zeros(3, 4), "epoch": epoch})["epoch"] == epoch
+    assert len(forms.sites(run)[0].plans) < 40

@@ -308,6 +308,8 @@ class Loop(Unwatched):
         made.begins_at(self.items.starts())
         made.shares = self.shares(made, state)
         plans = self.site.plans.setdefault(key, [])
+        if len(self.site.plans) > _MOST_PLANS:  # a number in the state may be another in each call
+            self.site.plans.pop(next(iter(self.site.plans)))
         same = next((p for p in plans if p.facts() == made.facts()), None)
         if same is None:
             plans.insert(0, made)
