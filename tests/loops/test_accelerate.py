@@ -15,6 +15,7 @@ from torch import nn
 
 import ostinato
 from ostinato.loops import functions
+from ostinato.loops.run import Loop
 from ostinato.nn import inspect, restore
 
 
@@ -91,6 +92,35 @@ def test_copies_are_swapped(copied):
     assert type(other).__mro__[1] is Model
     torch.testing.assert_close(results(other, x), expected, rtol=1e-10, atol=1e-12)
     assert next(r for r in inspect(other) if r.name == "Base.encoded").native
+
+
+class Cells(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(3, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        h, outputs = None, []
+        for x_t in x.unbind(1):
+            h = self.cell(x_t, h)
+            outputs.append(self.head(h))
+        return torch.stack(outputs, 1)
+
+
+def test_verify_counts_the_steps_of_loops(monkeypatch):
+    torch.manual_seed(0)
+    x = torch.randn(5, 40, 3)  # float32: a native loop rounds otherwise than PyTorch
+    model = ostinato.accelerate(Cells(), verify=(x,), loops=True)
+    assert [r.native for r in inspect(model) if hasattr(r, "file")] == [True]
+    played = Loop.finish
+
+    def wrong(self, plan, state, targets, finals, ys):
+        return played(self, plan, state, targets, finals, [y * 1.01 for y in ys])
+
+    monkeypatch.setattr(Loop, "finish", wrong)
+    with pytest.raises(ValueError, match="the model is restored"):
+        ostinato.accelerate(other := Cells(), verify=(x,), loops=True)
+    assert type(other) is Cells
 
 
 class Configured(nn.Module):

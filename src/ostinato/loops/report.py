@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,13 +107,20 @@ def explain(
     sites = _loops_in(step)
     if not sites:
         return _explain.explain(step, *arguments, **named)
-    before, explaining.found = explaining.found, {}
-    try:
+    with steps_of_loops() as steps:
         step(*arguments, **named)
-        found = explaining.found
+    found = dict(steps)
+    return LoopsExplanation(tuple([(report(s), found.get(id(s))) for s in sites]))
+
+
+@contextmanager
+def steps_of_loops() -> Iterator[list[tuple[int, Explanation]]]:
+    """A context that gives a list of the steps which scans of loops play in it: site, step."""
+    before, explaining.found = explaining.found, []
+    try:
+        yield explaining.found
     finally:
         explaining.found = before
-    return LoopsExplanation(tuple([(report(s), found.get(id(s))) for s in sites]))
 
 
 def _loops_in(function: Any) -> list[Site]:

@@ -82,9 +82,9 @@ class LoopRuntime:
 
 
 class _Explaining(threading.local):
-    """How the steps of loops are played, by the id of the site, while someone asks for it."""
+    """The steps of loops that are played, each with its site's id, while they are asked for."""
 
-    found: dict[int, Explanation] | None = None
+    found: list[tuple[int, Explanation]] | None = None
 
 
 explaining = _Explaining()
@@ -458,7 +458,7 @@ class Loop(Unwatched):
             with _without_lists(state):
                 arguments = iterations(step, self.body, plan, kept_in, carry, xs)
                 if explaining.found is not None:
-                    explaining.found[id(self.site)] = explained(arguments)
+                    explaining.found.append((id(self.site), explained(arguments)))
                 finals, ys = scan_iterations(arguments, memories)
         except Unsupported:
             raise

@@ -1,4 +1,4 @@
-"""Verification: a model gives the same numbers after its recurrent layers were swapped.
+"""Verification: a model gives the same numbers after its layers and loops were swapped.
 
 The bound. Two correct ways to play a layer differ in the order of their sums. A sum of K = F + H
 products of numbers around 1 has a rounding error of about ε √K, and every step of every layer adds
@@ -8,6 +8,8 @@ error is at most
     ε √K n · max(1, |y|)
 
 where n counts the steps of all swapped layers, K is that of the widest layer, and y is the output.
+A step of a loop adds ε √K for each of its products, and 2 ε for each elementwise operation, which
+PyTorch and the engine round once each; n steps of it add n times as much.
 A model whose recurrence amplifies errors (a chaotic one) exceeds this bound without a mistake, and
 needs a tolerance of its own.
 """
@@ -21,6 +23,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
+
+from ostinato._explain import Explanation
+from ostinato.loops.report import steps_of_loops
 
 _log = logging.getLogger("ostinato")
 
@@ -55,8 +60,9 @@ class Verification:
         finally:
             for hook in hooks:
                 hook.remove()
-        weights = [p for layer in layers for p in layer.parameters()]
+        weights = [p for p in model.parameters() if p.is_floating_point()]
         self.epsilon = max((torch.finfo(w.dtype).eps for w in weights), default=0.0)
+        self.of_loops = 0.0  # rounding errors in the loops' steps, in ε
         self.n_terms = max((_width(layer) for layer in layers), default=0)
 
     def compare(self, tolerance: float | None) -> None:
@@ -69,7 +75,9 @@ class Verification:
             ValueError: the number of results differs, or a result differs by more.
         """
         largest = 0.0
-        results = _run(self.model, self.inputs)
+        with steps_of_loops() as steps:
+            results = _run(self.model, self.inputs)
+        self.of_loops = sum(_rounding(step) for _, step in steps)
         if len(results) != len(self.reference):
             raise ValueError(
                 f"accelerate: the model gives {len(results)} tensors, before it gave "
@@ -100,7 +108,13 @@ class Verification:
             return 0.0
         epsilon = max(self.epsilon, torch.finfo(reference.dtype).eps)
         magnitude = max(1.0, float(reference.nan_to_num().abs().max()))
-        return epsilon * self.n_terms**0.5 * self.n_steps * magnitude
+        return epsilon * (self.n_terms**0.5 * self.n_steps + self.of_loops) * magnitude
+
+
+def _rounding(step: Explanation) -> float:
+    """The rounding error of all steps of a loop, in ε."""
+    products = sum(p.depth**0.5 for p in (*step.hoisted, *step.loop_products))
+    return step.n_steps * (products + 2 * len(step.loop_ops))
 
 
 def _width(layer: Any) -> int:
