@@ -162,8 +162,8 @@ def test_other_states_are_refused():
     wrong = {
         "damaged": state[:60] + bytes([state[60] ^ 1]) + state[61:],
         "is damaged": state[:-1],
-        "no state": b"x" + state,
-        "no state of a stream": b"",
+        "not the state": b"x" + state,
+        "not the state of a stream": b"",
     }
     for message, value in wrong.items():
         with pytest.raises(ValueError, match=message):
