@@ -46,6 +46,7 @@ COMPILER = """
     inputs steps
     capture
     speculation
+    batch_numbers
     shared
     graph
     lower backward

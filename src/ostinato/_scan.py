@@ -237,7 +237,7 @@ def compiled(a: Arguments) -> ScanCall:
     except (Elsewhere, SideEffect, Spared):
         raise
     except Unsupported as refusal:
-        for form in batch_numbers.ways(a):
+        for form in batch_numbers.ways(a, cache.codes_of):
             speculation.forget(code_key(a.given))  # what was given up may be the number's doing
             with suppress(Unsupported):
                 found = _answered(form)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -64,10 +64,10 @@ def known(a: Arguments) -> Arguments:
     return a if found is None or found.numbers is None else _with_numbers(a, found.numbers)
 
 
-def ways(a: Arguments) -> Iterator[Arguments]:
-    """Which numbers may be the size of the batch, to be tried in this order."""
-    from ostinato.compiler.cache import codes_of  # which imports this
-
+def ways(
+    a: Arguments, codes_of: Callable[[Any], dict[int, CodeType]]
+) -> Iterator[Arguments]:
+    """Which numbers may be the size of the batch, to be tried in this order; codes_of: a step."""
     n_rows = _n_rows(a)
     if n_rows < 2 or a.weights is not None or a.numbers is not None:
         return
