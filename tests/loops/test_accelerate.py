@@ -142,5 +142,5 @@ def test_loops_of_packages_without_tensors_are_left_alone():
 
 def test_the_nearest_functions_are_found_first():
     """There is a limit, which what a model's first function calls must not use up."""
-    found = [f.__qualname__ for f in functions._reached([Base, Configured])]
+    found = [f.__qualname__ for f in functions.reached([Base, Configured])]
     assert found[-1] == "decoded" and {"Base.encoded", "Configured.forward"} < {*found}

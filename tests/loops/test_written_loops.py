@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import threading
@@ -223,6 +224,46 @@ def test_explain_shows_a_loop_as_it_shows_a_step():
     assert f"{report.file}:{report.line}" in str(explained)
     in_python = ostinato.explain(ostinato.loop(counted), forms.Parts(), x)
     assert not in_python.native and "j is another" in str(in_python)
+
+
+class Decorated(torch.nn.Module):
+    @ostinato.loop
+    def forward(self, x):
+        h = torch.zeros_like(x[:, 0])
+        for t in range(x.shape[1]):
+            h = torch.tanh(h + x[:, t])
+        return h
+
+
+class Around(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+def calls_decorated(x):
+    return Decorated.forward(None, x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [Decorated(), Around(Decorated()), Decorated().forward, Decorated().__call__, calls_decorated,
+     functools.partial(Decorated.forward, None)],
+    ids=["module", "submodule", "method", "call", "function", "partial"],
+)  # fmt: skip
+def test_explain_finds_decorated_functions(function):
+    explained = ostinato.explain(function, torch.randn(3, 14, 6))
+    ((report, step),) = explained.loops
+    assert report.name == "Decorated.forward" and explained.native and step.n_steps == 13
+
+
+@pytest.mark.parametrize("function", [torch.nn.Linear(6, 6), Around(torch.nn.Tanh()), torch.tanh])
+def test_explain_without_a_loop_says_what_to_do(function):
+    with pytest.raises(TypeError, match=r"no loop of .* is known to ostinato: decorate"):
+        ostinato.explain(function, torch.randn(3, 14, 6))
 
 
 def test_a_scan_that_gains_nothing_is_given_up_in_silence(monkeypatch):

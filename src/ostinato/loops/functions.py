@@ -135,7 +135,7 @@ def rewritten_functions(classes: Iterable[type]) -> dict[types.FunctionType, typ
 
     Rewritten are functions with loops, and those that call one of these by its name.
     """
-    found = _reached(classes)
+    found = reached(classes)
     names = {f.__name__ for f in found if _may_loop(f)}
     while True:
         calling = {f.__name__ for f in found if not names.isdisjoint(_unwrapped(f).co_names)}
@@ -156,10 +156,10 @@ def rewritten_functions(classes: Iterable[type]) -> dict[types.FunctionType, typ
     return made
 
 
-def _reached(classes: Iterable[type]) -> list[types.FunctionType]:
-    """The functions of classes, and those that their code names, and so on; the nearest first."""
+def reached(roots: Iterable[Any]) -> list[types.FunctionType]:
+    """Functions, those of classes, and those that their code names; the nearest first."""
     found: dict[types.FunctionType, None] = {}
-    todo: deque[Any] = deque(classes)
+    todo: deque[Any] = deque(roots)
     seen: set[int] = set()
     torchless: dict[str, bool] = {}
     while todo and len(found) < _MOST_FUNCTIONS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 
 from ostinato import _explain
 from ostinato._explain import Explanation
+from ostinato.loops.functions import classes_of, reached
 from ostinato.loops.modules import loops_of
 from ostinato.loops.run import explaining
 from ostinato.loops.site import Site
@@ -82,8 +84,9 @@ def explain(
     """Explain how `scan` runs a step, or the loops of a function: natively, or why not.
 
     A step is recorded and verified as at its first call of `scan`: its first time steps run in
-    the engine and in the loop; the sequence is not played. A function that `ostinato.loop` gave, or
-    a model after `accelerate(model, loops=True)`, is called once with the arguments.
+    the engine and in the loop; the sequence is not played. A function that `ostinato.loop` gave, a
+    model whose code calls such functions, or a model after `accelerate(model, loops=True)` is
+    called once with the arguments.
 
     Args:
         step: a step, followed by `init` and `xs` as for `scan`, and `dim=`, `memory=`,
@@ -93,7 +96,8 @@ def explain(
         An `Explanation`, or one for each loop; to be printed or read by attribute.
 
     Raises:
-        TypeError, ValueError: as `scan`, or as the function.
+        TypeError: no loop is known in what is no step; or as `scan`, or as the function.
+        ValueError: as `scan`, or as the function.
 
     Example:
         >>> import torch, ostinato
@@ -104,8 +108,16 @@ def explain(
         >>> e.native, e.loop_products, e.loop_ops
         (True, (Product(depth=8, width=8),), ('copy', 'tanh'))
     """
-    sites = _loops_in(step)
+    is_step = _is_call_of_scan(arguments, named)
+    sites = _loops_in(step, is_step)
     if not sites:
+        if not is_step:
+            name = getattr(step, "__qualname__", type(step).__name__)
+            raise TypeError(
+                f"explain: no loop of {name} is known to ostinato: decorate the function with "
+                "@ostinato.loop, or call accelerate(model, loops=True) before; for a step: "
+                "explain(step, init, xs)"
+            )
         return _explain.explain(step, *arguments, **named)
     with steps_of_loops() as steps:
         step(*arguments, **named)
@@ -123,9 +135,29 @@ def steps_of_loops() -> Iterator[list[tuple[int, Explanation]]]:
         explaining.found = before
 
 
-def _loops_in(function: Any) -> list[Site]:
-    if isinstance(function, torch.nn.Module):
-        return loops_of(function)
+def _is_call_of_scan(arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
+    """Whether these are arguments of a step: `init` and `xs`, and the options of scan."""
+    of_scan = {"init", "xs"} & named.keys()
+    options = {"dim", "memory", "truncate"}
+    return len(arguments) + len(of_scan) == 2 and named.keys() <= of_scan | options
+
+
+def _loops_in(function: Any, is_step: bool) -> list[Site]:
+    """The loops of a function or a model, and of what its code names unless it may be a step."""
+    while isinstance(function, functools.partial):
+        function = function.func
     if isinstance(function, types.MethodType):
-        function = function.__func__
-    return getattr(function, "__ostinato_loops__", [])
+        of_module = isinstance(function.__self__, torch.nn.Module) and not is_step
+        if not of_module or hasattr(function, "__ostinato_loops__"):
+            function = function.__func__
+        else:
+            function = function.__self__
+    sites: list[Site] = list(getattr(function, "__ostinato_loops__", []))
+    named: list[types.FunctionType] = []
+    if isinstance(function, torch.nn.Module):
+        sites, named = loops_of(function), reached(classes_of(function))
+    elif not sites and not is_step:
+        is_function = isinstance(function, types.FunctionType)
+        named = reached([function if is_function else type(function)])
+    sites += [site for f in named for site in getattr(f, "__ostinato_loops__", [])]
+    return sorted({id(s): s for s in sites}.values(), key=lambda s: (s.file, s.source.line))
