@@ -43,7 +43,7 @@ class Numbers(NamedTuple):
 
 
 @dataclass
-class _Known:
+class _KnownNumbers:
     """Of the code of a step.
 
     Attributes:
@@ -55,7 +55,7 @@ class _Known:
     tried: set[int] = field(default_factory=set)
 
 
-_known: collections.OrderedDict[Any, _Known] = collections.OrderedDict()
+_known: collections.OrderedDict[Any, _KnownNumbers] = collections.OrderedDict()
 
 
 def known(a: Arguments) -> Arguments:
@@ -71,7 +71,7 @@ def ways(
     n_rows = _n_rows(a)
     if n_rows < 2 or a.weights is not None or a.numbers is not None:
         return
-    of = _known.setdefault(code_key(a.given), _Known())
+    of = _known.setdefault(code_key(a.given), _KnownNumbers())
     while len(_known) > MOST_STEPS:
         _known.popitem(last=False)
     if n_rows in of.tried or len(of.tried) >= MOST_SIZES:
@@ -88,7 +88,7 @@ def ways(
 
 def remember(a: Arguments) -> None:
     """The numbers of this call are the size of the batch in those of the same step."""
-    _known[code_key(a.given)] = _Known(a.numbers)
+    _known[code_key(a.given)] = _KnownNumbers(a.numbers)
 
 
 def forget(code: Any) -> None:
