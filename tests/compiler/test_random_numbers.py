@@ -70,6 +70,8 @@ DRAWS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "alpha_dropout": lambda h, x: F.alpha_dropout(h, 0.3, training=True),
     "attention with dropout": lambda h, x: F.scaled_dot_product_attention(
         *[z.view(-1, 1, 2, z.shape[1] // 2) for z in (h, x, x)], dropout_p=0.3).flatten(1),
+    "beside attention without dropout": lambda h, x: F.scaled_dot_product_attention(
+        *[z.view(-1, 1, 2, z.shape[1] // 2) for z in (h, x, x)]).flatten(1) * torch.rand_like(h),
     "zoneout": lambda h, x: x + F.dropout(h - x, 0.2) * 0.8,
     "flat": lambda h, x: torch.randn(h.numel(), dtype=h.dtype).view(h.shape),
     "turned": lambda h, x: torch.randn(*h.T.shape, dtype=h.dtype).T,

@@ -74,7 +74,7 @@ class _Writes(TorchDispatchMode):
         kwargs, search = kwargs or {}, self.search
         if _get_current_function_mode() is search:  # it does not see this call: from_numpy, set_
             search.must_watch = True
-        if draws_numbers(func):
+        if draws_numbers(func, args, kwargs):
             search.meet_generator(kwargs.get("generator"))
         if func._schema.is_mutable or func in _UNSAID:
             search.must_watch = True

@@ -194,9 +194,16 @@ def in_order(t: Tensor) -> bool:
 # ---- modes that see the draws of a step
 
 
-def draws_numbers(func: Any) -> bool:
-    """Whether a call of ATen may take numbers from a generator."""
-    return torch.Tag.nondeterministic_seeded in func.tags
+def draws_numbers(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether a call of ATen may take numbers from a generator.
+
+    Attention without dropout, and dropout outside training, take none.
+    """
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return False
+    given = {of.name: of.default_value for of in func._schema.arguments}
+    given |= dict(zip(given, args, strict=False)) | kwargs
+    return all(given.get(name, True) for name in ("dropout_p", "train", "training"))
 
 
 class _Draws(TorchDispatchMode):
@@ -208,7 +215,7 @@ class _Draws(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not draws_numbers(func):
+        if not draws_numbers(func, args, kwargs):
             return func(*args, **kwargs)
         found = _call(func, args)
         if found is not None:

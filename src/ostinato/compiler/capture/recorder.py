@@ -168,7 +168,7 @@ class Recorder(TorchDispatchMode):
             out = self.composed(composition, args, kwargs)
             if out is not NotImplemented:
                 return out
-        if draws_numbers(func):  # those of the step itself are given
+        if draws_numbers(func, args, kwargs):  # those of the step itself are given
             raise Unsupported(
                 "the step draws random numbers in its backward pass, or with some sizes of the "
                 "batch only; draw them before and pass them through xs",
