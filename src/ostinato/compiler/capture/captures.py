@@ -72,7 +72,8 @@ class _Writes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, search = kwargs or {}, self.search
-        if _get_current_function_mode() is search:  # it does not see this call: from_numpy, set_
+        unseen = _get_current_function_mode() is search
+        if unseen:  # the search sees this call, from_numpy or set_, only when it is made below
             search.must_watch = True
         if draws_numbers(func, args, kwargs):
             search.meet_generator(kwargs.get("generator"))
@@ -84,7 +85,11 @@ class _Writes(TorchDispatchMode):
                 own = memory.isdisjoint(map(_memory_of, written))
             if not own:
                 raise Unsupported(BATCH_STATISTICS if func in _UNSAID else IN_PLACE, str(func))
-        return func(*args, **kwargs)
+        search.n_modes -= unseen  # this mode is not on the stack while it runs
+        try:
+            return func(*args, **kwargs)
+        finally:
+            search.n_modes += unseen
 
 
 # Their schemas do not say that they write running statistics.

@@ -140,7 +140,7 @@ class WholeNumbers:
         """
         first, *others = call.args
         if name in _FILLED:
-            return int(out.abs().max())
+            return _largest_number(out)
         if name == "_to_copy" and self._value(first).is_floating_point():
             return math.inf
         if name in _SUMS and call.kwargs.get("alpha", 1) == 1:
@@ -178,7 +178,7 @@ class WholeNumbers:
         if not is_integer(t.dtype):
             return int(t.dtype is torch.bool)
         if operand.index not in self.bounds:  # the step made it of numbers
-            self.bounds[operand.index] = int(t.abs().max()) if t.numel() else 0
+            self.bounds[operand.index] = _largest_number(t)
         return self.bounds[operand.index]
 
     def _value(self, ref: Ref) -> Tensor:
@@ -188,6 +188,10 @@ class WholeNumbers:
 
 def _largest_of(captured: Tensor) -> Tensor:
     return captured.abs().amax()
+
+
+def _largest_number(t: Tensor) -> int:
+    return int(t.abs().max()) if t.numel() else 0
 
 
 def _product(*bounds: float) -> float:
