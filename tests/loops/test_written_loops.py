@@ -180,6 +180,104 @@ def test_refused_with_one_warning(function, why):
     forms.compare(function, looped, x)  # and no further warning
 
 
+def ends(x, n):
+    h = torch.zeros_like(x[:, 0])
+    for t in range(n):
+        h = torch.tanh(h + x[:, t])
+        if t == 11:
+            break
+    return h
+
+
+def returns(x, n):
+    h = torch.zeros_like(x[:, 0])
+    for t in range(n):
+        h = torch.tanh(h + x[:, t])
+        if t == 11:
+            return h
+    return -h
+
+
+def tries(x, n):
+    h = torch.zeros_like(x[:, 0])
+    for x_t in x.unbind(1)[:n]:
+        try:
+            h = torch.tanh(h + x_t)
+        except ValueError:
+            break
+    else:
+        h = h * 2
+    return h
+
+
+def yields(x, n):
+    h = torch.zeros_like(x[:, 0])
+    for t in range(n):
+        h = torch.tanh(h + x[:, t])
+        yield h
+
+
+def has_else(x, n):
+    h = torch.zeros_like(x[:, 0])
+    for t in range(n):
+        h = torch.tanh(h + x[:, t])
+    else:
+        h = h * 2
+    return h
+
+
+def over_other_things(x, n):
+    """Over names and numbers: nobody would write these otherwise."""
+    for name in "abcdefghijkl":
+        if name == "k":
+            break
+    for _ in range(n):
+        try:
+            x = x + int(name, 36)
+        finally:
+            pass
+    return x
+
+
+def around_a_native_loop(x, n):
+    found = []
+    for k in range(n):
+        try:
+            h = x[:, k]
+            for t in range(14):
+                h = torch.tanh(h + x[:, t])
+            found.append(h)
+        finally:
+            pass
+    return found
+
+
+@pytest.mark.parametrize(
+    "function",
+    [ends, returns, tries, yields, has_else, over_other_things, around_a_native_loop],
+)
+@pytest.mark.parametrize("n", [3, 14])
+def test_a_loop_that_its_text_rules_out(function, n):
+    """It runs as it did; a warning comes where it is one over tensors, and was asked for."""
+    x, looped = torch.randn(3, 14, 6), ostinato.loop(function)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            torch.testing.assert_close([*looped(x, n)], [*function(x, n)])
+    silent = over_other_things, around_a_native_loop
+    assert len(caught) == (n == 14 and function not in silent)
+    assert all("write instead: " in str(w.message) for w in caught)
+    report = forms.sites(looped)[0]
+    assert report.native is False and report.reason
+
+    model = type("Model", (torch.nn.Module,), {"forward": staticmethod(function)})()
+    ostinato.accelerate(model, loops=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.testing.assert_close([*model(x, n)], [*function(x, n)])
+    assert report.reason in [getattr(r, "reason", "") for r in ostinato.nn.inspect(model)]
+
+
 def test_tracebacks_show_the_users_lines():
     def fails(x):
         total = torch.zeros(2)

@@ -87,7 +87,11 @@ def with_loops(
     if not loops and not calls:
         return None
     file = function.__code__.co_filename
-    sites = [Site(source, file, function.__qualname__) for source in loops]
+    # Of a loop that stays as it is those are warned who named its function.
+    sites = [
+        Site(source, file, function.__qualname__, warned=source.stays and callees is not None)
+        for source in loops
+    ]
     runtime = LoopRuntime(sites)
     for name in calls:
         setattr(runtime, f"{name}_", (callees or {})[name])

@@ -76,6 +76,15 @@ REMEDIES = {
         ("(__float__)", "(__int__)", "(item)", "(tolist)", "(numpy)", "holds a ndarray"),
         "append the tensor, or compute with it, and convert it after the loop",
     ),
+    "may end the loop": "a fixed number of iterations, and torch.where(done, h, new)",
+    "hands out": "append to a list, and yield from it after the loop",
+    "catches errors": "put try around the loop",
+    "deletes a name": "bind None to the name, or delete it after the loop",
+    "has an else part": "write the statements of else after the loop",
+    "defines a class": "define it before the loop",
+    "an iteration imports": "import before the loop",
+    "variable is not a local name": "go through the loop with a local name",
+    "an iteration binds a": "bind a local name, and the other one after the loop",
     "which is no structure of tensors": "keep state in tensors, lists, dicts or dataclasses",
 }
 

@@ -46,6 +46,20 @@ _OF_OTHERS = {
 }  # fmt: skip
 # What marks a loop that trains: its iterations are no steps of a scan.
 _TRAINING = {"backward", "zero_grad"}
+# Nodes of a body that is no function of one iteration.
+_RULED_OUT = {
+    "Return": "an iteration may end the loop (return)",
+    "Yield": "an iteration hands out a value (yield)",
+    "YieldFrom": "an iteration hands out values (yield from)",
+    "Try": "an iteration catches errors (try)",
+    "TryStar": "an iteration catches errors (try)",
+    "Delete": "an iteration deletes a name or an item (del)",
+    "ClassDef": "an iteration defines a class",
+    "Import": "an iteration imports a module",
+    "ImportFrom": "an iteration imports a name",
+    "Global": "an iteration binds a global name",
+    "Nonlocal": "an iteration binds a name of the function around",
+}
 # Calls that a user sees, each time.
 _SEEN = {"print", "write", "writelines", "writerow", "input", "add_scalar", "sleep"}
 _LOGGED = {"debug", "info", "warning", "error", "critical", "exception"}
@@ -65,6 +79,7 @@ class LoopSource:
         joined: those of `grown` that the function only hands to torch.stack and torch.cat.
         summed: those that it only adds to; whether in place, by `+=`.
         problem: why its iterations can be no steps of a scan, or "".
+        stays: whether it is left as it is, because its text has no function of one iteration.
     """
 
     line: int
@@ -75,6 +90,7 @@ class LoopSource:
     joined: frozenset[str]
     summed: dict[str, bool]
     problem: str
+    stays: bool = False
 
 
 def rewritten(
@@ -147,10 +163,13 @@ class _Scope:
         """Statements with their loops rewritten; outer: the name of the loop around them."""
         found: list[ast.stmt] = []
         for statement in body:
-            if isinstance(statement, ast.For) and self.is_candidate(statement):
-                found += self.loop(statement, outer)
-            else:
+            why = self.ruled_out(statement) if isinstance(statement, ast.For) else None
+            if why is None:
                 found.append(self.within(statement, outer))
+            else:
+                assert isinstance(statement, ast.For)
+                left = self.left(statement, outer, why) if why else None
+                found += left or self.loop(statement, outer)
         return found
 
     def within(self, statement: ast.stmt, outer: str | None) -> ast.stmt:
@@ -167,25 +186,44 @@ class _Scope:
                 case.body = self.block(case.body, outer)
         return statement
 
-    def is_candidate(self, loop: ast.For) -> bool:
-        """Whether an iteration may be a step: it runs to its end, and binds local names alone."""
-        if loop.orelse or not isinstance(loop.target, (ast.Name, ast.Tuple, ast.List)):
-            return False
+    def ruled_out(self, loop: ast.For) -> str | None:
+        """Why an iteration is no function of its state, or ""; None of a loop over other things.
+
+        Such a function runs to its end, and binds local names alone.
+        """
         if isinstance(loop.iter, ast.Call) and getattr(loop.iter.func, "attr", "") in _OF_OTHERS:
-            return False
-        for node in own_nodes(loop.body):
-            if isinstance(
-                node,
-                (ast.Return, ast.Yield, ast.YieldFrom, ast.Await, ast.AsyncFor, ast.AsyncWith,
-                 ast.Try, ast.Delete, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Global,
-                 ast.Nonlocal),
-            ) or type(node).__name__ == "TryStar":  # fmt: skip
-                return False
-            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in _TRAINING:
-                return False
+            return None
+        nodes = [*own_nodes(loop.body)]
+        calls = [n.func for n in nodes if isinstance(n, ast.Call)]
+        if any(getattr(function, "attr", "") in _TRAINING for function in calls):
+            return None
         if _breaks(loop.body):
-            return False
-        return not writes([loop]) & self.declared
+            return "an iteration may end the loop (break)"
+        kinds = {type(n).__name__ for n in nodes}
+        for kind, why in _RULED_OUT.items():
+            if kind in kinds:
+                return why
+        if loop.orelse:
+            return "the loop has an else part"
+        if not isinstance(loop.target, (ast.Name, ast.Tuple, ast.List)):
+            return "the loop's variable is not a local name"
+        return "an iteration binds a global name" if writes([loop]) & self.declared else ""
+
+    def left(self, loop: ast.For, outer: str | None, why: str) -> list[ast.stmt]:
+        """A loop that stays as it is, and whose elements are seen."""
+        k = len(self.of.loops)
+        source = LoopSource(loop.lineno, _header(loop), (), (), {}, frozenset(), {}, why, True)
+        self.of.loops.append(source)
+        name = f"_ostinato_loop{k}_"
+        begin = ast.parse(f"{name} = {RUNTIME}.begin({k}, None, None, {outer}, {ROWS})").body[0]
+        assert isinstance(begin, ast.Assign) and isinstance(begin.value, ast.Call)
+        for n in ast.walk(begin):
+            ast.copy_location(n, loop)
+        begin.value.args[1] = loop.iter
+        loop.iter = ast.copy_location(ast.Name(name, ast.Load()), loop.iter)
+        loop.body = _visited(_Watched(name), self.block(loop.body, name))
+        loop.orelse = self.block(loop.orelse, outer)
+        return [begin, loop]
 
     def loop(self, loop: ast.For, outer: str | None) -> list[ast.stmt]:
         k = len(self.of.loops)

@@ -66,12 +66,14 @@ class LoopRuntime:
         return KnownRows()
 
     def begin(
-        self, number: int, iterable: Any, body: types.FunctionType, outer: Loop | None,
+        self, number: int, iterable: Any, body: Any, outer: Loop | None,
         rows: KnownRows,
     ) -> Any:  # fmt: skip
         """The loop that begins: one that may be played by scan, or not."""
-        items = items_of(iterable)
         site = self.sites[number]
+        if site.source.stays:
+            return Left(site, iterable, outer)
+        items = items_of(iterable)
         if items is not None and items.n - site.first >= FEWEST and not running.questions:
             if not site.refused or not site.waits(body, items.n):
                 return Loop(site, items, body, outer, rows)
@@ -94,7 +96,7 @@ class _Watching(threading.local):
     """The loops of a thread that look at an iteration now, which run within each other."""
 
     def __init__(self) -> None:
-        self.loops: weakref.WeakSet[Loop] = weakref.WeakSet()  # one may end by an error
+        self.loops: weakref.WeakSet[Loop | Left] = weakref.WeakSet()  # one may end by an error
 
 
 _watching = _Watching()
@@ -126,6 +128,34 @@ class Unwatched:
             base[index] = value
         else:
             self.outer.put(number, value, base, index)
+
+
+class Left(Unwatched):
+    """A loop that stays as it is in the text; it notices whether it is one over tensors."""
+
+    over_tensors = inner_native = False
+
+    def __iter__(self) -> Iterator[Any]:
+        # Within an iteration of another loop, that one may be played as a whole.
+        within = running.questions or any(isinstance(of, Loop) for of in _watching.loops)
+        if not within:
+            self.site.native, self.site.reason = False, self.site.source.problem
+            _watching.loops.add(self)
+        for j, item in enumerate(self.iterable):
+            self.over_tensors = self.over_tensors or _tensors_in_item(item)
+            if j == FEWEST - 1 and not within:
+                _watching.loops.discard(self)
+                if self.over_tensors and not self.inner_native:
+                    self.site.warn(NoStep(self.site.source.problem))
+            yield item
+
+    def at(self, number: int, base: Any, index: Any) -> Any:
+        self.over_tensors = self.over_tensors or isinstance(base, Tensor)
+        return super().at(number, base, index)
+
+    def put(self, number: int, value: Any, base: Any, index: Any) -> None:
+        self.over_tensors = self.over_tensors or isinstance(base, Tensor)
+        super().put(number, value, base, index)
 
 
 class Loop(Unwatched):

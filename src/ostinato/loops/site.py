@@ -81,7 +81,12 @@ class Site:
         self.native, self.reason = False, refusal.reason
         quiet = isinstance(refusal, Elsewhere) or getattr(refusal, "quiet", False)
         quiet |= isinstance(refusal, NoStep) and not over_tensors
-        if not quiet and not self.warned:
+        if not quiet:
+            self.warn(refusal)
+
+    def warn(self, refusal: Unsupported) -> None:
+        """Say once why the loop runs in Python, and what to write instead."""
+        if not self.warned:
             self.warned = True
             operation = f" ({refusal.op})" if refusal.op else ""
             remedy = remedy_for(refusal.reason, refusal.op) or advice(refusal)

@@ -120,7 +120,7 @@ def accelerate(
             _log.warning("accelerate: %s", _report(name, module))
         else:
             _log.info("accelerate: %s", _report(name, module))
-    if not layers and not sites:
+    if not layers and all(site.source.stays for site in sites):
         _log.warning(
             "accelerate: %s has no recurrent layer of torch.nn%s; a step function of yours can be "
             "given to ostinato.scan",
