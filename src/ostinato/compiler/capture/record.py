@@ -380,9 +380,11 @@ def _record_once(
         replaced = RowProducts(captured, replacing, functions, per_row, made)
     with replaced:
         recorder.whole = None if outside is None else whole
-        with refused(_FAILS), recorder, torch.enable_grad(), _given(leaves):
-            new_states, y = step(leaves.init, leaves.xs)
-        recorder.whole = None
+        try:
+            with refused(_FAILS), recorder, torch.enable_grad(), _given(leaves):
+                new_states, y = step(leaves.init, leaves.xs)
+        finally:
+            recorder.whole = None  # they hold each other, and the step: no collector has to run
         if isinstance(replaced, RowProducts):
             replaced.check(products)
         with recorder:
