@@ -51,7 +51,9 @@ class Model(Base):
         h = self.encoded(x)
         for layer in self.layers:
             h = layer(h)
-        many = helpers.decoded(self.out, h, 15)
+        many = []
+        for y in helpers.decoded(self.out, h, 15):
+            many.append(y)
         times = torch.linspace(0, 1, 20, dtype=x.dtype)
         return torch.stack(many), self.solver.steps(self.out, h, times), self.sampled(h)
 
@@ -74,6 +76,8 @@ def test_loops_in_methods_and_two_calls_deep():
     ran = ("Base.encoded", "decoded", "Solver.steps", "Model.sampled")
     assert {n: reports[n].native for n in ran} == dict.fromkeys(ran, True), reports
     assert f"{reports['decoded'].file}" == helpers.__file__
+    texts = [r.text for r in inspect(model) if hasattr(r, "text")]
+    assert "for y in helpers.decoded(self.out, h, 15)" in texts
     helpers.SCALE = 0.5  # read by a function that a rewritten one stands for
     try:
         half = results(model, x)

@@ -104,6 +104,9 @@ def rewritten(
     Returns:
         The loops, and the names of `callees` that it calls.
     """
+    for loop in ast.walk(function):
+        if isinstance(loop, ast.For):
+            loop._text = _header(loop)  # type: ignore[attr-defined]
     calls = _Calls(callees)
     for statement in function.body:
         calls.visit(statement)
