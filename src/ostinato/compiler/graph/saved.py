@@ -8,6 +8,7 @@ transpose, columns of a vector, a block of a matrix. What PyTorch computes of we
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -55,6 +56,8 @@ def saved_step(
 ) -> Forward:
     """A recorded step, forward, on tensors by name.
 
+    Its whole numbers are exact up to 2²⁴, and beyond they are rounded.
+
     Args:
         graph: the graph of the recorded step.
         captured: the tensors that the step took from outside, as they are now.
@@ -67,7 +70,10 @@ def saved_step(
         raise Unsupported(f"the step computes in {graph.dtype}; a saved graph is float32")
     if any(total is not None for total in graph.total_ys):
         raise Unsupported("an output of the step is a sum over the batch")
-    return _Saving(captured, names).forward(graph.forward)
+    f = graph.forward
+    if graph.recording.sized:  # the largest whole number, which no saved model looks at
+        f = replace(f, states=f.states[:-1], new_states=f.new_states[:-1])
+    return _Saving(captured, names).forward(f)
 
 
 class _Saving:
