@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Sequences, np.ndarray | None]:
-    """Read arrays from a .npz or .ts file: sequences, and their labels; `read_examples` reads tables.
+    """Read sequences and labels from a .npz or .ts file; `read_examples` reads tables.
 
     The name's ending decides how:
 
