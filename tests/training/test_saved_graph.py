@@ -173,9 +173,16 @@ class Numbered(Leaky):
         return (h, n + 1), y / (1 + n)[:, None]
 
 
+class WholeNumbered(Numbered):
+    """Its numbers are whole ones, which begin at 2: a run looks at how large they get."""
+
+    def initial(self, x):
+        return super().initial(x)[0], torch.full((len(x),), 2)
+
+
 @pytest.mark.parametrize(
     ("cell", "bidirectional", "readout"),
-    one_in(3, product([Leaky, Begun, Numbered], [False, True], READOUTS), of_several=True),
+    one_in(3, product([Leaky, Begun, Numbered, WholeNumbered], [False, True], READOUTS), of_several=True),
 )
 def test_a_cell_of_ones_own(cell, bidirectional, readout):
     net = ClassifierNet(5, 4, cell, 7, 2, bidirectional, dropout=0.2, readout=readout)
