@@ -174,10 +174,14 @@ def difference(a: Any, b: Any, where: str = "") -> str:
 
 
 def imported(text: str, folder: Path) -> Callable[..., Any]:
-    """The function of a program, from a file, so that its source is found."""
+    """The function of a program, from a file, so that its source is found.
+
+    Each begins at another line: a program that is drawn again would be the same code, of which scan
+    says at the ninth recording that it is recorded too often.
+    """
     number = len(list(folder.glob("drawn_*.py")))
     path = folder / f"drawn_{number}.py"
-    path.write_text(text)
+    path.write_text("\n" * number + text)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
