@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import warnings
 from collections import defaultdict
@@ -248,6 +249,26 @@ def test_warnings_point_to_where_scan_is_called():
             scan(step, INIT, XS)
     assert len(caught) == 2  # the loop plays it; it is recorded again and again
     assert {w.filename for w in caught} == {__file__}
+
+
+@dataclasses.dataclass
+class Pair:
+    h: Tensor
+    x: Tensor
+
+
+def test_a_refused_step_is_not_recorded_again():
+    """It is tried again at calls 2, 4, 8, … where no guard says what it reads."""
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        pair = dataclasses.replace(Pair(h, h), x=x)
+        return pair.h + pair.x + torch.ones(4, 1, dtype=D)  # of this batch alone
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(200):
+            scan(step, INIT, XS)
+    assert ["slow Python loop" in str(w.message) for w in caught] == [True]
 
 
 @pytest.mark.filterwarnings("ignore:.*was recorded")

@@ -407,10 +407,13 @@ def _recorded(
     compiled, why = bucket.by_operations.get(search.did), None
     if compiled is None or search.unclear:
         new = bucket.failed[-1] if bucket.failed else "what it does"
-        if a.numbers is None or bucket.entries:  # not one of some that are tried at first
+        counts = a.numbers is None or bucket.entries  # not one of some that are tried at first
+        if counts and bucket.failed:
             count_recording(a.given, new)
         generators = search.generators.values()
         compiled = compile_step(a, search.captured, observation, engine(), generators)
+        if counts and not bucket.failed:  # a refused step is tried again though nothing changed
+            count_recording(a.given, new)
         compiled.y_shapes = search.y_shapes
         crowded = bucket.is_full()
         many = len(bucket.entries) >= SPARED_AFTER or crowded
