@@ -13,6 +13,14 @@ KNOWN = {
     "compiler/cache.py": {"_buckets"},
     "compiler/capture/code.py": {"globals_of", "names_of"},
     "compiler/capture/guards.py": {"_compiled"},
+    # forms of a step that PyTorch cannot tell: its batch, what it answers, its outputs, its rows
+    "compiler/adapted.py": {"_output_kinds"},
+    "compiler/batch_numbers.py": {"_known"},
+    "compiler/shared.py": {"_folds"},
+    "compiler/speculation.py": {"_known"},
+    # files that were read for their loops, and classes that have them
+    "loops/modules.py": {"_classes"},
+    "loops/source.py": {"_parsed"},
     # warnings given
     "compiler/steps.py": {"_times"},
     # states that PyTorch has once for all threads

@@ -45,8 +45,6 @@ def test_the_package_is_as_small_as_the_pages_say(wheel, capsys):
     sizes = found.sizes(wheel)
     page = (ROOT / "docs" / "datasets.md").read_text("utf-8")
     assert f"{sizes['data sets'] / 1e6:.1f} MB" in page
-    for part in found.MOST.values():
-        assert f"{part // 1_000_000} MB" in page
     assert sizes["code"] > 1_000_000  # the engine is in it
 
 

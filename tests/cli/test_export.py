@@ -126,7 +126,7 @@ DAMAGES = {  # what becomes of a run, and a word of what is said
     ),
     "half of the weights": (
         lambda run: changed(run / "model/model.safetensors", lambda c: c[: len(c) // 2]),
-        "SHA-256 differs",
+        "is cut short",
     ),
     "empty": (lambda run: changed(run / "model/config.json", lambda c: b""), "is not JSON"),
     "half": (lambda run: changed(run / "model/config.json", lambda c: c[:99]), "is not JSON"),

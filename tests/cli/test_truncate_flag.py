@@ -1,4 +1,4 @@
-"""--truncate: for every task, and as files of earlier versions call it."""
+"""--truncate, for every task."""
 
 from __future__ import annotations
 
@@ -26,18 +26,6 @@ def test_a_language_model_has_windows_of_its_own(ostinato):
     assert "truncate = 128" in ostinato("train", "austen", "--print-config").out
     assert "truncate = 9" in ostinato("train", "austen", "--truncate", 9, "--print-config").out
     assert "truncate" not in ostinato("train", "mnist", "--print-config").out
-
-
-def test_a_file_of_an_earlier_version_is_understood(ostinato, tmp_path):
-    run, longer = tmp_path / "run", ("--iterations", 16)
-    file, *_ = TASKS["language"](tmp_path)
-    assert ostinato("train", file, *QUICK, "--truncate", 16, "--output", run).code == 0
-    config = (run / "config.toml").read_text()
-    assert "[training]" in config and config.count("truncate = 16\n") == 1
-    config = config.replace("truncate = 16\n", "").replace("[task]\n", "[task]\ntruncate = 16\n")
-    (run / "config.toml").write_text(config)
-    assert ostinato("train", "--resume", "--output", run, *longer).code == 0
-    assert configuration.read_file(run / "config.toml")["training.truncate"] == 16
 
 
 def test_no_step_is_refused(ostinato, data):

@@ -33,4 +33,4 @@ def test_an_unknown_ending_is_told_what_to_do(tmp_path, ostinato):
     tunes(tmp_path / "tunes.doc")
     outcome = ostinato("train", tmp_path / "tunes.doc", "--language")
     assert outcome.code == 2
-    assert "FILE.txt, FILE.abc. If it is one of them, give it that ending" in outcome.err
+    assert "FILE.txt, FILE.abc. A file needs one of these endings" in outcome.err

@@ -66,4 +66,4 @@ def test_a_wrong_step_with_spikes_is_refused(wrong: float, monkeypatch: Any) -> 
     ostinato.forget(step)
     found = ostinato.explain(step, init, xs)
     assert found.native == (wrong == 1)
-    assert found.native or "differ from those of the loop" in found.reason
+    assert found.native or "differ from the Python loop's" in found.reason

@@ -109,7 +109,7 @@ def test_the_only_dates_that_go_on_are_the_time_of_a_series(text, time):
         (LONG, Roles(id="ID", features=("x",), known=("y",)), "'y' is among known and not among"),
         (LONG, Roles(id="ID", features=("x",), categories=("y",)), "'y' is among categories and"),
         ("id,z\na,u\na,u\n", Roles(id="id", target="z", task="tag"), "no column is left"),
-        (LONG, Roles(features=("x", "yy")), r"no column 'yy' \(asked for as features\).*mean 'y'"),
+        (LONG, Roles(features=("x", "yy")), r"no column 'yy' \(given as features\).*mean 'y'"),
         ("id," + ",".join(f"c{i}" for i in range(50)) + "\n1" + ",2" * 50 + "\n",
          Roles(target="d"), r"'c18', … \(51 columns\)"),
     ],

@@ -67,7 +67,7 @@ def test_a_damaged_file_is_refused(tmp_path):
     config = json.loads(file.read_text())
     for change, message in [
         ({"strings": ["a"]}, "has 3 tokens for a network of 16; it is damaged"),
-        ({"strings": ["ab"]}, "no single characters"),
+        ({"strings": ["ab"]}, "not single characters"),
     ]:
         config["fitted"]["vocabulary"] = {"level": "character"} | change
         file.write_text(json.dumps(config))

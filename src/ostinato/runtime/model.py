@@ -67,6 +67,8 @@ class Model:
 
     Example:
         >>> model = ostinato.runtime.load("runs/gru/model")
+        >>> model.columns is None  # it was trained on arrays, without names
+        True
         >>> model.kind, model.n_features, model.labels.tolist(), model.sure_from
         ('sequence_classifier', 3, ['down', 'up'], None)
         >>> model.preparation is None                           # it was trained with arrays
@@ -104,7 +106,7 @@ class Model:
 
     @property
     def columns(self) -> list[str] | None:
-        """The names of a step's features, if the model was trained with names."""
+        """The names of a step's features; None if the model was trained without names."""
         if self.preparation is not None and self.preparation.roles is not None:
             return [feature.name for feature in self.preparation.features]
         if self._columns is None or len(self._columns) != self.n_features:  # or they are steps
