@@ -63,6 +63,15 @@ def lines(*objects: object) -> bytes:
 
 
 GOOD = rows()
+
+
+def different(row_7: str) -> bytes:
+    """Sequences of which no two are equal: of equal ones a check would speak first."""
+    lines = [f"s{i},{t},{i}.{t},{'ab'[i % 2]}" for i in range(12) for t in range(3)]
+    lines[7] = row_7
+    return HEADER + "".join(f"{line}\n" for line in lines).encode()
+
+
 Y = np.arange(8) % 2
 X = np.ones((8, 3, 2))
 # Twelve that differ: of equal ones with two labels a check would speak first.
@@ -137,8 +146,8 @@ CASES: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
     # Values
     ("a word among numbers", ".csv", rows((7, "s2,1,abc,a")), CLASSIFY,
      "line 9, column 'x': 'abc'"),
-    ("a missing value", ".csv", rows((7, "s2,1,,a")), CLASSIFY, "line 9, column 'x': the value is"),
-    ("NaN", ".csv", rows((7, "s2,1,NaN,a")), CLASSIFY, "line 9, column 'x': the value is missing"),
+    ("a missing value", ".csv", different("s2,1,,a"), CLASSIFY, "line 9, column 'x': the value is"),
+    ("NaN", ".csv", different("s2,1,NaN,a"), CLASSIFY, "line 9, column 'x': the value is missing"),
     ("infinity", ".csv", rows((7, "s2,1,inf,a")), CLASSIFY, "line 9, column 'x'"),
     ("more than float32", ".csv", rows((7, "s2,1,1e39,a")), CLASSIFY, "overflows float32"),
     ("more than float64", ".csv", rows((7, "s2,1,1e999,a")), CLASSIFY, "line 9, column 'x'"),
@@ -226,7 +235,8 @@ CASES: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
     ("Parquet without a column", ".parquet", table_of("parquet", id=[1], t=[1], x=[1.0]), CLASSIFY,
      "no column 'label'"),
     ("null in Parquet", ".parquet",
-     table_of("parquet", x=[[1.0, None]] * 4, label=["a", "b"] * 2), NESTED, "row 1, column 'x'"),
+     table_of("parquet", x=[[1.0 + i, None] for i in range(4)], label=["a", "b"] * 2), NESTED,
+     "row 1, column 'x'"),
     ("bytes in Parquet", ".parquet",
      table_of("parquet", x=[b"1", b"2"] * 2, label=["a", "b"] * 2), (*WIDE, "--features", "x"),
      "column 'x'"),

@@ -97,6 +97,8 @@ class Trained:
         options = [o for o in OPTIONS.values() if o.section == "model"]
         try:
             net = files.parse_json(path.read_bytes())["net"]
+            if not isinstance(net, dict):
+                raise TypeError(net)
             kept = [o for o in options if o.name in net]
             if not isinstance(net.get("cell"), dict):
                 return {o.key: o.check(net[o.name], f"{path}: {o.name}") for o in kept}
