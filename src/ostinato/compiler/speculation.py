@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Answers = tuple[bool, ...]
 QUESTIONS = ("__bool__", "is_nonzero", "item")  # the last of truth values alone
-MOST_FAILURES = 3  # in a row; then the loop plays the step without a further try
+MOST_FAILURES = 3  # in a row; then the step runs in the Python loop without a further try
 MOST_QUESTIONS = 64  # of one step
 MOST_STEPS = 128  # whose answers are kept
 # They are taken of each row first, so that T · B truth values are kept, and not T · B · H.

@@ -5,7 +5,7 @@ result beyond M is at least M when it is rounded, too. While a step is recorded,
 gives whole numbers gets a bound. Comparisons, indices, remainders by a number, and sums of a few
 of these have a small one. Where no bound below M is known, the size |n| of the result is recorded
 as well, and the largest size so far is a further leaf of the carry. If that leaf reaches M, some
-number of the run may be inexact, and the loop plays.
+number of the run may be inexact, and the call runs in the Python loop.
 """
 
 from __future__ import annotations
