@@ -195,7 +195,7 @@ def test_a_directory_that_is_being_replaced_is_read(tmp_path):
 @pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_loading_takes_less_than_twice_the_file(tmp_path):
+def test_loading_takes_at_most_twice_the_file(tmp_path):
     net = ClassifierNet(8, 3, "lstm", 1024, 2)  # 50 MB
     FittedClassifier(net.eval(), np.arange(3)).save(tmp_path / "m", {}, 0)
     size = sum(file.stat().st_size for file in (tmp_path / "m").iterdir())
@@ -209,4 +209,6 @@ def test_loading_takes_less_than_twice_the_file(tmp_path):
         print(peak() - before)
     """
     taken = int(without_torch(script))
-    assert 0.9 * size < taken < 2 * size, (taken, size)
+    # The weights as they lie in the file and once more in panels; 8 MB for pages of the interpreter and for
+    # what the kernel counts late, in batches for each processor.
+    assert 0.9 * size < taken < 2 * size + 8e6, (taken, size)
