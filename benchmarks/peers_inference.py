@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.problem import Answer, Entrant, Maker, NotHereError
-from ostinato.export.onnx_cells import recognised
+from ostinato.export.onnx.cells import recognised
 from ostinato.runtime.model import Model
 
 IR_VERSION, OPSET = 10, 18

@@ -208,7 +208,7 @@ READS = """
 import os, sys
 import pyarrow.parquet
 from ostinato.cli import main
-from ostinato.data import store_together
+from ostinato.data.stored import together as store_together
 
 def bytes_read():
     lines = open("/proc/self/io").read().splitlines()

@@ -11,7 +11,7 @@ from sklearn.svm import SVC
 
 from ostinato import baselines, datasets
 from ostinato.data import Ragged
-from ostinato.data.words import Words
+from ostinato.data.text.words import Words
 
 
 def pooled_slowly(sequence):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ostinato import SequenceClassifier
-from ostinato.cli.config import OPTIONS
+from ostinato.cli.run.config import OPTIONS
 from ostinato.hyperparameters import (
     Classifying,
     Declared,

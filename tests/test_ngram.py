@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ostinato.data.vocabulary import END
+from ostinato.data.text.vocabulary import END
 from ostinato.ngram import KneserNey
 
 

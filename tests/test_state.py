@@ -38,7 +38,7 @@ KNOWN = {
     # what classes declare, for each of their objects
     "hyperparameters.py": {"declarations"},
     # a training's processes
-    "cli/on_ray.py": {"_prepared"},
+    "cli/many/on_ray.py": {"_prepared"},
     "training/distributed.py": {"_given_up"},
     "training/optimizers.py": {"_stepping_plainly"},
 }  # fmt: skip

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ostinato import datasets
-from ostinato.data.vocabulary import Vocabulary
+from ostinato.data.text.vocabulary import Vocabulary
 from ostinato.models.language import LanguageArchitecture
 from ostinato.ngram import KneserNey
 from ostinato.training import Callback, Checkpoint, Plan, Progress, Run

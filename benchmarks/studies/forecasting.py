@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from ostinato import SequenceForecaster, forecast_metrics
-from ostinato.data.panel import Panel
+from ostinato.data.series.panel import Panel
 from ostinato.forecast_baselines import seasonal_naive
 from ostinato.models.forecaster import NINE
 from ostinato.training.fitted_forecaster import Backtest

@@ -19,7 +19,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ostinato import SequenceClassifier, datasets
-from ostinato.data.splits import folds
+from ostinato.data.sequences.splits import folds
 from ostinato.models import body
 
 RECIPE = {

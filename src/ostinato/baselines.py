@@ -19,10 +19,10 @@ import numpy as np
 
 from ostinato._extras import needs
 from ostinato.data import Ragged
-from ostinato.data.label_sets import rarest
-from ostinato.data.sequences import shape_sequences
-from ostinato.data.splits import folds
-from ostinato.data.words import Words
+from ostinato.data.sequences.as_sequences import shape_sequences
+from ostinato.data.sequences.label_sets import rarest
+from ostinato.data.sequences.splits import folds
+from ostinato.data.text.words import Words
 
 MOST_LEARNT, MOST_CHOSEN_BY = 5_000, 1_000  # examples; an SVM takes the square of their number
 AT_ONCE = 1_000  # predicted: an SVM of 5,000 examples takes 40 MB for them
@@ -228,7 +228,7 @@ def words(X: Words, y: Any, X_test: Words, y_test: Any) -> list[Baseline]:
 
     Example:
         >>> from ostinato import baselines
-        >>> from ostinato.data.words import Words
+        >>> from ostinato.data.text.words import Words
         >>> X, y = Words.of([["good", "film"], ["bad", "film"]] * 20), ["+", "-"] * 20
         >>> baselines.words(X, y, X, y)[1].accuracy
         1.0
@@ -254,7 +254,7 @@ def several_words(X: Words, y: Any, X_test: Words, y_test: Any) -> list[Baseline
     Example:
         >>> import numpy as np
         >>> from ostinato import baselines
-        >>> from ostinato.data.words import Words
+        >>> from ostinato.data.text.words import Words
         >>> X = Words.of([["cold", "wet"], ["warm", "wet"], ["cold", "dry"], ["warm", "dry"]] * 9)
         >>> y = np.array([[1, 1], [0, 1], [1, 0], [0, 0]] * 9)
         >>> baselines.several_words(X, y, X, y)[1].accuracy
@@ -299,7 +299,7 @@ def labels_of_words(X: Words, y: Any, X_test: Words, y_test: Any) -> Baseline:
     Example:
         >>> import numpy as np
         >>> from ostinato import baselines
-        >>> from ostinato.data.words import Words
+        >>> from ostinato.data.text.words import Words
         >>> X, y = Words.of([["a", "run"], ["run", "run"]]), [["DET", "NOUN"], ["VERB", "NOUN"]]
         >>> X_test, y_test = Words.of([["a", "run", "walk"]]), [["DET", "NOUN", "VERB"]]
         >>> baselines.labels_of_words(X, y, X_test, y_test).right.tolist()

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ostinato.data.vocabulary import END
+from ostinato.data.text.vocabulary import END
 
 FEW_DISCOUNTS = np.array([0.0, 0.5, 1.0, 1.5])  # for data too small to estimate them from
 

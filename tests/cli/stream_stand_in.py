@@ -55,7 +55,7 @@ class Model:
 
 def install(monkeypatch, model):
     from ostinato import runtime
-    from ostinato.cli import runs
+    from ostinato.cli.run import runs
 
     monkeypatch.setattr(runtime, "load", lambda path: model)
     monkeypatch.setattr(runs, "find", lambda path: SimpleNamespace(model=path, config=None))

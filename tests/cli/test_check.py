@@ -9,7 +9,7 @@ import pytest
 from cli_examples import make_file
 
 from ostinato.data.checks import check
-from ostinato.data.examples import Examples
+from ostinato.data.sequences.examples import Examples
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from four_tasks import QUICK, TASKS
 
 import ostinato as package
-from ostinato.cli import paired
-from ostinato.cli.paired import Apart
+from ostinato.cli.many import paired
+from ostinato.cli.many.paired import Apart
 from zoo.suites import one_in
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ostinato.cli import config as configuration
-from ostinato.cli.config import OPTIONS, Config, ConfigError, Option
+from ostinato.cli.run import config as configuration
+from ostinato.cli.run.config import OPTIONS, Config, ConfigError, Option
 from zoo.suites import draws
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)

@@ -7,8 +7,8 @@ import pytest
 from four_tasks import QUICK, TASKS
 
 import ostinato as package
-from ostinato.cli import config as configuration
 from ostinato.cli import output
+from ostinato.cli.run import config as configuration
 
 
 def test_a_run_is_loaded_by_its_directory(ostinato, trained):

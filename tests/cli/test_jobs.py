@@ -16,8 +16,8 @@ from cli_examples import command
 from four_tasks import QUICK, TASKS
 from worker_examples import PROCESSES, Dealt, squares
 
-from ostinato.cli import workers
 from ostinato.cli.failures import BadInput, Failure, Told
+from ostinato.cli.many import workers
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 TWO = workers.Processes(2, threads=1)

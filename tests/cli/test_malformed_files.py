@@ -322,7 +322,7 @@ def test_the_good_files_are_not_refused(ostinato, folder):
 
 
 def test_a_bomb_is_not_unpacked(ostinato, folder, monkeypatch):
-    from ostinato.data import content
+    from ostinato.data.formats import content
 
     monkeypatch.setattr(content, "MAX_UNPACKED", 1 << 16)
     bomb = folder / "bomb.csv.gz"

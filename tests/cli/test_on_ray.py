@@ -23,8 +23,8 @@ from cli_examples import command, process
 from four_tasks import QUICK, TASKS
 from worker_examples import PROCESSES, Dealt, squares
 
-from ostinato.cli import on_ray, ray_cluster, workers
 from ostinato.cli.failures import BadInput, Failure, Told
+from ostinato.cli.many import on_ray, ray_cluster, workers
 
 needs_ray = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed")
 TRIAL = "ray::ImplicitFunc"  # begins the titles of processes that train

@@ -11,8 +11,8 @@ import pytest
 from cli_examples import SMALL, assert_same_run, lines, make_file
 
 from ostinato import training
-from ostinato.cli import partition
-from ostinato.cli.config import tomllib
+from ostinato.cli.run import partition
+from ostinato.cli.run.config import tomllib
 from zoo.suites import one_in
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ostinato import files
-from ostinato.cli import rundir
-from ostinato.cli.rundir import RunDir, RunDirError
+from ostinato.cli.run import rundir
+from ostinato.cli.run.rundir import RunDir, RunDirError
 
 
 def begun(path) -> RunDir:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from four_tasks import KINDS, QUICK
 
-from ostinato.cli import answering, jobs, main, runs, sources
-from ostinato.data import stored_panel
+from ostinato.cli import jobs, main
+from ostinato.cli.run import answering, runs, sources
+from ostinato.data.stored import panel as stored_panel
 from ostinato.training.distributed import ALONE, Ranks
 from zoo.suites import one_in
 

@@ -15,7 +15,7 @@ from four_tasks import KINDS, QUICK
 from ostinato import SequenceClassifier, training
 from ostinato import load as ostinato_load
 from ostinato.cli import main
-from ostinato.cli.config import tomllib
+from ostinato.cli.run.config import tomllib
 
 UNMOVED = ("--iterations", 1, "--learning-rate", 1e-30, "--optimizer", "sgd", "--threads", 1)
 

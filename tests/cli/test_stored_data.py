@@ -9,10 +9,11 @@ import pytest
 from cli_examples import assert_same_run
 from four_tasks import KINDS, QUICK
 
-from ostinato.cli import findings, main, sources
+from ostinato.cli import main
 from ostinato.cli.jobs import forecast, tag
-from ostinato.data import stored_panel
-from ostinato.data.stored import Stored
+from ostinato.cli.run import findings, sources
+from ostinato.data.stored import panel as stored_panel
+from ostinato.data.stored.sequences import Stored
 from zoo.suites import one_in
 
 

@@ -13,8 +13,8 @@ import stream_stand_in as stand_in
 from cli_examples import SMALL
 from four_tasks import QUICK, classify, tag
 
-from ostinato.cli import stream_answers
-from ostinato.data.text_column import MISSING
+from ostinato.cli.streams import answers as stream_answers
+from ostinato.data.tables.text_column import MISSING
 from zoo.suites import one_in
 
 HEADER = "step,label,probability\n"

@@ -223,8 +223,8 @@ def test_every_format_and_standard_input_give_the_same_bits(
 def test_a_file_that_is_read_in_blocks_gives_the_same_bits(
     ostinato, trained_tasks, monkeypatch, task
 ):
-    from ostinato.cli import sources
-    from ostinato.data import stream
+    from ostinato.cli.run import sources
+    from ostinato.data.tables import stream
 
     file = file_of(trained_tasks, task)
     wanted = ostinato("predict", trained_tasks / task, file)
@@ -237,7 +237,7 @@ def test_a_file_that_is_read_in_blocks_gives_the_same_bits(
 def test_a_file_that_breaks_in_a_later_block_leaves_no_output(
     ostinato, trained_tasks, tmp_path, monkeypatch
 ):
-    from ostinato.data import stream
+    from ostinato.data.tables import stream
 
     file = tmp_path / "late.csv"
     file.write_text(file_of(trained_tasks, "classify").read_text() + "s99,p1,0,x,1,up\n")
@@ -688,8 +688,8 @@ def test_texts_are_classified_by_their_words(tmp_path, capsys, monkeypatch):
 
 
 def test_texts_of_one_group_stay_on_one_side(tmp_path):
-    from ostinato.cli import config as configuration
     from ostinato.cli import jobs
+    from ostinato.cli.run import config as configuration
 
     rows = [f'{{"text": "{"abc"[i % 3] * 9} {i}", "book": "{i // 5}"}}' for i in range(40)]
     file = tmp_path / "books.jsonl"

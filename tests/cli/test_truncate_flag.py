@@ -6,7 +6,7 @@ import pytest
 from cli_examples import lines
 from four_tasks import QUICK, TASKS
 
-from ostinato.cli import config as configuration
+from ostinato.cli.run import config as configuration
 from zoo.suites import one_in
 
 

@@ -18,8 +18,8 @@ from four_tasks import TASKS
 
 pytest.importorskip("optuna")
 
-from ostinato.cli import config as configuration
-from ostinato.cli import trials, workers
+from ostinato.cli.many import trials, workers
+from ostinato.cli.run import config as configuration
 from zoo.suites import one_in
 
 SHORT = ("--threads", 1, "--epochs", 3, "--hidden-size", 4)

@@ -322,8 +322,10 @@ import contextlib, os, sys
 import pyarrow.compute, pyarrow.parquet
 with contextlib.suppress(ImportError):
     import pandas  # by pyarrow, where it is there, at the first table
-from ostinato.cli import main, sources
-from ostinato.data import store_together, stream
+from ostinato.cli import main
+from ostinato.cli.run import sources
+from ostinato.data.stored import together as store_together
+from ostinato.data.tables import stream
 
 stream.BLOCK, stream.PIECE, stream.ROWS = 1 << 16, 1 << 12, 1 << 8  # for a small file
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from ostinato.cli import workers
 from ostinato.cli.failures import BadInput
+from ostinato.cli.many import workers
 
 PROCESSES = ("process", "process again", "process once more")  # which does them?
 

@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
 from ostinato import SequenceForecaster, forecast_metrics, runtime, training
-from ostinato.data.panel import as_panel
+from ostinato.data.series.panel import as_panel
 from ostinato.estimators.forecaster import load
 from ostinato.hyperparameters import Architecture, Training, declarations
 from ostinato.training.windows import ForecastSettings

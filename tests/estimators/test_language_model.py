@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ostinato import LanguageModel
-from ostinato.data.documents import held_out
+from ostinato.data.text.held_out import held_out
 from ostinato.estimators.language import load
 from ostinato.models.language import LanguageArchitecture
 from ostinato.training import Plan

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ostinato.export.c_prepare import unprepared
-from ostinato.export.c_program import part
-from ostinato.export.c_write import Source, header, source
+from ostinato.export.c.prepare import unprepared
+from ostinato.export.c.program import part
+from ostinato.export.c.write import Source, header, source
 from ostinato.runtime.compose import Composer
 from ostinato.runtime.reference import play_step
 from ostinato.runtime.step_graph import StepGraph

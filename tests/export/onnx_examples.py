@@ -7,8 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from ostinato.export.onnx_step import write_step
-from ostinato.export.onnx_writer import IR_VERSION, OPSET, Writer
+from ostinato.export.onnx.step import write_step
+from ostinato.export.onnx.writer import IR_VERSION, OPSET, Writer
 from ostinato.nn.steps import gru_step, lstm_step, rnn_step
 from ostinato.runtime.model_graph import Direction, ModelGraph, ReadoutGraph, Scan
 from ostinato.runtime.reference import play_step

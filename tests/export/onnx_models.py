@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from ostinato.data import Examples, Preparation
-from ostinato.data.labels import LabelEncoder
-from ostinato.data.vocabulary import Vocabulary
-from ostinato.data.windows import Columns, SeriesWindows
+from ostinato.data.sequences.labels import LabelEncoder
+from ostinato.data.series.windows import Columns, SeriesWindows
+from ostinato.data.text.vocabulary import Vocabulary
 from ostinato.models import ClassifierEnsemble, ClassifierNet, LanguageNet, TaggerNet
 from ostinato.models.forecaster import ForecasterNet
 from ostinato.runtime.model import model_of

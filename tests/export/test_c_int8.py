@@ -10,9 +10,9 @@ from c_examples import STRICT, checked_run, needs_gcc
 from test_c_model import exported, given, noise, runtime_answers
 
 from ostinato.engine import native
-from ostinato.export.c_play import PartPlayer, answers, bound
-from ostinato.export.c_program import part
-from ostinato.export.c_quantize import quantized
+from ostinato.export.c.play import PartPlayer, answers, bound
+from ostinato.export.c.program import part
+from ostinato.export.c.quantize import quantized
 from ostinato.models import ClassifierNet, LanguageNet
 from ostinato.runtime.network import Network
 from zoo.suites import one_in

@@ -15,15 +15,15 @@ import pytest
 import torch
 from c_examples import STRICT, Library, checked_run, library_of, needs_gcc, run
 
-from ostinato.data.examples import Examples
-from ostinato.data.prepare import Preparation
+from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.prepare import Preparation
 from ostinato.engine import native
 from ostinato.export.c import Given, export_network
-from ostinato.export.c_play import bound
-from ostinato.export.c_prepare import prepared
-from ostinato.export.c_program import local_arrays, part
-from ostinato.export.c_selftest import as_read
-from ostinato.export.c_write import LICENCE, Source, comment, plain
+from ostinato.export.c.play import bound
+from ostinato.export.c.prepare import prepared
+from ostinato.export.c.program import local_arrays, part
+from ostinato.export.c.selftest import as_read
+from ostinato.export.c.write import LICENCE, Source, comment, plain
 from ostinato.models import ClassifierNet, LanguageNet, TaggerNet
 from ostinato.models.ensemble import ClassifierEnsemble
 from ostinato.runtime.compose import Composer

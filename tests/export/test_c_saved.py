@@ -11,7 +11,7 @@ import ostinato
 import ostinato.runtime
 from ostinato.engine import native
 from ostinato.export.c import export_c
-from ostinato.export.c_selftest import as_read
+from ostinato.export.c.selftest import as_read
 
 pytestmark = [
     needs_gcc,

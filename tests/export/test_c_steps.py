@@ -22,10 +22,10 @@ from torch.utils import _pytree as pytree
 import ostinato
 from ostinato.engine.ops import OPS
 from ostinato.engine.program import Code
-from ostinato.export.c_ops import EXPRESSIONS, FUNCTIONS, used
-from ostinato.export.c_play import PartPlayer, answers, bound
-from ostinato.export.c_program import in_place
-from ostinato.export.c_write import named
+from ostinato.export.c.ops import EXPRESSIONS, FUNCTIONS, used
+from ostinato.export.c.play import PartPlayer, answers, bound
+from ostinato.export.c.program import in_place
+from ostinato.export.c.write import named
 from zoo.operations import cases
 from zoo.random_steps import Draw, random_case
 from zoo.saved import of_case, step_graph

@@ -16,8 +16,8 @@ import torch
 from c_examples import library_of, needs_gcc, reference_answers, source_of, with_one_input
 
 import ostinato
-from ostinato.export.c_play import bound
-from ostinato.export.onnx_model import Exportable, sequence_model, step_model
+from ostinato.export.c.play import bound
+from ostinato.export.onnx.model import Exportable, sequence_model, step_model
 from ostinato.runtime.compose import Composer
 from ostinato.runtime.model_graph import Direction, ModelGraph, ReadoutGraph, Scan
 from ostinato.runtime.step_graph import StepGraph

@@ -19,7 +19,7 @@ import ostinato
 from ostinato.engine import native
 from ostinato.export import parity
 from ostinato.export.onnx import export_onnx, exportable
-from ostinato.export.onnx_model import sequence_model, step_model
+from ostinato.export.onnx.model import sequence_model, step_model
 from zoo.suites import one_in
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="needs the engine")

@@ -10,12 +10,12 @@ import onnx_examples as ex
 import onnx_models as models
 import pytest
 
-from ostinato.data.prepare import Feature, Preparation
-from ostinato.data.roles import Roles
+from ostinato.data.sequences.prepare import Feature, Preparation
+from ostinato.data.tables.roles import Roles
 from ostinato.engine import native
 from ostinato.export import parity
 from ostinato.export.onnx import export_onnx, exportable
-from ostinato.export.onnx_model import sequence_model
+from ostinato.export.onnx.model import sequence_model
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="needs the engine")
 

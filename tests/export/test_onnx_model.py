@@ -7,8 +7,8 @@ import onnx_examples as ex
 import pytest
 import torch
 
-from ostinato.export.onnx_cells import recognised
-from ostinato.export.onnx_model import Exportable, carried_states, sequence_model, step_model
+from ostinato.export.onnx.cells import recognised
+from ostinato.export.onnx.model import Exportable, carried_states, sequence_model, step_model
 from ostinato.export.parity import bound
 from ostinato.runtime.model_graph import Direction, ModelGraph, ReadoutGraph, Scan
 from zoo.suites import one_in

@@ -10,7 +10,7 @@ import torch
 import ostinato
 from ostinato.compiler.graph.node import WITHIN_ROWS, Node
 from ostinato.engine.ops import OPS
-from ostinato.export.onnx_ops import ELEMENTWISE, ROWS
+from ostinato.export.onnx.ops import ELEMENTWISE, ROWS
 from ostinato.runtime import step_graph
 from ostinato.runtime.reference import play_step
 from ostinato.runtime.step_graph import StepGraph

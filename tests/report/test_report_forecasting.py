@@ -12,7 +12,7 @@ import report_reader
 import task_examples
 
 from ostinato import SequenceForecaster
-from ostinato.data.panel import Panel
+from ostinato.data.series.panel import Panel
 from ostinato.forecast_metrics import coverage
 from ostinato.hyperparameters import Architecture
 from ostinato.report import ForecastData, RunFacts, collect_forecasts, write_report

@@ -11,7 +11,7 @@ import report_reader
 import task_examples
 import torch
 
-from ostinato.data.vocabulary import END
+from ostinato.data.text.vocabulary import END
 from ostinato.models.language import LanguageArchitecture
 from ostinato.report import LanguageData, RunFacts, collect_language, write_report
 from ostinato.report import language as module

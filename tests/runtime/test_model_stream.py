@@ -11,7 +11,7 @@ from graph_parts import Parts
 from stream_cases import FINGERPRINT, rows, source
 
 from ostinato import SequenceClassifier, runtime
-from ostinato.data.names import Names
+from ostinato.data.tables.names import Names
 from ostinato.engine import native
 from ostinato.runtime import stream as stream_module
 from ostinato.runtime.pool import Pool

@@ -13,7 +13,7 @@ import saved_models as saved
 
 import ostinato
 import ostinato.runtime
-from ostinato.data.panel import as_panel
+from ostinato.data.series.panel import as_panel
 
 MODULES = ("", "model", "language", "forecaster", "stream", "lookahead", "pool", "answers",
            "replay")  # fmt: skip

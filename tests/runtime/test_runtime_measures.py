@@ -9,7 +9,7 @@ import pytest
 from saved_models import Leaky, N, classifier, forecaster, language_model, sequences, tagger
 
 from ostinato import SequenceTagger, runtime
-from ostinato.data.panel import as_panel
+from ostinato.data.series.panel import as_panel
 from ostinato.runtime.labelling import nats
 from ostinato.training import fitted, fitted_forecaster, fitted_language, fitted_tagger
 

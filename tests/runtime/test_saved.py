@@ -209,6 +209,6 @@ def test_loading_takes_at_most_twice_the_file(tmp_path):
         print(peak() - before)
     """
     taken = int(without_torch(script))
-    # The weights as they lie in the file and once more in panels; 8 MB for pages of the interpreter and for
-    # what the kernel counts late, in batches for each processor.
+    # The weights as they lie in the file and once more in panels; 8 MB for the interpreter's pages
+    # and for pages that the kernel counts late.
     assert 0.9 * size < taken < 2 * size + 8e6, (taken, size)

@@ -25,9 +25,9 @@ from tagging_examples import sentences
 from training_examples import ragged_examples
 
 from ostinato.data import Batches
-from ostinato.data.corpus import Corpus
-from ostinato.data.vocabulary import Vocabulary
-from ostinato.data.words import Integers, Words, WordVocabulary
+from ostinato.data.text.corpus import Corpus
+from ostinato.data.text.vocabulary import Vocabulary
+from ostinato.data.text.words import Integers, Words, WordVocabulary
 from ostinato.models import ClassifierNet, ForecasterNet, LanguageNet, TaggerNet
 from ostinato.training import Callback, Checkpoint, Plan, distributed
 from ostinato.training.classification import Classification

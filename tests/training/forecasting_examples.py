@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.data.panel import Panel
+from ostinato.data.series.panel import Panel
 from ostinato.hyperparameters import Architecture
 from ostinato.training import History, Plan
 from ostinato.training.fitted_forecaster import FittedForecaster

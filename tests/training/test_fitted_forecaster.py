@@ -12,7 +12,7 @@ import pytest
 from forecasting_examples import CONTEXT, HORIZON, LENGTHS, bare, fit, panel
 
 from ostinato import forecast_baselines, forecast_metrics
-from ostinato.data.panel import Panel
+from ostinato.data.series.panel import Panel
 from ostinato.hyperparameters import Architecture
 from ostinato.training import Plan
 from ostinato.training.fitted_forecaster import FittedForecaster, load

@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_checkpoint import KillAfter, Killed
 
-from ostinato.data.vocabulary import END, UNKNOWN
+from ostinato.data.text.vocabulary import END, UNKNOWN
 from ostinato.models.language import LanguageArchitecture
 from ostinato.training import Checkpoint, Plan
 from ostinato.training.fitted_language import FittedLanguageModel, Reading, TypingSession, load

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from test_checkpoint import KillAfter, Killed
 from training_examples import Remembering, assert_same_end
 
-from ostinato.data.corpus import Corpus
-from ostinato.data.vocabulary import END, UNKNOWN, Vocabulary
+from ostinato.data.text.corpus import Corpus
+from ostinato.data.text.vocabulary import END, UNKNOWN, Vocabulary
 from ostinato.models import LanguageNet
 from ostinato.training import Checkpoint, Plan, language
 from ostinato.training.checkpoint import read

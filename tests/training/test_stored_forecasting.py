@@ -9,9 +9,9 @@ import pytest
 import torch
 from forecasting_examples import HORIZON, bare, panel, windows
 
-from ostinato.data import stored_panel
-from ostinato.data.panel import Panel
-from ostinato.data.stored_panel import StoredPanel, in_parts
+from ostinato.data.series.panel import Panel
+from ostinato.data.stored import panel as stored_panel
+from ostinato.data.stored.panel import StoredPanel, in_parts
 from ostinato.hyperparameters import Architecture
 from ostinato.models import ForecasterNet
 from ostinato.training.distributed import Ranks

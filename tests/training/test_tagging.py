@@ -8,7 +8,7 @@ import torch
 from tagging_examples import above_or_below, sentences, tagged
 
 from ostinato.data import Batches, as_sequences
-from ostinato.data.words import UNKNOWN, Words, WordVocabulary
+from ostinato.data.text.words import UNKNOWN, Words, WordVocabulary
 from ostinato.models.tagger import TaggerNet
 from ostinato.training import tagging
 from ostinato.training.examples import tensors

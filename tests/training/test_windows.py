@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from forecasting_examples import CONTEXT, HORIZON, LENGTHS, bare, panel, windows
 
-from ostinato.data.moments import Moments
-from ostinato.data.panel import Panel
+from ostinato.data.sequences.moments import Moments
+from ostinato.data.series.panel import Panel
 from ostinato.forecast_baselines import seasonal_naive
 from ostinato.training.windows import (
     Columns,

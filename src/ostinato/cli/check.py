@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ostinato.cli import config as configuration
-from ostinato.cli import jobs, partition, runs, sources
-from ostinato.cli.config import Config, Given
+from ostinato.cli import jobs
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import with_flags
 from ostinato.cli.output import Quiet, hush, say, say_json
+from ostinato.cli.run import config as configuration
+from ostinato.cli.run import partition, runs, sources
+from ostinato.cli.run.config import Config, Given
 from ostinato.cli.train import asked_for
 
 if TYPE_CHECKING:
     from ostinato.data.checks import Finding
-    from ostinato.data.examples import Examples
+    from ostinato.data.sequences.examples import Examples
 
 SERIOUS = 1  # the exit code
 WIDTH = 100
@@ -208,7 +209,7 @@ def _divided(everything: Examples) -> tuple[Examples, Examples | None]:
     """By a column that names the parts, which may put a group on both sides: that is found."""
     import numpy as np
 
-    from ostinato.data import splits
+    from ostinato.data.sequences import splits
 
     parts = splits.split(replace(everything, groups=None))
     test = parts.pop("test", None)

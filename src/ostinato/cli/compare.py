@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from ostinato import files
-from ostinato.cli import jobs, runs, summaries
-from ostinato.cli.config import Config
+from ostinato.cli import jobs
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import Quiet, hush, say, say_json
-from ostinato.cli.rundir import RunDir
+from ostinato.cli.run import runs, summaries
+from ostinato.cli.run.config import Config
+from ostinato.cli.run.rundir import RunDir
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def compare(
             "of one task"
         )
 
-    from ostinato.cli import same_part
+    from ostinato.cli.many import same_part
 
     first, *others = measured
     tests = [same_part.tested(first, other) for other in others]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from ostinato.cli import answering
 from ostinato.cli.failures import BadInput
 from ostinato.cli.generate import find
 from ostinato.cli.output import Quiet, hush, say, say_json
+from ostinato.cli.run import answering
 
 if TYPE_CHECKING:
     from ostinato.runtime.language import LanguageModel

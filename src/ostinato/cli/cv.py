@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ostinato import files
-from ostinato.cli import config as configuration
-from ostinato.cli import findings, jobs, sources, summaries, workers
-from ostinato.cli.config import Config, Given
+from ostinato.cli import jobs
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.flags import completion, with_flags
+from ostinato.cli.many import workers
 from ostinato.cli.output import Overwrite, Quiet, check_alone, check_file, hush, say, say_json
+from ostinato.cli.run import config as configuration
+from ostinato.cli.run import findings, sources, summaries
+from ostinato.cli.run.config import Config, Given
 from ostinato.cli.train import asked_for
 from ostinato.interrupt import Terminated
 
@@ -171,7 +173,7 @@ def _work(asked: Given, k: int) -> workers.Work:
 
 def _evaluation(job: Job, number: int, k: int) -> dict[str, Any]:
     """What evaluation.json of a run would hold, for fold `number` of k."""
-    from ostinato.cli import experiment
+    from ostinato.cli.run import experiment
 
     found = findings.kept(findings.tell(job) if number == 1 else [])  # of all folds much the same
     try:

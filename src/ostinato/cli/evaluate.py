@@ -7,11 +7,12 @@ from typing import Annotated, Optional
 
 import typer
 
-from ostinato.cli import jobs, runs, sources, summaries
-from ostinato.cli.config import OPTIONS, Given
+from ostinato.cli import jobs
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import with_flags
 from ostinato.cli.output import Quiet, hush, percent, say, say_json, working
+from ostinato.cli.run import runs, sources, summaries
+from ostinato.cli.run.config import OPTIONS, Given
 
 
 @with_flags(*runs.READING)

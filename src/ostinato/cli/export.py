@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
-from ostinato.cli import runs
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import Overwrite, Quiet, check_file, hush, say
+from ostinato.cli.run import runs
 
 if TYPE_CHECKING:
     from ostinato.runtime.model import Model

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand
 
-from ostinato.cli import defaults
-from ostinato.cli.config import ONLY, OPTIONS, Option
+from ostinato.cli.run import defaults
+from ostinato.cli.run.config import ONLY, OPTIONS, Option
 
 OPTIONAL = ("--language",)
 HELP_ALL = "--help-all"

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ostinato.cli import answering, jobs, runs
+from ostinato.cli import jobs
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import Quiet, hush, percent, say, say_json
+from ostinato.cli.run import answering, runs
 
 if TYPE_CHECKING:
-    from ostinato.data.vocabulary import Vocabulary
+    from ostinato.data.text.vocabulary import Vocabulary
 
 _log = logging.getLogger(__name__)
 

@@ -224,7 +224,7 @@ def predictions_csv(
     import numpy as np
 
     if several:
-        from ostinato.data.label_sets import joined
+        from ostinato.data.sequences.label_sets import joined
 
         answers = joined(proba > 0.5, classes)
         sure = np.maximum(proba, 1 - proba).min(axis=1)

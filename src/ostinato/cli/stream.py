@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from ostinato.cli import runs, sources
-from ostinato.cli.config import OPTIONS, DataConfig
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import Quiet, check_file, hush
+from ostinato.cli.run import runs, sources
+from ostinato.cli.run.config import OPTIONS, DataConfig
 
 if TYPE_CHECKING:
-    from ostinato.cli.runs import Trained
-    from ostinato.data.dialect import Dialect
+    from ostinato.cli.run.runs import Trained
+    from ostinato.data.formats.dialect import Dialect
     from ostinato.runtime.model import Model
 
 
@@ -115,8 +115,8 @@ def stream(
     if state is not None:
         check_file(state, overwrite=True)
     from ostinato import runtime
-    from ostinato.cli.stream_input import Input, InputFormat
-    from ostinato.cli.stream_play import Rule, StreamPlayer
+    from ostinato.cli.streams.play import Rule, StreamPlayer
+    from ostinato.cli.streams.source import Input, InputFormat
 
     trained = runs.find(run)
     given = {"separator": separator, "decimal": decimal, "encoding": encoding}
@@ -135,7 +135,7 @@ def _dialect(given: dict[str, str], trained: Trained, file: str) -> Dialect:
     Raises:
         BadInput: it is not possible; or lines in this encoding do not end with a single byte.
     """
-    from ostinato.data.content import ending
+    from ostinato.data.formats.content import ending
 
     checked = {name: OPTIONS[f"data.{name}"].check(v, f"--{name}") for name, v in given.items()}
     data = DataConfig() if trained.config is None else trained.config.data

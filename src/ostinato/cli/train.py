@@ -11,15 +11,16 @@ from typing import Annotated, Optional
 import typer
 
 from ostinato import environment
-from ostinato.cli import config as configuration
-from ostinato.cli import findings, jobs, limits, rundir, runs, sources, summaries
-from ostinato.cli.closed import closed
-from ostinato.cli.config import SECTIONS, Config, Given
+from ostinato.cli import jobs
 from ostinato.cli.failures import BadInput, Failure
 from ostinato.cli.flags import completion, with_flags
 from ostinato.cli.jobs.job import Job
 from ostinato.cli.output import Quiet, check_directory, hush, say, say_json
-from ostinato.cli.rundir import RunDir
+from ostinato.cli.run import config as configuration
+from ostinato.cli.run import findings, limits, rundir, runs, sources, summaries
+from ostinato.cli.run.closed import closed
+from ostinato.cli.run.config import SECTIONS, Config, Given
+from ostinato.cli.run.rundir import RunDir
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def train(
             unused = jobs.unused(settings) if settings.data.source else frozenset()
             say(settings.toml(without=unused).rstrip("\n"))
         elif dry_run:
-            from ostinato.cli import dry_run as preview
+            from ostinato.cli.run import dry_run as preview
 
             sources.known(settings.data.source)
             job = job or jobs.again(settings)
@@ -154,7 +155,7 @@ def _train(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from ostinato.cli import experiment
+    from ostinato.cli.run import experiment
 
     job = job or jobs.again(settings)
     found = findings.tell(job) if environment.rank() == 0 else []

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
 
 import typer
 
-from ostinato.cli import config as configuration
-from ostinato.cli import jobs, limits, sources, trials, workers
-from ostinato.cli.config import OPTIONS, Config, Given
+from ostinato.cli import jobs
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.flags import completion, with_flags
+from ostinato.cli.many import trials, workers
 from ostinato.cli.output import Quiet, check_alone, hush, say, say_json
+from ostinato.cli.run import config as configuration
+from ostinato.cli.run import limits, sources
+from ostinato.cli.run.config import OPTIONS, Config, Given
 from ostinato.cli.train import asked_for
 from ostinato.interrupt import Terminated
 
@@ -86,7 +88,7 @@ def tune(
     asked = _with_validation(asked_for(source, config, set_, given))
     job = jobs.read(configuration.resolve(asked), asked)
 
-    from ostinato.cli import experiment  # noqa: F401  before anything is made: torch may be missing
+    from ostinato.cli.run import experiment  # noqa: F401  before anything is made: torch may be missing
 
     until = time.monotonic() + 60 * minutes
     decided = {key: value for key, value in asked.items() if value is not None}
@@ -227,7 +229,7 @@ class _Search:
 
 def _worker(asked: Given, digests: dict[str, str]) -> workers.Work:
     """`_work` in a process of its own."""
-    from ostinato.cli import experiment  # noqa: F401  or the first trial would wait for it
+    from ostinato.cli.run import experiment  # noqa: F401  or the first trial would wait for it
 
     job = jobs.read(configuration.resolve(asked), asked)
     workers.check_same(sources.digest(job.settings.data), digests)
@@ -263,7 +265,7 @@ def _trained(draws: Sequence[Job], changed: Given, ask: workers.Ask) -> Outcome:
     A trial is pruned in the first training alone. One that the time has ended is left to the next
     call.
     """
-    from ostinato.cli import experiment
+    from ostinato.cli.run import experiment
     from ostinato.training import Diverged
 
     settings = experiment.with_threads(draws[0].settings.updated(changed))

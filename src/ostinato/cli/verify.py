@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ostinato.cli import runs
 from ostinato.cli.failures import Failure
 from ostinato.cli.output import say, say_json
+from ostinato.cli.run import runs
 
 
 def verify(

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 # public name → module
 _PUBLIC = {
-    "Batches": "ostinato.data.batches",
-    "Examples": "ostinato.data.examples",
-    "LabelEncoder": "ostinato.data.labels",
-    "Panel": "ostinato.data.panel",
-    "Preparation": "ostinato.data.prepare",
-    "Ragged": "ostinato.data.ragged",
-    "Roles": "ostinato.data.roles",
-    "as_panel": "ostinato.data.panel",
-    "as_sequences": "ostinato.data.sequences",
-    "read": "ostinato.data.readers",
-    "read_conll": "ostinato.data.conll",
-    "read_documents": "ostinato.data.text",
-    "read_examples": "ostinato.data.tables",
-    "read_stream": "ostinato.data.readers",
-    "store_examples": "ostinato.data.store",
-    "stream_examples": "ostinato.data.stream",
+    "Batches": "ostinato.data.sequences.batches",
+    "Examples": "ostinato.data.sequences.examples",
+    "LabelEncoder": "ostinato.data.sequences.labels",
+    "Panel": "ostinato.data.series.panel",
+    "Preparation": "ostinato.data.sequences.prepare",
+    "Ragged": "ostinato.data.sequences.ragged",
+    "Roles": "ostinato.data.tables.roles",
+    "as_panel": "ostinato.data.series.panel",
+    "as_sequences": "ostinato.data.sequences.as_sequences",
+    "read": "ostinato.data.formats.read",
+    "read_conll": "ostinato.data.formats.conll",
+    "read_documents": "ostinato.data.formats.documents",
+    "read_examples": "ostinato.data.tables.read_examples",
+    "read_stream": "ostinato.data.formats.read",
+    "store_examples": "ostinato.data.stored.store",
+    "stream_examples": "ostinato.data.tables.stream",
 }
 __all__ = [
     "Batches",
@@ -49,20 +49,20 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from ostinato.data.batches import Batches
-    from ostinato.data.conll import read_conll
-    from ostinato.data.examples import Examples
-    from ostinato.data.labels import LabelEncoder
-    from ostinato.data.panel import Panel, as_panel
-    from ostinato.data.prepare import Preparation
-    from ostinato.data.ragged import Ragged
-    from ostinato.data.readers import read, read_stream
-    from ostinato.data.roles import Roles
-    from ostinato.data.sequences import as_sequences
-    from ostinato.data.store import store_examples
-    from ostinato.data.stream import stream_examples
-    from ostinato.data.tables import read_examples
-    from ostinato.data.text import read_documents
+    from ostinato.data.formats.conll import read_conll
+    from ostinato.data.formats.documents import read_documents
+    from ostinato.data.formats.read import read, read_stream
+    from ostinato.data.sequences.as_sequences import as_sequences
+    from ostinato.data.sequences.batches import Batches
+    from ostinato.data.sequences.examples import Examples
+    from ostinato.data.sequences.labels import LabelEncoder
+    from ostinato.data.sequences.prepare import Preparation
+    from ostinato.data.sequences.ragged import Ragged
+    from ostinato.data.series.panel import Panel, as_panel
+    from ostinato.data.stored.store import store_examples
+    from ostinato.data.tables.read_examples import read_examples
+    from ostinato.data.tables.roles import Roles
+    from ostinato.data.tables.stream import stream_examples
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ Every shipped file is checked against its SHA-256 when it is read. Nothing here 
 uses the network.
 """
 
-from ostinato.data.idx import read_idx
+from ostinato.data.formats.idx import read_idx
 from ostinato.datasets.austen import austen
 from ostinato.datasets.mnist import mnist
 from ostinato.datasets.split import Dataset, Split

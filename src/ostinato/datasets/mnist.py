@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ostinato.data.idx import read_idx
+from ostinato.data.formats.idx import read_idx
 from ostinato.datasets.integrity import shipped
 from ostinato.datasets.split import Dataset, Split
 

@@ -7,8 +7,8 @@ import io
 
 import numpy as np
 
-from ostinato.data.ragged import Ragged
-from ostinato.data.ts import parse_ts
+from ostinato.data.formats.ts import parse_ts
+from ostinato.data.sequences.ragged import Ragged
 from ostinato.datasets.integrity import shipped
 from ostinato.datasets.split import Dataset, Split
 

@@ -16,11 +16,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
 from ostinato.data import LabelEncoder
-from ostinato.data.columns import check_rows_are_sequences, column_names
-from ostinato.data.examples import Examples
-from ostinato.data.prepare import Preparation
-from ostinato.data.steps import Steps, as_texts_or_sequences, n_features
-from ostinato.data.words import Words
+from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.steps import Steps, as_texts_or_sequences, n_features
+from ostinato.data.tables.feature_names import check_rows_are_sequences, column_names
+from ostinato.data.text.words import Words
 from ostinato.estimators.common import Estimator, as_the_start, check_pair
 from ostinato.hyperparameters import (
     Classifying,

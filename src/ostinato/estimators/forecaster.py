@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ostinato import forecast_metrics, training
-from ostinato.data.panel import Panel, as_panel
+from ostinato.data.series.panel import Panel, as_panel
 from ostinato.estimators.common import Estimator
 from ostinato.hyperparameters import Architecture, Training, documented
 from ostinato.models.forecaster import NINE

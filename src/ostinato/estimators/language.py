@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
-from ostinato.data.documents import held_out
+from ostinato.data.text.held_out import held_out
 from ostinato.estimators.common import Estimator
 from ostinato.hyperparameters import DEFAULT_WINDOW, Architecture, Fitting, documented
 from ostinato.models.language import LanguageArchitecture
@@ -58,7 +58,7 @@ class LanguageModel(Estimator):
 
     Attributes:
         net_: the `models.LanguageNet`.
-        vocabulary_: the `data.vocabulary.Vocabulary`.
+        vocabulary_: the `data.text.vocabulary.Vocabulary`.
         history_: the `training.History` (not saved).
         n_iter_: updates made by the last `fit`.
 

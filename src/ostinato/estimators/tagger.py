@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
-from ostinato.data.steps import as_labels, lengths_of
+from ostinato.data.sequences.steps import as_labels, lengths_of
 from ostinato.estimators.common import Estimator, as_the_start, check_pair
 from ostinato.hyperparameters import Architecture, Fitting, Training, documented
 from ostinato.training import fitted_tagger

@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.data.examples import Examples
-from ostinato.data.panel import as_panel
-from ostinato.export.onnx_forecast import FUTURE, LENGTHS, SERIES, STATIC
-from ostinato.export.onnx_model import (
+from ostinato.data.sequences.examples import Examples
+from ostinato.data.series.panel import as_panel
+from ostinato.export.onnx.forecast import FUTURE, LENGTHS, SERIES, STATIC
+from ostinato.export.onnx.model import (
     CHARACTERS,
     LATEST,
     N_CHARACTERS,

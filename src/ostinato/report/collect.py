@@ -11,12 +11,12 @@ import numpy as np
 from ostinato._extras import needs
 from ostinato.anatomy import Anatomy
 from ostinato.data import LabelEncoder, Ragged
-from ostinato.data.words import CodedWords, Integers
+from ostinato.data.text.words import CodedWords, Integers
 from ostinato.report.contents import ReportData, RunFacts, StepView
 from ostinato.runtime.card import n_parameters
 
 if TYPE_CHECKING:
-    from ostinato.data.words import Words
+    from ostinato.data.text.words import Words
     from ostinato.estimators import SequenceClassifier
     from ostinato.models import ClassifierEnsemble, ClassifierNet
     from ostinato.training.examples import Inputs

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.data.panel import Panel, as_panel
+from ostinato.data.series.panel import Panel, as_panel
 from ostinato.forecast_baselines import seasonal_naive
 from ostinato.forecast_metrics import seasonal_scale
 from ostinato.report.contents import RunFacts

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ostinato._extras import needs
-from ostinato.data.vocabulary import END, UNKNOWN
+from ostinato.data.text.vocabulary import END, UNKNOWN
 from ostinato.report.contents import RunFacts
 from ostinato.runtime.card import n_parameters
 

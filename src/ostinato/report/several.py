@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato.anatomy import Anatomy
-from ostinato.data.label_sets import joined
+from ostinato.data.sequences.label_sets import joined
 from ostinato.report.collect import anatomy, fitted_of, lengths_of
 from ostinato.report.contents import RunFacts
 

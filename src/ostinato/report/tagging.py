@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato.data import LabelEncoder
-from ostinato.data.steps import as_labels, lengths_of
-from ostinato.data.words import Words
+from ostinato.data.sequences.steps import as_labels, lengths_of
+from ostinato.data.text.words import Words
 from ostinato.report.contents import RunFacts
 from ostinato.runtime.card import n_parameters
 from ostinato.span_metrics import SpanScores, scheme_of, span_errors, span_scores

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.data.copies import Copies
-from ostinato.data.labels import LabelEncoder
-from ostinato.data.prepare import Preparation
-from ostinato.data.ragged import Ragged
-from ostinato.data.sequences import one_sequence
-from ostinato.data.vocabulary import Vocabulary
-from ostinato.data.words import WordVocabulary
+from ostinato.data.sequences.as_sequences import one_sequence
+from ostinato.data.sequences.labels import LabelEncoder
+from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.ragged import Ragged
+from ostinato.data.text.copies import Copies
+from ostinato.data.text.vocabulary import Vocabulary
+from ostinato.data.text.words import WordVocabulary
 from ostinato.runtime.card import COPIES
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.tensors import Array
 from ostinato.runtime.values import entries, fail, items, text, whole
 
 if TYPE_CHECKING:
-    from ostinato.data.windows import SeriesWindows
+    from ostinato.data.series.windows import SeriesWindows
 
 MAX_LABELS = 1 << 20
 MAX_FEATURES = 1 << 20
@@ -134,8 +134,8 @@ def levels(value: Any, n: int, where: str) -> list[float]:
 
 def windows(fitted: dict[str, Any], graph: ModelGraph, where: str) -> SeriesWindows:
     """How windows are cut from series for the network of a forecaster."""
-    from ostinato.data.panel import column_names_from  # not for other models
-    from ostinato.data.windows import Columns, SeriesWindows
+    from ostinato.data.series.panel import column_names_from  # not for other models
+    from ostinato.data.series.windows import Columns, SeriesWindows
 
     assert graph.ahead is not None
     context, season = (

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.data.panel import Panel, as_panel
-from ostinato.data.stored_panel import StoredPanel
+from ostinato.data.series.panel import Panel, as_panel
+from ostinato.data.stored.panel import StoredPanel
 from ostinato.runtime import checks
 from ostinato.runtime.model import Model
 from ostinato.runtime.tensors import Array

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.data.growing_text import GrowingText
-from ostinato.data.keyboard import Keyboard, Suggestion
-from ostinato.data.vocabulary import END, Vocabulary
-from ostinato.data.writing import Generated, Sampling, written
+from ostinato.data.text.growing_text import GrowingText
+from ostinato.data.text.keyboard import Keyboard, Suggestion
+from ostinato.data.text.vocabulary import END, Vocabulary
+from ostinato.data.text.writing import Generated, Sampling, written
 from ostinato.runtime import checks
 from ostinato.runtime.model import Model
 from ostinato.runtime.tensors import Array

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato import forecast_metrics
-from ostinato.data.keyboard import SUGGESTED
-from ostinato.data.panel import Panel
-from ostinato.data.steps import as_labels, lengths_of
-from ostinato.data.stored_panel import StoredPanel, in_parts
-from ostinato.data.vocabulary import END, UNKNOWN
-from ostinato.data.windows import last_windows
-from ostinato.data.words import CodedWords
+from ostinato.data.sequences.steps import as_labels, lengths_of
+from ostinato.data.series.panel import Panel
+from ostinato.data.series.windows import last_windows
+from ostinato.data.stored.panel import StoredPanel, in_parts
+from ostinato.data.text.keyboard import SUGGESTED
+from ostinato.data.text.vocabulary import END, UNKNOWN
+from ostinato.data.text.words import CodedWords
 from ostinato.runtime.labelling import nats
 from ostinato.span_metrics import span_scores
 

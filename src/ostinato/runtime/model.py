@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
-from ostinato.data.columns import as_trained
-from ostinato.data.examples import Examples
-from ostinato.data.prepare import Preparation
-from ostinato.data.ragged import Ragged
-from ostinato.data.sequences import as_sequences, shape_sequences
-from ostinato.data.steps import as_steps, as_texts_or_sequences
-from ostinato.data.words import CodedWords, Words
+from ostinato.data.sequences.as_sequences import as_sequences, shape_sequences
+from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.ragged import Ragged
+from ostinato.data.sequences.steps import as_steps, as_texts_or_sequences
+from ostinato.data.tables.feature_names import as_trained
+from ostinato.data.text.words import CodedWords, Words
 from ostinato.runtime import checks
 from ostinato.runtime.labelling import Labelling
 from ostinato.runtime.network import Network

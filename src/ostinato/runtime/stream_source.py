@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ostinato.data.columns import row_in_order
-from ostinato.data.names import Names, known_names
-from ostinato.data.vocabulary import END
-from ostinato.data.words import Words, words_of
+from ostinato.data.tables.feature_names import row_in_order
+from ostinato.data.tables.names import Names, known_names
+from ostinato.data.text.vocabulary import END
+from ostinato.data.text.words import Words, words_of
 from ostinato.engine import native
 from ostinato.runtime.network import Network
 from ostinato.runtime.programs import bound
@@ -26,7 +26,7 @@ from ostinato.runtime.step_graph import StepGraph
 from ostinato.runtime.tensors import Array
 
 if TYPE_CHECKING:
-    from ostinato.data.prepare import Preparation
+    from ostinato.data.sequences.prepare import Preparation
     from ostinato.runtime.language import LanguageModel
     from ostinato.runtime.model import Model
 

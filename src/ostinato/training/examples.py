@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ostinato.data import Ragged, as_sequences
-from ostinato.data.words import CodedWords
+from ostinato.data.text.words import CodedWords
 from ostinato.models.words import WordBatch
 from ostinato.training.task import digest
 

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ostinato.data import Batches, LabelEncoder, Ragged
-from ostinato.data.columns import as_trained
-from ostinato.data.examples import Examples
-from ostinato.data.prepare import Preparation
-from ostinato.data.sequences import one_sequence, shape_sequences
-from ostinato.data.steps import Steps, as_texts_or_sequences, n_features, width_of
-from ostinato.data.words import Words, WordVocabulary
+from ostinato.data.sequences.as_sequences import one_sequence, shape_sequences
+from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.steps import Steps, as_texts_or_sequences, n_features, width_of
+from ostinato.data.tables.feature_names import as_trained
+from ostinato.data.text.words import Words, WordVocabulary
 from ostinato.hyperparameters import Classifying, WordSettings
 from ostinato.models import ClassifierNet
 from ostinato.models.ensemble import ClassifierEnsemble, network

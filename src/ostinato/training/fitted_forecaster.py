@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from ostinato import forecast_baselines, forecast_metrics
-from ostinato.data.panel import Panel, column_names_from
-from ostinato.data.prepare import Preparation
-from ostinato.data.stored_panel import StoredPanel, in_parts
+from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.series.panel import Panel, column_names_from
+from ostinato.data.stored.panel import StoredPanel, in_parts
 from ostinato.hyperparameters import Architecture
 from ostinato.models.forecaster import NINE, ForecasterNet, check_levels
 from ostinato.training import forecasting, loop, saved_model

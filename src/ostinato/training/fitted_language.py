@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ostinato.data.copies import Copies
-from ostinato.data.corpus import Corpus
-from ostinato.data.growing_text import GrowingText
-from ostinato.data.keyboard import Keyboard, Suggestion
-from ostinato.data.vocabulary import Vocabulary
-from ostinato.data.writing import Generated, Sampling, written
+from ostinato.data.text.copies import Copies
+from ostinato.data.text.corpus import Corpus
+from ostinato.data.text.growing_text import GrowingText
+from ostinato.data.text.keyboard import Keyboard, Suggestion
+from ostinato.data.text.vocabulary import Vocabulary
+from ostinato.data.text.writing import Generated, Sampling, written
 from ostinato.hyperparameters import DEFAULT_WINDOW, Declared, declare
 from ostinato.models.language import Carry, LanguageArchitecture, LanguageNet
 from ostinato.training import loop, saved_model

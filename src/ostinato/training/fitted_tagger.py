@@ -15,10 +15,9 @@ import numpy as np
 import torch
 
 from ostinato.data import LabelEncoder, Ragged
-from ostinato.data.columns import as_trained, check_columns, column_names
-from ostinato.data.prepare import Preparation
-from ostinato.data.sequences import as_sequences, shape_sequences
-from ostinato.data.steps import (
+from ostinato.data.sequences.as_sequences import as_sequences, shape_sequences
+from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.steps import (
     Steps,
     as_labels,
     as_steps,
@@ -27,7 +26,8 @@ from ostinato.data.steps import (
     values_of,
     width_of,
 )
-from ostinato.data.words import Integers, Words, WordVocabulary
+from ostinato.data.tables.feature_names import as_trained, check_columns, column_names
+from ostinato.data.text.words import Integers, Words, WordVocabulary
 from ostinato.hyperparameters import Architecture
 from ostinato.models.tagger import TaggerNet
 from ostinato.span_metrics import SpanScores, can_follow, span_scores

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ostinato.data import Batches
-from ostinato.data.panel import Panel
+from ostinato.data.series.panel import Panel
 from ostinato.training.distributed import Ranks, Share
 from ostinato.training.task import Mean, OfBatches, digest, probed
 from ostinato.training.windows import FARTHEST, Contexts, Pairs, Windows

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ostinato.data.corpus import Corpus, Streams
-from ostinato.data.keyboard import SUGGESTED
-from ostinato.data.vocabulary import END, UNKNOWN, Vocabulary
+from ostinato.data.text.corpus import Corpus, Streams
+from ostinato.data.text.keyboard import SUGGESTED
+from ostinato.data.text.vocabulary import END, UNKNOWN, Vocabulary
 from ostinato.models.language import BLOCK, Carry, LanguageNet
 from ostinato.training.distributed import ALONE, Ranks, Share
 from ostinato.training.task import Mean, Measured, Task, digest, probed

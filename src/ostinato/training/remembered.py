@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ostinato.data import LabelEncoder
-from ostinato.data.prepare import Preparation
-from ostinato.data.words import WordVocabulary
+from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.text.words import WordVocabulary
 from ostinato.training import saved_model
 
 

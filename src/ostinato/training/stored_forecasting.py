@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ostinato.data.moments import Moments
-from ostinato.data.panel import Panel
-from ostinato.data.stored_panel import StoredPanel, in_blocks
+from ostinato.data.sequences.moments import Moments
+from ostinato.data.series.panel import Panel
+from ostinato.data.stored.panel import StoredPanel, in_blocks
 from ostinato.training.distributed import Share
 from ostinato.training.forecasting import validated_on, window_losses
 from ostinato.training.task import Mean, Task, digest

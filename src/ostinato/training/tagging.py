@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ostinato.data import Batches
-from ostinato.data.steps import lengths_of
-from ostinato.data.words import UNKNOWN, Integers
+from ostinato.data.sequences.steps import lengths_of
+from ostinato.data.text.words import UNKNOWN, Integers
 from ostinato.hyperparameters import Declared, declare
 from ostinato.models.tagger import NO_LABEL, TaggerNet
 from ostinato.models.words import WordBatch

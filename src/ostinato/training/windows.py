@@ -1,4 +1,4 @@
-"""Windows of series as tensors, and what is forecast from them; see `data/windows.py`."""
+"""Windows of series as tensors, and what is forecast from them; see `data/series/windows.py`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ostinato.data.panel import Panel
-from ostinato.data.windows import (
+from ostinato.data.series.panel import Panel
+from ostinato.data.series.windows import (
     Columns,
     Pairs,
     SeriesWindows,
@@ -63,7 +63,7 @@ class ForecastSettings(Declared):
 
 @dataclass(frozen=True)
 class Contexts:
-    """`data.windows.SeriesContexts`, its arrays that a network reads as tensors."""
+    """`data.series.windows.SeriesContexts`, its arrays that a network reads as tensors."""
 
     x: Tensor
     future: Tensor | None

@@ -11,11 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from ostinato.cli import defaults, sources
-from ostinato.cli.config import OPTIONS, Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.jobs.job import Job
-from ostinato.cli.runs import Trained, find
+from ostinato.cli.run import defaults, sources
+from ostinato.cli.run.config import OPTIONS, Config, Given
+from ostinato.cli.run.runs import Trained, find
 
 TASKS = ("classify", "tag", "forecast", "language")
 KINDS = {

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.cli import answering, defaults, partition, sources
-from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.jobs import several
 from ostinato.cli.jobs.parts_job import PartsJob
 from ostinato.cli.output import predictions_csv
-from ostinato.cli.rundir import RunDir
-from ostinato.cli.runs import Trained
-from ostinato.data.examples import Examples
-from ostinato.data.prepare import Preparation
+from ostinato.cli.run import answering, defaults, partition, sources
+from ostinato.cli.run.config import Config, Given
+from ostinato.cli.run.rundir import RunDir
+from ostinato.cli.run.runs import Trained
+from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.prepare import Preparation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,9 +103,9 @@ class ClassifyJob(PartsJob):
     def fit(
         self, callbacks: Sequence[Callback], resume: str | None, origin: Path | None = None
     ) -> tuple[FittedClassifier, History]:
-        from ostinato.cli import start
+        from ostinato.cli.run import start
         from ostinato.data import LabelEncoder
-        from ostinato.data.steps import as_texts_or_sequences
+        from ostinato.data.sequences.steps import as_texts_or_sequences
         from ostinato.training import Plan
         from ostinato.training.fitted import FittedClassifier, load
         from ostinato.training.labelled import Labelled
@@ -196,7 +196,7 @@ class ClassifyJob(PartsJob):
         answers: ClassAnswers,
     ) -> None:
         from ostinato import files, report
-        from ostinato.cli import reported
+        from ostinato.cli.run import reported
 
         settings, test = self.settings, self.parts.test
         model.save(run.model, self._parameters(model), history.iterations)

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato import environment
-from ostinato.cli import answering, defaults, limits, partition, sources
-from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.jobs.job import Job
 from ostinato.cli.output import csv_text, time_type, times_as_text
-from ostinato.cli.rundir import RunDir
-from ostinato.cli.runs import Trained
-from ostinato.data import dates
-from ostinato.data.examples import Examples
-from ostinato.data.panel import Panel
-from ostinato.data.prepare import Preparation
-from ostinato.data.stored_panel import StoredPanel
-from ostinato.data.stored_series import StoredSeries
+from ostinato.cli.run import answering, defaults, limits, partition, sources
+from ostinato.cli.run.config import Config, Given
+from ostinato.cli.run.rundir import RunDir
+from ostinato.cli.run.runs import Trained
+from ostinato.data.formats import dates
+from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.series.panel import Panel
+from ostinato.data.stored.panel import StoredPanel
+from ostinato.data.stored.series import StoredSeries
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,7 +163,7 @@ class ForecastJob(Job):
     def fit(
         self, callbacks: Sequence[Callback], resume: str | None, origin: Path | None = None
     ) -> tuple[FittedForecaster, History]:
-        from ostinato.cli import start
+        from ostinato.cli.run import start
         from ostinato.training import Plan
         from ostinato.training.fitted_forecaster import FittedForecaster, load
 
@@ -215,7 +215,7 @@ class ForecastJob(Job):
         answers: np.ndarray,
     ) -> None:
         from ostinato import files, report
-        from ostinato.cli import reported
+        from ostinato.cli.run import reported
 
         task, settings = self.settings.task, self.settings
         parameters = {"horizon": task.horizon, "context": task.context, "season": task.season}

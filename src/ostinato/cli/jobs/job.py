@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from ostinato.cli.config import Config
-from ostinato.cli.rundir import RunDir
+from ostinato.cli.run.config import Config
+from ostinato.cli.run.rundir import RunDir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

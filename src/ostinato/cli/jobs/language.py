@@ -10,21 +10,21 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ostinato.cli import answering, defaults, limits, sources
-from ostinato.cli.config import ONLY, Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.jobs.job import Job
 from ostinato.cli.output import csv_text
-from ostinato.cli.rundir import RunDir
-from ostinato.cli.runs import Trained
-from ostinato.data.shapes import PARTS
+from ostinato.cli.run import answering, defaults, limits, sources
+from ostinato.cli.run.config import ONLY, Config, Given
+from ostinato.cli.run.rundir import RunDir
+from ostinato.cli.run.runs import Trained
+from ostinato.data.tables.shapes import PARTS
 from ostinato.hyperparameters import DEFAULT_WINDOW
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ostinato.data.table import Table
-    from ostinato.data.vocabulary import Vocabulary
+    from ostinato.data.tables.table import Table
+    from ostinato.data.text.vocabulary import Vocabulary
     from ostinato.training.callbacks import Callback
     from ostinato.training.distributed import Ranks
     from ostinato.training.fitted_language import FittedLanguageModel
@@ -72,7 +72,7 @@ class Documents:
 
     def held_out(self, fraction: float, seed: int) -> tuple[Documents, Documents]:
         """All but a share of the documents, and that share; of a single one, its end."""
-        from ostinato.data import splits
+        from ostinato.data.sequences import splits
 
         if len(self.texts) == 1:
             (text,) = self.texts
@@ -252,7 +252,7 @@ class LanguageJob(Job):
         answers: LanguageEvaluation,
     ) -> None:
         from ostinato import report
-        from ostinato.cli import reported
+        from ostinato.cli.run import reported
 
         settings, names = self.settings, ("cell", "hidden_size", "num_layers", "dropout")
         parameters = {name: getattr(settings.model, name) for name in names}
@@ -317,7 +317,7 @@ def _learnable(settings: Config) -> Documents:
 
 def _divided(settings: Config) -> TextParts:
     """The documents of a table in the parts that a column names."""
-    from ostinato.data import splits
+    from ostinato.data.sequences import splits
 
     read = _read(str(settings.data.source), settings, settings.task.language)
     assert read.parts is not None
@@ -358,7 +358,7 @@ def _given_documents(file: str, settings: Config) -> list[str]:
 
 def _folded(settings: Config, k: int) -> list[TextParts]:
     """The documents of each fold; a single one is cut into k stretches, each tested on once."""
-    from ostinato.data import splits
+    from ostinato.data.sequences import splits
 
     documents, source = _learnable(settings), settings.data.source
     if len(documents.texts) == 1:
@@ -412,8 +412,8 @@ def _read(source: str, settings: Config, column: str | None) -> Documents:
     Args:
         column: of the texts; `ONLY` or None: the only one that holds texts.
     """
-    from ostinato.data.content import as_text, ending
-    from ostinato.data.text import at_blank_lines
+    from ostinato.data.formats.content import as_text, ending
+    from ostinato.data.formats.documents import at_blank_lines
 
     alike = source
     if source == sources.STDIN:  # read as the file that the run learnt from
@@ -435,7 +435,7 @@ def _read(source: str, settings: Config, column: str | None) -> Documents:
 
 
 def _text_column(table: Table, column: str | None) -> str:
-    from ostinato.data.table import Text
+    from ostinato.data.tables.table import Text
 
     if column not in (None, ONLY):
         return table.exact(column, "the texts")

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ostinato.cli import limits, partition, sources
-from ostinato.cli.config import Config
 from ostinato.cli.jobs.job import Job
+from ostinato.cli.run import limits, partition, sources
+from ostinato.cli.run.config import Config
 
 if TYPE_CHECKING:
-    from ostinato.data.examples import Examples
+    from ostinato.data.sequences.examples import Examples
     from ostinato.training.distributed import Ranks
 
 J = TypeVar("J", bound="PartsJob")

@@ -11,9 +11,9 @@ from ostinato.cli.failures import BadInput
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ostinato.cli.config import Config
-    from ostinato.cli.partition import Parts
-    from ostinato.data.examples import Examples
+    from ostinato.cli.run.config import Config
+    from ostinato.cli.run.partition import Parts
+    from ostinato.data.sequences.examples import Examples
     from ostinato.training.fitted import FittedClassifier
 
 

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.cli import answering, defaults, partition, sources
-from ostinato.cli.config import Config, Given
 from ostinato.cli.failures import BadInput
 from ostinato.cli.jobs.parts_job import PartsJob
 from ostinato.cli.output import csv_text, time_type, times_as_text
-from ostinato.cli.rundir import RunDir
-from ostinato.cli.runs import Trained
-from ostinato.data.examples import Examples
-from ostinato.data.prepare import Preparation
-from ostinato.data.steps import as_labels, label_counts
-from ostinato.data.stored import Stored
-from ostinato.data.words import Words
+from ostinato.cli.run import answering, defaults, partition, sources
+from ostinato.cli.run.config import Config, Given
+from ostinato.cli.run.rundir import RunDir
+from ostinato.cli.run.runs import Trained
+from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.steps import as_labels, label_counts
+from ostinato.data.stored.sequences import Stored
+from ostinato.data.text.words import Words
 from ostinato.span_metrics import scheme_of, to_iob2, written_in
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class TagJob(PartsJob):
     def fit(
         self, callbacks: Sequence[Callback], resume: str | None, origin: Path | None = None
     ) -> tuple[FittedTagger, History]:
-        from ostinato.cli import start
+        from ostinato.cli.run import start
         from ostinato.data import LabelEncoder
         from ostinato.training import Plan
         from ostinato.training.fitted_tagger import FittedTagger, Tagged, load
@@ -178,7 +178,7 @@ class TagJob(PartsJob):
         answers: TagAnswers,
     ) -> None:
         from ostinato import files, report
-        from ostinato.cli import reported
+        from ostinato.cli.run import reported
 
         settings = self.settings
         parameters = {"crf": settings.task.crf, "scheme": model.scheme, "standardize": False}

@@ -18,8 +18,8 @@ from ostinato.data.checks import contents, repeats, shortcuts, windows
 from ostinato.data.checks.finding import SEVERITIES, Finding
 from ostinato.data.checks.side import Side
 from ostinato.data.checks.texts import check_texts
-from ostinato.data.examples import Examples
-from ostinato.data.ragged import Ragged
+from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.ragged import Ragged
 
 __all__ = ["Finding", "check", "check_texts"]
 
@@ -43,7 +43,7 @@ def check(train: Any, test: Any = None) -> list[Finding]:
     Example:
         >>> import numpy as np
         >>> from ostinato.data.checks import check
-        >>> from ostinato.data.examples import Examples
+        >>> from ostinato.data.sequences.examples import Examples
         >>> X = np.random.default_rng(0).normal(size=(100, 20, 2)).astype(np.float32)
         >>> y = np.arange(100) % 2
         >>> [finding.code for finding in check(Examples(X, y))]

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ostinato.data import splits
 from ostinato.data.checks.finding import Finding, Severity
 from ostinato.data.checks.side import Side
 from ostinato.data.checks.tree import BINS, Bins, Tree
+from ostinato.data.sequences import splits
 
 SAMPLE, MOST_FEATURES, MOST_CLASSES = 10_000, 64, 64
 FOLDS, PERMUTATIONS = 5, 5

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.data.examples import Examples
-from ostinato.data.label_sets import joined
+from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.label_sets import joined
 
 # Odd, with bits that look random: ⌊2⁶⁴ / φ⌋ and ⌊2⁶⁴ / √2⌋, made odd.
 SPREAD, BASE = 0x9E3779B97F4A7C15, 0xB504F333F9DE6485

@@ -14,7 +14,7 @@ import numpy as np
 from ostinato.data.checks.contents import CUT_SHARE, OUTLYING_LENGTH
 from ostinato.data.checks.finding import SEVERITIES, Finding, plural, share
 from ostinato.data.checks.repeats import LEAK_SHARE, SERIOUS_SHARE
-from ostinato.data.vocabulary import UNKNOWN, Vocabulary
+from ostinato.data.text.vocabulary import UNKNOWN, Vocabulary
 
 # UTF-8 that was read as Latin-1 or Windows-1252 (a no-break space behind Ã may be right, in
 # capitals), and characters that a decoder has given up.

@@ -1,0 +1,1 @@
+"""Many runs: workers, trials, and the comparison of runs."""

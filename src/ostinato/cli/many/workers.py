@@ -1,0 +1,298 @@
+"""`--jobs N`: pieces of work done by N workers of one command.
+
+The command deals out pieces, and each worker does one after the other. What a worker needs for all
+of its pieces, such as the data, it makes for itself once, so that little is sent:
+
+    dealer of the command             worker
+    ─────────────────────             ──────
+                                 ←    work = prepare(*arguments)
+    pieces()                     →    work(piece, ask)
+    answer(piece, question)      ←→     ask(question), as often as it likes
+    tell(piece, result)          ←
+
+An answer other than None ends the piece: it is the result. A `Team` works for a dealer: `Processes`
+of this machine, or `on_ray.Trials`. Workers end with the command.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import platform
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Annotated, Any, Protocol
+
+import typer
+
+from ostinato import environment
+from ostinato.cli.failures import BadInput, Failure, Told
+from ostinato.cli.run import limits
+
+Ask = Callable[[Any], Any]
+Work = Callable[[Any, Ask], Any]
+
+OnRay = Annotated[
+    bool,
+    typer.Option(
+        "--ray",
+        help="Run the --jobs on Ray: on the cluster of RAY_ADDRESS, or on one started here.",
+    ),
+]
+
+_NOTHING = object()
+ENDS_WITHIN_S = 10  # a worker after SIGTERM, before it is killed
+
+
+class Dealer(Protocol):
+    """What a command has done by workers."""
+
+    def pieces(self) -> Iterator[Any]:
+        """The pieces, taken one by one, when a worker is free."""
+
+    def answer(self, piece: Any, question: Any) -> Any:
+        """None, if the piece goes on; or the result with which it ends."""
+
+    def tell(self, piece: Any, result: Any) -> None:
+        """Take the result of a piece."""
+
+
+class Team(Protocol):
+    """Workers, who are there while they work.
+
+    Attributes:
+        threads: of each.
+    """
+
+    @property
+    def threads(self) -> int: ...
+
+    def do_all(
+        self, prepare: Callable[..., Work], arguments: tuple[Any, ...], dealer: Dealer
+    ) -> None:
+        """Do all pieces of a dealer.
+
+        Args:
+            prepare: a function of a module, called in each worker with `arguments`. The work that
+                it returns is called with each piece and with `ask`, which returns the answer to a
+                question. Where that is not None, the work ends and returns it; on Ray it ends
+                inside `ask`.
+
+        Raises:
+            Failure: a worker failed; the message tells its error.
+            Told: the same, of a bug whose traceback the worker has shown.
+        """
+
+
+def alone(work: Work, dealer: Dealer) -> None:
+    """Do all pieces of a dealer in this process."""
+    for piece in dealer.pieces():
+        dealer.tell(piece, work(piece, partial(dealer.answer, piece)))
+
+
+def team(n: int, threads: int | None, ray: bool) -> AbstractContextManager[Team]:
+    """A team of n workers.
+
+    Args:
+        threads: of each, as the user asks; None: a share of the cores.
+        ray: whether Ray places and runs them.
+    """
+    if not ray:
+        return nullcontext(Processes(n, threads_of_a_job(n, threads)))
+    from ostinato.cli.many import on_ray
+
+    return on_ray.team(n, threads)
+
+
+def threads_of_a_job(n_jobs: int, asked: int | None) -> int:
+    """The threads of each of n jobs: as many as are asked for, or a share of the cores.
+
+    Raises:
+        BadInput: only a mistake explains so many jobs on one machine.
+    """
+    cores = environment.cores()
+    most = max(limits.MOST_THREADS, cores)
+    if n_jobs > most:
+        raise BadInput(
+            f"--jobs is {n_jobs:,}; wanted at most {most}, and best no more than the {cores} cores "
+            "that this command may use"
+        )
+    return asked or max(1, cores // n_jobs)
+
+
+def check_same(here: Mapping[str, str], there: Mapping[str, str]) -> None:
+    """Raise BadInput if a worker has not the files of the command.
+
+    Args:
+        here, there: the digests of the files by their names, of a worker and of the command.
+
+    Raises:
+        BadInput: they differ.
+    """
+    if here != there:
+        raise BadInput(
+            f"{', '.join(there)}: a worker on {platform.node()} reads other data than the command; "
+            "wanted the same files at the same place on every machine"
+        )
+
+
+class Lost(Failure):
+    """A worker process ended before its work was done."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a process of --jobs was killed; if the memory is full, take fewer --jobs"
+        )
+
+
+@contextmanager
+def _alive() -> Iterator[None]:
+    """Whoever speaks with a worker in this context expects that it is there."""
+    try:
+        yield
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise Lost from None
+
+
+def result(kind: str, content: Any) -> Any:
+    """The result of an `outcome`.
+
+    Raises:
+        Failure: of the worker.
+        Told: it is a bug, whose traceback is shown.
+    """
+    if kind == "result":
+        return content
+    code, message, trace = content
+    if message is None:
+        print(trace, end="", file=sys.stderr)
+        raise Told(code)
+    failure = Failure(message)
+    failure.exit_code = code
+    raise failure
+
+
+@dataclass(frozen=True)
+class Processes:
+    """n processes of this machine. Ctrl-C is for the command alone, which ends them by SIGTERM."""
+
+    n: int
+    threads: int
+
+    def do_all(
+        self, prepare: Callable[..., Work], arguments: tuple[Any, ...], dealer: Dealer
+    ) -> None:
+        """See `Team`."""
+        with self._started(prepare, arguments) as connections:
+            # Until a worker is prepared it is busy with nothing.
+            left, busy = dealer.pieces(), dict.fromkeys(connections, _NOTHING)
+            free: list[Connection] = []
+            while True:
+                while free and (piece := next(left, _NOTHING)) is not _NOTHING:
+                    connection = free.pop()
+                    with _alive():
+                        connection.send(piece)
+                    busy[connection] = piece
+                if free and all(piece is _NOTHING for piece in busy.values()):
+                    return
+                for ready in wait(list(busy)):
+                    assert isinstance(ready, Connection)
+                    with _alive():
+                        kind, content = ready.recv()
+                    if kind == "question":
+                        reply = dealer.answer(busy[ready], content)
+                        with _alive():
+                            ready.send(reply)
+                        continue
+                    found, piece = result(kind, content), busy.pop(ready)
+                    free.append(ready)
+                    if piece is not _NOTHING:
+                        dealer.tell(piece, found)
+
+    @contextmanager
+    def _started(
+        self, prepare: Callable[..., Work], arguments: tuple[Any, ...]
+    ) -> Iterator[list[Connection]]:
+        """The connections to the workers, which end with the context."""
+        context = multiprocessing.get_context("spawn")  # a fork has locks of threads it lacks
+        processes: list[BaseProcess] = []
+        connections: list[Connection] = []
+        try:
+            for _ in range(self.n):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_process, args=(theirs, prepare, arguments))
+                process.start()
+                theirs.close()
+                processes.append(process)
+                connections.append(ours)
+            yield connections
+        finally:
+            for connection in connections:
+                connection.close()
+            for each in processes:
+                each.terminate()
+            for each in processes:
+                each.join(ENDS_WITHIN_S)
+                if each.is_alive():
+                    each.kill()
+                    each.join()
+
+
+def _process(connection: Connection, prepare: Callable[..., Work], arguments: tuple) -> None:
+    from ostinato.interrupt import sigterm_unwinds
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_command, daemon=True).start()
+    with sigterm_unwinds():
+        _serve(connection, prepare, arguments)
+
+
+def _end_with_the_command() -> None:
+    """End this process by SIGTERM when the command is gone, also in the middle of a training."""
+    command = multiprocessing.parent_process()
+    assert command is not None
+    command.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _serve(connection: Connection, prepare: Callable[..., Work], arguments: tuple) -> None:
+    """A worker, until its connection closes or it fails."""
+    hush()
+
+    def ask(question: Any) -> Any:
+        connection.send(("question", question))
+        return connection.recv()
+
+    with connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        kind, work = outcome(prepare, *arguments)
+        connection.send((kind, None if kind == "result" else work))
+        while kind == "result":
+            kind, content = outcome(work, connection.recv(), ask)
+            connection.send((kind, content))
+
+
+def hush() -> None:
+    """Keep a worker from showing the notes that the command has shown."""
+    logging.getLogger("ostinato").setLevel(logging.ERROR)
+
+
+def outcome(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
+    """What `result` takes: ("result", what the function returns), or ("failure", its error)."""
+    from ostinato.cli.app import explained
+
+    try:
+        return "result", function(*arguments)
+    except Exception as error:
+        code, message = explained(error)
+        if message is not None:  # the command says its name once more
+            message = message.removeprefix("ostinato: ")
+        return "failure", (code, message, traceback.format_exc())

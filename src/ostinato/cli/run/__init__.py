@@ -1,0 +1,1 @@
+"""One run: its configuration, data, directory and results."""

@@ -1,0 +1,79 @@
+"""The card of a model, which a training writes into it: what it learnt from, and how good it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ostinato import files
+from ostinato.cli import jobs
+from ostinato.cli.run import runs, summaries
+from ostinato.cli.run.config import BUILT_IN, ONLY, Config
+from ostinato.cli.run.rundir import RunDir
+
+# The words for entries of environment.json about the data; see `Job.description`.
+_SIZES = {
+    "n_train": "learnt from",
+    "n_validation": "validated on",
+    "n_test": "tested on",
+    "max_length": "longest sequence",
+    "characters": "characters learnt from",
+}
+
+
+def keep(trained: runs.Trained, results: dict[str, Any] | None) -> Path:
+    """Write the card into the model, and say where."""
+    from ostinato.runtime.saved import README
+
+    path = files.current(trained.model) / README
+    files.write_text(path, text_of(trained, results))
+    return path
+
+
+def text_of(trained: runs.Trained, results: dict[str, Any] | None) -> str:
+    """The card of a model; `results` is what evaluation.json holds or will hold.
+
+    Raises:
+        BadInput, ValueError: the model is damaged.
+    """
+    from ostinato.runtime import card as cards
+    from ostinato.runtime.saved import TENSORS
+    from ostinato.runtime.tensors import read_file, unpack
+
+    task, _ = jobs.of_model(trained)
+    weights = files.current(trained.model) / TENSORS
+    tensors = unpack(read_file(weights, str(weights)), str(weights))
+    facts = cards.Facts(
+        cards.n_parameters(tensors),
+        _data(trained.config, trained.run) if trained.config and trained.run else (),
+        _measured(task, results) if results else {},
+        [f"{each['message']}: {each['remedy']}" for each in (results or {}).get("findings", [])],
+    )
+    return cards.card(trained.entries(), facts)
+
+
+def _data(settings: Config, run: RunDir) -> list[tuple[str, str]]:
+    """The data of a run. Folders are left out: a card leaves the machine with its model."""
+    source = settings.data.source or ""
+    rows = [("source", source if source in BUILT_IN else Path(source).name)]
+    known = run.surroundings().get("data", {})
+    for file, digest in known.get("sha256", {}).items():
+        rows.append((f"SHA-256 of {Path(file).name}", digest))
+    targets = [getattr(settings.task, task) for task in jobs.TASKS]
+    rows += [("column learnt", target) for target in targets if target not in (None, ONLY)]
+    rows += [(words, f"{known[name]:,}") for name, words in _SIZES.items() if name in known]
+    return rows
+
+
+def _measured(task: str, results: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """The test part's measures in words, of the model and of simple methods beside it."""
+    columns = {"this model": results["test"], **results.get("baselines", {})}
+    words = summaries.MEASURES[task]
+    return {
+        name: {
+            words[each][0]: summaries.shown(each, measures[each], task)
+            for each in words
+            if measures.get(each) is not None
+        }
+        for name, measures in columns.items()
+    }

@@ -1,0 +1,76 @@
+"""What this machine can hold: refused before anything is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ostinato import environment
+from ostinato.anatomy import GATES, Anatomy
+from ostinato.cli.failures import BadInput
+from ostinato.cli.run.config import Config
+
+# More than a machine has cores is allowed: a run that began on a larger one is resumed with its
+# own number, on which bits depend.
+MOST_THREADS = 256
+
+# Numbers that an optimizer keeps for each weight, at least.
+KEPT = {"sgd": 0, "rmsprop": 1, "adam": 2, "adamw": 2}
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that only a mistake explains."""
+    cores = environment.cores()
+    most = max(MOST_THREADS, cores)
+    if threads is not None and threads > most:
+        raise BadInput(
+            f"--threads is {threads:,}; wanted at most {most}, and best {cores}, "
+            "a thread for each core that this process may use"
+        )
+
+
+def check_memory(settings: Config, needed: int) -> None:
+    """Refuse a network whose training cannot fit into the memory of this machine.
+
+    Args:
+        needed: bytes that the training takes at least.
+    """
+    there = environment.memory()
+    if there is not None and needed > there:
+        model = settings.model
+        raise BadInput(
+            f"to train {model.num_layers:,} x {model.hidden_size:,} hidden units takes at least "
+            f"{gigabytes(needed)}, and this machine has {gigabytes(there)}; "
+            "wanted a smaller --hidden-size, --layers or --batch-size"
+        )
+
+
+def least_memory(settings: Config, data: dict[str, Any]) -> int:
+    """Bytes that a training takes at least: its weights, and the states of a batch.
+
+    A weight is there with its gradient and what the optimizer keeps; a state with its gates.
+
+    Args:
+        data: n_train, max_length, n_features and n_classes; of another task than to classify, the
+            sizes that stand in for them.
+    """
+    m, plan = settings.model, settings.training
+    B, T = min(plan.batch_size, data["n_train"]), data["max_length"]
+    network = Anatomy(
+        m.cell,
+        T,
+        data["n_features"],
+        m.hidden_size,
+        data["n_classes"],
+        m.num_layers,
+        m.bidirectional,
+    )
+    weights = network.parameters * (2 + KEPT[plan.optimizer])
+    states = B * T * m.num_layers * network.n_directions * m.hidden_size * GATES[m.cell]
+    if plan.memory is not None:  # states are computed again
+        states = 0
+    return 4 * (weights + states)
+
+
+def gigabytes(n: int) -> str:
+    """A number of bytes in GB of 10⁹ bytes, such as "1.5 GB"."""
+    return f"{n / 1e9:,.1f} GB"

@@ -1,0 +1,273 @@
+"""Finding a trained run, or a saved model alone, for the commands that read one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ostinato import files
+from ostinato.cli.failures import BadInput
+from ostinato.cli.run import config as configuration
+from ostinato.cli.run import sources
+from ostinato.cli.run.config import ONLY, OPTIONS, Config, Given
+from ostinato.cli.run.rundir import RunDir
+from ostinato.hyperparameters import EXTENDABLE
+
+if TYPE_CHECKING:
+    from ostinato.data.sequences.prepare import Preparation
+
+READING = ("data.separator", "data.decimal", "data.encoding", "data.sort")  # of a file at hand
+# The hyperparameters that make a finished run longer; the others of EXTENDABLE only look at it.
+LENGTH = ("training.iterations", "training.epochs")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The directory of a model, and the configuration if it belongs to a run."""
+
+    model: Path
+    config: Config | None
+    run: RunDir | None
+    file: Given = field(default_factory=dict)  # how the file at hand is to be read
+
+    def reading(self, given: Given) -> Trained:
+        """The same model for a file that is read in this way: how it is written, whether to sort.
+
+        Without a word, a file is read as the one that the run began with.
+        """
+        return replace(self, file=given)
+
+    def reading_of(self, source: str) -> str:
+        """How this model reads a data set's images as sequences."""
+        return self.config.data.as_sequence if self.config and source == "mnist" else "rows"
+
+    def kind(self) -> str:
+        """The kind of the saved model.
+
+        Raises:
+            BadInput: its configuration is damaged.
+        """
+        return str(self.entries().get("kind"))
+
+    def entries(self) -> dict[str, Any]:
+        """What stands in config.json of the saved model, unchecked.
+
+        Raises:
+            BadInput: it is not a JSON object.
+        """
+        path = files.current(self.model) / "config.json"
+        try:
+            found = files.parse_json(path.read_bytes())
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict):
+            raise BadInput(f"{path} is missing or damaged; save the model again")
+        return found
+
+    def preparation(self) -> Preparation | None:
+        """How the model prepares its columns, read without torch; None: it was given arrays.
+
+        Raises:
+            BadInput: its configuration is damaged.
+        """
+        from ostinato.data.sequences.prepare import Preparation
+
+        path = files.current(self.model) / "config.json"
+        try:
+            kept = files.parse_json(path.read_bytes()).get("fitted", {}).get("preparation")
+            return None if kept is None else Preparation.from_json(kept)
+        except (OSError, ValueError, AttributeError):
+            raise BadInput(f"{path} is missing or damaged; save the model again") from None
+
+    def settings(self) -> Config:
+        """The configuration of the run; the defaults, for a model without one."""
+        return (self.config or Config()).updated(self.file)
+
+    def environment(self) -> dict[str, Any]:
+        return self.run.surroundings() if self.run else {}
+
+    def network(self) -> Given:
+        """The [model] section that this model was built with.
+
+        Raises:
+            BadInput: its configuration is damaged.
+        """
+        path = files.current(self.model) / "config.json"
+        options = [o for o in OPTIONS.values() if o.section == "model"]
+        try:
+            net = files.parse_json(path.read_bytes())["net"]
+            if not isinstance(net, dict):
+                raise TypeError(net)
+            kept = [o for o in options if o.name in net]
+            if not isinstance(net.get("cell"), dict):
+                return {o.key: o.check(net[o.name], f"{path}: {o.name}") for o in kept}
+        except (OSError, ValueError, KeyError, TypeError):
+            raise BadInput(f"{path} is missing or damaged; save the model again") from None
+        raise BadInput(f"{self.model}: its cell is a user's own, whose code no saved model holds")
+
+    def columns(self) -> Given:
+        """What the columns of a table are for, as far as this model knows it.
+
+        Raises:
+            BadInput: the model's configuration is damaged.
+        """
+        preparation = self.preparation()
+        roles = None if preparation is None else preparation.roles
+        if roles is None or roles.task is None:
+            return {}
+        found: Given = {
+            "data.id": roles.id,
+            "data.time": roles.time,
+            "data.time_format": roles.time_format,
+            "data.group": roles.group,
+            f"task.{roles.task}": roles.target,
+        }
+        if roles.task == "classify":  # the names of columns, where other tasks have one name
+            found["task.classify"] = configuration.listed(
+                [roles.target] if roles.target else roles.labels
+            )
+        for name in ("features", "categories", "static", "known"):
+            found[f"data.{name}"] = configuration.listed(getattr(roles, name))
+        if roles.shape == "wide":
+            found["data.shape"] = roles.shape
+        return {key: value for key, value in found.items() if value}
+
+    def learnt(self) -> Given:
+        """What else of a configuration the weights were learnt with: `_LEARNT`.
+
+        Raises:
+            BadInput: the model's configuration is damaged.
+        """
+        entries, found = self.entries(), Given()
+        for key, place in _LEARNT.get(self.kind(), {}).items():
+            value: Any = entries
+            for name in place.split("."):
+                value = value.get(name) if isinstance(value, dict) else None
+            if value is not None:
+                found[key] = OPTIONS[key].check(value, f"{self.model}: {place}")
+        if "data.missing" in _LEARNT.get(self.kind(), {}):
+            if "data.missing" not in found:  # fitted in Python: values are left as they are
+                return {**found, "data.missing": "error", "data.standardize": False}
+            if self.config is not None:
+                found["data.standardize"] = self.config.data.standardize
+        return found
+
+
+TARGETS = ("task.classify", "task.tag", "task.forecast", "task.language")
+# Parameters beside [model] that a network is trained with, and their places in its config.json.
+_LEARNT = {
+    "sequence_classifier": {"data.missing": "fitted.preparation.missing"},
+    "sequence_tagger": {
+        "data.missing": "fitted.preparation.missing",
+        "task.crf": "net.crf",
+    },
+    "sequence_forecaster": {
+        "task.horizon": "net.horizon",
+        "task.context": "fitted.context",
+        "task.season": "fitted.season",
+    },
+    "language_model": {"task.level": "fitted.vocabulary.level"},
+}
+
+
+def find(path: Path) -> Trained:
+    """The run directory, or directory of a saved model, at `path`."""
+    run = RunDir(path)
+    if run.is_run():
+        if not run.model.is_dir():
+            raise BadInput(
+                f"{path} has no trained model yet; finish it with: "
+                f"ostinato train --resume --output {path}"
+            )
+        return Trained(run.model, read_config(run), run)
+    if (path / "model.safetensors").is_file():
+        return Trained(path, None, None)
+    if not path.exists():
+        raise BadInput(f"{path}: no such run or model")
+    if run.config.is_file() and run.model.is_dir():
+        raise BadInput(
+            f"{run.config} is damaged: it does not begin as the one of a run does; the model alone "
+            f"is {run.model}"
+        )
+    raise BadInput(
+        f"{path} is neither a run (with config.toml) nor a saved model (with model.safetensors)"
+    )
+
+
+def read_config(run: RunDir) -> Config:
+    """The configuration of a run, with defaults for what its file does not name."""
+    return configuration.resolve(configuration.read_file(run.config))
+
+
+def with_origin(asked: Given) -> Given:
+    """What was asked for, with what the model that the weights come from was built with, if any.
+
+    The columns of a table are called as those that it has learnt from, unless others are asked for.
+
+    Raises:
+        BadInput: another network is asked for, into which the weights would not fit.
+    """
+    if asked.get("run.from") is None:
+        return asked
+    origin = Path(str(asked["run.from"]))
+    found = find(origin)
+    began = found.network() | found.learnt()
+    for key, value in began.items():
+        # Dropout has no weights, and may be another one from now on.
+        if key != "model.dropout" and asked.get(key, value) != value:
+            raise BadInput(
+                f"{key} is {asked[key]}, but the weights from {origin} have {value}; leave it out "
+                "to begin with these weights, or leave out --from"
+            )
+    columns = found.columns() if sources.is_table(str(asked.get("data.source"))) else {}
+    if any(asked.get(key) is not None for key in TARGETS):
+        columns = {key: name for key, name in columns.items() if key not in TARGETS}
+    return columns | began | asked
+
+
+def continued(run: RunDir, asked: Given) -> Config:
+    """The configuration with which a run goes on: as it began, but for its length and reports.
+
+    Raises:
+        BadInput: something else is asked for.
+    """
+    began = read_config(run)
+    may_change = {"run.checkpoint_every", *(f"training.{name}" for name in EXTENDABLE)}
+    if began.training.validation_fraction:
+        may_change -= {"training.eval_every"}  # the weights of the best report are the result
+    changed = {k: v for k, v in asked.items() if v != began.get(k)}
+    changed = {k: v for k, v in changed.items() if v is not None or k not in LENGTH}
+    if changed.get("task.language") == ONLY and began.task.language is not None:
+        del changed["task.language"]  # the only column of texts, found when the run began
+    for key, value in changed.items():
+        if key not in may_change:
+            raise BadInput(
+                f"{key} is now {value}, but the run in {run.path} began with {began.get(key)}; a "
+                f"run is resumed as it began, but for {', '.join(sorted(may_change))}: leave that "
+                "out, or begin another run (--from begins one with these weights)"
+            )
+    return configuration.resolve({k: v for k, v in began.items() if v is not None}, changed)
+
+
+def is_done(run: RunDir, settings: Config) -> bool:
+    """Whether a run is finished, also under settings with which it goes on.
+
+    Raises:
+        BadInput: more is asked for, but the run would stop early again, where it did.
+    """
+    results = run.results()
+    if results is None:
+        return False
+    began = read_config(run).training
+    now, patience = settings.training, settings.training.patience
+    longer = (now.iterations, now.epochs) != (began.iterations, began.epochs)
+    if results["outcome"] != "stopped early":
+        return not longer
+    if longer and patience == began.patience:
+        raise BadInput(
+            f"the run in {run.path} stopped early, after {results['iterations']} iterations: the "
+            f"validation loss had not fallen for {patience} reports; go on with --patience none, "
+            "or with a larger number"
+        )
+    return patience == began.patience

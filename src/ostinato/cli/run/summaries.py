@@ -1,0 +1,133 @@
+"""The summary at the end of a training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ostinato.cli.output import percent
+from ostinato.cli.run.rundir import RunDir
+
+Rows = list[tuple[str, str]]
+
+# The measures of each task in words, in their order, with the unit: % of a share, or none. The
+# first is the one by which a model is compared with its baselines; "lower" or "higher" is better.
+MEASURES: dict[str, dict[str, tuple[str, str]]] = {
+    "classify": {
+        "label_accuracy": ("labels right", "%"),  # where a sequence may have several
+        "accuracy": ("accuracy", "%"),
+        "f1": ("F1 of labels", "%"),
+        "loss": ("loss", ""),
+    },
+    "tag": {
+        "accuracy": ("accuracy of a step's label", "%"),
+        "f1": ("F1 of spans", "%"),
+        "loss": ("loss per step", ""),
+    },
+    "forecast": {
+        "mase": ("MASE", ""),
+        "wql": ("weighted quantile loss", ""),
+        "mae": ("mean absolute error", ""),
+        "coverage_80": ("inside the 80 % interval", "%"),
+    },
+    "language": {
+        "bits_per_character": ("bits per character", ""),
+        "perplexity": ("perplexity", ""),
+        "unknown": ("unknown tokens", "%"),
+        "top1": ("next token right", "%"),
+        "top3": ("next token among three", "%"),
+    },
+}
+LOWER_IS_BETTER = {"mase", "wql", "mae", "loss", "bits_per_character", "perplexity"}
+
+
+def summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
+    """The results of a run as lines; where a baseline is better, they say so."""
+    task, test = evaluation.get("task", "classify"), evaluation["test"]
+    rows: Rows = []
+    if "notebook_128" in evaluation:
+        rows += _accuracy("the notebook's 128 images", evaluation["notebook_128"])
+    if task == "classify" and "label_accuracy" in test:
+        rows += _labels(test)
+    elif task == "classify":
+        rows += _accuracy(f"all {test['n']:,} test examples", test)
+        rows.append(("loss on them", f"{test['loss']:.4f}"))
+    else:
+        rows += _measures(task, test)
+    rows += findings(evaluation)
+    rows += _baselines(task, test, evaluation.get("baselines", {}))
+    if "verdict" in evaluation:
+        rows.append(("  the network is", evaluation["verdict"]))
+    rows.append(("elapsed time", f"{evaluation['elapsed_s']:.1f} s"))
+    name = "evaluation" if run is None else "evaluation and report"
+    rows.append((name, f"{evaluation['evaluation_s']:.1f} s"))
+    if run is not None and run.report.is_file():
+        rows.append(("report", str(run.report)))
+    lines = aligned(rows)
+    if run is None:
+        lines.append("Nothing was written; --output DIR keeps the model, the metrics and a report.")
+    return "\n".join(lines)
+
+
+def measured(task: str, measures: dict[str, Any]) -> str:
+    """The measures of a model as lines, for `evaluate`."""
+    if "label_accuracy" in measures:
+        return "\n".join(aligned(_labels(measures)))
+    return "\n".join(aligned(_measures(task, measures)))
+
+
+def findings(results: dict[str, Any]) -> Rows:
+    """What puts the measures in doubt; see `cli.findings`."""
+    return [(f"  {each['severity']}", each["message"]) for each in results.get("findings", [])]
+
+
+def aligned(rows: Rows) -> list[str]:
+    """A line for each name and value, with the values below one another."""
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}}   {value}" for name, value in rows]
+
+
+def _measures(task: str, test: dict[str, Any]) -> Rows:
+    rows = [(words, shown(name, test[name], task)) for name, (words, _) in MEASURES[task].items()
+            if test.get(name) is not None]  # fmt: skip
+    if task == "forecast":
+        rows.append(("values that were forecast", f"{test['n']:,}"))
+    size = test.get("vocabulary_size")
+    return [*rows, ("tokens that it knows", f"{size:,}")] if size else rows
+
+
+def shown(name: str, value: float, task: str) -> str:
+    """A measure as a user reads it."""
+    return percent(value) if MEASURES[task][name][1] == "%" else f"{value:.4f}"
+
+
+def _baselines(task: str, test: dict[str, Any], baselines: dict[str, dict[str, Any]]) -> Rows:
+    """Each baseline's first measure, and a plain word where it is no worse than the network's."""
+    rows: Rows = []
+    name = next(each for each in MEASURES[task] if test.get(each) is not None)
+    for baseline, measures in baselines.items():
+        if measures.get(name) is None:
+            continue
+        ours, theirs = test[name], measures[name]
+        beaten = ours < theirs if name in LOWER_IS_BETTER else ours > theirs
+        # For classes a test over the examples decides; the row of the verdict tells its result.
+        verdict = "" if beaten or task == "classify" else "   the network is not better"
+        rows.append((f"  {baseline}", shown(name, theirs, task) + verdict))
+    return rows
+
+
+def _labels(test: dict[str, Any]) -> Rows:
+    """The measures where a sequence may have several labels."""
+    return [
+        (f"labels right on all {test['n']:,} test examples", percent(test["label_accuracy"])),
+        ("all labels of an example right", percent(test["accuracy"])),
+        ("F1 of labels", percent(test["f1"])),
+        ("loss on them", f"{test['loss']:.4f}"),
+    ]
+
+
+def _accuracy(on: str, measured: dict[str, Any]) -> Rows:
+    rows = [(f"accuracy on {on}", percent(measured["accuracy"]))]
+    if "most_frequent_class" in measured:  # runs of older versions lack it
+        share = percent(measured["most_frequent_class"])
+        rows.append(("  always the most frequent class", share))
+    return rows

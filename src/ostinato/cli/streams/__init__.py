@@ -1,0 +1,1 @@
+"""`ostinato stream`, from bytes to answers."""

@@ -1,0 +1,139 @@
+"""The columns of a stream's rows: which of them are the key and the features of the model.
+
+They are found once, from the names of the first line, from those that were given, or, if the model
+was trained on arrays, by their order.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ostinato.cli.failures import BadInput
+from ostinato.cli.streams.source import InputFormat
+from ostinato.files import parse_json
+
+MISSING = {"", "NA", "N/A", "NaN", "nan", "null", "None"}
+
+
+@dataclass(frozen=True)
+class StreamColumns:
+    """Where a row has what.
+
+    Attributes:
+        names: of all columns; empty if rows are arrays without names.
+        key: the name of the key's column, or None.
+        features: the places of the features among the columns, in the order of the model.
+    """
+
+    names: tuple[str, ...]
+    key: str | None
+    features: tuple[int, ...]
+
+    @property
+    def key_at(self) -> int | None:
+        return None if self.key is None else self.names.index(self.key)
+
+    @staticmethod
+    def named(
+        names: Sequence[str], key: str | None, features: Sequence[str] | None, n: int
+    ) -> StreamColumns:
+        """The columns of a header, or of names that were given.
+
+        Args:
+            names: of the columns.
+            features: what the model calls its features; None: it knows their order only, and every
+                column but the key is one.
+            n: how many features it reads.
+
+        Raises:
+            BadInput: a column is missing, or named twice.
+        """
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise BadInput(f"the columns {', '.join(twice)} are named twice")
+        wanted = list(features) if features is not None else [c for c in names if c != key]
+        missing = [c for c in [*([key] if key is not None else []), *wanted] if c not in names]
+        if missing:
+            raise BadInput(
+                f"there is no column {', '.join(map(repr, missing))}; the columns are "
+                f"{', '.join(names)} (name them with --columns if the first line does not"
+                f"{_hint(names)})"
+            )
+        if len(wanted) != n:
+            raise BadInput(f"there are {len(wanted)} features in a row; the model reads {n}")
+        return StreamColumns(tuple(names), key, tuple(names.index(c) for c in wanted))
+
+
+def _hint(names: Sequence[str]) -> str:
+    """What else it may be, if the first line is one column."""
+    other = next((each for each in ";\t|" if len(names) == 1 and each in names[0]), None)
+    return f"; name what is between them with --separator {other!r}" if other else ""
+
+
+def begins_with_header(fields: Sequence[str]) -> bool:
+    """Whether a first line names columns: none of its fields is a number, or missing."""
+    return not any(_is_number(field) or field in MISSING for field in fields)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def columns_of(names: Sequence[str], source: InputFormat, model: Any) -> StreamColumns:
+    """The columns of rows with these names; without names, all columns of arrays in order.
+
+    Raises:
+        BadInput: see `StreamColumns.named`.
+    """
+    if names:
+        return StreamColumns.named(names, source.key, model.columns, model.n_features)
+    if source.key is not None:
+        raise BadInput("the rows are arrays, which have no column for --key")
+    return StreamColumns((), None, tuple(range(model.n_features)))
+
+
+def columns_in(first: str, source: InputFormat, model: Any) -> tuple[StreamColumns, bool]:
+    """The columns by the first line of CSV; and whether it names them.
+
+    Raises:
+        BadInput: it does not, and no other names were given; or see `StreamColumns.named`.
+    """
+    fields = next(csv.reader([first], delimiter=source.dialect.between(".csv")))
+    fields = [field.strip() for field in fields]
+    if source.names is not None:
+        return columns_of(source.names, source, model), fields == source.names
+    known = model.columns
+    if begins_with_header(fields) or (known and set(known) <= set(fields)):
+        return columns_of(fields, source, model), True
+    if source.key is not None or known is not None:
+        raise BadInput(
+            f"{source.shown}: the first line names no columns ({first[:60]}); name them with "
+            "--columns"
+        )
+    return columns_of([str(i + 1) for i in range(len(fields))], source, model), False
+
+
+def columns_of_object(first: str, source: InputFormat, model: Any) -> StreamColumns:
+    """The columns by the first line of JSON: those that the model knows, or those that are there.
+
+    Raises:
+        BadInput: it is no JSON; or see `columns_of`.
+    """
+    try:
+        row = parse_json(first)
+    except ValueError as problem:
+        raise BadInput(f"{source.shown}, the first line: {problem}") from None
+    names = source.names
+    if names is None:
+        known = model.columns
+        key = [] if source.key is None else [source.key]
+        there = list(row) if isinstance(row, dict) else []
+        names = [*key, *known] if there and known is not None else there
+    return columns_of(names, source, model)

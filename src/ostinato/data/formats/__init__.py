@@ -1,0 +1,1 @@
+"""Files of one format each, read as tables, arrays or documents."""

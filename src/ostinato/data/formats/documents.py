@@ -1,0 +1,73 @@
+"""Plain text as documents."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Literal, get_args
+
+from ostinato.data.formats.content import as_text, ending, read_content
+from ostinato.data.tables.read_examples import ENDINGS, read_table
+
+Documents = Literal["blank", "line", "file"]
+
+
+def read_documents(
+    path: str | os.PathLike[str], each: Documents = "blank", column: str | None = None
+) -> list[str]:
+    """Read the documents of a text file, or of a column of a table.
+
+    Args:
+        path: UTF-8 text, also packed with gzip; or, if `column` is given, a table.
+        each: how a document ends: "blank", at one or more blank lines; "line", at each line end;
+            "file", with the file.
+        column: of the table, whose rows are documents.
+
+    Returns:
+        Documents without blanks at their ends, none of them empty. Their lines end with a newline.
+
+    Raises:
+        ValueError: the file is no text or not UTF-8; a row has no text; the column does not exist.
+        FileNotFoundError: there is no such file.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from ostinato.data.formats.documents import read_documents
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "mine.txt")
+        ...     _ = path.write_text("One line.\\nAnother.\\n\\n\\nA second document.\\n")
+        ...     read_documents(path), len(read_documents(path, each="line"))
+        (['One line.\\nAnother.', 'A second document.'], 3)
+    """
+    path = Path(path)
+    if each not in get_args(Documents):
+        raise ValueError(f"each={each!r} is not known; wanted 'blank', 'line' or 'file'")
+    if ending(path) in ENDINGS:
+        return _column(path, column)
+    if column is not None:
+        raise ValueError(f"{path}: a text has no columns; wanted a table, or no column")
+    text = _text(path)
+    if each == "file":
+        return [text.strip()]
+    if each == "blank":
+        return at_blank_lines(text)
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def at_blank_lines(text: str) -> list[str]:
+    """The documents of a text in which blank lines stand between them."""
+    pieces = re.split(r"\n[^\S\n]*\n\s*", text)
+    return [piece.strip() for piece in pieces if piece.strip()]
+
+
+def _text(path: Path) -> str:
+    return as_text(read_content(path), str(path)).decode("utf-8")
+
+
+def _column(path: Path, name: str | None) -> list[str]:
+    table = read_table(path)
+    if name is None:
+        shown = ", ".join(map(repr, table.names[:20]))
+        raise ValueError(f"{path}: which column holds the text? Name it; the columns are {shown}")
+    return table[table.exact(name, "text")].texts()

@@ -1,0 +1,1 @@
+"""Sequences and what belongs to each: labels, batches, splits, preparation."""

@@ -1,0 +1,1 @@
+"""Sequences and series in files, for data larger than memory."""

@@ -1,0 +1,1 @@
+"""Tables as sequences: columns, their roles, and the shapes that a table may have."""

@@ -1,0 +1,555 @@
+"""`stream_examples`: the sequences of a table one block after another, in constant memory.
+
+A block is some of the file, cut where a row ends. In a long table the last sequence of a block may
+go on in the next one: its rows are put back, and come again at the head of the next block.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, Protocol, cast
+
+import numpy as np
+
+from ostinato import environment
+from ostinato._extras import needs
+from ostinato.data.formats import arrays, conll
+from ostinato.data.formats.arrow import arrow_column, arrow_table, check_whole, whole
+from ostinato.data.formats.content import (
+    BEGIN,
+    CHUNK,
+    GZIP,
+    MAX_ROW,
+    as_text,
+    check_unpacked,
+    kind_of,
+)
+from ostinato.data.formats.delimited import parse_delimited
+from ostinato.data.formats.dialect import Dialect
+from ostinato.data.formats.json_lines import parse_json_lines
+from ostinato.data.sequences import label_sets
+from ostinato.data.sequences.examples import Examples
+from ostinato.data.tables.read_examples import parse_examples
+from ostinato.data.tables.roles import Roles, resolve
+from ostinato.data.tables.shapes import build
+from ostinato.data.tables.table import Table
+
+BLOCK = 1 << 22  # bytes of a block
+ROWS = 1 << 12  # rows of a Parquet file read at a time, at most
+PIECE = 1 << 16  # bytes of a Parquet column that are read at a time, if not all columns are wanted
+COPIES = 8  # of a block: as it was read, as columns in float64, as features, prepared
+
+
+def stream_examples(
+    source: str | os.PathLike[str] | IO[bytes],
+    roles: Roles | None = None,
+    *,
+    name: str = "standard input",
+) -> Iterator[Examples]:
+    """Read the sequences of a table in their order, some at a time.
+
+    The parts of a sequence are never in two blocks. Memory holds a block, and 8 bytes for each id.
+
+    Args:
+        source: a file's path; or a file opened for bytes, as standard input.
+        roles: of the columns, best those of a `Preparation`; what they leave open is found out
+            from the first block. Of sequences that may have several labels, a block has those of
+            all blocks until then.
+        name: what errors call an opened file; its first bytes tell the kind, as for
+            `parse_examples`. Arrays (.npz, .npy, .ts), and words and tags, come as one block.
+
+    Raises:
+        ValueError: as `read_examples`, and if roles ask to sort, which needs the whole file.
+
+    Example:
+        >>> import io
+        >>> from ostinato.data import Roles, stream_examples
+        >>> file = io.BytesIO(b"id,x\\na,1\\na,2\\nb,3\\n")
+        >>> [part.ids.tolist() for part in stream_examples(file, Roles(id="id", features=("x",)))]
+        [['a', 'b']]
+    """
+    roles = roles or Roles()
+    if roles.sort:
+        raise ValueError("rows are sorted in the memory; read the whole file (read_examples)")
+    if isinstance(source, (str, os.PathLike)):
+        with Path(source).open("rb") as file:
+            yield from _stream(file, str(source), roles)
+    else:
+        yield from _stream(source, name, roles)
+
+
+def stream_share(
+    path: str | os.PathLike[str], roles: Roles, number: int, of: int
+) -> Iterator[Examples]:
+    """The sequences of one share of a table; all shares, one after the other, are the whole.
+
+    A share is some of the row groups of a Parquet file. A sequence belongs to the share in which it
+    begins. All of another file, of a single sequence, or of a table whose ids are a field of a
+    struct, is the first share.
+
+    Args:
+        path, roles: as for `stream_examples`.
+        number: of the share, from 0.
+        of: how many there are.
+
+    Yields:
+        As `stream_examples` does. Without a column of ids, sequences are numbered from 1 in each
+        share.
+
+    Raises:
+        ValueError: as `stream_examples`, of an id that comes back within the share.
+    """
+    if not str(path).lower().endswith(".parquet"):
+        yield from stream_examples(path, roles) if number == 0 else ()
+        return
+    name = str(path)
+    with Path(path).open("rb") as file:
+        first = _Batches(_batches(file, ".parquet", lazily=True), name).read()
+        assert first is not None  # a table without rows is refused
+        full = resolve(roles, first)
+        if full.shape == "long" and full.id is None:
+            yield from stream_examples(path, roles) if number == 0 else ()
+            return
+        row, batches = _share(file, name, full.id if full.shape == "long" else None, number, of)
+        blocks = _Batches(batches, name, row)
+        if not blocks.at_end:
+            yield from _examples(blocks, full, learns_labels=not roles.labels)
+
+
+def _stream(file: IO[bytes], name: str, roles: Roles) -> Iterator[Examples]:
+    first, file = _begin(file, file.seekable())
+    with _gzip_errors(name):
+        packed = None
+        if first.startswith(GZIP):
+            packed = file
+            first, file = _begin(cast(IO[bytes], gzip.GzipFile(fileobj=file)), False)
+        kind = kind_of(first, name)
+        if kind in (*arrays.ENDINGS, *conll.ENDINGS):
+            yield parse_examples(_all(file, packed, name), name, roles)
+        elif kind in (".parquet", ".arrow", ".feather"):
+            if packed is not None:  # parts of it are read in any order
+                file = io.BytesIO(_all(file, packed, name))
+            yield from _examples(_Batches(_batches(file, kind), name), roles, not roles.labels)
+        else:
+            lines = _LineBlocks(file, kind, name, roles.dialect)
+            yield from _examples(lines, roles, not roles.labels)
+
+
+def _begin(file: IO[bytes], may_seek: bool) -> tuple[bytes, IO[bytes]]:
+    """The first bytes of a file, and the file as if they had not been read."""
+    if may_seek:
+        position = file.tell()
+        first = file.read(BEGIN)
+        file.seek(position)
+        return first, file
+    first = file.read(BEGIN)
+    return first, cast(IO[bytes], _Rejoined(first, file))
+
+
+class _Rejoined:
+    """A file whose first bytes have been read; it can be read on, and nothing else."""
+
+    def __init__(self, first: bytes, file: IO[bytes]):
+        self._first = first
+        self._file = file
+        self._at = 0
+
+    def read(self, n: int = -1) -> bytes:
+        first, self._first = self._first, b""
+        if n < 0:
+            return first + self._file.read()
+        first, self._first = first[:n], first[n:]
+        read = first or self._file.read(n)
+        self._at += len(read)
+        return read
+
+    def tell(self) -> int:
+        return self._at
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _all(file: IO[bytes], packed: IO[bytes] | None, name: str) -> bytes:
+    """The rest of a file; `packed` is the file that it is unpacked from, if it is."""
+    if packed is None:
+        return file.read()
+    parts, size = [], 0
+    while part := file.read(CHUNK):
+        parts.append(part)
+        size += len(part)
+        check_unpacked(size, packed.tell(), name, "gzip")
+    return b"".join(parts)
+
+
+@contextmanager
+def _gzip_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
+        raise ValueError(f"{name}: not a whole gzip file ({problem})") from None
+
+
+class _Blocks(Protocol):
+    """A table, block after block.
+
+    Attributes:
+        at_end: whether the last block read was the last one there is.
+    """
+
+    at_end: bool
+
+    def read(self) -> Table | None:
+        """The next block, None after the last one."""
+
+    def put_back(self, row: int) -> None:
+        """Read again from this row of the block read last."""
+
+
+def _examples(blocks: _Blocks, roles: Roles, learns_labels: bool) -> Iterator[Examples]:
+    """The sequences in blocks; each is whole, and comes once.
+
+    Args:
+        learns_labels: whether the labels that a sequence may have are those that occur.
+    """
+    count, seen = 0, np.zeros(0, np.int64)
+    full: Roles | None = None
+    while (table := blocks.read()) is not None:
+        full = full or resolve(roles, table)
+        n_whole = len(table) if blocks.at_end else _whole(table, full)
+        if n_whole < len(table):
+            blocks.put_back(n_whole)
+        if n_whole == 0:
+            continue
+        table = table.head(n_whole)
+        if learns_labels and full.labels and full.target:
+            full = label_sets.with_further(full, table)
+        examples = build(table, full)
+        examples = replace(examples, written=_written(table, full, examples.lengths))
+        if full.id:
+            seen = _new_ids(examples, seen)
+        else:
+            examples = replace(examples, ids=examples.ids + count)
+        count += len(examples)
+        yield examples
+
+
+def _written(table: Table, roles: Roles, lengths: np.ndarray) -> Any:
+    """`Examples.written` of a block, whose sequences have `lengths` `[N]`."""
+    if roles.target is None or roles.labels or roles.task not in ("classify", "tag"):
+        return None
+    labels = table[roles.target].written()
+    if labels is None:
+        return None
+    starts = np.cumsum(lengths) - lengths
+    if roles.task == "tag":
+        return np.split(labels, starts[1:])
+    return labels[starts] if roles.shape == "long" else labels
+
+
+def _whole(table: Table, roles: Roles) -> int:
+    """How many rows of a block belong to sequences that surely end in it."""
+    if roles.shape != "long":
+        return len(table)
+    if not roles.id:  # one sequence is all there is
+        return 0
+    codes = table[roles.id].factor()[0]
+    changes = np.flatnonzero(np.diff(codes))
+    return int(changes[-1]) + 1 if len(changes) else 0
+
+
+def _new_ids(examples: Examples, seen: np.ndarray) -> np.ndarray:
+    """The hashes of all ids until now, sorted.
+
+    Raises:
+        ValueError: an id was in an earlier block.
+    """
+    hashes = np.array([hash(str(one)) for one in examples.ids.tolist()], np.int64)
+    places = np.searchsorted(seen, hashes)
+    back = np.append(seen, 0)[places] == hashes
+    back[places == len(seen)] = False
+    if back.any():
+        one = int(np.argmax(back))
+        row = int(examples.lengths[:one].sum())
+        place = examples.places.of(one, 0, row, 0) if examples.places else ""
+        raise ValueError(
+            f"{examples.source}, {place.partition(', column')[0]}: the id "
+            f"{examples.ids[one].item()!r} comes back after other ids; wanted the rows of a "
+            "sequence together, and each sequence once"
+        )
+    order = np.argsort(hashes)
+    return np.insert(seen, places[order], hashes[order])
+
+
+def _for_one_sequence(size: int, name: str) -> int:
+    """The size of the next block, where one of `size` bytes does not hold a sequence.
+
+    Raises:
+        ValueError: the memory would not hold it.
+    """
+    there = environment.memory()
+    if there is not None and COPIES * 2 * size > there:
+        raise ValueError(
+            f"{name}: a single sequence fills more than {size / 1e9:.1f} GB of the table, and must "
+            f"fit into the memory, of {there / 1e9:.1f} GB, {COPIES} times; wanted several "
+            "sequences, which a column of ids tells apart (--id): cut it into parts"
+        )
+    return 2 * size
+
+
+class _LineBlocks:
+    """Blocks of a CSV or JSON Lines file."""
+
+    def __init__(self, file: IO[bytes], kind: str, name: str, dialect: Dialect):
+        self.at_end = False
+        self._name = name
+        self._is_json = kind in (".jsonl", ".ndjson")
+        if self._is_json:
+            dialect = Dialect()
+        dialect.check(kind, name)
+        self._file = dialect.opened(file, name)
+        self._dialect, self._kind = dialect, kind
+        self._size = BLOCK
+        self._header = b""  # of a CSV file, which is parsed anew with each block
+        self._columns: tuple[str, ...] = ()  # of JSON Lines, seen until now
+        self._lines = np.zeros(0, np.int64)  # of the rows of the block
+        self._block = self._rest = b""
+        self._ahead = self._file.read(self._size)
+        self._line = 1  # of the file, at which the block begins
+
+    def read(self) -> Table | None:
+        self._line += self._block.count(b"\n")
+        self._block = b""
+        while not self._block:
+            content = self._rest + self._ahead
+            self._ahead = self._file.read(self._size)
+            self.at_end = not self._ahead
+            cut = len(content) if self.at_end else self._last_row_end(content)
+            if not cut and len(content) > max(MAX_ROW, 2 * self._size):
+                raise ValueError(
+                    f"{self._name}, line {self._line}: no row ends within {len(content):,} bytes; "
+                    "wanted rows on lines of their own, and quotes closed"
+                )
+            self._block, self._rest = content[:cut], content[cut:]
+            if self.at_end and not content.strip():
+                if not len(self._lines):
+                    raise ValueError(f"{self._name}: the file is empty")
+                return None
+        self._block = as_text(self._block, self._name, self._line - 1)
+        return self._parsed()
+
+    def put_back(self, row: int) -> None:
+        offset = self._offset(int(self._lines[row]))
+        self._rest = self._block[offset:] + self._rest
+        self._block = self._block[:offset]
+        if row == 0:
+            self._size = _for_one_sequence(self._size, self._name)
+
+    def _parsed(self) -> Table:
+        if self._is_json:
+            table = parse_json_lines(self._block, self._name, self._line - 1, self._columns)
+            self._columns = table.names
+        elif self._header:
+            skipped = self._line - 1 - self._header.count(b"\n")
+            table = self._delimited(self._header + self._block, skipped)
+        else:
+            table = self._delimited(self._block)
+            self._header = self._block[: self._offset(int(table.lines[0]))]
+        self._lines = table.lines
+        return table
+
+    def _delimited(self, content: bytes, skipped: int = 0) -> Table:
+        between, decimal = self._dialect.between(self._kind), self._dialect.decimal
+        return parse_delimited(content, self._name, between, skipped, decimal)
+
+    def _offset(self, line: int) -> int:
+        """Where a line of the file begins in the block."""
+        if line == self._line:
+            return 0
+        newlines = np.flatnonzero(np.frombuffer(self._block, np.uint8) == ord("\n"))
+        return int(newlines[line - self._line - 1]) + 1
+
+    def _last_row_end(self, content: bytes) -> int:
+        """Where the last whole row ends: after a line end outside of quotes.
+
+        Empty lines after it are left for the next block, which knows whether rows follow.
+        """
+        end = content.rfind(b"\n") + 1
+        if not self._is_json and b'"' in content:
+            data = np.frombuffer(content, np.uint8)
+            quotes = np.flatnonzero(data == ord('"'))
+            newlines = np.flatnonzero(data == ord("\n"))
+            outside = newlines[np.searchsorted(quotes, newlines) % 2 == 0]
+            end = int(outside[-1]) + 1 if len(outside) else 0
+        rows = content[:end].rstrip()
+        if not self._is_json and not self._header and b"\n" not in rows.lstrip():
+            return 0  # a header alone
+        return content.find(b"\n", len(rows)) + 1 if rows else 0
+
+
+class _Batches:
+    """Blocks of a Parquet or Arrow file."""
+
+    def __init__(self, batches: Iterator[Any], name: str, row: int = 0):
+        with needs("tables", "pyarrow"):
+            import pyarrow as pa
+        self._name = name
+        self._pa = pa
+        self._size = BLOCK
+        self._batches = batches
+        self._next = self._take()
+        self.at_end = self._next is None
+        self._table: Any = None  # the block, and the rows put back before it is read again
+        self._rest: Any = None
+        self._row = row  # of the file, at which the block begins
+
+    def read(self) -> Table | None:
+        if self._table is not None:
+            self._row += len(self._table)
+        rest, self._rest = self._rest, None
+        if self._next is None and rest is None:
+            if self._table is None:
+                raise ValueError(f"{self._name}: the table has no rows; wanted at least one")
+            return None
+        parts = [part for part in (rest, self._next) if part is not None]
+        self._table = self._pa.concat_tables(parts).combine_chunks()
+        self._next = self._take() if self._next is not None else None
+        self.at_end = self._next is None
+        return arrow_table(self._table, self._name, self._row)
+
+    def put_back(self, row: int) -> None:
+        self._rest, self._table = self._table.slice(row), self._table.slice(0, row)
+        if row == 0:
+            self._size = _for_one_sequence(self._size, self._name)
+
+    def _take(self) -> Any:
+        """The next rows, a block's bytes or more if there are as many; None if there are none."""
+        taken, n_bytes = [], 0
+        with whole(self._name):
+            for batch in self._batches:
+                check_whole(batch, self._name)
+                taken.append(batch)
+                n_bytes += batch.nbytes
+                if n_bytes >= self._size and len(batch):
+                    break
+        table = self._pa.Table.from_batches(taken) if taken else None
+        return table if table is not None and len(table) else None
+
+
+def _share(
+    file: IO[bytes], name: str, id_column: str | None, number: int, of: int
+) -> tuple[int, Iterator[Any]]:
+    """The row at which a share of a Parquet file begins, and its record batches.
+
+    Args:
+        id_column: of a long table: a share begins with its first new id, and ends with the last row
+            of its last id, which may stand in the next share's row groups.
+    """
+    from pyarrow import parquet
+
+    with whole(name):
+        source = parquet.ParquetFile(file, pre_buffer=False)
+        names = [column.strip().strip("\ufeff") for column in source.schema_arrow.names]
+        n_rows = [source.metadata.row_group(i).num_rows for i in range(source.num_row_groups)]
+        groups = [i for i, n in enumerate(n_rows) if n]
+        if id_column is not None and id_column not in names:  # a field of a struct
+            groups = groups if number == 0 else []
+            return 0, source.iter_batches(batch_size=_rows_at_once(source), row_groups=groups)
+        begin, end = (-(-len(groups) * i // of) for i in (number, number + 1))
+        own, before, after = groups[begin:end], groups[:begin], groups[end:]
+        row = sum(n_rows[i] for i in before)
+        batches = source.iter_batches(batch_size=_rows_at_once(source), row_groups=own)
+        if id_column is None or not own:
+            return row, batches
+        place = names.index(id_column)
+        if before:
+            column = source.schema_arrow.names[place]
+            last = source.read_row_group(before[-1], columns=[column]).column(0)
+            n, batches = _from_new_id(batches, last, place, name)
+            row += n
+    following = _batches(file, ".parquet", lazily=True, groups=after)
+    return row, _to_last_id(batches, following, place, name)
+
+
+def _from_new_id(
+    batches: Iterator[Any], before: Any, place: int, name: str
+) -> tuple[int, Iterator[Any]]:
+    """How many rows belong to the last id of the column `before`, and the batches after them."""
+    row = 0
+    for batch in batches:
+        same = _same_id(batch.column(place), before, name)
+        row += same
+        if same < len(batch):
+            return row, chain([batch.slice(same)], batches)
+    return row, iter(())
+
+
+def _to_last_id(
+    batches: Iterator[Any], following: Iterator[Any], place: int, name: str
+) -> Iterator[Any]:
+    """The batches, and of those that follow the rows of the same last id."""
+    last = None
+    for batch in batches:
+        last = batch if len(batch) else last
+        yield batch
+    if last is None:
+        return
+    for batch in following:
+        same = _same_id(batch.column(place), last.column(place), name)
+        yield batch.slice(0, same)
+        if same < len(batch):
+            return
+
+
+def _same_id(ids: Any, before: Any, name: str) -> int:
+    """How many rows at the head of a column of ids belong to the last id of the column before."""
+    import pyarrow as pa
+
+    pieces = [p for column in (before.slice(len(before) - 1), ids)
+              for p in getattr(column, "chunks", [column])]  # fmt: skip
+    codes, _ = arrow_column("id", lambda row: name, pa.chunked_array(pieces)).factor()
+    other = codes[1:] != codes[0]
+    return int(np.argmax(other)) if other.any() else len(other)
+
+
+def _batches(
+    file: IO[bytes], kind: str, lazily: bool = False, groups: Sequence[int] | None = None
+) -> Iterator[Any]:
+    """Record batches of pyarrow's; files that must be read from their end are taken whole.
+
+    Args:
+        lazily: whether a Parquet file is read only as far as batches are asked for, in small
+            pieces, which takes longer; else a column of a row group is read at once.
+        groups: the row groups of a Parquet file; by default all.
+    """
+    from pyarrow import ipc, parquet
+
+    content = file if file.seekable() else io.BytesIO(file.read())
+    if kind == ".parquet":
+        # pre_buffer would hold the whole file in memory.
+        source = parquet.ParquetFile(content, pre_buffer=False, buffer_size=PIECE if lazily else 0)
+        yield from source.iter_batches(batch_size=_rows_at_once(source), row_groups=groups)
+        return
+    start = content.read(6)
+    content.seek(0)
+    if start != b"ARROW1":
+        yield from ipc.open_stream(content)
+        return
+    with ipc.open_file(content) as reader:
+        for i in range(reader.num_record_batches):
+            yield reader.get_batch(i)
+
+
+def _rows_at_once(source: Any) -> int:
+    """Rows of a Parquet file that are read at a time: of long lists, as many as fill a block."""
+    about = source.metadata
+    n_bytes = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+    return max(1, min(ROWS, BLOCK * about.num_rows // max(1, n_bytes)))

@@ -1,0 +1,1 @@
+"""Text as tokens: vocabularies, corpora, and what a language model writes."""

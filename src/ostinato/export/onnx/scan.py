@@ -1,0 +1,189 @@
+"""One direction of a recurrent layer over a whole sequence, as an operator of ONNX or as a Scan.
+
+Shapes: x `[T, B, F]`; lengths `[B]`, the valid steps of each row; resets `[B, T]`, true where a
+sequence of its own begins within a row. Beyond its length a row keeps its state; its outputs there
+are anything, and are never read. In a reverse direction a row begins at its last valid step.
+
+    Scan        a selection in the body; in reverse, it keeps a row at its initial zeros until then.
+                Where a sequence begins within a row, a second selection of zeros: no operator has
+                resets, so that a graph with resets has none
+    operators   `sequence_lens`. OpenVINO ignores it where T is open (its pull request 10710), so
+                that the last output is looked up among all, and a reverse direction is a forward
+                one between two ReverseSequence, which leave the padding behind
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ostinato.export.onnx.cells import OnnxCell, recognised
+from ostinato.export.onnx.step import Tensors, write_step
+from ostinato.export.onnx.writer import BOOL, FLOAT, INT32, Writer
+from ostinato.runtime.step_graph import StepGraph
+
+MOST_STEPS = 2**63 - 1  # the end of a slice that has none
+
+
+@dataclass(frozen=True)
+class BatchRows:
+    """The lengths and sizes of the batch, which all layers of a graph share.
+
+    Attributes:
+        lengths: `[B]` int64.
+        valid: `[T, B, 1]` bool, which steps are within the rows.
+        final: `[T, B, 1]` bool, which steps are the last of the rows.
+        count: `[1]` int64, B.
+        resets: `[T, B, 1]` bool, which steps begin a sequence within a row; None: none does.
+        ends: `[T, B, 1]` bool, which steps end such a sequence, before the next one.
+        begins: `[T, B, 1]` bool, the first step of the last sequence of each row.
+    """
+
+    lengths: str
+    valid: str
+    final: str
+    count: str
+    resets: str | None = None
+    ends: str | None = None
+    begins: str | None = None
+
+    @staticmethod
+    def of(w: Writer, x: str, lengths: str, resets: str | None = None) -> BatchRows:
+        """From x `[T, B, F]`, lengths `[B]` int64, and resets `[B, T]` bool."""
+        n_steps = w.node("Squeeze", w.node("Shape", x, start=0, end=1))
+        zero, one = (w.constant(np.array(n, np.int64)) for n in (0, 1))
+        steps = w.node("Unsqueeze", w.node("Range", zero, n_steps, one), w.integers(1))
+        row = w.node("Unsqueeze", lengths, w.integers(0))
+        valid = w.node("Less", steps, row)
+        final = w.node("Equal", steps, w.node("Sub", row, one))
+        found = [valid, final]
+        if resets is not None:
+            turned = w.node("Transpose", resets, perm=[1, 0])
+            places = w.node("Where", w.node("And", turned, valid), steps, zero)
+            first = w.node("ReduceMax", places, w.integers(0), keepdims=1)
+            found += [turned, _one_earlier(w, turned), w.node("Equal", steps, first)]
+        shown = [w.node("Unsqueeze", each, w.integers(2)) for each in found]
+        return BatchRows(
+            lengths, shown[0], shown[1], w.node("Shape", x, start=1, end=2), *shown[2:]
+        )
+
+    def reversed(self, w: Writer, x: str) -> str:
+        """x `[T, B, …]` with the valid steps of each row in reverse order."""
+        return w.node("ReverseSequence", x, self.lengths, time_axis=0, batch_axis=1)
+
+
+def _one_earlier(w: Writer, marks: str) -> str:
+    """Marks `[T, B]` bool, each at the step before; none at the last step."""
+    numbers = w.node("Cast", marks, to=INT32)
+    zero = w.constant(np.array(0, np.int32))
+    later = w.node("Slice", numbers, w.integers(1), w.integers(MOST_STEPS), w.integers(0))
+    return w.node("Cast", w.node("Pad", later, w.integers(0, 0, 1, 0), zero), to=BOOL)
+
+
+@dataclass(frozen=True)
+class Played:
+    """The results of a direction.
+
+    Attributes:
+        operator: by which operator of ONNX.
+        outputs: `[T, B, D]`.
+        last: `[B, D]`, the output of the step that was played last.
+        states: `[B, width]`, after it; none of an operator.
+    """
+
+    operator: str
+    outputs: str
+    last: str
+    states: tuple[str, ...] = ()
+
+
+def write_direction(
+    w: Writer,
+    step: StepGraph,
+    tensors: Tensors,
+    x: str,
+    rows: BatchRows,
+    reverse: bool,
+    operators: bool = True,
+) -> Played:
+    """Write a direction of a layer; with `operators`, as one where the step is proved to be one."""
+    cell = recognised(step, tensors) if operators and rows.resets is None else None
+    if cell is not None:
+        return _operator(w, cell, x, rows, reverse)
+    return write_scan(w, step, tensors, x, rows, reverse)
+
+
+def _operator(w: Writer, cell: OnnxCell, x: str, rows: BatchRows, reverse: bool) -> Played:
+    weights = [w.constant(v, "weight") for v in (cell.W, cell.R, cell.B)]
+    lengths = w.node("Cast", rows.lengths, to=INT32)
+    played = w.node(
+        cell.op,
+        rows.reversed(w, x) if reverse else x,
+        *weights,
+        lengths,
+        hidden_size=cell.hidden_size,
+        **cell.attrs,
+    )
+    outputs = w.node("Squeeze", played, w.integers(1))
+    if cell.op != "RNN":  # ONNX Runtime's GRU and LSTM take NaN for a number
+        absent = w.float(w.node("And", w.node("IsNaN", x), rows.valid))
+        spoilt = w.truth(w.node("ReduceMax", absent, w.integers(0, 2), keepdims=1))
+        outputs = w.node("Where", spoilt, w.number(float("nan")), outputs)
+    last = w.node("Where", rows.final, outputs, w.number(0))
+    return Played(
+        cell.op,
+        rows.reversed(w, outputs) if reverse else outputs,
+        w.node("ReduceSum", last, w.integers(0), keepdims=0),
+    )
+
+
+def write_scan(
+    w: Writer, step: StepGraph, tensors: Tensors, x: str, rows: BatchRows, reverse: bool
+) -> Played:
+    """A Scan whose body is the step. Its states are the carry, and the last output."""
+    (x_node,) = step.inputs
+    body = Writer(w)
+    x_t, valid, begins = body.name("x"), body.name("valid"), body.name("begins")
+    olds = [body.name("state") for _ in step.states]
+    given = {x_node: x_t, **dict(zip(step.states, olds, strict=True))}
+    marks = rows.ends if reverse else rows.resets
+    if marks is not None:
+        given |= {n: body.node("Where", begins, body.number(0), given[n]) for n in step.states}
+    new = write_step(body, [*step.new_states, *step.outputs], given, tensors, like=x_t)
+    widths = [n.width for n in (*step.states, *step.outputs)]
+    olds += [body.name("last") for _ in step.outputs]
+    kept = [body.node("Where", valid, n, old) for n, old in zip(new, olds, strict=True)]
+    n_states = len(step.states)
+    shown = [body.node("Identity", n) for n in new[n_states:]]
+    inputs = [body.value(n, ("batch", k)) for n, k in zip(olds, widths, strict=True)]
+    inputs += [body.value(x_t, ("batch", x_node.width)), body.value(valid, ("batch", 1), BOOL)]
+    inputs += [] if marks is None else [body.value(begins, ("batch", 1), BOOL)]
+    outputs = [body.value(n, ("batch", k), FLOAT) for n, k in zip(kept, widths, strict=True)]
+    outputs += [body.value(n, ("batch", k)) for n, k in zip(shown, widths[n_states:], strict=True)]
+    graph = body.graph(w.name("body"), inputs, outputs)
+    init = [w.node("Expand", w.number(0), _shape(w, rows, k)) for k in widths]
+    direction = int(reverse)
+    attrs = {"scan_output_directions": [direction] * len(shown)} if shown else {}
+    read = [x, rows.valid, *([] if marks is None else [marks])]
+    results = w.nodes_of(
+        "Scan",
+        [*init, *read],
+        len(outputs),
+        body=graph,
+        num_scan_inputs=len(read),
+        scan_input_directions=[direction] * len(read),
+        **attrs,
+    )
+    states, lasts = results[:n_states], results[n_states : len(kept)]
+    if not step.outputs:
+        return Played("Scan", "", "", tuple(states))
+    last = lasts[-1]
+    if reverse and rows.begins is not None:  # the step that is played last is of the first sequence
+        chosen = w.node("Where", rows.begins, results[-1], w.number(0))
+        last = w.node("ReduceSum", chosen, w.integers(0), keepdims=0)
+    return Played("Scan", results[-1], last, tuple(states))
+
+
+def _shape(w: Writer, rows: BatchRows, width: int) -> str:
+    return w.node("Concat", rows.count, w.integers(width), axis=0)

@@ -1,0 +1,112 @@
+"""How CSV is written: commas before decimals, and other encodings than UTF-8."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ostinato.data import Roles, read_examples, stream_examples
+from ostinato.data.formats.dialect import Dialect
+from ostinato.data.tables import stream
+from zoo.suites import draws
+
+pytest.importorskip("pyarrow")
+
+PLAIN = "id;t;größe;art\na;0;1.5;öl\na;1;-0.25;öl\nb;0;3;luft\nb;1;+4e-1;luft\n"
+NAMES = {"id": "id", "time": "t", "features": ("größe",), "target": "art", "task": "classify"}
+ENCODINGS = ("utf-8", "utf-8-sig", "cp1252", "latin-1", "utf-16", "utf-16-be", "cp437")
+
+
+def _values(examples):
+    """All steps of all sequences, `[ΣT, F]`."""
+    return np.concatenate(list(examples.X))
+
+
+def _same(a, b):
+    assert _values(a).tolist() == _values(b).tolist()
+    assert a.y.tolist() == b.y.tolist()
+    assert a.ids.tolist() == b.ids.tolist()
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("decimal", [".", ","])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_as_the_plain_file(tmp_path, monkeypatch, encoding, decimal, ends):
+    """Whole, and in blocks that end within a character."""
+    plain, other = tmp_path / "plain.csv", tmp_path / "other.csv"
+    plain.write_text(PLAIN, encoding="utf-8")
+    content = PLAIN.replace(".", decimal).replace("\n", ends).encode(encoding)
+    other.write_bytes(content)
+    wanted = read_examples(plain, Roles(**NAMES, separator=";"))
+    roles = Roles(**NAMES, separator=";", decimal=decimal, encoding=encoding)
+    _same(read_examples(other, roles), wanted)
+    for size in (3, 7, 32):
+        monkeypatch.setattr(stream, "BLOCK", size)
+        for source in (other, io.BytesIO(content)):
+            parts = list(stream_examples(source, roles))
+            assert np.concatenate([*map(_values, parts)]).tolist() == _values(wanted).tolist()
+            assert [y for p in parts for y in p.y.tolist()] == wanted.y.tolist()
+            assert [i for p in parts for i in p.ids.tolist()] == wanted.ids.tolist()
+
+
+@given(st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=8))
+@draws(100)
+def test_numbers_with_commas(tmp_path_factory, numbers):
+    path = tmp_path_factory.mktemp("numbers") / "numbers.csv"
+    rows = [f"a;{number!r}".replace(".", ",") for number in numbers]
+    path.write_text("\n".join(["id;x", *rows]) + "\n")
+    found = read_examples(path, Roles(id="id", features=("x",), separator=";", decimal=","))
+    assert _values(found)[:, 0].tolist() == np.array(numbers, np.float32).tolist()
+
+
+@pytest.mark.parametrize("number", ["1.234,5", "1.234", "1,2,3", "1'234,5", "·5"])
+def test_what_stands_before_thousands_is_no_number(tmp_path, number):
+    path = tmp_path / "thousands.csv"
+    path.write_text(f"id;x\na;1,5\na;{number}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"line 3, column 'x'.*{number}.*nothing before thousand"):
+        read_examples(path, Roles(id="id", features=("x",), separator=";", decimal=","))
+
+
+def test_missing_values_dates_and_names_stay_what_they_are(tmp_path):
+    path = tmp_path / "file.csv"
+    path.write_text("id;day;x;kind\n1,5;01.02.2024;1,5;a,b\n1,5;02.02.2024;.;a,b\n")
+    roles = Roles(
+        id="id", time="day", features=("x", "kind"), time_format="day-first", separator=";",
+        decimal=",",
+    )  # fmt: skip
+    found = read_examples(path, roles)
+    assert found.ids.tolist() == ["1,5"]
+    assert found.categories == {"kind": ("a,b",)}
+    assert np.isnan(_values(found)[1, 0])
+    assert str(found.times[0][1])[:10] == "2024-02-02"
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        ({"decimal": ","}, r"',' stands between the fields and before.*--separator ';'"),
+        ({"encoding": "klingon"}, "encoding is 'klingon', which is not known; wanted"),
+        ({"decimal": "comma"}, "decimal is 'comma'; wanted '.' or ','"),
+        ({"separator": "::"}, "separator is '::'; wanted one character"),
+        ({"encoding": None}, "encoding is None, which is not known"),
+        ({"encoding": "undefined"}, "encoding is 'undefined', which is not known"),
+        ({"encoding": "hex"}, "encoding is 'hex', which is not known"),
+        ({"encoding": "ascii"}, r"file.csv: the file is not in the encoding ascii .*--encoding"),
+    ],
+)  # fmt: skip
+def test_refused(tmp_path, written, wanted):
+    path = tmp_path / "file.csv"
+    path.write_text(PLAIN, encoding="utf-8")
+    for read in (read_examples, lambda *given: list(stream_examples(*given))):
+        with pytest.raises(ValueError, match=wanted):
+            read(path, Roles(**NAMES, **written))
+
+
+@pytest.mark.parametrize("written", [{"separator": ";"}, {"decimal": ","}, {"encoding": "cp1252"}])
+def test_of_csv_alone(written):
+    with pytest.raises(ValueError, match=f"f.jsonl: {next(iter(written))} is for .csv and .tsv"):
+        Dialect(**written).check(".jsonl", "f.jsonl")
