@@ -16,6 +16,7 @@ from zoo.small import D, H, T, assert_same, gradients, weight
 
 W = weight()
 B_GLOBAL = 0
+B_FIRST = 7
 
 
 class Module(nn.Module):
@@ -114,3 +115,16 @@ def test_a_number_that_is_not_the_batch_any_more_is_a_number() -> None:
     with pytest.raises(RuntimeError, match="invalid for input of size"):
         ostinato.scan(step, init, xs)
     assert n == 12
+
+
+def test_the_same_text_compiled_again_is_recorded_with_its_numbers() -> None:
+    """As where a second model of one class is given to accelerate."""
+    text = "def make(B):\n def step(h, x): return (h + x).view(B, -1)\n return step"
+    for _ in range(2):
+        names: dict[str, Any] = {}
+        exec(compile(text, "again", "exec"), names)
+        step, init, xs = names["make"](B_FIRST), torch.zeros(B_FIRST, H), torch.ones(T, B_FIRST, H)
+        ostinato.scan(step, init, xs)
+        with counting(step) as calls:
+            ostinato.scan(step, init, xs)
+        assert calls[0] <= 1

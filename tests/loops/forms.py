@@ -267,7 +267,22 @@ def under_a_flag(p, x):
         return torch.stack(outs)
 
 
+def elements_as_indices(p, x):
+    """Tags and words name rows of tables; a mask in float32 beside float64."""
+    table, tags = p.inner.weight, (x.transpose(0, 1) > 0).sum(2) % 6
+    mask = (tags > 1).float()
+    scores, h, last = x.new_zeros(len(x)), None, tags[0]
+    for i in range(1, len(tags)):
+        scores = scores + table[tags[i - 1], tags[i]] * mask[i]
+        scores += x[torch.arange(len(x)), i, tags[i]] * mask[i]
+    for tag, m in zip(tags[1:], mask[1:], strict=True):
+        h = p.cell(table[tag] + table[last], h) * m.unsqueeze(1)
+        last = tag
+    return scores, h
+
+
 NATIVE = [
+    elements_as_indices,
     under_a_flag,
     gathered,
     picks_and_rows,

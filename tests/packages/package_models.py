@@ -70,13 +70,20 @@ def crf_normalizer():
     return model, lambda m, x: m(x, tags, mask=mask), double(B, T, 5)
 
 
-@case(
-    "torchcrf", "torchcrf/__init__.py", "CRF._compute_score",
-    "takes other elements of each row by index",  # transitions[tags[i - 1], tags[i]]
-)
+@case("torchcrf", "torchcrf/__init__.py", "CRF._compute_score")
 def crf_score():
-    model, call, x = crf_normalizer()  # in float32, to which it casts its mask
-    return model.float(), call, x.float()
+    return crf_normalizer()
+
+
+@case("torchcrf", "torchcrf/__init__.py", "CRF._viterbi_decode")
+def crf_viterbi():
+    model, _, x = crf_normalizer()
+    mask = torch.ones(B, T, dtype=torch.bool)
+
+    def call(m, x):  # the tags are whole numbers: the gradient is that of x
+        return x * 0 + torch.tensor(m.decode(x, mask)).unsqueeze(-1)
+
+    return model, call, x
 
 
 @case("TorchCRF", "TorchCRF/__init__.py", "CRF._compute_denominator_log_likelihood")

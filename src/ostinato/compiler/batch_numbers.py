@@ -108,7 +108,8 @@ def _read(a: Arguments, codes: dict[int, CodeType]) -> list[tuple[str, int, Put]
     from ostinato.compiler.capture.guards import Observation  # not a part of every start
 
     with torch._C.DisableTorchFunction():
-        return Observation(a.given, codes, places=a.places, batch=((), 0)).walk.whole
+        same = frozenset(codes.values())
+        return Observation(a.given, codes, places=a.places, batch=((), 0), same=same).walk.whole
 
 
 def _with_numbers(a: Arguments, numbers: Numbers) -> Arguments:

@@ -302,7 +302,7 @@ class _Scope:
         fixed = self.names - writes([loop]) - {*carried}
         fixed -= {n for f in functions for s in ast.walk(f) if isinstance(s, ast.Nonlocal)
                   for n in s.names}  # fmt: skip
-        watched = _Watched(name, fixed, _index_names(loop))
+        watched = _Watched(name, fixed, _index_names(loop, _elements(loop, self.body)))
         body = _visited(watched, copy.deepcopy(loop.body))
         summed = {n for n in _summed(loop.body) if n in carried}
         body = _visited(_Step(end, self.first, name, summed), body)
@@ -326,7 +326,7 @@ class _Watched(ast.NodeTransformer):
 
     def call(self, method: str, at: ast.Subscript, *more: ast.expr) -> ast.Call:
         base = at.value
-        moves = not reads(at.slice).isdisjoint(self.index_names)
+        moves = not self.direct(at.slice).isdisjoint(self.index_names)
         if moves and isinstance(base, ast.Name) and base.id in self.fixed:
             loop = ast.copy_location(ast.Name(self.name, ast.Load()), base)
             base = ast.copy_location(ast.Attribute(loop, "hidden", ast.Load()), base)
@@ -336,6 +336,14 @@ class _Watched(ast.NodeTransformer):
         for part in (call, function, function.value, number):
             ast.copy_location(part, at)
         return call
+
+    def direct(self, index: ast.AST) -> set[str]:
+        """The names of an index; of an element in it, that of its sequence: tags of w[tags[t]]."""
+        if isinstance(index, ast.Call) and getattr(index.func, "attr", "") == "at":
+            return reads(index.args[1])
+        if isinstance(index, ast.Name):
+            return {index.id}
+        return {n for part in ast.iter_child_nodes(index) for n in self.direct(part)}
 
     def index(self, index: ast.expr) -> ast.expr:
         """An index as an expression of its own."""
@@ -559,13 +567,37 @@ def _root(node: ast.expr) -> str | None:
     return node.id if isinstance(node, ast.Name) else None
 
 
-def _index_names(loop: ast.For) -> set[str]:
+def _elements(loop: ast.For, body: list[ast.stmt]) -> set[str]:
+    """The loop's variables that are elements of a sequence: `tag` in `for tag in tags`.
+
+    The others may be numbers. body: that of the function.
+    """
+    assigned = [n for s in body for n in ast.walk(s) if isinstance(n, ast.Assign)]
+    numbers = {"range"} | {
+        name for s in assigned if "range" in reads(s.value) for name in _names_of(s.targets[0])
+    }
+
+    def found(target: ast.expr, of: ast.expr) -> set[str]:
+        name = getattr(of.func, "id", "") if isinstance(of, ast.Call) else ""
+        if isinstance(of, ast.Call) and isinstance(target, ast.Tuple) and of.args:
+            if name == "enumerate":
+                return found(target.elts[-1], of.args[0])
+            if name == "zip" and len(target.elts) == len(of.args):
+                return set().union(*map(found, target.elts, of.args))
+        return set() if reads(of) & numbers else _names_of(target)
+
+    return found(loop.target, loop.iter)
+
+
+def _index_names(loop: ast.For, elements: Collection[str] = ()) -> set[str]:
     """The loop's variables, names computed of them by plain arithmetic (idx = T - 1 - t), and
     those that count (j += 1).
+
+    elements: variables that are no numbers.
     """
     stored = [n.id for s in loop.body for n in ast.walk(s)
               if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]  # fmt: skip
-    found = _names_of(loop.target) | {
+    found = _names_of(loop.target).difference(elements) | {
         s.target.id
         for s in loop.body
         if isinstance(s, ast.AugAssign)

@@ -132,6 +132,7 @@ class Observation:
         lifted: Mapping[str, Tensor] | None = None,
         places: Collection[tuple[Any, Any]] = (),
         batch: tuple[Collection[str], int] | None = None,
+        same: Collection[types.CodeType] = (),
     ):
         """An observation.
 
@@ -141,6 +142,7 @@ class Observation:
                 is observed.
             places: containers and keys of state, whose changes are no side effects.
             batch: the paths of whole numbers that are the size of the batch, and this size.
+            same: code of which an equal one, compiled again, counts as code of the step, too.
         """
         self.step, self.users = step, dict(known or {})  # code of the step, by id
         self.names = {name for code in self.users.values() for name in names_of(code)}
@@ -153,7 +155,7 @@ class Observation:
         self.places = places
         self.snapshots = Snapshots(places)
         self._refusal: Unsupported | None = None
-        self.batch = batch
+        self.batch, self.same = batch, same
         self.lifted = lifted or {}
         self.apart = bool(lifted) or batch is not None  # dicts are read item by item
         self.walk = self._walked()

@@ -80,7 +80,7 @@ class Walk:
     def __init__(self, of: Observation, by_value: Collection[int] = ()):
         self.names, self.codes, self.snapshots = of.names.union(_UNNAMED), of.codes, of.snapshots
         self.by_value = by_value
-        self.batch = of.batch or ((), 0)
+        self.batch, self.same = of.batch or ((), 0), of.same
         self.whole: list[tuple[str, int, Put]] = []  # numbers that may be the size of the batch
         self.lifted, self.apart, self.lifts = of.lifted, of.apart, dict[str, Lift]()
         self.lines: list[str] = []
@@ -233,7 +233,7 @@ class Walk:
         code = self.constant(f.__code__)
         self.check(f"{v}.__code__ is {code} or {v}.__code__ == {code}", path)
         self.namespace(f.__dict__, f"{v}.__dict__", self.names, f"{path}.")
-        if id(f.__code__) not in self.codes:  # it did not run
+        if not self.ran(f):
             return
         self.fields(f, v, path, "__defaults__", "__kwdefaults__")
         for i, cell in enumerate(f.__closure__ or ()):
@@ -297,7 +297,8 @@ class Walk:
         """Whether a function, or what stands around one, is among the code that ran."""
         around = [attribute, *(getattr(attribute, n, None) for n in ("__func__", "fget"))]
         functions = [f for f in around if isinstance(f, types.FunctionType)]
-        return any(id(f.__code__) in self.codes for f in functions)
+        codes = [f.__code__ for f in functions]
+        return any(id(c) in self.codes or (self.same and c in self.same) for c in codes)
 
     def items(self, value: Any, v: str, path: str) -> None:
         """A list, tuple, dict or set, or of a class that derives from one."""

@@ -44,10 +44,13 @@ from ostinato.compiler.graph.rules import (
 def check_dtypes(r: Recording, dtype: torch.dtype) -> None:
     """The carry and xs are of the step's type, whole numbers or truth values.
 
-    A captured tensor may be of any type that PyTorch converts when it meets rows.
+    Without a gradient, which would be rounded, an element of xs may be a float32 beside float64. A
+    captured tensor may be of any type that PyTorch converts when it meets rows.
     """
+    shorter = [i for i, d in zip(r.xs, r.d_xs, strict=True) if d is None and not r.needs_grad[i]]
     for i in (*r.states, *r.xs):
-        if r.dtypes[i] not in (dtype, torch.bool, *WHOLE, *_halves(dtype)):
+        usual = (dtype, torch.bool, *WHOLE, *_halves(dtype))
+        if r.dtypes[i] not in (*usual, *_shorter(dtype, i in shorter)):
             raise Unsupported(_other_type("a tensor is", r.dtypes[i], dtype))
     for i in r.captured:
         found = r.dtypes[i]
@@ -57,6 +60,11 @@ def check_dtypes(r: Recording, dtype: torch.dtype) -> None:
 
 def _halves(dtype: torch.dtype) -> tuple[torch.dtype, ...]:
     return HALF if dtype is torch.float32 else ()
+
+
+def _shorter(dtype: torch.dtype, is_exact: bool) -> tuple[torch.dtype, ...]:
+    """The types of which the step's type has every number, where none of these is computed."""
+    return (torch.float32,) if dtype is torch.float64 and is_exact else ()
 
 
 def _other_type(what: str, found: torch.dtype, dtype: torch.dtype) -> str:
@@ -70,6 +78,11 @@ def _other_type(what: str, found: torch.dtype, dtype: torch.dtype) -> str:
     )
 
 
+# Calls whose numbers are those of their first argument.
+_MOVING = {
+    "_reshape_alias", "_unsafe_view", "alias", "clone", "detach", "expand", "flip", "permute",
+    "select", "slice", "split", "squeeze", "t", "transpose", "unbind", "unsqueeze", "view",
+}  # fmt: skip
 _TRUTHS = {"eq", "eq_s", "ge_s", "gt_s", "le", "le_s", "lt", "lt_s", "ne"}
 
 
@@ -239,9 +252,24 @@ class Values:
 
     def _check_type(self, call: Call, found: torch.dtype, node: Node) -> None:
         """Rows are of the step's type, whole numbers or truth values."""
+        if not found.is_floating_point and self._compares_rounded(call):
+            raise Unsupported(_other_type("a tensor is", torch.float32, self.dtype), call.name)
         usual = (self.dtype, torch.bool, *WHOLE[:2], *_halves(self.dtype))
-        if found not in usual and not (found is torch.float32 and _is_exact(node)):
+        moved = name_of(call) in _MOVING and found in (*WHOLE, *_shorter(self.dtype, True))
+        if found not in usual and not moved and not (found is torch.float32 and _is_exact(node)):
             raise Unsupported(_other_type("the step computes in", found, self.dtype), call.name)
+
+    def _compares_rounded(self, call: Call) -> bool:
+        """Whether PyTorch compares in float32 what the engine compares in float64."""
+        dtypes = self.recording.dtypes
+        if self.dtype is not torch.float64:
+            return False
+        if all(dtypes[i] is not torch.float32 for i in call.refs):
+            return False
+        numbers = [leaf for leaf in call.args if isinstance(leaf, float)]
+        is_short = all(float(np.float32(n)) == n for n in numbers if n == n)
+        others = {dtypes[i] for i in call.refs} - {torch.float32, torch.bool}
+        return not is_short or bool(others)
 
 
 def _outer(call: Call, read: Iterable[Value], shape: Shape) -> int:
