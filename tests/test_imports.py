@@ -37,6 +37,7 @@ PACKAGE = """
     baselines report
     export
     estimators
+    serve
     cli
     __main__
 """
@@ -57,7 +58,7 @@ COMPILER = """
     adapted
     __init__
 """
-WITHOUT_TORCH = ("engine", "compiler/lower", "runtime", "export")
+WITHOUT_TORCH = ("engine", "compiler/lower", "runtime", "export", "serve")
 
 
 @functools.cache

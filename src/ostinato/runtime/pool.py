@@ -10,7 +10,7 @@ import numpy as np
 
 from ostinato.engine import native
 from ostinato.runtime.answers import Answers, KeyedAnswers
-from ostinato.runtime.stream import packed, unpacked
+from ostinato.runtime.stream import Stream, packed, unpacked
 from ostinato.runtime.stream_source import StreamSource
 from ostinato.runtime.tensors import Array
 
@@ -39,6 +39,8 @@ class Pool:
         (array([1, 1]), 2)
         >>> pool.keys, pool.n("b"), "d" in pool
         (['a', 'b', 'c'], 2, False)
+        >>> pool.read("a", pool.rows(x[1:4]), each=True).n          # a chunk
+        array([2, 3, 4])
         >>> pool.restore("d", pool.save("b"))
         >>> model.stream(pool.save("d")).n
         2
@@ -178,6 +180,48 @@ class Pool:
             of_rows = np.ascontiguousarray(slots, np.int64)
             self._check_slots(of_rows)
             return self._pushed(of_rows, self._rows(x, len(of_rows)))
+
+    def rows(self, x: Any) -> Array:
+        """Steps of one stream as `push` and `read` take them, `[T, F]` float32.
+
+        Args:
+            x: as `Stream.push` takes it.
+
+        Raises:
+            ValueError, TypeError: `Stream.push` would refuse x.
+        """
+        rows, _ = self._source.rows(x)
+        if self._finite:
+            self._source.check_finite(rows)
+        return rows
+
+    def read(self, key: Any, rows: Array, *, each: bool) -> Answers:
+        """Several steps of one stream, a long chunk at the speed of a batch.
+
+        Args:
+            key: of a stream that has begun.
+            rows: `[T, F]`, as `rows` gives them.
+            each: whether after every step; otherwise after the last one.
+
+        Returns:
+            `Answers`, T or one.
+
+        Raises:
+            ValueError: the rows have another shape, or there is none. The stream has not moved.
+            KeyError: there is no such stream.
+        """
+        if rows.ndim != 2 or rows.shape[1] != self._source.n_inputs or not len(rows):
+            raise ValueError(
+                f"rows has shape {list(rows.shape)}; wanted [T, {self._source.n_inputs}]"
+            )
+        with self._claimed():
+            slot = self._known(key)
+            carry = np.empty(self._source.n_carry, np.float32)
+            self._states.get(slot, carry)
+            stream = Stream(self._source, self._finite)
+            answers = stream.go_on(self._states.steps_of(slot), carry, rows, each)
+            self._states.set(slot, stream.n, carry)
+            return answers
 
     def _check_slots(self, slots: Array) -> None:
         if slots.ndim != 1:

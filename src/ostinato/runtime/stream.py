@@ -158,9 +158,27 @@ class Stream:
         if out is not None:
             out[...] = proba[-1]
             return out
-        steps = np.arange(n - len(proba) + 1, n + 1)
-        answers = Answers(steps, proba, proba.argmax(1), source.name, source.sure_from)
+        answers = self._answers(n, proba)
         return answers if with_each else answers[-1]
+
+    def _answers(self, n: int, proba: Array) -> Answers:
+        """The answers after the last of n steps, and after those before it."""
+        steps, source = np.arange(n - len(proba) + 1, n + 1), self._source
+        return Answers(steps, proba, proba.argmax(1), source.name, source.sure_from)
+
+    def go_on(self, n: int, carry: Array, rows: Array, each: bool) -> Answers:
+        """Read checked rows `[T, F]` after n steps with a carry, which is replaced by the new one.
+
+        This is how a pool plays a chunk of one of its streams.
+        """
+        self._state.claim()
+        try:
+            self._state.set(n, carry)
+            proba = self._played(rows, each)
+            self._state.get(carry)
+            return self._answers(self._state.steps, proba)
+        finally:
+            self._state.give_up()
 
     def _check_out(self, out: Any) -> None:
         """Raise TypeError if no answer can be written there; asked before a step is read."""

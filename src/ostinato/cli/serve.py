@@ -1,0 +1,145 @@
+"""ostinato serve RUN [RUN …]"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ostinato._extras import needs
+from ostinato.cli import runs
+from ostinato.cli.failures import BadInput
+from ostinato.cli.output import Quiet, hush, say
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def serve(
+    run: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN…",
+            help="Run directories or saved models; NAME=RUN gives one another name.",
+        ),
+    ],
+    port: Annotated[int, typer.Option("--port", "-p", help="0: any.", min=0, max=65535)] = 8000,
+    host: Annotated[
+        str, typer.Option("--host", help="Any other than loopback needs a token.")
+    ] = "127.0.0.1",
+    token: Annotated[
+        Optional[str],  # noqa: UP045  typer of Python 3.10
+        typer.Option(
+            "--token",
+            metavar="TOKEN",
+            help="What a request has to name; or set OSTINATO_TOKEN, which other users of the "
+            "machine do not see.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--token-file", metavar="FILE", help="Tokens, one a line; # begins a remark."),
+    ] = None,
+    allow_host: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--allow-host", metavar="NAME", help="Another Host header to accept."),
+    ] = None,
+    allow_origin: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--allow-origin", metavar="URL", help="Another page that may ask."),
+    ] = None,
+    state: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--state", metavar="DIR", help="Keep open sequences here, and go on."),
+    ] = None,
+    every: Annotated[
+        float, typer.Option("--state-every", metavar="SECONDS", help="Between snapshots.", min=1)
+    ] = 60.0,
+    sequences: Annotated[
+        int, typer.Option("--sequences", help="Open at a time, of each model.", min=1)
+    ] = 10_000,
+    idle: Annotated[
+        float,
+        typer.Option("--idle", metavar="SECONDS", help="A sequence without a step ends.", min=0.1),
+    ] = 3600.0,
+    queue: Annotated[int, typer.Option("--queue", help="Requests that wait.", min=1)] = 10_000,
+    body: Annotated[
+        int, typer.Option("--body", metavar="MB", help="Of a request, at most.", min=1)
+    ] = 64,
+    steps: Annotated[
+        int, typer.Option("--steps", help="Of a sequence in one request, at most.", min=1)
+    ] = 100_000,
+    batch: Annotated[
+        int, typer.Option("--batch", help="Sequences in one request, at most.", min=1)
+    ] = 10_000,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", metavar="SECONDS", help="For a request to arrive.", min=0.1),
+    ] = 30.0,
+    replaced: Annotated[
+        str,
+        typer.Option(
+            "--replaced",
+            metavar="finish|refuse",
+            help="Open sequences of a model that is loaded anew: they finish with the old one, or "
+            "are refused.",
+        ),
+    ] = "finish",
+    quiet: Quiet = False,
+) -> None:
+    """Answer other programs over HTTP, and show a page.
+
+    The Open Inference Protocol v2, with open sequences; the page is at the address itself.
+    """
+    hush(quiet)
+    with needs("serve", "starlette", "uvicorn", "websockets", "httptools", "prometheus_client"):
+        from ostinato.serve.server import serve as run_server
+    from ostinato.serve.settings import Settings
+
+    if replaced not in ("finish", "refuse"):
+        raise BadInput(f"--replaced is {replaced!r}; wanted finish or refuse")
+    tokens = _tokens(token, token_file)
+    if host not in LOOPBACK and not tokens:
+        raise BadInput(
+            f"--host {host} can be reached from other machines; wanted --token, --token-file or "
+            "OSTINATO_TOKEN, which each request then has to name"
+        )
+    directories = _named(run)
+    settings = Settings(
+        host, port, tokens, tuple(allow_host or ()), tuple(allow_origin or ()), sequences, idle,
+        queue, body << 20, steps, batch, timeout, state=state, snapshot_every=every,
+        replaced=replaced, access_log=not quiet,
+    )  # fmt: skip
+    run_server(directories, settings, lambda at: say(f"{', '.join(directories)} at {at}"))
+
+
+def _tokens(token: str | None, file: Path | None) -> tuple[str, ...]:
+    found = [t for t in (token, os.environ.get("OSTINATO_TOKEN")) if t is not None]
+    if file is not None:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        found += [line for line in lines if line and not line.startswith("#")]
+        if not found:
+            raise BadInput(f"{file} has no token; wanted one a line")
+    short = [t for t in found if len(t) < 8 or not t.isascii() or not t.isprintable() or " " in t]
+    if short:
+        raise BadInput("a token has fewer than 8 characters, or others than ASCII without blanks")
+    return tuple(found)
+
+
+def _named(given: list[str]) -> dict[str, Path]:
+    """The directories of the models by name: as given, or that of the run."""
+    found: dict[str, Path] = {}
+    for each in given:
+        name, equals, path = each.partition("=")
+        if not equals or Path(each).exists():
+            name, path = "", each
+        trained = runs.find(Path(path))
+        place = Path(path).resolve()
+        name = name or (place.parent.name if place.name == "model" else place.name)
+        if not name or not all(c.isalnum() or c in "-_." for c in name) or name[0] == ".":
+            raise BadInput(f"{each}: {name!r} cannot be a name in an address; give NAME={path}")
+        if name in found:
+            raise BadInput(f"two models are named {name}; give one of them another, as NAME={path}")
+        found[name] = trained.model
+    return found

@@ -1,0 +1,217 @@
+"""The routes as one table, and the application made of it.
+
+A row of `routes` is an address with its handler and what its body is. The OpenAPI page at
+`/openapi.json` is made of the same rows, and a handler's docstring is its summary there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import Route as StarletteRoute
+
+import ostinato
+from ostinato.serve.guard import Guard, answer_of
+from ostinato.serve.metrics import Metrics
+from ostinato.serve.models import Models
+from ostinato.serve.protocol import Protocol
+from ostinato.serve.refused import Refused
+from ostinato.serve.sessions import Sessions
+from ostinato.serve.settings import Settings
+
+JSON, BINARY, TEXT, HTML = (
+    "application/json", "application/octet-stream", "text/plain", "text/html",
+)  # fmt: skip
+EVENTS = "text/event-stream"
+MODEL = "/v2/models/{model}"
+VERSION = MODEL + "/versions/{version}"
+SESSION = MODEL + "/sessions/{session}"
+
+# JSON schemas of bodies, by the names that the table gives them.
+_TENSOR = {
+    "type": "object",
+    "required": ["name", "shape", "datatype"],
+    "properties": {
+        "name": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+        "datatype": {"type": "string"},
+        "parameters": {"type": "object"},
+        "data": {"type": "array"},
+    },
+}
+SCHEMAS: dict[str, Any] = {
+    "infer": {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "sequence_id": {"oneOf": [{"type": "integer"}, {"type": "string"}]},
+                    "sequence_start": {"type": "boolean"},
+                    "sequence_end": {"type": "boolean"},
+                    "n": {"type": "integer", "minimum": 1},
+                },
+            },
+            "inputs": {"type": "array", "minItems": 1, "items": _TENSOR},
+            "outputs": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
+                },
+            },
+        },
+    },
+    "begin": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"id": {"type": "string", "minLength": 1, "maxLength": 200}},
+    },
+    "steps": {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["x"],
+        "properties": {
+            "n": {"type": "integer", "minimum": 1},
+            "x": {"oneOf": [{"type": "array"}, {"type": "string"}]},
+            "each": {"type": "boolean"},
+            "end": {"type": "boolean"},
+        },
+    },
+    "load": {"type": "object", "properties": {"parameters": {"type": "object"}}},
+    "state": {"type": "string", "format": "binary"},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """An address.
+
+    Attributes:
+        body: the name of its schema in `SCHEMAS`; None: there is none.
+        gives: the media type of the answer.
+        status: of an answer, beside the usual 200.
+        needs_body: whether the body may be left out.
+    """
+
+    method: str
+    path: str
+    handler: Callable[[Request], Awaitable[Response]]
+    body: str | None = None
+    gives: str = JSON
+    status: int = 200
+    needs_body: bool = True
+
+
+def routes(protocol: Protocol, sessions: Sessions) -> list[Row]:
+    """The table; those asked most often come first."""
+    return [
+        Row("POST", MODEL + "/infer", protocol.infer, "infer"),
+        Row("POST", SESSION + "/steps", sessions.steps, "steps"),
+        Row("POST", VERSION + "/infer", protocol.infer, "infer"),
+        Row("GET", "/v2", protocol.server),
+        Row("GET", "/v2/health/live", protocol.live),
+        Row("GET", "/v2/health/ready", protocol.ready),
+        Row("GET", MODEL, protocol.metadata),
+        Row("GET", MODEL + "/ready", protocol.model_ready),
+        Row("GET", VERSION, protocol.metadata),
+        Row("GET", VERSION + "/ready", protocol.model_ready),
+        Row("POST", "/v2/repository/index", protocol.index, "load", needs_body=False),
+        Row("POST", "/v2/repository/models/{model}/load", protocol.load, "load", needs_body=False),
+        Row("POST", MODEL + "/sessions", sessions.begin, "begin", status=201, needs_body=False),
+        Row("GET", SESSION, sessions.tell),
+        Row("DELETE", SESSION, sessions.end),
+        Row("GET", SESSION + "/state", sessions.state, gives=BINARY),
+        Row("PUT", SESSION + "/state", sessions.put_state, "state", status=201),
+        Row("GET", SESSION + "/events", sessions.events, gives=EVENTS),
+    ]
+
+
+def application(models: Models, settings: Settings, metrics: Metrics) -> Guard:
+    """The application of a server."""
+    protocol, sessions = Protocol(models), Sessions(models)
+    table = routes(protocol, sessions)
+
+    async def read_metrics(request: Request) -> Response:
+        """What the server counts, as Prometheus reads it."""
+        return Response(metrics.text(models), media_type=TEXT)
+
+    async def openapi(request: Request) -> Response:
+        """This page."""
+        return JSONResponse(described(table))
+
+    table.append(Row("GET", "/metrics", read_metrics, gives=TEXT))
+    table.append(Row("GET", "/openapi.json", openapi))
+    every: list[BaseRoute] = [
+        StarletteRoute(row.path, row.handler, methods=[row.method]) for row in table
+    ]
+    every.append(WebSocketRoute(SESSION + "/socket", sessions.socket))
+    handlers: Any = dict.fromkeys((HTTPException, Refused, Exception), _error)
+    app = Starlette(routes=every, exception_handlers=handlers)
+    return Guard(app, settings, metrics)
+
+
+async def _error(request: Request, problem: Exception) -> Response:
+    if isinstance(problem, HTTPException):
+        detail = f"{request.method} {request.url.path[:200]}: {problem.detail}"
+        return JSONResponse({"error": detail}, problem.status_code, headers=problem.headers)
+    if isinstance(problem, Refused):
+        return answer_of(problem)
+    return answer_of(Refused(500, "the server failed; its log has the reason"))
+
+
+def described(table: list[Row]) -> dict[str, Any]:
+    """The OpenAPI page of a table of routes."""
+    paths: dict[str, Any] = {}
+    for row in table:
+        names = [part[1:-1] for part in row.path.split("/") if part.startswith("{")]
+        entry: dict[str, Any] = {
+            "summary": (row.handler.__doc__ or "").strip().split("\n")[0],
+            "operationId": f"{row.method.lower()}{row.path}",
+            "parameters": [
+                {"name": n, "in": "path", "required": True, "schema": {"type": "string"}}
+                for n in names
+            ],
+            "responses": _responses(row),
+        }
+        if row.body is not None:
+            kind = BINARY if row.body == "state" else JSON
+            schema = {"$ref": f"#/components/schemas/{row.body}"}
+            content = {kind: {"schema": schema}}
+            entry["requestBody"] = {"required": row.needs_body, "content": content}
+        paths.setdefault(row.path, {})[row.method.lower()] = entry
+    error = {
+        "type": "object",
+        "required": ["error"],
+        "properties": {"error": {"type": "string"}},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "ostinato", "version": ostinato.__version__},
+        "paths": paths,
+        "components": {"schemas": {**SCHEMAS, "error": error}},
+    }
+
+
+def _responses(row: Row) -> dict[str, Any]:
+    problem = {JSON: {"schema": {"$ref": "#/components/schemas/error"}}}
+    statuses = {"200", str(row.status)} if row.body == "state" else {str(row.status)}
+    content: dict[str, Any] = {row.gives: {}}
+    if row.body == "infer":
+        content[BINARY] = {}
+    found: dict[str, Any] = {
+        status: {"description": "the answer", "content": content} for status in sorted(statuses)
+    }
+    for status, meaning in (("4XX", "the request cannot be answered"), ("5XX", "not now")):
+        found[status] = {"description": meaning, "content": problem}
+    return found

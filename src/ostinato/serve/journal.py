@@ -1,0 +1,207 @@
+"""The journal of open sequences: what is read by them is in a file before it is answered.
+
+    DIR/lock              held by the one server that uses the directory
+    DIR/NAME/000007.kept  a snapshot: every sequence as it was when journal 7 began
+    DIR/NAME/000007.log   the journal: what happened since, appended record by record
+
+A record is its length, its CRC-32, a line of JSON [kind, key, …] and bytes. The engine gives the
+same bits for the same rows, so that the rows are enough: a server that starts plays them again. A
+snapshot has the same records, those of the sequences that are open. It is written beside the next
+journal; older files are deleted when it is whole.
+
+A process that is killed leaves at most an incomplete record at the end, of a request that was not
+answered. It is cut off. A record that is whole but differs from its CRC is damage, and refused.
+
+What is written survives the death of the process at once, and that of the machine after a second
+(`flush`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ostinato import files
+
+_HEAD = struct.Struct("<II")
+MAGIC = "ostinato serve 1"
+MAX_LOG = 64 << 20  # bytes, after which a snapshot is due: some seconds to be played again
+
+
+class Record(NamedTuple):
+    """What happened: [kind, key, …] and bytes. `sequences.py` knows the kinds."""
+
+    head: list[Any]
+    content: bytes = b""
+
+
+def packed(record: Record) -> bytes:
+    """A record as bytes."""
+    payload = json.dumps(record.head).encode() + b"\n" + record.content
+    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def unpacked(content: bytes, where: str) -> tuple[list[Record], int]:
+    """The records of a file, and where the last whole one ends.
+
+    Raises:
+        ValueError: a record is damaged.
+    """
+    found, at = [], 0
+    while at + _HEAD.size <= len(content):
+        size, crc = _HEAD.unpack_from(content, at)
+        end = at + _HEAD.size + size
+        if end > len(content):
+            break
+        payload = content[at + _HEAD.size : end]
+        if zlib.crc32(payload) != crc:
+            raise ValueError(
+                f"{where} is damaged at byte {at:,}: take the directory of --state from a copy, or "
+                "another directory to begin anew"
+            )
+        head, _, rest = payload.partition(b"\n")
+        found.append(Record(json.loads(head), rest))
+        at = end
+    return found, at
+
+
+class Journal:
+    """The files of one model in a directory; errors of the disk are OSError.
+
+    Args:
+        directory: is made if it is not there.
+        fingerprint: of the model; a journal of another one is not read.
+
+    Raises:
+        ValueError: a file is damaged, or of another model or version.
+    """
+
+    def __init__(self, directory: Path, fingerprint: str):
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory, self.fingerprint = directory, fingerprint
+        self._numbers = {suffix: _numbers(directory, suffix) for suffix in ("kept", "log")}
+        self._number = max([0, *self._numbers["kept"], *self._numbers["log"]])
+        self._handle = -1
+        self.size = 0
+
+    def records(self) -> Iterator[Record]:
+        """What was kept, in order; afterwards the journal is ready to be appended to."""
+        snapshot = max(self._numbers["kept"], default=0)
+        if snapshot:
+            yield from self._read("kept", snapshot)[0]
+        for number in sorted(n for n in self._numbers["log"] if n >= snapshot):
+            found, end = self._read("log", number)
+            path = self._path("log", number)
+            if number == self._number:
+                os.truncate(path, end)
+            elif end != path.stat().st_size:
+                raise ValueError(f"{path} is damaged: it ends within a record, and others follow")
+            yield from found
+        self._delete_before(snapshot)
+        self._open(self._number)
+
+    def _read(self, suffix: str, number: int) -> tuple[list[Record], int]:
+        path = self._path(suffix, number)
+        found, end = unpacked(path.read_bytes(), str(path))
+        if found and found[0].head != [MAGIC, self.fingerprint]:
+            raise ValueError(
+                f"{path} is of another model or version, {found[0].head!r:.90}; this model's "
+                f"fingerprint is {self.fingerprint[:12]}…. Serve the model that it was written by, "
+                "or give another --state"
+            )
+        return found[1:], end
+
+    def append(self, records: Iterable[Record]) -> int:
+        """Write records, all or none, and return the size before.
+
+        Raises:
+            OSError: the disk is full, and the like; the journal is as it was.
+        """
+        content, before = b"".join(map(packed, records)), self.size
+        try:
+            written = 0
+            while written < len(content):
+                written += os.write(self._handle, content[written:])
+        except OSError:
+            os.ftruncate(self._handle, before)
+            raise
+        self.size += len(content)
+        return before
+
+    def cut(self, size: int) -> None:
+        """Take back what was appended since the journal had a size."""
+        os.ftruncate(self._handle, size)
+        self.size = size
+
+    def flush(self) -> None:
+        """Have the disk keep what was written. May be called from another thread."""
+        os.fsync(self._handle)
+
+    def next(self) -> int:
+        """Begin another journal, whose number a snapshot of this moment has.
+
+        Raises:
+            OSError: it cannot be written; the journal before goes on.
+        """
+        before = self._handle
+        self._open(self._number + 1)
+        self._number += 1
+        os.close(before)
+        return self._number
+
+    def keep(self, number: int, records: Iterable[Record]) -> None:
+        """Write the snapshot of the moment when a journal began, and delete what it replaces.
+
+        May be called from another thread.
+
+        Raises:
+            OSError: it cannot be written; the files before it are still there.
+        """
+        head = Record([MAGIC, self.fingerprint])
+        files.write_pieces(self._path("kept", number), map(packed, (head, *records)))
+        self._delete_before(number)
+
+    def close(self) -> None:
+        """Close the file; nothing can be appended any more."""
+        if self._handle >= 0:
+            os.fsync(self._handle)
+            os.close(self._handle)
+            self._handle = -1
+
+    def remove(self) -> None:
+        """Close and delete the journal of a model that is served no more."""
+        self.close()
+        self._delete_before(self._number + 1)
+        self.directory.rmdir()
+
+    def _open(self, number: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        handle = os.open(self._path("log", number), flags, 0o600)
+        before = self._handle, self.size
+        self._handle, self.size = handle, os.fstat(handle).st_size
+        if self.size == 0:
+            try:
+                self.append([Record([MAGIC, self.fingerprint])])
+            except OSError:
+                os.close(handle)
+                self._handle, self.size = before
+                raise
+
+    def _path(self, suffix: str, number: int) -> Path:
+        return self.directory / f"{number:06}.{suffix}"
+
+    def _delete_before(self, number: int) -> None:
+        for suffix in ("kept", "log"):
+            for n in _numbers(self.directory, suffix):
+                if n < number:
+                    self._path(suffix, n).unlink(missing_ok=True)
+
+
+def _numbers(directory: Path, suffix: str) -> list[int]:
+    names = (path.stem for path in directory.glob(f"*.{suffix}"))
+    return [int(name) for name in names if name.isdigit()]

@@ -1,0 +1,63 @@
+"""`Metrics`: what a server counts, in Prometheus' text format at `/metrics`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from ostinato.serve.models import Models
+
+# Seconds: from a step of a small model to a batch of long sequences.
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_FRAMES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+class Metrics:
+    """Counters of one server, which another one in the same process does not share."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "ostinato_requests", "Requests by route and status.", ("route", "status"),
+            registry=self.registry,
+        )  # fmt: skip
+        self._seconds = Histogram(
+            "ostinato_request_seconds", "From a request to its answer.", ("route",),
+            buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self._steps = Counter("ostinato_steps", "Steps of sequences.", ("model",),
+                              registry=self.registry)  # fmt: skip
+        self._together = Histogram(
+            "ostinato_played_together", "Requests that were played together.", ("model",),
+            buckets=_FRAMES, registry=self.registry,
+        )  # fmt: skip
+        self.expired = Counter("ostinato_expired", "Sequences ended by --idle.", ("model",),
+                               registry=self.registry)  # fmt: skip
+        self.restarted = Counter(
+            "ostinato_restarted", "Open sequences that sequence_start began again.", ("model",),
+            registry=self.registry,
+        )  # fmt: skip
+        self._open = Gauge("ostinato_open_sequences", "Sequences that are open.", ("model",),
+                           registry=self.registry)  # fmt: skip
+        self._waiting = Gauge("ostinato_waiting", "Steps that wait, in requests.", ("model",),
+                              registry=self.registry)  # fmt: skip
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def played(self, model: str, frames: int, steps: int) -> None:
+        """Frames were played together."""
+        self._steps.labels(model).inc(steps)
+        self._together.labels(model).observe(frames)
+
+    def text(self, models: Models) -> bytes:
+        """All of them, as Prometheus reads them."""
+        for name in models.names:
+            every = [each.sequences for each in models.versions(name) if each.sequences is not None]
+            self._open.labels(name).set(sum(map(len, every)))
+            self._waiting.labels(name).set(sum(each.waiting for each in every))
+        return generate_latest(self.registry)

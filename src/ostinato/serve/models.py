@@ -1,0 +1,266 @@
+"""`Models`: what a server serves, by name; and the versions of a model that is loaded anew.
+
+With `--state DIR`, DIR/NAME/FINGERPRINT/ has the journal of a version and a copy of its model, so
+that sequences which began with it can end with it, also after a kill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ostinato import files, runtime
+from ostinato.runtime.model import Model
+from ostinato.runtime.saved import CONFIG, TENSORS, model_in
+from ostinato.serve.journal import Journal
+from ostinato.serve.metrics import Metrics
+from ostinato.serve.model import Served
+from ostinato.serve.refused import Refused
+from ostinato.serve.sequences import Key, Sequences
+from ostinato.serve.settings import Settings
+
+_log = logging.getLogger(__name__)
+REPLACED = "its model was replaced by another version"
+
+
+@dataclass(eq=False)
+class Version:
+    """A model as it was loaded once.
+
+    Attributes:
+        sequences: None of a model that does not answer step by step.
+        journal: of them, if they are kept.
+    """
+
+    served: Served
+    sequences: Sequences | None
+    journal: Journal | None
+    task: asyncio.Task[None] | None = None
+
+
+class Models:
+    """All models of a server.
+
+    Args:
+        directories: by name, those of runs or of saved models.
+        settings, metrics: of the server.
+
+    Raises:
+        ValueError: a model cannot be loaded, or a journal not be read.
+        OSError: the directory of --state is not writable, or another server's.
+    """
+
+    def __init__(self, directories: dict[str, Path], settings: Settings, metrics: Metrics):
+        self.directories, self.settings, self.metrics = directories, settings, metrics
+        self._lock_handle = -1
+        self._last: dict[str, int] = {}  # versions
+        if settings.state is not None:
+            self._lock_state(settings.state)
+        self._versions: dict[str, list[Version]] = {
+            name: [self._made(name, runtime.load(path), path)] for name, path in directories.items()
+        }
+        for name in self.names:
+            self._earlier(name)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.directories)
+
+    def versions(self, name: str) -> list[Version]:
+        """Of a model, the newest first."""
+        return self._versions[name]
+
+    def newest(self, name: str, version: str | None = None) -> Version:
+        """The version of a model that answers a request.
+
+        Raises:
+            Refused: there is no such model, or no such version.
+        """
+        if name not in self._versions:
+            raise Refused(404, f"there is no model {name!r}; there are {', '.join(self.names)}")
+        found = self._versions[name]
+        if version is None:
+            return found[0]
+        for each in found:
+            if each.served.version == version:
+                return each
+        known = ", ".join(each.served.version for each in found)
+        raise Refused(404, f"{name!r} has no version {version!r}; wanted {known}")
+
+    def with_sequence(self, name: str, key: Key, version: str | None = None) -> Version:
+        """The version that has a sequence, or else the newest.
+
+        Raises:
+            Refused: there is no such model, or it does not answer step by step.
+        """
+        newest = self.newest(name, version)
+        if newest.sequences is None:
+            raise Refused(400, f"{name!r}: {newest.served.why_not}")
+        if version is None and not newest.sequences.is_open(key):
+            for each in self._versions[name][1:]:
+                if each.sequences is not None and each.sequences.is_open(key):
+                    return each
+        return newest
+
+    # ---- the life of a server
+
+    def start(self) -> None:
+        """Begin to play, in the event loop that runs."""
+        for versions in self._versions.values():
+            for version in versions:
+                self._start(version)
+
+    def _start(self, version: Version) -> None:
+        if version.sequences is not None and version.task is None:
+            version.task = asyncio.create_task(version.sequences.run())
+
+    async def tend(self) -> None:
+        """What is done from time to time: idle sequences end, and so do versions without any."""
+        for name in self.names:
+            for version in list(self._versions[name]):
+                if version.sequences is None:
+                    continue
+                n = await version.sequences.expire()
+                self.metrics.expired.labels(name).inc(n)
+                await version.sequences.flush()
+                if version is not self._versions[name][0] and not len(version.sequences):
+                    self._versions[name].remove(version)
+                    await self._stop(version)
+                    self._remove(version)
+
+    async def snapshot(self, *, due_only: bool = False) -> None:
+        """Write snapshots of all sequences; a disk that is full is logged, and tried again."""
+        for versions in self._versions.values():
+            for version in versions:
+                sequences = version.sequences
+                if sequences is None or (due_only and not sequences.snapshot_due):
+                    continue
+                try:
+                    await sequences.snapshot()
+                except OSError as problem:
+                    _log.warning("the snapshot was not written: %s", problem.strerror)
+
+    async def close(self) -> None:
+        """Play what is queued, write the last snapshots and end."""
+        for versions in self._versions.values():
+            for version in versions:
+                try:
+                    if version.sequences is not None:
+                        await version.sequences.close()
+                except OSError as problem:
+                    _log.warning(
+                        "the last snapshot was not written (%s); the journal is whole",
+                        problem.strerror,
+                    )
+                await self._stop(version)
+        if self._lock_handle >= 0:
+            os.close(self._lock_handle)
+
+    async def _stop(self, version: Version) -> None:
+        if version.task is not None:
+            version.task.cancel()
+            await asyncio.gather(version.task, return_exceptions=True)
+
+    async def reload(self, name: str) -> Version:
+        """Load a model anew from its directory; what is open goes on, or ends, as `replaced` says.
+
+        The same files again change nothing.
+
+        Raises:
+            Refused: there is no such model, or the files cannot be loaded; the old one goes on.
+        """
+        old, path = self.newest(name), self.directories[name]
+        try:
+            model = await asyncio.to_thread(runtime.load, path)
+            versions = self._versions[name]
+            for each in versions:
+                if each.served.fingerprint == model.fingerprint:
+                    versions.remove(each)
+                    versions.insert(0, each)
+                    return each
+            new = self._made(name, model, path)
+        except (ValueError, OSError) as problem:
+            raise Refused(400, f"{name!r} was not loaded anew: {problem}") from None
+        self._versions[name].insert(0, new)
+        self._start(new)
+        if self.settings.replaced == "refuse":
+            await self._retire(name, old)
+        return new
+
+    async def _retire(self, name: str, old: Version) -> None:
+        """End what is open in a version, and remove it."""
+        new = self._versions[name][0]
+        if old.sequences is not None:
+            for key in old.sequences.keys:
+                await old.sequences.end(key, REPLACED)
+                if new.sequences is not None:
+                    new.sequences.gone(key, REPLACED)
+        self._versions[name].remove(old)
+        await self._stop(old)
+        self._remove(old)
+
+    # ---- loading
+
+    def _made(self, name: str, model: Model, path: Path) -> Version:
+        """The next version of a model, with the sequences that its journal has."""
+        last = self._last[name] = self._last.get(name, 0) + 1
+        served = Served(name, last, model)
+        if served.why_not is not None:
+            return Version(served, None, None)
+        journal = None
+        if self.settings.state is not None:
+            place = self.settings.state / name / model.fingerprint[:16]
+            copy_of(model_in(path), place / "model")
+            journal = Journal(place, model.fingerprint)
+        counted = partial(self.metrics.played, name)
+        return Version(served, Sequences(served, self.settings, journal, counted), journal)
+
+    def _earlier(self, name: str) -> None:
+        """The versions of a model that a server before this one left with open sequences."""
+        if self.settings.state is None or not (self.settings.state / name).is_dir():
+            return
+        newest = self._versions[name][0]
+        for place in sorted((self.settings.state / name).iterdir()):
+            if place.name == newest.served.fingerprint[:16] or not (place / "model").is_dir():
+                continue
+            old = self._made(name, runtime.load(place / "model"), place / "model")
+            assert old.sequences is not None
+            if self.settings.replaced == "refuse" and newest.sequences is not None:
+                for key in old.sequences.keys:
+                    newest.sequences.gone(key, REPLACED)
+            if self.settings.replaced == "refuse" or not len(old.sequences):
+                self._remove(old)
+            else:
+                self._versions[name].append(old)
+
+    def _remove(self, version: Version) -> None:
+        if version.journal is not None:
+            version.journal.close()
+            shutil.rmtree(version.journal.directory)
+
+    def _lock_state(self, directory: Path) -> None:
+        import fcntl  # which Windows lacks
+
+        directory.mkdir(parents=True, exist_ok=True)
+        handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise ValueError(
+                f"{directory} is the --state of a server that is running; give another directory"
+            ) from None
+        self._lock_handle = handle
+
+
+def copy_of(model: Path, place: Path) -> None:
+    """Copy what the runtime reads of a model, unless that was done before."""
+    if (files.current(place) / TENSORS).is_file():
+        return
+    source = files.current(model)
+    files.write_directory(place, {n: (source / n).read_bytes() for n in (CONFIG, TENSORS)})

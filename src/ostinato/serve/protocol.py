@@ -1,0 +1,195 @@
+"""The Open Inference Protocol v2, with Triton's extensions for sequences and for loading models.
+
+A request whose parameters have a `sequence_id` is a step, or several, of an open sequence; all
+others are batches of whole sequences. The outputs are the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+import ostinato
+from ostinato.serve.models import Models, Version
+from ostinato.serve.refused import Refused
+from ostinato.serve.sequences import Frame, Key
+from ostinato.serve.tensors import (
+    HEADER,
+    InferRequest,
+    InferResponse,
+    bad,
+    object_of,
+    read_request,
+    shown,
+    write_response,
+)
+
+EXTENSIONS = ["binary_tensor_data", "sequence", "model_repository"]
+LARGE = 1 << 16  # bytes of a body that is read in another thread
+_FLAGS = ("sequence_start", "sequence_end")
+
+
+class Protocol:
+    """The handlers of `/v2`.
+
+    Args:
+        models: of the server.
+    """
+
+    def __init__(self, models: Models):
+        self.models = models
+        self._batches = ThreadPoolExecutor(1, "batches")  # a batch has all cores
+        self._waiting = 0
+
+    async def server(self, request: Request) -> Response:
+        """Name, version and extensions of the server."""
+        return JSONResponse(
+            {"name": "ostinato", "version": ostinato.__version__, "extensions": EXTENSIONS}
+        )
+
+    async def live(self, request: Request) -> Response:
+        """Whether the server runs."""
+        return JSONResponse({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        """Whether all models can be asked."""
+        return JSONResponse({"ready": True})
+
+    async def metadata(self, request: Request) -> Response:
+        """Inputs and outputs of a model."""
+        version = self._version(request)
+        found = version.served.metadata()
+        name = request.path_params["model"]
+        found["versions"] = [each.served.version for each in self.models.versions(name)]
+        return JSONResponse(found)
+
+    async def model_ready(self, request: Request) -> Response:
+        """Whether a model can be asked."""
+        version = self._version(request)
+        return JSONResponse({"name": version.served.name, "ready": True})
+
+    async def infer(self, request: Request) -> Response:
+        """Answers to a batch of whole sequences, or to steps of one that is open."""
+        body, length = await request.body(), request.headers.get(HEADER)
+        self._version(request)  # is there
+        if len(body) > LARGE:
+            asked = await asyncio.to_thread(read_request, body, length)
+        else:
+            asked = read_request(body, length)
+        key = _key(asked)
+        if key is None:
+            found = await self._batch(self._version(request), asked)
+        else:
+            found = await self._steps(request, asked, key)
+        return Response(found.body, headers=found.headers)
+
+    async def _batch(self, version: Version, asked: InferRequest) -> InferResponse:
+        settings = self.models.settings
+        if self._waiting >= settings.queue:
+            raise Refused(503, f"{self._waiting:,} batches wait; try again", 1)
+        served = version.served
+
+        def work() -> InferResponse:
+            outputs = served.infer(asked.inputs, settings)
+            return write_response(_head(version), outputs, asked)
+
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._batches, work)
+        finally:
+            self._waiting -= 1
+
+    async def _steps(self, request: Request, asked: InferRequest, key: Key) -> InferResponse:
+        path = request.path_params
+        start, end = (_flag(asked.parameters, name) for name in _FLAGS)
+        number = path.get("version")
+        version = (
+            self.models.newest(path["model"], number)
+            if start
+            else self.models.with_sequence(path["model"], key, number)
+        )
+        sequences = version.sequences
+        if sequences is None:
+            raise bad(f"{path['model']!r}: {version.served.why_not}")
+        head = version.served.head
+        n = asked.parameters.get("n")
+        if n is not None and (type(n) is not int or n < 1):
+            raise bad(f"the parameter n is {shown(n)}; wanted the number of the step, from 1")
+        try:
+            rows = sequences.rows(head.steps(asked.inputs))
+        except (ValueError, TypeError) as problem:
+            raise bad(str(problem)) from None
+        frame = await sequences.play(Frame(key, rows, n, start, end, head.each))
+        assert frame.answers is not None
+        if frame.restarted:
+            self.models.metrics.restarted.labels(path["model"]).inc()
+        about = {
+            "sequence_id": key, "n": int(frame.answers.n[-1]), "restarted": frame.restarted,
+        }  # fmt: skip
+        described = {**_head(version), "parameters": about}
+        return write_response(described, head.stepped(frame.answers), asked)
+
+    def _version(self, request: Request) -> Version:
+        path = request.path_params
+        return self.models.newest(path["model"], path.get("version"))
+
+    # ---- Triton's model repository
+
+    async def index(self, request: Request) -> Response:
+        """All models and versions."""
+        return JSONResponse(
+            [
+                {"name": name, "version": each.served.version, "state": "READY", "reason": ""}
+                for name in self.models.names
+                for each in self.models.versions(name)
+            ]
+        )
+
+    async def load(self, request: Request) -> Response:
+        """Load a model anew from its directory."""
+        body = await request.body()
+        if body and object_of(body).get("parameters"):
+            raise bad("'parameters' came; this server loads the model that it was started with")
+        version = await self.models.reload(request.path_params["model"])
+        return JSONResponse({"name": version.served.name, "version": version.served.version})
+
+
+def _head(version: Version) -> dict[str, Any]:
+    return {"model_name": version.served.name, "model_version": version.served.version}
+
+
+def _flag(parameters: dict[str, Any], name: str) -> bool:
+    value = parameters.get(name, False)
+    if type(value) is not bool:
+        raise bad(f"the parameter {name} is {shown(value)}; wanted true or false")
+    return value
+
+
+def _key(asked: InferRequest) -> Key | None:
+    """The sequence of a request; None: it has none, as Triton's 0 and \"\" say."""
+    key = asked.parameters.get("sequence_id")
+    if key is None or key == 0 or key == "":
+        if any(asked.parameters.get(name) for name in _FLAGS):
+            raise bad("sequence_start or sequence_end came without a sequence_id")
+        return None
+    return checked_key(key)
+
+
+def checked_key(key: Any) -> Key:
+    """The name of a sequence: a text, or a whole number; 7 and "7" are two sequences.
+
+    Raises:
+        Refused: it is none.
+    """
+    if type(key) is int and 0 < key < 1 << 64:
+        return key
+    if isinstance(key, str) and 0 < len(key) <= 200 and key.isprintable():
+        return key
+    raise bad(
+        f"the sequence is named {shown(key)}; wanted a number from 1 to 2⁶⁴ − 1, or a text of up "
+        "to 200 characters that can be printed"
+    )

@@ -1,0 +1,532 @@
+"""`Sequences`: the open sequences of one model, each with a state of its own.
+
+    request → rows, checked → queue → taken, one frame a sequence → journal → pool → answer
+
+A *frame* is the steps of one request. Whatever is queued when the player is free is played
+together; nothing is waited for. Between two frames of a sequence its state changes only by a
+request that names it, or by `idle`; both are in the journal before they are in the pool.
+
+The state before the last frame and the rows of that frame are kept: the same frame again, by its
+step number, is computed again from there, and its answer has the same bits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ostinato.runtime.answers import Answers
+from ostinato.serve.journal import MAX_LOG, Journal, Record
+from ostinato.serve.model import Served
+from ostinato.serve.refused import Refused
+from ostinato.serve.settings import Settings
+from ostinato.serve.tensors import Array, bad
+
+Key = str | int
+INLINE = 2_000_000  # multiplications, about a millisecond: more are played in another thread
+ENDED = 10_000  # sequences that ended are remembered, so that the reason can be told
+KEPT_BYTES = 1 << 16  # of the last frame of a sequence that ended
+WINDOW = 256  # answers that wait for a slow reader of events
+
+
+@dataclass(eq=False)
+class Frame:
+    """Steps of one sequence, from one request.
+
+    Attributes:
+        key: of the sequence.
+        rows: `[T, F]`, checked.
+        n: the number of the first step, from 1; None: whichever comes next.
+        start: whether the sequence begins, or begins again, with the first row.
+        end: whether it ends with the last one.
+        each: whether every step is answered.
+    """
+
+    key: Key
+    rows: Array
+    n: int | None = None
+    start: bool = False
+    end: bool = False
+    each: bool = False
+    restarted: bool = False
+    answers: Answers | None = None
+    future: asyncio.Future[Frame] = field(init=False)
+
+
+@dataclass(eq=False)
+class _Open:
+    """What is known of a sequence beside its state in the pool.
+
+    Attributes:
+        before: the state before the last frame.
+        first, rows: the number of its first step, and the frame; None: there was none yet.
+        used: when it was last used.
+        why: of a sequence that ended.
+    """
+
+    before: bytes
+    first: int = 0
+    rows: Array | None = None
+    used: float = 0.0
+    why: str = ""
+
+    def repeats(self, frame: Frame) -> bool:
+        """Whether a frame is the last one again."""
+        if frame.n is None or self.rows is None or frame.n != self.first:
+            return False
+        return frame.rows.shape == self.rows.shape and np.array_equal(
+            frame.rows.view(np.uint32), self.rows.view(np.uint32)
+        )
+
+
+class Sequences:
+    """See above. All methods are called in the thread of the event loop.
+
+    Args:
+        served: the model; one that answers step by step.
+        settings: the bounds.
+        journal: None: nothing outlives the process.
+        counted: is called with the frames and the steps that were played together.
+
+    Raises:
+        ValueError: the journal cannot be read.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        settings: Settings,
+        journal: Journal | None = None,
+        counted: Callable[[int, int], None] = lambda frames, steps: None,
+    ):
+        self.served, self._settings, self._journal = served, settings, journal
+        self._counted = counted
+        self._pool = served.model.pool(settings.sequences)
+        self._scratch = served.model.pool(1)
+        self._cost = served.model.stream().explain().multiplies
+        self._open: OrderedDict[Key, _Open] = OrderedDict()  # the least recently used first
+        self._ended: OrderedDict[Key, _Open] = OrderedDict()
+        self._listeners: dict[Key, list[asyncio.Queue[Any]]] = {}
+        self._queue: deque[Frame] = deque()
+        self._wake, self._lock = asyncio.Event(), asyncio.Lock()
+        self._taken = 0  # frames that are being played
+        self._beginning = 0  # of them, those that begin a sequence
+        if journal is not None:
+            for record in journal.records():
+                self._replay(record)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._open or key in self._ended
+
+    def is_open(self, key: Key) -> bool:
+        """Whether a sequence has begun and not ended."""
+        return key in self._open
+
+    @property
+    def keys(self) -> list[Key]:
+        """Of the open sequences."""
+        return list(self._open)
+
+    def gone(self, key: Key, why: str) -> None:
+        """Remember why a sequence, of another version of the model, is not here."""
+        self._log([Record(["gone", key, why])])
+        self._remember(key, _Open(b"", why=why))
+
+    @property
+    def waiting(self) -> int:
+        """Frames that are not answered yet."""
+        return len(self._queue) + self._taken
+
+    # ---- requests
+
+    def rows(self, x: Any) -> Array:
+        """Steps as frames have them, of what the model reads.
+
+        Raises:
+            Refused: they cannot be read, or there are too many.
+        """
+        try:
+            rows = self._pool.rows(x)
+        except (ValueError, TypeError) as problem:
+            hint = "Nothing was read; finite=False lets such values pass"
+            raise bad(str(problem).replace(hint, "Nothing was read")) from None
+        if len(rows) > self._settings.steps:
+            raise Refused(
+                413, f"{len(rows):,} steps came; wanted {self._settings.steps:,} at most (--steps)"
+            )
+        return rows
+
+    async def play(self, frame: Frame) -> Frame:
+        """Read a frame, and return it with its answers.
+
+        Raises:
+            Refused: there is no such sequence (404), it ended (410), n is not its next step (409),
+                no further sequence can begin (429), or too many frames wait (503).
+        """
+        if self.waiting >= self._settings.queue:
+            raise Refused(503, f"{self.waiting:,} requests wait to be played; try again", 1)
+        frame.future = asyncio.get_running_loop().create_future()
+        self._queue.append(frame)
+        self._wake.set()
+        return await frame.future
+
+    async def begin(self, key: Key, state: bytes | None = None, *, replace: bool = False) -> int:
+        """Begin a sequence, new or from a state, and return the steps that it has read.
+
+        Args:
+            replace: whether an open sequence may have another state from here on.
+
+        Raises:
+            Refused: the state is damaged or another model's (400); it is open already (409); no
+                further sequence can begin (429); the journal cannot be written (503).
+        """
+        async with self._lock:
+            if key in self._open and not replace:
+                raise Refused(409, f"the sequence {key!r} is open already; take another name")
+            if key not in self._open:
+                self._check_room()
+            try:
+                if state is not None:
+                    self._scratch.restore("", state)
+            except ValueError as problem:
+                raise bad(str(problem)) from None
+            self._log([Record(["begin", key], state or b"")])
+            self._begin(key, state)
+            return self._pool.n(key)
+
+    async def end(self, key: Key, why: str) -> int:
+        """End a sequence, and return the steps that it has read.
+
+        Raises:
+            Refused: there is no such sequence, or the journal cannot be written.
+        """
+        async with self._lock:
+            self._known(key)
+            n = self._pool.n(key)
+            self._log([Record(["gone", key, why])])
+            self._end(key, why)
+            return n
+
+    async def state(self, key: Key) -> tuple[int, bytes]:
+        """Steps so far, and the state as bytes, for `begin`."""
+        async with self._lock:
+            self._known(key)
+            return self._pool.n(key), self._pool.save(key)
+
+    def listen(self, key: Key) -> asyncio.Queue[Any]:
+        """A queue of the answers of a sequence from here on; None ends it.
+
+        A reader that is `WINDOW` answers behind gets none of the later ones, and None.
+        """
+        self._known(key)
+        queue: asyncio.Queue[Any] = asyncio.Queue(WINDOW + 1)
+        self._listeners.setdefault(key, []).append(queue)
+        return queue
+
+    def unlisten(self, key: Key, queue: asyncio.Queue[Any]) -> None:
+        """The reader of a queue has gone."""
+        queues = self._listeners.get(key, [])
+        if queue in queues:
+            queues.remove(queue)
+        if not queues:
+            self._listeners.pop(key, None)
+
+    # ---- the player
+
+    async def run(self) -> None:
+        """Play what is queued, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                async with self._lock:
+                    await self._play_together(self._take())
+
+    def _take(self) -> list[Frame]:
+        """The first frame of each sequence; the others wait."""
+        taken: dict[Key, Frame] = {}
+        later: deque[Frame] = deque()
+        for frame in self._queue:
+            if frame.future.done():  # the client has gone
+                continue
+            if taken.setdefault(frame.key, frame) is not frame:
+                later.append(frame)
+        self._queue = later
+        return list(taken.values())
+
+    async def _play_together(self, frames: list[Frame]) -> None:
+        self._taken, self._beginning = len(frames), 0
+        try:
+            ready = [frame for frame in frames if self._ready(frame)]
+            if not ready:
+                return
+            steps = sum(len(frame.rows) for frame in ready)
+            mark = self._log(self._record(frame) for frame in ready)
+            try:
+                if steps * self._cost <= INLINE:
+                    self._play(ready)
+                else:
+                    await asyncio.to_thread(self._play, ready)
+            except BaseException:
+                self._undo(ready, mark)
+                raise
+            self._counted(len(ready), steps)
+            for frame in ready:
+                self._answered(frame)
+        except Exception as problem:
+            for frame in frames:
+                if not frame.future.done():
+                    frame.future.set_exception(problem)
+        finally:
+            self._taken = 0
+
+    def _ready(self, frame: Frame) -> bool:
+        """Whether a frame is to be played; otherwise it is answered or refused here."""
+        try:
+            if frame.start:
+                if frame.n not in (None, 1):
+                    raise Refused(409, f"a sequence that starts begins with n = 1, not {frame.n}")
+                frame.restarted = frame.key in self._open
+                if not frame.restarted:
+                    self._check_room(self._beginning)
+                    self._beginning += 1
+                return True
+            ended = self._ended.get(frame.key)
+            if frame.key not in self._open and ended is not None and ended.repeats(frame):
+                self._repeat(frame, ended)
+                return False
+            known = self._known(frame.key)
+            following = self._pool.n(frame.key) + 1
+            if frame.n is None or frame.n == following:
+                return True
+            if known.repeats(frame):
+                self._repeat(frame, known)
+                return False
+            other = " with other values" if frame.n == known.first else ""
+            raise Refused(
+                409,
+                f"n = {frame.n} came{other}; the sequence {frame.key!r} has read "
+                f"{following - 1} steps, so that the next one is n = {following}",
+            )
+        except Refused as problem:
+            frame.future.set_exception(problem)
+            return False
+
+    def _repeat(self, frame: Frame, known: _Open) -> None:
+        """Answer the last frame of a sequence again."""
+        self._scratch.restore("", known.before)
+        frame.answers = self._scratch.read("", frame.rows, each=frame.each)
+        frame.future.set_result(frame)
+
+    def _play(self, frames: list[Frame]) -> None:
+        """Play frames of different sequences."""
+        for frame in frames:
+            if frame.start:
+                self._begin(frame.key, None)
+            known = self._open[frame.key]
+            known.before = self._pool.save(frame.key)
+            known.first, known.rows = self._pool.n(frame.key) + 1, frame.rows
+        single = [frame for frame in frames if len(frame.rows) == 1]
+        if single:
+            slots = self._pool.slots([frame.key for frame in single])
+            answers = self._pool.push(slots, np.concatenate([frame.rows for frame in single]))
+            assert isinstance(answers, Answers)
+            for i, frame in enumerate(single):
+                frame.answers = answers[i : i + 1]
+        for frame in frames:
+            if len(frame.rows) > 1:
+                each = frame.each or frame.key in self._listeners
+                frame.answers = self._pool.read(frame.key, frame.rows, each=each)
+
+    def _undo(self, frames: list[Frame], mark: int) -> None:
+        """Frames were not played, for want of memory and the like: nothing has read them."""
+        if self._journal is not None:
+            self._journal.cut(mark)
+        for frame in frames:
+            known = self._open.get(frame.key)
+            if known is not None and known.rows is frame.rows:
+                self._pool.restore(frame.key, known.before)
+                known.rows = None
+
+    def _answered(self, frame: Frame) -> None:
+        self._open[frame.key].used = time.monotonic()
+        self._open.move_to_end(frame.key)
+        for queue in self._listeners.get(frame.key, ()):
+            for answer in frame.answers or ():
+                if queue.qsize() < WINDOW:
+                    queue.put_nowait(answer)
+                else:
+                    self._dismiss(queue)
+                    break
+        if frame.end:
+            self._end(frame.key, "it ended with its last step")
+        if not frame.future.done():
+            frame.future.set_result(frame)
+
+    # ---- what is open
+
+    def _known(self, key: Key) -> _Open:
+        known = self._open.get(key)
+        if known is not None:
+            return known
+        ended = self._ended.get(key)
+        if ended is not None:
+            raise Refused(410, f"the sequence {key!r} is gone: {ended.why}; begin it anew")
+        raise Refused(404, f"there is no sequence {key!r}; begin it first")
+
+    def _check_room(self, more: int = 0) -> None:
+        if len(self._open) + more < self._settings.sequences:
+            return
+        oldest = next(iter(self._open.values())).used if self._open else time.monotonic()
+        raise Refused(
+            429,
+            f"{len(self._open):,} sequences are open, as many as there may be (--sequences); end "
+            "some",
+            oldest + self._settings.idle - time.monotonic(),
+        )
+
+    def _begin(self, key: Key, state: bytes | None) -> None:
+        if key not in self._open:
+            self._pool.slots([key])
+        if state is None:
+            self._pool.reset([key])
+        else:
+            self._pool.restore(key, state)
+        self._ended.pop(key, None)
+        self._open[key] = _Open(self._pool.save(key), used=time.monotonic())
+        self._open.move_to_end(key)
+
+    def _end(self, key: Key, why: str) -> None:
+        ended = self._open.pop(key)
+        ended.why = why
+        if ended.rows is not None and ended.rows.nbytes > KEPT_BYTES:
+            ended.rows = None
+        self._pool.drop([key])
+        self._remember(key, ended)
+        for queue in self._listeners.pop(key, []):
+            queue.put_nowait(None)
+
+    def _remember(self, key: Key, ended: _Open) -> None:
+        self._ended[key] = ended
+        self._ended.move_to_end(key)
+        while len(self._ended) > ENDED:
+            self._ended.popitem(last=False)
+
+    def _dismiss(self, queue: asyncio.Queue[Any]) -> None:
+        """Tell a reader that is too slow."""
+        queue.put_nowait(None)
+        for key, queues in list(self._listeners.items()):
+            if queue in queues:
+                self.unlisten(key, queue)
+
+    def dismiss_all(self) -> None:
+        """Tell all readers of events that there will be none."""
+        for queues in list(self._listeners.values()):
+            for queue in list(queues):
+                self._dismiss(queue)
+
+    async def expire(self) -> int:
+        """End the sequences that were idle for too long, and return how many."""
+        async with self._lock:
+            latest = time.monotonic() - self._settings.idle
+            idle = []
+            for key, known in self._open.items():
+                if known.used > latest:
+                    break
+                idle.append(key)
+            waiting = {frame.key for frame in self._queue}
+            idle = [key for key in idle if key not in waiting]
+            why = f"no step came for {self._settings.idle:g} seconds (--idle)"
+            if idle:
+                self._log(Record(["gone", key, why]) for key in idle)
+            for key in idle:
+                self._end(key, why)
+            return len(idle)
+
+    # ---- the journal
+
+    def _log(self, records: Iterable[Record]) -> int:
+        """Append to the journal, and return its size before."""
+        if self._journal is None:
+            return 0
+        try:
+            return self._journal.append(records)
+        except OSError as problem:
+            raise Refused(
+                503,
+                f"the state cannot be kept ({problem.strerror}), so that nothing was read; try "
+                "again when the disk of --state has room",
+                5,
+            ) from None
+
+    def _record(self, frame: Frame) -> Record:
+        head = ["step", frame.key, len(frame.rows), frame.start, frame.end]
+        return Record(head, frame.rows.astype("<f4").tobytes())
+
+    def _replay(self, record: Record) -> None:
+        """Do again what a record says."""
+        kind, key, *rest = record.head
+        if kind == "begin":
+            self._begin(key, record.content or None)
+        elif kind == "step":
+            T, start, end = rest
+            rows = np.frombuffer(record.content, "<f4").astype(np.float32).reshape(T, -1)
+            self._play([Frame(key, rows, start=start, end=end)])
+            if end:
+                self._end(key, "it ended with its last step")
+        elif key in self._open:
+            self._end(key, rest[0])
+        else:
+            self._remember(key, _Open(b"", why=rest[0]))
+
+    def _kept(self) -> Iterator[Record]:
+        """All that is open, and what ended, as records."""
+        for key, known in (*self._ended.items(), *self._open.items()):
+            if known.before:
+                yield Record(["begin", key], known.before)
+                if known.rows is not None:
+                    yield self._record(Frame(key, known.rows))
+            if known.why:
+                yield Record(["gone", key, known.why])
+
+    @property
+    def snapshot_due(self) -> bool:
+        """Whether the journal is so long that a start would take seconds."""
+        return self._journal is not None and self._journal.size > MAX_LOG
+
+    async def snapshot(self) -> None:
+        """Write the sequences as they are now, in another thread.
+
+        Raises:
+            OSError: it cannot be written; what was there before is still whole.
+        """
+        if self._journal is None:
+            return
+        async with self._lock:
+            number = self._journal.next()
+            kept = list(self._kept())
+        await asyncio.to_thread(self._journal.keep, number, kept)
+
+    async def flush(self) -> None:
+        """Have the disk keep the journal."""
+        if self._journal is not None:
+            await asyncio.to_thread(self._journal.flush)
+
+    async def close(self) -> None:
+        """Wait for what is queued, write a snapshot, and close the journal."""
+        while self.waiting:
+            await asyncio.sleep(0.005)
+        if self._journal is not None:
+            try:
+                await self.snapshot()
+            finally:
+                self._journal.close()

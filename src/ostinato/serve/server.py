@@ -1,0 +1,196 @@
+"""A running server: sockets, signals, and what is done from time to time.
+
+    SIGTERM, Ctrl-C   answers what is under way, writes the last snapshot, ends
+    SIGHUP            loads all models anew
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ostinato.serve.app import application
+from ostinato.serve.guard import Guard
+from ostinato.serve.metrics import Metrics
+from ostinato.serve.models import Models
+from ostinato.serve.refused import Refused
+from ostinato.serve.settings import Settings
+
+_log = logging.getLogger(__name__)
+HEAD = 1 << 16  # bytes of a request's head, at most
+TENDED = 1.0  # seconds between two looks at what is idle, and flushes of the journal
+WINDOW = 32  # frames of a WebSocket that wait
+MESSAGE = 1 << 22  # bytes of a WebSocket's message
+
+
+def serve(
+    directories: dict[str, Path], settings: Settings, started: Callable[[str], None]
+) -> None:
+    """Serve models until a signal comes.
+
+    Args:
+        directories: of the models, by their names in the addresses.
+        settings: the bounds.
+        started: is called with the address when requests can come.
+
+    Raises:
+        ValueError: a model or a journal cannot be read.
+        OSError: the address is taken, and the like.
+    """
+    metrics = Metrics()
+    listening = _listening(settings)
+    try:
+        models = Models(directories, settings, metrics)
+        asyncio.run(_run(models, application(models, settings, metrics), listening, started))
+    finally:
+        listening.close()
+
+
+async def _run(
+    models: Models, guard: Guard, listening: socket.socket, started: Callable[[str], None]
+) -> None:
+    settings = models.settings
+    config = uvicorn.Config(
+        guard, http=bounded(settings.timeout), log_config=None, access_log=False, lifespan="off",
+        server_header=False, timeout_graceful_shutdown=max(1, round(settings.timeout)),
+        limit_concurrency=2 * settings.connections, ws_max_size=MESSAGE, ws_max_queue=WINDOW,
+    )  # fmt: skip
+    server = _Server(config, models, guard)
+    models.start()
+    tending = asyncio.create_task(_tend(models))
+    try:
+        host, port = listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        started(f"http://{shown}:{port}")
+        await server.serve(sockets=[listening])
+    finally:
+        tending.cancel()
+        await asyncio.gather(tending, return_exceptions=True)
+        await models.close()
+
+
+async def _tend(models: Models) -> None:
+    loop = asyncio.get_running_loop()
+    last = loop.time()
+    while True:
+        await asyncio.sleep(TENDED)
+        try:
+            await models.tend()
+            due = loop.time() - last >= models.settings.snapshot_every
+            await models.snapshot(due_only=not due)
+            last = loop.time() if due else last
+        except Exception:
+            _log.exception("idle sequences were not looked for")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, with our signals."""
+
+    def __init__(self, config: uvicorn.Config, models: Models, guard: Guard):
+        super().__init__(config)
+        self._models, self._guard = models, guard
+        self._reloading: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    def _end(self) -> None:
+        self._guard.ending = self.should_exit = True
+        for name in self._models.names:
+            for version in self._models.versions(name):
+                if version.sequences is not None:
+                    version.sequences.dismiss_all()
+
+    def _reload(self) -> None:
+        self._reloading = asyncio.create_task(self._load_all())
+
+    async def _load_all(self) -> None:
+        for name in self._models.names:
+            try:
+                version = await self._models.reload(name)
+                _log.warning("%s has version %s", name, version.served.version)
+            except Refused as problem:
+                _log.warning("%s", problem.message)
+
+
+def bounded(timeout: float) -> type[HttpToolsProtocol]:
+    """uvicorn's HTTP, which reads heads of any size for any time, with bounds of both."""
+
+    class Bounded(HttpToolsProtocol):
+        _head: int | None = 0  # bytes of a head that is not whole yet
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._await_head()
+
+        def data_received(self, data: bytes) -> None:
+            if self._head is not None:
+                self._head += len(data)
+            super().data_received(data)
+            if self._head is not None and self._head > HEAD and not self.transport.is_closing():
+                self._refuse(b"431 Request Header Fields Too Large")
+
+        def on_message_begin(self) -> None:
+            self._await_head()
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self._head = None
+            if self._timer is not None:
+                self._timer.cancel()
+            super().on_headers_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+            super().connection_lost(exc)
+
+        def _await_head(self) -> None:
+            self._head = 0
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.loop.call_later(timeout, self._too_slow)
+
+        def _too_slow(self) -> None:
+            if not self.transport.is_closing():
+                self._refuse(b"408 Request Timeout")
+
+        def _refuse(self, status: bytes) -> None:
+            body = b'{"error": "the head of the request is too long, or came too slowly"}'
+            head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+            self.transport.write(head % (status, len(body)) + b"connection: close\r\n\r\n" + body)
+            self.transport.close()
+
+    return Bounded
+
+
+def _listening(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((settings.host, settings.port))
+    except OSError as problem:
+        found.close()
+        problem.filename = f"{settings.host}:{settings.port}"
+        raise
+    return found

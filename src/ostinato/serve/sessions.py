@@ -1,0 +1,174 @@
+"""Sequences for people who write requests by hand: a session is a sequence whose name is a text.
+
+A session is named in the address. Its steps have numbers from 1; a request may say which one it
+begins with, `n`, and the same request again has the same answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from ostinato.serve.models import Models, Version
+from ostinato.serve.protocol import checked_key
+from ostinato.serve.refused import Refused
+from ostinato.serve.sequences import Frame, Sequences
+from ostinato.serve.tensors import bad, object_of, shown
+
+N = "ostinato-n"  # a header: how many steps a state has read
+_STEPS = {"n", "x", "each", "end"}
+
+
+class Sessions:
+    """The handlers of `/v2/models/{model}/sessions`.
+
+    Args:
+        models: of the server.
+    """
+
+    def __init__(self, models: Models):
+        self.models = models
+
+    async def begin(self, request: Request) -> Response:
+        """Begin a session."""
+        body = await request.body()
+        given = object_of(body) if body else {}
+        _only(given, {"id"})
+        key = checked_key(given.get("id", secrets.token_urlsafe(12)))
+        if not isinstance(key, str):
+            raise bad(f"'id' is {shown(key)}; wanted a text")
+        version = self.models.newest(request.path_params["model"])
+        if self._where(request, key).is_open(key):
+            raise Refused(409, f"the sequence {key!r} is open already; take another name")
+        n = await _sequences(version).begin(key)
+        return JSONResponse({"id": key, "n": n, "version": version.served.version}, 201)
+
+    async def tell(self, request: Request) -> Response:
+        """How many steps a session has read."""
+        key = _id(request)
+        n, _ = await self._where(request, key).state(key)
+        return JSONResponse({"id": key, "n": n})
+
+    async def steps(self, request: Request) -> Response:
+        """Read steps of a session, and answer."""
+        given = object_of(await request.body())
+        return JSONResponse(await self._played(request, _id(request), given))
+
+    async def _played(self, of: HTTPConnection, key: str, given: dict[str, Any]) -> Any:
+        _only(given, _STEPS)
+        n, each, end = given.get("n"), given.get("each"), given.get("end", False)
+        if n is not None and (type(n) is not int or n < 1):
+            raise bad(f"'n' is {shown(n)}; wanted the number of the first step, from 1")
+        if each is not None and type(each) is not bool:
+            raise bad(f"'each' is {shown(each)}; wanted true or false")
+        if type(end) is not bool:
+            raise bad(f"'end' is {shown(end)}; wanted true or false")
+        if "x" not in given:
+            raise bad("'x' is missing; wanted a row of values, or several rows")
+        version = self.models.with_sequence(of.path_params["model"], key)
+        sequences, head = _sequences(version), version.served.head
+        each = head.each if each is None else each
+        frame = await sequences.play(Frame(key, sequences.rows(head.read(given["x"])), n,
+                                           end=end, each=each))  # fmt: skip
+        assert frame.answers is not None
+        found = {"id": key, **as_json(frame.answers[-1])}
+        if each:
+            found["each"] = [as_json(answer) for answer in frame.answers]
+        return found
+
+    async def state(self, request: Request) -> Response:
+        """The state of a session as bytes, for any server of this model, and `Model.stream`."""
+        key = _id(request)
+        n, state = await self._where(request, key).state(key)
+        return Response(state, media_type="application/octet-stream", headers={N: str(n)})
+
+    async def put_state(self, request: Request) -> Response:
+        """Let a session, new or open, go on from a state."""
+        key = _id(request)
+        sequences = self._where(request, key)
+        replaced = sequences.is_open(key)
+        n = await sequences.begin(key, await request.body(), replace=True)
+        return JSONResponse({"id": key, "n": n, "replaced": replaced}, 200 if replaced else 201)
+
+    async def end(self, request: Request) -> Response:
+        """End a session."""
+        key = _id(request)
+        n = await self._where(request, key).end(key, "it was ended by DELETE")
+        return JSONResponse({"id": key, "n": n})
+
+    async def events(self, request: Request) -> Response:
+        """The answers of a session as they come, as server-sent events."""
+        key = _id(request)
+        sequences = self._where(request, key)
+        queue = sequences.listen(key)
+
+        async def events() -> AsyncIterator[str]:
+            try:
+                yield ": the answers of this session follow\n\n"
+                while (answer := await queue.get()) is not None:
+                    yield f"id: {answer.n}\ndata: {json.dumps(as_json(answer))}\n\n"
+                yield "event: end\ndata: {}\n\n"
+            finally:
+                sequences.unlisten(key, queue)
+
+        headers = {"cache-control": "no-store"}
+        return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
+
+    async def socket(self, socket: WebSocket) -> None:
+        """The frames of `steps`, one after the other, over a WebSocket.
+
+        A frame is read when the one before it is answered; those that wait are bounded, and then
+        the client's sends.
+        """
+        key = _id(socket)
+        await socket.accept()
+        try:
+            while True:
+                text = await socket.receive_text()
+                try:
+                    found = await self._played(socket, key, object_of(text))
+                except Refused as problem:
+                    found = {"error": problem.message, "status": problem.status}
+                sent = socket.send_text(json.dumps(found))
+                await asyncio.wait_for(sent, self.models.settings.timeout)
+        except (WebSocketDisconnect, asyncio.TimeoutError):
+            return
+        except KeyError:  # a binary message
+            await socket.close(1003, "wanted text, a JSON object")
+
+    def _where(self, request: HTTPConnection, key: str) -> Sequences:
+        return _sequences(self.models.with_sequence(request.path_params["model"], key))
+
+
+def as_json(answer: Any) -> dict[str, Any]:
+    """An answer of the runtime for JSON; its floats are exact."""
+    found: dict[str, Any] = {"n": answer.n, "label": answer.label}
+    found["probabilities"] = answer.proba.tolist()
+    if answer.sure is not None:
+        found["sure"] = answer.sure
+    return found
+
+
+def _sequences(version: Version) -> Sequences:
+    if version.sequences is None:
+        raise bad(f"{version.served.name!r}: {version.served.why_not}")
+    return version.sequences
+
+
+def _id(request: HTTPConnection) -> str:
+    key = checked_key(request.path_params["session"])
+    assert isinstance(key, str)
+    return key
+
+
+def _only(given: dict[str, Any], wanted: set[str]) -> None:
+    foreign = sorted(given.keys() - wanted)
+    if foreign:
+        raise bad(f"{shown(foreign[0])} came; wanted {', '.join(sorted(wanted))}")

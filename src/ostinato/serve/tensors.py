@@ -1,0 +1,367 @@
+"""The tensors of the Open Inference Protocol v2 as arrays, and back.
+
+A body is JSON; with the binary extension the JSON is followed by the tensors' bytes, little-endian
+and dense, each as long as its `binary_data_size` says:
+
+    {"id": "7", "parameters": {…}, "inputs": [{"name", "shape", "datatype", "data" | "parameters"}],
+     "outputs": [{"name", "parameters": {"binary_data": true}}]}
+
+BYTES are texts. In binary each has its length before it, 4 bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ostinato.serve.refused import Refused
+
+HEADER = "inference-header-content-length"
+DTYPES = {
+    "BOOL": "?", "INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "UINT8": "<u1",
+    "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
+}  # fmt: skip
+BYTES = "BYTES"
+MAX_AXES = 8
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """A request, read.
+
+    Attributes:
+        id: of the client, returned with the answer.
+        parameters: of the request.
+        inputs: by name.
+        wanted: names of outputs, and whether each is wanted in binary; None: all.
+        binary: whether outputs that `wanted` does not name are wanted in binary.
+    """
+
+    id: str | None
+    parameters: dict[str, Any]
+    inputs: dict[str, Array]
+    wanted: dict[str, bool] | None = None
+    binary: bool = False
+
+
+def bad(message: str) -> Refused:
+    """A request that cannot be read: 400."""
+    return Refused(400, message)
+
+
+def json_of(body: bytes | str) -> Any:
+    """A JSON value of a body.
+
+    Raises:
+        Refused: it is none, or has NaN or infinity, which JSON lacks.
+    """
+    try:
+        return json.loads(body, parse_constant=_no_constant)
+    except RecursionError:
+        raise bad("the JSON has lists or objects within each other without end") from None
+    except ValueError as problem:
+        raise bad(f"the body is not JSON: {problem}") from None
+
+
+def object_of(body: bytes | str) -> dict[str, Any]:
+    """`json_of` a body that has to be an object."""
+    found = json_of(body)
+    if not isinstance(found, dict):
+        raise bad(f"the body is {shown(found)}; wanted a JSON object")
+    return found
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def check_text(text: str, noun: str) -> None:
+    """Raise Refused if a text has half a surrogate pair, which JSON can write and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as problem:
+        raise bad(f"{noun} has half a surrogate pair, {text[problem.start]!r}") from None
+
+
+def read_request(body: bytes, header_length: str | None) -> InferRequest:
+    """The request of a body.
+
+    Args:
+        body: JSON, or JSON and binary tensors.
+        header_length: the header `Inference-Header-Content-Length`: bytes of the JSON, if others
+            follow.
+
+    Raises:
+        Refused: the body is no such; the message names the place.
+    """
+    text, rest = body, b""
+    if header_length is not None:
+        if not header_length.isascii() or not header_length.isdigit():
+            raise bad(f"{HEADER} is {shown(header_length)}; wanted a number of bytes")
+        n = int(header_length[:12])
+        if n > len(body):
+            raise bad(f"{HEADER} is {n}, and the body has {len(body)} bytes")
+        text, rest = body[:n], body[n:]
+    request = object_of(text)
+    parameters = _object(request, "parameters")
+    given = request.get("inputs")
+    if not isinstance(given, list) or not given:
+        raise bad("the request has no 'inputs'; wanted a list of tensors")
+    inputs: dict[str, Array] = {}
+    at = 0
+    for tensor in given:
+        name, array, size = _input(tensor, rest, at)
+        if name in inputs:
+            raise bad(f"input {name!r} is there twice; wanted one tensor")
+        inputs[name], at = array, at + size
+    if at != len(rest):
+        raise bad(f"{len(rest) - at} bytes follow the tensors; wanted none")
+    given_id = request.get("id")
+    if given_id is not None and not isinstance(given_id, str):
+        raise bad(f"'id' is {shown(given_id)}; wanted a text")
+    binary = bool(parameters.get("binary_data_output", False))
+    return InferRequest(given_id, parameters, inputs, _wanted(request, binary), binary)
+
+
+def _wanted(request: dict[str, Any], binary: bool) -> dict[str, bool] | None:
+    outputs = request.get("outputs")
+    if outputs is None or outputs == []:
+        return None
+    if not isinstance(outputs, list):
+        raise bad(f"'outputs' is {shown(outputs)}; wanted a list")
+    found: dict[str, bool] = {}
+    for output in outputs:
+        if not isinstance(output, dict) or not isinstance(output.get("name"), str):
+            raise bad(f"an output is {shown(output)}; wanted an object with a 'name'")
+        parameters = _object(output, "parameters")
+        _no_shared_memory(output["name"], parameters)
+        if parameters.get("classification"):
+            raise bad("the classification extension is not there; 'label' has the likeliest label")
+        found[output["name"]] = bool(parameters.get("binary_data", binary))
+    return found
+
+
+def _input(tensor: Any, rest: bytes, at: int) -> tuple[str, Array, int]:
+    """Name and array of an input, and how many of the bytes behind the JSON it has."""
+    if not isinstance(tensor, dict):
+        raise bad(f"an input is {shown(tensor)}; wanted an object with name, shape and datatype")
+    name, datatype, shape = tensor.get("name"), tensor.get("datatype"), tensor.get("shape")
+    if not isinstance(name, str):
+        raise bad(f"the name of an input is {shown(name)}; wanted a text")
+    if datatype != BYTES and (not isinstance(datatype, str) or datatype not in DTYPES):
+        raise bad(
+            f"input {shown(name)} has datatype {shown(datatype)}; wanted {', '.join(DTYPES)} or "
+            f"{BYTES}"
+        )
+    if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 1 << 40 for n in shape):
+        raise bad(f"input {shown(name)} has shape {shown(shape)}; wanted a list of sizes")
+    if len(shape) > MAX_AXES:
+        raise bad(f"input {shown(name)} has {len(shape)} axes; wanted {MAX_AXES} at most")
+    parameters = _object(tensor, "parameters")
+    _no_shared_memory(name, parameters)
+    size = parameters.get("binary_data_size")
+    if size is None:
+        if "data" not in tensor:
+            raise bad(f"input {shown(name)} has neither 'data' nor 'binary_data_size'")
+        return name, _of_json(name, tensor["data"], datatype, shape), 0
+    if "data" in tensor:
+        raise bad(f"input {shown(name)} has 'data' and 'binary_data_size'; wanted one of them")
+    if type(size) is not int or not 0 <= size <= len(rest) - at:
+        raise bad(
+            f"input {shown(name)} has binary_data_size {shown(size)}; {len(rest) - at} bytes are "
+            "left of the body"
+        )
+    return name, _of_bytes(name, memoryview(rest)[at : at + size], datatype, shape), size
+
+
+def _of_json(name: str, data: Any, datatype: str, shape: list[int]) -> Array:
+    if not isinstance(data, list):
+        raise bad(f"the data of input {shown(name)} are {shown(data)}; wanted a list")
+    if datatype == BYTES:
+        flat: list[Any] = []
+        _flatten(data, flat, name)
+        wrong = [value for value in flat if not isinstance(value, str)]
+        if wrong:
+            raise bad(f"input {shown(name)} has {shown(wrong[0])}; wanted texts")
+        check_text("".join(flat), f"input {shown(name)}")
+        array = np.empty(len(flat), object)
+        array[:] = flat
+        return _shaped(name, array, shape)
+    return _shaped(name, numbers(data, datatype, f"input {shown(name)}"), shape)
+
+
+def numbers(data: Any, datatype: str, noun: str) -> Array:
+    """Nested lists of numbers as an array; null is NaN.
+
+    Raises:
+        Refused: something else is there, lists have different lengths, or a number is not one of
+            the datatype.
+    """
+    try:
+        array = np.array(data)
+    except (ValueError, OverflowError):
+        raise bad(f"{noun}: its lists have different lengths; wanted an array") from None
+    if array.dtype == object:
+        for value in array.flat:
+            if value is not None and not isinstance(value, (int, float)):
+                raise bad(f"{noun} has {shown(value)}; wanted {datatype}")
+        try:
+            array = array.astype(np.float64)
+        except OverflowError:
+            raise bad(f"{noun} has a number that is too large for {datatype}") from None
+    if array.dtype.kind not in "biuf":
+        raise bad(f"{noun} has {shown(array.flat[0])}; wanted {datatype}")
+    with np.errstate(all="ignore"):
+        cast = array.astype(DTYPES[datatype])
+        if cast.dtype.kind in "biu" and not np.array_equal(cast, array):
+            raise bad(f"{noun} has a number that is not one of {datatype}")
+        if cast.dtype.kind == "f" and not np.array_equal(np.isfinite(cast), np.isfinite(array)):
+            raise bad(f"{noun} has a number that is too large for {datatype}")
+    return cast
+
+
+def _of_bytes(name: str, data: memoryview, datatype: str, shape: list[int]) -> Array:
+    if datatype != BYTES:
+        dtype = np.dtype(DTYPES[datatype])
+        if len(data) != math.prod(shape) * dtype.itemsize:
+            raise bad(
+                f"input {shown(name)} of shape {shape} and {datatype} has {len(data)} bytes; "
+                f"wanted {math.prod(shape) * dtype.itemsize}"
+            )
+        return np.frombuffer(data, dtype).reshape(shape)
+    texts, at = [], 0
+    while at < len(data):
+        end = at + 4
+        if end <= len(data):
+            end += struct.unpack_from("<I", data, at)[0]
+        if end > len(data):
+            raise bad(f"input {shown(name)}: its last text ends beyond its bytes")
+        try:
+            texts.append(str(data[at + 4 : end], "utf-8"))
+        except UnicodeDecodeError:
+            raise bad(f"input {shown(name)}: text {len(texts)} is not UTF-8") from None
+        at = end
+    array = np.empty(len(texts), object)
+    array[:] = texts
+    return _shaped(name, array, shape)
+
+
+def _shaped(name: str, array: Array, shape: list[int]) -> Array:
+    if array.size != math.prod(shape):
+        raise bad(
+            f"input {shown(name)} has {array.size} values; its shape {shape} wants "
+            f"{math.prod(shape)}"
+        )
+    return array.reshape(shape)
+
+
+def _flatten(data: Any, flat: list[Any], name: str, depth: int = 0) -> None:
+    if depth > MAX_AXES:
+        raise bad(f"input {shown(name)} has lists within each other, deeper than {MAX_AXES}")
+    for value in data:
+        if isinstance(value, list):
+            _flatten(value, flat, name, depth + 1)
+        else:
+            flat.append(value)
+
+
+def _object(of: dict[str, Any], name: str) -> dict[str, Any]:
+    found = of.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise bad(f"{name!r} is {shown(found)}; wanted an object")
+    return found
+
+
+def _no_shared_memory(name: str, parameters: dict[str, Any]) -> None:
+    if "shared_memory_region" in parameters:
+        raise bad(f"{shown(name)} is in shared memory, which this server does not read; send it")
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON; a missing value is null")
+
+
+# ---- answers
+
+
+@dataclass(frozen=True)
+class InferResponse:
+    """A body and its headers."""
+
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def write_response(
+    head: dict[str, Any], outputs: dict[str, Array], request: InferRequest
+) -> InferResponse:
+    """The answer to a request.
+
+    Args:
+        head: entries of the JSON beside `outputs`.
+        outputs: all that the model gives, by name.
+        request: which says what is wanted, and in which form.
+
+    Raises:
+        Refused: an output is wanted that the model does not have.
+    """
+    wanted = request.wanted
+    if wanted is None:
+        wanted = dict.fromkeys(outputs, request.binary)
+    described, pieces = [], []
+    for name, binary in wanted.items():
+        if name not in outputs:
+            raise bad(f"there is no output {shown(name)}; there are {', '.join(outputs)}")
+        array = outputs[name]
+        entry: dict[str, Any] = {
+            "name": name,
+            "datatype": datatype_of(array),
+            "shape": list(array.shape),
+        }
+        if binary:
+            piece = _bytes_of(array)
+            entry["parameters"] = {"binary_data_size": len(piece)}
+            pieces.append(piece)
+        else:
+            entry["data"] = array.ravel().tolist()
+        described.append(entry)
+    if request.id is not None:
+        head = {**head, "id": request.id}
+    text = json.dumps({**head, "outputs": described}).encode()
+    if not pieces:
+        return InferResponse(text, {"content-type": "application/json"})
+    headers = {"content-type": "application/octet-stream", HEADER: str(len(text))}
+    return InferResponse(b"".join([text, *pieces]), headers)
+
+
+def datatype_of(array: Array) -> str:
+    """The protocol's name of an array's dtype."""
+    if array.dtype == object:
+        return BYTES
+    return next(name for name, dtype in DTYPES.items() if np.dtype(dtype) == array.dtype)
+
+
+def _bytes_of(array: Array) -> bytes:
+    if array.dtype != object:
+        return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()
+    texts = [text.encode() for text in array.flat]
+    return b"".join(piece for text in texts for piece in (struct.pack("<I", len(text)), text))
+
+
+def texts_of(values: Any, shape: tuple[int, ...]) -> Array:
+    """An array of texts, each the value as a user writes it."""
+    array = np.empty(math.prod(shape), object)
+    array[:] = [value if isinstance(value, str) else str(value) for value in values]
+    return array.reshape(shape)
+
+

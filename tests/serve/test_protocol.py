@@ -1,0 +1,174 @@
+"""Whole sequences of every task, in JSON and in binary: the bits of the model's own methods."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from serving import GOLDEN, arrays, golden, run, serving, tensor
+from tritonclient.http import InferInput, InferRequestedOutput
+from tritonclient.http._utils import _get_inference_request
+
+from ostinato import runtime
+from ostinato.serve.tensors import HEADER
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(5, 7, 3)).astype(np.float32)
+LENGTHS = np.array([7, 1, 3, 7, 2])
+RAGGED = [x[:n] for x, n in zip(X, LENGTHS, strict=True)]
+WORDS = np.array([["be", "or", "not"], ["to", "b", "x"]], object)
+TEXTS = np.array(["to be", "", "a,  b"], object)
+SERIES = RNG.normal(size=(4, 12)).cumsum(1)
+
+
+def of_rows(name, x, lengths):
+    """What a classifier or tagger answers, by its own methods."""
+    model = runtime.load(GOLDEN / name)
+    x = x if lengths is None else [row[:n] for row, n in zip(x, lengths, strict=True)]
+    if name not in ("tagger", "words"):
+        return {"label": model.predict(x), "probabilities": model.predict_proba(x)}
+    labels, proba = model.predict(x), model.predict_proba(x)
+    T = max(map(len, labels))
+    wide = np.zeros((len(labels), T, proba[0].shape[1]), np.float32)
+    names = np.full((len(labels), T), 0 if labels[0].dtype.kind == "i" else "", object)
+    for i, (label, p) in enumerate(zip(labels, proba, strict=True)):
+        names[i, : len(label)], wide[i, : len(p)] = label, p
+    return {"label": names, "probabilities": wide}
+
+
+def of_texts(name):
+    model = runtime.load(GOLDEN / name)
+    last = [p[-1] for p in model.predict_proba(TEXTS.tolist())]
+    return {"token": model.predict(TEXTS.tolist()), "probabilities": last}
+
+
+def of_series(name):
+    model = runtime.load(GOLDEN / name)
+    series = list(SERIES)
+    return {"median": model.predict(series), "quantiles": model.predict_quantiles(series)}
+
+
+CASES = {
+    "gru": ({"x": X}, of_rows("gru", X, None)),
+    "gru ragged": ({"x": X, "lengths": LENGTHS}, of_rows("gru", X, LENGTHS)),
+    "several": ({"x": X}, of_rows("several", X, None)),
+    "tagger": ({"x": X}, of_rows("tagger", list(X), None)),
+    "tagger ragged": ({"x": X, "lengths": LENGTHS}, of_rows("tagger", X, LENGTHS)),
+    "words": ({"words": WORDS}, of_rows("words", WORDS.tolist(), None)),
+    "language": ({"text": TEXTS}, of_texts("language")),
+    "forecaster": ({"series": SERIES}, of_series("forecaster")),
+}
+
+
+def same(found, wanted):
+    """Whether outputs are those of the model, to the bit."""
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        array = np.asarray(array, found[name].dtype)
+        assert found[name].shape == array.shape
+        assert (found[name] == array).all(), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_batch_has_the_bits_of_predict(case):
+    given, wanted = CASES[case]
+    name = case.split()[0]
+    json_request = {"id": "7", "inputs": [tensor(k, v) for k, v in given.items()]}
+    inputs, outputs = [], [InferRequestedOutput(k, binary_data=True) for k in wanted]
+    for k, v in given.items():
+        kind = tensor(k, v)["datatype"]
+        inputs.append(InferInput(k, list(v.shape), kind).set_data_from_numpy(v, binary_data=True))
+    body, size = _get_inference_request(inputs, "", outputs, 0, False, False, 0, None, None)
+
+    async def test():
+        async with serving(golden(name)) as client:
+            answer = await client.post(f"/v2/models/{name}/infer", json=json_request)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["id"] == "7"
+            same(arrays(answer.json()), wanted)
+            binary = await client.post(
+                f"/v2/models/{name}/infer", content=body, headers={HEADER: str(size)}
+            )
+            same(unpacked(binary), wanted)
+
+    run(test())
+
+
+def unpacked(answer):
+    """The outputs of a binary answer, as tritonclient reads them."""
+    from tritonclient.http import InferResult
+
+    assert answer.status_code == 200, answer.text
+    length = int(answer.headers[HEADER])
+    result = InferResult.from_response_body(answer.content, False, length)
+    names = [each["name"] for each in result.get_response()["outputs"]]
+    found = {name: result.as_numpy(name) for name in names}
+    return {
+        name: array if array.dtype != object else np.vectorize(bytes.decode, otypes=[object])(array)
+        for name, array in found.items()
+    }
+
+
+X_JSON = tensor("x", X[:1])
+REFUSED = {
+    "not JSON": b"{",
+    "no object": b"[]",
+    "no inputs": {},
+    "deep": b'{"inputs":' + b"[" * 100_000,
+    "NaN": b'{"inputs": [{"name": "x", "shape": [3], "datatype": "FP32", "data": [NaN,1,1]}]}',
+    "two of one": {"inputs": [X_JSON, X_JSON]},
+    "foreign": {"inputs": [X_JSON, {**X_JSON, "name": "y"}]},
+    "shape": {"inputs": [{**X_JSON, "shape": [1, 7, 4]}]},
+    "features": {"inputs": [tensor("x", X[:, :, :2])]},
+    "no rows": {"inputs": [tensor("x", X[:0])]},
+    "null": {"inputs": [tensor("x", X[:1, :1]) | {"data": [1, None, 2]}]},
+    "text": {"inputs": [tensor("x", X[:1, :1]) | {"data": [1, "2", 3]}]},
+    "objects": {"inputs": [tensor("x", X[:1, :1]) | {"data": [1, {}, 3]}]},
+    "large": {"inputs": [tensor("x", X[:1, :1]) | {"data": [1, 1e39, 3]}]},
+    "larger": {"inputs": [tensor("x", X[:1, :1]) | {"data": [1, 10**400, 3]}]},
+    "datatype": {"inputs": [{**X_JSON, "datatype": "FP8"}]},
+    "huge shape": {"inputs": [{**X_JSON, "shape": [1 << 39, 1 << 39, 3]}]},
+    "negative": {"inputs": [{**X_JSON, "shape": [-1, -7, 3]}]},
+    "lengths": {"inputs": [X_JSON, tensor("lengths", np.array([8]))]},
+    "shared memory": {
+        "inputs": [{**X_JSON, "data": None, "parameters": {"shared_memory_region": "r"}}]
+    },
+    "binary size": {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32",
+                                "parameters": {"binary_data_size": 4}}]},
+    "output": {"inputs": [X_JSON], "outputs": [{"name": "y"}]},
+    "start of none": {"inputs": [X_JSON], "parameters": {"sequence_start": True}},
+    "id": {"inputs": [X_JSON], "parameters": {"sequence_id": 1.5}},
+    "flag": {"inputs": [X_JSON], "parameters": {"sequence_id": 1, "sequence_start": "yes"}},
+}  # fmt: skip
+
+
+def test_what_cannot_be_read_is_a_400_that_says_why():
+    async def test():
+        async with serving(golden("gru")) as client:
+            for name, body in REFUSED.items():
+                content = {"content": body} if isinstance(body, bytes) else {"json": body}
+                answer = await client.post("/v2/models/gru/infer", **content)
+                assert answer.status_code == 400, (name, answer.text)
+                assert len(answer.json()["error"]) > 10
+            answer = await client.post("/v2/models/gru/infer", json={"inputs": [X_JSON]})
+            assert answer.status_code == 200
+
+    run(test())
+
+
+def test_addresses_that_are_not_there():
+    async def test():
+        async with serving(golden("gru", "lstm")) as client:
+            for method, path, status in (
+                ("GET", "/v2/models/gre", 404), ("GET", "/v2/models/gru/versions/2", 404),
+                ("GET", "/v3", 404), ("GET", "/v2/models/gru/infer", 405),
+                ("GET", "/v2/models/gru/versions/1/ready", 200), ("GET", "/v2", 200),
+                ("GET", "/v2/health/live", 200), ("GET", "/metrics", 200),
+            ):  # fmt: skip
+                answer = await client.request(method, path)
+                assert answer.status_code == status, path
+                assert status == 200 or "error" in answer.json()
+            both_ways = await client.post("/v2/models/lstm/sessions")
+            assert both_ways.status_code == 400
+            assert "reads from the end" in both_ways.json()["error"]
+
+    run(test())
