@@ -45,6 +45,12 @@ def looks_on() -> bool:
     return callback is not None
 
 
+# Whether the backward pass that runs now leaves the graph for another one.
+graph_is_kept: Callable[[], bool] = getattr(
+    torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
+)
+
+
 def disabled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function under torch._dynamo.disable."""
     import torch._dynamo

@@ -6,6 +6,7 @@ and items. `self.layers[0].mem` is (("cell", "self"), "__dict__", "_modules", "l
 
 from __future__ import annotations
 
+import functools
 import types
 from collections import deque
 from collections.abc import Iterator
@@ -50,9 +51,14 @@ def roots(body: types.FunctionType) -> Iterator[tuple[Any, Any]]:
             yield name, cell.cell_contents
         except ValueError:  # not bound
             continue
-    for name in sorted(globals_of(body.__code__)):
+    for name in _sorted_globals(body.__code__):
         if name in body.__globals__:
             yield f"global {name}", body.__globals__[name]
+
+
+@functools.lru_cache(maxsize=256)
+def _sorted_globals(code: types.CodeType) -> list[str]:
+    return sorted(globals_of(code))
 
 
 def resolved(body: types.FunctionType, path: tuple[Any, ...]) -> Any:

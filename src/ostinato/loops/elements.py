@@ -6,18 +6,22 @@ place in a call is known from the index of one iteration, so that a plan fits ot
 
 from __future__ import annotations
 
+import functools
 import operator
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ostinato.compiler.play.parts import part_of
 from ostinato.loops.index import Index, Number
 from ostinato.loops.items import stacked
 from ostinato.loops.nostep import NoStep
 
 Parts = tuple[Any, ...]
 _MOVING = ("index", "piece", "gather")
+_WHOLE = ((Ellipsis,), ("slice", None, None, None))  # parts of an index that leave all of an axis
 
 
 def moves(index: Any) -> bool:
@@ -110,9 +114,34 @@ def place(parts: Parts, index: Any) -> int | None:
             if type(value.stop) is not int or value.stop - value.start != p[2]:
                 return None
             found = value.start
+        elif p[0] == "slice" and type(value) is slice:
+            if (value.start, value.stop, value.step) != p[1:]:
+                return None
         elif _part(value) != p:
             return None
     return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _axis_of_part(parts: Parts, n_axes: int) -> int | None:
+    """The axis of an index that moves by one and leaves all of the other axes; None of others."""
+    at = next((i for i, p in enumerate(parts) if p == ("index", 1)), None)
+    if at is None or any(p not in _WHOLE for i, p in enumerate(parts) if i != at):
+        return None
+    behind = parts[at + 1 :] if (Ellipsis,) in parts[:at] else None
+    axis = at if behind is None else n_axes - 1 - len(behind)
+    n_named = sum(p != (Ellipsis,) for p in parts)
+    return axis if axis >= 0 and n_named <= n_axes else None
+
+
+def part_at(base: Any, parts: Parts, first: int, n: int) -> Tensor | None:
+    """The elements of some iterations, as `WindowOf` reads them, of a plain index x[:, t]."""
+    if not isinstance(base, Tensor):
+        return None
+    axis = _axis_of_part(parts, base.dim())
+    if axis is None or first < 0 or first + n > base.shape[axis]:
+        return None
+    return part_of(base, axis, first, n)
 
 
 class WindowOf:
@@ -143,10 +172,9 @@ class WindowOf:
             if is_list and not -len(base) <= min(self.numbers) <= max(self.numbers) < len(base):
                 raise NoStep("an index beyond the end of a list")
             return
-        consuming = [p for p in parts if p[0] not in (None, Ellipsis)]
-        if len(consuming) > base.dim():
+        whole = base.dim() - sum(p[0] is not None and p[0] is not Ellipsis for p in parts)
+        if whole < 0:
             raise NoStep("an index with more parts than the tensor has axes")
-        whole = base.dim() - len(consuming)
         dim = axis = 0
         for p in parts[:at]:
             if p[0] is Ellipsis:
@@ -240,13 +268,40 @@ def are_apart(a: Parts, b: Parts) -> bool:
     )
 
 
+class Known:
+    """What tells a base from others; it holds its memory, and none of autograd's graph."""
+
+    base: weakref.ref[Tensor] | None
+    like: Tensor
+
+    def __init__(self, base: Any):
+        self.number, self.base = id(base), None
+        if isinstance(base, Tensor):
+            self.base, self.like = weakref.ref(base), base.detach()
+
+    def is_same(self, other: Any) -> bool:
+        """Whether it is of this base, or of a view of the same elements."""
+        if self.base is None:
+            return self.number == (other.number if isinstance(other, Known) else id(other))
+        if isinstance(other, Known):
+            other = other.like if other.base is not None else None
+        if not isinstance(other, Tensor):
+            return False
+        with torch._C.DisableTorchFunction():
+            return self.base() is other or _facts(self.like) == _facts(other)
+
+
 def is_same(a: Any, b: Any) -> bool:
     """Whether two bases are one object, or views of the same elements."""
     if a is b:
         return True
+    if isinstance(a, Known) or isinstance(b, Known):
+        return a.is_same(b) if isinstance(a, Known) else b.is_same(a)
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
         return False
     with torch._C.DisableTorchFunction():  # those who record the step do not see us
-        same = a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype
-        return same and a.data_ptr() == b.data_ptr() and a.requires_grad == b.requires_grad
+        return a.requires_grad == b.requires_grad and _facts(a) == _facts(b)
 
+
+def _facts(t: Tensor) -> Any:
+    return t.shape, t.stride(), t.dtype, t.data_ptr()

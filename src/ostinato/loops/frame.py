@@ -151,6 +151,8 @@ class State:
     def check_names(self, body: types.FunctionType) -> None:
         """Refuse one list or object of two names: a step has a copy of it for each."""
         held = [*self.containers, *self.lists]
+        if not held:
+            return
         others = [c for _, c in self.places] + [value for _, value in roots(body)]
         ids = {id(c) for c in held}
         if len(ids) < len(held) or any(id(c) in ids for c in others):
@@ -166,6 +168,12 @@ class State:
         of.specs.append(("count", len(self.counts), by))
         self.counts.append((value, by))
         return True
+
+    def let_go(self) -> None:
+        """Hold no tensors any longer, but how many there were."""
+        self.summed = []
+        for flat in (self.carried, self.placed, self.trailing):
+            flat.let_go()
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -316,6 +324,20 @@ class Step:
         except Unsupported as error:
             self.problem = error
             raise
+
+    def let_go(self) -> None:
+        """Hold no tensors any longer.
+
+        Autograd's graph holds the step, and the results of the loop, which are in its lists and
+        tensors, hold the graph: Python cannot collect such a cycle.
+        """
+        of_seen = [base for base, _ in self.seen.values()]
+        bases = {id(b): b for b in (*self.bases, *self.lag_bases, *of_seen)}
+        known = {number: elements.Known(base) for number, base in bases.items()}
+        self.bases = [known[id(base)] for base in self.bases]
+        self.lag_bases = [known[id(base)] for base in self.lag_bases]
+        self.seen = {read: (known[id(base)], index) for read, (base, index) in self.seen.items()}
+        self.state.let_go()
 
     def element(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor:
         """The element of a read, which is an input of the step."""

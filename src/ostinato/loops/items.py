@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ostinato.compiler.play.parts import part_of
 from ostinato.loops.index import Index
 from ostinato.loops.nostep import NoStep
 
@@ -75,11 +76,11 @@ class Elements(Items):
         return self.x.narrow(self.axis, j * self.size, self.size)
 
     def tensors(self, begin: int, end: int) -> list[Tensor]:
-        x, size = self.x, self.size or 1
+        x, size = self.x, self.size
+        if size is None:
+            return [part_of(x, self.axis, begin, end - begin)]
         part = x.narrow(self.axis, begin * size, (end - begin) * size)
-        if self.size is not None:
-            part = part.unflatten(self.axis, (end - begin, size))
-        return [part.movedim(self.axis, 0)]
+        return [part.unflatten(self.axis, (end - begin, size)).movedim(self.axis, 0)]
 
     def symbolic(self, elements: Any) -> Any:
         return next(elements)

@@ -71,30 +71,31 @@ def _joined(
     is_stack = function is torch.stack
     if not is_stack and function not in (torch.cat, torch.concat, torch.concatenate):
         return None
-    whole = _with_others(known)
+    others = _others(known)
     n_axes = known.whole.dim() - (0 if is_stack else 1)
-    if whole is None or type(dim) is not int or not -n_axes <= dim < n_axes:
+    if others is None or type(dim) is not int or not -n_axes <= dim < n_axes:
         return None
     dim %= n_axes
-    found = whole.movedim(0, dim)
-    if not is_stack:
-        found = found.flatten(dim, dim + 1)
-    return _as_new(found, known)
+    whole = known.whole.movedim(0, dim) if dim else known.whole
+    if others == ([], []):
+        found = _as_new(whole, known)
+    else:  # along their axis in the result: one copy, which lies as PyTorch's would
+        before, after = ([t.unsqueeze(dim) for t in few] for few in others)
+        found = torch.cat([*before, whole, *after], dim)
+    return found if is_stack else found.flatten(dim, dim + 1)
 
 
 def _as_new(found: Tensor, known: _KnownList) -> Tensor:
-    """A result that lies as PyTorch's would, and shares memory with nothing that can be seen."""
-    shares = found.untyped_storage().data_ptr() == known.whole.untyped_storage().data_ptr()
-    if not shares:
-        return found.contiguous()
+    """A dense tensor, which shares memory with nothing that can be seen."""
     if found.is_contiguous() and known.rows is None and not known.taken:
         known.taken = True
         return found
     return found.clone(memory_format=torch.contiguous_format)
 
 
-def _with_others(known: _KnownList) -> Tensor | None:
-    """The items of a list as one tensor; None where they are not what they were."""
+def _others(known: _KnownList) -> tuple[list[Tensor], list[Tensor]] | None:
+    """The items of a list before and after the known ones; None where these are not what they were.
+    """
     of, at, whole, n = known.of, known.at, known.whole, len(known.whole)
     end = at
     if known.rows is not None:
@@ -102,9 +103,10 @@ def _with_others(known: _KnownList) -> Tensor | None:
         now = of[at:end]
         if len(now) != n or not all(a is b for a, b in zip(now, known.rows, strict=True)):
             return None
-    others = [of[:at], of[end:]]
-    like = whole.shape[1:], whole.dtype
-    if not all(type(t) is Tensor and (t.shape, t.dtype) == like for few in others for t in few):
-        return None
-    before, after = ([torch.stack(few)] if few else [] for few in others)
-    return torch.cat([*before, whole, *after]) if before or after else whole
+    others = of[:at], of[end:]
+    shape, dtype = whole.shape[1:], whole.dtype
+    for few in others:
+        for t in few:
+            if type(t) is not Tensor or t.shape != shape or t.dtype != dtype:
+                return None
+    return others

@@ -657,10 +657,11 @@ def _only_joined(body: list[ast.stmt]) -> set[str]:
     lists: set[str] = set()
     nodes = [n for s in body for n in ast.walk(s)]
     for n in nodes:
-        if isinstance(n, ast.Assign) and len(n.targets) == 1 and isinstance(n.targets[0], ast.Name):
-            if isinstance(n.value, ast.List) and not n.value.elts:
-                lists.add(n.targets[0].id)
-                fine.append(n.targets[0])
+        if isinstance(n, ast.Assign) and len(n.targets) == 1:
+            for target, value in _pairs(n.targets[0], n.value):
+                if isinstance(target, ast.Name) and isinstance(value, ast.List) and not value.elts:
+                    lists.add(target.id)
+                    fine.append(target)
         elif isinstance(n, ast.Expr) and isinstance(n.value, ast.Call):
             function = n.value.func
             if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
@@ -672,6 +673,14 @@ def _only_joined(body: list[ast.stmt]) -> set[str]:
     ids = {id(n) for n in fine}
     others = {n.id for n in nodes if isinstance(n, ast.Name) and id(n) not in ids}
     return lists - others
+
+
+def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    """Targets and their values, of `a, b = c, d`, too."""
+    both = isinstance(target, (ast.Tuple, ast.List)) and isinstance(value, (ast.Tuple, ast.List))
+    if both and len(target.elts) == len(value.elts):  # type: ignore[attr-defined]
+        return list(zip(target.elts, value.elts, strict=True))  # type: ignore[attr-defined]
+    return [(target, value)]
 
 
 def _is_joining(node: ast.Call) -> bool:

@@ -173,8 +173,10 @@ class Loop(Unwatched):
         self, site: Site, items: Items, body: types.FunctionType, outer: Any, rows: KnownRows
     ):
         self.site, self.items, self.body, self.outer, self.rows = site, items, body, outer, rows
+        self.body_now = body  # with the names that are bound when a scan is tried
         self.j, self.pause, self.stop, self.ended = 0, site.first, items.n, False
         self.seen: dict[Any, tuple[Any, Any]] = {}
+        self.firsts: dict[Any, tuple[Any, int | None]] = {}
         self.written: dict[Read, tuple[Any, Any]] = {}
         self.counts: dict[int, int] = {}
         self.watching = False
@@ -210,6 +212,7 @@ class Loop(Unwatched):
     def watch(self) -> None:
         """Notice what the iteration that begins reads, and what it changes."""
         self.seen.clear()
+        self.firsts.clear()
         self.written.clear()
         self.counts.clear()
         owner = owner_of(self.body)
@@ -291,12 +294,13 @@ class Loop(Unwatched):
             raise NoStep("too few iterations for a scan", quiet=True)
         if source.problem:
             raise NoStep(source.problem)
-        places = places_of(self.body, self.site.places)
+        self.body_now = _with_own_cells(self.body)
+        places = places_of(self.body_now, self.site.places)
         stale: list[LoopPlan] = []
         grown = {} if self.site.has_queue else source.grown
         read: NoStep | None = None
         for _ in range(6):
-            state = State(names, source, places, self.body, self.site.counted, grown)
+            state = State(names, source, places, self.body_now, self.site.counted, grown)
             key = *state.key(), self.items.kind(), torch.is_grad_enabled()
             try:
                 step, plan = self.step(state, key, stale)
@@ -357,7 +361,7 @@ class Loop(Unwatched):
 
     def new_step(self, state: State, plan: LoopPlan) -> Step:
         """The iterations of the window as a step of a scan."""
-        step = Step(self.body, self.items, state, plan, self.j, self.stop)
+        step = Step(self.body_now, self.items, state, plan, self.j, self.stop)
         step.source_names, step.seen = self.site.source.carried, dict(self.seen)
         sequences = Sequences(self.j, [value for value, _ in state.counts])
         if plan.updates:
@@ -389,7 +393,7 @@ class Loop(Unwatched):
             raise Narrowed(narrowed.reason, begin=step.questions.begin, end=step.questions.end)
         step.bases = []
         for read, parts in (*plan.leaves, *plan.puts):
-            if read not in self.seen or elements.place(parts, self.seen[read][1]) is None:
+            if self.first(read, parts)[1] is None:
                 return False
         for read, _ in plan.leaves:
             step.bases.append(self.seen[read][0])
@@ -426,8 +430,13 @@ class Loop(Unwatched):
 
     def first(self, read: Read, parts: Any) -> tuple[Any, int | None]:
         """What the last iteration in Python read, and where; None where it read nothing such."""
-        base, index = self.seen.get(read, (None, None))
-        return base, None if index is None else elements.place(parts, index)
+        key = read, parts
+        found = self.firsts.get(key)
+        if found is None:
+            base, index = self.seen.get(read, (None, None))
+            found = base, None if index is None else elements.place(parts, index)
+            self.firsts[key] = found
+        return found
 
     def behind(self, plan: LoopPlan, state: State) -> list[Tensor]:
         """What earlier iterations left that the first ones of the scan read."""
@@ -446,8 +455,7 @@ class Loop(Unwatched):
 
     def window(self, read: Any, parts: Any) -> elements.WindowOf:
         """The elements of the scan, from the one that the last iteration in Python read."""
-        base, index = self.seen[read]
-        value = elements.place(parts, index)
+        base, value = self.first(read, parts)
         assert value is not None
         n, key = self.stop - self.j, elements.gathered(parts)
         if key is not None:
@@ -486,7 +494,7 @@ class Loop(Unwatched):
             raise NoStep("an iteration writes into what the loop goes through")
         try:
             with _without_lists(state):
-                arguments = iterations(step, self.body, plan, kept_in, carry, xs)
+                arguments = iterations(step, self.body_now, plan, kept_in, carry, xs)
                 if explaining.found is not None:
                     explaining.found.append((id(self.site), explained(arguments)))
                 finals, ys = scan_iterations(arguments, memories)
@@ -506,6 +514,7 @@ class Loop(Unwatched):
             if len(plan.slow) > 64:
                 plan.slow.pop(next(iter(plan.slow)))
         names = self.finish(plan, state, targets, finals[: len(state.tensors)], list(ys))
+        step.let_go()
         self.site.native, self.site.reason = True, ""
         self.site.has_queue = bool(self.site.source.grown) and not state.list_names
         if self.site.refused:
@@ -523,9 +532,11 @@ class Loop(Unwatched):
         found = []
         written = [self.seen[read][0] for read, _ in plan.puts]
         for read, parts in plan.leaves:
-            window = self.window(read, parts)
-            value = window.read()
-            if any(share_memory(window.base, base) for base in written):
+            base, at = self.first(read, parts)
+            value = elements.part_at(base, parts, (at or 0) + 1, self.stop - self.j)
+            if value is None:
+                value = self.window(read, parts).read()
+            if any(share_memory(base, other) for other in written):
                 value = value.clone()  # it is written afterwards, and the backward pass reads it
             found.append(value)
         return found
@@ -594,6 +605,22 @@ class Loop(Unwatched):
             (appended if how == "append" else inserted).append(column)
         target += [v for values in zip(*appended, strict=True) for v in values]
         target[:0] = [v for values in zip(*inserted, strict=True) for v in values][::-1]
+
+
+def _with_own_cells(body: types.FunctionType) -> types.FunctionType:
+    """The iteration with its free names as they are bound now.
+
+    The function around may bind them anew, to what the loop has made (`x = torch.stack(outs)`).
+    """
+    cells = []
+    for cell in body.__closure__ or ():
+        try:
+            cells.append(types.CellType(cell.cell_contents))
+        except ValueError:  # not bound
+            cells.append(types.CellType())
+    return types.FunctionType(
+        body.__code__, body.__globals__, body.__name__, None, tuple(cells) or None
+    )
 
 
 def _tensors_in_item(item: Any) -> bool:

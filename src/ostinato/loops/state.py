@@ -49,6 +49,11 @@ class Flat:
     def add(self, value: Any, grows: int | None = None) -> None:
         self.specs.append(self.spec(value, grows))
 
+    def let_go(self) -> None:
+        """Hold no values any longer, but how many there were."""
+        self.tensors, self.containers = [None] * len(self.tensors), []  # type: ignore[list-item]
+        self.lists = [range(len(of)) for of in self.lists]  # type: ignore[misc]
+
     def spec(self, value: Any, grows: int | None = None) -> Spec:
         """The structure of a value, whose parts are noted.
 

@@ -206,6 +206,8 @@ def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
         again = True  # the code of the backward pass would read other values than were recorded
     if again:
         return (None, *_replayed(call, tensors, grads))
+    if not torch_compat.graph_is_kept():  # its memory is free for the next call at once
+        ctx.call = ctx.tape = None
     used = tuple([g is not None for g in grads])
     wanted = ctx.needs_input_grad[1:]
     try:

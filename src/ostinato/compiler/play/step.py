@@ -13,6 +13,7 @@ from torch import Tensor
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph.node import QUOTIENT, Node
 from ostinato.compiler.play.bindings import Bound
+from ostinato.compiler.play.parts import place_of_gradient
 from ostinato.compiler.play.tape import (
     BoundBackward,
     BoundForward,
@@ -203,8 +204,13 @@ class CompiledStep:
             grads = [g if g is None or g.dtype is self.dtype else g.to(self.dtype) for g in grads]
         way = self.backward_way(tape.forward, used, wanted, ragged)
         once = dict(tape.once)
+        first_x = self.n_captured + self.n_states
+        places = [
+            place_of_gradient(x, self.dtype) if is_wanted else None
+            for x, is_wanted in zip(given[first_x:], wanted[first_x:], strict=True)
+        ]
         sums, others = way.played.play(
-            tape.held, given, way.bound.once(given, once), grads, native.best_isa()
+            tape.held, given, way.bound.once(given, once), grads, native.best_isa(), d_xs=places
         )
         found = [*way.gradients.of(sums, given, once), *others]
         check_poles(way.flow.risky, found)
