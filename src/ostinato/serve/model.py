@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.data.names import known_names
+from ostinato.data.tables.names import known_names
 from ostinato.runtime.answers import Answers
 from ostinato.runtime.forecaster import Forecaster
 from ostinato.runtime.language import LanguageModel
