@@ -93,7 +93,7 @@ def _made_before(h: Tensor, x: Tensor) -> Any:
 
 
 def _searched(h: Tensor, x: Tensor) -> Any:
-    with getattr(w, "".join(["con", "text"]))(getattr(w, "".join(["val", "ue"]))):
+    with vars(w)["".join(["con", "text"])](vars(w)["".join(["val", "ue"])]):
         y = torch.matmul(x, W)
     return torch.tanh(h + x), y
 

@@ -359,7 +359,7 @@ SEARCHED: dict[str, tuple[Any, ...]] = {
     "dispatched by type": ("w.act(x + h)", "w.act = dispatched(w)", "w.k = 0.5"),
     "computed name": ("torch.tanh(x + h @ w.W) * getattr(w, ''.join(['k']))", "",
         "w.k = 0.5", "w.k = 2.0", "w.k = 0.5"),
-    "cell of ours": ("w.cell(x, h) * getattr(w, ''.join(['k']))",
+    "cell of ours": ("w.cell(x, h) * vars(w)[''.join(['k'])]",
         "w.cell = ostinato.nn.RNNCell(H, H).to(D)", "w.k = 0.5", "w.cell.nonlinearity = 'relu'"),
     "names in strings": (
         "torch.tanh(x + h) * operator.attrgetter('k')(w.inner) * getattr(w.thing, 'k')"
@@ -427,15 +427,15 @@ SEARCHED: dict[str, tuple[Any, ...]] = {
     "range": ("torch.tanh(x + h) * (2 if 3 in w.memo else 1)", "w.memo = range(3)",
         "w.memo = range(4)"),
     "order of operations": (
-        "(lambda p, q: p - q if getattr(w, 'fl' + 'ag') else q - p)(torch.tanh(h), x @ w.W)", "",
+        "(lambda p, q: p - q if vars(w)['fl' + 'ag'] else q - p)(torch.tanh(h), x @ w.W)", "",
         "w.flag = False", "w.flag = True"),
     "order of outputs": (
-        "(lambda p, q: (p, q) if getattr(w, 'fl' + 'ag') else (q, p))(torch.tanh(h @ w.W), x)", "",
+        "(lambda p, q: (p, q) if vars(w)['fl' + 'ag'] else (q, p))(torch.tanh(h @ w.W), x)", "",
         "w.flag = False", "w.flag = True"),
-    "transposed or not": ("torch.tanh(h @ (w.W.T if getattr(w, 'fl' + 'ag') else w.W.mT.T) + x)",
+    "transposed or not": ("torch.tanh(h @ (w.W.T if vars(w)['fl' + 'ag'] else w.W.mT.T) + x)",
         "", "w.flag = False", "w.flag = True"),
     "one derived weight or another": (
-        "(lambda p, q: x + h @ (p if getattr(w, 'fl' + 'ag') else q))(w.W * 0.5, w.W * 0.25)", "",
+        "(lambda p, q: x + h @ (p if vars(w)['fl' + 'ag'] else q))(w.W * 0.5, w.W * 0.25)", "",
         "w.flag = False", "w.flag = True"),
     "list in an enumeration": ("torch.tanh(x + h) * w.mode.value[0]",
         "w.mode = enum.Enum('E', {'A': [1.0]}).A", "w.mode.value[0] = 0.5"),
@@ -445,7 +445,7 @@ SEARCHED: dict[str, tuple[Any, ...]] = {
     "function that says it is another": ("w.act(x + h)",
         "w.act = functools.wraps(F.relu)(lambda a: F.relu(a) * w.k)", "w.k = 0.5"),
     "one intermediate or another": (
-        "(lambda p, q: p if getattr(w, 'fl' + 'ag') else q)(torch.tanh(h @ w.W), torch.tanh(x))",
+        "(lambda p, q: p if vars(w)['fl' + 'ag'] else q)(torch.tanh(h @ w.W), torch.tanh(x))",
         "", "w.flag = False", "w.flag = True"),
 }  # fmt: skip
 
@@ -483,11 +483,11 @@ LOOPED: dict[str, tuple[Any, ...]] = {
         "w.memo = torch.tensor(0.5, dtype=D)", "w.memo.fill_(0.25)", "w.memo.fill_(0.75)"),
     "tensor of an array": ("torch.tanh(x + h) * torch.from_numpy(w.memo)",
         "w.memo = np.ones(H)", "w.memo[1] = 0.5"),
-    "True for 1": ("x + h * (~torch.full((H,), getattr(w, ''.join('k')))).to(D)",
+    "True for 1": ("x + h * (~torch.full((H,), vars(w)[''.join('k')])).to(D)",
         "w.k = True", "w.k = 1", "w.k = True"),
-    "a list for a tuple": ("h + w.W[getattr(w, ''.join('k'))].sum() * x",
+    "a list for a tuple": ("h + w.W[vars(w)[''.join('k')]].sum() * x",
         "w.k = (0, 1)", "w.k = [0, 1]", "w.k = (0, 1)"),
-    "an index of its own": ("h + w.W[getattr(w, ''.join('k'))] * x",
+    "an index of its own": ("h + w.W[vars(w)[''.join('k')]] * x",
         "w.k = type('I', (), dict(__index__=lambda self: self.i))(); w.k.i = 0", "w.k.i = 1"),
 }  # fmt: skip
 

@@ -175,7 +175,7 @@ def reads_in_backward(kind: str, w: World) -> Any:
         return lambda h, x: torch.tanh(x + w.linear(h))
     turned = _with_backward(reads[kind])
     if kind == "computed name":
-        return lambda h, x: torch.tanh(turned(h @ getattr(w, "".join("W")) + x))
+        return lambda h, x: torch.tanh(turned(h @ vars(w)["".join("W")] + x))
 
     def step(h: Tensor, x: Tensor) -> Tensor:
         z = h @ w.W + x

@@ -239,7 +239,7 @@ def test_a_searched_step_that_begins_to_change_a_tensor(view):
 
         def step(h: Tensor, x: Tensor, t: Any = t) -> Tensor:
             y = torch.tanh(x + h @ t.W)
-            if getattr(t, "".join(["fl", "ag"])):  # no guard sees it
+            if vars(t)["".join(["fl", "ag"])]:  # no guard sees it
                 with torch.no_grad():
                     VIEWS[view](t.captured)
             return y
@@ -256,7 +256,7 @@ def test_a_searched_step_that_writes_is_watched_at_each_call():
     t = types.SimpleNamespace()
 
     def step(h: Tensor, x: Tensor) -> Tensor:
-        flat = getattr(t, "".join("W")).reshape(-1)  # no guard sees it
+        flat = vars(t)["".join("W")].reshape(-1)  # no guard sees it
         flat.mul_(0.5)
         return torch.tanh(h @ flat.reshape(H, H) + x)
 
@@ -281,7 +281,7 @@ def test_a_searched_step_is_watched_until_it_is_known(monkeypatch):
     n = types.SimpleNamespace(k="tanh")
 
     def step(h: Tensor, x: Tensor) -> Tensor:
-        return getattr(torch, getattr(n, "".join("k")))(x + h)
+        return getattr(torch, vars(n)["".join("k")])(x + h)
 
     for n.k, watched in (("tanh", 1), ("tanh", 2), ("tanh", 2), ("sin", 4), ("sin", 5), ("sin", 5)):
         scan(step, *given())
@@ -295,7 +295,7 @@ def test_a_searched_step_is_not_given_copies(monkeypatch):
     t = types.SimpleNamespace(table=torch.randn(2 * H, H, dtype=D))
 
     def step(h: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(x + h * getattr(t, "".join(["ta", "ble"]))[0])
+        return torch.tanh(x + h * vars(t)["".join(["ta", "ble"])][0])
 
     both(lambda how: how(step, *given()))
     clone, shapes = Tensor.clone, []

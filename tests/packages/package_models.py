@@ -206,7 +206,7 @@ def norse_recurrent():
     return model, lambda m, x: m(x)[0], 3 * double(T, B, 6).abs()
 
 
-@case("spikingjelly", "package_models.py", "Net.forward", "custom autograd.Function")
+@case("spikingjelly", "package_models.py", "Net.forward")
 def spikingjelly_single_step():
     from spikingjelly.activation_based import functional, layer, neuron
 

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ostinato.compiler.capture import names_seen
 from ostinato.compiler.capture.code import (
     is_fixed_name,
     is_of_the_library,
@@ -41,7 +42,7 @@ from ostinato.engine import native
 
 # C functions that may read anything.
 _ANYWHERE = (globals, locals, vars, eval, exec, __import__, dir, id, hash)
-_WATCHED = (*_ANYWHERE, getattr, hasattr)
+_WATCHED = (*_ANYWHERE, getattr, hasattr)  # the last two are Python's own, see `computed_names`
 _OF_NUMBERS = {"float", "int", "Number", "Real"}
 # Packages that only report: what they read does not change a step's result.
 _BESIDE = {"logging", "warnings", "importlib", "traceback", "linecache"}
@@ -170,10 +171,12 @@ class Observation:
             self._began, self._called, self.users.values(), _WATCHED, _IMPORT,
             self._before if callable(self._before) else None, _SET_PROFILE,
         )  # fmt: skip
+        names_seen.begin(self._asked)
         self._watch.enable()
 
     def __exit__(self, *error: object) -> None:
         watch, self._watch = self._watch, None  # a cycle would keep the tensors alive
+        names_seen.end()
         if error[0] is None and sys.getprofile() is not watch:
             self.opaque = "it sets another profile function, under which no read is seen"
         # A profiler written in C switches itself on again, if it can.
@@ -200,6 +203,12 @@ class Observation:
         """Code of the step calls a function that may read what no code names."""
         if function in _ANYWHERE or not names_a_literal(frame):
             self.opaque = f"{function.__name__}() may read what the code does not name"
+
+    def _asked(self, code: types.CodeType, name: str) -> None:
+        """Code asks for an attribute; its name may be computed."""
+        if id(code) in self.users and name not in self.names:
+            self.names.add(name)
+            self._save()
 
     def _is_of_the_step(self, frame: types.FrameType) -> bool:
         """Whether code belongs to the step: not PyTorch's, nor what PyTorch calls of Python's."""

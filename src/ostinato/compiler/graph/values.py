@@ -261,15 +261,15 @@ class Values:
 
     def _compares_rounded(self, call: Call) -> bool:
         """Whether PyTorch compares in float32 what the engine compares in float64."""
-        dtypes = self.recording.dtypes
+        r = self.recording
         if self.dtype is not torch.float64:
             return False
-        if all(dtypes[i] is not torch.float32 for i in call.refs):
+        found = [(r.dtypes[i], len(r.shapes[i]) > 0) for i in call.refs]
+        if (torch.float64, True) in found or all(d is not torch.float32 for d, _ in found):
             return False
         numbers = [leaf for leaf in call.args if isinstance(leaf, float)]
         is_short = all(float(np.float32(n)) == n for n in numbers if n == n)
-        others = {dtypes[i] for i in call.refs} - {torch.float32, torch.bool}
-        return not is_short or bool(others)
+        return not is_short or any(d not in (torch.float32, torch.bool) for d, _ in found)
 
 
 def _outer(call: Call, read: Iterable[Value], shape: Shape) -> int:

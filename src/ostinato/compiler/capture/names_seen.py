@@ -1,0 +1,66 @@
+"""The names of attributes that code computes: `getattr(self, name)`.
+
+While a step is observed, `getattr` and `hasattr` are functions of ours, which note the name and do
+what Python's do. The names are then followed like those that the code mentions: what they are
+computed of is read by the step, too, and guarded.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import threading
+from collections.abc import Callable
+from types import CodeType
+from typing import Any
+
+Note = Callable[[CodeType, str], None]
+
+_getattr, _hasattr = builtins.getattr, builtins.hasattr
+_lock = threading.Lock()
+_n_threads = 0  # that observe a step
+
+
+class _Observing(threading.local):
+    """Who is given the names that this thread computes, the innermost last."""
+
+    def __init__(self) -> None:
+        self.notes: list[Note] = []
+
+
+_observing = _Observing()
+
+
+def _noted(name: Any) -> None:
+    if _observing.notes and type(name) is str:
+        _observing.notes[-1](sys._getframe(2).f_code, name)
+
+
+def _noting_getattr(of: Any, name: Any, *default: Any) -> Any:
+    _noted(name)
+    return _getattr(of, name, *default)
+
+
+def _noting_hasattr(of: Any, name: Any) -> bool:
+    _noted(name)
+    return _hasattr(of, name)
+
+
+def begin(note: Note) -> None:
+    """Give `note` the code and the name of each call of this thread."""
+    global _n_threads
+    _observing.notes.append(note)
+    with _lock:
+        _n_threads += 1
+        if _n_threads == 1 and builtins.getattr is _getattr and builtins.hasattr is _hasattr:
+            builtins.getattr, builtins.hasattr = _noting_getattr, _noting_hasattr
+
+
+def end() -> None:
+    """Undo the last `begin`."""
+    global _n_threads
+    _observing.notes.pop()
+    with _lock:
+        _n_threads -= 1
+        if not _n_threads and builtins.getattr is _noting_getattr:
+            builtins.getattr, builtins.hasattr = _getattr, _hasattr
