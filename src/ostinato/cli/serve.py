@@ -9,9 +9,9 @@ from typing import Annotated, Optional
 import typer
 
 from ostinato._extras import needs
-from ostinato.cli import runs
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import Quiet, hush, say
+from ostinato.cli.run import runs
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
