@@ -24,7 +24,7 @@ PACKAGE = """
     compiler
     checkpointed
     _scan
-    _explain span_metrics label_metrics forecast_metrics
+    _explain metrics
     loops
     data
     datasets
@@ -32,7 +32,6 @@ PACKAGE = """
     nn
     hyperparameters
     models
-    forecast_baselines ngram
     training
     baselines report
     export

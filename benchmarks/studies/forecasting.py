@@ -30,9 +30,10 @@ from typing import Any
 
 import numpy as np
 
-from ostinato import SequenceForecaster, forecast_metrics
+from ostinato import SequenceForecaster
 from ostinato.data.series.panel import Panel
-from ostinato.forecast_baselines import seasonal_naive
+from ostinato.metrics import forecasts as forecast_metrics
+from ostinato.metrics.naive_forecasts import seasonal_naive
 from ostinato.models.forecaster import NINE
 from ostinato.training.fitted_forecaster import Backtest
 from ostinato.training.windows import Columns, Pairs, Windows, every_window

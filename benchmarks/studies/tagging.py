@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 from ostinato import SequenceTagger, datasets
-from ostinato.span_metrics import span_scores, token_accuracy
+from ostinato.metrics.spans import span_scores, token_accuracy
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "tagging.jsonl"

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from four_tasks import QUICK
 
-from ostinato import label_metrics, load
+from ostinato import load
 from ostinato.cli import main
+from ostinato.metrics import label_sets as label_metrics
 
 LABELS = ("frost", "rain", "wind")  # sorted, as those in a column of lists are
 COLUMNS = ("--id", "id", "--features", "t,p")

@@ -20,7 +20,7 @@ from ostinato import SequenceTagger
 from ostinato.data import Ragged
 from ostinato.estimators import tagger as module
 from ostinato.estimators.tagger import load
-from ostinato.span_metrics import to_iob2
+from ostinato.metrics.spans import to_iob2
 from ostinato.training import Plan
 from zoo.suites import one_in
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import report_examples as examples
 
+from ostinato.metrics.spans import span_errors, span_scores
 from ostinato.report import ForecastData, LanguageData, RunFacts, TaggingData
 from ostinato.report.forecasting import SeriesView
 from ostinato.report.language import Completion, Sample
 from ostinato.report.tagging import TagView
-from ostinato.span_metrics import span_errors, span_scores
 
 HOSTILE = examples.HOSTILE
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)

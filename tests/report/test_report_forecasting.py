@@ -13,8 +13,8 @@ import task_examples
 
 from ostinato import SequenceForecaster
 from ostinato.data.series.panel import Panel
-from ostinato.forecast_metrics import coverage
 from ostinato.hyperparameters import Architecture
+from ostinato.metrics.forecasts import coverage
 from ostinato.report import ForecastData, RunFacts, collect_forecasts, write_report
 from ostinato.report import forecasting as module
 from ostinato.report import forecasting_page as page_module

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from forecasting_examples import CONTEXT, HORIZON, LENGTHS, bare, fit, panel
 
-from ostinato import forecast_baselines, forecast_metrics
 from ostinato.data.series.panel import Panel
 from ostinato.hyperparameters import Architecture
+from ostinato.metrics import forecasts as forecast_metrics
+from ostinato.metrics import naive_forecasts as forecast_baselines
 from ostinato.training import Plan
 from ostinato.training.fitted_forecaster import FittedForecaster, load
 from ostinato.training.windows import ForecastSettings

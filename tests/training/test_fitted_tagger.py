@@ -15,7 +15,7 @@ from tagging_examples import above_or_below, sentences, tagged
 from training_examples import assert_same_end
 
 from ostinato.hyperparameters import Architecture
-from ostinato.span_metrics import span_scores, spans, to_iob2, token_accuracy
+from ostinato.metrics.spans import span_scores, spans, to_iob2, token_accuracy
 from ostinato.training import Callback, Checkpoint, Plan, fitted_tagger
 from ostinato.training.fitted_tagger import FittedTagger, Tagged, load
 from ostinato.training.tagging import TaggerSettings

@@ -10,7 +10,7 @@ from forecasting_examples import HORIZON, bare, fit, panel, windows, with_target
 from test_checkpoint import KillAfter, Killed
 from training_examples import without_clock
 
-from ostinato import forecast_metrics
+from ostinato.metrics import forecasts as forecast_metrics
 from ostinato.models import ForecasterNet
 from ostinato.training import Checkpoint
 from ostinato.training.forecasting import Forecasting, parts, pinball, quantiles

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ostinato import forecast_metrics, training
+from ostinato import training
 from ostinato.data.series.panel import Panel, as_panel
 from ostinato.estimators.common import Estimator
 from ostinato.hyperparameters import Architecture, Training, documented
+from ostinato.metrics import forecasts as forecast_metrics
 from ostinato.models.forecaster import NINE
 from ostinato.training import fitted_forecaster
 from ostinato.training.fitted_forecaster import FittedForecaster
@@ -217,7 +218,7 @@ class SequenceForecaster(Estimator):
 
         Returns:
             mase, wql, pinball, mae, coverage_80 (the share of values in the widest interval) and n,
-            the number of values; see `ostinato.forecast_metrics`. Errors: smaller is better.
+            the number of values; see `ostinato.metrics.forecasts`. Errors: smaller is better.
         """
         panel = self._panel(X, future, static)
         return self._fitted().evaluate(panel, windows, stride, season)

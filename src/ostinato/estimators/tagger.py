@@ -38,7 +38,7 @@ class SequenceTagger(Estimator):
     is one sequence.
 
     With `scheme`, the labels write spans (names in a sentence, gestures in a recording) in that
-    scheme; predictions write them in iob2, and always validly. See `ostinato.span_metrics`.
+    scheme; predictions write them in iob2, and always validly. See `ostinato.metrics.spans`.
 
     Args:
         crf: Learn which labels follow each other, with a linear-chain CRF; see

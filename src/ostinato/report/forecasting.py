@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato.data.series.panel import Panel, as_panel
-from ostinato.forecast_baselines import seasonal_naive
-from ostinato.forecast_metrics import seasonal_scale
+from ostinato.metrics.forecasts import seasonal_scale
+from ostinato.metrics.naive_forecasts import seasonal_naive
 from ostinato.report.contents import RunFacts
 from ostinato.report.markup import counted
 from ostinato.runtime.card import n_parameters

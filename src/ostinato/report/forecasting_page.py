@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ostinato.forecast_metrics import widest_interval
+from ostinato.metrics.forecasts import widest_interval
 from ostinato.report import frame, markup, parts, tables
 from ostinato.report.forecasting import ForecastData, SeriesView, of_series
 from ostinato.report.frame import tile

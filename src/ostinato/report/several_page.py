@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ostinato import label_metrics
+from ostinato.metrics import label_sets as label_metrics
 from ostinato.report import frame, groups, markup
 from ostinato.report.frame import tile
 from ostinato.report.markup import count, note, omitted, percent, plain, section, text

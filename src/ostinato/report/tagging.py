@@ -11,9 +11,9 @@ import numpy as np
 from ostinato.data import LabelEncoder
 from ostinato.data.sequences.steps import as_labels, lengths_of
 from ostinato.data.text.words import Words
+from ostinato.metrics.spans import SpanScores, scheme_of, span_errors, span_scores
 from ostinato.report.contents import RunFacts
 from ostinato.runtime.card import n_parameters
-from ostinato.span_metrics import SpanScores, scheme_of, span_errors, span_scores
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceTagger

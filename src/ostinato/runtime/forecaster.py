@@ -98,7 +98,7 @@ class Forecaster(Model):
             stride: steps from one to the next; None: the horizon.
 
         Returns:
-            mase, wql, pinball, mae, coverage_80 and n; see `ostinato.forecast_metrics`.
+            mase, wql, pinball, mae, coverage_80 and n; see `ostinato.metrics.forecasts`.
 
         Raises:
             ValueError: as for `predict`; or no series is long enough.

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from ostinato.metrics.spans import can_follow
 from ostinato.runtime.tensors import Array
 from ostinato.runtime.values import fail
-from ostinato.span_metrics import can_follow
 
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 _CRF = ("crf.transitions", "crf.start", "crf.end")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato import forecast_metrics
 from ostinato.data.sequences.steps import as_labels, lengths_of
 from ostinato.data.series.panel import Panel
 from ostinato.data.series.windows import last_windows
@@ -20,8 +19,9 @@ from ostinato.data.stored.panel import StoredPanel, in_parts
 from ostinato.data.text.keyboard import SUGGESTED
 from ostinato.data.text.vocabulary import END, UNKNOWN
 from ostinato.data.text.words import CodedWords
+from ostinato.metrics import forecasts as forecast_metrics
+from ostinato.metrics.spans import span_scores
 from ostinato.runtime.labelling import nats
-from ostinato.span_metrics import span_scores
 
 if TYPE_CHECKING:
     from ostinato.runtime.forecaster import Forecaster

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ostinato import forecast_baselines, forecast_metrics
 from ostinato.data.sequences.prepare import Preparation
 from ostinato.data.series.panel import Panel, column_names_from
 from ostinato.data.stored.panel import StoredPanel, in_parts
 from ostinato.hyperparameters import Architecture
+from ostinato.metrics import forecasts as forecast_metrics
+from ostinato.metrics import naive_forecasts as forecast_baselines
 from ostinato.models.forecaster import NINE, ForecasterNet, check_levels
 from ostinato.training import forecasting, loop, saved_model
 from ostinato.training.build import built

@@ -29,8 +29,8 @@ from ostinato.data.sequences.steps import (
 from ostinato.data.tables.feature_names import as_trained, check_columns, column_names
 from ostinato.data.text.words import Integers, Words, WordVocabulary
 from ostinato.hyperparameters import Architecture
+from ostinato.metrics.spans import SpanScores, can_follow, span_scores
 from ostinato.models.tagger import TaggerNet
-from ostinato.span_metrics import SpanScores, can_follow, span_scores
 from ostinato.training import loop, saved_model
 from ostinato.training.build import built
 from ostinato.training.callbacks import Callback

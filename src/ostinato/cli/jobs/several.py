@@ -51,7 +51,7 @@ def measure(
     Args:
         logits: `[N, C]`, the answers, if they are known.
     """
-    from ostinato import label_metrics
+    from ostinato.metrics import label_sets as label_metrics
 
     if logits is None:
         whole, predicted = model.evaluate(part, part.y), model.predict(part)
@@ -68,7 +68,8 @@ def baselines(
     Args:
         logits: `[N, C]`, the network's answers to the test part.
     """
-    from ostinato import baselines, label_metrics
+    from ostinato import baselines
+    from ostinato.metrics import label_sets as label_metrics
 
     if model.vocabulary is not None:
         words = model.words(train), train.y, model.words(test), test.y

@@ -21,7 +21,7 @@ from ostinato.data.sequences.prepare import Preparation
 from ostinato.data.sequences.steps import as_labels, label_counts
 from ostinato.data.stored.sequences import Stored
 from ostinato.data.text.words import Words
-from ostinato.span_metrics import scheme_of, to_iob2, written_in
+from ostinato.metrics.spans import scheme_of, to_iob2, written_in
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.stored.labels import StoredLabels
 from ostinato.data.tables.in_time import check_in_time
 from ostinato.data.text.words import Integers, Words, words_of
-from ostinato.span_metrics import to_iob2
+from ostinato.metrics.spans import to_iob2
 
 Steps = np.ndarray | Ragged | Words
 

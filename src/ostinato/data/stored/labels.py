@@ -16,7 +16,7 @@ import numpy as np
 from ostinato.data.sequences.labels import LabelEncoder
 from ostinato.data.stored.sequences import Stored
 from ostinato.data.text.words import Integers
-from ostinato.span_metrics import in_iob2, to_iob2
+from ostinato.metrics.spans import in_iob2, to_iob2
 
 AT_ONCE = 1 << 20  # stored numbers that are read at a time where all are
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from ostinato import label_metrics
+from ostinato.metrics import label_sets as label_metrics
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ostinato import forecast_baselines as fb
+from ostinato.metrics import naive_forecasts as fb
 
 LEVELS = [0.1, 0.5, 0.8]
 

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from ostinato.span_metrics import (
+from ostinato.metrics.spans import (
     SCHEMES,
     Span,
     can_follow,

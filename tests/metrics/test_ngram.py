@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ostinato.data.text.vocabulary import END
-from ostinato.ngram import KneserNey
+from ostinato.metrics.ngram import KneserNey
 
 
 class Slow:

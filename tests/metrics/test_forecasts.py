@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ostinato import forecast_metrics as fm
+from ostinato.metrics import forecasts as fm
 
 LEVELS = [0.1, 0.5, 0.9]
 
