@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from ostinato import datasets
+from ostinato.data.text.ngram import KneserNey
 from ostinato.data.text.vocabulary import Vocabulary
-from ostinato.metrics.ngram import KneserNey
 from ostinato.models.language import LanguageArchitecture
 from ostinato.training import Callback, Checkpoint, Plan, Progress, Run
 from ostinato.training.fitted_language import FittedLanguageModel, Reading

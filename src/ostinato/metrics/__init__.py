@@ -1,1 +1,1 @@
-"""Measures of answers, and the simple methods that a forecast or a language model has to beat."""
+"""Measures of answers, and the naive forecasts that a network has to beat."""

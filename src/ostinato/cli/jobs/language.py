@@ -394,7 +394,7 @@ def _stretches(text: str, k: int, settings: Config) -> list[TextParts]:
 
 def _n_grams(texts: TextParts, vocabulary: Vocabulary, order: int) -> dict[str, float]:
     """How well n-grams of the training part predict the test part."""
-    from ostinato.metrics.ngram import KneserNey
+    from ostinato.data.text.ngram import KneserNey
 
     learnt = [vocabulary.encode(text) for text in texts.train]
     model = KneserNey(learnt, order, len(vocabulary))

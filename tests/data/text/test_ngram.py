@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from ostinato.data.text.ngram import KneserNey
 from ostinato.data.text.vocabulary import END
-from ostinato.metrics.ngram import KneserNey
 
 
 class Slow:
