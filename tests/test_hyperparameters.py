@@ -3,13 +3,14 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, make_dataclass
 from typing import Literal
 
 import numpy as np
 import pytest
 
-from ostinato import SequenceClassifier
+from ostinato import LanguageModel, SequenceClassifier, SequenceForecaster, SequenceTagger
 from ostinato.cli.run.config import OPTIONS
 from ostinato.hyperparameters import (
     Classifying,
@@ -24,6 +25,7 @@ from ostinato.hyperparameters import (
 from ostinato.models import ClassifierNet
 from ostinato.training import Plan
 
+ESTIMATORS = (SequenceClassifier, SequenceTagger, SequenceForecaster, LanguageModel)
 OWN = {
     "embedding_size": 100,
     "vocabulary_size": 20_000,
@@ -71,6 +73,17 @@ def test_every_parameter_is_described(cls):
     for name in inspect.signature(cls).parameters:
         assert inspect.getdoc(cls).count(f"\n    {name}: ") == 1
     assert max(map(len, cls.__doc__.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("cls", [*ESTIMATORS, Plan])
+def test_every_default_is_described(cls):
+    """As "Default: 3.", which for None may be a sentence with "by default"."""
+    arguments = inspect.getdoc(cls).partition("\nArgs:\n")[2].partition("\n\n")[0]
+    entries = re.split(r"^ {4}(?=\w+: )", arguments, flags=re.MULTILINE)[1:]
+    described = {e.partition(":")[0]: " ".join(e.split()) for e in entries}
+    for name, default in defaults(cls).items():
+        in_words = default is None and "by default" in described[name].lower()
+        assert in_words or described[name].endswith(f"Default: {default!r}."), described[name]
 
 
 def test_a_description_of_ones_own_stands_instead_of_the_declared_one():

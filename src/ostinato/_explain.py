@@ -46,9 +46,9 @@ class Explanation:
     """How `scan` runs a step.
 
     Attributes:
-        native: whether the engine plays the step.
+        native: whether the step runs in the engine.
         reason: why it does not, or "".
-        operation: the operation that the engine cannot play, or "".
+        operation: the operation that the engine does not have, or "".
         advice: a change of the step that would help, or "".
         hoisted: products taken out of the time loop, forward.
         loop_products: products in the time loop, forward.
@@ -65,8 +65,8 @@ class Explanation:
         expected_ms: the time of `flops` at the rate at which the engine multiplies large matrices
             on this machine: a lower bound. A step that is mostly elementwise takes longer.
         n_steps, n_rows: T and B of the call.
-        draws: the random numbers that are drawn for each step before it plays, in order, each with
-            the shape of a step's, such as "normal [B, 8]".
+        draws: the random numbers of a step, which are drawn before the engine begins, in order,
+            each with its shape, such as "normal [B, 8]".
         memory: how the run keeps within the budget; None without one.
     """
 
@@ -155,7 +155,7 @@ def explain(
 
 
 def explained(arguments: Arguments) -> Explanation:
-    """How `scan` plays a call with these arguments."""
+    """How `scan` runs a call with these arguments."""
     try:
         call = compiled(arguments)
     except Unsupported as refusal:

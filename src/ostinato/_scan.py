@@ -1,8 +1,8 @@
 """`scan`: one step, applied to every element of a sequence.
 
 `arguments.py` checks the arguments, `compiler/cache.py` finds the recorded step or records it, and
-`compiler/play/` plays it in the engine. A step that cannot be recorded is played by the eager loop
-(`eager.py`), which is the definition of scan.
+`compiler/play/` plays it in the engine. A step that cannot be recorded runs in the Python loop of
+`eager.py`, which defines scan.
 """
 
 from __future__ import annotations
@@ -167,13 +167,13 @@ def iterations(
 def scan_iterations(
     a: Arguments, written: Set[int | None]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Play the iterations of a loop: the last carry, and the outputs.
+    """Run the iterations of a loop: the last carry, and the outputs.
 
     Args:
         written: the memory of tensors that get the results; the step may not capture it.
 
     Raises:
-        Unsupported: the engine cannot play them; nothing has happened.
+        Unsupported: the engine cannot run them; nothing has happened.
     """
     call = compiled(a)
     from ostinato.compiler.capture.captures import _memory_of as memory_of
@@ -185,7 +185,7 @@ def scan_iterations(
 
 
 def _scanned(*arguments: Any) -> tuple[Tree, Tree]:
-    """Play in the engine, or in the eager loop if the engine cannot play the step."""
+    """Run in the engine, or in the Python loop if the engine cannot run the step."""
     a = checked(*arguments)
     try:
         return _by_either(a)
@@ -226,8 +226,8 @@ def compiled(a: Arguments) -> ScanCall:
     """The recorded step with its tensors.
 
     Raises:
-        Unsupported: the loop must play.
-        Elsewhere: the same, for a reason that a user need not be warned of (a GPU, a transform).
+        Unsupported: the call runs in the Python loop.
+        Elsewhere: the same, for a reason that needs no warning (a GPU, a transform).
     """
     if a.dim != 0:
         a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
@@ -247,7 +247,7 @@ def compiled(a: Arguments) -> ScanCall:
 
 
 def _answered(a: Arguments) -> ScanCall:
-    """The recorded step; where it asks for values of the batch, with the answers to be tried."""
+    """The recorded step; if it branches on values of the batch, with the guessed answers."""
     answers = speculation.known_answers(a)
     if answers is not None:
         return _compiled(speculation.speculating(a, answers))
@@ -280,14 +280,14 @@ def _compiled(a: Arguments) -> ScanCall:
         if isinstance(found, ScanCall):
             return found
         refusals.append((form.shared is not None, found))
-    # Leaves without a batch are refused as such at first: the way to share them says more.
+    # Leaves without a batch are refused first; the reason from sharing them says more.
     raise next((why for is_shared, why in refusals if is_shared), refusals[0][1]).bare()
 
 
 def _other_forms(
     a: Arguments, refusals: list[tuple[bool, Unsupported]]
 ) -> Iterator[Arguments]:
-    """Leaves that all rows share, then the batch second; refusals: the first is that of `a`."""
+    """Try leaves that all rows share, then the batch as second axis; refusals[0] is that of `a`."""
     for shared in ways(a):
         yield replace(a, shared=shared)
     yield from turned(a, isinstance(refusals[0][1], BatchNotFirst))
@@ -316,7 +316,7 @@ def _verified(a: Arguments, found: cache.Found) -> ScanCall | Unsupported:
     unchanged = found.guards.for_backward(a.given, a.n_rows) if python and found.guards else None
     captured, per_row = parted(found.captured, found.compiled.planner.recording.per_row)
     if per_row and any(len(t) != a.n_rows for t in per_row):
-        raise Unsupported("a captured tensor has not as many rows as the batch: give it those")
+        raise Unsupported("a captured tensor has fewer or more rows than the batch: give it as many")
     drawn = _drawn(found.compiled, a, per_row)
     call = ScanCall(
         found.compiled, a, found.captured, captured, per_row, a.n_rows, rows, unchanged, drawn
@@ -328,7 +328,7 @@ def _drawn(compiled: CompiledStep, a: Arguments, per_row: list[Tensor]) -> Drawn
     """Room for the random numbers of a step that draws.
 
     Raises:
-        Unsupported: what the step draws like a leaf lies in another order than was recorded.
+        Unsupported: a leaf, like which the step draws, has another memory order than was recorded.
     """
     draws = compiled.planner.recording.draws
     if not draws:
@@ -344,7 +344,7 @@ def _drawn(compiled: CompiledStep, a: Arguments, per_row: list[Tensor]) -> Drawn
 
 
 def _by_the_engine(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
-    """Play the call, with its random numbers; if that fails, they are as if not drawn."""
+    """Run the call, with its random numbers; if that fails, they are as if not drawn."""
     if call.drawn is None:
         return _with_numbers(a, call)
     call.drawn.draw()

@@ -1,6 +1,6 @@
-"""A network on paper: its equations, and its number of parameters.
+"""The equations of a network, and its number of parameters.
 
-Everything follows from a few integers, so that nothing is built and no torch is needed.
+They follow from a few integers: no network is built, and torch is not imported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ READOUTS = {  # how the states of all steps become r; see models/readout.py
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The sizes of a classifier and what follows from them.
+    """The sizes of a classifier, its equations and its number of parameters.
 
     T time steps (None: it depends on the sequence), F features, H hidden, C classes, L layers. If
     the elements are words, V of them (`n_words`), F is the size of their embeddings.
@@ -64,7 +64,7 @@ class Anatomy:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the network learns: U, W and two biases of each layer and direction."""
+        """The number of parameters: embeddings, U, W, two biases a layer and direction, readout."""
         H, C, D, F = self.hidden_size, self.n_classes, self.n_directions, self.n_features
         embeddings = 0 if self.n_words is None else self.n_words * F
         inputs = F + (self.n_layers - 1) * H * D  # of all layers

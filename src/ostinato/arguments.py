@@ -30,7 +30,7 @@ class Arguments:
     """The arguments of one call of `scan`.
 
     Attributes:
-        step: the step to be played.
+        step: the step to run.
         given: the caller's step; with resets, `step` is a wrapper of it.
         leaves: the leaves of init as given: `[B, …]`, or `[1, B, …]` if of_layer.
         carry_spec: the structure of init.
@@ -39,16 +39,17 @@ class Arguments:
         dim, reverse: as for `scan`.
         ragged: lengths, resets and restart.
         of_layer: whether the first and the last carry have torch.nn's axis of layers.
-        weights: the tensors that a layer's step captures; None for a step of the user.
+        weights: the tensors that a layer's step captures; None for a user's step.
         variant: every other value that a layer's step depends on, hashable.
         memory: the budget of bytes, or None.
         truncate: after how many steps the gradient of the carry stops; None: never.
         shared: which leaves have no batch; None where all have one. See compiler/shared.py.
         adapted: whether the leaves are not as given. See compiler/adapted.py.
         places: containers and keys that the step's state is put into while it runs.
-        answers: of branches on values of the batch; None: it asks none. See
+        answers: the guessed values of branches on the batch; None without such branches. See
             compiler/speculation.py.
-        numbers: those that are the size of the batch. See compiler/batch_numbers.py.
+        numbers: Python numbers of the step that equal the size of the batch. See
+            compiler/batch_numbers.py.
     """
 
     step: Step
@@ -156,7 +157,7 @@ def checked(
 def add_shapes(error: Exception, a: Arguments) -> None:
     """Add a note to an error of the step: the shapes that it was called with, and a remedy.
 
-    Other errors of `scan` say what they need themselves.
+    Other errors of `scan` already say what to do.
     """
     text = str(error)
     if text.startswith(("scan:", "OSTINATO")) and "step turned carry" not in text:
@@ -184,7 +185,7 @@ def _remedy(a: Arguments) -> str:
         return f"xs seems to be batch-first, with B={n_rows} as init has it: pass dim=1"
     if a.dim == 1 and xs.dim() > 2 and xs.shape[1] == n_rows:
         return f"xs seems to have time first, then the B={n_rows} rows of init: pass dim=0"
-    return f"init has {n_rows} rows: wanted init [B, …] and xs [T, B, …] of one B"
+    return f"init has {n_rows} rows: wanted init [B, …] and xs [T, B, …] with the same B"
 
 
 _UNITS = {"B": 1} | {
@@ -215,10 +216,10 @@ def bytes_in(memory: int | str) -> int:
 
 
 def checked_truncate(truncate: int) -> int:
-    """After how many steps the gradient of the carry stops.
+    """The number of steps after which the gradient of the carry stops.
 
     Raises:
-        TypeError, ValueError: it is not a whole number from 1 on.
+        TypeError, ValueError: it is not a whole number, 1 or more.
     """
     n = _whole_number("truncate", truncate, "a whole number of steps")
     if n < 1:
@@ -230,7 +231,7 @@ def checked_truncate(truncate: int) -> int:
 
 
 def _whole_number(name: str, given: Any, wanted: str) -> int:
-    """Raise TypeError if it is none; `wanted` is for the message."""
+    """`given` as an int; raise TypeError if it is not one, with `wanted` in the message."""
     try:
         n = None if isinstance(given, bool) else operator.index(given)
     except TypeError:

@@ -1,8 +1,8 @@
-"""Baselines: what simple methods reach on the same parts, to be read beside a network's result.
+"""Baselines: the results of simple methods on the same parts, to compare a network's with.
 
 A classifier is compared with the most frequent class, and with the best of RBF-SVM and logistic
 regression on flattened or pooled sequences. The best is chosen by cross-validation on the training
-part alone. A sign test over the test part says whether a difference can be chance.
+part alone. A sign test over the test part says whether a difference may be due to chance.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from ostinato.data.sequences.splits import folds
 from ostinato.data.text.words import Words
 
 MOST_LEARNT, MOST_CHOSEN_BY = 5_000, 1_000  # examples; an SVM takes the square of their number
-AT_ONCE = 1_000  # predicted: an SVM of 5,000 examples takes 40 MB for them
+AT_ONCE = 1_000  # examples predicted in one call: an SVM of 5,000 examples takes 40 MB for them
 MOST_FLAT = 2_048  # values of a flattened sequence
-MOST_CLASSES = 300  # told apart by the simple classifiers, of which an SVM has one for each pair
+MOST_CLASSES = 300  # for the simple classifiers: an SVM has a classifier for each pair of classes
 FOLDS = 3
 _OF_WORDS = "logistic regression on words and pairs"
-SURE = 0.05  # a difference that chance gives more rarely is told as one
+SURE = 0.05  # a difference is reported if its p-value is at most this
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +38,11 @@ class Baseline:
     """The result of a simple method.
 
     Attributes:
-        name: of the method.
-        right: `[N]` bool, whether it is right about each test example; the share of its labels
-            that are right, where it may have several.
-        n_learnt: the examples that it learnt from.
-        answers: `[N, C]` zeros and ones, where an example may have several labels.
+        name: the name of the method.
+        right: `[N]` bool, whether it is right about each test example; with several labels an
+            example, the share of its labels that are right.
+        n_learnt: the number of examples that it learnt from.
+        answers: `[N, C]` zeros and ones, if an example may have several labels.
     """
 
     name: str
@@ -78,13 +78,13 @@ def majority(y: Any, y_test: Any) -> Baseline:
 def classification(X: Any, y: Any, X_test: Any, y_test: Any, seed: int = 0) -> list[Baseline]:
     """The baselines of a classifier: the most frequent label, and the best simple classifier.
 
-    The latter is left out where there are more than 300 classes.
+    The classifier is left out if there are more than 300 classes.
 
     Args:
         X, X_test: sequences, as `data.as_sequences` takes them; missing values (NaN) are allowed,
-            and become the mean of their feature.
+            and are replaced by the mean of their feature.
         y, y_test: `[N]` labels.
-        seed: of the sample that is learnt from, if there are more than 5,000 examples.
+        seed: the seed of the sample to learn from, if there are more than 5,000 examples.
 
     Raises:
         ModuleNotFoundError: scikit-learn is not installed.
@@ -111,9 +111,9 @@ def classification(X: Any, y: Any, X_test: Any, y_test: Any, seed: int = 0) -> l
 
 
 def several(X: Any, y: Any, X_test: Any, y_test: Any, seed: int = 0) -> list[Baseline]:
-    """The baselines where an example may have several labels.
+    """The baselines of a classifier that gives several labels to an example.
 
-    The commoner answer to each label, and the best simple classifier, one for each label.
+    They are, for each label, the more frequent answer and the best simple classifier.
 
     Args:
         X, X_test, seed: as for `classification`.
@@ -145,10 +145,10 @@ def several(X: Any, y: Any, X_test: Any, y_test: Any, seed: int = 0) -> list[Bas
 
 
 def _commoner(y: np.ndarray, y_test: np.ndarray) -> Baseline:
-    """To each label the answer that is commoner in the training part."""
+    """For each label the answer that is more frequent in the training part."""
     answers = np.broadcast_to((2 * y.sum(axis=0) > len(y)).astype(np.int64), y_test.shape)
     right = (answers == y_test).mean(axis=1)
-    return Baseline("the commoner answer to each label", right, len(y), answers)
+    return Baseline("the more frequent answer to each label", right, len(y), answers)
 
 
 def _best(
@@ -159,9 +159,9 @@ def _best(
     Args:
         X, y: sequences to learn from, and their labels `[N]`, or `[N, C]`.
         X_test: those to answer.
-        few: positions of those among X by which it is chosen.
-        strata: `[N]`, what folds share out evenly.
-        seed: of the folds.
+        few: positions of the examples of X that choose the classifier.
+        strata: `[N]`, the classes that every fold contains in equal shares.
+        seed: the seed of the folds.
     """
     kinds = [kind for kind in (flattened, pooled) if _fits(kind, X, X_test)]
     columns = {kind: kind(X) for kind in kinds}
@@ -184,10 +184,10 @@ def _best(
 
 
 class _ForEachLabel:
-    """A classifier of its own for each label; one that all or none have is answered so.
+    """A classifier for each label; a label that all or no examples have needs none.
 
     Args:
-        make: makes a classifier.
+        make: a function that makes a classifier.
     """
 
     def __init__(self, make: Callable[[], Any]):
@@ -215,9 +215,9 @@ class _ForEachLabel:
 def words(X: Words, y: Any, X_test: Words, y_test: Any) -> list[Baseline]:
     """The baselines of a classifier of words: the most frequent label, and a linear classifier.
 
-    The latter, left out where there are more than 300 classes, is a logistic regression on the
-    words and pairs of words of a sequence, weighted by tf-idf: 1 + log(occurrences), times
-    log((1 + N) / (1 + n)) + 1 with n sequences that have it.
+    The classifier, left out if there are more than 300 classes, is a logistic regression on the
+    words and pairs of words of a sequence, weighted by tf-idf: 1 + log(occurrences), times log((1 +
+    N) / (1 + n)) + 1 with n sequences that have it.
 
     Args:
         X, X_test: the sequences.
@@ -242,7 +242,7 @@ def words(X: Words, y: Any, X_test: Words, y_test: Any) -> list[Baseline]:
 
 
 def several_words(X: Words, y: Any, X_test: Words, y_test: Any) -> list[Baseline]:
-    """`words` where an example may have several labels: a logistic regression for each.
+    """`words` for examples with several labels: a logistic regression for each label.
 
     Args:
         X, X_test: the sequences.
@@ -290,7 +290,7 @@ def _words_and_pairs(sequence: list[str]) -> list[str]:
 
 
 def labels_of_words(X: Words, y: Any, X_test: Words, y_test: Any) -> Baseline:
-    """To each word the label that it has most often in training; the commonest one to a new word.
+    """Give each word its most frequent label in training, and a new word the most frequent label.
 
     Args:
         X, X_test: the sequences.
@@ -321,7 +321,7 @@ def _flat(X: Words) -> list[str]:
 
 
 def verdict(right: Any, found: list[Baseline]) -> str:
-    """A network beside the best baseline, in a plain sentence.
+    """The comparison of a network with the best baseline, in a sentence.
 
     Args:
         right: `[N]` bool, whether the network is right about each test example; or the share of an
@@ -373,7 +373,7 @@ def pooled(X: np.ndarray | Ragged) -> np.ndarray:
     """Each feature's mean, deviation, least, greatest, first, last, mean change; and the length.
 
     Args:
-        X: `[N, T, F]` or a Ragged; a feature that a sequence lacks altogether is NaN.
+        X: `[N, T, F]` or a Ragged; a feature without a value in a sequence gives NaN.
 
     Returns:
         `[N, 7 F + 1]` float64.
@@ -404,7 +404,7 @@ def pooled(X: np.ndarray | Ragged) -> np.ndarray:
 
 
 def _fits(kind: Any, X: Any, X_test: Any) -> bool:
-    """Whether sequences can be brought into such columns."""
+    """Whether sequences can be turned into such columns."""
     if kind is pooled:
         return True
     arrays = isinstance(X, np.ndarray) and isinstance(X_test, np.ndarray)
@@ -412,7 +412,7 @@ def _fits(kind: Any, X: Any, X_test: Any) -> bool:
 
 
 def _methods() -> Iterator[tuple[str, Any]]:
-    """Names, and functions that make a classifier of columns `[N, D]` with NaN."""
+    """Names, and functions that make a classifier for columns `[N, D]`, which may contain NaN."""
     with needs("torch", "sklearn"):
         from sklearn.impute import SimpleImputer
         from sklearn.linear_model import LogisticRegression
@@ -432,7 +432,7 @@ def _methods() -> Iterator[tuple[str, Any]]:
 def _cross_validated(
     make: Any, columns: np.ndarray, y: np.ndarray, strata: np.ndarray, seed: int
 ) -> float:
-    """The mean accuracy over folds; those whose training part has one class are left out."""
+    """The mean accuracy over folds, without folds whose training part has a single class."""
     scores = [
         (make().fit(columns[train], y[train]).predict(columns[test]) == y[test]).mean()
         for train, test in folds(len(y), FOLDS, seed, stratify=strata)
@@ -442,7 +442,7 @@ def _cross_validated(
 
 
 def _sample(y: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:
-    """At most so many positions, increasing, one of each class among them."""
+    """At most `most` increasing positions, with each class among them."""
     if len(y) <= most:
         return np.arange(len(y))
     each = np.unique(y, return_index=True)[1]

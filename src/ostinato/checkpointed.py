@@ -1,4 +1,4 @@
-"""The eager loop with PyTorch's checkpointing: `memory=` for a step that the engine cannot play."""
+"""The Python loop with PyTorch's checkpointing: `memory=` for a step that is not native."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ostinato.eager import Tree, eager_scan
 
 
 def checkpointed_scan(a: Arguments) -> tuple[Tree, Tree]:
-    """`eager_scan`, which keeps the carry every √T steps and plays the steps between them again.
+    """`eager_scan` that keeps the carry every √T steps and runs the steps between them again.
 
-    The bytes that PyTorch keeps for a step are not known before it is played, so that no budget can
-    be kept: √T spans of √T steps each need the least, if a step keeps about as much as a carry.
+    The bytes that PyTorch keeps for a step are known only after it ran, so that no budget can be
+    kept. √T spans of √T steps each need the least memory, if a step keeps about as much as a carry.
     """
     warn_checkpointed(a.given)
     n_steps = a.ragged.n_steps
     lengths = a.ragged.lengths
-    # A span in which no row has a step would play steps on zeros, where a step may have a pole.
+    # A span in which no row has a step would run steps on zeros, where a step may have a pole.
     n_live = n_steps if lengths is None else max(1, int(lengths.max()))
     live = [s._replace(end=min(s.end, n_live)) for s in windows(n_steps, a.truncate, a.reverse)]
     most = math.isqrt(n_live - 1) + 1
@@ -56,7 +56,7 @@ def _with_zeros(y: Tensor, n_steps: int, dim: int) -> Tensor:
 
 
 class _Generators(OwnMode):
-    """Saves the states of the generators that a step passes, each before it draws from it first."""
+    """Saves the state of each generator that a step passes, before the step first draws from it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,14 +70,14 @@ class _Generators(OwnMode):
 
 
 class _Span:
-    """Plays a span on the leaves of its carry and of xs.
+    """Runs a span of steps, given the leaves of its carry and of xs.
 
-    Played again it draws the same random numbers: PyTorch puts its own generator back, this those
-    that the step passes.
+    When it runs again it draws the same random numbers: PyTorch restores its own generator, this
+    class those that the step passes.
 
     Attributes:
-        spec: the structure of the outputs, once it was played.
-        before: the generators' states before it was played.
+        spec: the structure of the outputs, after the first run.
+        before: the generators' states before the first run.
     """
 
     def __init__(self, a: Arguments, span: Span, begin: int):
@@ -98,7 +98,8 @@ class _Span:
             now.put_back()
 
     def played(self, n: int, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The last carry and the outputs, of the carry (the first n tensors) and of xs."""
+        """The last carry and the outputs; `tensors` are the leaves of the carry, then those of
+        xs."""
         a, carry, xs = self.a, list(tensors[:n]), tensors[n:]
         found: dict[int, list[Tensor]] = {}
         for segment in self.span:

@@ -22,7 +22,7 @@ def eager_scan(
     step: Step, init: Tree, xs: Tree, dim: int, reverse: bool, ragged: RowSpans,
     truncate: int | None = None,
 ) -> tuple[Tree, Tree]:  # fmt: skip
-    """Play `step` in a plain Python loop: the definition of scan.
+    """Run `step` in a plain Python loop: the definition of scan.
 
     Every faster path is compared with it.
 
@@ -136,7 +136,7 @@ class RowSpans:
     """Which rows are alive at time step t, and which restart before it: `lengths` and `resets`."""
 
     lengths: Tensor | None  # [B] int64
-    starts: Tensor | None  # [T, B] bool: the row restarts before step t is played
+    starts: Tensor | None  # [T, B] bool: the row restarts before step t
     restart_leaves: list[Tensor]  # [B, …] like the leaves of init; none without resets
     n_steps: int
 
@@ -226,7 +226,7 @@ class RowSpans:
         return chosen(self.starts[t], self.restart_leaves, carry)
 
     def taken_first(self, init: list[Tensor]) -> list[Tensor]:
-        """The carry that `taken` gives rows which have not played a step: init."""
+        """The carry that `taken` gives to rows that have not had a step: init."""
         if self.lengths is None:
             return init
         rows = self._with_steps(self.lengths)
@@ -241,7 +241,7 @@ class RowSpans:
     def taken(self, carry: list[Tensor], before: list[Tensor], t: int) -> list[Tensor]:
         """The carry that is handed to the step at time t.
 
-        A row that is not alive gets once more the carry that it had before the last step it played.
+        A row that is not alive gets once more the carry from before its last step.
         Its present carry may be a pole of the step, and 0 · inf makes gradients NaN.
 
         Args:
@@ -257,7 +257,7 @@ class RowSpans:
     def detached(self, carry: list[Tensor], border: int) -> list[Tensor]:
         """The carry between the steps border − 1 and border, where gradients stop.
 
-        Those of rows that have ended before, or in reverse have not begun, go on.
+        In rows that have ended before, or in reverse have not begun, gradients go on.
         """
         stopped = [leaf.detach() for leaf in carry]
         return stopped if self.lengths is None else chosen(self.lengths > border, stopped, carry)
@@ -332,7 +332,7 @@ def as_tensor(name: str, value: Any, wanted: str) -> Tensor:
     """`value`, which may be any object, as a tensor on the CPU.
 
     Raises:
-        TypeError: it cannot be one; `name` and `wanted` are words for the message.
+        TypeError: it is not a tensor; `name` and `wanted` are words for the message.
     """
     try:
         return torch.as_tensor(value, device="cpu")
@@ -341,7 +341,7 @@ def as_tensor(name: str, value: Any, wanted: str) -> Tensor:
 
 
 def is_integer(dtype: torch.dtype) -> bool:
-    """Whether a dtype holds integers; bool holds none."""
+    """Whether a dtype holds integers; bool does not."""
     return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
 
 

@@ -45,7 +45,7 @@ def environment() -> dict[str, Any]:
 
 
 def command() -> list[str]:
-    """The command that started this process, to be given again: `python -m …` for a module."""
+    """The command that started this process, to be run again: `python -m …` for a module."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is None:
         return [Path(sys.argv[0]).name, *sys.argv[1:]]
@@ -91,13 +91,13 @@ def rank_here() -> int:
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """The cores whose whole time the control groups of this process allow; None: all there are.
+    """The number of cores that the control groups of this process allow; None: all.
 
     A group may use quota microseconds of processor time in each period, and its threads sleep for
     the rest of it. The smallest quota counts, of the process's own groups and those around them.
 
     Args:
-        root: where /proc and /sys lie.
+        root: the folder of /proc and /sys.
     """
     quotas = []
     for group in _control_groups("cpu", root):
@@ -113,12 +113,12 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 
 
 def memory(root: Path = Path("/")) -> int | None:
-    """The bytes of memory that this process may use; None where the system does not say.
+    """The bytes of memory that this process may use; None if the system does not say.
 
     A control group can make it smaller than the memory of the machine.
 
     Args:
-        root: where /proc and /sys lie.
+        root: the folder of /proc and /sys.
     """
     if not hasattr(os, "sysconf"):
         return None
@@ -134,7 +134,7 @@ def memory(root: Path = Path("/")) -> int | None:
 def available_memory(root: Path = Path("/")) -> int | None:
     """The bytes that programs may still take without swapping, as Linux estimates them.
 
-    No more than this process may use at all. None where the system does not say.
+    At most what this process may use. None if the system does not say.
     """
     table = root / "proc/meminfo"
     if not table.is_file():

@@ -2,8 +2,8 @@
 
 **One file.** The content goes into a temporary file in the same directory, is flushed to the disk,
 and is renamed over the file; the rename is atomic. A symbolic link stays, and its target is
-replaced. A target that exists and is no regular file (a device, a pipe) is opened and written to:
-it is not ours to replace, and nothing can be renamed over it without destroying it.
+replaced. A target that exists and is not a regular file (a device, a pipe) is opened and written
+to, because a rename would destroy it.
 
 **A directory of files that belong together.** A directory that is not empty cannot be replaced by
 one rename, so that a directory D is replaced in steps, each of which leaves a whole one:
@@ -30,7 +30,7 @@ from typing import Any
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """`write_pieces` of one piece."""
+    """Make `path` a file with this content; see `write_pieces`."""
     write_pieces(path, (content,))
 
 
@@ -41,7 +41,7 @@ def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
 
     Raises:
         OSError: the disk is full, the place is not writable, and the like; the error names `path`,
-            and a regular file there is as it was.
+            and a regular file there is unchanged.
     """
     try:
         present = path.stat()
@@ -78,7 +78,7 @@ def write_directory(path: Path, files: dict[str, bytes]) -> None:
     Raises:
         NotADirectoryError: `path` exists and is something else.
         OSError: the disk is full, the place is not writable, and the like; the error names `path`,
-            which is as it was.
+            which is unchanged.
     """
     given = path
     path, new, old = _names(path)
@@ -108,7 +108,7 @@ def write_directory(path: Path, files: dict[str, bytes]) -> None:
 def current(path: Path) -> Path:
     """Where the files of a directory written by `write_directory` are now.
 
-    The directory itself may be a link; its files are none, so that what is read lies in it.
+    The directory itself may be a link; its files may not, so that no file from elsewhere is read.
 
     Raises:
         ValueError: one of them is a link.
@@ -128,17 +128,17 @@ def parse_json(content: str | bytes) -> Any:
     """A JSON value of a file.
 
     Raises:
-        ValueError: it is none, or lists lie within lists without end.
+        ValueError: it is not JSON, or its lists are nested too deeply.
     """
     try:
         return json.loads(content)
     except RecursionError:
-        raise ValueError("lists or objects within each other without end") from None
+        raise ValueError("lists or objects are nested too deeply") from None
 
 
 def leftovers(path: Path) -> list[Path]:
-    """What a kill while `path` was written may have left beside it."""
-    import glob  # which a reader of models has no use for
+    """The files that a kill during a write of `path` may have left beside it."""
+    import glob  # readers of models do not need it
 
     unfinished = path.parent.glob(f".{glob.escape(path.name)}.*new")
     return [*unfinished, path.with_name(f".{path.name}.old")]
@@ -163,7 +163,7 @@ def _replace(path: Path, pieces: Iterable[bytes], present: os.stat_result | None
 
 
 def _name(error: OSError, path: Path) -> None:
-    """Have an error name what was to be written, instead of nothing, or of a temporary file."""
+    """Make an error name the file to be written, not a temporary file."""
     if error.errno is not None and error.filename2 is None:
         error.filename = str(path)
 
@@ -174,7 +174,7 @@ def _names(path: Path) -> tuple[Path, Path, Path]:
 
 
 def _repair(path: Path, new: Path, old: Path) -> None:
-    """Bring the valid directory back to its name, and delete what is left of others."""
+    """Give the valid directory its name back, and delete the rest."""
     if old.exists() and not path.exists():
         old.rename(path)
     for left_over in (new, old):

@@ -7,8 +7,8 @@ A field of the dataclasses below has a name, a type, a default, a range and a he
     cli/run/config.py             which derives flags, keys of TOML files and help texts
 
 A new hyperparameter is a new field. scikit-learn wants the signature of an estimator written out,
-so that a hyperparameter stands there once more, with the default from here; a test finds what is
-missing.
+so that a hyperparameter is written there once more, with the default from here; a test finds
+missing ones.
 
 Neither torch nor numpy is imported: `ostinato --help` stays quick.
 """
@@ -26,12 +26,13 @@ from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
-Value = Any  # None | bool | int | float | str: what a flat TOML table can hold, and nothing
+Value = Any  # None | bool | int | float | str: the values of a flat TOML table, and None
 T = TypeVar("T", bound=type)
 
 DEFAULT_ITERATIONS = 5000  # the notebook's
 DEFAULT_WINDOW = 128  # tokens that a language model reads between two updates
-# A training may be resumed with other values of these: they end it, look at it, or change no bit.
+# A training may be resumed with other values of these: they decide when it ends and what it
+# reports, or do not change its numbers.
 EXTENDABLE = frozenset({"iterations", "epochs", "patience", "eval_every", "memory"})
 
 
@@ -52,8 +53,8 @@ def declare(
 ) -> Any:
     """A dataclass field with its help and range: low ≤ value ≤ high, above < value < below.
 
-    `cli_name` is its name on the command line and in TOML files, where that is another one. With
-    `or_own` a user's own class or function, too, is a value in Python.
+    `cli_name` is its name on the command line and in TOML files, if it differs. With
+    `or_own` a user's own class or function is allowed, too, in Python.
     """
     limits = {"at least": low, "at most": high, "above": above, "below": below}
     limits = {words: limit for words, limit in limits.items() if limit is not None}
@@ -63,17 +64,17 @@ def declare(
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a field declares about its values."""
+    """The type, range, default and help of a field."""
 
     name: str
     cli_name: str
     type: type  # bool, int, float or str
-    optional: bool  # whether None is a value
-    choices: tuple[str, ...]  # all values there are; empty: any text
+    optional: bool  # whether None is allowed
+    choices: tuple[str, ...]  # the allowed values; empty: any text
     default: Value
     help: str
     limits: Mapping[str, float]
-    or_own: bool  # whether a user's own class or function is a value
+    or_own: bool  # whether a user's own class or function is allowed
 
     @property
     def wanted(self) -> str:
@@ -104,7 +105,7 @@ class Declaration:
         if self.type is str:
             known = isinstance(value, str) and (value in self.choices if self.choices else value)
             return str(value) if known else None
-        if self.type is bool:  # NumPy's are equal to these, and are no instances of bool
+        if self.type is bool:  # NumPy's are equal to these, but not instances of bool
             return bool(value) if value in (True, False) else None
         if isinstance(value, bool) or not isinstance(value, Integral if self.type is int else Real):
             return None
@@ -136,7 +137,7 @@ class Declaration:
 
 
 class Declared:
-    """A frozen dataclass with fields made by `declare`; its values are checked when it is made."""
+    """A frozen dataclass with fields made by `declare`; the constructor checks its values."""
 
     def __post_init__(self) -> None:
         kind: Any = type(self)  # a class can be hashed, which mypy denies of this one
@@ -146,7 +147,7 @@ class Declared:
 
 @functools.cache
 def declarations(kind: type[Any]) -> tuple[Declaration, ...]:
-    """What the fields of a `Declared` declare, in their order."""
+    """The declarations of the fields of a `Declared`, in their order."""
     hints = typing.get_type_hints(kind)
     return tuple(_declaration(f.name, hints[f.name], f.default, **f.metadata) for f in fields(kind))
 
@@ -181,7 +182,7 @@ class Architecture(Declared):
         0.0, "Dropout between layers and before the readout, in training only.", low=0, below=1
     )
     init: Literal["default", "notebook"] = declare(
-        "default", "Start: Glorot U and V with orthogonal W, or the notebook's zeros."
+        "default", "First weights: Glorot U and V with orthogonal W, or the notebook's zeros."
     )
 
 
@@ -190,7 +191,7 @@ class Classifying(Architecture):
     """The network of a classifier."""
 
     readout: Literal["last", "mean", "max", "attention"] = declare(
-        "last", "How the states of a sequence become the input of the classifier."
+        "last", "What the classifier reads: the last state, or a mean, maximum or attention of all."
     )
 
 
@@ -199,7 +200,7 @@ class WordSettings(Declared):
     """How a classifier reads words."""
 
     embedding_size: int = declare(100, "Size of a word's embedding.", low=1)
-    vocabulary_size: int = declare(20_000, "Words to know, the most frequent ones.", low=2)
+    vocabulary_size: int = declare(20_000, "Number of words known, the most frequent.", low=2)
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,7 @@ class Training(Declared):
     eval_every: int = declare(1000, "Iterations between two reports.", low=1)
     patience: int | None = declare(
         None,
-        "Stop after so many reports in a row without a lower validation loss; with the schedule "
+        "Stop after this number of reports without a lower validation loss; with the schedule "
         "cosine not before 60 % of it.",
         low=1,
     )
@@ -251,8 +252,8 @@ class Training(Declared):
     )
     truncate: int | None = declare(
         None,
-        "Steps after which the gradient of the state ends, while the state goes on. A language "
-        f"model makes an update every so many tokens, by default {DEFAULT_WINDOW}.",
+        "Steps after which the gradient of the state ends, while the state goes on. For a language "
+        f"model the tokens between two updates, by default {DEFAULT_WINDOW}.",
         low=1,
     )
     similar_lengths: bool = declare(
@@ -261,12 +262,12 @@ class Training(Declared):
         "severalfold.",
     )
     # PyTorch and NumPy both take seeds of 32 bits.
-    seed: int = declare(0, "Seed of the start, the order and the splits.", low=0, high=2**32 - 1)
+    seed: int = declare(0, "Seed of weights, order and splits.", low=0, high=2**32 - 1)
 
 
 @dataclass(frozen=True)
 class Fitting(Training):
-    """How a network is trained, and what becomes of the examples before."""
+    """How a network is trained, and how the examples are used."""
 
     validation_fraction: float = declare(
         0.0, "Share of the examples, of each class, kept for validation.", low=0, below=1
@@ -279,22 +280,22 @@ class Fitting(Training):
 def documented(cls: T) -> T:
     """Describe the hyperparameters of a class at `{hyperparameters}` in its docstring.
 
-    These are the parameters of its constructor that are declared above, but for those that the
-    docstring describes itself.
+    They are the parameters of its constructor that are declared above, except those that the
+    docstring describes itself. Each line ends with the default of the constructor.
     """
     text = cls.__doc__ or ""
     before = text.partition("{hyperparameters}")[0]
     indent = before[before.rfind("\n") + 1 :]  # of the source; less from Python 3.13 on
-    parameters = inspect.signature(cls).parameters
+    defaults = {name: p.default for name, p in inspect.signature(cls).parameters.items()}
     lines = [
         textwrap.fill(
-            f"{each.name}: {each.help} Wanted: {each.wanted}.",
+            f"{each.name}: {each.help} Wanted: {each.wanted}. Default: {defaults[each.name]!r}.",
             width=100,
             initial_indent=indent,
             subsequent_indent=indent + " " * 4,
         )
         for each in (*declarations(Classifying), *declarations(Fitting))
-        if each.name in parameters and f"\n{indent}{each.name}: " not in text
+        if each.name in defaults and f"\n{indent}{each.name}: " not in text
     ]
     cls.__doc__ = text.replace(indent + "{hyperparameters}", "\n".join(lines))
     return cls

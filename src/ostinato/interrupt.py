@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: where a program may end, and how."""
+"""Ctrl-C and SIGTERM: a program ends at the next good moment."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Terminated(SystemExit):
 class Interrupt:
     """While this context is entered, Ctrl-C and SIGTERM only set `requested`.
 
-    Whoever reads it ends at a good moment with `end`. A second Ctrl-C raises KeyboardInterrupt at
-    once, for an iteration that takes too long; a second SIGTERM does not, since some programs send
-    two. A request that nobody acted on takes effect at the end of the context. Outside the main
-    thread, where Python delivers no signals, nothing is changed, and neither is the handling of a
-    signal that the program handles in its own way.
+    The program reads it and calls `end` at a good moment. A second Ctrl-C raises KeyboardInterrupt
+    at once, for an iteration that takes too long; a second SIGTERM does not, since some programs
+    send two. A request that was not acted on takes effect at the end of the context. Outside the
+    main thread, where Python delivers no signals, nothing is changed, and neither is the handling
+    of a signal that the program handles in its own way.
 
     Args:
         shared: several processes end together. A signal is then only `noted`; `requested` is set
@@ -62,8 +62,8 @@ class Interrupt:
             self.end()
 
     def agree(self, noted: Collection[int]) -> None:
-        """Take over the signals that came to any process."""
-        self.noted.update(noted)  # one that came in the meantime stays, to be told the next time
+        """Take over the signals that any of the processes received."""
+        self.noted.update(noted)  # one that came in the meantime stays, to be shared the next time
         self.requested = bool(noted)
 
     def end(self) -> NoReturn:
@@ -101,5 +101,5 @@ def sigterm_unwinds() -> Iterator[None]:
 
 
 def _terminate(*_: Any) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the cleaning up
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the cleanup
     raise Terminated

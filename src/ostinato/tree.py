@@ -46,12 +46,12 @@ def unflatten(leaves: Any, spec: Spec) -> Any:
 
 
 def _parts(tree: Any) -> tuple[tuple[Any, ...] | None, Iterable[Any]]:
-    """The keys of a dict, or None; and the parts of a structure that is no leaf."""
+    """The keys of a dict, or None; and the parts of a structure that is not a leaf."""
     return (tuple(tree), tree.values()) if isinstance(tree, dict) else (None, tree)
 
 
 def _flatten(tree: Any, leaves: list[Any]) -> Spec:
-    """The spec of a structure that is no leaf."""
+    """The spec of a structure that is not a leaf."""
     keys, parts = _parts(tree)
     specs: list[Spec] = []
     for part in parts:

@@ -80,7 +80,7 @@ def test_results_are_those_of_the_predictions(run):
     assert {name: results["test"][name] for name in measured} == measured
     assert results["test"]["n"] == len(lines) == 12
     assert measured["label_accuracy"] > 0.8
-    commoner = results["baselines"]["the commoner answer to each label"]
+    commoner = results["baselines"]["the more frequent answer to each label"]
     assert commoner["label_accuracy"] < measured["label_accuracy"]
     assert "verdict" in results
 
@@ -129,7 +129,7 @@ def test_a_column_of_lists_is_learnt_like_columns(run, tmp_path, ostinato):
 def test_the_report_tells_of_each_label(run):
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Scores of each label on the test examples" in page
-    assert "the commoner answer to each label" in page
+    assert "the more frequent answer to each label" in page
 
 
 def test_two_runs_are_compared_by_whole_sets(run, tmp_path, ostinato):
@@ -148,7 +148,7 @@ def test_dry_run_and_check_know_the_labels(run, ostinato):
     file = run.parent / "weather.csv"
     shown = ostinato("train", file, "--classify", ",".join(LABELS), *COLUMNS, "--dry-run").out
     assert re.search(r"'rain' +label\n", shown)
-    assert "always the commoner answer to each label" in shown
+    assert "always the more frequent answer to each label" in shown
     checked = ostinato("check", file, "--classify", ",".join(LABELS), *COLUMNS)
     assert checked.out.startswith(f"{file}: 60 sequences")
     for outcome in (checked, ostinato("check", run)):

@@ -17,7 +17,7 @@ from ostinato.cli.streams import answers as stream_answers
 from ostinato.data.tables.text_column import MISSING
 from zoo.suites import one_in
 
-HEADER = "step,label,probability\n"
+HEADER = "step,prediction,probability\n"
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def expected(rows):
 
 def shown(output, key=None):
     return [
-        (row[key] if key else None, int(row["step"]), row["label"], row["probability"])
+        (row[key] if key else None, int(row["step"]), row["prediction"], row["probability"])
         for row in answers(output)
     ]
 
@@ -150,16 +150,16 @@ def test_json_lines(stream):
     done = stream(text, "--key", "device")
     came = [json.loads(line) for line in done.out.splitlines()]
     meant = expected(ROWS)
-    assert [(r["device"], r["step"], r["label"], f"{r['probability']:.6f}") for r in came] == meant
+    keys = [(r["device"], r["step"], r["prediction"]) for r in came]
+    assert [(*key, f"{r['probability']:.6f}") for key, r in zip(keys, came, strict=True)] == meant
 
 
 def test_json_arrays(stream):
     rows = [(None, x, y) for _, x, y in ROWS]
     done = stream("".join(f"[{x}, {y}]\n" for _, x, y in rows))
     came = [json.loads(line) for line in done.out.splitlines()]
-    assert [(None, r["step"], r["label"], f"{r['probability']:.6f}") for r in came] == expected(
-        rows
-    )
+    given = [(r["step"], r["prediction"], f"{r['probability']:.6f}") for r in came]
+    assert [(None, *each) for each in given] == expected(rows)
     assert "no column for --key" in stream("[1, 2]\n", "--key", "device").err
 
 
@@ -272,7 +272,7 @@ def test_several_labels(stream):
     """The probability is that of the decision that is least sure."""
     assert stream("x,y\n1,2\n", model=Pushed()).out == HEADER + "1,warm;wet,0.750000\n"
     (line,) = stream("x,y\n1,2\n", "--json", model=Pushed()).out.splitlines()
-    assert json.loads(line) == {"step": 1, "label": ["warm", "wet"], "probability": 0.75}
+    assert json.loads(line) == {"step": 1, "prediction": ["warm", "wet"], "probability": 0.75}
 
 
 def test_a_model_that_reads_text(stream):
@@ -551,7 +551,7 @@ def test_rows_of_events(ostinato, tmp_path, kind, flags):
         found = [row for row in found if int(row["step"]) == 5]
     assert len(found) == len(wanted) > 0
     for ours, theirs in zip(found, wanted, strict=True):
-        assert (ours["id"], ours["label"]) == (theirs["id"], theirs["prediction"])
+        assert (ours["id"], ours["prediction"]) == (theirs["id"], theirs["prediction"])
         assert float(ours["probability"]) == pytest.approx(float(theirs["probability"]), abs=2e-6)
 
 

@@ -41,7 +41,7 @@ def rows(tmp_path) -> Path:
 
 def told(text: str) -> dict[tuple[str, int], tuple[str, str]]:
     found = csv.DictReader(io.StringIO(text))
-    return {(r["device"], int(r["step"])): (r["label"], r["probability"]) for r in found}
+    return {(r["device"], int(r["step"])): (r["prediction"], r["probability"]) for r in found}
 
 
 def wanted(run: Path, rows: Path) -> dict[tuple[str, int], tuple[str, str]]:
@@ -76,7 +76,7 @@ def test_with_a_state_the_last_rows_wait(ostinato, tagger, rows, tmp_path):
     assert first.code == 0 and "the answers of the last 4 rows wait" in first.err
     part.write_text("".join(lines))
     second = ostinato("stream", tagger, part, *flags)
-    found = told(first.out) | told("device,step,label,probability\n" + second.out)
+    found = told(first.out) | told("device,step,prediction,probability\n" + second.out)
     whole = wanted(tagger, rows)
     last = {key for key in whole if (key[0], key[1] + K) not in whole}
     assert found == {key: value for key, value in whole.items() if key not in last}
@@ -91,7 +91,7 @@ def test_the_rules_apply_to_the_last_answers_too(ostinato, tagger, rows):
     done = ostinato("stream", tagger, rows, *flags[:-2], "--on-change")
     labels: dict[str, list[str]] = {}
     for line in done.out.splitlines():
-        labels.setdefault(json.loads(line)["device"], []).append(json.loads(line)["label"])
+        labels.setdefault(json.loads(line)["device"], []).append(json.loads(line)["prediction"])
     assert all(a != b for each in labels.values() for a, b in pairwise(each))
 
 

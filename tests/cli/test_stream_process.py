@@ -17,7 +17,7 @@ from cli_examples import command
 from ostinato import runtime
 
 pytestmark = pytest.mark.process
-HEADER = b"device,step,label,probability\n"
+HEADER = b"device,step,prediction,probability\n"
 
 
 def started(run, *arguments, **options):
@@ -187,7 +187,7 @@ def test_it_runs_without_torch(trained):
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.startswith(b"step,label,probability\n1,up,")
+    assert done.stdout.startswith(b"step,prediction,probability\n1,up,")
 
 
 @pytest.mark.slow

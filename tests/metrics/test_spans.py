@@ -199,8 +199,8 @@ def test_a_scheme_is_written_in_if_all_sequences_are():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: spans(["E-x"]), "the tag 'E-x' is none of iob2; wanted B-type, I-type or O"),
-        (lambda: split_tag("B-", "iob2"), "the tag 'B-' is none of iob2"),
+        (lambda: spans(["E-x"]), "the scheme iob2 has no tag 'E-x'; wanted B-type, I-type or O"),
+        (lambda: split_tag("B-", "iob2"), "the scheme iob2 has no tag 'B-'"),
         (lambda: spans(["O"], "iob1"), "scheme='iob1': wanted one of 'iob2', 'iobes', 'bilou'"),
         (lambda: to_iob2(["B-x", "I-y"], "iob2"), "the tag 'I-y' at step 1 belongs to no span"),
         (lambda: to_iob2(["B-x", "I-x"], "iobes"), "the tag 'B-x' at step 0 belongs to no span"),

@@ -1,6 +1,7 @@
 """Estimators in scikit-learn's manner, and `load` for what they save.
 
-All pass scikit-learn's `check_estimator`, but for checks that take X for a table of features:
+All pass scikit-learn's `check_estimator`, except these checks, which take X for a table of
+features:
 
     SequenceClassifier   check_n_features_in, check_n_features_in_after_fitting and
                          check_classifiers_train: a 2-D X is [examples, steps], so that another

@@ -42,31 +42,33 @@ class SequenceClassifier(ClassifierMixin, Estimator):
 
     Sequences `X` are an array `[N, T, F]`, an array or data frame `[N, T]` of sequences of single
     numbers, a list or object array of N arrays `[T_i, F]` of different lengths, or `data.Ragged`;
-    or N texts, or N lists of words, of which each has an embedding.
-    Labels `y` are `[N]` integers, strings or the like; predictions are given in the same. Where a
+    or N texts, or N lists of words, which the network reads by their embeddings.
+    Labels `y` are `[N]` integers, strings or the like; predictions have the same type. Where a
     sequence may have several labels, `y` is `[N, C]` zeros and ones, a column for each label.
 
     Args:
         {hyperparameters}
         cell: "rnn", "gru" or "lstm"; or a class of your own, whose forward is a step: see
-            `models.Stack`.
-        batch_size: examples an update sees; all N if there are fewer.
-        random_state: an integer, from which the same training follows again; a
-            `numpy.random.RandomState`, or None for another one each time.
-        class_weight: label -> weight, or "balanced"; labels not named weigh 1.
+            `models.Stack`. Default: 'rnn'.
+        batch_size: examples an update sees; all N if there are fewer. Default: 128.
+        random_state: an integer, which makes the training repeatable; a
+            `numpy.random.RandomState`; or None for another seed at each `fit`. Default: 0.
+        class_weight: label -> weight, or "balanced"; labels not named, and by default all, weigh 1.
         standardize: scale each feature by its mean and deviation over all steps of the training
-            examples; predictions do the same.
+            examples; predictions do the same. Default: False.
         ensemble: networks to train, with seeds that follow each other; their probabilities are
-            averaged.
-        embedding_size: of words; of those of the vocabulary, each has an embedding.
-        vocabulary_size: words to know, the most frequent ones. All others are one unknown word.
-        early_error: with a share, as 0.05, the model learns from its validation part when it may
-            answer before a sequence ends: from which probability on no more of its answers are
-            wrong. A stream's `Answer.sure` says when that is reached.
-        warm_start: `fit` goes on from the weights of the fitted model, if there are any, and reads
-            features and words as it does. The network must still have the same sizes and `y` the
-            same classes. The optimiser begins anew.
-        verbose: 1 shows the progress on stderr.
+            averaged. Default: 1.
+        embedding_size: size of a word's embedding. Default: 100.
+        vocabulary_size: number of words that have an embedding of their own, the most frequent
+            ones; all others share that of the unknown word. Default: 20000.
+        early_error: the share of wrong answers, such as 0.05, that is accepted from answers before
+            a sequence ends. `fit` finds on the validation part the probability from which on no
+            larger share is wrong; a stream's `Answer.sure` says that it is reached. By default no
+            such probability is looked for.
+        warm_start: `fit` continues from the weights of the fitted model, if there is one, and keeps
+            its scales and vocabulary. The network must still have the same sizes and `y` the same
+            classes. The optimiser starts anew. Default: False.
+        verbose: 1 shows the progress on stderr. Default: 0.
 
     Attributes:
         classes_: `[C]`, the labels, sorted.
@@ -75,7 +77,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         n_features_in_: F; 1 for X of two axes.
         feature_names_in_: `[T]`, the names of the columns, if X was a data frame `[N, T]`.
         n_iter_: updates made by the last `fit`.
-        early_: with `early_error`: the threshold, and what it is worth on the validation part; see
+        early_: with `early_error`: the threshold, and its measures on the validation part; see
             `training.early.Early`.
 
     Example:
@@ -217,9 +219,9 @@ class SequenceClassifier(ClassifierMixin, Estimator):
     def save(self, path: str | Path, *, examples: Any = None) -> None:
         """Write the fitted model into a directory: all or nothing.
 
-        `load` reads it, and `ostinato.runtime.load` where torch is not. A cell of your own is kept
-        as what it computes, not as code: only the runtime reads such a model. What the directory
-        holds is described in `ostinato.training.saved_model`. A `RandomState` is not kept.
+        `load` reads it, and without torch `ostinato.runtime.load`. Of a cell of your own the
+        operations are saved, not the code: only the runtime reads such a model. The files are
+        described in `ostinato.training.saved_model`. A `RandomState` is not saved.
 
         Args:
             path: the directory.
@@ -228,8 +230,8 @@ class SequenceClassifier(ClassifierMixin, Estimator):
 
         Raises:
             ValueError: the directory exists and is something else than a saved model; or the
-                labels are of a type that JSON has not; or a weight is NaN or infinite; or what
-                your own cell computes cannot be written.
+                labels have a type that JSON cannot hold; or a weight is NaN or infinite; or the
+                operations of your own cell cannot be saved.
             OSError: it cannot be written.
         """
         self._fitted().save(Path(path), self.get_params(), self.n_iter_, examples=examples)
@@ -248,7 +250,8 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         return Preparation.fit(Examples(X, features=names))
 
     def _starts(self) -> list[FittedClassifier | None]:
-        """The classifier with whose weights each network to train begins; None: it begins anew."""
+        """For each network to train, the classifier whose weights it starts from; None: a new
+        start."""
         count = self.ensemble
         if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
             raise HyperparameterError(f"ensemble={count!r}: wanted a whole number, 1 or more")
@@ -277,7 +280,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         if self.ensemble != 1 and given.y.ndim == 2:
             raise ValueError(
                 f"ensemble={self.ensemble} is for one label an example; y has several: fit "
-                "classifiers with other seeds, and average what predict_proba gives"
+                "classifiers with other seeds, and average their predict_proba"
             )
         if self.ensemble != 1 and resume is not None:
             raise ValueError(f"resume is for a single network; ensemble={self.ensemble}")

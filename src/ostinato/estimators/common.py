@@ -18,21 +18,17 @@ E = TypeVar("E", bound="Estimator")
 
 
 def check_pair(validation: Any) -> None:
-    """Raise ValueError if validation data are not X and y.
-
-    Raises:
-        ValueError: they are not two.
-    """
+    """Raise ValueError if validation data are not a pair (X, y)."""
     if not isinstance(validation, (tuple, list)) or len(validation) != 2:
         n = f" of {len(validation)}" if hasattr(validation, "__len__") else ""
         raise ValueError(f"validation is a {type(validation).__name__}{n}; wanted (X, y)")
 
 
 def as_the_start(start: Any, X: Any, validation: Any) -> tuple[Any, Any]:
-    """X and (X, y) to validate by, their columns as in the table of the model to begin with.
+    """X and the validation data, their columns in the order of the model that training starts from.
 
     Raises:
-        ValueError: data frames have other columns; or validation data are no pair.
+        ValueError: data frames have other columns; or the validation data are not a pair.
     """
     preparation = None if start is None else start.preparation
     if preparation is None or preparation.roles is None:
@@ -62,7 +58,7 @@ class Estimator(BaseEstimator):
     def _unfitted(cls: type[E], saved: SavedModel, path: Path, **more: Any) -> E:
         """The estimator of a saved model with its parameters, not yet with its network.
 
-        `more` are parameters that are kept elsewhere.
+        `more` are parameters that the saved ones do not include.
 
         Raises:
             ValueError: the parameters are not those of the constructor.

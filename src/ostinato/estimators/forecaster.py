@@ -32,32 +32,35 @@ class SequenceForecaster(Estimator):
     Series `X` are an array `[T]` (one series), an array or data frame `[N, T]` (a row each), a list
     or object array of N arrays `[T_i]` of different lengths, or a `data.Panel`. With a further axis
     of columns, `[N, T, 1 + P]` or `[T_i, 1 + P]`, column 0 is the series, and the others are inputs
-    that are known as long as it is. NaN in a series is a missing value.
+    known for the same steps. NaN in a series is a missing value.
 
     One network learns all series. It forecasts all steps at once, as quantiles that do not cross.
 
     Args:
-        horizon: steps to forecast.
+        horizon: steps to forecast. Default: 1.
         context: steps that the network reads; by default three horizons or four seasons, at
             least 16.
-        season: steps of a season; 1: none. The network begins as the mean of the same
-            place in the last seasons, and learns what to change. Also for MASE and the baseline.
+        season: steps of a season; 1: none. Untrained, the network forecasts the mean of the same
+            place in the last seasons; training learns corrections. MASE and the baseline use it,
+            too. Default: 1.
         scaling: "std": each window is scaled by the mean and the deviation of its context;
-            "mean_abs": by its mean absolute value.
+            "mean_abs": by its mean absolute value. Default: 'std'.
         quantiles: levels between 0 and 1, increasing, with 0.5 among them.
+            Default: (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9).
         {hyperparameters}
+        iterations: updates to make; None if `epochs` is given. Default: 1000.
         warmup: iterations at the start over which the learning rate rises from zero; by default a
             twentieth of all.
-        epochs: passes over all windows, instead of iterations.
-        batch_size: windows an update sees; all if there are fewer.
+        epochs: passes over all windows; by default `iterations` decides.
+        batch_size: windows an update sees; all if there are fewer. Default: 64.
         validation_windows: horizons at the end of each series that are kept from the training for
-            the validation loss, by which the best weights are chosen; 0: none.
-        random_state: an integer, from which the same training follows again; a
-            `numpy.random.RandomState`, or None for another one each time.
-        warm_start: `fit` goes on from the weights of the fitted model, if there are any, with the
-            scales of its inputs. Horizon, context, season, inputs and the sizes of the network must
-            still be the same. The optimiser begins anew.
-        verbose: 1 shows the progress on stderr.
+            the validation loss, by which the best weights are chosen; 0: none. Default: 1.
+        random_state: an integer, which makes the training repeatable; a
+            `numpy.random.RandomState`; or None for another seed at each `fit`. Default: 0.
+        warm_start: `fit` continues from the weights of the fitted model, if there is one, and keeps
+            the scales of its inputs. Horizon, context, season, inputs and the sizes of the network
+            must still be the same. The optimiser starts anew. Default: False.
+        verbose: 1 shows the progress on stderr. Default: 0.
 
     Attributes:
         net_: the `models.ForecasterNet`.
@@ -123,8 +126,8 @@ class SequenceForecaster(Estimator):
         """Train a new network, or with `warm_start` the fitted one.
 
         Args:
-            X: the series, N of them. What is not to be learnt from must not be in them.
-            y: not used: what is forecast lies in X. scikit-learn passes it.
+            X: the series, N of them, without the steps that the model must not learn from.
+            y: ignored; scikit-learn passes it.
             future: N arrays `[U_i, K]`, or `[N, U, K]`: inputs known in advance, from the first
                 step of each series; here U_i = T_i suffices.
             static: `[N, S]`, inputs that do not change over time.
@@ -158,7 +161,7 @@ class SequenceForecaster(Estimator):
         return self._take(replace(fitted, preparation=trained))
 
     def predict(self, X: Any, *, future: Any = None, static: Any = None) -> np.ndarray:
-        """The medians of the `horizon` values that follow the end of each series, `[N, horizon]`.
+        """The median of each of the `horizon` values that follow a series, `[N, horizon]`.
 
         Args:
             X: the series; they need not be those of the training.
@@ -231,7 +234,8 @@ class SequenceForecaster(Estimator):
         stride: int | None = None,
         season: int | None = None,
     ) -> dict[str, dict[str, float | int]]:
-        """`evaluate` of the naive forecasts on the same windows: the last value, and of a season.
+        """Measure two naive forecasts on the same windows: the last value, and that a season
+        before.
 
         Args: as for `evaluate`.
         """
@@ -241,9 +245,8 @@ class SequenceForecaster(Estimator):
     def save(self, path: str | Path) -> None:
         """Write the fitted model into a directory: all or nothing.
 
-        `load` reads it, and `ostinato.runtime.load` where torch is not.
-
-        The quantiles that are kept are those it was fitted with. A `RandomState` is not kept.
+        `load` reads it, and without torch `ostinato.runtime.load`. The levels of the quantiles are
+        those of the last `fit`. A `RandomState` is not saved.
 
         Raises:
             ValueError: the directory exists and is something else than a saved model; or a weight

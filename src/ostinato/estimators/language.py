@@ -35,26 +35,29 @@ class LanguageModel(Estimator):
 
     Args:
         level: what a token is: "character"; "word", words and marks of punctuation; or "piece",
-            parts of words that the documents make frequent (by the library `tokenizers`, of the
-            extra `ostinato[text]`).
-        vocabulary_size: V at most, the most frequent tokens. None keeps all characters, the words
-            that occur twice, or 8,192 pieces; every other word is an unknown one.
+            parts of words that are frequent in the documents (by the library `tokenizers`, of the
+            extra `ostinato[text]`). Default: 'character'.
+        vocabulary_size: the largest number of tokens, V; the most frequent ones are kept. By
+            default all characters, the words that occur twice, or 8,192 pieces. Every other word
+            is read as the unknown word.
         {hyperparameters}
         cell: "rnn", "gru" or "lstm"; or a class of your own, whose forward is a step, and whose
-            first carry depends on no value of its input: see `models.Stack`.
-        dropout: share of the embeddings, between layers and before the readout that is dropped, in
-            training only.
-        embedding_size: size of a token's embedding; 0 reads tokens one-hot.
+            first carry depends on no value of its input: see `models.Stack`. Default: 'lstm'.
+        dropout: share that is dropped of the embeddings, between layers and before the readout, in
+            training only. Default: 0.0.
+        embedding_size: size of a token's embedding; 0 reads tokens one-hot. Default: 128.
         tied: whether the readout has the embeddings as its weights, which saves V · H numbers.
-        truncate: tokens through which a gradient goes back; the state goes on.
-        batch_size: streams, places of the documents that are read side by side.
-        random_state: an integer, from which the same training follows again; a
-            `numpy.random.RandomState`, or None for another one each time.
+            Default: False.
+        truncate: tokens through which a gradient goes back; the state goes on. Default: 128.
+        batch_size: places in the documents that are read side by side. Default: 32.
+        random_state: an integer, which makes the training repeatable; a
+            `numpy.random.RandomState`; or None for another seed at each `fit`. Default: 0.
         validation_fraction: share of the documents kept for validation; where these are fewer than
-            two, the last part of each document.
-        warm_start: `fit` goes on from the weights and the vocabulary of the fitted model, if there
-            are any. The network must still have the same sizes. The optimiser begins anew.
-        verbose: 1 shows the progress on stderr.
+            two, the last part of each document. Default: 0.0.
+        warm_start: `fit` continues from the weights and the vocabulary of the fitted model, if
+            there is one. The network must still have the same sizes. The optimiser starts anew.
+            Default: False.
+        verbose: 1 shows the progress on stderr. Default: 0.
 
     Attributes:
         net_: the `models.LanguageNet`.
@@ -159,9 +162,8 @@ class LanguageModel(Estimator):
         """Measure the model on documents.
 
         Returns:
-            What `training.language.LanguageEvaluation` describes, by name: loss (nats of a token),
-            bits_per_character, perplexity, n_tokens, vocabulary_size, unknown, top1 and
-            top3.
+            The fields of `training.language.LanguageEvaluation` as a dict: loss (nats per token),
+            bits_per_character, perplexity, n_tokens, vocabulary_size, unknown, top1 and top3.
         """
         return asdict(self._fitted().evaluate(X))
 
@@ -176,7 +178,7 @@ class LanguageModel(Estimator):
         return np.array(best, dtype=object)
 
     def suggest(self, text: str, n: int = 3, *, complete: bool = True) -> list[Suggestion]:
-        """The n likeliest continuations of a text that is being typed; an unfinished word is
+        """The n likeliest continuations of a text as it is typed; an unfinished word is
         completed. See `FittedLanguageModel.suggest`."""
         return self._fitted().suggest(text, n, complete=complete)
 
@@ -190,7 +192,7 @@ class LanguageModel(Estimator):
         top_p: float = 1.0,
         seed: int = 0,
     ) -> Generated:
-        """Go on after a prompt with n tokens at most; see `FittedLanguageModel.generate`."""
+        """Continue a prompt by n tokens at most; see `FittedLanguageModel.generate`."""
         return self._fitted().generate(
             prompt, n, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
         )
@@ -198,14 +200,14 @@ class LanguageModel(Estimator):
     def save(self, path: str | Path) -> None:
         """Write the fitted model into a directory: all or nothing.
 
-        `load` reads it, and `ostinato.runtime.load` where torch is not. A cell of your own is kept
-        as what it computes, not as code: only the runtime reads such a model. It holds hashes of
-        the training documents' 20-grams, and no text but its vocabulary; see
-        `ostinato.training.saved_model`. A `RandomState` is not kept.
+        `load` reads it, and without torch `ostinato.runtime.load`. Of a cell of your own the
+        operations are saved, not the code: only the runtime reads such a model. The directory holds
+        hashes of the training documents' 20-grams, and no text but the vocabulary; see
+        `ostinato.training.saved_model`. A `RandomState` is not saved.
 
         Raises:
             ValueError: the directory exists and is something else than a saved model; or a weight
-                is NaN or infinite; or what your own cell computes cannot be written.
+                is NaN or infinite; or the operations of your own cell cannot be saved.
             OSError: it cannot be written.
         """
         self._fitted().save(Path(path), self.get_params(), self.n_iter_)

@@ -34,39 +34,42 @@ class SequenceTagger(Estimator):
     is one sequence.
 
     Labels `y` are a sequence for each sequence of X, a label for each step: integers, strings or
-    truth values. Predictions are given in the same: a list of N arrays `[T_i]`, and `[T]` where X
+    truth values. Predictions have the same type: a list of N arrays `[T_i]`, and `[T]` where X
     is one sequence.
 
-    With `scheme`, the labels write spans (names in a sentence, gestures in a recording) in that
-    scheme; predictions write them in iob2, and always validly. See `ostinato.metrics.spans`.
+    With `scheme`, the labels encode spans (names in a sentence, gestures in a recording) in that
+    scheme; predictions are valid iob2. See `ostinato.metrics.spans`.
 
     Args:
         crf: Learn which labels follow each other, with a linear-chain CRF; see
-            `ostinato.models.crf`.
-        scheme: "iob2", "iobes" or "bilou", or None, where labels are no spans.
-        standardize: Scale each feature by its mean and deviation in the training.
-        embedding_size: of words; of those of the vocabulary, each has an embedding.
-        character_size: of characters' embeddings, and of the states of the GRUs that read the
-            characters of a word; 0: they are not read.
-        vocabulary_size: words to know, the most frequent ones. All others are one unknown word.
+            `ostinato.models.crf`. Default: False.
+        scheme: "iob2", "iobes" or "bilou"; by default labels are not spans.
+        standardize: scale each feature by its mean and deviation in the training. Default: True.
+        embedding_size: size of a word's embedding. Default: 100.
+        character_size: size of a character's embedding, and of the states of the GRUs that read
+            the characters of a word; 0: characters are not read. Default: 25.
+        vocabulary_size: number of words that have an embedding of their own, the most frequent
+            ones; all others share that of the unknown word. Default: 20000.
         {hyperparameters}
-        iterations: updates to make.
-        epochs: passes over the sequences; 20 if iterations is not given either, or as many as 500
-            updates are.
-        batch_size: sequences an update sees; all N if there are fewer.
+        iterations: updates to make; by default `epochs` decides.
+        epochs: passes over the sequences; by default 20, and more where 20 are fewer than 500
+            updates, unless iterations is given.
+        batch_size: sequences an update sees; all N if there are fewer. Default: 32.
         dropout: between layers and before the readout, and of words' vectors; in training only.
+            Default: 0.0.
         warmup: iterations at the start over which the learning rate rises from zero; by default a
             twentieth of all.
         validation_fraction: share of the sequences kept from the training for validation.
-        random_state: an integer, from which the same training follows again; a
-            `numpy.random.RandomState`, or None for another one each time.
-        warm_start: `fit` goes on from the weights of the fitted model, if there are any, and reads
-            features and words as it does. The network must still have the same sizes and `y` the
-            same labels. The optimiser begins anew.
-        verbose: 1 shows the progress on stderr.
+            Default: 0.0.
+        random_state: an integer, which makes the training repeatable; a
+            `numpy.random.RandomState`; or None for another seed at each `fit`. Default: 0.
+        warm_start: `fit` continues from the weights of the fitted model, if there is one, and keeps
+            its scales and vocabulary. The network must still have the same sizes and `y` the same
+            labels. The optimiser starts anew. Default: False.
+        verbose: 1 shows the progress on stderr. Default: 0.
 
     Attributes:
-        classes_: `[C]`, the labels, sorted; tags of iob2 if there is a scheme.
+        classes_: `[C]`, the labels, sorted; with a scheme its tags in iob2.
         net_: the `models.TaggerNet`.
         fitted_: the `training.fitted_tagger.FittedTagger`, which needs no scikit-learn.
         history_: the `training.History` (not saved).
@@ -120,8 +123,8 @@ class SequenceTagger(Estimator):
     warm_start: bool = False
     verbose: int = 0
 
-    # There is no ClassifierMixin: scikit-learn stratifies the folds of classifiers, for which it
-    # refuses labels that are sequences.
+    # No ClassifierMixin: scikit-learn stratifies the folds of classifiers, and then refuses labels
+    # that are sequences.
 
     def fit(
         self,
@@ -183,14 +186,15 @@ class SequenceTagger(Estimator):
     def predict(self, X: Any) -> list[np.ndarray] | np.ndarray:
         """The likeliest labels: N arrays `[T_i]`, or `[T]` where X is one sequence.
 
-        With a CRF, or with a scheme, they are those of the likeliest labelling of the sequence.
+        With a CRF, or with a scheme, they are the likeliest sequence of labels.
         """
         return self._fitted().predict(X)
 
     def predict_proba(self, X: Any) -> list[np.ndarray] | np.ndarray:
         """The probability of each label at each step: N arrays `[T_i, C]`, or `[T, C]`.
 
-        They are in the order of `classes_`. With a CRF, they are given the whole sequence.
+        The labels are in the order of `classes_`. With a CRF the whole sequence is taken into
+        account.
         """
         return self._fitted().predict_proba(X)
 
@@ -208,9 +212,9 @@ class SequenceTagger(Estimator):
         """Measure the model on labelled sequences.
 
         Returns:
-            accuracy (share of the steps whose label is right), loss (−log P of the labels in nats,
-            a step) and n (steps). With a scheme also precision, recall and f1 of the spans; with
-            words also unknown, the share of them that the training did not have.
+            accuracy (share of the steps whose label is right), loss (−log P of the labels, in nats
+            per step) and n (steps). With a scheme also precision, recall and f1 of the spans; with
+            words also unknown, the share of words that were not in the training.
 
         Raises:
             ValueError: y contains a label that the model does not know.
@@ -220,8 +224,7 @@ class SequenceTagger(Estimator):
     def save(self, path: str | Path, *, examples: Any = None) -> None:
         """Write the fitted model into a directory: all or nothing.
 
-        `load` reads it, and `ostinato.runtime.load` where torch is not. A `RandomState` is not
-        kept.
+        `load` reads it, and without torch `ostinato.runtime.load`. A `RandomState` is not saved.
 
         Args:
             path: the directory.
@@ -230,7 +233,7 @@ class SequenceTagger(Estimator):
 
         Raises:
             ValueError: the directory exists and is something else than a saved model; or the
-                labels are of a type that JSON has not; or a weight is NaN or infinite.
+                labels have a type that JSON cannot hold; or a weight is NaN or infinite.
             OSError: it cannot be written.
         """
         self._fitted().save(Path(path), self.get_params(), self.n_iter_, examples=examples)

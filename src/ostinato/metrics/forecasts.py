@@ -1,7 +1,8 @@
-"""How good forecasts are.
+"""Measures of forecasts.
 
-One alphabet: M windows, h steps of a forecast, Q quantiles. Forecasts are `[M, h, Q]`, what came
-`[M, h]`. Errors are positive, and smaller is better. Steps whose actual value is missing (NaN) are
+Shapes: M windows, h steps of a forecast, Q quantiles. Forecasts are `[M, h, Q]`, the actual values
+    `[M, h]`. Errors are positive, and smaller is better. Steps whose actual value is missing (NaN)
+    are
 left out everywhere; where nothing is left, or a ratio has nothing to be divided by, the result is
 NaN. Forecasts themselves must be finite.
 """
@@ -57,8 +58,8 @@ def wql(actual: Any, quantiles: Any, levels: Sequence[float]) -> float:
 def mase(actual: Any, forecast: Any, scales: Any) -> float:
     """The mean absolute scaled error: the mean over windows of mean |error| / scale.
 
-    1 is as good as the naive forecast of one season earlier was within the history; below is
-    better. Source: Hyndman and Koehler, 2006.
+    1 is as good as the naive forecast of one season earlier within the history; less is better.
+    Source: Hyndman and Koehler, 2006.
 
     Args:
         actual, forecast: `[M, h]`.
@@ -104,13 +105,13 @@ def seasonal_scale(history: Any, season: int) -> float:
 
 
 def coverage(actual: Any, quantiles: Any, levels: Sequence[float], share: float) -> float:
-    """How many of the actual values lie within a central interval, its ends included, from 0 to 1.
+    """The share of the actual values that lie within a central interval, its ends included.
 
-    Honest quantiles cover `share` of them.
+    With correct quantiles it is `share`.
 
     Args:
         actual, quantiles, levels: as for `pinball`.
-        share: of the interval: 0.8 lies between the quantiles 0.1 and 0.9.
+        share: the nominal share of the interval: 0.8 for the quantiles 0.1 and 0.9.
 
     Raises:
         ValueError: as for `pinball`, or the levels lack the two of the interval.

@@ -1,4 +1,4 @@
-"""Measures of answers where a sequence may have several labels."""
+"""Measures of a classifier that gives several labels to a sequence."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 
 
 def measure(y: np.ndarray, answers: np.ndarray) -> dict[str, float]:
-    """How right answers are.
+    """Compare the labels that a model gave with the true ones.
 
         label_accuracy   the share of the N · C decisions that are right (1 − Hamming loss)
-        accuracy         the share of sequences of which all labels are right
+        accuracy         the share of sequences whose labels are all right
         f1               2 TP / (2 TP + FP + FN) over all labels of all sequences (micro average);
-                         0 where nothing was there and nothing was given
+                         0 if there is no label, true or given
 
     Args:
         y: `[N, C]` zeros and ones, which labels each sequence has.
-        answers: `[N, C]`, those that were given.
+        answers: `[N, C]`, which labels the model gave.
 
     Raises:
         ValueError: the shapes differ.
@@ -28,7 +28,7 @@ def measure(y: np.ndarray, answers: np.ndarray) -> dict[str, float]:
     if y.shape != answers.shape or y.ndim != 2:
         raise ValueError(
             f"the answers have shape {list(answers.shape)} and the labels {list(y.shape)}; wanted "
-            "[N, C] of both"
+            "both [N, C]"
         )
     right = y == answers
     _, _, f1 = of_labels(y.reshape(-1, 1), answers.reshape(-1, 1))
@@ -40,7 +40,7 @@ def measure(y: np.ndarray, answers: np.ndarray) -> dict[str, float]:
 
 
 def of_labels(y: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1 of each label, `[C]` each; NaN where there was nothing to count.
+    """Precision, recall and F1 of each label, `[C]` each; NaN where there is nothing to count.
 
     Args:
         y, answers: as for `measure`.

@@ -1,4 +1,4 @@
-"""What a forecast must beat: the last value, and the value of one season before.
+"""Two baselines for forecasts: the last value, and the value of one season before.
 
 Both forecast from a history `[T]` alone, as quantiles `[h, Q]`. The spread of the quantiles comes
 from the errors that the same forecast made within the history, for each step ahead.
@@ -29,18 +29,18 @@ def seasonal_naive(history: Any, horizon: int, levels: Sequence[float], season: 
         median     y_{T+k−m}
         quantile q median + quantile_q(errors) − median(errors),   errors = {y_t − y_{t−m}}
 
-    Missing values (NaN) are stepped over: where the value of one season before is missing, the one
-    of two seasons before serves, and so on, and in the end the last value that is there.
+    If the value of one season before is missing (NaN), that of two seasons before is taken, and so
+    on; if all are missing, the last value that is present.
 
     Args:
         history: `[T]`, NaN where a value is missing.
         horizon: h, steps to forecast.
-        levels: of the Q quantiles, between 0 and 1.
+        levels: the levels of the Q quantiles, between 0 and 1.
         season: steps of a season, from 1.
 
     Returns:
-        `[h, Q]`. Without any error at the distance m, those at the next smaller multiple of the
-        season serve; without any at all, every quantile is the median.
+        `[h, Q]`. Without errors at the distance m, those at the next smaller multiple of the season
+        are taken; without any errors, every quantile is the median.
 
     Raises:
         ValueError: the history has no value, or the season is below 1.

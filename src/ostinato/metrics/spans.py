@@ -1,7 +1,7 @@
-"""Spans written as tags, one a step, and how well predicted spans agree with the true ones.
+"""Spans written as tags, one per step, and measures of predicted spans.
 
 A *span* is a stretch of steps with a type: a name in a sentence, a gesture in a recording. A
-*scheme* writes spans as tags "letter-type", and "O" where there is none:
+*scheme* writes spans as tags "letter-type", and "O" outside of spans:
 
     steps           Jane     Austen   wrote    Emma     .
     spans           PER──────────┘             BOOK
@@ -9,8 +9,9 @@ A *span* is a stretch of steps with a type: a name in a sentence, a gesture in a
     iobes           B-PER    E-PER    O        S-BOOK   O       begin, inside, end; single
     bilou           B-PER    L-PER    O        U-BOOK   O       begin, inside, last; unit
 
-Tags are read strictly: only what the scheme can write is a span. An "I-PER" that follows no
-"B-PER" or "I-PER" belongs to none; neither does, in iobes, a "B-PER" whose "E-PER" is missing.
+Tags are read strictly: a span counts only if its tags are those that the scheme writes. An "I-PER"
+    that follows no "B-PER" or "I-PER" is not a span; neither is, in iobes, a "B-PER" whose "E-PER"
+    is missing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class _Scheme:
-    """The letters of a scheme; a span that is not closed by a letter of its own has no `last`."""
+    """The letters of a scheme; `last` is None if spans have no closing letter."""
 
     begin: str
     inside: str
@@ -56,11 +57,11 @@ def spans(tags: Sequence[str], scheme: str = "iob2") -> list[Span]:
     """The spans of a sequence of tags, in their order.
 
     Args:
-        tags: `[T]`, as "B-PER" or "O"; "B" alone is a span of the type "".
+        tags: `[T]`, such as "B-PER" or "O"; "B" alone is a span of the type "".
         scheme: "iob2", "iobes" or "bilou".
 
     Raises:
-        ValueError: the scheme is not known, or a tag is none of it.
+        ValueError: the scheme is unknown, or does not have one of the tags.
 
     Example:
         >>> spans(["B-PER", "I-PER", "O", "B-BOOK", "I-PER"])
@@ -78,10 +79,11 @@ def to_iob2(tags: Sequence[str], scheme: str) -> list[str]:
 
     Args:
         tags: `[T]`.
-        scheme: the one they are in.
+        scheme: the scheme of the tags.
 
     Raises:
-        ValueError: the scheme is not known, a tag is none of it, or belongs to no span.
+        ValueError: the scheme is unknown or does not have one of the tags, or a tag belongs to no
+            span.
 
     Example:
         >>> to_iob2(["B-PER", "E-PER", "O", "S-BOOK"], "iobes")
@@ -104,7 +106,7 @@ I-type; correct the tag, or name the scheme that the tags are in
 
 
 def in_iob2(tag: str, scheme: str) -> str:
-    """What `to_iob2` makes of a tag that belongs to a span.
+    """The tag of iob2 for a tag that belongs to a span.
 
     Example:
         >>> in_iob2("E-PER", "iobes"), in_iob2("U-PER", "bilou"), in_iob2("O", "bilou")
@@ -138,7 +140,7 @@ def from_spans(found: Iterable[Span], length: int, scheme: str = "iob2") -> list
 
 
 def scheme_of(labels: Iterable[object]) -> str | None:
-    """The scheme that a set of labels is written in, by their letters; None if they are no tags.
+    """The scheme of a set of labels, by their letters; None if they are not tags.
 
     B and I alone are iob2, as in most files; E or S occur in iobes only, L or U in bilou only.
 
@@ -155,9 +157,9 @@ def scheme_of(labels: Iterable[object]) -> str | None:
 
 
 def written_in(sequences: Sequence[Sequence[object]]) -> str | None:
-    """The scheme in which all sequences of labels write spans; None if there is none.
+    """The scheme in which all sequences of labels are valid; None if there is no such scheme.
 
-    Labels that have the letters of a scheme, but not always in its order, are in none.
+    Labels with the letters of a scheme, but not always in a valid order, have no scheme.
 
     Example:
         >>> written_in([["O", "B-PER", "I-PER"]]), written_in([["O", "I-PER"]])
@@ -175,7 +177,7 @@ def written_in(sequences: Sequence[Sequence[object]]) -> str | None:
 
 
 def can_follow(tag: str, before: str | None) -> bool:
-    """Whether a tag of iob2 can stand after another; `before` is None at a sequence's start.
+    """Whether a tag of iob2 may follow another; `before` is None at a sequence's start.
 
     Example:
         >>> can_follow("I-PER", "B-PER"), can_follow("I-PER", "B-BOOK"), can_follow("I-PER", None)
@@ -192,8 +194,8 @@ class SpanScores:
     """How predicted spans agree with the true ones. A span is right if type and extent are.
 
     Attributes:
-        n_true, n_predicted, n_right: spans.
-        by_type: the same of each type that occurs, by its name.
+        n_true, n_predicted, n_right: numbers of spans.
+        by_type: the scores of each type that occurs, by its name.
     """
 
     n_true: int
@@ -218,7 +220,7 @@ class SpanScores:
         return 2 * self.n_right / both if both else 0.0
 
     def __add__(self, other: SpanScores) -> SpanScores:
-        """The scores of the sequences of both."""
+        """The scores of the sequences of both together."""
         kinds = sorted(self.by_type.keys() | other.by_type.keys())
         none = SpanScores(0, 0, 0)
         return SpanScores(
@@ -238,10 +240,10 @@ def span_scores(
 
     Args:
         true, predicted: N sequences of tags, of the same lengths.
-        scheme: of both.
+        scheme: the scheme of both.
 
     Raises:
-        ValueError: the lengths differ, or a tag is none of the scheme.
+        ValueError: the lengths differ, or the scheme does not have one of the tags.
 
     Example:
         >>> true = ["B-PER", "I-PER", "O", "B-BOOK"]
@@ -273,10 +275,10 @@ def span_errors(
         A dict of, in this order,
             "right": true spans that were predicted as they are;
             "wrong type": true spans whose extent was predicted with another type;
-            "wrong extent": other true spans that a predicted one of their type overlaps;
-            "wrong both": other true spans that any predicted one overlaps;
-            "missed": true spans that none overlaps;
-            "spurious": predicted spans that overlap no true one.
+            "wrong extent": other true spans that a predicted span of their type overlaps;
+            "wrong both": other true spans that a predicted span overlaps;
+            "missed": true spans that no predicted span overlaps;
+            "spurious": predicted spans that overlap no true span.
 
     Example:
         >>> span_errors([["B-PER", "I-PER", "O"]], [["B-PER", "O", "B-BOOK"]])["wrong extent"]
@@ -314,7 +316,7 @@ def split_tag(tag: str, scheme: str) -> tuple[str, str]:
     """A tag's letter and type; outside of spans the type is "".
 
     Raises:
-        ValueError: it is no tag of the scheme.
+        ValueError: the scheme does not have this tag.
 
     Example:
         >>> split_tag("B-PER", "iob2"), split_tag("O", "iob2")
@@ -326,7 +328,7 @@ def split_tag(tag: str, scheme: str) -> tuple[str, str]:
     letter, dash, kind = str(tag).partition("-")
     if letter not in letters or bool(dash) != bool(kind):
         wanted = ", ".join(f"{each}-type" for each in sorted(letters))
-        raise ValueError(f"the tag {str(tag)!r} is none of {scheme}; wanted {wanted} or O")
+        raise ValueError(f"the scheme {scheme} has no tag {str(tag)!r}; wanted {wanted} or O")
     return letter, kind
 
 
@@ -376,7 +378,7 @@ def _closed(tags: list[tuple[str, str]], letters: _Scheme) -> Iterator[Span]:
 def _pairs(
     true: Sequence[Sequence[object]], predicted: Sequence[Sequence[object]]
 ) -> Iterator[tuple[int, list[str], list[str]]]:
-    """The sequences of both as lists, with their numbers."""
+    """The pairs of sequences as lists, with their numbers."""
     if len(true) != len(predicted):
         raise ValueError(
             f"there are {len(true)} true sequences and {len(predicted)} predicted ones; "
@@ -386,7 +388,7 @@ def _pairs(
         if len(one) != len(other):
             raise ValueError(
                 f"sequence {i} has {len(one)} true labels and {len(other)} predicted ones; "
-                "wanted one of each a step"
+                "wanted one of each per step"
             )
         yield i, list(one), list(other)  # type: ignore[arg-type]
 

@@ -22,10 +22,11 @@ class SetView:
     """One example and its labels.
 
     Attributes:
-        name: of the sequence in its file.
-        missed, invented: labels that it has and that were not given, and the reverse.
-        right: labels that it has and that were given.
-        words: of the sequence, if its steps are words; else empty.
+        name: the name of the sequence in its file.
+        missed: labels that it has and that the network did not give.
+        invented: labels that it has not and that the network gave.
+        right: labels that it has and that the network gave.
+        words: those of the sequence, if its steps are words; else empty.
     """
 
     name: str
@@ -37,7 +38,7 @@ class SetView:
 
 @dataclass(frozen=True, kw_only=True)
 class SeveralData(RunFacts):
-    """The report of a classifier with several labels a sequence; empty or None is left out.
+    """The contents of the report of a classifier that gives several labels to a sequence.
 
     Attributes:
         labels: the C labels, as shown.
@@ -63,8 +64,8 @@ class SeveralData(RunFacts):
         if self.y_true.shape != wanted or self.proba.shape != wanted or not wanted[0]:
             raise ValueError(
                 f"SeveralData: y_true has shape {list(self.y_true.shape)} and proba "
-                f"{list(self.proba.shape)}; wanted {list(wanted)}, a row for each of the examples, "
-                "of which there is one at least, and a column for each label"
+                f"{list(self.proba.shape)}; wanted {list(wanted)}, a row for each of the examples "
+                "(at least one) and a column for each label"
             )
 
     @property
@@ -82,7 +83,7 @@ def collect_several(
     n_hardest: int = 8,
     proba: np.ndarray | None = None,
 ) -> SeveralData:
-    """Compute the report's contents for a classifier with several labels a sequence.
+    """Compute the contents of the report of a classifier with several labels, for `write_report`.
 
     Args:
         classifier: fitted, with several labels a sequence.
@@ -90,7 +91,7 @@ def collect_several(
         y: `[N, C]` zeros and ones.
         facts: of the run.
         n_hardest: how many examples to show.
-        proba: `[N, C]`, what `predict_proba` tells of X, if it is known.
+        proba: `[N, C]`, the result of `predict_proba` for X, if it is already known.
 
     Raises:
         ValueError: the labels are not those of the classifier.

@@ -24,20 +24,23 @@ class Callback:
     To stop a training from within, raise; `on_end` is called all the same.
 
     Attributes:
-        everywhere: of a training in several processes, whether it is called in each of them; if
-            not, in the first one alone.
+        everywhere: whether each process of a training calls it, if there are several; otherwise
+            only the first one does.
 
     Example: the losses of a training, as a list.
-        >>> class Losses(Callback):
+        >>> import numpy as np, ostinato
+        >>> class Losses(ostinato.training.Callback):
         ...     def on_start(self, run):
         ...         self.all = []
         ...     def on_report(self, run, report):
         ...         self.all.append(report["loss"])
         >>> losses = Losses()
-        >>> tell([losses], "on_start", None)
-        >>> tell([losses], "on_report", None, {"loss": 0.5})
-        >>> losses.all
-        [0.5]
+        >>> X = np.random.default_rng(0).normal(size=(40, 3, 2))
+        >>> model = ostinato.SequenceClassifier(hidden_size=4, iterations=20, eval_every=10)
+        >>> model.fit(X, X[:, 0, 0] > 0, callbacks=[losses]).n_iter_
+        20
+        >>> len(losses.all)  # the first is made before the first update
+        3
     """
 
     everywhere = False

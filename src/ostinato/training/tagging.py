@@ -45,7 +45,7 @@ class TaggerSettings(Declared):
     character_size: int = declare(
         25, "Size of a character's embedding and of the states over characters; 0: none.", low=0
     )
-    vocabulary_size: int = declare(20_000, "Words to know, the most frequent ones.", low=2)
+    vocabulary_size: int = declare(20_000, "Number of words known, the most frequent.", low=2)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Form:
         if self.json:
             return None
         names = [] if self.key is None else [self.key]
-        return _csv([*names, "step", "label", "probability"])
+        return _csv([*names, "step", "prediction", "probability"])
 
     def key_text(self, key: str | None) -> str:
         """The beginning of all answers of a key."""
@@ -80,7 +80,7 @@ class Form:
         """Writes an answer, from the texts of key and label, the step and the probability."""
         if self.json:
             return lambda key, n, label, p: (
-                f'{key}"step": {n}, "label": {label}, "probability": {p:.6f}}}\n'
+                f'{key}"step": {n}, "prediction": {label}, "probability": {p:.6f}}}\n'
             )
         return lambda key, n, label, p: f"{key}{n},{label},{p:.6f}\n"
 

@@ -1,4 +1,4 @@
-"""`KneserNey`: the n-gram model that a language model has to beat.
+"""`KneserNey`: an n-gram model, the baseline of language models.
 
 Interpolated modified Kneser-Ney (Chen and Goodman 1999, equations 17, 24 and 26) with exact counts.
 With w the next token and h the k − 1 tokens before it, h' all but the first of them,
@@ -9,8 +9,8 @@ With w the next token and h the k − 1 tokens before it, h' all but the first o
 At the highest order c(hw) counts how often hw occurs; below it, how many different tokens precede
 it. D(1), D(2) and D(c ≥ 3) of an order follow from how many k-grams are counted once to four times.
 
-A k-gram is known by its place in the sorted keys of its order; its key is the place of its first
-k − 1 tokens, times V, plus its last token. So keys are integers whatever V and the order are.
+The number of a k-gram is its place in the sorted keys of its order; its key is the number of its
+first k − 1 tokens, times V, plus its last token. So keys are integers for any V and any order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Order:
 
     Attributes:
         keys: `[M]` int64, sorted.
-        share: `[M]`, (c − D(c)) / c(h•) of each.
+        share: `[M]`, (c − D(c)) / c(h•) of each k-gram.
         rest: γ(h) of each (k−1)-gram h; 1 where nothing follows it.
     """
 
@@ -44,8 +44,8 @@ class KneserNey:
     """An n-gram model of documents.
 
     Args:
-        documents: token numbers `[N]` each, without END, which is predicted at their ends.
-        order: n; the n − 1 tokens before one are looked at. Documents begin after n − 1 ENDs.
+        documents: arrays `[N]` of token numbers, without END, which is predicted at their ends.
+        order: n; a token depends on the n − 1 tokens before it. Documents begin after n − 1 ENDs.
         n_tokens: V.
 
     Example:
@@ -71,7 +71,7 @@ class KneserNey:
         for k in range(order, 0, -1):
             context = keys[k] // n_tokens
             self._orders.insert(0, _discounted(keys[k], context, counts, len(keys[k - 1])))
-            # Each different k-gram is one more token before the (k−1)-gram that it ends with.
+            # Each different k-gram adds one to the tokens that precede the (k−1)-gram of its end.
             shorter = grams[k - 1][firsts[k][counts > 0]]
             counts = np.bincount(shorter, minlength=len(keys[k - 1])).astype(np.float64)
 
@@ -94,7 +94,7 @@ class KneserNey:
 
 
 def _padded(documents: Sequence[np.ndarray], order: int) -> tuple[np.ndarray, np.ndarray]:
-    """Documents with order − 1 ENDs before and one behind; 1 for each token to predict."""
+    """Documents with order − 1 ENDs before and one after each; and 1 for each token to predict."""
     before, end = np.full(order - 1, END, dtype=np.int64), np.array([END])
     tokens = np.concatenate([part for each in documents for part in (before, each, end)])
     told = [np.append(np.zeros(order - 1), np.ones(len(each) + 1)) for each in documents]
@@ -108,7 +108,7 @@ def _shifted(values: np.ndarray, first: int = 0) -> np.ndarray:
 def _discounted(
     keys: np.ndarray, context: np.ndarray, counts: np.ndarray, n_contexts: int
 ) -> _Order:
-    """An order, of each k-gram's count and context."""
+    """The shares of an order, from each k-gram's count and context."""
     total = np.bincount(context, weights=counts, minlength=n_contexts)
     discount = _discounts(counts)[np.minimum(counts, 3).astype(np.int64)]
     taken = np.bincount(context, weights=discount, minlength=n_contexts)
