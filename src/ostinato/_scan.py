@@ -316,7 +316,7 @@ def _verified(a: Arguments, found: cache.Found) -> ScanCall | Unsupported:
     unchanged = found.guards.for_backward(a.given, a.n_rows) if python and found.guards else None
     captured, per_row = parted(found.captured, found.compiled.planner.recording.per_row)
     if per_row and any(len(t) != a.n_rows for t in per_row):
-        raise Unsupported("a captured tensor has fewer or more rows than the batch: give it as many")
+        raise Unsupported("a captured tensor has not as many rows as the batch; give it as many")
     drawn = _drawn(found.compiled, a, per_row)
     call = ScanCall(
         found.compiled, a, found.captured, captured, per_row, a.n_rows, rows, unchanged, drawn
