@@ -148,7 +148,7 @@ def test_dry_run_and_check_know_the_labels(run, ostinato):
     file = run.parent / "weather.csv"
     shown = ostinato("train", file, "--classify", ",".join(LABELS), *COLUMNS, "--dry-run").out
     assert re.search(r"'rain' +label\n", shown)
-    assert "always the more frequent answer to each label" in shown
+    assert "always the more frequent answer" in shown
     checked = ostinato("check", file, "--classify", ",".join(LABELS), *COLUMNS)
     assert checked.out.startswith(f"{file}: 60 sequences")
     for outcome in (checked, ostinato("check", run)):

@@ -75,7 +75,7 @@ def _sequences(job: ClassifyJob | TagJob) -> dict[str, Rows]:
     total = max(1, int(test_counts.sum()))
     if train.roles is not None and train.roles.labels:
         frequent = np.where(2 * counts > len(train), test_counts, len(test) - test_counts).mean()
-        told = ("always the more frequent answer to each label", percent(float(frequent) / len(test)))
+        told = ("always the more frequent answer", percent(float(frequent) / len(test)))
     else:
         most_frequent = float(test_counts[counts.argmax()] / total)
         told = ("always the most frequent label", percent(most_frequent))
