@@ -208,7 +208,7 @@ READS = """
 import os, sys
 import pyarrow.parquet
 from ostinato.cli import main
-from ostinato.data.stored import together as store_together
+from ostinato.data.tables import store
 
 def bytes_read():
     lines = open("/proc/self/io").read().splitlines()
@@ -219,7 +219,7 @@ def counted(*arguments):
     yield from stream_share(*arguments)
     print("share", bytes_read() - before, file=sys.stderr)
 
-stream_share, store_together.stream_share = store_together.stream_share, counted
+stream_share, store.stream_share = store.stream_share, counted
 begun = bytes_read()
 code = main()
 print("process", os.environ["RANK"], bytes_read() - begun, file=sys.stderr)

@@ -14,7 +14,7 @@ from four_tasks import KINDS, QUICK
 
 from ostinato.cli import jobs, main
 from ostinato.cli.run import answering, runs, sources
-from ostinato.data.stored import panel as stored_panel
+from ostinato.data.series import panel
 from ostinato.training.distributed import ALONE, Ranks
 from zoo.suites import one_in
 
@@ -103,7 +103,7 @@ def test_shares_are_together_the_answers_of_one_process(tmp_path, case):
 @pytest.mark.parametrize("kind", one_in(5, [kind for kind in KINDS if kind != "language"]))
 def test_shares_of_data_in_a_file(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(sources, "LARGE", 0)
-    monkeypatch.setattr(stored_panel, "BLOCK", 200)
+    monkeypatch.setattr(panel, "BLOCK", 200)
     found = train(tmp_path, kind)
     for size in SIZES:
         assert_shared(*found, size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,8 @@ from four_tasks import KINDS, QUICK
 from ostinato.cli import main
 from ostinato.cli.jobs import forecast, tag
 from ostinato.cli.run import findings, sources
-from ostinato.data.stored import panel as stored_panel
-from ostinato.data.stored.sequences import Stored
+from ostinato.data.sequences.mapped import Mapped
+from ostinato.data.series import panel
 from zoo.suites import one_in
 
 
@@ -23,38 +22,23 @@ def train(folder: Path, run: str, kind: str = "classify", *flags: object) -> Pat
     return folder / run
 
 
-@pytest.mark.parametrize("kind", one_in(4, ["classify", "tag", "dates", "words"]))
+ALL = ["classify", "tag", "dates", "words", "forecast", "inputs"]
+
+
+@pytest.mark.parametrize("kind", one_in(4, ALL))
 def test_the_run_is_that_of_data_in_the_memory(tmp_path, monkeypatch, kind):
     small = train(tmp_path, "memory", kind)
     monkeypatch.setattr(sources, "LARGE", 0)
     read, made = sources.read, []
     monkeypatch.setattr(sources, "read", lambda *a, **k: made.append(read(*a, **k)) or made[-1])
     monkeypatch.setattr(tag, "AT_ONCE", 9)
+    monkeypatch.setattr(panel, "BLOCK", 600)
+    monkeypatch.setattr(forecast, "BLOCK", 600)
     large = train(tmp_path, "file", kind)
-    assert isinstance(made[0].X, Stored)
+    assert isinstance(made[0].X, Mapped)
     assert_same_run(small, large)
     for name in ("evaluation.json", "report.html"):
         assert (large / name).is_file()
-
-
-@pytest.mark.parametrize("kind", ["forecast", "inputs"])
-def test_forecasts_of_series_in_a_file(tmp_path, monkeypatch, kind):
-    """Windows come in another order; all else is as of series in the memory."""
-    small = train(tmp_path, "memory", kind)
-    monkeypatch.setattr(sources, "LARGE", 0)
-    monkeypatch.setattr(stored_panel, "BLOCK", 600)
-    monkeypatch.setattr(forecast, "SHOWN", 600)
-    large = train(tmp_path, "file", kind)
-    first = [
-        json.loads((run / "metrics.jsonl").read_text().splitlines()[0]) for run in (small, large)
-    ]
-    assert first[1]["validation_loss"] == pytest.approx(first[0]["validation_loss"], rel=1e-6)
-    told = [json.loads((run / "evaluation.json").read_text()) for run in (small, large)]
-    assert told[0]["baselines"] == told[1]["baselines"]
-    assert told[0]["test"]["n"] == told[1]["test"]["n"]
-    lines = [[line.split(",")[:3] for line in (run / "predictions.csv").read_text().splitlines()]
-             for run in (small, large)]  # fmt: skip
-    assert lines[0] == lines[1]
 
 
 @pytest.mark.parametrize("kind", one_in(3, ["tag", "words", "forecast"]))
@@ -78,6 +62,6 @@ def test_of_many_sequences_some_are_looked_at(tmp_path, monkeypatch, capsys):
 
 def test_the_report_of_a_large_test_part_shows_some_of_it(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "LARGE", 0)
-    monkeypatch.setattr(tag, "SHOWN", 60)
+    monkeypatch.setattr(tag, "SHOWN", 30)
     run = train(tmp_path, "run", "tag")
     assert "2 test sequences of 7 steps" in (run / "report.html").read_text()

@@ -324,8 +324,7 @@ with contextlib.suppress(ImportError):
     import pandas  # by pyarrow, where it is there, at the first table
 from ostinato.cli import main
 from ostinato.cli.run import sources
-from ostinato.data.stored import together as store_together
-from ostinato.data.tables import stream
+from ostinato.data.tables import store, stream
 
 stream.BLOCK, stream.PIECE, stream.ROWS = 1 << 16, 1 << 12, 1 << 8  # for a small file
 
@@ -338,7 +337,7 @@ def counted(*arguments):
     yield from stream_share(*arguments)
     print(f"process {os.environ['RANK']} read {bytes_read() - before} bytes", file=sys.stderr)
 
-stream_share, store_together.stream_share = store_together.stream_share, counted
+stream_share, store.stream_share = store.stream_share, counted
 sources.LARGE = int(os.environ["LARGE"])
 sys.exit(main())
 """

@@ -26,7 +26,7 @@ _PUBLIC = {
     "read_documents": "ostinato.data.formats.documents",
     "read_examples": "ostinato.data.tables.read_examples",
     "read_stream": "ostinato.data.formats.read",
-    "store_examples": "ostinato.data.stored.store",
+    "store_examples": "ostinato.data.tables.store",
     "stream_examples": "ostinato.data.tables.stream",
 }
 __all__ = [
@@ -59,9 +59,9 @@ if TYPE_CHECKING:
     from ostinato.data.sequences.prepare import Preparation
     from ostinato.data.sequences.ragged import Ragged
     from ostinato.data.series.panel import Panel, as_panel
-    from ostinato.data.stored.store import store_examples
     from ostinato.data.tables.read_examples import read_examples
     from ostinato.data.tables.roles import Roles
+    from ostinato.data.tables.store import store_examples
     from ostinato.data.tables.stream import stream_examples
 
 

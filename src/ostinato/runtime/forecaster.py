@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from ostinato.data.series.panel import Panel, as_panel
-from ostinato.data.stored.panel import StoredPanel
 from ostinato.runtime import checks
 from ostinato.runtime.model import Model
 from ostinato.runtime.tensors import Array
@@ -108,7 +107,7 @@ class Forecaster(Model):
         return measures.of_forecaster(self, self._panel(X, future, static), windows, stride)
 
     def _panel(self, X: Any, future: Any, static: Any) -> Any:
-        if isinstance(X, (Panel, StoredPanel)):
+        if isinstance(X, Panel):
             return X
         return as_panel(X, future=future, static=static, trained=self.preparation)
 

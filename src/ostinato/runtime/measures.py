@@ -15,7 +15,6 @@ import numpy as np
 from ostinato.data.sequences.steps import as_labels, lengths_of
 from ostinato.data.series.panel import Panel
 from ostinato.data.series.windows import last_windows
-from ostinato.data.stored.panel import StoredPanel, in_parts
 from ostinato.data.text.keyboard import SUGGESTED
 from ostinato.data.text.vocabulary import END, UNKNOWN
 from ostinato.data.text.words import CodedWords
@@ -90,7 +89,7 @@ def of_tagger(model: Tagger, X: Any, y: Any) -> Measures:
 
 
 def of_forecaster(
-    model: Forecaster, panel: Panel | StoredPanel, windows: int = 1, stride: int | None = None
+    model: Forecaster, panel: Panel, windows: int = 1, stride: int | None = None
 ) -> Measures:
     """mase, wql, pinball, mae, coverage of the widest interval and n; see `forecast_metrics`.
 
@@ -105,7 +104,7 @@ def of_forecaster(
     how = model.windows
     stride = stride or how.horizon
     actual, quantiles, scales = [], [], []
-    for _, part in in_parts(panel):
+    for _, part in panel.parts():
         how.check_inputs(part)
         series, cutoffs = last_windows(part, how.context, how.horizon, windows, stride)
         if not len(series):

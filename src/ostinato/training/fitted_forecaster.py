@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ostinato.data.sequences.moments import Moments
 from ostinato.data.sequences.prepare import Preparation
 from ostinato.data.series.panel import Panel, column_names_from
-from ostinato.data.stored.panel import StoredPanel, in_parts
 from ostinato.hyperparameters import Architecture
 from ostinato.metrics import forecasts as forecast_metrics
 from ostinato.metrics import naive_forecasts as forecast_baselines
@@ -29,8 +29,6 @@ from ostinato.training.history import History
 from ostinato.training.plan import Plan
 from ostinato.training.saved_model import SavedModel
 from ostinato.training.start import check_network
-from ostinato.training.stored_forecasting import StoredForecasting, first_rows, survey
-from ostinato.training.task import Task
 from ostinato.training.tensor_file import fill
 from ostinato.training.windows import (
     Columns,
@@ -97,7 +95,7 @@ class FittedForecaster:
     @staticmethod
     @torch.inference_mode(False)  # the caller's mode would make tensors without gradients
     def fit(
-        panel: Panel | StoredPanel,
+        panel: Panel,
         settings: ForecastSettings,
         model: Architecture,
         plan: Plan,
@@ -111,8 +109,7 @@ class FittedForecaster:
         """Train a network.
 
         Args:
-            panel: the series. Batches hold no more windows than there are. The windows of a
-                `StoredPanel` come in another order than those of series in memory.
+            panel: the series. Batches hold no more windows than there are.
             settings, model, plan: what is forecast, the network, and how to train it.
             quantiles: levels, with 0.5 among them.
             warm_up: the share of the updates over which the learning rate rises, instead of
@@ -130,15 +127,10 @@ class FittedForecaster:
         levels = check_levels(quantiles)
         context, horizon = settings.n_context, settings.horizon
         held_back = _held_back(panel.lengths, settings)
-        if isinstance(panel, StoredPanel):
-            found = survey(panel, settings, held_back)
-            windows, n_windows, ends = found.windows, int(found.counts.sum()), found.ends
-        else:
-            learnt = every_window(panel, context, horizon, held_back)
-            windows, n_windows, ends = _windows(panel, settings, held_back), len(learnt[0]), panel
+        learnt = every_window(panel, context, horizon, held_back)
+        windows, n_windows = _windows(panel, settings, held_back), len(learnt[0])
         if start is not None:
-            if isinstance(panel, Panel):
-                start.windows.check_inputs(panel)
+            start.windows.check_inputs(panel)
             check_network(_sizes(start.windows), _sizes(windows))
             windows = start.windows
         if not n_windows:
@@ -150,13 +142,10 @@ class FittedForecaster:
         plan = replace(plan, batch_size=min(plan.batch_size, n_windows))
         if warm_up is not None:
             plan = replace(plan, warmup=int(warm_up * plan.total_iterations(n_windows)))
-        validation = _validation(ends, settings, held_back, int(panel.lengths.max()))
-        rest = levels, plan.batch_size, plan.seed, validation
-        task: Task
-        if isinstance(panel, StoredPanel):
-            task = StoredForecasting(panel, replace(found, windows=windows), held_back, *rest)
-        else:
-            task = Forecasting(panel, windows, learnt, *rest)
+        validation = _validation(panel, settings, held_back)
+        task = Forecasting(
+            panel, windows, learnt, levels, plan.batch_size, plan.seed, validation
+        )
         net = built(
             ForecasterNet,
             horizon,
@@ -213,12 +202,12 @@ class FittedForecaster:
 
     def backtests(
         self,
-        panel: Panel | StoredPanel,
+        panel: Panel,
         windows: int = 1,
         stride: int | None = None,
         answer: Answer | None = None,
     ) -> Iterator[tuple[np.ndarray, Panel, Backtest]]:
-        """`backtest` of series in memory, and of those in a file some at a time.
+        """`backtest` of series in memory, and of those on disk some at a time.
 
         Args:
             panel, windows, stride: see `backtest`.
@@ -228,7 +217,7 @@ class FittedForecaster:
             The positions of some series, their panel, and the forecasts.
         """
         any_yet = False
-        for chosen, part in in_parts(panel):
+        for chosen, part in panel.parts():
             if answer is None:
                 self.windows.check_inputs(part)
             pairs = self._rolled_back(part, windows, stride)
@@ -244,7 +233,7 @@ class FittedForecaster:
 
     def evaluate(
         self,
-        panel: Panel | StoredPanel,
+        panel: Panel,
         windows: int = 1,
         stride: int | None = None,
         season: int | None = None,
@@ -264,26 +253,18 @@ class FittedForecaster:
         season = self.season if season is None else season
         return _measured(self.backtests(panel, windows, stride, answer), season)
 
-    def answers(self, panel: Panel | StoredPanel, windows: int, ranks: Ranks) -> np.ndarray:
+    def answers(self, panel: Panel, windows: int, ranks: Ranks) -> np.ndarray:
         """The quantiles of this process's share of `backtests`, `[M_r, h, Q]`, in their order."""
-        found = [np.empty((0, self.windows.horizon, len(self.levels)))]
-        if isinstance(panel, StoredPanel):
-            for _, part in panel.rows(ranks.rows(len(panel))).parts():
-                found += self._answered(part, self._rolled_back(part, windows, None))
-        else:
-            series, cutoffs = self._rolled_back(panel, windows, None)
-            rows = ranks.rows(len(series))
-            found += self._answered(panel, (series[rows], cutoffs[rows]))
-        return np.concatenate(found)
-
-    def _answered(self, panel: Panel, pairs: Pairs) -> list[np.ndarray]:
-        """The quantiles of some windows, if there are any."""
         self.windows.check_inputs(panel)
-        return [self._quantiles(panel, pairs)] if len(pairs[0]) else []
+        series, cutoffs = self._rolled_back(panel, windows, None)
+        rows = ranks.rows(len(series))
+        if not len(series[rows]):
+            return np.empty((0, self.windows.horizon, len(self.levels)))
+        return self._quantiles(panel, (series[rows], cutoffs[rows]))
 
     def baselines(
         self,
-        panel: Panel | StoredPanel,
+        panel: Panel,
         windows: int = 1,
         stride: int | None = None,
         season: int | None = None,
@@ -454,16 +435,13 @@ def _held_back(lengths: np.ndarray, settings: ForecastSettings) -> np.ndarray:
     return np.where(lengths > steps + settings.horizon, steps, 0)
 
 
-def _validation(
-    panel: Panel, settings: ForecastSettings, held_back: np.ndarray, longest: int
-) -> Pairs | None:
+def _validation(panel: Panel, settings: ForecastSettings, held_back: np.ndarray) -> Pairs | None:
     """The windows that end in what is held back, a horizon apart; None if none are wanted.
 
     Args:
-        panel: the series, or their ends.
+        panel: the series.
         settings: what is forecast.
         held_back: how many steps of each series are kept from training, `[N]`.
-        longest: steps of the longest whole series.
 
     Raises:
         ValueError: no series is long enough.
@@ -479,7 +457,7 @@ def _validation(
         raise ValueError(
             f"validation_windows={settings.validation_windows} and horizon={horizon} need a series "
             f"of {(settings.validation_windows + 1) * horizon + 1} steps with values near its end; "
-            f"the longest has {longest}; give longer ones, or validation_windows=0"
+            f"the longest has {panel.lengths.max()}; give longer ones, or validation_windows=0"
         )
     return series[kept], cutoffs[kept]
 
@@ -493,14 +471,28 @@ def _sizes(windows: Windows) -> dict[str, Any]:
 
 def _windows(panel: Panel, settings: ForecastSettings, held_back: np.ndarray) -> Windows:
     """How windows are cut; inputs are standardised by what is learnt from."""
-    kept = panel.lengths - held_back
+    past, future = ([Moments() for _ in range(n)] for n in (panel.n_past, panel.n_future))
+    for add in (Moments.add, Moments.add_deviations):
+        for chosen, part in panel.parts() if past or future else ():
+            kept = part.lengths - held_back[chosen]
+            known = zip((past, future), (part.past, part.future),
+                        (part.offsets, part.future_offsets), strict=True)  # fmt: skip
+            for moments, values, offsets in known:
+                for each, column in zip(moments, values[_first(offsets, kept)].T, strict=True):
+                    add(each, column)
     return Windows(
         settings.n_context,
         settings.horizon,
         settings.scaling,
         settings.season,
-        past=Columns.of(panel.past[first_rows(panel.offsets, kept)]),
-        future=Columns.of(panel.future[first_rows(panel.future_offsets, kept)]),
+        past=Columns.of_moments(past),
+        future=Columns.of_moments(future),
         static=Columns.of(panel.static),
         names=panel.names,
     )
+
+
+def _first(offsets: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Which rows are among the first `kept` `[N]` of their series."""
+    lengths = np.diff(offsets)
+    return np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) < np.repeat(kept, lengths)

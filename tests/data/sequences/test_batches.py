@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ostinato import datasets
 from ostinato.data import Batches, Ragged
+from ostinato.data.sequences import batches as batches_module
 from zoo.suites import draws
 
 
@@ -69,6 +70,26 @@ def test_a_restored_position_continues_exactly(size, shuffle, seed, n_before):
     assert [other.next_indices().tolist() for _ in range(15)] == wanted
     assert other.epochs_completed == one.epochs_completed
     assert other.state_dict() == one.state_dict()
+
+
+@draws()
+@given(st.integers(7, 60), st.integers(1, 7), st.integers(0, 9))
+def test_a_long_order_is_every_example_once_and_goes_on_anywhere(n, batch_size, seed):
+    """Drawn a block at a time: two runs of three examples."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"WHOLE": 6, "RUN": 3, "RUNS": 2}.items():
+            patch.setattr(batches_module, name, value)
+        one, other = (numbered(n, batch_size, seed=seed) for _ in range(2))
+        stream = np.concatenate([one.next_indices() for _ in range(3 * n)])
+        epochs = [stream[i * n : (i + 1) * n].tolist() for i in range(2)]
+        assert all(sorted(epoch) == list(range(n)) for epoch in epochs)
+        assert n < 20 or (epochs[0] != epochs[1] and epochs[0] != sorted(epochs[0]))
+        for _ in range(n):
+            other.next_indices()
+        saved = numbered(n, batch_size, seed=seed + 1)
+        saved.load_state_dict(other.state_dict())
+        assert saved.next_indices().tolist() == other.next_indices().tolist()
+        assert sorted(np.concatenate([X for X, _ in one])) == list(range(n))
 
 
 def test_the_state_is_small_whatever_the_data():

@@ -21,10 +21,9 @@ from ostinato.cli.run.rundir import RunDir
 from ostinato.cli.run.runs import Trained
 from ostinato.data.formats import dates
 from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.mapped import Mapped, stretches
 from ostinato.data.sequences.prepare import Preparation
-from ostinato.data.series.panel import Panel
-from ostinato.data.stored.panel import StoredPanel
-from ostinato.data.stored.series import StoredSeries
+from ostinato.data.series.panel import BLOCK, Panel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -223,7 +222,7 @@ class ForecastJob(Job):
         model.save(run.model, parameters, history.iterations)
         lines = (piece.encode() for piece in self._backtest(model, answers))
         files.write_pieces(run.predictions, lines)
-        shown, stored = self.series.some(SHOWN), isinstance(self.series.y, StoredSeries)
+        shown, on_disk = self.series.some(SHOWN), isinstance(self.series.X, Mapped)
         contents = report.collect_forecasts(
             model,
             _panel(shown, model.preparation).before(self.held_back),
@@ -231,7 +230,7 @@ class ForecastJob(Job):
             windows=self.n_windows(),
             ids=shown.ids,
             times=shown.times,
-            quantiles=None if stored else answers,  # a few series of a file are answered again
+            quantiles=None if on_disk else answers,  # a few of many series are answered again
         )
         report.write_report(run.report, contents)
 
@@ -262,9 +261,9 @@ class ForecastJob(Job):
 
     def _panel(
         self, preparation: Preparation | None, unseen: bool = True
-    ) -> tuple[Panel | StoredPanel, int]:
+    ) -> tuple[Panel, int]:
         """What there is to learn from and to test on, and the windows to test by."""
-        panel = _panel(self.series, preparation, unseen, self.lengths)
+        panel = _panel(self.series, preparation, unseen)
         return panel.before(self.held_back), self.n_windows()
 
     def _asked(self) -> ForecastSettings:
@@ -291,9 +290,8 @@ def _panel(
     series: Examples,
     preparation: Preparation | None,
     unseen: bool = False,
-    lengths: np.ndarray | None = None,
-) -> Panel | StoredPanel:
-    """The series as a network's panel; of those in a file, one that is read in parts.
+) -> Panel:
+    """The series as a network's panel, on disk if they are.
 
     Steps at the end of a series without a value are its future, in which inputs may be known.
 
@@ -301,7 +299,6 @@ def _panel(
         series: with their inputs.
         preparation: of the inputs.
         unseen: see `Preparation.apply`.
-        lengths: steps of each series up to its last value, if they are known.
     """
     has_inputs = bool(series.features or series.statics)
     X = static = None
@@ -312,7 +309,8 @@ def _panel(
         origin = [f.name for f in preparation.features for _ in f.columns]
         is_known = np.array([name in known for name in origin], dtype=bool)
 
-    def of(y: Sequence[np.ndarray], chosen: Any = slice(None)) -> Panel:
+    def of(chosen: np.ndarray) -> Panel:
+        y = [series.y[i] for i in chosen]
         ends = [_end(each) for each in y]
         values = [each[:end] for each, end in zip(y, ends, strict=True)]
         if X is None or static is None:
@@ -325,14 +323,9 @@ def _panel(
             static=static[chosen],
         )
 
-    y = series.y
-    if not isinstance(y, StoredSeries):
-        return of(y)
-    return StoredPanel(
-        lambda chosen: of(list(y.take(chosen)), chosen),
-        _lengths(series) if lengths is None else lengths,
-        series.lengths * y.width,
-    )
+    if not isinstance(series.X, Mapped):
+        return of(np.arange(len(series)))
+    return Panel.joined(map(of, stretches(series.X.sizes, BLOCK)), on_disk=True)
 
 
 def _lengths(series: Examples) -> np.ndarray:

@@ -17,9 +17,9 @@ from ostinato.cli.run.config import Config, Given
 from ostinato.cli.run.rundir import RunDir
 from ostinato.cli.run.runs import Trained
 from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.mapped import Mapped, stretches
 from ostinato.data.sequences.prepare import Preparation
 from ostinato.data.sequences.steps import as_labels, label_counts
-from ostinato.data.stored.sequences import Stored
 from ostinato.data.text.words import Words
 from ostinato.metrics.spans import scheme_of, to_iob2, written_in
 
@@ -206,10 +206,10 @@ class TagJob(PartsJob):
         test, encoder = self.parts.test, LabelEncoder(model.classes)
         dtype = None if test.times is None else time_type(test.times)
         pieces: Iterable[np.ndarray] = [np.arange(len(test))]
-        if isinstance(test.X, Stored):
-            pieces = test.X.stretches(AT_ONCE)
+        if isinstance(test.X, Mapped):
+            pieces = stretches(test.X.sizes, AT_ONCE)
         for i, chosen in enumerate(pieces):
-            part = test.select(chosen).loaded() if isinstance(test.X, Stored) else test
+            part = test.select(chosen).loaded() if isinstance(test.X, Mapped) else test
             best, sure = answers.of(chosen)
             labels = [encoder.decode(each) for each in best]
             yield _csv(model, part, labels, sure, with_header=i == 0, dtype=dtype)

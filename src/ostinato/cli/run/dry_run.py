@@ -15,9 +15,9 @@ from ostinato.cli.run.closed import closed
 from ostinato.cli.run.config import ONLY, Config
 from ostinato.cli.run.summaries import Rows
 from ostinato.data.sequences.label_sets import joined
+from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.sequences.prepare import Preparation
 from ostinato.data.sequences.steps import label_counts
-from ostinato.data.stored.sequences import Stored
 
 if TYPE_CHECKING:
     from ostinato.cli.jobs.classify import ClassifyJob
@@ -102,11 +102,11 @@ def _check_prepared(parts: Parts, settings: Config) -> None:
     """Refuse what a training would refuse, such as missing values; what lies in a file is left
     to it."""
     data = settings.data
-    if parts.train.roles is None or isinstance(parts.train.X, Stored):
+    if parts.train.roles is None or isinstance(parts.train.X, Mapped):
         return
     preparation = Preparation.fit(parts.train, missing=data.missing, standardize=data.standardize)
     for part in (parts.validation, parts.test):
-        if part is not None and not isinstance(part.X, Stored):
+        if part is not None and not isinstance(part.X, Mapped):
             preparation.apply(part)
 
 

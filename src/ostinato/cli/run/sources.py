@@ -243,11 +243,11 @@ def _stored(name: str, columns: Roles) -> Examples:
 
     The processes of a training on this machine share the work: each reads some of the row groups.
     """
-    from ostinato.data.stored.store import store_examples
+    from ostinato.data.tables.store import store_examples
     from ostinato.data.tables.stream import stream_examples
 
     if environment.launched():
-        from ostinato.data.stored.together import is_possible, store_together
+        from ostinato.data.tables.store import is_possible, store_together
         from ostinato.training import distributed
 
         ranks, here = distributed.current(), environment.processes_here()

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ostinato.data.sequences.as_array import as_array
+from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.sequences.ragged import Ragged, as_float32
-from ostinato.data.stored.sequences import Stored
 from ostinato.data.tables.in_time import check_in_time
 
 Sequences: TypeAlias = "np.ndarray | Ragged"  # [N, T, F] float32 C-contiguous, or N of [T_i, F]
@@ -49,7 +49,7 @@ fill missing values in, or leave the example out
     """
     sequences = shape_sequences(X)
     _check_extent(sequences)
-    if not isinstance(sequences, Stored):  # a file was checked when it was prepared
+    if not isinstance(sequences, Mapped):  # those on disk were checked when they were prepared
         _check_finite(sequences)
     return sequences
 

@@ -9,10 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ostinato.data.sequences.as_sequences import Sequences, place
+from ostinato.data.sequences.mapped import Mapped, Series, stretches
 from ostinato.data.sequences.ragged import Ragged
-from ostinato.data.stored.labels import StoredLabels
-from ostinato.data.stored.sequences import Stored
-from ostinato.data.stored.series import StoredSeries
 from ostinato.data.tables.roles import Roles, Shape
 
 BLOCK = 1 << 22  # values that are in memory at a time where not all are
@@ -62,14 +60,14 @@ class Examples:
     Attributes:
         X: `[N, T, F]` float32, or a `Ragged` where lengths differ. A missing value is NaN. A word
             of the feature f is its place in `categories[f]`.
-        y: to classify: labels `[N]`; to tag: N arrays of labels `[T_i]`, or `StoredLabels`; to
-            forecast: N arrays `[T_i]` float64, the series itself, NaN where it is missing, or
-            `StoredSeries`; None without a target.
+        y: to classify: labels `[N]`; to tag: N arrays of labels `[T_i]`; to forecast: N arrays
+            `[T_i]` float64, the series itself, NaN where it is missing: a list, or a `Series`; None
+            without a target.
         features: the names of the F features.
         ids: `[N]`, the name of each sequence in the file, or its number from 1.
         groups: `[N]`, the group that each sequence belongs to (a person, a machine).
         parts: `[N]`, "train", "validation" or "test", if the file says so.
-        times: of each sequence, `[T_i]`, datetime64[ns] or numbers; or `StoredSeries`.
+        times: of each sequence, `[T_i]`, datetime64[ns] or numbers: a list, or a `Series`.
         statics: name → `[N]`, inputs that a sequence has once: float64 (NaN if missing) or strings
             (None if missing).
         categories: feature → its words, for those features that are words.
@@ -142,31 +140,31 @@ class Examples:
 
     def blocks(self) -> Iterator[Examples]:
         """The examples some at a time, with their sequences in memory: all at once if they are."""
-        if not isinstance(self.X, Stored):
+        if not isinstance(self.X, Mapped):
             yield self
             return
-        for chosen in self.X.stretches(BLOCK):
+        for chosen in stretches(self.X.sizes, BLOCK):
             yield self.select(chosen).loaded()
 
     def loaded(self) -> Examples:
         """The same examples with all steps in memory."""
-        y = list(self.y) if isinstance(self.y, (StoredLabels, StoredSeries)) else self.y
+        y = list(self.y) if isinstance(self.y, Series) else self.y
         times = list(self.times) if self.times is not None else None
-        return replace(self, X=self.X[:], y=y, times=times) if isinstance(self.X, Stored) else self
+        return replace(self, X=self.X[:], y=y, times=times) if isinstance(self.X, Mapped) else self
 
     def some(self, most: int) -> Examples:
         """Examples in memory: all that are there already; of those in a file some, drawn.
 
         Args:
-            most: how many stored numbers these have, about.
+            most: how many numbers these have, about.
         """
-        return self.select(self.drawn(most)).loaded() if isinstance(self.X, Stored) else self
+        return self.select(self.drawn(most)).loaded() if isinstance(self.X, Mapped) else self
 
     def drawn(self, most: int) -> np.ndarray:
         """The positions, `[M]`, of what `some` gives."""
-        if not isinstance(self.X, Stored):
+        if not isinstance(self.X, Mapped):
             return np.arange(len(self))
-        n = max(1, most * len(self) // max(1, self.X.n_values))
+        n = max(1, most * len(self) // max(1, int(self.X.sizes.sum())))
         return np.sort(np.random.default_rng(0).permutation(len(self))[:n])
 
     def select(self, indices: Any) -> Examples:
@@ -175,7 +173,7 @@ class Examples:
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
 
         def of(values: Any) -> Any:
-            if isinstance(values, (StoredLabels, StoredSeries)):
+            if isinstance(values, Series):
                 return values.take(chosen)
             return [values[i] for i in chosen] if isinstance(values, list) else values[chosen]
 
@@ -184,7 +182,7 @@ class Examples:
 
         return replace(
             self,
-            X=self.X.take(chosen) if isinstance(self.X, Stored) else self.X[chosen],
+            X=self.X.take(chosen) if isinstance(self.X, Mapped) else self.X[chosen],
             y=maybe(self.y),
             ids=of(self.ids),
             groups=maybe(self.groups),

@@ -16,11 +16,10 @@ import numpy as np
 
 from ostinato.data.sequences.as_sequences import Sequences
 from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.sequences.moments import Moments
 from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.sequences.steps import n_features
-from ostinato.data.stored.labels import StoredIntegers
-from ostinato.data.stored.sequences import Stored
 from ostinato.data.tables.roles import Roles
 from ostinato.data.text.words import MAX_WORDS, Integers, Words
 
@@ -182,7 +181,7 @@ class Preparation:
             return _words_of(examples, unseen)
         unknown: dict[str, _Unknown] = {}
         prepared: Sequences
-        if not isinstance(examples.X, Stored):
+        if not isinstance(examples.X, Mapped):
             prepared = self._apply(examples, unknown)
         else:
             for block in () if unseen else examples.blocks():  # errors come now, not while training
@@ -366,8 +365,9 @@ def _words_of(examples: Examples, unseen: bool = False) -> Words:
     order = sorted(range(len(words)), key=words.__getitem__)
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    if isinstance(examples.X, Stored):
-        places: Integers = StoredIntegers(examples.X, 0, rank)
+    if isinstance(examples.X, Mapped):
+        column = examples.X.column(0)
+        places = Integers(column.stored, column.lengths, column.starts, rank)
     else:
         places = Integers(rank[examples.values[:, 0].astype(np.int64)], examples.lengths)
     return Words(tuple(words[i] for i in order), places)

@@ -69,7 +69,7 @@ class Ragged:
                     f"sequence {i} has {array.shape[1]} features, sequence 0 has {n_features}; "
                     "wanted the same number in all"
                 )
-        return cls(np.concatenate(arrays), _offsets_of([len(array) for array in arrays]))
+        return cls(np.concatenate(arrays), offsets_of([len(array) for array in arrays]))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -162,10 +162,16 @@ class Ragged:
     def _gather(self, positions: np.ndarray) -> Ragged:
         """The sequences at `positions`, copied end to end."""
         lengths = self.lengths[positions]
-        offsets = _offsets_of(lengths)
-        # row r of the result lies in its sequence at r − offsets[i], hence at …
-        shift = np.repeat(self.offsets[positions] - offsets[:-1], lengths)
-        return Ragged(self.values[shift + np.arange(offsets[-1])], offsets)
+        return Ragged(gathered(self.values, self.offsets[positions], lengths), offsets_of(lengths))
+
+
+def gathered(rows: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Stretches of an array, of `lengths` `[M]` rows from `starts` `[M]` on, copied end to end."""
+    offsets = offsets_of(lengths)
+    # row r of the result lies in its stretch at r − offsets[i], hence at …
+    shift = np.repeat(starts - offsets[:-1], lengths)
+    found: np.ndarray = rows[shift + np.arange(offsets[-1])]
+    return found
 
 
 def as_float32(array: np.ndarray, place: Callable[..., str]) -> np.ndarray:
@@ -186,7 +192,8 @@ def as_float32(array: np.ndarray, place: Callable[..., str]) -> np.ndarray:
         ) from None
 
 
-def _offsets_of(lengths: Any) -> np.ndarray:
+def offsets_of(lengths: Any) -> np.ndarray:
+    """Where sequences of these lengths `[N]` begin that are end to end, and the end, `[N + 1]`."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
 
 

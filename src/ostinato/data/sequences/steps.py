@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,60 @@ import numpy as np
 from ostinato.data.sequences.as_array import as_array
 from ostinato.data.sequences.as_sequences import as_sequences
 from ostinato.data.sequences.labels import LabelEncoder
+from ostinato.data.sequences.mapped import Series
 from ostinato.data.sequences.ragged import Ragged
-from ostinato.data.stored.labels import StoredLabels
 from ostinato.data.tables.in_time import check_in_time
 from ostinato.data.text.words import Integers, Words, words_of
-from ostinato.metrics.spans import to_iob2
+from ostinato.metrics.spans import in_iob2, to_iob2
 
 Steps = np.ndarray | Ragged | Words
+
+
+class CodedLabels(Series):
+    """The labels of N sequences as their numbers, on disk or in memory.
+
+    Args:
+        stored: `[n]`, the place of each step's label among all.
+        lengths, starts: as for `Series`.
+        stand_for: `[C]`, all labels that there may be.
+    """
+
+    @property
+    def classes(self) -> np.ndarray:
+        """`[C]`, all labels that there may be."""
+        assert self.stand_for is not None
+        return self.stand_for
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """`[C]`, how often each label occurs."""
+        return self.numbered(None).counts(len(self.classes))
+
+    def numbered(self, numbers: np.ndarray | None) -> Integers:
+        """A number for each label, `[C]`; None: its place."""
+        return Integers(self.stored, self.lengths, self.starts, numbers)
+
+    def encoded(
+        self, scheme: str | None, encoder: LabelEncoder | None
+    ) -> tuple[LabelEncoder, Integers]:
+        """See `encoded`.
+
+        Raises:
+            ValueError: a label is none of the encoder's, or none of the scheme.
+        """
+        occur = self.counts > 0
+        names = self.classes[occur]
+        if scheme is not None:
+            for i, labels in enumerate(self):
+                _in_scheme(i, labels, scheme)
+            names = np.array([in_iob2(str(label), scheme) for label in names])
+        if encoder is None:
+            encoder, numbers = LabelEncoder.fit(names)
+        else:
+            numbers = encoder.encode(names)
+        table = np.full(len(self.classes), -1, np.int64)
+        table[occur] = numbers
+        return encoder, self.numbered(table)
 
 
 def as_steps(X: Any, shaped: Callable[[Any], Any] = as_sequences) -> tuple[Steps, bool]:
@@ -146,13 +194,13 @@ def encoded(
     """The labels of N sequences as class numbers; those in a file stay there.
 
     Args:
-        y, lengths, scheme: as for `as_labels`; y may be `StoredLabels`.
+        y, lengths, scheme: as for `as_labels`; y may be `CodedLabels`.
         encoder: of the labels; by default one is made of those that occur.
 
     Raises:
         ValueError: as `as_labels`; or a label is none of the encoder's.
     """
-    if isinstance(y, StoredLabels):
+    if isinstance(y, CodedLabels):
         return y.encoded(scheme, encoder)
     labels = np.concatenate(as_labels(y, lengths, scheme))
     if encoder is None:
@@ -164,7 +212,7 @@ def encoded(
 
 def label_counts(y: Any) -> tuple[np.ndarray, np.ndarray]:
     """The different labels of N sequences of labels, sorted, and how often each occurs."""
-    if isinstance(y, StoredLabels):
+    if isinstance(y, CodedLabels):
         occur = y.counts > 0
         return y.classes[occur], y.counts[occur]
     return np.unique(np.concatenate(y), return_counts=True)
@@ -240,8 +288,11 @@ def _labels_of(i: int, given: Any, length: int, scheme: str | None) -> np.ndarra
             f"Unknown label type: sequence {i} of y has labels of {labels.dtype}, as "
             f"{labels.tolist()[0]!r}; wanted integers, strings or truth values, all of one kind"
         )
-    if scheme is None:
-        return labels
+    return labels if scheme is None else _in_scheme(i, labels, scheme)
+
+
+def _in_scheme(i: int, labels: np.ndarray, scheme: str) -> np.ndarray:
+    """The labels of sequence i as tags of iob2."""
     try:
         return np.array(to_iob2([str(label) for label in labels], scheme))
     except ValueError as error:

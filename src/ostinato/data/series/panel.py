@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ostinato.data.sequences.as_array import as_array
+from ostinato.data.sequences.mapped import Pieces, is_mapped, stretches
 from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.tables.feature_names import are_steps, column_names, in_order, is_frame
 from ostinato.data.tables.in_time import check_in_time, run_back
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
     from ostinato.data.tables.roles import Roles
 
 Names = Mapping[str, np.ndarray]
+BLOCK = 1 << 21  # numbers in memory at a time of series on disk: 16 MB, some times when read
 LARGEST = float(np.finfo(np.float32).max)  # networks compute in float32
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
     """N series to be forecast, stored end to end; made by `Panel.of` or `as_panel`.
+
+    The arrays may lie on disk (`joined`); then `parts` gives some series at a time.
 
     Attributes:
         target: `[ΣT]` float64, the values of all series; NaN where one is missing.
@@ -123,7 +127,16 @@ class Panel:
             ValueError: a series has no more steps than that.
         """
         lengths = self.lengths
-        check_longer(lengths, steps)
+        short = np.flatnonzero(lengths <= steps)
+        if len(short):
+            raise ValueError(
+                f"series {short[0]} has {lengths[short[0]]} steps; wanted more than the {steps} "
+                "that are to be held back"
+            )
+        if steps == 0:
+            return self
+        if self.on_disk:
+            return Panel.joined((part.before(steps) for _, part in self.parts()), on_disk=True)
         position = np.arange(len(self.target)) - np.repeat(self.offsets[:-1], lengths)
         kept = position < np.repeat(lengths - steps, lengths)
         return replace(
@@ -133,38 +146,57 @@ class Panel:
             past=self.past[kept],
         )
 
-    def last(self, steps: int) -> Panel:
-        """The panel of the last `steps` steps of each series, and of what follows them.
+    @property
+    def on_disk(self) -> bool:
+        """Whether the values are read when they are asked for."""
+        return is_mapped(self.target)
 
-        Series that are shorter are whole.
+    def parts(self) -> Iterator[tuple[np.ndarray, Panel]]:
+        """All series in their order: their positions and their panel, in memory.
+
+        At once if they are there, else some at a time.
         """
-        begins = np.maximum(0, self.lengths - steps)
-        target, offsets = _from(begins, self.offsets)
-        future, future_offsets = _from(begins, self.future_offsets)
+        if not self.on_disk:
+            yield np.arange(len(self)), self
+            return
+        for chosen in stretches(self.lengths * (1 + self.n_past + self.n_future), BLOCK):
+            yield chosen, self._read(int(chosen[0]), int(chosen[-1]) + 1)
+
+    def _read(self, start: int, stop: int) -> Panel:
+        """Series start…stop−1, copied."""
+        offsets = self.offsets[start : stop + 1]
+        ahead = self.future_offsets[start : stop + 1]
         return replace(
             self,
-            target=self.target[target],
-            offsets=offsets,
-            past=self.past[target],
-            future=self.future[future],
-            future_offsets=future_offsets,
+            target=np.array(self.target[offsets[0] : offsets[-1]]),
+            offsets=offsets - offsets[0],
+            past=np.array(self.past[offsets[0] : offsets[-1]]),
+            future=np.array(self.future[ahead[0] : ahead[-1]]),
+            future_offsets=ahead - ahead[0],
+            static=self.static[start:stop],
         )
 
     @staticmethod
-    def joined(panels: Sequence[Panel]) -> Panel:
-        """The series of several panels, one or more, with the same inputs."""
-
-        def all_of(name: str) -> np.ndarray:
-            return np.concatenate([getattr(panel, name) for panel in panels])
-
+    def joined(panels: Iterable[Panel], on_disk: bool) -> Panel:
+        """The series of several panels, one or more, with the same inputs, in memory or on disk."""
+        target, past, future = (Pieces(on_disk) for _ in range(3))
+        static, lengths, ahead = [], [], []
+        for panel in panels:
+            target.append(panel.target)
+            past.append(panel.past)
+            future.append(panel.future)
+            static.append(panel.static)
+            lengths.append(panel.lengths)
+            ahead.append(np.diff(panel.future_offsets))
+            names = panel.names
         return Panel(
-            target=all_of("target"),
-            offsets=_offsets(all_of("lengths")),
-            past=all_of("past"),
-            future=all_of("future"),
-            future_offsets=_offsets(np.concatenate([np.diff(p.future_offsets) for p in panels])),
-            static=all_of("static"),
-            names=panels[0].names,
+            target=target.joined(),
+            offsets=_offsets(np.concatenate(lengths)),
+            past=past.joined(),
+            future=future.joined(),
+            future_offsets=_offsets(np.concatenate(ahead)),
+            static=np.concatenate(static),
+            names=names,
         )
 
 
@@ -180,27 +212,6 @@ def column_names_from(value: Any, where: str) -> Names:
     if not sound:
         raise ValueError(f"{where} are not names of columns; it is damaged")
     return {name: np.array(columns, dtype=object) for name, columns in value.items()}
-
-
-def check_longer(lengths: np.ndarray, steps: int) -> None:
-    """Raise ValueError if a series, of lengths `[N]`, has no more steps than are held back.
-
-    Raises:
-        ValueError: one has not.
-    """
-    short = np.flatnonzero(lengths <= steps)
-    if len(short):
-        raise ValueError(
-            f"series {short[0]} has {lengths[short[0]]} steps; wanted more than the {steps} that "
-            "are to be held back"
-        )
-
-
-def _from(begins: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows of series stand at their step `begins` `[N]` or later, and the new offsets."""
-    lengths = np.diff(offsets)
-    position = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    return position >= np.repeat(begins, lengths), _offsets(lengths - begins)
 
 
 def as_panel(

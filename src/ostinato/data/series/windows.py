@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ostinato.data.sequences.mapped import Pieces
 from ostinato.data.sequences.moments import Moments
 from ostinato.data.series.panel import Names, Panel
 from ostinato.data.tables.feature_names import check_names
@@ -238,8 +239,19 @@ Pairs = tuple[np.ndarray, np.ndarray]  # series [M] and cutoffs [M]
 def every_window(panel: Panel, context: int, horizon: int, held_back: np.ndarray) -> Pairs:
     """All windows to learn from: they end before the last `held_back` `[N]` steps of each series.
 
-    A window has at least half of its context within the series, or as much as the series has.
+    A window has at least half of its context within the series, or as much as the series has. Those
+    of series on disk are on disk, too.
     """
+    series, cutoffs = Pieces(panel.on_disk), Pieces(panel.on_disk)
+    for chosen, part in panel.parts():
+        numbers, steps = _windows_of(part, context, horizon, held_back[chosen])
+        series.append(chosen[numbers])
+        cutoffs.append(steps)
+    return series.joined(), cutoffs.joined()
+
+
+def _windows_of(panel: Panel, context: int, horizon: int, held_back: np.ndarray) -> Pairs:
+    """`every_window` of series in memory."""
     last = panel.lengths - held_back - horizon
     first = np.minimum((context + 1) // 2, last)
     counts = np.where(last >= 1, last - first + 1, 0)
@@ -255,10 +267,14 @@ def last_windows(panel: Panel, context: int, horizon: int, windows: int, stride:
     have a step before the cutoff.
     """
     back = stride * np.arange(windows - 1, -1, -1)
-    cutoffs = panel.lengths[:, None] - horizon - back  # [N, windows]
-    series = np.broadcast_to(np.arange(len(panel))[:, None], cutoffs.shape)
-    there = cutoffs >= 1
-    return observed(panel, context, horizon, (series[there], cutoffs[there]))
+    found = []
+    for chosen, part in panel.parts():
+        cutoffs = part.lengths[:, None] - horizon - back  # [N, windows]
+        series = np.broadcast_to(np.arange(len(part))[:, None], cutoffs.shape)
+        there = cutoffs >= 1
+        of_part, steps = observed(part, context, horizon, (series[there], cutoffs[there]))
+        found.append((chosen[of_part], steps))
+    return np.concatenate([i for i, _ in found]), np.concatenate([steps for _, steps in found])
 
 
 def observed(panel: Panel, context: int, horizon: int, pairs: Pairs) -> Pairs:

@@ -16,8 +16,8 @@ import numpy as np
 
 from ostinato.data.sequences.as_array import as_array
 from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.sequences.ragged import Ragged
-from ostinato.data.stored.sequences import Stored
 from ostinato.data.tables.in_time import check_in_time
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _of_table(examples: Examples, fitted: np.ndarray | None, estimator: str) -> 
     if fitted is None or roles is None:
         return X
     came = roles.features if roles.shape == "wide" else examples.features
-    if sorted(came) != sorted(fitted) or isinstance(X, Stored) or roles.shape == "wide":
+    if sorted(came) != sorted(fitted) or isinstance(X, Mapped) or roles.shape == "wide":
         check_names(np.array(came, dtype=object), fitted, estimator)
         return X
     order = _places(list(came), fitted.tolist(), "X")

@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ostinato.data.sequences.mapped import Series, is_mapped, stretches
+
+AT_ONCE = 1 << 20  # integers that are counted at a time
 UNKNOWN = 0  # the number of every word, and of every character, that the training did not have
 # The network reads the first and the last sixteen characters of a longer word, where prefixes and
 # endings are; a line of a file that is one "word" must not decide the size of a batch.
@@ -37,8 +40,8 @@ def words_of(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-class Integers:
-    """N sequences of integers of different lengths, end to end.
+class Integers(Series):
+    """N sequences of integers of different lengths.
 
     Attributes:
         values: `[ΣT]` int64.
@@ -51,11 +54,18 @@ class Integers:
                [ 1,  2,  3]]))
     """
 
-    __slots__ = ("offsets", "values")
+    def __init__(
+        self,
+        stored: Any,
+        lengths: Any,
+        starts: np.ndarray | None = None,
+        stand_for: np.ndarray | None = None,
+    ):
+        stored = stored if is_mapped(stored) else np.asarray(stored, np.int64)
+        super().__init__(stored, lengths, starts, stand_for)
 
-    def __init__(self, values: np.ndarray, lengths: Any):
-        self.values = np.asarray(values, dtype=np.int64)
-        self.offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+    def _meant(self, stored: np.ndarray) -> np.ndarray:
+        return super()._meant(stored).astype(np.int64, copy=False)
 
     @staticmethod
     def of(sequences: Sequence[Any]) -> Integers:
@@ -65,26 +75,12 @@ class Integers:
             np.concatenate([np.zeros(0, np.int64), *map(np.asarray, sequences)]), lengths
         )
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """`[N]` int64."""
-        return np.diff(self.offsets)
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        return self.values[self.offsets[i] : self.offsets[i + 1]]
-
     def counts(self, n: int) -> np.ndarray:
         """How often each of the integers 0…n−1 occurs, `[n]`."""
-        return np.bincount(self.values, minlength=n)
-
-    def take(self, chosen: np.ndarray) -> Integers:
-        """The sequences at positions `[M]`, in that order."""
-        lengths = self.lengths[chosen]
-        starts = np.repeat(self.offsets[:-1][chosen] - np.cumsum(lengths) + lengths, lengths)
-        return Integers(self.values[starts + np.arange(lengths.sum())], lengths)
+        total = np.zeros(n, np.int64)
+        for chosen in stretches(self.lengths, AT_ONCE):
+            total += np.bincount(self.take(chosen).values, minlength=n)
+        return total
 
     def padded(self, chosen: np.ndarray, fill: int) -> np.ndarray:
         """`[M, longest]`: those sequences, and `fill` beyond their ends."""

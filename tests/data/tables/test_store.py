@@ -24,12 +24,9 @@ from ostinato.data import (
     stream_examples,
 )
 from ostinato.data.sequences import examples
-from ostinato.data.sequences.steps import as_labels, label_counts
-from ostinato.data.stored import store
-from ostinato.data.stored.labels import StoredLabels
-from ostinato.data.stored.sequences import Files, HeldFile, Stored
-from ostinato.data.stored.series import StoredSeries
-from ostinato.data.tables import stream
+from ostinato.data.sequences.mapped import GrowingArray, Mapped, Series
+from ostinato.data.sequences.steps import CodedLabels, as_labels, label_counts
+from ostinato.data.tables import store, stream
 from ostinato.data.tables.read_examples import parse_examples
 
 pytest.importorskip("pyarrow")
@@ -57,7 +54,7 @@ def both(path, monkeypatch):
     monkeypatch.setattr(stream, "BLOCK", 300)
     monkeypatch.setattr(examples, "BLOCK", 50)
     stored = store_examples(stream_examples(path, ROLES))
-    assert isinstance(stored.X, Stored)
+    assert isinstance(stored.X, Mapped)
     return read_examples(path, ROLES), stored
 
 
@@ -78,10 +75,10 @@ def test_preparation_is_the_same_to_the_last_bit(both, missing):
     wanted = Preparation.fit(memory.select(chosen), missing=missing)
     train = stored.select(chosen)
     found = Preparation.fit(train, missing=missing)
-    assert isinstance(train.X, Stored) and found.features == wanted.features
+    assert isinstance(train.X, Mapped) and found.features == wanted.features
     assert found.statics == wanted.statics
     X, Y = wanted.apply(memory), found.apply(stored)
-    assert isinstance(Y, Stored) and Y.n_features == X.n_features
+    assert isinstance(Y, Mapped) and Y.n_features == X.n_features
     assert Y.values.tobytes() == X.values.tobytes()
     assert (
         found.apply(train).values.tobytes() == wanted.apply(memory.select(chosen)).values.tobytes()
@@ -96,7 +93,7 @@ def test_batches_are_the_same(both):
     a, b = Batches(X, memory.y, 7, seed=3), Batches(Y, stored.y, 7, seed=3)
     for _ in range(20):
         (x, labels), (y, others) = a.next_batch(), b.next_batch()
-        assert isinstance(y, Ragged) and not isinstance(y, Stored)
+        assert isinstance(y, Ragged) and not isinstance(y, Mapped)
         assert x.equals(y) and labels.tolist() == others.tolist()
 
 
@@ -151,7 +148,7 @@ def test_values_that_another_process_looks_at_are_not_read(both, monkeypatch):
     preparation = Preparation.fit(stored, missing="fill")
     wanted = preparation.apply(stored).values.tobytes()
     with monkeypatch.context() as patch:
-        patch.setattr(Stored, "_gather", None)
+        patch.setattr(Mapped, "_gather", None)
         unseen = preparation.apply(stored, unseen=True)
         with pytest.raises(TypeError):
             preparation.apply(stored)
@@ -187,17 +184,15 @@ def test_training_from_a_file_gives_the_same_weights(both):
         assert torch.equal(weights, nets[1][name]), name
 
 
-def test_words_are_renumbered_to_the_last_byte_a_little_at_a_time(path, monkeypatch):
+def test_words_are_renumbered_a_little_at_a_time(path, monkeypatch):
     asked = []
 
-    class Slow(HeldFile):
-        """Writes some of what it is given, as Linux does, which writes at most 2 GiB at once."""
+    def write(descriptor, content, position):  # at most 2 GiB at once on Linux, 7 bytes here
+        asked.append(len(content))
+        return pwrite(descriptor, bytes(content)[:7], position)
 
-        def write(self, content):
-            asked.append(len(content))
-            return super().write(bytes(content)[:7])
-
-    monkeypatch.setattr(store, "HeldFile", Slow)
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", write)
     monkeypatch.setattr(stream, "BLOCK", 300)
     monkeypatch.setattr(store, "AT_ONCE", 20)
     kept = store.keep(stream_examples(path, ROLES), None)
@@ -205,26 +200,34 @@ def test_words_are_renumbered_to_the_last_byte_a_little_at_a_time(path, monkeypa
     assert list(kept.words["kind"]) == ["late", "mid", "early"]
     assert words["kind"] == ("early", "late", "mid")
     asked.clear()
+    found = store_examples(stream_examples(path, ROLES))
     store.renumber(kept, words)
-    assert asked and max(asked) <= 20 * 4
-    found = store.joined(kept.parts, Files([kept.file]), kept.lengths, words, kept.times)
     assert found.values.tobytes() == read_examples(path, ROLES).values.tobytes()
+    assert kept.files["X"].mapped().tobytes() == found.values.tobytes()
+    assert max(asked[-2:]) <= 20 * 2 * 4
 
 
 def test_a_file_that_nobody_holds_is_closed_without_a_warning(path):
     """That of examples that are gone, and that of a table which was refused half-way."""
-    with warnings.catch_warnings():
+    descriptors = []
+
+    class Noted(GrowingArray):
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            descriptors.append(self.descriptor)
+
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("error", ResourceWarning)  # pytest makes it an error of this test
+        patch.setattr(store, "GrowingArray", Noted)
         stored = store_examples(stream_examples(path, ROLES))
-        file = stored.X._file._files[0]
         refused = (each for each in [read_examples(path, ROLES), None])
         with pytest.raises(AttributeError):
             store_examples(refused)
-        descriptor = file.fileno()
-        del stored, file
+        assert len(descriptors) == 2 and stored.X[1].shape[1] == 2  # it needs its file no more
         gc.collect()
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(descriptor)
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 TAGGED = Roles(id="id", features=("x", "kind"), target="y", task="tag", group="who")
@@ -248,7 +251,7 @@ def test_a_label_for_each_step(path, tmp_path, monkeypatch, labels, features):
     monkeypatch.setattr(stream, "BLOCK", 300)
     monkeypatch.setattr(examples, "BLOCK", 50)
     stored = store_examples(stream_examples(path, roles))
-    assert isinstance(stored.X, Stored) and isinstance(stored.y, StoredLabels)
+    assert isinstance(stored.X, Mapped) and isinstance(stored.y, CodedLabels)
     chosen = np.random.default_rng(2).permutation(60)[:30]
     for one, other in ((stored, memory), (stored.select(chosen), memory.select(chosen))):
         assert one.values.tobytes() == other.values.tobytes()
@@ -309,7 +312,7 @@ def test_times_of_steps_that_have_answers(tmp_path, monkeypatch, written):
     memory = read_examples(tmp_path / "a.csv", roles)
     monkeypatch.setattr(stream, "BLOCK", 300)
     stored = store_examples(stream_examples(tmp_path / "a.csv", roles))
-    assert isinstance(stored.times, StoredSeries)
+    assert isinstance(stored.times, Series)
     for one, other in ((stored, memory), (stored.select([5, 2]), memory.select([5, 2]))):
         assert [t.dtype for t in one.times] == [t.dtype for t in other.times]
         assert [t.tolist() for t in one.loaded().times] == [t.tolist() for t in other.times]
@@ -330,7 +333,7 @@ def test_some_are_drawn_the_same_each_time(both):
     memory, stored = both
     assert memory.some(7) is memory
     some = stored.some(200)
-    assert not isinstance(some.X, Stored) and 10 < len(some) < 30
+    assert not isinstance(some.X, Mapped) and 10 < len(some) < 30
     assert (
         some.ids.tolist()
         == stored.some(200).ids.tolist()
@@ -374,7 +377,7 @@ def test_the_future_of_stored_series():
                   known=("price",))  # fmt: skip
     memory = parse_examples(text, "f.csv", roles)
     stored = store_examples(stream_examples(io.BytesIO(text), roles))
-    assert isinstance(stored.y, StoredSeries)
+    assert isinstance(stored.y, Series)
     for one, other in ((stored.y, memory.y), (stored.times, memory.times)):
         assert [each.tobytes() for each in one] == [each.tobytes() for each in other]
     preparation = Preparation.fit(stored)

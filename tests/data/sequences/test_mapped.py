@@ -1,36 +1,56 @@
-"""Whole numbers and labels at every step of sequences in a file are those in the memory."""
+"""Values at each step of sequences on disk are those of sequences in memory, to the last bit."""
 
 from __future__ import annotations
-
-import tempfile
 
 import numpy as np
 import pytest
 
 from ostinato.data.sequences.labels import LabelEncoder
-from ostinato.data.sequences.steps import encoded, label_counts
-from ostinato.data.stored import labels as stored_labels
-from ostinato.data.stored.labels import StoredIntegers, StoredLabels
-from ostinato.data.stored.sequences import Files, Stored
+from ostinato.data.sequences.mapped import GrowingArray, Series, is_mapped
+from ostinato.data.sequences.steps import CodedLabels, encoded, label_counts
+from ostinato.data.text import words as words_module
 from ostinato.data.text.words import CodedWords, Integers, Words, WordVocabulary
 
 LENGTHS = np.array([3, 1, 5, 2, 4])
 NUMBERS = np.array([0, 2, 1, 1, 0, 0, 2, 2, 1, 0, 1, 2, 2, 0, 1])
 
 
+def on_disk(values: np.ndarray) -> np.ndarray:
+    file = GrowingArray(values.dtype)
+    file.append(values[:4])
+    file.append(values[4:])
+    return file.mapped()
+
+
 @pytest.fixture(params=[1, 7, 1 << 20])
 def stored(request, monkeypatch):
-    """Rows of two columns in a file, of which the second has the numbers."""
-    monkeypatch.setattr(stored_labels, "AT_ONCE", request.param)
-    with tempfile.TemporaryFile(buffering=0) as file:
-        file.write(np.column_stack([np.arange(15) / 7, NUMBERS]).astype(np.float32).tobytes())
-        starts = np.cumsum(LENGTHS) - LENGTHS
-        yield StoredIntegers(Stored(Files([file]), starts, LENGTHS, 2), 1)
+    monkeypatch.setattr(words_module, "AT_ONCE", request.param)
+    starts = np.cumsum(LENGTHS) - LENGTHS
+    return Integers(on_disk(NUMBERS.astype(np.int32)), LENGTHS, starts)
 
 
 def labels_in(stored, names=("a", "b", "c")):
     classes = np.array(names)
-    return StoredLabels(classes, stored), np.split(classes[NUMBERS], np.cumsum(LENGTHS)[:-1])
+    found = CodedLabels(stored.stored, stored.lengths, stored.starts, classes)
+    return found, np.split(classes[NUMBERS], np.cumsum(LENGTHS)[:-1])
+
+
+SERIES = {
+    "numbers": np.array([0.1, np.nan, -0.0, 1e300, 5e-324, 2**53 + 1, np.pi, -7]),
+    "dates": (np.arange(8) * 10**17 + 123_456_789).astype("M8[ns]"),
+}
+
+
+@pytest.mark.parametrize("kind", SERIES)
+def test_numbers_and_times_are_what_was_written(kind):
+    lengths = np.array([3, 1, 4])
+    wanted = np.split(SERIES[kind], [3, 4])
+    found = Series(on_disk(SERIES[kind]), lengths)
+    assert is_mapped(found.stored) and len(found) == 3
+    assert [each.tobytes() for each in found] == [each.tobytes() for each in wanted]
+    some = found.take(np.array([2, 0]))
+    assert some.stored is found.stored and some[0].dtype == wanted[0].dtype
+    assert [each.tobytes() for each in some] == [wanted[i].tobytes() for i in (2, 0)]
 
 
 def test_integers(stored):
@@ -43,7 +63,7 @@ def test_integers(stored):
         assert [one[i].tolist() for i in range(4)] == [other[i].tolist() for i in range(4)]
     assert stored.padded(chosen, -1).tolist() == memory.padded(chosen, -1).tolist()
     table = np.array([5, 4, 9])
-    assert stored.standing_for(table).take(chosen).values.tolist() == [
+    assert Integers(stored.stored, LENGTHS, stored.starts, table).take(chosen).values.tolist() == [
         table[n] for n in memory.take(chosen).values
     ]
 
@@ -55,7 +75,7 @@ def test_words(stored):
     vocabulary = WordVocabulary.fit(words, size=3)
     assert vocabulary.as_json() == WordVocabulary.fit(memory, size=3).as_json()
     one, other = vocabulary.code(words), vocabulary.code(memory)
-    assert isinstance(one, CodedWords) and isinstance(one.places, StoredIntegers)
+    assert isinstance(one, CodedWords) and is_mapped(one.places.stored)
     assert one.n_unknown == other.n_unknown == 5
     for a, b in zip(
         one.arrays(np.array([3, 1, 2])), other.arrays(np.array([3, 1, 2])), strict=True
@@ -80,8 +100,8 @@ def test_labels_as_class_numbers(stored):
     labels, memory = labels_in(stored)
     chosen = np.array([1, 3])
     for y, given in ((labels, memory), (labels.take(chosen), [memory[1], memory[3]])):
-        encoder, numbers = encoded(y, y.numbers.lengths)
-        wanted, others = encoded(given, y.numbers.lengths)
+        encoder, numbers = encoded(y, y.lengths)
+        wanted, others = encoded(given, y.lengths)
         assert encoder.classes.tolist() == wanted.classes.tolist()
         assert encoder.classes.dtype == wanted.classes.dtype
         assert numbers.values.tolist() == others.values.tolist()

@@ -11,18 +11,17 @@ import numpy as np
 import pytest
 
 from ostinato.data import Preparation, Roles, store_examples, stream_examples
-from ostinato.data.stored import store
-from ostinato.data.stored import together as store_together
-from ostinato.data.stored.labels import StoredLabels
-from ostinato.data.stored.sequences import Stored
-from ostinato.data.tables import stream
+from ostinato.data.sequences.mapped import Mapped
+from ostinato.data.sequences.steps import CodedLabels
+from ostinato.data.tables import store, stream
+from ostinato.data.tables.store import store_together
 
 pa = pytest.importorskip("pyarrow")
 from pyarrow import parquet  # noqa: E402
 
 from zoo.suites import one_in  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not store_together.is_possible(), reason="needs Linux's /proc")
+pytestmark = pytest.mark.skipif(not store.is_possible(), reason="needs Linux's /proc")
 
 LONG = Roles(id="id", features=("x", "kind"), target="y", task="classify", group="who",
              static=("age", "town"))  # fmt: skip
@@ -45,7 +44,7 @@ def together(path, roles, of):
             return everything
 
         try:
-            return store_together.store_together(path, roles, number, of, exchange)
+            return store_together(path, roles, number, of, exchange)
         except BaseException:
             for barrier in rest:  # in those before, others may still be on their way out
                 barrier.abort()
@@ -70,7 +69,7 @@ def long_table(n=60, seed=0):
 
 def assert_same(found, wanted):
     """All that examples hold, and what becomes of it."""
-    assert isinstance(found.X, Stored)
+    assert isinstance(found.X, Mapped)
     assert found.values.tobytes() == wanted.values.tobytes()
     assert found.lengths.tolist() == wanted.lengths.tolist()
     for name in ("features", "categories", "roles", "source"):
@@ -78,10 +77,10 @@ def assert_same(found, wanted):
     assert (found.times is None) == (wanted.times is None)
     for one, other in zip(found.times or (), wanted.times or (), strict=True):
         assert one.dtype == other.dtype and one.tolist() == other.tolist()
-    if isinstance(wanted.y, StoredLabels):
+    if isinstance(wanted.y, CodedLabels):
         assert found.y.classes.tolist() == wanted.y.classes.tolist()
         assert found.y.classes.dtype == wanted.y.classes.dtype
-        assert found.y.numbers.values.tolist() == wanted.y.numbers.values.tolist()
+        assert found.y.numbered(None).values.tolist() == wanted.y.numbered(None).values.tolist()
     for name in ("ids", "groups", "parts", *(["y"] if hasattr(wanted.y, "dtype") else [])):
         a, b = getattr(found, name), getattr(wanted, name)
         assert (a is None and b is None) or (a.dtype, a.tolist()) == (b.dtype, b.tolist()), name
@@ -214,7 +213,7 @@ def test_a_process_that_ends_first_is_still_read(tmp_path):
             return everything
 
         try:
-            store_together.store_together(tmp_path / "a.parquet", roles, number, 2, exchange)
+            store_together(tmp_path / "a.parquet", roles, number, 2, exchange)
         except (ValueError, OSError) as problem:
             return type(problem), str(problem)
 

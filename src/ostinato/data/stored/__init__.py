@@ -1,1 +1,0 @@
-"""Sequences and series in files, for data larger than memory."""

@@ -1,0 +1,416 @@
+"""`store_examples`: examples whose sequences lie on disk.
+
+The steps of all sequences are written once, end to end, into temporary files without names, an
+array each: the features, the answers (to tag, the number of a label; to forecast, the value of the
+series), and the times of steps that have answers. Memory holds where each sequence begins. A batch
+reads its sequences from the mapped arrays, so that examples are shuffled as those in memory are,
+and training gives the same bits.
+
+Words and labels are numbered as they come, and by their sorted order when all are known: numbers do
+not depend on the way in which a table was cut. Nor do labels, of which a CSV file has only texts:
+whether 1.50 is a number is decided when all are known.
+
+`store_together` does the same in several processes of one machine: each stores the sequences that
+begin in its share of the row groups of a Parquet file, and appends them to the files of the first,
+which all of them map. A file without a name is opened by its number in its process, in Linux's
+/proc. A process that fails, as over a damaged row group, must end the exchange of the others.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ostinato.data.sequences.examples import Examples, Places
+from ostinato.data.sequences.mapped import GrowingArray, Mapped, Series
+from ostinato.data.sequences.steps import CodedLabels
+from ostinato.data.tables.roles import Roles
+from ostinato.data.tables.stream import stream_share
+from ostinato.data.tables.text_column import typed
+
+AT_ONCE = 1 << 20  # rows that are read at a time to number words anew, or to be given to others
+MOST_WORDS = 1 << 24  # of a feature: a float32 tells so many whole numbers apart
+MIXED_TIMES = "{}: the times are dates in some rows and numbers in others; wanted one of the two"
+
+Exchange = Callable[[bytes], list[bytes]]  # gives every process what each has, in their order
+Words = Mapping[str, Sequence[Any]]  # of each column that is words or labels: number → word
+
+
+def store_examples(
+    parts: Iterable[Examples], directory: str | os.PathLike[str] | None = None
+) -> Examples:
+    """Keep examples that come in parts: the sequences on disk, everything else in memory.
+
+    To classify, times are left out; of a long table, the lines of all steps but the first.
+
+    Args:
+        parts: as `stream_examples` gives them.
+        directory: where the files lie; by default where temporary files do.
+
+    Returns:
+        Examples whose X is `Mapped`, and y and times a `Series` where each step has one; `select`
+        and `Preparation` leave them on disk.
+
+    Raises:
+        ValueError: as the parts' origin; or there are none.
+        OSError: the disk is full.
+
+    Example:
+        >>> import io
+        >>> from ostinato.data import Preparation, Roles, store_examples, stream_examples
+        >>> file = io.BytesIO(b"id,x\\na,1\\na,2\\nb,3\\n")
+        >>> examples = store_examples(stream_examples(file, Roles(id="id", features=("x",))))
+        >>> examples.X, examples.X[1]
+        (Ragged(2 sequences of 1 to 2 steps, 1 features), array([[3.]], dtype=float32))
+        >>> Preparation.fit(examples).apply(examples)[[0]].values.ravel().round(2).tolist()[1]
+        0.0
+    """
+    kept = keep(parts, directory)
+    if not kept.parts:
+        raise ValueError("there are no examples to store; wanted at least one")
+    words = in_order([kept.words])
+    renumber(kept, words)
+    return _joined(kept.parts, kept.files, kept.lengths, words)
+
+
+def is_possible() -> bool:
+    """Whether this system lets a process open the files of another one."""
+    return Path("/proc/self/fd").is_dir()
+
+
+def store_together(
+    path: str | os.PathLike[str],
+    roles: Roles,
+    number: int,
+    of: int,
+    exchange: Exchange,
+    directory: str | os.PathLike[str] | None = None,
+) -> Examples:
+    """The examples that `store_examples` gives of a table, in each of several processes.
+
+    Args:
+        path, roles: of the table, the same in all processes.
+        number: of this process, from 0.
+        of: how many there are.
+        exchange: as above; it is called twice.
+        directory: as for `store_examples`.
+
+    Raises:
+        ValueError: as `store_examples`.
+    """
+    own = keep(stream_share(path, roles, number, of), directory)
+    everything = [pickle.loads(content) for content in exchange(pickle.dumps(own.described()))]
+    shares = [share for share in everything if share.parts]  # the first one has the first sequence
+    if len({share.arrays["times"][1] for share in shares if "times" in share.arrays}) > 1:
+        raise ValueError(MIXED_TIMES.format(path))
+    words = in_order([share.words for share in shares])
+    renumber(own, words)
+    # All files are open before the last exchange, after which a process may end.
+    files = shares[0].opened() if number else own.files
+    if number:
+        n_before = sum(int(share.lengths.sum()) for share in everything[:number])
+        for name, file in own.files.items():
+            for rows in _blocks(own.n_steps):
+                files[name].write_at(n_before + rows.start, file.mapped()[rows])
+    exchange(b"")  # from here on no file changes
+    examples = _joined(_numbered(shares), files, np.concatenate([s.lengths for s in shares]), words)
+    _check_ids(examples)
+    return examples
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Examples in parts, their steps on disk.
+
+    Attributes:
+        parts: without their steps.
+        files: "X", "y" and "times", where there are any, of all steps.
+        lengths: of the sequences, `[N]`.
+        words: of each column that is words or labels, what each number on disk stands for; two may
+            stand for one label, as 1 and 1.0 do.
+    """
+
+    parts: list[Examples]
+    files: dict[str, GrowingArray]
+    lengths: np.ndarray
+    words: Words
+
+    @property
+    def n_steps(self) -> int:
+        """Rows of each file; another process may write more behind them."""
+        return int(self.lengths.sum())
+
+    def described(self) -> Share:
+        arrays = {n: (f.descriptor, f.dtype, f.row) for n, f in self.files.items()}
+        return Share(os.getpid(), arrays, self.parts, self.lengths, self.words)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process tells the others of what it has kept: its number in the system, of each
+    array its file's descriptor there, its dtype and the shape of a row; and `Kept`'s values."""
+
+    process: int
+    arrays: dict[str, tuple[int, np.dtype, tuple[int, ...]]]
+    parts: list[Examples]
+    lengths: np.ndarray
+    words: Words
+
+    def opened(self) -> dict[str, GrowingArray]:
+        """Its files, in another process."""
+        return {
+            name: GrowingArray(dtype, *row, path=f"/proc/{self.process}/fd/{descriptor}")
+            for name, (descriptor, dtype, row) in self.arrays.items()
+        }
+
+
+def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) -> Kept:
+    """Write the steps of examples that come in parts into files."""
+    kept: list[Examples] = []
+    files: dict[str, GrowingArray] = {}
+    lengths: list[np.ndarray] = [np.zeros(0, np.int64)]
+    words: dict[str, dict[Any, int]] = {}
+    numbers: set[str] = set()
+    untyped: str | None = None  # the column of the labels of steps
+    for part in parts:
+        for name in part.categories:
+            words.setdefault(name, {})
+        numbers.update(_numbers(part))
+        _check_kinds(numbers, words.keys())
+        for name, rows in _arrays(part, words).items():
+            if name not in files:
+                files[name] = GrowingArray(rows.dtype, *rows.shape[1:], directory=directory)
+            if files[name].dtype != rows.dtype:
+                raise ValueError(MIXED_TIMES.format(part.source))
+            files[name].append(rows)
+        _check_counts(words)
+        lengths.append(part.lengths)
+        kept.append(_without_steps(part))
+        untyped = tagged(part) if part.written is not None else None
+    named = {name: list(known) for name, known in words.items()}
+    if untyped is not None:
+        named[untyped] = typed(np.array(named[untyped])).tolist()
+    return Kept(_with_typed_labels(kept), files, np.concatenate(lengths), named)
+
+
+def _numbers(part: Examples) -> list[str]:
+    """The features of a part that are numbers; not those of which no value is there."""
+    there = ~np.isnan(part.values).all(0)
+    return [name for name, some in zip(part.features, there, strict=True)
+            if some and name not in part.categories]  # fmt: skip
+
+
+def _check_kinds(numbers: Set[str], words: Set[str]) -> None:
+    """Refuse a feature that is numbers in one part of a table and words in another.
+
+    Raises:
+        ValueError: some feature is both.
+    """
+    both = sorted(numbers & words)
+    if both:
+        raise ValueError(
+            f"the column {both[0]!r} has numbers in some rows and words in others; wanted one of "
+            "the two: name it among the `categories` if its numbers are names, too"
+        )
+
+
+def _check_counts(words: Mapping[str, Mapping[Any, int]]) -> None:
+    for name, known in words.items():
+        if len(known) > MOST_WORDS:
+            raise ValueError(
+                f"the column {name!r} has more than {MOST_WORDS:,} different names; wanted fewer, "
+                "or numbers"
+            )
+
+
+def _arrays(part: Examples, words: dict[str, dict[Any, int]]) -> dict[str, np.ndarray]:
+    """The steps of a part as they are kept, words and labels numbered in the order they come."""
+    values = part.values
+    for i, name in enumerate(part.features):
+        if name not in words:
+            continue
+        known = words[name]
+        places = [known.setdefault(word, len(known)) for word in part.categories.get(name, ())]
+        present = ~np.isnan(values[:, i])
+        if present.any():
+            values = values.copy()
+            column = values[:, i]
+            column[present] = np.array(places, np.float32)[column[present].astype(np.int64)]
+    arrays, tags = {"X": values} if part.features else {}, tagged(part)
+    if tags is not None:
+        known = words.setdefault(tags, {})
+        labels = np.concatenate(part.y if part.written is None else part.written).tolist()
+        numbers = [known.setdefault(label, len(known)) for label in labels]
+        arrays["y"] = np.array(numbers, np.int32)
+    elif _has_series(part):
+        arrays["y"] = np.concatenate(part.y)
+    if "y" in arrays and part.times:
+        arrays["times"] = np.concatenate(part.times)
+    return arrays
+
+
+def tagged(part: Examples) -> str | None:
+    """The column with the label of each step; None: there is none."""
+    return part.roles.target if part.roles is not None and part.roles.task == "tag" else None
+
+
+def _has_series(part: Examples) -> bool:
+    """Whether each step has a value to be forecast."""
+    roles = part.roles
+    if roles is None or roles.task != "forecast":
+        return False
+    return roles.target is not None or roles.shape == "wide"
+
+
+def in_order(found: Iterable[Words]) -> dict[str, tuple[Any, ...]]:
+    """The words and labels of all shares of a table, each column's sorted.
+
+    Labels of which some are numbers and some are not are texts.
+    """
+    every: dict[str, set[Any]] = {}
+    for share in found:
+        for name, words in share.items():
+            every.setdefault(name, set()).update(words)
+    for name, known in every.items():
+        if len({isinstance(each, str) for each in known}) > 1:
+            every[name] = {str(each) for each in known}
+    return {name: tuple(sorted(known)) for name, known in every.items()}
+
+
+def renumber(kept: Kept, words: Words) -> None:
+    """Write the words and labels on disk by their places among all, which are in order."""
+    if not kept.parts:
+        return
+    tables: dict[str, dict[int, np.ndarray]] = {"X": {}, "y": {}}
+    for i, name in enumerate((*kept.parts[0].features, tagged(kept.parts[0]) or "")):
+        place = {word: n for n, word in enumerate(words.get(name, ()))}
+        places = [place[w] if w in place else place[str(w)] for w in kept.words.get(name, ())]
+        if places != list(range(len(places))):
+            is_feature = i < len(kept.parts[0].features)
+            tables["X" if is_feature else "y"][i if is_feature else 0] = np.array(places)
+    for array, changed in tables.items():
+        for rows in _blocks(kept.n_steps) if changed else ():
+            values = np.array(kept.files[array].mapped()[rows])
+            for i, table in changed.items():
+                column = values.reshape(len(values), -1)[:, i]
+                present = ~np.isnan(column)
+                column[present] = table[column[present].astype(np.int64)]
+            kept.files[array].write_at(rows.start, values)
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    """The rows 0…n−1, some at a time."""
+    for start in range(0, n, AT_ONCE):
+        yield slice(start, min(n, start + AT_ONCE))
+
+
+def _without_steps(part: Examples) -> Examples:
+    """What belongs to each sequence, and nothing that belongs to each step."""
+    places = part.places
+    if places is not None and places.shape == "long":
+        starts = np.cumsum(part.lengths) - part.lengths
+        places = Places(places.unit, places.numbers[starts], places.columns, "rows")
+    y = None if tagged(part) is not None or _has_series(part) else part.y
+    written = None if y is None else part.written
+    return replace(part, X=np.zeros((len(part), 0, len(part.features)), np.float32), y=y,
+                   times=None, places=places, written=written)  # fmt: skip
+
+
+def _with_typed_labels(parts: list[Examples]) -> list[Examples]:
+    """Parts without their steps whose sequences have labels of the type that all of them have."""
+    if not parts or parts[0].written is None:
+        return parts
+    labels = typed(np.concatenate([part.written for part in parts]))
+    ends = np.cumsum([len(part) for part in parts])
+    return [replace(part, y=y, written=None)
+            for part, y in zip(parts, np.split(labels, ends[:-1]), strict=True)]  # fmt: skip
+
+
+def _joined(
+    parts: Sequence[Examples], files: Mapping[str, GrowingArray], lengths: np.ndarray, words: Words
+) -> Examples:
+    """Parts without their steps as one, with the steps in files; see `Kept`."""
+    parts = _with_labels_of_all(parts)
+    first, tags = parts[0], tagged(parts[0])
+    starts = np.cumsum(lengths) - lengths
+
+    def one(values: list[Any]) -> Any:
+        if values[0] is None:
+            return None
+        if any(some.dtype == object for some in values):
+            values = [some.astype(object) for some in values]
+        return np.concatenate(values)
+
+    places = first.places
+    if places is not None:
+        places = replace(places, numbers=one([p.places.numbers for p in parts if p.places]))
+    X = files["X"].mapped() if "X" in files else np.zeros((int(lengths.sum()), 0), np.float32)
+    y: Any = one([part.y for part in parts])
+    if tags is not None:
+        y = CodedLabels(files["y"].mapped(), lengths, starts, np.array(words[tags]))
+    elif "y" in files:
+        y = Series(files["y"].mapped(), lengths, starts)
+    return replace(
+        first,
+        times=Series(files["times"].mapped(), lengths, starts) if "times" in files else None,
+        X=Mapped(X, starts, lengths),
+        y=y,
+        ids=one([part.ids for part in parts]),
+        groups=one([part.groups for part in parts]),
+        parts=one([part.parts for part in parts]),
+        statics={name: one([p.statics[name] for p in parts]) for name in first.statics},
+        categories={name: tuple(known) for name, known in words.items() if name != tags},
+        places=places,
+    )
+
+
+def _with_labels_of_all(parts: Sequence[Examples]) -> Sequence[Examples]:
+    """Parts whose sequences may have several labels, with a column for each label of any part."""
+    labels = [part.roles.labels if part.roles else () for part in parts]
+    if len(set(labels)) == 1:
+        return parts
+    every = tuple(sorted({label for of_part in labels for label in of_part}))
+    place, result = {label: i for i, label in enumerate(every)}, []
+    for part, of_part in zip(parts, labels, strict=True):
+        y = np.zeros((len(part), len(every)), part.y.dtype)
+        y[:, [place[label] for label in of_part]] = part.y
+        result.append(replace(part, y=y, roles=part.roles and replace(part.roles, labels=every)))
+    return result
+
+
+def _numbered(shares: list[Share]) -> list[Examples]:
+    """The parts of all shares; sequences without a name are numbered on from share to share."""
+    parts, n = [], 0
+    for share in shares:
+        for part in share.parts:
+            has_ids = part.roles is not None and part.roles.id is not None
+            parts.append(part if has_ids else replace(part, ids=part.ids + n))
+        n += len(share.lengths)
+    return parts
+
+
+def _check_ids(examples: Examples) -> None:
+    """No id has come back in another share; within a share, `stream_share` has looked.
+
+    Raises:
+        ValueError: one has.
+    """
+    if not (examples.roles and examples.roles.id):
+        return
+    _, first = np.unique(examples.ids.astype(str), return_index=True)
+    if len(first) < len(examples):
+        again = np.ones(len(examples), bool)
+        again[first] = False
+        i = int(np.argmax(again))
+        places = examples.places
+        place = f", {places.unit} {places.numbers[i]}" if places else ""
+        raise ValueError(
+            f"{examples.source}{place}: the id {examples.ids[i].item()!r} comes back after other "
+            "ids; wanted the rows of a sequence together, and each sequence once"
+        )
