@@ -23,7 +23,8 @@ PROGRAM = """
 import resource, sys
 import numpy as np
 import pyarrow.compute, pyarrow.parquet, torch
-from ostinato.data import Batches, Preparation, Roles, read_examples, store_examples, stream_examples
+from ostinato.data import Batches, Preparation, Roles
+from ostinato.data import read_examples, store_examples, stream_examples
 from ostinato.data.series.panel import Panel
 from ostinato.hyperparameters import Architecture
 from ostinato.training.fitted_forecaster import FittedForecaster

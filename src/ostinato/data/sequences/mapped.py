@@ -90,6 +90,7 @@ class Pieces:
         self._file: GrowingArray | None = None
 
     def append(self, array: np.ndarray) -> None:
+        """Take the next array."""
         if not self._on_disk or not array.size:  # a file has no width of 0
             self._kept.append(array)
             return

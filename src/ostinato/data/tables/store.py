@@ -146,13 +146,13 @@ class Kept:
         """Rows of each file; another process may write more behind them."""
         return int(self.lengths.sum())
 
-    def described(self) -> Share:
+    def described(self) -> StoredShare:
         arrays = {n: (f.descriptor, f.dtype, f.row) for n, f in self.files.items()}
-        return Share(os.getpid(), arrays, self.parts, self.lengths, self.words)
+        return StoredShare(os.getpid(), arrays, self.parts, self.lengths, self.words)
 
 
 @dataclass(frozen=True)
-class Share:
+class StoredShare:
     """What one process tells the others of what it has kept: its number in the system, of each
     array its file's descriptor there, its dtype and the shape of a row; and `Kept`'s values."""
 
@@ -384,7 +384,7 @@ def _with_labels_of_all(parts: Sequence[Examples]) -> Sequence[Examples]:
     return result
 
 
-def _numbered(shares: list[Share]) -> list[Examples]:
+def _numbered(shares: list[StoredShare]) -> list[Examples]:
     """The parts of all shares; sequences without a name are numbered on from share to share."""
     parts, n = [], 0
     for share in shares:
