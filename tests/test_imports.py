@@ -8,17 +8,22 @@ import functools
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "ostinato"
 # From the bottom up: each may import what stands before it. Names on one line import none of it.
+# A file or folder that stands elsewhere than its folder has its own name; * is any task.
 PACKAGE = """
     _native
     engine
     _extras anatomy environment files interrupt tree
+    hyperparameters
+    tasks/base
+    tasks/*/__init__
+    tasks/__init__
     eager
     arguments
     compiler
@@ -30,13 +35,23 @@ PACKAGE = """
     datasets
     runtime
     nn
-    hyperparameters
     models
     training
-    baselines report
+    baselines
+    tasks/*/labelling
+    tasks/*/model
+    tasks
+    report
     export
     estimators
     serve
+    cli/failures
+    cli/output
+    cli/many/paired
+    tasks/job
+    cli/run
+    tasks/parts_job tasks/classify/several
+    tasks/*/job
     cli
     __main__
 """
@@ -83,29 +98,51 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def part(path: Path, root: Path) -> str:
-    return path.relative_to(root).parts[0].removesuffix(".py").removesuffix(".pyi")
+def part(path: Path, root: Path, known: Collection[str] = ()) -> str:
+    """The name of a file in a list: its own, that of such a file in any folder, or its folder's."""
+    *folders, name = path.relative_to(root).parts
+    whole = "/".join([*folders, name.removesuffix(".pyi").removesuffix(".py")])
+    of_any = "/".join([*folders[:-1], "*", whole.rpartition("/")[2]])
+    names = [whole, *([of_any] if len(folders) > 1 else []), *map("/".join, _grown(folders))]
+    return next((n for n in names if n in known), whole.partition("/")[0])
+
+
+def _grown(folders: list[str]) -> Iterator[list[str]]:
+    return (folders[:i] for i in range(len(folders), 0, -1))
 
 
 def upwards(root: Path, order: str) -> list[str]:
     """Imports within a package that do not point down, and files that have no place in it."""
     height = {name: i for i, line in enumerate(order.split("\n")) for name in line.split()}
     package = "ostinato." + "".join(f"{p}." for p in root.relative_to(ROOT).parts)
-    names = {part(path, root) for path in root.rglob("*.py*")} - {"__pycache__"}
-    wrong = [f"{name} is in the list and nowhere else" for name in sorted(height.keys() - names)]
-    for path in sorted(root.rglob("*.py")):
-        here = part(path, root)
+    files = [path for path in root.rglob("*.py*") if "__pycache__" not in path.parts]
+    place = {_dotted(path, root): part(path, root, height) for path in files}
+    unused = sorted(height.keys() - set(place.values()))
+    wrong = [f"{name} is in the list and nowhere else" for name in unused]
+    for path in sorted(path for path in files if path.suffix == ".py"):
+        here = part(path, root, height)
         if here == "__init__" and root == ROOT:
             continue  # the public names, resolved lazily
         if here not in height:
             wrong.append(f"{path.relative_to(ROOT)}: say in tests/test_imports.py where it stands")
             continue
         for name in imported(path.read_text()):
-            there = name.removeprefix(package).partition(".")[0]
-            ours = name.startswith(package) and there in names and there != here
-            if ours and height.get(there, len(height)) >= height[here]:
+            there = _place(name.removeprefix(package), place) if name.startswith(package) else here
+            if there not in (here, None) and height.get(there, len(height)) >= height[here]:
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     return wrong
+
+
+def _dotted(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def _place(name: str, place: dict[str, str]) -> str | None:
+    """Where the module stands that a dotted name is of, or is a name in."""
+    while name and name not in place:
+        name = name.rpartition(".")[0]
+    return place.get(name)
 
 
 def test_imports_of_the_package_point_down():

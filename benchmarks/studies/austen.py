@@ -28,9 +28,9 @@ from torch import Tensor
 from ostinato import datasets
 from ostinato.data.text.ngram import KneserNey
 from ostinato.data.text.vocabulary import Vocabulary
-from ostinato.models.language import LanguageArchitecture
+from ostinato.tasks.language.fit import FittedLanguageModel, Reading
+from ostinato.tasks.language.net import LanguageArchitecture
 from ostinato.training import Callback, Checkpoint, Plan, Progress, Run
-from ostinato.training.fitted_language import FittedLanguageModel, Reading
 
 TEST = "Persuasion"
 RESULTS = Path(__file__).parents[1] / "results" / "austen.jsonl"

@@ -34,9 +34,9 @@ from ostinato import SequenceForecaster
 from ostinato.data.series.panel import Panel
 from ostinato.metrics import forecasts as forecast_metrics
 from ostinato.metrics.naive_forecasts import seasonal_naive
-from ostinato.models.forecaster import NINE
-from ostinato.training.fitted_forecaster import Backtest
-from ostinato.training.windows import Columns, Pairs, Windows, every_window
+from ostinato.tasks.forecast.fit import Backtest
+from ostinato.tasks.forecast.net import NINE
+from ostinato.tasks.forecast.windows import Columns, Pairs, Windows, every_window
 
 PAGE = Path(__file__).parents[1] / "results" / "tasks.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"

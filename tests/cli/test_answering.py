@@ -18,7 +18,8 @@ from four_tasks import QUICK, TASKS
 from ostinato import LanguageModel, SequenceClassifier, runtime
 from ostinato.cli import main
 from ostinato.engine import native
-from ostinato.training import fitted, fitted_language
+from ostinato.tasks.classify import fit as fitted
+from ostinato.tasks.language import fit as fitted_language
 
 if native.unavailable() is not None:
     pytest.skip(str(native.unavailable()), allow_module_level=True)

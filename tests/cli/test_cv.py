@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from four_tasks import QUICK, TASKS
 
-from ostinato.cli import jobs
 from ostinato.cli.cv import summary
 from ostinato.cli.run import config as configuration
+from ostinato.cli.run import jobs
 from ostinato.data.sequences import splits
 from zoo.suites import one_in
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from four_tasks import KINDS, QUICK
 
-from ostinato.cli import jobs, main
-from ostinato.cli.run import answering, runs, sources
+from ostinato.cli import main
+from ostinato.cli.run import answering, jobs, runs, sources
 from ostinato.data.series import panel
 from ostinato.training.distributed import ALONE, Ranks
 from zoo.suites import one_in

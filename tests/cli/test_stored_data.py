@@ -9,10 +9,11 @@ from cli_examples import assert_same_run
 from four_tasks import KINDS, QUICK
 
 from ostinato.cli import main
-from ostinato.cli.jobs import forecast, tag
 from ostinato.cli.run import findings, sources
 from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.series import panel
+from ostinato.tasks.forecast import job as forecast
+from ostinato.tasks.tag import job as tag
 from zoo.suites import one_in
 
 

@@ -688,8 +688,8 @@ def test_texts_are_classified_by_their_words(tmp_path, capsys, monkeypatch):
 
 
 def test_texts_of_one_group_stay_on_one_side(tmp_path):
-    from ostinato.cli import jobs
     from ostinato.cli.run import config as configuration
+    from ostinato.cli.run import jobs
 
     rows = [f'{{"text": "{"abc"[i % 3] * 9} {i}", "book": "{i // 5}"}}' for i in range(40)]
     file = tmp_path / "books.jsonl"

@@ -124,7 +124,7 @@ def test_class_weights_reach_the_training_by_label(ostinato, data, monkeypatch):
 
 
 def test_class_weights_of_numbers():
-    from ostinato.cli.jobs.classify import parsed_weights as parsed
+    from ostinato.tasks.classify.job import parsed_weights as parsed
 
     assert parsed("7=2,-1=0", np.array([7, -1, 7])) == {7: 2.0, -1: 0.0}
 

@@ -70,7 +70,7 @@ def test_the_best_configuration_trains_to_the_loss_of_its_trial(ostinato, tmp_pa
 
 
 def test_draws_of_the_validation_part_share_nothing_with_what_is_learnt(tmp_path):
-    from ostinato.cli import jobs
+    from ostinato.cli.run import jobs
 
     file, *_ = four_tasks.classify(tmp_path)
     given = {
@@ -233,7 +233,7 @@ def test_the_time_of_a_trial_is_counted_from_when_it_was_dealt(ostinato, tmp_pat
 
 
 def test_the_test_part_is_not_looked_at(ostinato, tmp_path, monkeypatch):
-    from ostinato.cli.jobs.classify import ClassifyJob
+    from ostinato.tasks.classify.job import ClassifyJob
 
     monkeypatch.setattr(ClassifyJob, "evaluate", lambda *_: 1 / 0)
     outcome = ostinato("tune", *four_tasks.classify(tmp_path), *SHORT, "--trials", 1)

@@ -174,7 +174,8 @@ def test_sigterm_to_one_process_reaches_the_other(long_run, tmp_path):
 
 FAULTY = """
 import os, sys
-from ostinato.cli import jobs, main
+from ostinato.cli import main
+from ostinato.cli.run import jobs
 from ostinato.training import Diverged
 from ostinato.training.classification import Classification
 from ostinato.training.distributed import Ranks

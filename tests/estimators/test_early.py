@@ -11,7 +11,7 @@ import torch
 
 from ostinato import SequenceClassifier, load, runtime
 from ostinato.cli import main
-from ostinato.training import early
+from ostinato.tasks.classify import early
 
 N_STEPS = 20
 

@@ -15,10 +15,10 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from ostinato import SequenceForecaster, runtime, training
 from ostinato.data.series.panel import as_panel
-from ostinato.estimators.forecaster import load
 from ostinato.hyperparameters import Architecture, Training, declarations
 from ostinato.metrics import forecasts as forecast_metrics
-from ostinato.training.windows import ForecastSettings
+from ostinato.tasks.forecast.estimator import load
+from ostinato.tasks.forecast.windows import ForecastSettings
 
 RAN = 35  # with scikit-learn 1.6 to 1.9, without those that it skips
 

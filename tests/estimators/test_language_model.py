@@ -16,10 +16,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ostinato import LanguageModel
 from ostinato.data.text.held_out import held_out
-from ostinato.estimators.language import load
-from ostinato.models.language import LanguageArchitecture
+from ostinato.tasks.language.estimator import load
+from ostinato.tasks.language.fit import Reading
+from ostinato.tasks.language.net import LanguageArchitecture
 from ostinato.training import Plan
-from ostinato.training.fitted_language import Reading
 
 TEXTS = ["the cat sat on the mat. " * 4, "a dog and a cat, a dog. " * 4, "the man and the cat."]
 CHECKED = []

@@ -18,9 +18,9 @@ from sklearn.utils.estimator_checks import check_estimator
 import ostinato
 from ostinato import SequenceTagger
 from ostinato.data import Ragged
-from ostinato.estimators import tagger as module
-from ostinato.estimators.tagger import load
 from ostinato.metrics.spans import to_iob2
+from ostinato.tasks.tag import estimator as module
+from ostinato.tasks.tag.estimator import load
 from ostinato.training import Plan
 from zoo.suites import one_in
 

@@ -10,7 +10,7 @@ import warnings
 import pytest
 import torch
 
-from ostinato.models.crf import CRF, viterbi
+from ostinato.tasks.tag.crf import CRF, viterbi
 
 C = 3
 

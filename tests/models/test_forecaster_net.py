@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ostinato.models.forecaster import NINE, ForecasterNet, apart, check_levels
+from ostinato.tasks.forecast.net import NINE, ForecasterNet, apart, check_levels
 
 CELLS = ["rnn", "gru", "lstm"]
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ostinato.models import LanguageNet
-from ostinato.models.language import LanguageArchitecture, next_token_loss
+from ostinato.tasks.language.net import LanguageArchitecture, next_token_loss
 
 # N, V, logits of a block: one block; whole blocks; a short last block; a row a block; rows of one
 SHAPES = [(6, 5, 1000), (6, 5, 15), (7, 5, 15), (7, 5, 1), (1, 1, 1)]
@@ -67,7 +67,7 @@ def test_the_loss_holds_no_array_of_all_logits():
         import torch
         from pathlib import Path
         import torch.nn.functional as F
-        from ostinato.models.language import next_token_loss
+        from ostinato.tasks.language.net import next_token_loss
 
         features, weight = torch.randn(2048, 256), torch.randn(5000, 256)
         leaves = [features, weight, torch.zeros(5000)]

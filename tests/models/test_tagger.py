@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from ostinato.models.tagger import NO_LABEL, TaggerNet
 from ostinato.models.words import WordBatch
+from ostinato.tasks.tag.net import NO_LABEL, TaggerNet
 
 CELLS = ["rnn", "gru", "lstm"]
 

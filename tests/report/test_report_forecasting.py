@@ -18,9 +18,9 @@ from ostinato.metrics.forecasts import coverage
 from ostinato.report import ForecastData, RunFacts, collect_forecasts, write_report
 from ostinato.report import forecasting as module
 from ostinato.report import forecasting_page as page_module
+from ostinato.tasks.forecast.fit import FittedForecaster
+from ostinato.tasks.forecast.windows import ForecastSettings
 from ostinato.training import Plan
-from ostinato.training.fitted_forecaster import FittedForecaster
-from ostinato.training.windows import ForecastSettings
 from zoo.suites import one_in
 
 

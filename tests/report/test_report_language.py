@@ -12,12 +12,12 @@ import task_examples
 import torch
 
 from ostinato.data.text.vocabulary import END
-from ostinato.models.language import LanguageArchitecture
 from ostinato.report import LanguageData, RunFacts, collect_language, write_report
 from ostinato.report import language as module
 from ostinato.report import language_page as page_module
+from ostinato.tasks.language.fit import FittedLanguageModel, Reading
+from ostinato.tasks.language.net import LanguageArchitecture
 from ostinato.training import Plan
-from ostinato.training.fitted_language import FittedLanguageModel, Reading
 
 TEXTS = [
     "the cat sat on the mat and a dog sat on the cat. " * 8,

@@ -129,7 +129,7 @@ def test_labels_are_numbers_where_they_were(tmp_path):
 def test_what_a_person_gives_is_prepared_as_in_the_training(tmp_path):
     from dataclasses import replace
 
-    from ostinato.training import fitted
+    from ostinato.tasks.classify import fit as fitted
 
     classifier(tmp_path / "m")
     names = ("a", "b", "c")

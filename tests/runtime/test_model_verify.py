@@ -20,7 +20,7 @@ from saved_models import (
 from ostinato import runtime
 from ostinato.cli import main
 from ostinato.runtime.tensors import pack, unpack
-from ostinato.training import fitted
+from ostinato.tasks.classify import fit as fitted
 
 
 @pytest.mark.parametrize(

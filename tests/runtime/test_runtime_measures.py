@@ -10,8 +10,11 @@ from saved_models import Leaky, N, classifier, forecaster, language_model, seque
 
 from ostinato import SequenceTagger, runtime
 from ostinato.data.series.panel import as_panel
-from ostinato.runtime.labelling import nats
-from ostinato.training import fitted, fitted_forecaster, fitted_language, fitted_tagger
+from ostinato.tasks.classify import fit as fitted
+from ostinato.tasks.forecast import fit as fitted_forecaster
+from ostinato.tasks.language import fit as fitted_language
+from ostinato.tasks.tag import fit as fitted_tagger
+from ostinato.tasks.tag.labelling import nats
 
 LABELS = np.array(["down", "up", "still"])[np.arange(N) % 3]
 SIGNS = list((sequences().cumsum(1).sum(2) > 0).astype(int))

@@ -16,7 +16,7 @@ import ostinato
 from ostinato import runtime
 from ostinato.models import ClassifierNet
 from ostinato.runtime.tensors import pack, unpack
-from ostinato.training.fitted import FittedClassifier
+from ostinato.tasks.classify.fit import FittedClassifier
 
 
 def some_tensors():

@@ -29,15 +29,15 @@ from ostinato.data.text.corpus import Corpus
 from ostinato.data.text.vocabulary import Vocabulary
 from ostinato.data.text.words import Integers, Words, WordVocabulary
 from ostinato.models import ClassifierNet, ForecasterNet, LanguageNet, TaggerNet
+from ostinato.tasks.classify.multilabel import MultiLabels
+from ostinato.tasks.forecast.loss import Forecasting
+from ostinato.tasks.forecast.windows import every_window, last_windows
+from ostinato.tasks.language.loss import Language
+from ostinato.tasks.tag.loss import Tagging
 from ostinato.training import Callback, Checkpoint, Plan, distributed
 from ostinato.training.classification import Classification
-from ostinato.training.forecasting import Forecasting
-from ostinato.training.language import Language
 from ostinato.training.loop import learn
-from ostinato.training.multilabel import MultiLabels
-from ostinato.training.tagging import Tagging
 from ostinato.training.task import Task
-from ostinato.training.windows import every_window, last_windows
 
 TEXTS = ["the cat sat on the mat. " * 3, "a dog, and a cat! " * 4, "", "the end"]
 LEVELS = (0.1, 0.5, 0.9)

@@ -9,9 +9,9 @@ import numpy as np
 
 from ostinato.data.series.panel import Panel
 from ostinato.hyperparameters import Architecture
+from ostinato.tasks.forecast.fit import FittedForecaster
+from ostinato.tasks.forecast.windows import Columns, ForecastSettings, Windows
 from ostinato.training import History, Plan
-from ostinato.training.fitted_forecaster import FittedForecaster
-from ostinato.training.windows import Columns, ForecastSettings, Windows
 
 LENGTHS = (9, 30, 4, 17)
 HORIZON, CONTEXT = 3, 6

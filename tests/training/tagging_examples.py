@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ostinato.training.fitted_tagger import Tagged
+from ostinato.tasks.tag.fit import Tagged
 
 
 def above_or_below(n: int = 40, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -15,9 +15,9 @@ from ostinato.data.series.panel import Panel
 from ostinato.hyperparameters import Architecture
 from ostinato.metrics import forecasts as forecast_metrics
 from ostinato.metrics import naive_forecasts as forecast_baselines
+from ostinato.tasks.forecast.fit import FittedForecaster, load
+from ostinato.tasks.forecast.windows import ForecastSettings
 from ostinato.training import Plan
-from ostinato.training.fitted_forecaster import FittedForecaster, load
-from ostinato.training.windows import ForecastSettings
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +299,7 @@ def test_it_forecasts_without_scikit_learn(fitted, tmp_path):
         sys.modules["sklearn"] = None  # an import of it fails
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from forecasting_examples import fit, panel
-        from ostinato.training.fitted_forecaster import load
+        from ostinato.tasks.forecast.fit import load
         assert load({str(tmp_path / "m")!r}).predict(panel()).shape == (4, 3)
         fit(panel(), {{"iterations": 1}})
     """

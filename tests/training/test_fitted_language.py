@@ -13,9 +13,9 @@ import torch
 from test_checkpoint import KillAfter, Killed
 
 from ostinato.data.text.vocabulary import END, UNKNOWN
-from ostinato.models.language import LanguageArchitecture
+from ostinato.tasks.language.fit import FittedLanguageModel, Reading, TypingSession, load
+from ostinato.tasks.language.net import LanguageArchitecture
 from ostinato.training import Checkpoint, Plan
-from ostinato.training.fitted_language import FittedLanguageModel, Reading, TypingSession, load
 
 TEXTS = ["the cat sat on the mat. " * 6, "a dog and a cat, a dog and a man. " * 6, "the end."]
 
@@ -224,7 +224,7 @@ def test_it_needs_no_scikit_learn(tmp_path):
     fitted(iterations=1).save(tmp_path / "m", {}, 1)
     script = (
         "import sys; sys.modules['sklearn'] = None\n"
-        "from ostinato.training.fitted_language import load\n"
+        "from ostinato.tasks.language.fit import load\n"
         f"print(load({str(tmp_path / 'm')!r}).generate('the', 5).n_tokens)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

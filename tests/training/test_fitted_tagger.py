@@ -16,9 +16,10 @@ from training_examples import assert_same_end
 
 from ostinato.hyperparameters import Architecture
 from ostinato.metrics.spans import span_scores, spans, to_iob2, token_accuracy
-from ostinato.training import Callback, Checkpoint, Plan, fitted_tagger
-from ostinato.training.fitted_tagger import FittedTagger, Tagged, load
-from ostinato.training.tagging import TaggerSettings
+from ostinato.tasks.tag import fit as fitted_tagger
+from ostinato.tasks.tag.fit import FittedTagger, Tagged, load
+from ostinato.tasks.tag.loss import TaggerSettings
+from ostinato.training import Callback, Checkpoint, Plan
 
 MODEL = Architecture(cell="gru", hidden_size=8, bidirectional=True)
 WORDS = TaggerSettings(embedding_size=4, character_size=6)
@@ -273,8 +274,8 @@ def test_it_needs_no_scikit_learn(tmp_path):
         sys.modules["sklearn"] = None  # an import of it fails
         from ostinato.hyperparameters import Architecture
         from ostinato.training import Plan
-        from ostinato.training.fitted_tagger import FittedTagger, Tagged, load
-        from ostinato.training.tagging import TaggerSettings
+        from ostinato.tasks.tag.fit import FittedTagger, Tagged, load
+        from ostinato.tasks.tag.loss import TaggerSettings
         given = Tagged.of([["a", "b"], ["b"]], [["x", "y"], ["y"]])
         trained, _ = FittedTagger.fit(
             given, Architecture(hidden_size=2), TaggerSettings(crf=True), Plan(iterations=1)

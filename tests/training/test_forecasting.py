@@ -12,9 +12,9 @@ from training_examples import without_clock
 
 from ostinato.metrics import forecasts as forecast_metrics
 from ostinato.models import ForecasterNet
+from ostinato.tasks.forecast.loss import Forecasting, parts, pinball, quantiles
+from ostinato.tasks.forecast.windows import every_window, last_windows
 from ostinato.training import Checkpoint
-from ostinato.training.forecasting import Forecasting, parts, pinball, quantiles
-from ostinato.training.windows import every_window, last_windows
 
 LEVELS = (0.1, 0.5, 0.9)
 
@@ -66,7 +66,7 @@ def test_validation_is_over_all_its_windows_in_parts(monkeypatch):
     assert net.training
     wanted = scaled_loss(given, cut, net.eval(), pairs)
     assert whole == pytest.approx(wanted, rel=1e-5)
-    monkeypatch.setattr("ostinato.training.forecasting.parts", lambda p: parts(p, 2))
+    monkeypatch.setattr("ostinato.tasks.forecast.loss.parts", lambda p: parts(p, 2))
     assert one.validate(net)["validation_loss"][0] == pytest.approx(whole)
 
 

@@ -16,9 +16,10 @@ from training_examples import Remembering, assert_same_end
 from ostinato.data.text.corpus import Corpus
 from ostinato.data.text.vocabulary import END, UNKNOWN, Vocabulary
 from ostinato.models import LanguageNet
-from ostinato.training import Checkpoint, Plan, language
+from ostinato.tasks.language import loss as language
+from ostinato.tasks.language.loss import Language, answers, measure
+from ostinato.training import Checkpoint, Plan
 from ostinato.training.checkpoint import read
-from ostinato.training.language import Language, answers, measure
 from ostinato.training.loop import learn
 from zoo.suites import one_in
 

@@ -12,13 +12,13 @@ import torch
 from ostinato.compiler.errors import Unsupported
 from ostinato.engine import native
 from ostinato.models import ClassifierNet
-from ostinato.models.ensemble import ClassifierEnsemble
-from ostinato.models.forecaster import ForecasterNet
-from ostinato.models.language import LanguageNet
-from ostinato.models.tagger import TaggerNet
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.network import Network
 from ostinato.runtime.programs import StepProgram
+from ostinato.tasks.classify.ensemble import ClassifierEnsemble
+from ostinato.tasks.forecast.net import ForecasterNet
+from ostinato.tasks.language.net import LanguageNet
+from ostinato.tasks.tag.net import TaggerNet
 from ostinato.training.saved_graph import describe
 from zoo.suites import one_in
 

@@ -12,9 +12,9 @@ from forecasting_examples import HORIZON, panel
 from ostinato.data.series import panel as panels
 from ostinato.data.series.panel import Panel
 from ostinato.hyperparameters import Architecture
-from ostinato.training.fitted_forecaster import FittedForecaster
+from ostinato.tasks.forecast.fit import FittedForecaster
+from ostinato.tasks.forecast.windows import ForecastSettings
 from ostinato.training.plan import Plan
-from ostinato.training.windows import ForecastSettings
 
 SETTINGS = ForecastSettings(horizon=HORIZON, context=8)
 

@@ -17,9 +17,9 @@ from ostinato import SequenceClassifier, load, runtime
 from ostinato.data import Batches
 from ostinato.hyperparameters import Architecture, HyperparameterError
 from ostinato.models import ClassifierNet
+from ostinato.tasks.tag.fit import FittedTagger, Tagged
+from ostinato.tasks.tag.loss import TaggerSettings
 from ostinato.training import Callback, Checkpoint, Plan, train
-from ostinato.training.fitted_tagger import FittedTagger, Tagged
-from ostinato.training.tagging import TaggerSettings
 
 N_STEPS = 12
 

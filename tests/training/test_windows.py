@@ -12,7 +12,7 @@ from forecasting_examples import CONTEXT, HORIZON, LENGTHS, bare, panel, windows
 from ostinato.data.sequences.moments import Moments
 from ostinato.data.series.panel import Panel
 from ostinato.metrics.naive_forecasts import seasonal_naive
-from ostinato.training.windows import (
+from ostinato.tasks.forecast.windows import (
     Columns,
     ForecastSettings,
     every_window,

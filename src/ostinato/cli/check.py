@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ostinato.cli import jobs
+from ostinato import tasks
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import with_flags
 from ostinato.cli.output import Quiet, hush, say, say_json
 from ostinato.cli.run import config as configuration
-from ostinato.cli.run import partition, runs, sources
+from ostinato.cli.run import jobs, partition, runs, sources
 from ostinato.cli.run.config import Config, Given
 from ostinato.cli.train import asked_for
 
@@ -109,9 +109,9 @@ def _at_texts(
     """The same of documents."""
     from statistics import median_low
 
-    from ostinato.cli.jobs import language
     from ostinato.data import checks
     from ostinato.data.checks.finding import plural
+    from ostinato.tasks.language import job as language
 
     if not is_run:  # the parts that are given, and no other
         settings = jobs.with_defaults(settings, given).updated(
@@ -151,7 +151,7 @@ def _is_language(settings: Config) -> bool:
 def _check_used(settings: Config, given: Given) -> None:
     """Raise BadInput for a flag that would change nothing; log one that a training alone uses."""
     source, task = str(settings.data.source), settings.task
-    named = any(getattr(task, name) is not None for name in jobs.TASKS)
+    named = any(getattr(task, name) is not None for name in tasks.NAMES)
     if named or source in sources.BUILT_IN or not sources.is_table(source):
         jobs.check_used(jobs.task_of(settings), given)
     elif of_tasks := [key for key in given if key.startswith("task.")]:

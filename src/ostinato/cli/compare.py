@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ostinato import files
-from ostinato.cli import jobs
+from ostinato import files, tasks
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import Quiet, hush, say, say_json
 from ostinato.cli.run import runs, summaries
@@ -90,9 +89,9 @@ def _measured(path: Path) -> Measured:
             f"{path} is not finished; finish it with: ostinato train --resume --output {path}"
         )
     digests = trained.environment().get("data", {}).get("sha256", {})
-    task, _ = jobs.of_model(trained)
     return Measured(
-        str(path), trained.run, task, trained.config, results, digests, _parameters(trained.model)
+        str(path), trained.run, trained.task().name, trained.config, results, digests,
+        _parameters(trained.model),
     )
 
 
@@ -129,11 +128,11 @@ def _side_by_side(measured: Sequence[Measured]) -> list[str]:
     """A column for each run: measures, size and time, and the parameters that differ."""
     task = measured[0].task
     rows = [["", *(each.name for each in measured)]]
-    for name, (words, _) in summaries.MEASURES[task].items():
+    for name, measure in tasks.named(task).measures.items():
         values = [each.results["test"].get(name) for each in measured]
         if any(value is not None for value in values):
-            rows.append([words, *("–" if v is None else summaries.shown(name, v, task)
-                                  for v in values)])  # fmt: skip
+            shown = ["–" if v is None else measure.shown(v) for v in values]
+            rows.append([measure.words, *shown])
     rows.append(["parameters", *(f"{each.parameters:,}" for each in measured)])
     rows.append(["time of training", *(f"{each.results['elapsed_s']:.1f} s" for each in measured)])
     rows.append(["iterations", *(f"{each.results['iterations']:,}" for each in measured)])

@@ -14,8 +14,8 @@ from ostinato.cli.output import Quiet, hush, say, say_json
 from ostinato.cli.run import answering
 
 if TYPE_CHECKING:
-    from ostinato.runtime.language import LanguageModel
-    from ostinato.training.fitted_language import FittedLanguageModel
+    from ostinato.tasks.language.fit import FittedLanguageModel
+    from ostinato.tasks.language.model import LanguageModel
 
     Suggesting = LanguageModel | FittedLanguageModel
 

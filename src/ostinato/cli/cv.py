@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ostinato import files
-from ostinato.cli import jobs
+from ostinato import files, tasks
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.flags import completion, with_flags
 from ostinato.cli.many import workers
 from ostinato.cli.output import Overwrite, Quiet, check_alone, check_file, hush, say, say_json
 from ostinato.cli.run import config as configuration
-from ostinato.cli.run import findings, sources, summaries
+from ostinato.cli.run import findings, jobs, sources, summaries
 from ostinato.cli.run.config import Config, Given
 from ostinato.cli.train import asked_for
 from ostinato.interrupt import Terminated
+from ostinato.tasks.base import MeasureSpec
 
 if TYPE_CHECKING:
-    from ostinato.cli.jobs.job import Job
+    from ostinato.tasks.job import Job
 
 MOST_FREQUENT = "always the most frequent class"
 Spread = dict[str, Any]  # mean, sd and the values of the folds; None where there is no number
@@ -132,10 +132,12 @@ class _Folds:
         done = len(self.evaluations)
         left = (time.perf_counter() - self.began) / done * (self._k - done)
         task = _task(evaluation)
-        name = _first(task, evaluation["test"])
-        shown = summaries.shown(name, evaluation["test"][name], task)
+        known = tasks.named(task)
+        name = known.first_measure(evaluation["test"])
+        measure = known.measures[name]
+        shown = measure.shown(evaluation["test"][name])
         more = f", about {duration(left)} left" if done < self._k else ""
-        return f"fold {number} of {self._k}: {summaries.MEASURES[task][name][0]} {shown}{more}"
+        return f"fold {number} of {self._k}: {measure.words} {shown}{more}"
 
 
 def _side_by_side(asked: Given, k: int, n_jobs: int, ray: bool, dealer: _Folds) -> None:
@@ -209,14 +211,16 @@ def summary(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
     task = _task(evaluations[0])
     tests = [evaluation["test"] for evaluation in evaluations]
     measures = {name: spread([_number(test, name) for test in tests])
-                for name in summaries.MEASURES[task] if name in tests[0]}  # fmt: skip
-    name = _first(task, tests[0])
+                for name in tasks.named(task).measures if name in tests[0]}  # fmt: skip
+    name = tasks.named(task).first_measure(tests[0])
     ours, baselines = measures[name]["values"], {}
-    for baseline, found in _baselines(evaluations, name).items():
+    for baseline, found in _baselines(
+        evaluations, name, tasks.named(task).measures[name].lower
+    ).items():
         theirs = [_number(each, name) for each in found]
         pairs = list(zip(ours, theirs, strict=True))
         difference = spread([None if a is None or b is None else a - b for a, b in pairs])
-        sign = -1 if name in summaries.LOWER_IS_BETTER else 1
+        sign = -1 if tasks.named(task).measures[name].lower else 1
         better = sum(1 for d in difference["values"] if d is not None and sign * d > 0)
         baselines[baseline] = {
             "measures": {name: spread(theirs)},
@@ -244,17 +248,14 @@ def _task(evaluation: dict[str, Any]) -> str:
     return str(evaluation.get("task", "classify"))
 
 
-def _first(task: str, test: dict[str, Any]) -> str:
-    """The measure by which a network is compared with its baselines."""
-    return next(name for name in summaries.MEASURES[task] if test.get(name) is not None)
-
-
 def _number(measures: dict[str, Any], name: str) -> float | None:
     value = measures.get(name)
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _baselines(evaluations: Sequence[dict[str, Any]], name: str) -> dict[str, list[dict[str, Any]]]:
+def _baselines(
+    evaluations: Sequence[dict[str, Any]], name: str, lower: bool
+) -> dict[str, list[dict[str, Any]]]:
     """The measures of each baseline, a dict for each fold.
 
     The kind of the best simple classifier may differ between folds; it has one name here.
@@ -269,7 +270,6 @@ def _baselines(evaluations: Sequence[dict[str, Any]], name: str) -> dict[str, li
     result = {each: [of_fold[each] for of_fold in found] for each in common}
     others = [[m for each, m in of_fold.items() if each not in common] for of_fold in found]
     if all(others):
-        lower = name in summaries.LOWER_IS_BETTER
         choose = min if lower else max
         result["the best simple method of each fold"] = [
             choose(each, key=lambda m: m[name]) for each in others
@@ -279,19 +279,19 @@ def _baselines(evaluations: Sequence[dict[str, Any]], name: str) -> dict[str, li
 
 def _lines(result: dict[str, Any], settings: Config, output: Path | None) -> list[str]:
     task, k = result["task"], result["folds"]
-    known = summaries.MEASURES[task]
-    rows = [(known[name][0], _shown(name, found, task))
+    known = tasks.named(task).measures
+    rows = [(known[name].words, _shown(known[name], found))
             for name, found in result["measures"].items() if found["mean"] is not None]  # fmt: skip
     for baseline, found in result["baselines"].items():
         difference = found["difference"]
         name, better = difference["measure"], difference["better_in"]
         if difference["mean"] is None:
             continue
-        rows.append((f"  {baseline}", _shown(name, found["measures"][name], task)))
+        rows.append((f"  {baseline}", _shown(known[name], found["measures"][name])))
         mean = round(difference["mean"], 12)  # a sum of differences that cancel is no 0
-        beaten = mean < 0 if name in summaries.LOWER_IS_BETTER else mean > 0
+        beaten = mean < 0 if known[name].lower else mean > 0
         verdict = f"   better in {better} of {k} folds" + ("" if beaten else ": not better")
-        shown = ("+" if mean > 0 else "") + _shown(name, difference, task)
+        shown = ("+" if mean > 0 else "") + _shown(known[name], difference)
         rows.append(("    the network's difference", shown + verdict))
     lines = [f"{k} folds of {Path(settings.data.source or '').name}: mean ± standard deviation"]
     lines += summaries.aligned([*rows, *summaries.findings(result)])
@@ -299,9 +299,9 @@ def _lines(result: dict[str, Any], settings: Config, output: Path | None) -> lis
     return lines
 
 
-def _shown(name: str, found: Spread, task: str) -> str:
-    mean = summaries.shown(name, found["mean"], task)
+def _shown(measure: MeasureSpec, found: Spread) -> str:
+    mean = measure.shown(found["mean"])
     if found["sd"] is None:
         return mean
-    spread = summaries.shown(name, found["sd"], task)
+    spread = measure.shown(found["sd"])
     return f"{mean.removesuffix(' %')} ± {spread}"

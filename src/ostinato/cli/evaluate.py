@@ -7,11 +7,10 @@ from typing import Annotated, Optional
 
 import typer
 
-from ostinato.cli import jobs
 from ostinato.cli.failures import BadInput
 from ostinato.cli.flags import with_flags
 from ostinato.cli.output import Quiet, hush, percent, say, say_json, working
-from ostinato.cli.run import runs, sources, summaries
+from ostinato.cli.run import jobs, runs, sources, summaries
 from ostinato.cli.run.config import OPTIONS, Given
 
 
@@ -48,22 +47,23 @@ def evaluate(
         flag = OPTIONS[next(iter(given))].flag
         raise BadInput(f"{flag} is for a FILE; the run's own data are read as they were")
     task, module = jobs.of_model(trained)
-    if task != "forecast" and (windows or stride):
+    if task.name != "forecast" and (windows or stride):
         flag = "--windows" if windows else "--stride"
-        raise BadInput(f"{flag} is for forecasts; {run} was trained to {task}")
+        raise BadInput(f"{flag} is for forecasts; {run} was trained to {task.name}")
     with working("evaluating", quiet):
-        result = module.evaluated(trained, file, *((windows, stride) if task == "forecast" else ()))
+        more = (windows, stride) if task.name == "forecast" else ()
+        result = module.evaluated(trained, file, *more)
     results = trained.run.results() if file is None and trained.run else None
     found = {"findings": (results or {}).get("findings", [])}
     if as_json:
         say_json(result | found if found["findings"] else result)
-    elif task == "classify" and "most_frequent_class" in result:
+    elif task.name == "classify" and "most_frequent_class" in result:
         say(
             f"accuracy {percent(result['accuracy'])}   always the most frequent class "
             f"{percent(result['most_frequent_class'])}   loss {result['loss']:.4f}   "
             f"n {result['n']:,}"
         )
     else:
-        say(summaries.measured(task, result))
+        say(summaries.measured(task.name, result))
     if not as_json and found["findings"]:
         say("\n".join(summaries.aligned(summaries.findings(found))))

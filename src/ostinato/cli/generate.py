@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ostinato.cli import jobs
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import Quiet, hush, percent, say, say_json
 from ostinato.cli.run import answering, runs
@@ -73,7 +72,7 @@ def find(run: Path) -> runs.Trained:
         BadInput: it is a model of another task.
     """
     trained = runs.find(run)
-    task, _ = jobs.of_model(trained)
+    task = trained.task().name
     if task != "language":
         raise BadInput(f"{run} was trained to {task}; wanted a language model")
     return trained

@@ -7,10 +7,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from ostinato.cli import jobs
 from ostinato.cli.flags import with_flags
 from ostinato.cli.output import Overwrite, Quiet, check_file, hush, write
-from ostinato.cli.run import runs, sources
+from ostinato.cli.run import jobs, runs, sources
 from ostinato.cli.run.config import Given
 
 

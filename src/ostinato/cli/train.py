@@ -10,17 +10,15 @@ from typing import Annotated, Optional
 
 import typer
 
-from ostinato import environment
-from ostinato.cli import jobs
+from ostinato import environment, tasks
 from ostinato.cli.failures import BadInput, Failure
 from ostinato.cli.flags import completion, with_flags
-from ostinato.cli.jobs.job import Job
 from ostinato.cli.output import Quiet, check_directory, hush, say, say_json
 from ostinato.cli.run import config as configuration
-from ostinato.cli.run import findings, limits, rundir, runs, sources, summaries
-from ostinato.cli.run.closed import closed
+from ostinato.cli.run import findings, jobs, limits, rundir, runs, sources, summaries
 from ostinato.cli.run.config import SECTIONS, Config, Given
 from ostinato.cli.run.rundir import RunDir
+from ostinato.tasks.job import Job
 
 _log = logging.getLogger(__name__)
 
@@ -182,9 +180,10 @@ def _begun(asked: Given) -> tuple[Config, Job | None]:
 
 
 def _closed_by_default(settings: Config, asked: Given) -> str | None:
-    """See `closed`; None where a user, or the model to begin with, has chosen the direction."""
+    """`TaskSpec.closes`; None where a user or the first model has chosen the direction."""
     chosen = "model.bidirectional" in asked or settings.run.from_ is not None
-    return None if settings.model.bidirectional and chosen else closed(settings)
+    closed = tasks.named(jobs.task_of(settings)).closes(settings)
+    return None if settings.model.bidirectional and chosen else closed
 
 
 def _reopened(output: Path | None, resume: bool, overwrite: bool) -> RunDir | None:

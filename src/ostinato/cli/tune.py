@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
 
 import typer
 
-from ostinato.cli import jobs
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.flags import completion, with_flags
 from ostinato.cli.many import trials, workers
 from ostinato.cli.output import Quiet, check_alone, hush, say, say_json
 from ostinato.cli.run import config as configuration
-from ostinato.cli.run import limits, sources
+from ostinato.cli.run import jobs, limits, sources
 from ostinato.cli.run.config import OPTIONS, Config, Given
 from ostinato.cli.train import asked_for
 from ostinato.interrupt import Terminated
@@ -27,7 +26,7 @@ from ostinato.interrupt import Terminated
 if TYPE_CHECKING:
     import optuna
 
-    from ostinato.cli.jobs.job import Job
+    from ostinato.tasks.job import Job
 
 VALIDATION = 0.2  # of the training part, where nothing is given
 SHOWN = 10  # trials of the table

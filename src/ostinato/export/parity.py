@@ -36,10 +36,11 @@ from ostinato.export.onnx.model import (
     TOKENS,
     carried_states,
 )
-from ostinato.runtime.forecaster import Forecaster
-from ostinato.runtime.model import Model, Tagger
+from ostinato.runtime.model import Model
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.reference import play_step
+from ostinato.tasks.forecast.model import Forecaster
+from ostinato.tasks.tag.model import Tagger
 
 EPS = float(np.finfo(np.float32).eps)
 SIZES = ((1, 7), (3, 23))  # rows and steps of the sequences that are compared

@@ -1,12 +1,20 @@
-"""Recurrent networks with a head for a task, as PyTorch modules."""
+"""Recurrent networks with a head for a task, as PyTorch modules.
 
-from ostinato.models.classifier import ClassifierNet
-from ostinato.models.ensemble import ClassifierEnsemble
-from ostinato.models.forecaster import ForecasterNet
-from ostinato.models.language import LanguageNet
+Those of the tasks are in their folders; this names them together.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ostinato.models.stack import Stack
-from ostinato.models.tagger import TaggerNet
 
+_OF_TASKS = {
+    "ClassifierEnsemble": "classify.ensemble",
+    "ClassifierNet": "classify.net",
+    "ForecasterNet": "forecast.net",
+    "LanguageNet": "language.net",
+    "TaggerNet": "tag.net",
+}
 __all__ = [
     "ClassifierEnsemble",
     "ClassifierNet",
@@ -15,3 +23,16 @@ __all__ = [
     "Stack",
     "TaggerNet",
 ]
+
+if TYPE_CHECKING:
+    from ostinato.tasks.classify.ensemble import ClassifierEnsemble
+    from ostinato.tasks.classify.net import ClassifierNet
+    from ostinato.tasks.forecast.net import ForecasterNet
+    from ostinato.tasks.language.net import LanguageNet
+    from ostinato.tasks.tag.net import TaggerNet
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_TASKS:
+        raise AttributeError(f"module 'ostinato.models' has no attribute {name!r}")
+    return getattr(import_module(f"ostinato.tasks.{_OF_TASKS[name]}"), name)

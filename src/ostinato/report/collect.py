@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ostinato.data.text.words import Words
     from ostinato.estimators import SequenceClassifier
     from ostinato.models import ClassifierEnsemble, ClassifierNet
+    from ostinato.tasks.classify.fit import FittedClassifier
     from ostinato.training.examples import Inputs
-    from ostinato.training.fitted import FittedClassifier
 
 # Sequences cut after each step are read anew: a multiply and an add for each weight and step, half
 # a second at 30 GFLOP a second; of fewer sequences the accuracy would say little.
@@ -107,7 +107,7 @@ def right_by_step(fitted: FittedClassifier, X: Any, y: Any) -> np.ndarray:
 def fitted_of(classifier: SequenceClassifier | FittedClassifier) -> FittedClassifier:
     """The fitted classifier within an estimator; NotFittedError if there is none."""
 
-    from ostinato.training.fitted import FittedClassifier
+    from ostinato.tasks.classify.fit import FittedClassifier
 
     return classifier if isinstance(classifier, FittedClassifier) else classifier._fitted()
 

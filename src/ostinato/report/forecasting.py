@@ -17,7 +17,7 @@ from ostinato.runtime.card import n_parameters
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceForecaster
-    from ostinato.training.fitted_forecaster import FittedForecaster
+    from ostinato.tasks.forecast.fit import FittedForecaster
 
 SHOWN = 6  # series: the worst, the middle and the best ones
 LEAST_HISTORY = 24  # steps before the first forecast; else as many as there are after it
@@ -129,7 +129,7 @@ def collect_forecasts(
     Raises:
         ValueError: see `FittedForecaster.backtest`.
     """
-    from ostinato.training.fitted_forecaster import in_turn
+    from ostinato.tasks.forecast.fit import in_turn
 
     fitted: FittedForecaster = (
         forecaster._fitted() if hasattr(forecaster, "_fitted") else forecaster

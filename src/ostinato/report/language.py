@@ -16,7 +16,7 @@ from ostinato.runtime.card import n_parameters
 
 if TYPE_CHECKING:
     from ostinato.estimators import LanguageModel
-    from ostinato.training.fitted_language import FittedLanguageModel
+    from ostinato.tasks.language.fit import FittedLanguageModel
 
 PROMPTS = 6
 READ = 1_000  # characters before a prompt's end that the model reads
@@ -98,7 +98,7 @@ def collect_language(
         documents: texts that it was not trained on.
         facts: of the run.
     """
-    from ostinato.training.fitted_language import as_documents
+    from ostinato.tasks.language.fit import as_documents
 
     fitted: FittedLanguageModel = model._fitted() if hasattr(model, "_fitted") else model
     documents = as_documents(documents, "collect_language: documents")

@@ -14,7 +14,7 @@ from ostinato.report.contents import RunFacts
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceClassifier
-    from ostinato.training.fitted import FittedClassifier
+    from ostinato.tasks.classify.fit import FittedClassifier
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ostinato.runtime.card import n_parameters
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceTagger
-    from ostinato.training.fitted_tagger import FittedTagger
+    from ostinato.tasks.tag.fit import FittedTagger
 
 MOST_STEPS, MOST_WORDS = 160, 60  # drawn of a sequence: the stretch with most errors
 

@@ -7,15 +7,11 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from ostinato import tasks
+
 FOLDED = "folded."  # how the names of tensors begin that were computed of the weights
 COPIES = "copies"  # hashes of a language model's training texts, which are no weights
 
-_TASKS = {
-    "sequence_classifier": "Names the class of a sequence.",
-    "sequence_tagger": "Gives a label to every step of a sequence.",
-    "sequence_forecaster": "Says what the next values of a series may be.",
-    "language_model": "Says which token comes next in a text.",
-}
 _SHOWN = 20  # labels
 
 Rows = Sequence[tuple[str, Any]]
@@ -50,7 +46,7 @@ def card(config: Mapping[str, Any], facts: Facts) -> str:
     sections = [
         ["---", "library_name: ostinato", f"tags: [{kind.replace('_', '-')}, recurrent]", "---"],
         [f"# A {kind.replace('_', ' ')}"],
-        [_TASKS[kind]],
+        [tasks.by_kind(kind, "the model").does],
         _table([("", "")], _network(config, facts.parameters)),
     ]
     if facts.data:

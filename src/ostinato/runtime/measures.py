@@ -20,17 +20,18 @@ from ostinato.data.text.vocabulary import END, UNKNOWN
 from ostinato.data.text.words import CodedWords
 from ostinato.metrics import forecasts as forecast_metrics
 from ostinato.metrics.spans import span_scores
-from ostinato.runtime.labelling import nats
 
 if TYPE_CHECKING:
-    from ostinato.runtime.forecaster import Forecaster
-    from ostinato.runtime.language import LanguageModel
-    from ostinato.runtime.model import Classifier, Tagger
+    from ostinato.tasks.classify.model import Classifier
+    from ostinato.tasks.forecast.model import Forecaster
+    from ostinato.tasks.language.model import LanguageModel
+    from ostinato.tasks.tag.model import Tagger
 
 _AT_ONCE = 1 << 22  # probabilities of a language model: 16 MB
 _FARTHEST = 700.0  # nats, whose exponential is a float
 
 Measures = dict[str, Any]
+_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
 
 def of_classifier(model: Classifier, X: Any, y: Any) -> Measures:
@@ -159,3 +160,8 @@ def of_language_model(model: LanguageModel, documents: Sequence[str]) -> Measure
         "top1": first / n,
         "top3": third / n,
     }
+
+
+def nats(probability: np.ndarray) -> np.ndarray:
+    """−log p in float64; a probability that was rounded to 0 counts as the smallest float32."""
+    return -np.log(np.maximum(probability.astype(np.float64), _SMALLEST))

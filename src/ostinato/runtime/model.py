@@ -13,15 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
-from ostinato.data.sequences.as_sequences import as_sequences, shape_sequences
-from ostinato.data.sequences.examples import Examples
+from ostinato import tasks
 from ostinato.data.sequences.prepare import Preparation
 from ostinato.data.sequences.ragged import Ragged
-from ostinato.data.sequences.steps import as_steps, as_texts_or_sequences
-from ostinato.data.tables.feature_names import as_trained
-from ostinato.data.text.words import CodedWords, Words
-from ostinato.runtime import checks
-from ostinato.runtime.labelling import Labelling
+from ostinato.data.text.words import CodedWords
 from ostinato.runtime.network import Network
 from ostinato.runtime.saved import Saved
 from ostinato.runtime.tensors import Array
@@ -98,6 +93,27 @@ class Model:
     def __repr__(self) -> str:
         layers = ", ".join(layer.name for layer in self.graph.layers)
         return f"{type(self).__name__}({self.kind}: {layers}; {len(self.labels)} labels)"
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether a step is the number of a token."""
+        return False
+
+    def stream_parts(self) -> dict[str, Any]:
+        """What a stream of this model needs beside the network; see `RowSource`.
+
+        Raises:
+            ValueError: there are no streams of such models, or not of this one.
+        """
+        raise ValueError(f"a {self.kind} has no streams in this version")
+
+    def _scaling(self) -> dict[str, Any]:
+        """How a stream reads rows of numbers."""
+        from ostinato.runtime.stream_source import scaling_of
+
+        if self.preparation is None:
+            return {}
+        return {"scaling": scaling_of(self.preparation)}
 
     @property
     def classes(self) -> Array:
@@ -209,229 +225,14 @@ class Model:
         return some.padded() if isinstance(some, Ragged) else (some, None)
 
 
-class Classifier(Model):
-    """A model that names the class of a whole sequence.
-
-    Attributes:
-        several: whether a sequence may have several labels; each then has its own probability.
-
-    Example:
-        >>> model = ostinato.runtime.load("runs/gru/model")
-        >>> X = np.ones((2, 9, 3), np.float32)
-        >>> model.predict(X).dtype, model.predict_proba(X).dtype
-        (dtype('<U4'), dtype('float32'))
-        >>> measures = model.evaluate(X, ["up", "down"])
-        >>> measures["n"], measures["accuracy"]
-        (2, 0.5)
-    """
-
-    def _take(self, fitted: dict[str, Any], where: str) -> None:
-        wanted = {"classes", "feature_names", "preparation", "multilabel", "vocabulary", "early"}
-        checks.names(fitted, wanted, where)
-        self.encoder = checks.labels(fitted["classes"], self.graph.n_outputs, where)
-        self.labels = self.encoder.classes
-        self._columns = checks.columns(fitted["feature_names"], where)
-        self.preparation = checks.preparation(fitted["preparation"], self.graph, where)
-        self.vocabulary = checks.words(fitted["vocabulary"], self.graph, where)
-        self.sure_from = checks.threshold(fitted["early"], where)
-        if type(fitted["multilabel"]) is not bool:
-            fail(f"{where}: 'multilabel' is neither true nor false")
-        self.several = fitted["multilabel"]
-
-    @property
-    def multilabel(self) -> bool:
-        """`several`, by the name that it has in torch."""
-        return self.several
-
-    def prepared(self, X: Any) -> Inputs:
-        """The sequences that the network reads, made of a user's.
-
-        Raises:
-            ValueError: X has other features than the training data, or a value is missing or
-                infinite where that is an error.
-        """
-        if self.vocabulary is not None:
-            return self.vocabulary.code(self._words(X))
-        if self.preparation is None:
-            X = as_trained(X, self._columns, None, "SequenceClassifier")
-            sequences = as_texts_or_sequences(X)
-            if isinstance(sequences, Words):
-                raise ValueError("X has words, but the model was trained with numbers")
-            return self._with_features(sequences)
-        if self.preparation.knows(X):
-            return as_sequences(self.preparation.apply(X))
-        X = as_trained(X, self._columns, self.preparation, "SequenceClassifier")
-        sequences = self._with_features(shape_sequences(X))
-        return as_sequences(self.preparation.apply_in_order(sequences))
-
-    def _words(self, X: Any) -> Words:
-        if isinstance(X, Examples) and self.preparation is not None:
-            X = self.preparation.apply(X)
-        X = as_texts_or_sequences(X.X if isinstance(X, Examples) else X)
-        if not isinstance(X, Words):
-            raise ValueError("X has numbers, but the model was trained with words")
-        return X
-
-    def _with_features(self, sequences: Any) -> Any:
-        checks.n_features(sequences, self.n_features)
-        return sequences
-
-    def predict_proba(self, X: Any) -> Array:
-        """The probability of each label, `[N, C]` float32 in the order of `labels`.
-
-        Args:
-            X: `[N, T, F]`, `[N, T]` for one feature, or a list of arrays `[T_i, F]`; of a model
-                that reads words, texts or lists of words.
-
-        Raises:
-            ValueError: X cannot be used: the message says why.
-        """
-        sequences = self.prepared(X)
-        found = np.empty((len(sequences), len(self.labels)), np.float32)
-        for batch in self.answered(sequences):
-            found[batch.indices] = batch.answers
-        return found
-
-    def predict(self, X: Any) -> Array:
-        """The likeliest label of each sequence, `[N]`; with several, `[N, C]` zeros and ones."""
-        probabilities = self.predict_proba(X)
-        if self.several:
-            return (probabilities > 0.5).astype(np.int64)
-        return self.encoder.decode(probabilities.argmax(1))
-
-    def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
-        """Accuracy, loss (mean cross-entropy in nats) and n over sequences with labels y `[N]`.
-
-        With several labels, y `[N, C]`, the accuracy counts sequences of which all are right.
-
-        Raises:
-            ValueError: X cannot be used, or y has not a known label for each sequence.
-        """
-        from ostinato.runtime import measures
-
-        return measures.of_classifier(self, X, y)
-
-
-class Tagger(Model):
-    """A model that gives a label to every step.
-
-    Attributes:
-        scheme: in which spans are written as tags, as "iob2"; None: labels are no tags.
-
-    Example:
-        >>> model = ostinato.runtime.load("runs/tags/model")
-        >>> x = np.ones((9, 3), np.float32)                     # one sequence, or a list of them
-        >>> model.predict(x).shape, model.predict_proba([x, x[:4]])[1].shape
-        ((9,), (4, 2))
-        >>> labels, shares = model.predict_with_proba(x)
-        >>> labels.shape, shares.shape
-        ((9,), (9, 2))
-        >>> model.evaluate([x], [model.predict(x)])["accuracy"]
-        1.0
-    """
-
-    def _take(self, fitted: dict[str, Any], where: str) -> None:
-        wanted = {"classes", "feature_names", "preparation", "scale", "scheme", "vocabulary"}
-        checks.names(fitted, wanted, where)
-        self.encoder = checks.labels(fitted["classes"], self.graph.n_outputs, where)
-        self.labels = self.encoder.classes
-        self._columns = checks.columns(fitted["feature_names"], where)
-        self._scale = checks.scale(fitted["scale"], self.graph.n_inputs, where)
-        self.preparation = checks.preparation(fitted["preparation"], self.graph, where)
-        self.vocabulary = checks.words(fitted["vocabulary"], self.graph, where)
-        self._labelling = Labelling.of(self.tensors, self.labels, fitted["scheme"], where)
-        self.scheme: str | None = fitted["scheme"]
-
-    def prepared(self, X: Any) -> tuple[Inputs, bool]:
-        """The sequences that the network reads; and whether X is only one."""
-        prepare = None if self.vocabulary is not None else self.preparation
-        if self.preparation is not None and self.preparation.knows(X):
-            X, prepare = self.preparation.apply(X), None
-        X = as_trained(X, self._columns, prepare, "SequenceTagger")
-        sequences, is_one = as_steps(X, shape_sequences if prepare else as_sequences)
-        if isinstance(sequences, Words) != (self.vocabulary is not None):
-            has, wants = ("words", "numbers") if self.vocabulary is None else ("numbers", "words")
-            raise ValueError(f"X has {has}, but the model was trained with {wants}")
-        if isinstance(sequences, Words):
-            assert self.vocabulary is not None
-            return self.vocabulary.code(sequences), is_one
-        if prepare is not None:  # features by their order
-            checks.n_features(sequences, self.n_features)
-            sequences = as_sequences(prepare.apply_in_order(sequences))
-        checks.n_features(sequences, self.graph.n_inputs)
-        if self._scale is None:
-            return sequences, is_one
-        mean, deviation = self._scale
-        values = sequences.values if isinstance(sequences, Ragged) else sequences
-        with np.errstate(over="ignore"):
-            values = ((values - mean) / deviation).astype(np.float32)
-        if not np.isfinite(values).all():
-            raise ValueError(
-                "X has a value too far from those of the training to be scaled in float32; wanted "
-                "values of a similar size"
-            )
-        if isinstance(sequences, Ragged):
-            return Ragged(values, sequences.offsets), is_one
-        return values, is_one
-
-    def predict(self, X: Any) -> list[Array] | Array:
-        """The likeliest labels of each sequence: N arrays `[T_i]`, or `[T]` for one sequence."""
-        return self._of_each(X, lambda scores: self.encoder.decode(self._labelling.best(scores)))
-
-    def predict_proba(self, X: Any) -> list[Array] | Array:
-        """The probability of each label at each step: N arrays `[T_i, C]`, or `[T, C]` for one.
-
-        With a CRF they are given the whole sequence.
-        """
-        return self._of_each(X, self._labelling.probabilities)
-
-    def predict_with_proba(self, X: Any) -> Any:
-        """Both for each sequence, as a pair, for the time of one: the network is played once."""
-        of, decode = self._labelling, self.encoder.decode
-        return self._of_each(X, lambda scores: (decode(of.best(scores)), of.probabilities(scores)))
-
-    def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
-        """Accuracy and loss (−log P of the labels, in nats) of a step, and n, the steps.
-
-        With a scheme also precision, recall and f1 of the spans; with words also unknown, the share
-        of them that the training did not have.
-
-        Raises:
-            ValueError: X cannot be used, or y has not a known label for each step.
-        """
-        from ostinato.runtime import measures
-
-        return measures.of_tagger(self, X, y)
-
-    def _of_each(self, X: Any, f: Any) -> Any:
-        sequences, is_one = self.prepared(X)
-        found: list[Any] = [np.empty(0)] * len(sequences)
-        for batch in self.answered(sequences):
-            for i, answers, n in zip(*batch, strict=True):
-                found[i] = f(answers[:n])
-        return found[0] if is_one else found
-
-
 def model_of(saved: Saved, where: str) -> Model:
     """The model that a saved one describes; `where` is its origin, for errors.
 
     Raises:
         ValueError: its parts do not belong together.
     """
-    from ostinato.runtime.forecaster import Forecaster  # which is made of this module
-    from ostinato.runtime.language import LanguageModel
-
-    kinds: dict[str, type[Model]] = {
-        "sequence_classifier": Classifier,
-        "sequence_tagger": Tagger,
-        "sequence_forecaster": Forecaster,
-        "language_model": LanguageModel,
-    }
-    if saved.kind not in kinds:
-        raise ValueError(
-            f"{where} has the kind {saved.kind[:60]!r}; wanted one of {', '.join(kinds)}"
-        )
-    return kinds[saved.kind](saved, where)
+    made: Model = tasks.by_kind(saved.kind, where).module("model").MODEL(saved, where)
+    return made
 
 
 def _checked(batch: BatchAnswers) -> BatchAnswers:

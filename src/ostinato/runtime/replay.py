@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ostinato.engine import native
-from ostinato.runtime.language import LanguageModel
 from ostinato.runtime.model import Model, model_of
 from ostinato.runtime.saved import CHECK, CONFIG, made, read, read_check, read_config
 from ostinato.runtime.tensors import Array, pack, unpack
@@ -108,8 +107,7 @@ def _random(model: Model) -> dict[str, Array]:
 
 def _n_tokens(model: Model) -> int | None:
     """How many tokens a language model knows; None of other models."""
-    is_language = isinstance(model, LanguageModel) and model.graph.embed is not None
-    return model.graph.n_outputs if is_language else None
+    return model.graph.n_outputs if model.reads_tokens else None
 
 
 def _first(model: Model, examples: Any) -> dict[str, Array]:

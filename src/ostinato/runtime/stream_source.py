@@ -10,14 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ostinato.data.tables.feature_names import row_in_order
 from ostinato.data.tables.names import Names, known_names
-from ostinato.data.text.vocabulary import END
 from ostinato.data.text.words import Words, words_of
 from ostinato.engine import native
 from ostinato.runtime.network import Network
@@ -27,7 +25,6 @@ from ostinato.runtime.tensors import Array
 
 if TYPE_CHECKING:
     from ostinato.data.sequences.prepare import Preparation
-    from ostinato.runtime.language import LanguageModel
     from ostinato.runtime.model import Model
 
 
@@ -266,72 +263,22 @@ def source_of(model: Model, make: Callable[..., Source]) -> Source:
     Raises:
         ValueError: the model cannot answer step by step; the message says why.
     """
-    from ostinato.runtime.language import LanguageModel
-    from ostinato.runtime.model import Classifier, Tagger
-
-    if not isinstance(model, (Classifier, Tagger, LanguageModel)):
-        raise ValueError(f"a {model.kind} has no streams in this version")
-    more: dict[str, Any] = {}
-    scaling, reader = None, None
-    vocabulary = getattr(model, "vocabulary", None)
-    if isinstance(model, LanguageModel):
-        more["begin"] = model.network.vectors(np.array([END]))
-        reader = partial(_rows_of_tokens, model)
-    elif vocabulary is not None:
-        reader = partial(_rows_of_words, model, vocabulary)
-    elif model.preparation is not None:
-        scaling = scaling_of(model.preparation)
-    if isinstance(model, Tagger):
-        if model._labelling.crf is not None:
-            raise ValueError(
-                "this tagger's labels depend on the whole sequence: it has a CRF; a stream is not "
-                "possible. Train it without, crf=False"
-            )
-        if reader is None and scaling is None and model._scale is not None:
-            mean, deviation = model._scale
-            scaling = RowScaling(mean, deviation, np.full(len(mean), np.nan))
     return make(
-        model.network, model.labels.tolist(), several=getattr(model, "several", False),
-        scaling=scaling, reader=reader, fingerprint=model.fingerprint, sure_from=model.sure_from,
-        columns=model.columns, **more,
+        model.network, model.labels.tolist(), fingerprint=model.fingerprint,
+        sure_from=model.sure_from, columns=model.columns, **model.stream_parts(),
     )  # fmt: skip
 
 
-def _rows_of_tokens(model: LanguageModel, x: Any) -> Array:
-    """Rows `[T, E]` of a text, or of numbers of tokens."""
-    if isinstance(x, str):
-        tokens = model.vocabulary.encode(x)
-    else:
-        tokens = np.atleast_1d(np.asarray(x))
-        whole = tokens.ndim == 1 and tokens.dtype.kind in "iu"
-        if not whole or ((tokens < 0) | (tokens >= len(model.labels))).any():
-            raise ValueError(
-                f"wanted a text, or numbers of tokens from 0 to {len(model.labels) - 1}; came "
-                f"{x!r:.60}"
-            )
-    if len(tokens) == 0:
-        raise ValueError("there is no token in x; wanted at least one")
-    return model.network.vectors(tokens)
-
-
-def _rows_of_words(model: Model, vocabulary: Any, x: Any) -> Array:
-    """Rows `[T, E]` of a word or, to a model of texts, of a text; or of a list of words."""
+def rows_of_words(model: Model, vocabulary: Any, texts: bool, x: Any) -> Array:
+    """Rows `[T, E]` of a word or, with `texts`, of a text; or of a list of words."""
     words = [x] if isinstance(x, str) else x
-    if isinstance(x, str) and _reads_texts(model):
+    if isinstance(x, str) and texts:
         words = words_of(x)
         if not words:
             raise ValueError(f"there is no word in {x!r:.60}; wanted at least one")
     coded = vocabulary.code(Words.of([words]))
     rows, _ = model.batch(coded, np.array([0]))
     return rows[0]
-
-
-def _reads_texts(model: Model) -> bool:
-    """Whether what a model of words is given as one string is a text, as for `predict`."""
-    from ostinato.runtime.model import Classifier
-
-    roles = model.preparation.roles if model.preparation else None
-    return isinstance(model, Classifier) and (roles is None or roles.shape == "wide")
 
 
 def scaling_of(preparation: Preparation) -> RowScaling:

@@ -14,12 +14,14 @@ import numpy as np
 
 from ostinato.data.tables.names import known_names
 from ostinato.runtime.answers import Answers
-from ostinato.runtime.forecaster import Forecaster
-from ostinato.runtime.language import LanguageModel
-from ostinato.runtime.model import Classifier, Model, Tagger
+from ostinato.runtime.model import Model
 from ostinato.serve.refused import Refused
 from ostinato.serve.settings import Settings
 from ostinato.serve.tensors import BYTES, Array, bad, check_text, numbers, shown, texts_of
+from ostinato.tasks.classify.model import Classifier
+from ostinato.tasks.forecast.model import Forecaster
+from ostinato.tasks.language.model import LanguageModel
+from ostinato.tasks.tag.model import Tagger
 
 MOST_LABELS = 1000  # in the metadata: of a vocabulary the first ones
 Tensors = dict[str, Array]

@@ -27,9 +27,9 @@ from ostinato.data import Batches, Preparation, Roles
 from ostinato.data import read_examples, store_examples, stream_examples
 from ostinato.data.series.panel import Panel
 from ostinato.hyperparameters import Architecture
-from ostinato.training.fitted_forecaster import FittedForecaster
+from ostinato.tasks.forecast.fit import FittedForecaster
 from ostinato.training.plan import Plan
-from ostinato.training.windows import ForecastSettings
+from ostinato.tasks.forecast.windows import ForecastSettings
 from ostinato.cli.jobs import forecast
 
 how, path, limit = sys.argv[1:]

@@ -168,8 +168,8 @@ def test_unknown_words_are_told_once(both, caplog):
 def test_training_from_a_file_gives_the_same_weights(both):
     torch = pytest.importorskip("torch")
     from ostinato.hyperparameters import Architecture
-    from ostinato.training.fitted import FittedClassifier
-    from ostinato.training.labelled import Labelled
+    from ostinato.tasks.classify.fit import FittedClassifier
+    from ostinato.tasks.classify.labelled import Labelled
     from ostinato.training.plan import Plan
 
     memory, stored = both

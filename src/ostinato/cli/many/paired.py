@@ -16,12 +16,15 @@ import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ostinato.baselines import sign_test
 from ostinato.cli.failures import BadInput
+
+if TYPE_CHECKING:
+    from ostinato.cli.compare import Measured
 
 FEWEST = 6  # units: of five, even one side winning all has a probability of 2 · 2⁻⁵ = 0.06
 ALL_FLIPS, DRAWN = 14, 10_000
@@ -187,6 +190,15 @@ def flips(differences: Any, seed: int = 0) -> float:
         as_far += int((np.abs(drawn @ d) >= least).sum())
         left -= rows
     return (as_far + 1) / (DRAWN + 1)  # the data themselves are one of the ways
+
+
+def predictions(a: Measured, b: Measured) -> tuple[Rows, Rows]:
+    """The predictions of both runs.
+
+    Raises:
+        Apart: one has none.
+    """
+    return read(a.run.predictions), read(b.run.predictions)
 
 
 def read(path: Path) -> Rows:

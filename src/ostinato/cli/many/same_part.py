@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ostinato import tasks
 from ostinato.cli.compare import Measured
-from ostinato.cli.many import paired
-from ostinato.cli.many.paired import Apart, PairedResult
+from ostinato.cli.many.paired import Apart
 from ostinato.cli.run import sources
-
-# These keys decide which part of the data is tested on, where no file and no column says it.
-DRAWN = {
-    "classify": ("data.test_fraction", "training.seed", "data.group"),
-    "tag": ("data.test_fraction", "training.seed", "data.group"),
-    "forecast": (),
-    "language": ("data.test_fraction", "training.seed"),
-}
 
 
 def tested(a: Measured, b: Measured) -> dict[str, Any]:
@@ -23,22 +15,10 @@ def tested(a: Measured, b: Measured) -> dict[str, Any]:
     pair: dict[str, Any] = {"runs": [a.name, b.name]}
     try:
         _check_same_part(a, b)
-        outcome = _outcome(a, b)
+        outcome = tasks.named(a.task).module("job").compared(a, b)
     except Apart as reason:
         return pair | {"reason": str(reason)}
     return pair | outcome.as_json()
-
-
-def _outcome(a: Measured, b: Measured) -> PairedResult:
-    if a.task == "language":
-        raise Apart("the stretches of a text are not independent; look at their measures")
-    one, other = (paired.read(each.run.predictions) for each in (a, b))
-    if a.task == "classify":
-        return paired.classify(one, other)
-    if a.task == "tag":
-        return paired.tag(one, other)
-    assert a.settings.task.horizon is not None
-    return paired.forecast(one, other, a.settings.task.horizon)
 
 
 def _check_same_part(a: Measured, b: Measured) -> None:
@@ -55,11 +35,9 @@ def _check_same_part(a: Measured, b: Measured) -> None:
     data = a.settings.data, b.settings.data
     if any(each.split != data[0].split for each in data):
         raise Apart(f"--split is {data[0].split!r} and {data[1].split!r}: other test parts")
-    keys = DRAWN[a.task]
+    keys = tasks.named(a.task).drawn
     if data[0].source in sources.BUILT_IN or data[0].test or data[0].split:
         keys = ()
-    if a.task == "forecast":
-        keys = ("task.horizon",)
     for key in keys:
         values = a.settings.get(key), b.settings.get(key)
         if values[0] != values[1]:

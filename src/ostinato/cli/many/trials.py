@@ -28,9 +28,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ostinato import files
 from ostinato._extras import needs
-from ostinato.cli import jobs
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import check_directory, csv_text
+from ostinato.cli.run import jobs
 from ostinato.cli.run.config import OPTIONS, Config, Given
 from ostinato.hyperparameters import Value
 

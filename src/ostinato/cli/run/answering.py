@@ -12,13 +12,6 @@ from typing import Any
 
 from ostinato.cli.run.runs import Trained
 
-_FITTED = {
-    "sequence_classifier": "ostinato.training.fitted",
-    "sequence_tagger": "ostinato.training.fitted_tagger",
-    "sequence_forecaster": "ostinato.training.fitted_forecaster",
-    "language_model": "ostinato.training.fitted_language",
-}
-
 
 def to_predict(trained: Trained) -> Any:
     """The model that predicts: a `runtime.Model`, or what was fitted.
@@ -52,5 +45,4 @@ def _graph(trained: Trained) -> Any:
 
 
 def _in_torch(trained: Trained) -> Any:
-    module: Any = importlib.import_module(_FITTED[trained.kind()])
-    return module.load(trained.model)
+    return trained.task().module("fit").load(trained.model)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ostinato import files
-from ostinato.cli import jobs
-from ostinato.cli.run import runs, summaries
+from ostinato import files, tasks
+from ostinato.cli.run import runs
 from ostinato.cli.run.config import BUILT_IN, ONLY, Config
 from ostinato.cli.run.rundir import RunDir
+from ostinato.tasks import TaskSpec
 
 # The words for entries of environment.json about the data; see `Job.description`.
 _SIZES = {
@@ -40,13 +40,12 @@ def text_of(trained: runs.Trained, results: dict[str, Any] | None) -> str:
     from ostinato.runtime.saved import TENSORS
     from ostinato.runtime.tensors import read_file, unpack
 
-    task, _ = jobs.of_model(trained)
     weights = files.current(trained.model) / TENSORS
     tensors = unpack(read_file(weights, str(weights)), str(weights))
     facts = cards.Facts(
         cards.n_parameters(tensors),
         _data(trained.config, trained.run) if trained.config and trained.run else (),
-        _measured(task, results) if results else {},
+        _measured(trained.task(), results) if results else {},
         [f"{each['message']}: {each['remedy']}" for each in (results or {}).get("findings", [])],
     )
     return cards.card(trained.entries(), facts)
@@ -59,20 +58,19 @@ def _data(settings: Config, run: RunDir) -> list[tuple[str, str]]:
     known = run.surroundings().get("data", {})
     for file, digest in known.get("sha256", {}).items():
         rows.append((f"SHA-256 of {Path(file).name}", digest))
-    targets = [getattr(settings.task, task) for task in jobs.TASKS]
+    targets = [getattr(settings.task, task) for task in tasks.NAMES]
     rows += [("column learnt", target) for target in targets if target not in (None, ONLY)]
     rows += [(words, f"{known[name]:,}") for name, words in _SIZES.items() if name in known]
     return rows
 
 
-def _measured(task: str, results: dict[str, Any]) -> dict[str, dict[str, str]]:
+def _measured(task: TaskSpec, results: dict[str, Any]) -> dict[str, dict[str, str]]:
     """The test part's measures in words, of the model and of simple methods beside it."""
     columns = {"this model": results["test"], **results.get("baselines", {})}
-    words = summaries.MEASURES[task]
     return {
         name: {
-            words[each][0]: summaries.shown(each, measures[each], task)
-            for each in words
+            measure.words: measure.shown(measures[each])
+            for each, measure in task.measures.items()
             if measures.get(each) is not None
         }
         for name, measures in columns.items()

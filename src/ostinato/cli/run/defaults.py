@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from ostinato import tasks
 from ostinato.cli.run.config import Config, Given
-from ostinato.hyperparameters import DEFAULT_ITERATIONS, DEFAULT_WINDOW, Training
+from ostinato.hyperparameters import DEFAULT_ITERATIONS, Training
 
 EPOCHS = 30
 PATIENCE = 5  # reports, where there is something to validate on and no length is given
@@ -31,52 +32,7 @@ HELP = {
     "run.checkpoint_every": "Default: 1000; for a FILE at every report.",
 }
 
-
-# The defaults of each task. Those of "classify" were compared with others by cross-validation on a
-# training part (benchmarks/results/tasks.md), those of "forecast" on validation windows; the rest
-# are common starting points.
-_SCHEDULE: Given = {
-    "training.optimizer": "adamw",
-    "training.clip_norm": 1.0,
-    "training.schedule": "cosine",
-}
 ARRAYS = (".npz", ".ts", ".ts.gz")  # files that hold X and y; IDX files have them side by side
-RECIPES: dict[str, Given] = {
-    "classify": _SCHEDULE
-    | {
-        "model.cell": "gru",
-        "model.hidden_size": 64,
-        "model.bidirectional": True,
-        "model.dropout": 0.3,
-        "training.learning_rate": 4e-3,
-    },
-    "tag": _SCHEDULE
-    | {
-        "model.cell": "lstm",
-        "model.hidden_size": 128,
-        "model.bidirectional": True,
-        "training.learning_rate": 4e-3,
-    },
-    "forecast": _SCHEDULE
-    | {
-        "model.cell": "gru",
-        "model.hidden_size": 64,
-        "training.learning_rate": 2e-3,
-        "training.batch_size": 64,
-        "training.iterations": 1000,
-        "training.eval_every": 50,
-    },
-    "language": _SCHEDULE
-    | {
-        "model.cell": "lstm",
-        "model.hidden_size": 512,
-        "training.learning_rate": 3e-3,
-        "training.batch_size": 32,
-        "training.epochs": 4.0,
-        "training.eval_every": 200,
-        "training.truncate": DEFAULT_WINDOW,
-    },
-}
 _LENGTH = {"training.iterations", "training.epochs"}
 
 
@@ -96,7 +52,8 @@ def for_task(task: str, settings: Config, given: Given) -> Config:
     if source == "mnist" or holds_arrays(source):
         return settings
     set_by_person = {key for key, value in given.items() if value is not None}
-    recipe = {key: value for key, value in RECIPES[task].items() if key not in set_by_person}
+    whole = tasks.named(task).recipe
+    recipe = {key: value for key, value in whole.items() if key not in set_by_person}
     if set_by_person & _LENGTH:
         recipe = {key: value for key, value in recipe.items() if key not in _LENGTH}
     elif recipe.keys() & _LENGTH:  # one of the two

@@ -7,26 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.cli import jobs
-from ostinato.cli.jobs.job import Job
+from ostinato import tasks
 from ostinato.cli.output import percent, times_as_text
-from ostinato.cli.run import sources, summaries
-from ostinato.cli.run.closed import closed
-from ostinato.cli.run.config import ONLY, Config
+from ostinato.cli.run import jobs, sources, summaries
+from ostinato.cli.run.config import Config
 from ostinato.cli.run.summaries import Rows
 from ostinato.data.sequences.label_sets import joined
 from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.sequences.prepare import Preparation
 from ostinato.data.sequences.steps import label_counts
+from ostinato.tasks.job import Job
 
 if TYPE_CHECKING:
-    from ostinato.cli.jobs.classify import ClassifyJob
-    from ostinato.cli.jobs.forecast import ForecastJob
-    from ostinato.cli.jobs.language import LanguageJob
-    from ostinato.cli.jobs.tag import TagJob
     from ostinato.cli.run.partition import Parts
     from ostinato.data.sequences.examples import Examples
     from ostinato.data.tables.roles import Roles
+    from ostinato.tasks.parts_job import PartsJob
 
 SHOWN = 4  # steps of the first example
 MOST = 40  # columns that are shown
@@ -34,17 +30,12 @@ MOST = 40  # columns that are shown
 
 def shown(job: Job) -> str:
     """Columns with their roles, the first example, sizes of the parts, recipe and baselines."""
-    settings, task = job.settings, jobs.task_of(job.settings)
+    settings = job.settings
     sections: dict[str, Rows] = {
-        "data": [("source", str(settings.data.source)), ("aim", _aim(settings))]
+        "data": [("source", str(settings.data.source)), ("aim", job.aim)]
     }
-    sections |= {
-        "classify": _sequences,
-        "tag": _sequences,
-        "forecast": _series,
-        "language": _texts,
-    }[task](job)  # type: ignore[operator]  # each takes its own kind of job
-    sections["recipe"] = _recipe(settings, task)
+    sections |= job.shown()
+    sections["recipe"] = _recipe(settings)
     lines: list[str] = []
     for name, rows in sections.items():
         if rows:
@@ -54,19 +45,8 @@ def shown(job: Job) -> str:
     )
 
 
-def _aim(settings: Config) -> str:
-    task = settings.task
-    if task.forecast is not None:
-        return f"forecast {task.horizon} steps of {task.forecast!r}"
-    if task.tag is not None:
-        return f"tag each step with {task.tag!r}"
-    if jobs.task_of(settings) == "language":
-        column = "" if task.language in (None, ONLY) else f" of {task.language!r}"
-        return f"predict the next {task.level}{column}"
-    return "classify" + ("" if task.classify is None else f" by {task.classify!r}")
-
-
-def _sequences(job: ClassifyJob | TagJob) -> dict[str, Rows]:
+def of_sequences(job: PartsJob, *baselines: tuple[str, str]) -> dict[str, Rows]:
+    """The sections of a job that learns labels; `baselines` are further ones."""
     parts, settings = job.parts, job.settings
     train, test = parts.train, parts.test
     _check_prepared(parts, settings)
@@ -79,22 +59,19 @@ def _sequences(job: ClassifyJob | TagJob) -> dict[str, Rows]:
     else:
         most_frequent = float(test_counts[counts.argmax()] / total)
         told = ("always the most frequent label", percent(most_frequent))
-    baselines = [told]
-    if jobs.task_of(settings) == "classify":
-        baselines.append(("RBF-SVM, logistic regression", "measured with a training"))
     return {
-        "columns": _columns(settings, train.roles),
-        "first example": _first(train),
+        "columns": columns(settings, train.roles),
+        "first example": first(train),
         "parts": [
-            ("training", _size(train)),
-            *([("validation", _size(parts.validation))] if parts.validation is not None else []),
-            ("test", _size(test)),
+            ("training", size(train)),
+            *([("validation", size(parts.validation))] if parts.validation is not None else []),
+            ("test", size(test)),
         ],
         "labels in training and test": [
             (str(label), f"{n:,}, {m:,}")
             for label, n, m in list(zip(labels, counts, test_counts, strict=True))[:MOST]
         ],
-        "baselines on the test part": baselines,
+        "baselines on the test part": [told, *baselines],
     }
 
 
@@ -108,43 +85,6 @@ def _check_prepared(parts: Parts, settings: Config) -> None:
     for part in (parts.validation, parts.test):
         if part is not None and not isinstance(part.X, Mapped):
             preparation.apply(part)
-
-
-def _series(job: ForecastJob) -> dict[str, Rows]:
-    series = job.series
-    windows, horizon = job.n_windows(), job.settings.task.horizon
-    return {
-        "columns": _columns(job.settings, series.roles),
-        "first series": _first(series),
-        "parts": [
-            ("series", _size(series)),
-            ("test", f"the last {windows} x {horizon} steps of each"),
-        ],
-        "baselines on the test part": [
-            (name, "measured with a training")
-            for name in (
-                "last value",
-                *(["seasonal naive"] if job.settings.task.season > 1 else []),
-            )
-        ],
-    }
-
-
-def _texts(job: LanguageJob) -> dict[str, Rows]:
-    texts, first = job.texts, job.texts.train[0]
-    parts = {"training": texts.train, "validation": texts.validation, "test": texts.test}
-    order = job.order
-    return {
-        "first text": [("begins", repr(first[:70]) + ("…" if len(first) > 70 else ""))],
-        "parts": [
-            (name, f"{len(part):,} texts of {sum(map(len, part)):,} characters")
-            for name, part in parts.items()
-            if part is not None
-        ],
-        "baselines on the test part": [
-            (f"modified Kneser-Ney, {order}-grams", "measured with a training")
-        ],
-    }
 
 
 def _labels(part: Examples, known: Any = None) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +101,7 @@ def _labels(part: Examples, known: Any = None) -> tuple[np.ndarray, np.ndarray]:
     return known, np.array([number.get(label, 0) for label in known.tolist()])
 
 
-def _columns(settings: Config, roles: Roles | None) -> Rows:
+def columns(settings: Config, roles: Roles | None) -> Rows:
     """The columns of a table with their roles; none of a file of arrays."""
     source = settings.data.source or ""
     if roles is None or not sources.is_table(source):
@@ -185,7 +125,7 @@ def _columns(settings: Config, roles: Roles | None) -> Rows:
     return [*rows, *([("…", f"{more:,} further columns")] if more else [])]
 
 
-def _first(part: Examples) -> Rows:
+def first(part: Examples) -> Rows:
     """The first sequence: its name, and its first steps feature by feature."""
     x, length = next(iter(part.X)), int(part.lengths[0])
     rows = [("name", str(part.ids[0])), ("steps", f"{length:,}")]
@@ -212,7 +152,8 @@ def _value(value: float, words: Sequence[str] | None) -> str:
     return f"{value:.6g}" if words is None else words[int(value)]
 
 
-def _size(part: Examples) -> str:
+def size(part: Examples) -> str:
+    """How many sequences a part has, of how many steps and groups."""
     shortest, longest = int(part.lengths.min()), int(part.lengths.max())
     steps = f"{longest:,}" if shortest == longest else f"{shortest:,} to {longest:,}"
     n = 0 if part.groups is None else len(np.unique(part.groups))
@@ -220,7 +161,7 @@ def _size(part: Examples) -> str:
     return f"{len(part):,} of {steps} steps{groups}"
 
 
-def _recipe(settings: Config, task: str) -> Rows:
+def _recipe(settings: Config) -> Rows:
     model, training, unused = settings.model, settings.training, jobs.unused(settings)
     layers = "" if model.num_layers == 1 else f"{model.num_layers} layers of "
     both = (
@@ -231,7 +172,8 @@ def _recipe(settings: Config, task: str) -> Rows:
         f"{training.epochs:g} epochs" if training.epochs else f"{training.iterations:,} iterations"
     )
     clip = f", clipped at {training.clip_norm:g}" if training.clip_norm else ""
-    origin, refused = settings.run.from_, closed(settings)
+    origin = settings.run.from_
+    refused = tasks.named(jobs.task_of(settings)).closes(settings)
     return [
         *([("start", f"the weights of {origin}")] if origin else []),
         ("network", f"{layers}{model.cell}, {model.hidden_size} units{both}{dropout}"),

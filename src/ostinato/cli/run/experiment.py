@@ -18,15 +18,14 @@ from typing import Any
 import torch
 
 from ostinato import environment, files, training
-from ostinato.cli import jobs
 from ostinato.cli.failures import BadInput, Failure, Interrupted, Told
-from ostinato.cli.jobs.job import Job
 from ostinato.cli.output import working
-from ostinato.cli.run import card, limits, runs
+from ostinato.cli.run import card, jobs, limits, runs
 from ostinato.cli.run.config import Config
 from ostinato.cli.run.rundir import RunDir
 from ostinato.cli.run.runs import Trained
 from ostinato.interrupt import Terminated
+from ostinato.tasks.job import Job
 from ostinato.training import distributed
 from ostinato.training.history import History
 from ostinato.training.optimizers import without_dynamo

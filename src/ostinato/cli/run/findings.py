@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ostinato.cli.jobs.job import Job
+from ostinato.tasks.job import Job
 
 if TYPE_CHECKING:
     from ostinato.data.sequences.examples import Examples

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ostinato.cli import jobs
+from ostinato.cli.run import jobs
 from ostinato.cli.run.config import Config
 from ostinato.cli.run.rundir import RunDir
 

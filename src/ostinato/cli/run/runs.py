@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ostinato import files
+from ostinato import files, tasks
 from ostinato.cli.failures import BadInput
 from ostinato.cli.run import config as configuration
 from ostinato.cli.run import sources
 from ostinato.cli.run.config import ONLY, OPTIONS, Config, Given
 from ostinato.cli.run.rundir import RunDir
 from ostinato.hyperparameters import EXTENDABLE
+from ostinato.tasks import TaskSpec
 
 if TYPE_CHECKING:
     from ostinato.data.sequences.prepare import Preparation
@@ -42,13 +43,16 @@ class Trained:
         """How this model reads a data set's images as sequences."""
         return self.config.data.as_sequence if self.config and source == "mnist" else "rows"
 
-    def kind(self) -> str:
-        """The kind of the saved model.
+    def task(self) -> TaskSpec:
+        """The task of the saved model.
 
         Raises:
-            BadInput: its configuration is damaged.
+            BadInput: its configuration is damaged, or of a kind that this version does not know.
         """
-        return str(self.entries().get("kind"))
+        try:
+            return tasks.by_kind(str(self.entries().get("kind")), str(self.model))
+        except ValueError as problem:
+            raise BadInput(str(problem)) from None
 
     def entries(self) -> dict[str, Any]:
         """What stands in config.json of the saved model, unchecked.
@@ -123,8 +127,9 @@ class Trained:
             "data.group": roles.group,
             f"task.{roles.task}": roles.target,
         }
-        if roles.task == "classify":  # the names of columns, where other tasks have one name
-            found["task.classify"] = configuration.listed(
+        task = tasks.named(roles.task)
+        if task.several_targets:  # the names of columns, where other tasks have one name
+            found[task.target] = configuration.listed(
                 [roles.target] if roles.target else roles.labels
             )
         for name in ("features", "categories", "static", "known"):
@@ -134,19 +139,19 @@ class Trained:
         return {key: value for key, value in found.items() if value}
 
     def learnt(self) -> Given:
-        """What else of a configuration the weights were learnt with: `_LEARNT`.
+        """What else of a configuration the weights were learnt with: `TaskSpec.learnt`.
 
         Raises:
             BadInput: the model's configuration is damaged.
         """
-        entries, found = self.entries(), Given()
-        for key, place in _LEARNT.get(self.kind(), {}).items():
+        entries, found, learnt = self.entries(), Given(), self.task().learnt
+        for key, place in learnt.items():
             value: Any = entries
             for name in place.split("."):
                 value = value.get(name) if isinstance(value, dict) else None
             if value is not None:
                 found[key] = OPTIONS[key].check(value, f"{self.model}: {place}")
-        if "data.missing" in _LEARNT.get(self.kind(), {}):
+        if "data.missing" in learnt:
             if "data.missing" not in found:  # fitted in Python: values are left as they are
                 return {**found, "data.missing": "error", "data.standardize": False}
             if self.config is not None:
@@ -154,21 +159,7 @@ class Trained:
         return found
 
 
-TARGETS = ("task.classify", "task.tag", "task.forecast", "task.language")
-# Parameters beside [model] that a network is trained with, and their places in its config.json.
-_LEARNT = {
-    "sequence_classifier": {"data.missing": "fitted.preparation.missing"},
-    "sequence_tagger": {
-        "data.missing": "fitted.preparation.missing",
-        "task.crf": "net.crf",
-    },
-    "sequence_forecaster": {
-        "task.horizon": "net.horizon",
-        "task.context": "fitted.context",
-        "task.season": "fitted.season",
-    },
-    "language_model": {"task.level": "fitted.vocabulary.level"},
-}
+TARGETS = tuple(task.target for task in tasks.every())
 
 
 def find(path: Path) -> Trained:

@@ -11,7 +11,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ostinato import environment
+from ostinato import environment, tasks
 from ostinato.cli.failures import BadInput
 from ostinato.cli.run.config import BUILT_IN, Config, DataConfig
 from ostinato.cli.run.defaults import ARRAYS, holds_arrays
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ostinato.data.sequences.prepare import Preparation
     from ostinato.data.tables.roles import Roles
     from ostinato.data.tables.table import Table
-    from ostinato.training.fitted import FittedClassifier
+    from ostinato.tasks.classify.fit import FittedClassifier
 
     Sequences = np.ndarray | Ragged
 
@@ -124,22 +124,21 @@ def roles(settings: Config) -> Roles:
     """What the columns of a table are for."""
     from ostinato.data.tables.roles import Roles
 
-    data, task = settings.data, settings.task
-    tasks = ("classify", "tag", "forecast")
-    name = next((name for name in tasks if getattr(task, name) is not None), None)
-    target = name and getattr(task, name)
-    labels: tuple[str, ...] = names(task.classify)
-    if len(labels) > 1:
-        target = None
-    elif labels:
-        (target,), labels = labels, ()
+    data = settings.data
+    of_tables = [task for task in tasks.every() if task.reads_tables]
+    task = next((task for task in of_tables if settings.get(task.target) is not None), None)
+    target = None if task is None else settings.get(task.target)
+    labels: tuple[str, ...] = ()
+    if task is not None and task.several_targets:
+        labels = names(target)
+        target, labels = (labels[0], ()) if len(labels) == 1 else (None, labels)
     return Roles(
         shape=data.shape,
         id=data.id,
         time=data.time,
         features=names(data.features),
         target=target,
-        task=name,  # type: ignore[arg-type]  # one of these
+        task=None if task is None else task.name,  # type: ignore[arg-type]  # one of these
         labels=labels,
         group=data.group,
         split=data.split,

@@ -4,41 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ostinato import tasks
 from ostinato.cli.output import percent
 from ostinato.cli.run.rundir import RunDir
 
 Rows = list[tuple[str, str]]
-
-# The measures of each task in words, in their order, with the unit: % of a share, or none. The
-# first is the one by which a model is compared with its baselines; "lower" or "higher" is better.
-MEASURES: dict[str, dict[str, tuple[str, str]]] = {
-    "classify": {
-        "label_accuracy": ("labels right", "%"),  # where a sequence may have several
-        "accuracy": ("accuracy", "%"),
-        "f1": ("F1 of labels", "%"),
-        "loss": ("loss", ""),
-    },
-    "tag": {
-        "accuracy": ("accuracy of a step's label", "%"),
-        "f1": ("F1 of spans", "%"),
-        "loss": ("loss per step", ""),
-    },
-    "forecast": {
-        "mase": ("MASE", ""),
-        "wql": ("weighted quantile loss", ""),
-        "mae": ("mean absolute error", ""),
-        "coverage_80": ("inside the 80 % interval", "%"),
-    },
-    "language": {
-        "bits_per_character": ("bits per character", ""),
-        "perplexity": ("perplexity", ""),
-        "unknown": ("unknown tokens", "%"),
-        "top1": ("next token right", "%"),
-        "top3": ("next token among three", "%"),
-    },
-}
-LOWER_IS_BETTER = {"mase", "wql", "mae", "loss", "bits_per_character", "perplexity"}
-
 
 def summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
     """The results of a run as lines; where a baseline is better, they say so."""
@@ -87,7 +57,8 @@ def aligned(rows: Rows) -> list[str]:
 
 
 def _measures(task: str, test: dict[str, Any]) -> Rows:
-    rows = [(words, shown(name, test[name], task)) for name, (words, _) in MEASURES[task].items()
+    rows = [(measure.words, measure.shown(test[name]))
+            for name, measure in tasks.named(task).measures.items()
             if test.get(name) is not None]  # fmt: skip
     if task == "forecast":
         rows.append(("values that were forecast", f"{test['n']:,}"))
@@ -95,23 +66,20 @@ def _measures(task: str, test: dict[str, Any]) -> Rows:
     return [*rows, ("tokens that it knows", f"{size:,}")] if size else rows
 
 
-def shown(name: str, value: float, task: str) -> str:
-    """A measure as a user reads it."""
-    return percent(value) if MEASURES[task][name][1] == "%" else f"{value:.4f}"
-
-
 def _baselines(task: str, test: dict[str, Any], baselines: dict[str, dict[str, Any]]) -> Rows:
     """Each baseline's first measure, and a plain word where it is no worse than the network's."""
     rows: Rows = []
-    name = next(each for each in MEASURES[task] if test.get(each) is not None)
+    known = tasks.named(task)
+    name = known.first_measure(test)
+    measure = known.measures[name]
     for baseline, measures in baselines.items():
         if measures.get(name) is None:
             continue
         ours, theirs = test[name], measures[name]
-        beaten = ours < theirs if name in LOWER_IS_BETTER else ours > theirs
+        beaten = ours < theirs if measure.lower else ours > theirs
         # For classes a test over the examples decides; the row of the verdict tells its result.
         verdict = "" if beaten or task == "classify" else "   the network is not better"
-        rows.append((f"  {baseline}", shown(name, theirs, task) + verdict))
+        rows.append((f"  {baseline}", measure.shown(theirs) + verdict))
     return rows
 
 

@@ -24,9 +24,10 @@ from ostinato.export.c.quantize import quantized
 from ostinato.export.c.selftest import sample, test_source
 from ostinato.export.c.write import Source, header, parts_of, source, table_bytes, tied
 from ostinato.files import write_bytes, write_text
-from ostinato.runtime.model import Model, Tagger
+from ostinato.runtime.model import Model
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.programs import StepProgram
+from ostinato.tasks.tag.model import Tagger
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _HEADERS = {"float", "math", "stdint", "stdio"}  # the file would include itself instead

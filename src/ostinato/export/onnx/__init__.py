@@ -24,9 +24,10 @@ from ostinato.export import parity
 from ostinato.export.onnx.model import Exportable, sequence_model, step_model
 from ostinato.export.onnx.writer import IR_VERSION, OPSET
 from ostinato.export.parity import Parity
-from ostinato.runtime.forecaster import Forecaster
-from ostinato.runtime.language import LanguageModel
-from ostinato.runtime.model import Model, Tagger
+from ostinato.runtime.model import Model
+from ostinato.tasks.forecast.model import Forecaster
+from ostinato.tasks.language.model import LanguageModel
+from ostinato.tasks.tag.model import Tagger
 
 FORMS = ("sequence", "step")
 

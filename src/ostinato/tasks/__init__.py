@@ -1,0 +1,56 @@
+"""The kinds of answer: a folder each, and the registry that finds it.
+
+    base.py          `TaskSpec`: what every kind says of itself, in a few lines
+    <kind>/          __init__.py   its `TaskSpec`: flags, recipe, measures; nothing heavy
+                     model.py      outputs as answers, and measures: NumPy alone, also without torch
+                     net.py        the network, a PyTorch module; graph.py: the same as nodes
+                     loss.py       what is learnt from a batch
+                     fit.py        from data to a trained model
+                     estimator.py  the class in scikit-learn's manner
+                     job.py        the command line: from a file to results
+
+Whoever adds a kind adds its folder and its name to `NAMES`. This module and `base.py` stand low:
+the runtime, the training and the command line ask them, and import a folder when they need it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+
+from ostinato.tasks.base import TaskSpec
+
+__all__ = ["NAMES", "TaskSpec", "by_kind", "every", "named"]
+
+NAMES = ("classify", "tag", "forecast", "language")
+
+
+@cache
+def named(name: str) -> TaskSpec:
+    """The task of this name, one of `NAMES`."""
+    found: TaskSpec = import_module(f"ostinato.tasks.{name}").TASK
+    return found
+
+
+def every() -> list[TaskSpec]:
+    """All tasks, in the order of `NAMES`."""
+    return list(map(named, NAMES))
+
+
+def by_kind(kind: str, where: str) -> TaskSpec:
+    """The task of a saved model, by the entry "kind" of its configuration.
+
+    Args:
+        kind: as "sequence_classifier".
+        where: the origin of the model, for errors.
+
+    Raises:
+        ValueError: no task is of this kind.
+    """
+    for task in every():
+        if task.kind == kind:
+            return task
+    raise ValueError(
+        f"{where} has the kind {kind[:60]!r}; wanted one of {', '.join(t.kind for t in every())}: "
+        "use it with the version of ostinato that saved it"
+    )

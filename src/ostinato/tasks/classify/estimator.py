@@ -1,0 +1,385 @@
+"""`SequenceClassifier`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_is_fitted
+
+from ostinato import training
+from ostinato.data import LabelEncoder
+from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.steps import Steps, as_texts_or_sequences, n_features
+from ostinato.data.tables.feature_names import check_rows_are_sequences, column_names
+from ostinato.data.text.words import Words
+from ostinato.hyperparameters import (
+    Classifying,
+    Fitting,
+    HyperparameterError,
+    WordSettings,
+    documented,
+)
+from ostinato.tasks.classify import fit as fitted
+from ostinato.tasks.classify.fit import FittedClassifier, check_like_trained
+from ostinato.tasks.classify.labelled import Labelled, check_lengths
+from ostinato.tasks.estimator import Estimator, as_the_start, check_pair
+from ostinato.training.examples import check_sample_weight
+
+
+@documented
+@dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
+class SequenceClassifier(ClassifierMixin, Estimator):
+    """A recurrent network that gives a label, or several, to each sequence.
+
+    Sequences `X` are an array `[N, T, F]`, an array or data frame `[N, T]` of sequences of single
+    numbers, a list or object array of N arrays `[T_i, F]` of different lengths, or `data.Ragged`;
+    or N texts, or N lists of words, which the network reads by their embeddings.
+    Labels `y` are `[N]` integers, strings or the like; predictions have the same type. Where a
+    sequence may have several labels, `y` is `[N, C]` zeros and ones, a column for each label.
+
+    Args:
+        {hyperparameters}
+        cell: "rnn", "gru" or "lstm"; or a class of your own, whose forward is a step: see
+            `models.Stack`. Default: 'rnn'.
+        batch_size: examples an update sees; all N if there are fewer. Default: 128.
+        random_state: an integer, which makes the training repeatable; a
+            `numpy.random.RandomState`; or None for another seed at each `fit`. Default: 0.
+        class_weight: label -> weight, or "balanced"; labels not named, and by default all, weigh 1.
+        standardize: scale each feature by its mean and deviation over all steps of the training
+            examples; predictions do the same. Default: False.
+        ensemble: networks to train, with seeds that follow each other; their probabilities are
+            averaged. Default: 1.
+        embedding_size: size of a word's embedding. Default: 100.
+        vocabulary_size: number of words that have an embedding of their own, the most frequent
+            ones; all others share that of the unknown word. Default: 20000.
+        early_error: the share of wrong answers, such as 0.05, that is accepted from answers before
+            a sequence ends. `fit` finds on the validation part the probability from which on no
+            larger share is wrong; a stream's `Answer.sure` says that it is reached. By default no
+            such probability is looked for.
+        warm_start: `fit` continues from the weights of the fitted model, if there is one, and keeps
+            its scales and vocabulary. The network must still have the same sizes and `y` the same
+            classes. The optimiser starts anew. Default: False.
+        verbose: 1 shows the progress on stderr. Default: 0.
+
+    Attributes:
+        classes_: `[C]`, the labels, sorted.
+        net_: the `models.ClassifierNet`; a `models.ClassifierEnsemble` with `ensemble` above 1.
+        history_: the `training.History` (not saved), of an ensemble that of its last network.
+        n_features_in_: F; 1 for X of two axes.
+        feature_names_in_: `[T]`, the names of the columns, if X was a data frame `[N, T]`.
+        n_iter_: updates made by the last `fit`.
+        early_: with `early_error`: the threshold, and its measures on the validation part; see
+            `training.early.Early`.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato import SequenceClassifier
+        >>> X = np.random.default_rng(0).normal(size=(100, 6, 1))
+        >>> y = np.where(X.sum((1, 2)) > 0, "up", "down")
+        >>> model = SequenceClassifier(
+        ...     hidden_size=8, iterations=200, batch_size=25, optimizer="adam", learning_rate=0.02
+        ... )
+        >>> model.fit(X, y).score(X, y) > 0.95
+        True
+        >>> model.predict(np.ones((1, 6, 1)))
+        array(['up'], dtype='<U4')
+    """
+
+    cell: str = Classifying.cell
+    hidden_size: int = Classifying.hidden_size
+    num_layers: int = Classifying.num_layers
+    bidirectional: bool = Classifying.bidirectional
+    dropout: float = Classifying.dropout
+    init: str = Classifying.init
+    readout: str = Classifying.readout
+    iterations: int | None = Fitting.iterations
+    epochs: float | None = Fitting.epochs
+    batch_size: int = Fitting.batch_size
+    optimizer: str = Fitting.optimizer
+    learning_rate: float = Fitting.learning_rate
+    momentum: float = Fitting.momentum
+    weight_decay: float = Fitting.weight_decay
+    clip_norm: float | None = Fitting.clip_norm
+    schedule: str = Fitting.schedule
+    warmup: int = Fitting.warmup
+    step_size: int = Fitting.step_size
+    step_gamma: float = Fitting.step_gamma
+    memory: str | None = Fitting.memory
+    truncate: int | None = Fitting.truncate
+    similar_lengths: bool = Fitting.similar_lengths
+    eval_every: int = Fitting.eval_every
+    patience: int | None = Fitting.patience
+    restore_best: bool = Fitting.restore_best
+    random_state: int | np.random.RandomState | None = Fitting.seed
+    validation_fraction: float = Fitting.validation_fraction
+    class_weight: Mapping[Any, float] | str | None = Fitting.class_weight
+    standardize: bool = False
+    ensemble: int = 1
+    embedding_size: int = WordSettings.embedding_size
+    vocabulary_size: int = WordSettings.vocabulary_size
+    early_error: float | None = None
+    warm_start: bool = False
+    verbose: int = 0
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        validation: tuple[Any, Any] | None = None,
+        callbacks: Sequence[training.Callback] = (),
+        resume: str | Path | None = None,
+    ) -> SequenceClassifier:
+        """Train a new network, or with `warm_start` the fitted one.
+
+        Args:
+            X: the sequences, N of them.
+            y: `[N]`, their labels.
+            sample_weight: `[N]`, how much each example counts; by default 1.
+            validation: (X, y), evaluated at every report.
+            callbacks: called in the course of the training; see `training.Callback`.
+            resume: the directory of a checkpoint of the same training, to go on from it.
+
+        Returns:
+            self
+
+        Raises:
+            ValueError, TypeError: a parameter or an argument cannot be used; the message says why.
+            training.Diverged: the loss became NaN or infinite.
+        """
+        seed = self._seed()
+        plan = training.Plan(**self._own(training.Plan), seed=seed)
+        starts, members = self._starts(), []
+        start = starts[0]
+        X, validation = as_the_start(start, X, validation)
+        given = self._with_validation(_checked(X, y, sample_weight), validation, seed)
+        self._check_ensemble(given, resume)
+        preparation = self._prepares(given.X) if start is None else start.preparation
+        if start is not None and start.multilabel and given.y.shape[1:] == start.classes.shape:
+            given = replace(given, encoder=LabelEncoder(start.classes))  # y has no names for them
+        if preparation is not None and not isinstance(given.X, Words):
+            given = given.prepared_by(preparation)
+        for i, start in enumerate(starts):
+            trained, self.history_ = FittedClassifier.fit(
+                given,
+                Classifying(**self._own(Classifying)),
+                replace(plan, seed=(seed + i) % 2**32),
+                words=WordSettings(**self._own(WordSettings)),
+                class_weight=self.class_weight,
+                start=start,
+                callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
+                resume=resume,
+            )
+            members.append(trained)
+        self.n_iter_ = self.history_.iterations
+        trained = FittedClassifier.together(members)
+        if self.early_error is not None:
+            if given.validation is None:
+                raise ValueError(
+                    f"early_error={self.early_error} needs validation data: give "
+                    "validation_fraction, or validation to fit"
+                )
+            trained = trained.calibrated(*given.validation, self.early_error)
+        return self._take(replace(trained, preparation=preparation))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The likeliest label of each sequence, `[N]`."""
+        return self._fitted().predict(X)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """The probability of each label, `[N, C]` in the order of `classes_`."""
+        return self._fitted().predict_proba(X)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """The logarithm of each probability, `[N, C]`; finite also where a probability is 0."""
+        return self._fitted().predict_log_proba(X)
+
+    def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
+        """Measure the model on labelled sequences.
+
+        Returns:
+            {"accuracy": share of right answers, "loss": mean cross-entropy in nats, "n": N}
+
+        Raises:
+            ValueError: y contains a label that the model does not know.
+        """
+        fitted = self._fitted()
+        return fitted.evaluate(X, y if fitted.multilabel else _check_labels(y))
+
+    def save(self, path: str | Path, *, examples: Any = None) -> None:
+        """Write the fitted model into a directory: all or nothing.
+
+        `load` reads it, and without torch `ostinato.runtime.load`. Of a cell of your own the
+        operations are saved, not the code: only the runtime reads such a model. The files are
+        described in `ostinato.training.saved_model`. A `RandomState` is not saved.
+
+        Args:
+            path: the directory.
+            examples: some sequences, which stay in the directory with their answers, so that
+                `ostinato verify` replays them; by default it replays random numbers.
+
+        Raises:
+            ValueError: the directory exists and is something else than a saved model; or the
+                labels have a type that JSON cannot hold; or a weight is NaN or infinite; or the
+                operations of your own cell cannot be saved.
+            OSError: it cannot be written.
+        """
+        self._fitted().save(Path(path), self.get_params(), self.n_iter_, examples=examples)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def _prepares(self, X: Steps) -> Preparation | None:
+        """What is done to sequences before a new network reads them; None: nothing."""
+        if not self.standardize or isinstance(X, Words):
+            return None
+        names = tuple(f"feature {i}" for i in range(n_features(X)))
+        return Preparation.fit(Examples(X, features=names))
+
+    def _starts(self) -> list[FittedClassifier | None]:
+        """For each network to train, the classifier whose weights it starts from; None: a new
+        start."""
+        count = self.ensemble
+        if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+            raise HyperparameterError(f"ensemble={count!r}: wanted a whole number, 1 or more")
+        if not (self.warm_start and hasattr(self, "net_")):
+            return [None] * count
+        fitted = self._fitted()
+        if len(fitted.members) != count:
+            raise ValueError(
+                f"warm_start goes on from the fitted model, which has ensemble="
+                f"{len(fitted.members)}, not {count}; wanted the same"
+            )
+        return [replace(fitted, net=net) for net in fitted.members]
+
+    def _with_validation(
+        self, given: Labelled, validation: tuple[Any, Any] | None, seed: int
+    ) -> Labelled:
+        """With the validation data that were given, or with a part of the examples."""
+        if validation is not None:
+            return replace(given, validation=self._check_validation(validation, given))
+        if not self.validation_fraction:
+            return given
+        checked = Fitting(validation_fraction=self.validation_fraction)
+        return given.split(checked.validation_fraction, seed)
+
+    def _check_ensemble(self, given: Labelled, resume: str | Path | None) -> None:
+        if self.ensemble != 1 and given.y.ndim == 2:
+            raise ValueError(
+                f"ensemble={self.ensemble} is for one label an example; y has several: fit "
+                "classifiers with other seeds, and average their predict_proba"
+            )
+        if self.ensemble != 1 and resume is not None:
+            raise ValueError(f"resume is for a single network; ensemble={self.ensemble}")
+
+    def _check_validation(
+        self, validation: tuple[Any, Any], given: Labelled
+    ) -> tuple[Steps, np.ndarray]:
+        if self.validation_fraction:
+            raise ValueError(
+                f"validation was given, and validation_fraction={self.validation_fraction}; "
+                "wanted one of them"
+            )
+        check_pair(validation)
+        X: Steps
+        if isinstance(given.X, Words):
+            X = as_texts_or_sequences(validation[0])
+        else:
+            X = check_like_trained(validation[0], n_features(given.X), given.feature_names)
+        labels = _check_labels(validation[1])
+        check_lengths(X, labels)
+        if labels.ndim != given.y.ndim or labels.shape[1:] != given.y.shape[1:]:
+            raise ValueError(
+                f"validation has y {list(labels.shape)} and the examples {list(given.y.shape)}; "
+                "wanted the same labels"
+            )
+        return X, labels if labels.ndim == 2 else given.encoder.encode(labels)
+
+    def _fitted(self) -> FittedClassifier:
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None)
+        return FittedClassifier(
+            self.net_,
+            self.classes_,
+            names,
+            self._preparation,
+            self._multilabel,
+            self._vocabulary,
+            self.early_,
+        )
+
+    def _take(self, trained: FittedClassifier) -> SequenceClassifier:
+        """Become fitted."""
+        self.net_ = trained.net
+        self.classes_ = trained.classes
+        self.n_features_in_ = trained.n_features
+        self._preparation = trained.preparation
+        self._multilabel = trained.multilabel
+        self._vocabulary = trained.vocabulary
+        self.early_ = trained.early
+        if trained.feature_names is not None:
+            self.feature_names_in_ = trained.feature_names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        return self
+
+
+def load(path: str | Path) -> SequenceClassifier:
+    """Load a classifier that `save` wrote; it predicts the same to the last bit.
+
+    Raises:
+        ValueError: a file is missing, damaged or foreign, or the two do not belong together.
+    """
+    path = Path(path)
+    saved = fitted.read(path)
+    return SequenceClassifier._unfitted(saved, path)._take(FittedClassifier.of(saved, path))
+
+
+def _checked(X: Any, y: Any, sample_weight: Any) -> Labelled:
+    given, feature_names = X, column_names(X)
+    X = as_texts_or_sequences(X)
+    labels = _check_labels(y)
+    check_rows_are_sequences(given, labels)
+    if sample_weight is not None:
+        sample_weight = check_sample_weight(sample_weight, len(X))
+    return Labelled.of(X, labels, feature_names=feature_names, sample_weight=sample_weight)
+
+
+def _check_labels(y: Any) -> np.ndarray:
+    if y is None:
+        raise ValueError(
+            "SequenceClassifier requires y to be passed, but the target y is None; "
+            "wanted a label for each example"
+        )
+    try:
+        kind = type_of_target(y)
+    except TypeError:  # labels that cannot be sorted
+        kinds = sorted({type(label).__name__ for label in np.asarray(y).flat})
+        raise ValueError(
+            f"y has labels of the types {', '.join(kinds)}; wanted one: all strings, or all "
+            "integers, and none missing"
+        ) from None
+    if kind == "multilabel-indicator":
+        several = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+        if not np.isin(several, (0, 1)).all():
+            raise ValueError(
+                f"y has the values {np.unique(several).tolist()}; wanted zeros and ones, a column "
+                "for each label"
+            )
+        return several
+    labels = column_or_1d(y, warn=True)
+    check_classification_targets(labels)
+    return labels

@@ -1,0 +1,182 @@
+"""A recurrent network that reads a whole sequence and names its class."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ostinato.hyperparameters import Architecture, Classifying, declare, documented
+from ostinato.models.body import last_state, recurrent, width
+from ostinato.models.initialize import initialize
+from ostinato.models.readout import Readout
+from ostinato.models.words import WordBatch, WordReader
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ClassifierArguments(Classifying):
+    """The arguments of `ClassifierNet`, checked."""
+
+    n_features: int | None = declare(MISSING, "F.", low=1)
+    n_classes: int = declare(MISSING, "C.", low=1)
+    n_words: int | None = declare(None, "V.", low=1)
+    embedding_size: int = declare(100, "Size of a word's embedding.", low=1)
+    nonlinearity: Literal["tanh", "relu"] = declare("tanh", "Nonlinearity of the cell rnn.")
+
+
+@documented
+class ClassifierNet(torch.nn.Module):
+    """A recurrent body and a linear readout of its last state, or of all of them.
+
+        s_t = cell(x_t, s_{t−1}),   logits = V s_T + c
+
+    With another `readout` the last state s_T gives way to the mean or the maximum of all states, or
+    to their mean weighted by attention; see `models.readout`.
+
+    Args:
+        n_features: F, size of one element of a sequence; None if the elements are words.
+        n_classes: C, number of classes.
+        {hyperparameters}
+        bidirectional: also read from the end to the beginning; the readout sees the last state of
+            both directions, `[B, 2·H]`.
+        nonlinearity: "tanh" or "relu", for the cell "rnn".
+        init: "default" (Glorot U and V, orthogonal W) or "notebook" (U and W zero, V truncated
+            normal of 0.01); see `ostinato.models.initialize`.
+        n_words: V, if the elements are words, 0…V−1, each with an embedding.
+        embedding_size: of a word.
+
+    Attributes:
+        config: the arguments as a dict; `ClassifierNet(**net.config)` builds the same network.
+
+    Raises:
+        ValueError: an argument of another type or out of its range, both or neither of n_features
+            and n_words, or a start from which nothing could be learnt.
+
+    Example:
+        >>> net = ClassifierNet(n_features=28, n_classes=10)
+        >>> net(torch.zeros(5, 28, 28)).shape
+        torch.Size([5, 10])
+    """
+
+    task = "classify"  # of the folder that knows it as a graph
+
+    def __init__(
+        self,
+        n_features: int | None,
+        n_classes: int,
+        cell: str = Architecture.cell,
+        hidden_size: int = Architecture.hidden_size,
+        num_layers: int = Architecture.num_layers,
+        bidirectional: bool = Architecture.bidirectional,
+        dropout: float = Architecture.dropout,
+        nonlinearity: str = _ClassifierArguments.nonlinearity,
+        init: str = Architecture.init,
+        readout: str = _ClassifierArguments.readout,
+        n_words: int | None = None,
+        embedding_size: int = _ClassifierArguments.embedding_size,
+    ):
+        super().__init__()
+        given: dict[str, Any] = {
+            "n_features": n_features,
+            "n_classes": n_classes,
+            "cell": cell,
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+            "bidirectional": bidirectional,
+            "dropout": dropout,
+            "nonlinearity": nonlinearity,
+            "init": init,
+            "readout": readout,
+            "n_words": n_words,
+            "embedding_size": embedding_size,
+        }
+        checked = _ClassifierArguments(**given)
+        if (checked.n_features is None) == (checked.n_words is None):
+            raise ValueError(
+                f"n_features={n_features} and n_words={n_words}; wanted one of them: the elements "
+                "are vectors or words"
+            )
+        _check_notebook_start(checked)
+        self.config: dict[str, Any] = asdict(checked)
+        self._arguments = checked
+        self.words: WordReader | None = None
+        inputs = checked.n_features
+        if checked.n_words is not None:
+            self.words = WordReader(checked.n_words, checked.embedding_size)
+            inputs = checked.embedding_size
+        assert inputs is not None
+        self.body = recurrent(checked, inputs, checked.nonlinearity)
+        self.dropout = torch.nn.Dropout(checked.dropout)
+        last = checked.readout == "last"
+        self.pool = None if last else Readout(checked.readout, width(checked))
+        self.readout = torch.nn.Linear(width(checked), checked.n_classes)
+        initialize(self.body, self.readout, checked.init)
+
+    def forward(self, x: Tensor | WordBatch, lengths: Tensor | None = None) -> Tensor:
+        """Logits of every class.
+
+        Args:
+            x: `[B, T, F]`, or a `WordBatch`.
+            lengths: `[B]` integers, the valid steps of each row; by default all.
+
+        Returns:
+            `[B, C]`, before the softmax.
+        """
+        states, carry = self.body(self._vectors(x), lengths=lengths)
+        if self.pool is None:
+            state = last_state(self._arguments, carry)
+        else:
+            state = self.pool(states, lengths)
+        return self.readout(self.dropout(state))
+
+    def forward_steps(
+        self, x: Tensor | WordBatch, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The logits after every step, as if the sequence ended there.
+
+        Args:
+            x: `[B, T, F]`, or a `WordBatch`.
+            lengths: `[B]` integers, the valid steps of each row; states beyond them are zero.
+
+        Returns:
+            Logits `[B, T, C]` and the top layer's states `[B, T, H]`.
+
+        Raises:
+            ValueError: the network is bidirectional: its backward half needs the end first.
+        """
+        if self.config["bidirectional"]:
+            raise ValueError(
+                "forward_steps of a bidirectional network: it cannot say anything before the end "
+                "of the sequence; build it with bidirectional=False"
+            )
+        states, _ = self.body(self._vectors(x), lengths=lengths)
+        read = states if self.pool is None else self.pool.steps(states)
+        return self.readout(self.dropout(read)), states
+
+    def _vectors(self, x: Tensor | WordBatch) -> Tensor:
+        """The input of the body, `[B, T, F]`."""
+        if self.words is None:
+            assert isinstance(x, Tensor)
+            return x
+        assert isinstance(x, WordBatch)
+        return self.dropout(self.words(x))
+
+
+def _check_notebook_start(network: _ClassifierArguments) -> None:
+    """Refuse a network in which the notebook's zeros would leave weights without a gradient."""
+    if network.init != "notebook":
+        return
+    if not isinstance(network.cell, str):
+        raise ValueError("init='notebook' is for the cells that have a name; use init='default'")
+    if network.cell == "rnn" and network.nonlinearity == "relu":
+        stuck = "nonlinearity='relu' has no slope at zero"
+    elif network.num_layers > 1:
+        stuck = f"of num_layers={network.num_layers} none but the top one has a gradient"
+    else:
+        return
+    raise ValueError(
+        f"init='notebook' begins with all weights below the readout at zero, and {stuck}, so "
+        "little or nothing would be learnt; use init='default'"
+    )

@@ -1,0 +1,36 @@
+"""To forecast: the next values of series, as quantiles."""
+
+from ostinato.tasks.base import OF_TABLES, SCHEDULE, MeasureSpec, TaskSpec
+
+# The recipe was compared with others on validation windows.
+TASK = TaskSpec(
+    name="forecast",
+    kind="sequence_forecaster",
+    does="Says what the next values of a series may be.",
+    uses=OF_TABLES
+    | {
+        "data.static", "data.known", "task.horizon", "task.context", "task.season",
+        "model.bidirectional",
+    },
+    recipe=SCHEDULE
+    | {
+        "model.cell": "gru",
+        "model.hidden_size": 64,
+        "training.learning_rate": 2e-3,
+        "training.batch_size": 64,
+        "training.iterations": 1000,
+        "training.eval_every": 50,
+    },
+    measures={
+        "mase": MeasureSpec("MASE", lower=True),
+        "wql": MeasureSpec("weighted quantile loss", lower=True),
+        "mae": MeasureSpec("mean absolute error", lower=True),
+        "coverage_80": MeasureSpec("inside the 80 % interval", "%"),
+    },
+    learnt={
+        "task.horizon": "net.horizon",
+        "task.context": "fitted.context",
+        "task.season": "fitted.season",
+    },
+    drawn=("task.horizon",),
+)  # fmt: skip

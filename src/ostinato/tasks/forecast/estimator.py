@@ -1,0 +1,311 @@
+"""`SequenceForecaster`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ostinato import training
+from ostinato.data.series.panel import Panel, as_panel
+from ostinato.hyperparameters import Architecture, Training, documented
+from ostinato.metrics import forecasts as forecast_metrics
+from ostinato.tasks.estimator import Estimator
+from ostinato.tasks.forecast import fit as fitted_forecaster
+from ostinato.tasks.forecast.fit import FittedForecaster
+from ostinato.tasks.forecast.net import NINE
+from ostinato.tasks.forecast.windows import ForecastSettings
+
+# The share of the updates over which the learning rate rises, where `warmup` is None.
+WARM_UP = 0.05
+
+
+@documented
+@dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
+class SequenceForecaster(Estimator):
+    """A recurrent network that forecasts the next values of one or many series.
+
+    Series `X` are an array `[T]` (one series), an array or data frame `[N, T]` (a row each), a list
+    or object array of N arrays `[T_i]` of different lengths, or a `data.Panel`. With a further axis
+    of columns, `[N, T, 1 + P]` or `[T_i, 1 + P]`, column 0 is the series, and the others are inputs
+    known for the same steps. NaN in a series is a missing value.
+
+    One network learns all series. It forecasts all steps at once, as quantiles that do not cross.
+
+    Args:
+        horizon: steps to forecast. Default: 1.
+        context: steps that the network reads; by default three horizons or four seasons, at
+            least 16.
+        season: steps of a season; 1: none. Untrained, the network forecasts the mean of the same
+            place in the last seasons; training learns corrections. MASE and the baseline use it,
+            too. Default: 1.
+        scaling: "std": each window is scaled by the mean and the deviation of its context;
+            "mean_abs": by its mean absolute value. Default: 'std'.
+        quantiles: levels between 0 and 1, increasing, with 0.5 among them.
+            Default: (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9).
+        {hyperparameters}
+        iterations: updates to make; None if `epochs` is given. Default: 1000.
+        warmup: iterations at the start over which the learning rate rises from zero; by default a
+            twentieth of all.
+        epochs: passes over all windows; by default `iterations` decides.
+        batch_size: windows an update sees; all if there are fewer. Default: 64.
+        validation_windows: horizons at the end of each series that are kept from the training for
+            the validation loss, by which the best weights are chosen; 0: none. Default: 1.
+        random_state: an integer, which makes the training repeatable; a
+            `numpy.random.RandomState`; or None for another seed at each `fit`. Default: 0.
+        warm_start: `fit` continues from the weights of the fitted model, if there is one, and keeps
+            the scales of its inputs. Horizon, context, season, inputs and the sizes of the network
+            must still be the same. The optimiser starts anew. Default: False.
+        verbose: 1 shows the progress on stderr. Default: 0.
+
+    Attributes:
+        net_: the `models.ForecasterNet`.
+        history_: the `training.History` (not saved).
+        n_features_in_: 1 + P.
+        feature_names_in_: `[1 + P]`, the names of the columns, if X was a list of data frames.
+        n_iter_: updates made by `fit`.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato import SequenceForecaster
+        >>> wave = np.sin(2 * np.pi * np.arange(144) / 12)
+        >>> model = SequenceForecaster(horizon=6, season=12, hidden_size=16, iterations=150)
+        >>> forecast = model.fit(wave).predict(wave)
+        >>> forecast.shape
+        (1, 6)
+        >>> bool(np.abs(forecast - wave[:6]).max() < 0.4)
+        True
+    """
+
+    horizon: int = ForecastSettings.horizon
+    context: int | None = ForecastSettings.context
+    season: int = ForecastSettings.season
+    scaling: str = ForecastSettings.scaling
+    quantiles: Sequence[float] = NINE
+    cell: str = "gru"
+    hidden_size: int = 64
+    num_layers: int = Architecture.num_layers
+    bidirectional: bool = Architecture.bidirectional
+    dropout: float = Architecture.dropout
+    iterations: int | None = 1000
+    epochs: float | None = None
+    batch_size: int = 64
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-3
+    momentum: float = Training.momentum
+    weight_decay: float = Training.weight_decay
+    clip_norm: float | None = 1.0
+    schedule: str = "cosine"
+    warmup: int | None = None
+    step_size: int = Training.step_size
+    step_gamma: float = Training.step_gamma
+    memory: str | None = Training.memory
+    truncate: int | None = Training.truncate
+    eval_every: int = 50
+    patience: int | None = Training.patience
+    restore_best: bool = Training.restore_best
+    validation_windows: int = ForecastSettings.validation_windows
+    random_state: int | np.random.RandomState | None = Training.seed
+    warm_start: bool = False
+    verbose: int = 0
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        future: Any = None,
+        static: Any = None,
+        callbacks: Sequence[training.Callback] = (),
+        resume: str | Path | None = None,
+    ) -> SequenceForecaster:
+        """Train a new network, or with `warm_start` the fitted one.
+
+        Args:
+            X: the series, N of them, without the steps that the model must not learn from.
+            y: ignored; scikit-learn passes it.
+            future: N arrays `[U_i, K]`, or `[N, U, K]`: inputs known in advance, from the first
+                step of each series; here U_i = T_i suffices.
+            static: `[N, S]`, inputs that do not change over time.
+            callbacks: called in the course of the training; see `training.Callback`.
+            resume: the directory of a checkpoint of the same training, to go on from it.
+
+        Returns:
+            self
+
+        Raises:
+            ValueError, TypeError: a parameter or an argument cannot be used; the message says why.
+            training.Diverged: the loss became NaN or infinite.
+        """
+        settings = ForecastSettings(**self._own(ForecastSettings))
+        start = self._fitted() if self.warm_start and hasattr(self, "net_") else None
+        trained = None if start is None else start.preparation
+        panel = as_panel(X, future=future, static=static, trained=trained)
+        fitted, history = FittedForecaster.fit(
+            panel,
+            settings,
+            Architecture(**self._own(Architecture)),
+            self._plan(),
+            quantiles=self.quantiles,
+            warm_up=WARM_UP if self.warmup is None else None,
+            start=start,
+            callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
+            resume=resume,
+        )
+        self.n_iter_ = history.iterations
+        self.history_ = history
+        return self._take(replace(fitted, preparation=trained))
+
+    def predict(self, X: Any, *, future: Any = None, static: Any = None) -> np.ndarray:
+        """The median of each of the `horizon` values that follow a series, `[N, horizon]`.
+
+        Args:
+            X: the series; they need not be those of the training.
+            future: as for `fit`, but reaching `horizon` steps beyond the end of each series.
+            static: as for `fit`.
+
+        Raises:
+            ValueError: the series have other inputs than those trained on, `future` ends too
+                early, or a series has no value in its last `context` steps.
+        """
+        return self._fitted().predict(self._panel(X, future, static))
+
+    def predict_quantiles(self, X: Any, *, future: Any = None, static: Any = None) -> np.ndarray:
+        """The quantiles of these values, `[N, horizon, Q]`, in the order of `quantiles`.
+
+        Args, Raises: as for `predict`.
+        """
+        return self._fitted().predict_quantiles(self._panel(X, future, static))
+
+    def score(self, X: Any, y: Any = None, *, future: Any = None, static: Any = None) -> float:
+        """Minus the weighted quantile loss (`forecast_metrics.wql`): 0 is perfect.
+
+        Args:
+            X: the series.
+            y: `[N, horizon]`, the values that follow their ends (`[N]` if horizon is 1). Without
+                it the last `horizon` values of each series are forecast from those before.
+            future, static: as for `predict`.
+        """
+        fitted = self._fitted()
+        if y is None:
+            panel = self._panel(X, future, static)
+            made = fitted.backtest(panel)
+            return -forecast_metrics.wql(made.actual, made.quantiles, fitted.levels)
+        answers = self.predict_quantiles(X, future=future, static=static)
+        actual = np.asarray(y, dtype=np.float64)
+        actual = actual[:, None] if actual.ndim == 1 and answers.shape[1] == 1 else actual
+        return -forecast_metrics.wql(actual, answers, fitted.levels)
+
+    def evaluate(
+        self,
+        X: Any,
+        *,
+        windows: int = 1,
+        stride: int | None = None,
+        season: int | None = None,
+        future: Any = None,
+        static: Any = None,
+    ) -> dict[str, float | int]:
+        """Forecast the last values of each series from those before, and measure.
+
+        Args:
+            X: the series.
+            windows: cutoffs for each series: horizon, horizon + stride, … steps before its end.
+            stride: steps from one cutoff to the next; by default the horizon.
+            season: steps of a season for MASE; by default that of the estimator.
+            future, static: as for `fit`.
+
+        Returns:
+            mase, wql, pinball, mae, coverage_80 (the share of values in the widest interval) and n,
+            the number of values; see `ostinato.metrics.forecasts`. Errors: smaller is better.
+        """
+        panel = self._panel(X, future, static)
+        return self._fitted().evaluate(panel, windows, stride, season)
+
+    def baselines(
+        self,
+        X: Any,
+        *,
+        windows: int = 1,
+        stride: int | None = None,
+        season: int | None = None,
+    ) -> dict[str, dict[str, float | int]]:
+        """Measure two naive forecasts on the same windows: the last value, and that a season
+        before.
+
+        Args: as for `evaluate`.
+        """
+        fitted = self._fitted()
+        return fitted.baselines(self._panel(X, None, None), windows, stride, season)
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model into a directory: all or nothing.
+
+        `load` reads it, and without torch `ostinato.runtime.load`. The levels of the quantiles are
+        those of the last `fit`. A `RandomState` is not saved.
+
+        Raises:
+            ValueError: the directory exists and is something else than a saved model; or a weight
+                is NaN or infinite.
+            OSError: it cannot be written.
+        """
+        self._fitted().save(Path(path), self.get_params(), self.n_iter_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _plan(self) -> training.Plan:
+        given = self._own(training.Plan) | {"warmup": self.warmup or 0, "seed": self._seed()}
+        return training.Plan(**given)
+
+    def _panel(self, X: Any, future: Any, static: Any) -> Panel:
+        """The series as the fitted model reads them."""
+        trained = self._fitted().preparation
+        return as_panel(X, future=future, static=static, trained=trained)
+
+    def _fitted(self) -> FittedForecaster:
+        check_is_fitted(self)
+        return self._trained
+
+    def _take(self, trained: FittedForecaster) -> SequenceForecaster:
+        """Become fitted."""
+        self._trained = trained
+        self.net_ = trained.net
+        self.n_features_in_ = 1 + trained.net.config["n_past"]
+        if "X" in trained.windows.names:
+            self.feature_names_in_ = trained.windows.names["X"]
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        return self
+
+
+def load(path: str | Path) -> SequenceForecaster:
+    """Load a model that `save` wrote; it forecasts the same to the last bit.
+
+    Args:
+        path: its directory.
+
+    Raises:
+        ValueError: a file is missing, damaged or foreign, or the two do not belong together.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> X = np.random.default_rng(0).normal(size=(3, 30))
+        >>> model = SequenceForecaster(horizon=2, hidden_size=4, iterations=2).fit(X)
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     model.save(f"{directory}/model")
+        ...     again = load(f"{directory}/model")
+        >>> bool((again.predict_quantiles(X) == model.predict_quantiles(X)).all())
+        True
+    """
+    path = Path(path)
+    saved = fitted_forecaster.read(path)
+    trained = FittedForecaster.of(saved, path)
+    return SequenceForecaster._unfitted(saved, path, quantiles=trained.levels)._take(trained)

@@ -1,0 +1,42 @@
+"""Forecasters as graphs; see `training/saved_graph.py`."""
+
+from __future__ import annotations
+
+from ostinato.compiler.graph.node import ROWS
+from ostinato.compiler.graph.saved import TensorNames
+from ostinato.runtime import model_graph
+from ostinato.runtime.compose import Composer
+from ostinato.runtime.model_graph import Ahead, ModelGraph
+from ostinato.runtime.step_graph import StepGraph
+from ostinato.tasks.forecast.net import ForecasterNet
+from ostinato.training.graph_parts import (
+    apart,
+    elementwise,
+    linear,
+    map_of,
+    parameters,
+    relu,
+    tensor_of,
+)  # fmt: skip
+from ostinato.training.saved_graph import layers_of
+
+
+def graph(net: ForecasterNet, names: TensorNames, several: bool) -> ModelGraph:
+    """See `net.py`; what is known of a step ahead is its future, then its lags."""
+    sizes, hidden = net._sizes, net.config["hidden_size"]
+    layers = layers_of(net.body, 2 + sizes.n_past + sizes.n_future + sizes.n_static, names)
+    c = Composer()
+    x = c.input(layers[-1].width)
+    head = map_of([x], relu(c, linear(c, x, *parameters(net.ahead), names)))
+    c = Composer()
+    vector, known = c.input(hidden), c.input(sizes.n_future + sizes.n_lags)
+    inner = relu(c, linear(c, c.concat([vector, known]), *parameters(net.step), names))
+    raw = linear(c, inner, *parameters(net.readout), names)
+    middle = c.slice(raw, net._median, 1)
+    if sizes.n_lags:
+        lags = c.slice(known, sizes.n_future, sizes.n_lags)
+        products = elementwise(c, "mul", lags, tensor_of(c, net.naive.detach(), names))
+        middle = elementwise(c, "add", middle, c.node("row_sum", [products], (), ROWS, (1,)))
+    each = StepGraph((vector, known), (), (), (apart(c, raw, net._median, middle),))
+    ahead = Ahead(sizes.horizon, each)
+    return ModelGraph(None, layers, model_graph.ReadoutGraph("last"), head, ahead)

@@ -1,0 +1,128 @@
+"""`Forecasting`: the task of saying what comes next in series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ostinato.data import Batches
+from ostinato.data.series.panel import Panel
+from ostinato.tasks.forecast.windows import FARTHEST, Contexts, Pairs, Windows
+from ostinato.training.distributed import Ranks, Share
+from ostinato.training.task import Mean, OfBatches, digest, probed
+
+BATCH_SIZE = 1000
+
+
+class Forecasting(OfBatches):
+    """The pinball loss of a `models.ForecasterNet` on windows of many series, in random order.
+
+    An epoch is every window once. A window counts as much as every other, in its own scale.
+
+    Args:
+        panel: the series.
+        windows: how windows are cut.
+        learnt: series and cutoffs of the windows to learn from.
+        levels: of the network's quantiles.
+        batch_size, seed: of the batches.
+        validation: series and cutoffs of the windows to validate on.
+    """
+
+    def __init__(
+        self,
+        panel: Panel,
+        windows: Windows,
+        learnt: Pairs,
+        levels: tuple[float, ...],
+        batch_size: int,
+        seed: int,
+        validation: Pairs | None = None,
+    ):
+        self.panel, self.windows = panel, windows
+        self.series, self.cutoffs = learnt
+        super().__init__(Batches(self.series, self.cutoffs, batch_size, seed=seed), validation)
+        self.levels = torch.tensor(levels, dtype=torch.float32)
+
+    def loss(self, net: torch.nn.Module) -> Share:
+        chosen = self.next_rows()
+        pairs = self.series[chosen], self.cutoffs[chosen]
+        total, count = window_losses(net, self.windows, self.levels, self.panel, pairs)
+        return Share(total / max(1, count), count, {}, count)
+
+    def fingerprint(self) -> str:
+        chosen = probed(len(self.series))
+        pairs = self.series[chosen], self.cutoffs[chosen]
+        read = self.windows.contexts(self.panel, *pairs)
+        actual = scaled(self.windows.actual(self.panel, *pairs), read)
+        return digest(read.x, read.future, read.lags, actual, self.levels)
+
+    def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
+        assert self.validation is not None
+        return validated_on(net, self.windows, self.levels, self.panel, self.validation, self.ranks)
+
+
+def window_losses(
+    net: torch.nn.Module, windows: Windows, levels: Tensor, panel: Panel, pairs: Pairs
+) -> tuple[Tensor, int]:
+    """The sum of a network's losses in some windows, and how many losses there are."""
+    read = windows.contexts(panel, *pairs)
+    actual = scaled(windows.actual(panel, *pairs), read)
+    there = torch.isfinite(actual)
+    losses = pinball(actual.nan_to_num(), net(read.x, read.future, read.lags), levels)
+    return (losses * there[:, :, None]).sum(), int(there.sum()) * len(levels)
+
+
+@torch.no_grad()
+def validated_on(
+    net: torch.nn.Module,
+    windows: Windows,
+    levels: Tensor,
+    panel: Panel,
+    pairs: Pairs,
+    ranks: Ranks,
+) -> dict[str, Mean]:
+    """`Task.validate` on windows of which each process takes some."""
+    series, cutoffs = pairs
+    rows = ranks.rows(len(series))
+    was_training = net.training
+    net.eval()
+    sums = [
+        window_losses(net, windows, levels, panel, part)
+        for part in parts((series[rows], cutoffs[rows]))
+    ]
+    net.train(was_training)
+    total, count = sum(loss.item() for loss, _ in sums), sum(count for _, count in sums)
+    return {"validation_loss": (total / count, count) if count else (0.0, 0)}
+
+
+def pinball(actual: Tensor, quantiles: Tensor, levels: Tensor) -> Tensor:
+    """max(q · (y − f), (q − 1) · (y − f)) of y `[B, h]` and f `[B, h, Q]`, `[B, h, Q]`."""
+    errors = actual[:, :, None] - quantiles
+    return torch.maximum(levels * errors, (levels - 1) * errors)
+
+
+def scaled(actual: np.ndarray, read: Contexts) -> Tensor:
+    """Values `[B, h]` in the scale of their window, float32, cut off where the loss is."""
+    values = np.clip((actual - read.centre) / read.scale, -FARTHEST, FARTHEST)
+    return torch.tensor(values.astype(np.float32))
+
+
+@torch.no_grad()
+def quantiles(net: torch.nn.Module, windows: Windows, panel: Panel, pairs: Pairs) -> np.ndarray:
+    """The forecasts of a network in evaluation mode after the cutoffs, `[M, h, Q]` float64."""
+    answers = []
+    for part in parts(pairs):
+        read = windows.contexts(panel, *part)
+        answer = net(read.x, read.future, read.lags).double().numpy()
+        answers.append(read.centre[:, :, None] + read.scale[:, :, None] * answer)
+    return np.concatenate(answers)
+
+
+def parts(pairs: Pairs, size: int = BATCH_SIZE) -> Iterator[Pairs]:
+    """The windows in pieces of at most `size`, in their order."""
+    series, cutoffs = pairs
+    for start in range(0, len(series), size):
+        yield series[start : start + size], cutoffs[start : start + size]

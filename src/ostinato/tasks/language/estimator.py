@@ -1,0 +1,242 @@
+"""`LanguageModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ostinato import training
+from ostinato.data.text.held_out import held_out
+from ostinato.hyperparameters import DEFAULT_WINDOW, Architecture, Fitting, documented
+from ostinato.tasks.estimator import Estimator
+from ostinato.tasks.language import fit as fitted_language
+from ostinato.tasks.language.fit import (
+    FittedLanguageModel,
+    Generated,
+    Reading,
+    Suggestion,
+    as_documents,
+)
+from ostinato.tasks.language.net import LanguageArchitecture
+
+
+@documented
+@dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
+class LanguageModel(Estimator):
+    """A recurrent network that predicts the next character, word or word piece of texts.
+
+    Documents `X` are a list of N texts (str). A document is read from its beginning, with a state
+    of its own.
+
+    Args:
+        level: what a token is: "character"; "word", words and marks of punctuation; or "piece",
+            parts of words that are frequent in the documents (by the library `tokenizers`, of the
+            extra `ostinato[text]`). Default: 'character'.
+        vocabulary_size: the largest number of tokens, V; the most frequent ones are kept. By
+            default all characters, the words that occur twice, or 8,192 pieces. Every other word
+            is read as the unknown word.
+        {hyperparameters}
+        cell: "rnn", "gru" or "lstm"; or a class of your own, whose forward is a step, and whose
+            first carry depends on no value of its input: see `models.Stack`. Default: 'lstm'.
+        dropout: share that is dropped of the embeddings, between layers and before the readout, in
+            training only. Default: 0.0.
+        embedding_size: size of a token's embedding; 0 reads tokens one-hot. Default: 128.
+        tied: whether the readout has the embeddings as its weights, which saves V · H numbers.
+            Default: False.
+        truncate: tokens through which a gradient goes back; the state goes on. Default: 128.
+        batch_size: places in the documents that are read side by side. Default: 32.
+        random_state: an integer, which makes the training repeatable; a
+            `numpy.random.RandomState`; or None for another seed at each `fit`. Default: 0.
+        validation_fraction: share of the documents kept for validation; where these are fewer than
+            two, the last part of each document. Default: 0.0.
+        warm_start: `fit` continues from the weights and the vocabulary of the fitted model, if
+            there is one. The network must still have the same sizes. The optimiser starts anew.
+            Default: False.
+        verbose: 1 shows the progress on stderr. Default: 0.
+
+    Attributes:
+        net_: the `models.LanguageNet`.
+        vocabulary_: the `data.text.vocabulary.Vocabulary`.
+        history_: the `training.History` (not saved).
+        n_iter_: updates made by the last `fit`.
+
+    Example:
+        >>> from ostinato import LanguageModel
+        >>> texts = ["the cat sat on the mat. " * 9, "a dog and a cat. " * 9]
+        >>> model = LanguageModel(
+        ...     level="word", hidden_size=16, iterations=80, truncate=8, batch_size=4
+        ... )
+        >>> [suggestion.text for suggestion in model.fit(texts).suggest("the cat s", n=1)]
+        ['sat']
+        >>> model.generate("a dog", n=3, temperature=0).text
+        ' and a cat'
+    """
+
+    level: str = Reading.level
+    vocabulary_size: int | None = Reading.vocabulary_size
+    cell: str = "lstm"
+    hidden_size: int = Architecture.hidden_size
+    num_layers: int = Architecture.num_layers
+    dropout: float = Architecture.dropout
+    embedding_size: int = LanguageArchitecture.embedding_size
+    tied: bool = LanguageArchitecture.tied
+    truncate: int = DEFAULT_WINDOW
+    iterations: int | None = Fitting.iterations
+    epochs: float | None = Fitting.epochs
+    batch_size: int = 32
+    optimizer: str = "adamw"
+    learning_rate: float = 3e-3
+    momentum: float = Fitting.momentum
+    weight_decay: float = Fitting.weight_decay
+    clip_norm: float | None = 1.0
+    schedule: str = "cosine"
+    warmup: int = Fitting.warmup
+    step_size: int = Fitting.step_size
+    step_gamma: float = Fitting.step_gamma
+    memory: str | None = Fitting.memory
+    eval_every: int = Fitting.eval_every
+    patience: int | None = Fitting.patience
+    restore_best: bool = Fitting.restore_best
+    random_state: int | np.random.RandomState | None = Fitting.seed
+    validation_fraction: float = Fitting.validation_fraction
+    warm_start: bool = False
+    verbose: int = 0
+
+    def fit(
+        self,
+        X: Sequence[str],
+        y: None = None,
+        *,
+        validation: Sequence[str] | None = None,
+        callbacks: Sequence[training.Callback] = (),
+        resume: str | Path | None = None,
+    ) -> LanguageModel:
+        """Train a new network, or with `warm_start` the fitted one.
+
+        Args:
+            X: the documents.
+            y: ignored; scikit-learn passes it.
+            validation: further documents, measured at every report.
+            callbacks: called in the course of the training; see `training.Callback`.
+            resume: the directory of a checkpoint of the same training, to go on from it.
+
+        Returns:
+            self
+
+        Raises:
+            ValueError, TypeError: a parameter or an argument cannot be used; the message says why.
+            training.Diverged: the loss became NaN or infinite.
+        """
+        seed = self._seed()
+        architecture = LanguageArchitecture(**self._own(LanguageArchitecture))
+        reading = Reading(**self._own(Reading))
+        plan = training.Plan(**self._own(training.Plan), seed=seed)
+        X = as_documents(X)
+        fraction = Fitting(validation_fraction=self.validation_fraction).validation_fraction
+        if validation is not None and fraction:
+            raise ValueError(
+                f"validation was given, and validation_fraction={fraction}; wanted one of them"
+            )
+        if fraction:
+            X, validation = held_out(X, fraction, seed)
+        fitted, history = FittedLanguageModel.fit(
+            X,
+            architecture,
+            reading,
+            plan,
+            validation=validation,
+            start=self._fitted() if self.warm_start and hasattr(self, "net_") else None,
+            callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
+            resume=resume,
+        )
+        self.n_iter_ = history.iterations
+        self.history_ = history
+        return self._take(fitted)
+
+    def evaluate(self, X: Sequence[str]) -> dict[str, Any]:
+        """Measure the model on documents.
+
+        Returns:
+            The fields of `training.language.LanguageEvaluation` as a dict: loss (nats per token),
+            bits_per_character, perplexity, n_tokens, vocabulary_size, unknown, top1 and top3.
+        """
+        return asdict(self._fitted().evaluate(X))
+
+    def score(self, X: Sequence[str], y: None = None) -> float:
+        """Minus the bits per character of documents: the larger, the better."""
+        return -self._fitted().evaluate(X).bits_per_character
+
+    def predict(self, X: Sequence[str]) -> np.ndarray:
+        """The likeliest token after each text, `[N]`; the last word of a text is finished."""
+        fitted = self._fitted()
+        best = [fitted.suggest(text, 1, complete=False)[0].text for text in as_documents(X)]
+        return np.array(best, dtype=object)
+
+    def suggest(self, text: str, n: int = 3, *, complete: bool = True) -> list[Suggestion]:
+        """The n likeliest continuations of a text as it is typed; an unfinished word is
+        completed. See `FittedLanguageModel.suggest`."""
+        return self._fitted().suggest(text, n, complete=complete)
+
+    def generate(
+        self,
+        prompt: str = "",
+        n: int = 200,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Generated:
+        """Continue a prompt by n tokens at most; see `FittedLanguageModel.generate`."""
+        return self._fitted().generate(
+            prompt, n, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model into a directory: all or nothing.
+
+        `load` reads it, and without torch `ostinato.runtime.load`. Of a cell of your own the
+        operations are saved, not the code: only the runtime reads such a model. The directory holds
+        hashes of the training documents' 20-grams, and no text but the vocabulary; see
+        `ostinato.training.saved_model`. A `RandomState` is not saved.
+
+        Raises:
+            ValueError: the directory exists and is something else than a saved model; or a weight
+                is NaN or infinite; or the operations of your own cell cannot be saved.
+            OSError: it cannot be written.
+        """
+        self._fitted().save(Path(path), self.get_params(), self.n_iter_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.target_tags.required = False
+        return tags
+
+    def _fitted(self) -> FittedLanguageModel:
+        check_is_fitted(self, "net_")
+        return self._model
+
+    def _take(self, fitted: FittedLanguageModel) -> LanguageModel:
+        """Become fitted."""
+        self._model = fitted  # it keeps the state of the text that is being typed
+        self.net_ = fitted.net
+        self.vocabulary_ = fitted.vocabulary
+        return self
+
+
+def load(path: str | Path) -> LanguageModel:
+    """Load a language model that `save` wrote; it answers the same to the last bit.
+
+    Raises:
+        ValueError: a file is missing, damaged or foreign, or the two do not belong together.
+    """
+    path = Path(path)
+    saved = fitted_language.read(path)
+    return LanguageModel._unfitted(saved, path)._take(FittedLanguageModel.of(saved, path))

@@ -1,0 +1,22 @@
+"""Taggers as graphs; see `training/saved_graph.py`."""
+
+from __future__ import annotations
+
+from ostinato.compiler.graph.saved import TensorNames
+from ostinato.runtime import model_graph
+from ostinato.runtime.compose import Composer
+from ostinato.runtime.model_graph import ModelGraph
+from ostinato.tasks.tag.net import TaggerNet
+from ostinato.training.graph_parts import linear, map_of, parameters, softmax
+from ostinato.training.saved_graph import layers_of, words_of
+
+
+def graph(net: TaggerNet, names: TensorNames, several: bool) -> ModelGraph:
+    """The graph, whose answers are probabilities, or of a CRF the scores before it."""
+    embed, width = words_of(net.words, names)
+    layers = layers_of(net.body, width or net.config["n_features"], names)
+    c = Composer()
+    x = c.input(layers[-1].width)
+    scores = linear(c, x, *parameters(net.readout), names)
+    answer = scores if net.crf is not None else softmax(c, scores)
+    return ModelGraph(embed, layers, model_graph.ReadoutGraph("each"), map_of([x], answer))

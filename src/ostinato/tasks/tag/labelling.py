@@ -1,0 +1,126 @@
+"""`Labelling`: from the scores of the labels at every step to labels and probabilities.
+
+With a CRF (`models/crf.py`) over C labels, of transitions A, start and end,
+
+    score(y | e) = start[y_0] + Σ_t e_t[y_t] + Σ_{t>0} A[y_{t−1}, y_t] + end[y_{T−1}]
+
+the likeliest labelling has the highest score, and the probability of a label at a step is that of
+all labellings that have it there: sums by the forward and the backward algorithm (Rabiner 1989).
+Without a CRF the scores are probabilities already. All is computed in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ostinato.metrics.spans import can_follow
+from ostinato.runtime.measures import nats
+from ostinato.runtime.tensors import Array
+from ostinato.runtime.values import fail
+
+_CRF = ("crf.transitions", "crf.start", "crf.end")
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How scores `[T, C]` become labels.
+
+    Attributes:
+        crf: transitions `[C, C]`, start and end `[C]`, float64; None without a CRF.
+        allowed: which label may follow which, `[C, C]`, and which may be the first, `[C]`; None if
+            all may.
+    """
+
+    crf: tuple[Array, Array, Array] | None
+    allowed: tuple[Array, Array] | None
+
+    @staticmethod
+    def of(tensors: Mapping[str, Array], labels: Array, scheme: Any, where: str) -> Labelling:
+        """The labelling of a saved tagger."""
+        crf, n = None, len(labels)
+        if _CRF[0] in tensors:
+            shapes = [tensors[name].shape if name in tensors else None for name in _CRF]
+            if shapes != [(n, n), (n,), (n,)]:
+                fail(f"{where}: the CRF is not one of {n} labels")
+            transitions, start, end = (tensors[name].astype(np.float64) for name in _CRF)
+            crf = transitions, start, end
+        if scheme is None:
+            return Labelling(crf, None)
+        if not isinstance(scheme, str) or not all(isinstance(tag, str) for tag in labels.tolist()):
+            fail(f"{where}: 'scheme' is {str(scheme)[:60]!r}")
+        tags = labels.tolist()
+        follow = np.array([[can_follow(tag, before) for tag in tags] for before in tags])
+        return Labelling(crf, (follow, np.array([can_follow(tag, None) for tag in tags])))
+
+    def best(self, scores: Array) -> Array:
+        """The likeliest labels `[T]`; where labels depend on each other, those of the whole row."""
+        if self.crf is None and self.allowed is None:
+            return scores.argmax(1)
+        emissions = scores.astype(np.float64)
+        if self.crf is None:
+            with np.errstate(divide="ignore"):
+                emissions = np.log(emissions)
+            nothing = np.zeros(scores.shape[1])
+            transitions, start, end = np.diag(nothing), nothing, nothing
+        else:
+            transitions, start, end = self.crf
+        if self.allowed is not None:
+            transitions = np.where(self.allowed[0], transitions, -np.inf)
+            start = np.where(self.allowed[1], start, -np.inf)
+        return _viterbi(emissions, transitions, start, end)
+
+    def probabilities(self, scores: Array) -> Array:
+        """The probability of each label at each step, `[T, C]`."""
+        if self.crf is None:
+            return scores
+        transitions, _, end = self.crf
+        emissions = scores.astype(np.float64)
+        ahead = self._ahead(emissions)
+        behind = [end]
+        for e in emissions[:0:-1]:
+            behind.append(_log_sum(transitions + (e + behind[-1]), 1))
+        logs = np.array(ahead) + np.array(behind[::-1])
+        return np.exp(logs - _log_sum(logs, 1)[:, None])
+
+    def nats(self, scores: Array, labels: Array) -> float:
+        """−log P of labels `[T]`, the numbers of those of a whole sequence."""
+        steps = np.arange(len(labels))
+        if self.crf is None:
+            return float(nats(scores[steps, labels]).sum())
+        transitions, start, end = self.crf
+        emissions = scores.astype(np.float64)
+        score = start[labels[0]] + emissions[steps, labels].sum() + end[labels[-1]]
+        score += transitions[labels[:-1], labels[1:]].sum()
+        return float(_log_sum(self._ahead(emissions)[-1] + end, 0) - score)
+
+    def _ahead(self, emissions: Array) -> list[Array]:
+        """The logarithm of the sum over all labellings up to each step, by their last label."""
+        assert self.crf is not None
+        transitions, start, _ = self.crf
+        ahead = [start + emissions[0]]
+        for e in emissions[1:]:
+            ahead.append(_log_sum(ahead[-1][:, None] + transitions, 0) + e)
+        return ahead
+
+
+def _viterbi(emissions: Array, transitions: Array, start: Array, end: Array) -> Array:
+    """The labels of the highest score, `[T]`."""
+    best = [start + emissions[0]]  # [C], of a labelling that ends so
+    for e in emissions[1:]:
+        best.append((best[-1][:, None] + transitions).max(0) + e)
+    label = int((best[-1] + end).argmax())
+    labels = [label]
+    for before in best[-2::-1]:
+        label = int((before + transitions[:, label]).argmax())
+        labels.append(label)
+    return np.array(labels[::-1])
+
+
+def _log_sum(values: Array, axis: int) -> Array:
+    """log Σ exp along an axis."""
+    largest = values.max(axis, keepdims=True)
+    return np.log(np.exp(values - largest).sum(axis)) + np.squeeze(largest, axis)

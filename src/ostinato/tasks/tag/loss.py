@@ -1,0 +1,257 @@
+"""`Tagging`: the task of giving every step of a sequence its label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ostinato.data import Batches
+from ostinato.data.sequences.steps import lengths_of
+from ostinato.data.text.words import UNKNOWN, Integers
+from ostinato.hyperparameters import Declared, declare
+from ostinato.models.words import WordBatch
+from ostinato.tasks.tag.net import NO_LABEL, TaggerNet
+from ostinato.training.distributed import Share
+from ostinato.training.examples import Inputs, fingerprint, tensors
+from ostinato.training.task import Mean, OfBatches, probed
+
+Allowed = tuple[Tensor, Tensor]  # [C, C] and [C] bool: which label may follow which, and be first
+
+# Answers are made for so many steps at a time, padding included: 33 MB for states of 2 · 128.
+STEPS_AT_ONCE = 2**15
+# In training this share of the words seen once is read as the unknown word: from them the network
+# learns what to make of unknown words (Lample et al. 2016).
+HIDDEN_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class TaggerSettings(Declared):
+    """The parameters of a tagger beside those of its recurrent layers."""
+
+    crf: bool = declare(False, "Learn which labels follow each other (a linear-chain CRF).")
+    scheme: Literal["iob2", "iobes", "bilou"] | None = declare(
+        None, "How the labels write spans, if they do; predictions are then valid iob2."
+    )
+    standardize: bool = declare(
+        True, "Scale each feature by its mean and deviation in the training."
+    )
+    embedding_size: int = declare(100, "Size of a word's embedding.", low=1)
+    character_size: int = declare(
+        25, "Size of a character's embedding and of the states over characters; 0: none.", low=0
+    )
+    vocabulary_size: int = declare(20_000, "Number of words known, the most frequent.", low=2)
+
+
+@dataclass(frozen=True)
+class TagMeasures:
+    """Loss and accuracy over n steps.
+
+    Attributes:
+        loss: −log P(labels | sequence) in nats, a step; without a CRF the mean cross-entropy.
+        accuracy: share of the steps whose label is right.
+    """
+
+    loss: float
+    accuracy: float
+    n: int
+
+
+class Tagging(OfBatches):
+    """−log P of a `models.TaggerNet`'s labels, a step, on batches of labelled sequences.
+
+    A batch's loss is the sum over its sequences divided by the number of its steps.
+
+    Args:
+        X: the sequences, N of them.
+        y: the labels of each as classes 0…C−1.
+        batch_size, seed: of the batches.
+        similar_lengths: whether a batch has sequences of similar length.
+        once: `[V]`, which words of the vocabulary the training has once, if X are words.
+        allowed: see `models.TaggerNet.best`.
+        validation: further (X, y).
+    """
+
+    def __init__(
+        self,
+        X: Inputs,
+        y: Integers,
+        batch_size: int,
+        seed: int,
+        *,
+        similar_lengths: bool = False,
+        once: np.ndarray | None = None,
+        allowed: Allowed | None = None,
+        validation: tuple[Inputs, Integers] | None = None,
+    ):
+        everyone = np.arange(len(y))
+        lengths = y.lengths if similar_lengths else None
+        batches = Batches(everyone, everyone, batch_size, seed=seed, lengths=lengths)
+        super().__init__(batches, validation)
+        self.X, self.y = X, y
+        self.once = None if once is None else torch.from_numpy(once)
+        self.allowed = allowed
+
+    def loss(self, net: torch.nn.Module) -> Share:
+        assert isinstance(net, TaggerNet)
+        chosen = self.next_rows()
+        x, lengths = tensors(self.X, chosen)
+        y = torch.from_numpy(self.y.padded(chosen, NO_LABEL))
+        if isinstance(x, WordBatch) and self.once is not None:
+            x = x._replace(words=_hidden(x.words, self.once))
+        scores = net(x, lengths)
+        labelled = y != NO_LABEL
+        n_steps = int(labelled.sum())
+        right = (net.best(scores.detach(), lengths, self.allowed) == y)[labelled]
+        accuracy = right.double().mean().item()
+        loss = net.losses(scores, y, lengths).sum() / n_steps
+        return Share(loss, n_steps, {"train_accuracy": accuracy}, n_steps)
+
+    def fingerprint(self) -> str:
+        chosen = probed(len(self.y))
+        return fingerprint(self.X, chosen, self.y.padded(chosen, NO_LABEL))
+
+    def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
+        assert self.validation is not None and isinstance(net, TaggerNet)
+        X, y = self.validation
+        result = measure(net, X, y, self.allowed, self.ranks.rows(len(y)))
+        return {
+            "validation_loss": (result.loss, result.n),
+            "validation_accuracy": (result.accuracy, result.n),
+        }
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A network's scores of some sequences.
+
+    Attributes:
+        chosen: `[B]`, which ones.
+        scores: `[B, T, C]`.
+        lengths: `[B]`, or None if all are T.
+    """
+
+    chosen: np.ndarray
+    scores: Tensor
+    lengths: Tensor | None
+
+    def rows(self, values: Tensor) -> Iterator[tuple[int, np.ndarray]]:
+        """Each sequence's number, and its part `[T_i, …]` of values `[B, T, …]`."""
+        lengths = [values.shape[1]] * len(values) if self.lengths is None else self.lengths.tolist()
+        for i, length, row in zip(self.chosen.tolist(), lengths, values.numpy(), strict=True):
+            yield i, row[:length]
+
+
+@dataclass(frozen=True, eq=False)
+class TagAnswers:
+    """A network's answers to N labelled sequences, of T_i steps.
+
+    Attributes:
+        lengths: `[N]`, T_i.
+        best: `[ΣT]` int32, the likeliest labels as class numbers.
+        sure: `[ΣT]` float64, the probability of each; `[0]` if it was not asked for.
+        loss: the sum of −log P of the labels, in nats.
+        n_right: how many labels are right.
+    """
+
+    lengths: np.ndarray
+    best: np.ndarray
+    sure: np.ndarray
+    loss: float
+    n_right: int
+
+    def of(self, chosen: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The best labels and their probabilities, `[T_i]` each, of sequences at positions."""
+        spans = [slice(self._ends[i] - self.lengths[i], self._ends[i]) for i in chosen]
+        return [self.best[span] for span in spans], [self.sure[span] for span in spans]
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum(self.lengths)
+
+
+@torch.no_grad()
+def answered(
+    net: TaggerNet, batches: Iterable[Scores], y: Integers, allowed: Allowed | None, sure: bool
+) -> TagAnswers:
+    """The answers of a network to labelled sequences.
+
+    Args:
+        net: the network.
+        batches: its scores of all of them, as `scored` gives them.
+        y: the labels of each.
+        allowed: see `models.TaggerNet.best`.
+        sure: whether the probabilities are wanted, too.
+    """
+    starts, n_steps = np.cumsum(y.lengths) - y.lengths, int(y.lengths.sum())
+    best, shares = np.empty(n_steps, np.int32), np.empty(n_steps if sure else 0)
+    loss, n_right = 0.0, 0
+    for batch in batches:
+        labels = torch.from_numpy(y.padded(batch.chosen, NO_LABEL))
+        there = labels != NO_LABEL
+        steps = (starts[batch.chosen][:, None] + np.arange(labels.shape[1]))[there.numpy()]
+        loss += net.losses(batch.scores, labels, batch.lengths).double().sum().item()
+        found = net.best(batch.scores, batch.lengths, allowed)[there]
+        n_right += int((found == labels[there]).sum())
+        best[steps] = found.numpy()
+        if sure:
+            each = net.probabilities(batch.scores, batch.lengths)[there]
+            shares[steps] = each.gather(1, found[:, None])[:, 0].numpy()
+    return TagAnswers(y.lengths, best, shares, loss, n_right)
+
+
+@torch.no_grad()
+def scored(net: TaggerNet, X: Inputs, rows: slice = slice(None)) -> Iterator[Scores]:
+    """A network's scores of sequences, in evaluation mode, in batches of similar length.
+
+    The mode that the network was in is kept.
+
+    Args:
+        rows: which of them.
+    """
+    was_training = net.training
+    net.eval()
+    wanted = np.arange(len(X))[rows]
+    for positions in _by_length(np.asarray(lengths_of(X))[wanted]):
+        chosen = wanted[positions]
+        x, lengths = tensors(X, chosen)
+        yield Scores(chosen, net(x, lengths), lengths)
+    net.train(was_training)
+
+
+@torch.no_grad()
+def measure(
+    net: TaggerNet, X: Inputs, y: Integers, allowed: Allowed | None = None,
+    rows: slice = slice(None),
+) -> TagMeasures:  # fmt: skip
+    """Loss and accuracy of a network over labelled sequences, or over some rows of them."""
+    loss = right = 0.0
+    for batch in scored(net, X, rows):
+        labels = torch.from_numpy(y.padded(batch.chosen, NO_LABEL))
+        loss += net.losses(batch.scores, labels, batch.lengths).double().sum().item()
+        right += (net.best(batch.scores, batch.lengths, allowed) == labels).sum().item()
+    n = int(y.lengths[rows].sum())
+    return TagMeasures(loss / n, right / n, n) if n else TagMeasures(0.0, 0.0, 0)
+
+
+def _by_length(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """All sequences in order of their length, in batches of STEPS_AT_ONCE or one sequence."""
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop + 1 - start) * lengths[order[stop]] <= STEPS_AT_ONCE:
+            stop += 1
+        yield order[start:stop]
+        start = stop
+
+
+def _hidden(words: Tensor, once: Tensor) -> Tensor:
+    """Words `[U]`, of which some that occur once are shown as unknown."""
+    hidden = once[words] & (torch.rand(len(words)) < HIDDEN_SHARE)
+    return torch.where(hidden, UNKNOWN, words)
