@@ -13,16 +13,14 @@ KNOWN = {
     "compiler/cache.py": {"_buckets"},
     "compiler/capture/code.py": {"globals_of", "names_of"},
     "compiler/capture/guards.py": {"_compiled"},
-    # forms of a step that PyTorch cannot tell: its batch, what it answers, its outputs, its rows
+    # forms of a step that PyTorch cannot tell: its outputs, its rows
     "compiler/adapted.py": {"_output_kinds"},
-    "compiler/batch_numbers.py": {"_known"},
     "compiler/shared.py": {"_folds"},
-    "compiler/speculation.py": {"_known"},
     # files that were read for their loops, and classes that have them
     "loops/modules.py": {"_classes"},
     "loops/source.py": {"_parsed"},
-    # warnings given
-    "compiler/steps.py": {"_times"},
+    # warnings given, and forms of a step that PyTorch cannot tell
+    "compiler/steps.py": {"_times", "known_answers", "known_numbers"},
     # states that PyTorch has once for all threads
     "compiler/lock.py": {"one_at_a_time"},
     "compiler/torch_compat.py": {"_Stance"},

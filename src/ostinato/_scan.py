@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ostinato import tree
 from ostinato.arguments import Arguments, add_shapes, checked
-from ostinato.compiler import batch_numbers, cache, speculation, torch_compat
+from ostinato.compiler import cache, torch_compat
 from ostinato.compiler.adapted import as_given, has_complex, kinds_in, turned, with_pairs
 from ostinato.compiler.capture.captured_rows import parted
 from ostinato.compiler.errors import (
@@ -29,10 +29,17 @@ from ostinato.compiler.errors import (
     Spared,
     Unsupported,
 )
+from ostinato.compiler.lock import one_at_a_time
 from ostinato.compiler.play.autograd import ScanCall
 from ostinato.compiler.play.tape import RowOrder
 from ostinato.compiler.shared import folded, folds, ways
-from ostinato.compiler.steps import code_key, warn_refused, warn_unbounded
+from ostinato.compiler.steps import (
+    code_key,
+    known_answers,
+    known_numbers,
+    warn_refused,
+    warn_unbounded,
+)
 from ostinato.compiler.verify import check_call, verified
 from ostinato.eager import RowSpans, Step, Tree, check_output_axes, chosen, eager_scan
 from ostinato.engine import native
@@ -195,7 +202,7 @@ def _scanned(*arguments: Any) -> tuple[Tree, Tree]:
 
 
 def _by_either(a: Arguments) -> tuple[Tree, Tree]:
-    step, answers = a.step, list[speculation.Answers]()
+    step, answers = a.step, None
     if cache.engine() != "eager":
         try:
             return _by_the_engine(a, compiled(a))
@@ -203,6 +210,9 @@ def _by_either(a: Arguments) -> tuple[Tree, Tree]:
             refusal = found.bare()
         warn_refused(a.given, refusal)
         if isinstance(refusal, Mispredicted):
+            from ostinato.compiler import speculation  # not a part of every start
+
+            answers = list[speculation.Answers]()
             step = speculation.noting(a, answers)
     bounded = a.memory is not None and torch.is_grad_enabled()
     if bounded and torch_compat.refuses_checkpoints():
@@ -215,7 +225,8 @@ def _by_either(a: Arguments) -> tuple[Tree, Tree]:
     else:
         xs = tree.unflatten(a.xs_leaves, a.xs_spec)
         carry, ys = eager_scan(step, a.init, xs, a.dim, a.reverse, a.ragged, a.truncate)
-        speculation.learn(a, answers)
+        if answers:
+            speculation.learn(a, answers)
     if a.of_layer:
         leaves = [leaf.unsqueeze(0) for leaf in tree.leaves(carry)]
         carry = tree.unflatten(leaves, a.carry_spec)
@@ -231,14 +242,20 @@ def compiled(a: Arguments) -> ScanCall:
     """
     if a.dim != 0:
         a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
-    a = batch_numbers.known(a)
+    if known_numbers:
+        from ostinato.compiler import batch_numbers  # not a part of every start
+
+        a = batch_numbers.known(a)
     try:
         return _answered(a)
     except (Elsewhere, SideEffect, Spared):
         raise
     except Unsupported as refusal:
+        with one_at_a_time:
+            from ostinato.compiler import batch_numbers
         for form in batch_numbers.ways(a, cache.codes_of):
-            speculation.forget(code_key(a.given))  # what was given up may be the number's doing
+            # What was given up may be the number's doing.
+            known_answers.pop(code_key(a.given), None)
             with suppress(Unsupported):
                 found = _answered(form)
                 batch_numbers.remember(form)
@@ -248,12 +265,17 @@ def compiled(a: Arguments) -> ScanCall:
 
 def _answered(a: Arguments) -> ScanCall:
     """The recorded step; if it branches on values of the batch, with the guessed answers."""
-    answers = speculation.known_answers(a)
-    if answers is not None:
-        return _compiled(speculation.speculating(a, answers))
+    if known_answers:
+        from ostinato.compiler import speculation  # not a part of every start
+
+        answers = speculation.answers_of(a)
+        if answers is not None:
+            return _compiled(speculation.speculating(a, answers))
     try:
         return _compiled(a)
     except Unsupported as refusal:
+        with one_at_a_time:
+            from ostinato.compiler import speculation
         asks = refusal.op in speculation.QUESTIONS
         answers = speculation.first_answers(a) if asks else None
         if answers is None:
@@ -368,6 +390,8 @@ def _with_numbers(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
         ys = [as_given(y, kind, 1) for y, kind in zip(ys, kinds, strict=True)]
         finals = [as_given(leaf, kind) for leaf, kind in zip(finals, of_carry, strict=True)]
     if call.arguments.answers is not None:
+        from ostinato.compiler import speculation  # not a part of every start
+
         ys, y_spec = speculation.checked(call.arguments, list(ys), y_spec)
     if a.dim != 0:
         check_output_axes([y[0] for y in ys], a.dim)

@@ -9,7 +9,6 @@ that the number is the size of the batch.
 
 from __future__ import annotations
 
-import collections
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ostinato import tree
-from ostinato.compiler.steps import code_key
+from ostinato.compiler.steps import code_key, known_numbers
 
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
@@ -55,12 +54,9 @@ class _KnownNumbers:
     tried: set[int] = field(default_factory=set)
 
 
-_known: collections.OrderedDict[Any, _KnownNumbers] = collections.OrderedDict()
-
-
 def known(a: Arguments) -> Arguments:
     """The call with the numbers that are the size of its batch, if that is known of its step."""
-    found = _known.get(code_key(a.given)) if _known else None
+    found = known_numbers.get(code_key(a.given))
     return a if found is None or found.numbers is None else _with_numbers(a, found.numbers)
 
 
@@ -71,9 +67,9 @@ def ways(
     n_rows = _n_rows(a)
     if n_rows < 2 or a.weights is not None or a.numbers is not None:
         return
-    of = _known.setdefault(code_key(a.given), _KnownNumbers())
-    while len(_known) > MOST_STEPS:
-        _known.popitem(last=False)
+    of = known_numbers.setdefault(code_key(a.given), _KnownNumbers())
+    while len(known_numbers) > MOST_STEPS:
+        known_numbers.popitem(last=False)
     if n_rows in of.tried or len(of.tried) >= MOST_SIZES:
         return
     of.tried.add(n_rows)
@@ -88,12 +84,7 @@ def ways(
 
 def remember(a: Arguments) -> None:
     """The numbers of this call are the size of the batch in those of the same step."""
-    _known[code_key(a.given)] = _KnownNumbers(a.numbers)
-
-
-def forget(code: Any) -> None:
-    """Forget which numbers the step of this code has."""
-    _known.pop(code, None)
+    known_numbers[code_key(a.given)] = _KnownNumbers(a.numbers)
 
 
 def _n_rows(a: Arguments) -> int:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from ostinato.compiler import batch_numbers, shared, speculation
+from ostinato.compiler import shared
 from ostinato.compiler.capture.captured_rows import CapturedRows, parted
 from ostinato.compiler.errors import (
     NOT_OF_A_STEP,
@@ -35,6 +35,8 @@ from ostinato.compiler.steps import (
     WARN_AFTER,
     code_key,
     count_recording,
+    known_answers,
+    known_numbers,
     owner_of,
     remedy,
     weak_reference,
@@ -289,8 +291,8 @@ def forget(step: Any) -> None:
         >>> ostinato.forget(step)
     """
     code = code_key(step)
-    speculation.forget(code)
-    batch_numbers.forget(code)
+    known_answers.pop(code, None)
+    known_numbers.pop(code, None)
     shared.forget(code)
     for key in [key for key in list(_buckets) if key[0] == code]:
         _buckets.pop(key, None)

@@ -105,6 +105,8 @@ def folded(a: Arguments) -> list[Shared]:
 
     Rows of one column take as long as rows of a vector each.
     """
+    if a.leaves[0].dim() != 1:  # as most calls, which shall not pay for the others
+        return []
     sizes = {leaf.shape for leaf in a.leaves} | {leaf.shape[1:] for leaf in a.xs_leaves}
     plain = a.weights is None and a.ragged.lengths is None and a.ragged.starts is None
     if len(sizes) > 1 or not plain or a.adapted or a.of_layer:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ostinato import tree
 from ostinato.compiler.errors import ANOTHER_COURSE, Mispredicted, Unsupported
-from ostinato.compiler.steps import code_key
+from ostinato.compiler.steps import code_key, known_answers
 from ostinato.compiler.torch_compat import OwnMode
 from ostinato.eager import Step, split_result
 
@@ -43,9 +43,6 @@ class _Known:
 
     answers: Answers
     failures: int = 0
-
-
-_known: collections.OrderedDict[Any, _Known] = collections.OrderedDict()
 
 
 class _Root(NamedTuple):
@@ -148,9 +145,9 @@ class _Questions(OwnMode):
         return _Root(len(roots) - 1)
 
 
-def known_answers(a: Arguments) -> Answers | None:
+def answers_of(a: Arguments) -> Answers | None:
     """The answers that the step is played with; None where no branch of it was met."""
-    known = _known.get(code_key(a.given)) if _known else None
+    known = known_answers.get(code_key(a.given))
     return None if known is None or known.failures >= MOST_FAILURES else known.answers
 
 
@@ -162,7 +159,7 @@ def first_answers(a: Arguments) -> Answers | None:
     from ostinato.compiler.capture.captures import search_step  # not a part of every start
     from ostinato.compiler.capture.guards import Observation
 
-    if code_key(a.given) in _known or a.weights is not None or a.of_layer:
+    if code_key(a.given) in known_answers or a.weights is not None or a.of_layer:
         return None
     found: list[bool] = []
     observation = Observation(a.given, places=a.places)
@@ -197,19 +194,14 @@ def learn(a: Arguments, found: list[Answers]) -> None:
     """Try the most frequent answers next; without any, those that were tried before."""
     if not found:
         return
-    failures = _known[code_key(a.given)].failures if code_key(a.given) in _known else 0
     ((answers, _),) = collections.Counter(found).most_common(1)
-    _remember(a, answers, failures)
+    known = known_answers.get(code_key(a.given))
+    _remember(a, answers, 0 if known is None else known.failures)
 
 
 def give_up(a: Arguments) -> None:
     """Try no answers for this step."""
     _remember(a, (), MOST_FAILURES)
-
-
-def forget(code: Any) -> None:
-    """Forget what the step of this code answered."""
-    _known.pop(code, None)
 
 
 def checked(
@@ -228,14 +220,14 @@ def checked(
     for (number, question), (_, _, of) in zip(questions or (), parts, strict=True):
         found = _answered(question, tuple([next(roots) for _ in of]))
         if found.numel() != a.ragged.n_steps or not torch.all(found == a.answers[number]):
-            if key in _known:
-                _known[key].failures += 1
+            if key in known_answers:
+                known_answers[key].failures += 1
             raise Mispredicted(
                 "a branch of the step on the values of the batch goes one way at some elements and "
                 "another way at others; use torch.where"
             )
-    if key in _known:
-        _known[key].failures = 0
+    if key in known_answers:
+        known_answers[key].failures = 0
     return outputs, spec
 
 
@@ -252,9 +244,9 @@ def _answered(question: Any, roots: tuple[Tensor, ...]) -> Tensor:
 
 
 def _remember(a: Arguments, answers: Answers, failures: int = 0) -> Answers:
-    _known[code_key(a.given)] = _Known(answers, failures)
-    while len(_known) > MOST_STEPS:
-        _known.popitem(last=False)
+    known_answers[code_key(a.given)] = _Known(answers, failures)
+    while len(known_answers) > MOST_STEPS:
+        known_answers.popitem(last=False)
     return answers
 
 

@@ -7,13 +7,17 @@ import sys
 import types
 import warnings
 import weakref
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import Any
 
 from ostinato.compiler.errors import Elsewhere, SideEffect, Unsupported
 
 WARN_AFTER = 8  # recordings of one piece of code
+# By code: what speculation.py and batch_numbers.py found. Few steps have any, so a call looks here
+# and imports these modules only if it has to.
+known_answers: OrderedDict[Any, Any] = OrderedDict()
+known_numbers: OrderedDict[Any, Any] = OrderedDict()
 _times: dict[Any, int] = defaultdict(int)  # by code, and what there was to say of it
 
 

@@ -57,6 +57,8 @@ MOST_READ = 64  # elements: each call compares them in some µs
 # What they say is a part of the trail: how a tensor lies in memory.
 _OF_LAYOUT = {"is_contiguous", "is_non_overlapping_and_dense", "stride"}
 _LOOKED_AT = {*_OF_ITSELF, *_FROM_VALUES, "backward"}
+_count_modes, _is_inference = torch._C._len_torch_dispatch_stack, torch.is_inference_mode_enabled
+_is_autocast = torch.is_autocast_enabled
 
 
 class _Writes(TorchDispatchMode):
@@ -155,7 +157,7 @@ class Search(OwnMode):
         self.came: tuple[int, ...] = ()  # of the last call
         self.writes: _Writes | None = None
         self.must_watch = self.unclear = self.in_context = self.asks_layout = False
-        self.n_modes, self.hooks = torch._C._len_torch_dispatch_stack(), top_hooks(False)
+        self.n_modes, self.hooks = _count_modes(), top_hooks(False)
         self.generators: dict[int, torch.Generator] = {}
         for t in given:
             if id(t) not in self.marks:
@@ -192,11 +194,13 @@ class Search(OwnMode):
 
     def surroundings(self) -> Any:
         """What the trail says of the contexts around a call, beside no_grad, which is a call."""
-        n_modes = torch._C._len_torch_dispatch_stack() - (self.writes is not None)
+        n_modes = _count_modes() - (self.writes is not None)
         if n_modes != self.n_modes or top_hooks(False) != self.hooks:
             self.unclear = self.in_context = True
-        autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
-        return autocast, torch.is_inference_mode_enabled()
+        autocast, inference = _is_autocast("cpu"), _is_inference()
+        if not (autocast or inference):  # most often, and every call of the step comes here
+            return None
+        return autocast and torch.get_autocast_dtype("cpu"), inference
 
     def told(self, leaf: Any) -> Any:
         """What the trail says of an argument that has no number yet."""

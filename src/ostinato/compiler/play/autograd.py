@@ -45,7 +45,8 @@ class ScanCall:
 
     def tensors(self) -> list[Tensor]:
         a = self.arguments
-        return [*self.captured, *a.leaves, *self.per_row, *a.xs_leaves, *self.numbers]
+        tensors = [*self.captured, *a.leaves, *self.per_row, *a.xs_leaves]
+        return tensors if self.drawn is None else tensors + self.drawn.leaves
 
     @property
     def numbers(self) -> list[Tensor]:
