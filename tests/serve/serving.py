@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -52,8 +51,7 @@ async def serving(
             for name in models.names:
                 for version in models.versions(name):
                     await models._stop(version)
-            if models._lock_handle >= 0:
-                os.close(models._lock_handle)
+            models._unlock()
 
 
 def run(test: Any) -> None:
@@ -92,18 +90,21 @@ class Process:
     def __init__(self, *arguments: str, **options: Any):
         script = "import sys; from ostinato.cli import main; sys.exit(main())"
         command = [sys.executable, "-c", script, "serve", *map(str, arguments), "--port", "0"]
+        self._log = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would hold the server
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+            command, stdout=subprocess.PIPE, stderr=self._log, text=True, **options
         )
         line = self.process.stdout.readline()
         if " at http://" not in line:
-            self.process.kill()
-            raise RuntimeError(line + self.process.stderr.read())
+            self.process.wait()
+            self._log.seek(0)
+            raise RuntimeError(line + self._log.read())
         self.url = line.split(" at ")[-1].strip()
         self.address = self.url.removeprefix("http://")
+        self.client = httpx.Client(timeout=30)
 
     def post(self, path: str, body: Any, **more: Any) -> httpx.Response:
-        return httpx.post(self.url + path, content=json.dumps(body), timeout=30, **more)
+        return self.client.post(self.url + path, content=json.dumps(body), **more)
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -116,9 +117,11 @@ class Process:
 
     def _wait(self) -> int:
         code = self.process.wait(30)
-        self.errors = self.process.stderr.read()
+        self.client.close()
+        self._log.seek(0)
+        self.errors = self._log.read()
+        self._log.close()
         self.process.stdout.close()
-        self.process.stderr.close()
         return code
 
     def __enter__(self) -> Process:
@@ -127,4 +130,3 @@ class Process:
     def __exit__(self, *_: Any) -> None:
         if self.process.poll() is None:
             self.kill()
-        time.sleep(0)

@@ -73,6 +73,9 @@ def serve(
     batch: Annotated[
         int, typer.Option("--batch", help="Sequences in one request, at most.", min=1)
     ] = 10_000,
+    connections: Annotated[
+        int, typer.Option("--connections", help="Requests under way, at most.", min=1)
+    ] = 1000,
     timeout: Annotated[
         float,
         typer.Option("--timeout", metavar="SECONDS", help="For a request to arrive.", min=0.1),
@@ -108,7 +111,7 @@ def serve(
     directories = _named(run)
     settings = Settings(
         host, port, tokens, tuple(allow_host or ()), tuple(allow_origin or ()), sequences, idle,
-        queue, body << 20, steps, batch, timeout, state=state, snapshot_every=every,
+        queue, body << 20, steps, batch, timeout, connections, state=state, snapshot_every=every,
         replaced=replaced, access_log=not quiet,
     )  # fmt: skip
     run_server(directories, settings, lambda at: say(f"{', '.join(directories)} at {at}"))

@@ -4,7 +4,8 @@
     DIR/NAME/000007.kept  a snapshot: every sequence as it was when journal 7 began
     DIR/NAME/000007.log   the journal: what happened since, appended record by record
 
-A record is its length, its CRC-32, a line of JSON [kind, key, …] and bytes. The engine gives the
+A record is its length, its CRC-32, the CRC-32 of these two, a line of JSON [kind, key, …] and
+bytes. The engine gives the
 same bits for the same rows, so that the rows are enough: a server that starts plays them again. A
 snapshot has the same records, those of the sequences that are open. It is written beside the next
 journal; older files are deleted when it is whole.
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple
 
 from ostinato import files
 
-_HEAD = struct.Struct("<II")
+_HEAD = struct.Struct("<III")
 MAGIC = "ostinato serve 1"
 MAX_LOG = 64 << 20  # bytes, after which a snapshot is due: some seconds to be played again
 
@@ -43,7 +44,11 @@ class Record(NamedTuple):
 def packed(record: Record) -> bytes:
     """A record as bytes."""
     payload = json.dumps(record.head).encode() + b"\n" + record.content
-    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+    return _head(len(payload), zlib.crc32(payload)) + payload
+
+
+def _head(size: int, crc: int) -> bytes:
+    return _HEAD.pack(size, crc, zlib.crc32(struct.pack("<II", size, crc)))
 
 
 def unpacked(content: bytes, where: str) -> tuple[list[Record], int]:
@@ -54,12 +59,13 @@ def unpacked(content: bytes, where: str) -> tuple[list[Record], int]:
     """
     found, at = [], 0
     while at + _HEAD.size <= len(content):
-        size, crc = _HEAD.unpack_from(content, at)
+        size, crc, _ = _HEAD.unpack_from(content, at)
+        whole = content[at : at + _HEAD.size] == _head(size, crc)
         end = at + _HEAD.size + size
-        if end > len(content):
+        if whole and end > len(content):
             break
         payload = content[at + _HEAD.size : end]
-        if zlib.crc32(payload) != crc:
+        if not whole or zlib.crc32(payload) != crc:
             raise ValueError(
                 f"{where} is damaged at byte {at:,}: take the directory of --state from a copy, or "
                 "another directory to begin anew"

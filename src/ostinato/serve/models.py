@@ -61,11 +61,14 @@ class Models:
         self._last: dict[str, int] = {}  # versions
         if settings.state is not None:
             self._lock_state(settings.state)
-        self._versions: dict[str, list[Version]] = {
-            name: [self._made(name, runtime.load(path), path)] for name, path in directories.items()
-        }
-        for name in self.names:
-            self._earlier(name)
+        self._versions: dict[str, list[Version]] = {}
+        try:
+            for name, path in directories.items():
+                self._versions[name] = [self._made(name, runtime.load(path), path)]
+                self._earlier(name)
+        except BaseException:
+            self._unlock()
+            raise
 
     @property
     def names(self) -> list[str]:
@@ -158,8 +161,7 @@ class Models:
                         problem.strerror,
                     )
                 await self._stop(version)
-        if self._lock_handle >= 0:
-            os.close(self._lock_handle)
+        self._unlock()
 
     async def _stop(self, version: Version) -> None:
         if version.task is not None:
@@ -256,6 +258,11 @@ class Models:
                 f"{directory} is the --state of a server that is running; give another directory"
             ) from None
         self._lock_handle = handle
+
+
+    def _unlock(self) -> None:
+        if self._lock_handle >= 0:
+            os.close(self._lock_handle)
 
 
 def copy_of(model: Path, place: Path) -> None:

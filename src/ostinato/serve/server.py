@@ -185,10 +185,12 @@ def bounded(timeout: float) -> type[HttpToolsProtocol]:
 
 def _listening(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
+    # Of this protocol: asyncio sets TCP_NODELAY on no other, and answers would wait for 40 ms.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((settings.host, settings.port))
+        found.listen(2048)  # requests wait from now on
     except OSError as problem:
         found.close()
         problem.filename = f"{settings.host}:{settings.port}"
