@@ -156,8 +156,8 @@ def alias(p, x):
 @pytest.mark.parametrize(
     ("function", "why"),
     [
-        (counted, "j is another after each iteration"),
-        (alternating, "sign is a number that changes in another way"),
+        (counted, "j changes its form in each iteration"),
+        (alternating, "sign is a number that changes in a different way"),
         (list_that_is_read, "reads a list that iterations append to"),
         (value_decides, "turns a tensor into a Python value .*torch.where"),
         (logs_numbers, "a Python value .item.; .*append the tensor, .* convert it after the loop"),
@@ -321,7 +321,7 @@ def test_explain_shows_a_loop_as_it_shows_a_step():
     assert explained.native and step.native and step.n_steps == 13 and len(step.loop_products) == 2
     assert f"{report.file}:{report.line}" in str(explained)
     in_python = ostinato.explain(ostinato.loop(counted), forms.Parts(), x)
-    assert not in_python.native and "j is another" in str(in_python)
+    assert not in_python.native and "j changes its form" in str(in_python)
 
 
 class Decorated(torch.nn.Module):

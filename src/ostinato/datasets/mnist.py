@@ -48,7 +48,7 @@ def mnist(as_sequence: str = "rows") -> Dataset:
         (ink), C-contiguous; y `[N]` int64, the digits 0–9.
 
     Raises:
-        ValueError: `as_sequence` is none of these.
+        ValueError: `as_sequence` is not one of these.
         OSError: a file of the installation is missing or damaged.
 
     Example:

@@ -1,4 +1,4 @@
-"""Japanese Vowels: nine speakers, told apart by how they say two vowels."""
+"""Japanese Vowels: nine speakers, to be recognised by how they say two vowels."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def vowels() -> Dataset:
 def _split(part: str) -> Split:
     name = f"vowels/JapaneseVowels_{part}.ts.gz"
     X, y = parse_ts(io.BytesIO(gzip.decompress(shipped(name))), name)
-    assert isinstance(X, Ragged) and y is not None  # the file is so: its digest was compared
+    assert isinstance(X, Ragged) and y is not None  # its digest was compared
     return Split(X, y.astype(np.int64))

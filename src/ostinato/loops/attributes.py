@@ -1,4 +1,4 @@
-"""State that is kept in attributes: found by what an iteration changed in the objects it reaches.
+"""State that is kept in attributes: found by comparing objects before and after an iteration.
 
 A *place* is a path from the code of an iteration: a closure cell or a global name, then attributes
 and items. `self.layers[0].mem` is (("cell", "self"), "__dict__", "_modules", "layers", …, "mem").
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ostinato.compiler.capture.code import globals_of, is_fixed_name
 
-_MOST = 20_000  # containers that are looked at
+_MOST = 20_000  # containers that are compared
 ABSENT = type("Absent", (), {"__repr__": lambda self: "nothing"})()
 _CLOSED = (
     type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, Tensor, str, bytes, int,
@@ -26,7 +26,7 @@ _CLOSED = (
 
 
 class Place(NamedTuple):
-    """Where state is kept.
+    """A place where state is kept.
 
     Attributes:
         path: from the code of an iteration to the dict or list that holds it.
@@ -62,7 +62,7 @@ def _sorted_globals(code: types.CodeType) -> list[str]:
 
 
 def resolved(body: types.FunctionType, path: tuple[Any, ...]) -> Any:
-    """The dict or list at the end of a path; None where the path leads nowhere."""
+    """The dict or list at the end of a path; None if the path does not exist."""
     name = path[0]
     try:
         if name.startswith("global "):
@@ -78,7 +78,7 @@ def resolved(body: types.FunctionType, path: tuple[Any, ...]) -> Any:
 
 
 class Memory:
-    """What the objects that an iteration reaches hold, at one moment."""
+    """The contents of the objects that an iteration can reach, at one moment."""
 
     def __init__(self, body: types.FunctionType):
         self.saved: dict[int, tuple[tuple[Any, ...], Any, Any]] = {}
@@ -110,7 +110,7 @@ class Memory:
                     todo.append((item, (*path, key)))
 
     def changed(self, written: list[Any]) -> list[Place]:
-        """The places that hold something else now.
+        """The places whose contents have changed since.
 
         Args:
             written: tensors, lists and dicts whose elements the iteration wrote at its index.

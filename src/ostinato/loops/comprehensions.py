@@ -1,6 +1,6 @@
 """List comprehensions as loops: `out = torch.stack([f(x[t]) for t in range(T)])`.
 
-Where a comprehension is what its statement evaluates first, it is a loop before the statement.
+A comprehension that its statement evaluates first becomes a loop before the statement.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def as_loops(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def _before(statement: ast.Assign | ast.AnnAssign | ast.Return | ast.Expr) -> list[ast.stmt]:
-    """The loop of the comprehension with which a statement begins, which it then names."""
+    """The loop of the comprehension with which a statement begins; the statement then names its
+    list."""
     holder: ast.AST = statement
     node: ast.AST | None = statement.value
     put: tuple[str, int | None] = ("value", None)

@@ -16,9 +16,9 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def reads(*nodes: ast.AST | None) -> set[str]:
-    """The names that are loaded anywhere in these nodes, functions within them included.
+    """The names that these nodes load, functions within them included.
 
-    Not the names that a comprehension binds for itself.
+    Names that a comprehension binds for itself are left out.
     """
     found: set[str] = set()
     for node in nodes:
@@ -34,7 +34,7 @@ def reads(*nodes: ast.AST | None) -> set[str]:
 
 
 def own_nodes(nodes: Iterable[ast.AST]) -> Iterable[ast.AST]:
-    """All nodes of a scope: those within are visited up to the body of another function."""
+    """All nodes of a scope; the bodies of functions within it are left out."""
     todo = list(nodes)
     while todo:
         node = todo.pop()
@@ -72,7 +72,7 @@ def writes(nodes: Sequence[ast.AST]) -> set[str]:
 
 
 def free_names(function: ast.AST) -> set[str]:
-    """The names that a function, lambda or class takes from around it, or binds there."""
+    """The names that a function, lambda or class reads from the scope around it, or binds there."""
     if isinstance(function, ast.ClassDef):
         return reads(function)
     assert isinstance(function, FUNCTIONS)
@@ -99,7 +99,7 @@ def _target_of(statement: ast.AST) -> Iterable[ast.AST] | ast.AST | None:
 
 
 def _targets(target: Iterable[ast.AST] | ast.AST | None) -> set[str]:
-    """The names that an assignment to these targets surely binds."""
+    """The names that an assignment to these targets binds in any case."""
     found: set[str] = set()
     for t in [] if target is None else [target] if isinstance(target, ast.AST) else target:
         if isinstance(t, ast.Name):
@@ -164,7 +164,7 @@ class LiveNames:
         if isinstance(s, ast.Delete):
             return (after - {t.id for t in s.targets if isinstance(t, ast.Name)}) | reads(s)
         if isinstance(s, ast.Try) or type(s).__name__ == "TryStar":
-            # An error may leave the block anywhere, so nothing in it counts as surely written.
+            # An error may leave the block anywhere, so that none of its writes is certain.
             for inner in own_nodes([s]):
                 if isinstance(inner, (ast.For, ast.While)):
                     self.after[inner] = after | reads(s)

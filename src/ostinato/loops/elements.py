@@ -63,7 +63,7 @@ def _part(p: Any) -> Any:
 
 
 def split(index: Any) -> tuple[Any, Any]:
-    """An index with tensors, such as `x[t, rows, columns]`, as two: the element, and what of it."""
+    """An index with tensors, such as `x[t, rows, columns]`, as two: `x[t]`, and its index there."""
     parts = index if type(index) is tuple else (index,)
     at = next(i for i, p in enumerate(parts) if moves(p))
     if type(parts[at]) is not Index or any(p is None or p is Ellipsis for p in parts):
@@ -94,9 +94,10 @@ def without_ranges(base: Any, index: Any) -> Any:
 
 
 def place(parts: Parts, index: Any) -> int | None:
-    """Where the moving part is in an index of numbers; None where it is another index."""
+    """The position of the moving part in an index of numbers; None if the index has another
+    form."""
     given = index if type(index) is tuple else (index,)
-    if has_tensors(index) and len(parts) <= len(given):  # what remains is of the element
+    if has_tensors(index) and len(parts) <= len(given):  # the rest indexes the element
         value = given[len(parts) - 1]
         is_split = parts[-1][0] == "index" and all(p[0] == "slice" for p in parts[:-1])
         return value if is_split and type(value) is int else None
@@ -147,7 +148,7 @@ def part_at(base: Any, parts: Parts, first: int, n: int) -> Tensor | None:
 class WindowOf:
     """The elements of some iterations: `base[…, first + step · i, …]` for i in 0 … n − 1.
 
-    numbers: where they are, if that is another sequence of numbers.
+    numbers: their places, if these are not an arithmetic sequence.
     """
 
     def __init__(
@@ -242,7 +243,7 @@ class WindowOf:
 
 
 def moving(index: Any) -> Any:
-    """The loop's variable in an index, or a number computed of it."""
+    """The loop's variable in an index, or a number computed from it."""
     for p in index if type(index) is tuple else (index,):
         if isinstance(p, Number):
             return p
@@ -252,7 +253,7 @@ def moving(index: Any) -> Any:
 
 
 def gathered(parts: Parts) -> Any:
-    """The expression of an index that moves in another way than by a constant; else None."""
+    """The expression of an index that does not move by a constant; else None."""
     return next((p[1] for p in parts if p[0] == "gather"), None)
 
 
@@ -299,7 +300,7 @@ def is_same(a: Any, b: Any) -> bool:
         return a.is_same(b) if isinstance(a, Known) else b.is_same(a)
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
         return False
-    with torch._C.DisableTorchFunction():  # those who record the step do not see us
+    with torch._C.DisableTorchFunction():  # hidden from the recording of the step
         return a.requires_grad == b.requires_grad and _facts(a) == _facts(b)
 
 

@@ -1,4 +1,4 @@
-"""What an iteration emits: values appended to lists, and elements written into tensors."""
+"""The outputs of an iteration: values appended to lists, and elements written into tensors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ READ = "an iteration reads a list that iterations append to"
 
 
 class Fresh(list[Any]):
-    """Stands for a list in a step: empty, and it notes what is appended.
+    """Replaces a list in a step: it is empty, and records what is appended.
 
-    Only its last items can be read, by `[-1]` and the like: they are state.
+    Only its last items can be read, by `[-1]` and the like; they become state.
     """
 
     def __init__(self, past: Callable[[int], Any] | None = None) -> None:
@@ -60,7 +60,7 @@ class Fresh(list[Any]):
 
     def __iter__(self) -> Any:
         if str(sys._getframe(1).f_globals.get("__name__")).startswith("ostinato.compiler"):
-            return iter(())  # what looks for side effects
+            return iter(())  # for the check for side effects
         raise ListRead(READ)
 
     __setitem__ = __delitem__ = __len__ = __contains__ = _read
@@ -71,7 +71,7 @@ class Fresh(list[Any]):
 
 
 class Added:
-    """Stands for a scalar that iterations only add to: it notes what is added."""
+    """Replaces a scalar that iterations only add to: it records the summands."""
 
     def __init__(self) -> None:
         self.added: list[Any] = []

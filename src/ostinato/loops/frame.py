@@ -1,8 +1,8 @@
-"""One run of the step that stands for many iterations.
+"""One run of the step that represents many iterations.
 
-A `Step` is what `scan` is given: it puts the state together, lets the body run on it, and takes
-apart what the body left: new state, values appended, elements written. It compares what the body
-did with its `LoopPlan`, which says how a call finds the inputs and what becomes of the outputs.
+A `Step` is the step of the scan: it puts the state together, runs the body on it, and takes its
+    results apart: new state, values appended, elements written. It compares what the body did with
+    its `LoopPlan`, which says how a call finds the inputs and where the outputs go.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale
 from ostinato.loops.rewrite import LoopSource
 from ostinato.loops.state import UNBOUND, Flat, Maker, Spec
 
-HIDDEN = object()  # stands for a tensor that a step does not name
+HIDDEN = object()  # in place of a tensor that a step does not name
 OTHER_INDEX = "an iteration computes an index by other means than plain arithmetic"
 MOST_IN_PYTHON = 4  # iterations before a scan
-Read = tuple[int, int]  # the number of a read in the text, and how often it came before
+Read = tuple[int, int]  # the number of a read in the text, and how often it ran before
 
 
 @dataclass(eq=False)
 class LoopPlan:
-    """What one step does, beside its operations; it holds no tensors.
+    """The inputs, outputs and state of a step; it holds no tensors.
 
     Attributes:
         reads: a read of an element → the number of its input.
@@ -45,19 +45,19 @@ class LoopPlan:
         puts: the elements that a step writes: the write, and the parts of its index.
         lags: reads of what an earlier iteration wrote: the read, the parts of its index, the
             write, and how many iterations ago.
-        pasts: for each list that iterations append to: the structures of its last items, which
-            they read, and the reads of it by the loop's variable.
-        trailing: the structure of what is only read after the loop.
+        pasts: for each list that iterations append to: the structures of its last items that they
+            read, and the reads of it by the loop's variable.
+        trailing: the structure of the values that are only read after the loop.
         persists: for each container of the state whether it is changed in place.
-        updates: for each number of the state its next value; None of one that counts.
+        updates: for each number of the state its next value; None for a counter.
         summed: for each sum how many values a step adds.
         tensors: for each tensor of the state: "new", "same" or "written" (in place).
         asked: the answers of comparisons of the loop's variable.
-        shares: which of the tensors that it reads and writes are of one memory.
+        shares: which of the tensors that it reads and writes share memory.
         starts: the first numbers of the loop, where expressions of these are among the facts.
-        lengths: of the loops that it was used for.
+        lengths: the lengths of the loops that it was used for.
         slow: length and rows → calls in a row that took longer than the loop in Python.
-        calls: how often it was played.
+        calls: how often it ran.
     """
 
     reads: dict[Read, int] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class LoopPlan:
     calls: int = 0
 
     def facts(self) -> Any:
-        """All that outputs depend on; hashable."""
+        """Everything that outputs depend on; hashable."""
         return (
             tuple(self.reads.items()), tuple(self.leaves), tuple(self.numbers),
             tuple(self.emitted), tuple(self.puts), tuple(self.lags), tuple(self.pasts),
@@ -89,7 +89,7 @@ class LoopPlan:
         )  # fmt: skip
 
     def begins_at(self, starts: tuple[int, ...]) -> None:
-        """Note the first numbers of the loop, if a fact is an expression of its variable."""
+        """Record the first numbers of the loop, if a fact is an expression of its variable."""
         self.starts = starts if _names_index(self.facts()) else ()
 
 
@@ -106,8 +106,7 @@ class State:
         carried, trailing, placed: the values of names and places.
         list_names: for each list that grows its name, if it is one by itself.
         counts: numbers that change from iteration to iteration, and by how much whole ones do.
-        summed: scalars that iterations only add to, and whether in place: what each adds is an
-            output.
+        summed: scalars that iterations only add to, and whether in place; the summands are outputs.
         places: the places, with the containers that hold them.
         tensors: the tensors of all three, the carry of the scan.
     """
@@ -140,7 +139,7 @@ class State:
         for place, container in places:
             value = container[place.key] if _has(container, place.key) else ABSENT
             if value is ABSENT:
-                raise NoStep(f"{place} is not there after the first iteration")
+                raise NoStep(f"{place} does not exist after the first iteration")
             if not self.counts_on(self.placed, str(place), value, counted):
                 self.placed.add(value, 0 if place.grows else None)
         self.list_names += [None] * len(self.placed.lists)
@@ -149,7 +148,7 @@ class State:
         self.check_names(body)
 
     def check_names(self, body: types.FunctionType) -> None:
-        """Refuse one list or object of two names: a step has a copy of it for each."""
+        """Refuse a list or object with two names: a step has a copy of it for each."""
         held = [*self.containers, *self.lists]
         if not held:
             return
@@ -161,7 +160,7 @@ class State:
     def counts_on(
         self, of: Flat, name: str, value: Any, counted: dict[str, int | None]
     ) -> bool:
-        """Note a number that changes from iteration to iteration; whether it is one."""
+        """Record a number that changes from iteration to iteration; whether it is one."""
         if name not in counted or type(value) not in (int, float):
             return False
         by = counted[name] if type(value) is int else None
@@ -199,7 +198,7 @@ def _has(container: Any, key: Any) -> bool:
 
 
 class Frame:
-    """What a body finds in the place of its loop while it runs as a step."""
+    """The object that replaces the loop while its body runs as a step."""
 
     def __init__(self, step: Step, given: Iterator[Tensor]):
         self.step, self.given = step, list(given)
@@ -211,7 +210,7 @@ class Frame:
         self.by_index: dict[int, list[Any]] = {}  # list → its reads by the loop's variable
 
     def numbered(self, number: int) -> Read:
-        """A read or write, told from those of the same place in the text."""
+        """A read or write, distinguished from others at the same place in the text."""
         n = self.counts.get(number, 0)
         self.counts[number] = n + 1
         return number, n
@@ -233,10 +232,10 @@ class Frame:
         return total + value
 
     def as_kept(self, value: Any, in_place: bool) -> Any:
-        """A value that goes into a tensor after the scan: in the mode that is around the loop.
+        """A value that goes into a tensor after the scan, in the gradient mode around the loop.
 
         Raises:
-            NoStep: in the mode that is on now, the tensor would have other gradients.
+            NoStep: in the present mode, the tensor would have other gradients.
         """
         if torch.is_grad_enabled() == self.with_gradients or not isinstance(value, Tensor):
             return value
@@ -245,7 +244,7 @@ class Frame:
         raise NoStep("an iteration turns gradients off or on around a sum or a write")
 
     def at(self, number: int, base: Any, index: Any) -> Any:
-        """`base[index]`, an input of the step where the index moves with the loop."""
+        """`base[index]`, an input of the step if the index moves with the loop."""
         read = self.numbered(number)
         if base is HIDDEN:
             base = self.step.base_of(read, index)
@@ -257,7 +256,7 @@ class Frame:
         return self.element(read, base, index)
 
     def element(self, read: Read, base: Any, index: Any) -> Any:
-        """What is at an index that moves with the loop."""
+        """The element at an index that moves with the loop."""
         parts = elements.described(index)
         if isinstance(base, Fresh):
             return self.step.of_list(self, read, base, parts, index)
@@ -268,7 +267,7 @@ class Frame:
         return self.step.element(self, read, base, parts, index) if lag is None else lag
 
     def put(self, number: int, value: Any, base: Any, index: Any) -> None:
-        """`base[index] = value`, an output of the step where the index moves with the loop."""
+        """`base[index] = value`, an output of the step if the index moves with the loop."""
         write = self.numbered(number)
         if base is HIDDEN:
             base = self.step.base_of(write, index)
@@ -279,10 +278,10 @@ class Frame:
             return
         parts = elements.described(self.step.whole_rows(base, index))
         if elements.gathered(parts) is not None:
-            raise NoStep("an iteration writes at a number that it computes of the loop's variable")
+            raise NoStep("an iteration writes at a number computed from the loop's variable")
         if not isinstance(value, Tensor):
             raise NoStep(f"an iteration writes a {type(value).__name__} at the loop's index")
-        with torch._C.DisableTorchFunction():  # it would be met as a tensor that the step reads
+        with torch._C.DisableTorchFunction():  # else it counts as a tensor that the step reads
             dtype = base.dtype if isinstance(base, Tensor) else value.dtype
             is_plain = isinstance(base, Tensor) and not base.requires_grad
         if isinstance(base, Tensor):
@@ -349,10 +348,10 @@ class Step:
         return frame.given[leaf]
 
     def base_of(self, read: Read, index: Any) -> Any:
-        """What the last iteration in Python read or wrote at this place in the text.
+        """The element that the last iteration in Python read or wrote at this place in the text.
 
         Raises:
-            Narrowed: it did not; after another iteration it may be known.
+            Narrowed: it did neither; after another iteration it may be known.
         """
         if not elements.moves(index):
             self.does_not_move()
@@ -365,17 +364,17 @@ class Step:
         return self.seen[read][0]
 
     def whole_rows(self, base: Any, index: Any) -> Any:
-        """The index of a write; a tensor in it is the range that the plan found it to be."""
+        """The index of a write; a tensor in it is the range that the plan found."""
         if not elements.has_tensors(index):
             return index
         return tuple([slice(None) if isinstance(p, Tensor) else p for p in index])
 
     def does_not_move(self) -> None:
-        """An index is the same number in each iteration, as this run has it."""
+        """Require an index to be the same number in each iteration as in this run."""
         raise NoStep(OTHER_INDEX)
 
     def lag(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor | None:
-        """What an earlier iteration wrote where this one reads; None where none did."""
+        """The value that an earlier iteration wrote where this one reads, or None."""
         for i, (of, its_parts, _, _) in enumerate(self.plan.lags):
             if of == read:
                 if its_parts != parts or not elements.is_same(self.lag_bases[i], base):
@@ -409,7 +408,7 @@ class Step:
         return bool(self.plan.numbers)
 
     def number(self, key: Any, dtype: torch.dtype) -> Tensor:
-        """The input that stands for an expression of the loop's variable."""
+        """The input with the values of an expression of the loop's variable."""
         try:
             at = self.plan.numbers.index((key, dtype))
         except ValueError:
@@ -421,7 +420,7 @@ class Step:
 
         Raises:
             Stale: the body did something else than the plan says.
-            Unsupported: it did what is no step of a scan.
+            Unsupported: the body is not a step of a scan.
         """
         frame = Frame(self, iter(x[self.n_items :]))
         new, outputs, facts = self.once(carry, iter(x[: self.n_items]), frame)
@@ -441,7 +440,7 @@ class Step:
     def once(
         self, carry: list[Tensor], given: Iterator[Tensor], frame: Frame
     ) -> tuple[Any, list[Tensor], LoopPlan]:
-        """Run the body: the new carry, the outputs, and what it did."""
+        """Run the body: the new carry, the outputs, and the plan of what it did."""
         if self.plan.tensors:
             pairs = zip(carry, self.plan.tensors, strict=False)
             carry = [c.clone() if how == "written" else c for c, how in pairs] + carry[
@@ -492,7 +491,7 @@ class Step:
         fresh: list[Fresh],
         containers: list[Any], frame: Frame,
     ) -> tuple[Any, list[Tensor], LoopPlan]:  # fmt: skip
-        """What a run of the body left, as the new carry, outputs and a plan of it."""
+        """The results of a run of the body: the new carry, the outputs, and the plan."""
         state, n = self.state, len(self.state.carried.specs)
         new, sums, n_sums = Flat(), [], []
         updates: list[Any] = [None] * len(state.counts)
@@ -521,15 +520,16 @@ class Step:
             self.names(), new.specs, (*state.carried.specs, *state.placed.specs), strict=True
         ):
             if spec != was:
-                why = f"{name} is another after each iteration: {_shown(was)}, then {_shown(spec)}"
+                forms = f"{_shown(was)}, then {_shown(spec)}"
+                why = f"{name} changes its form in each iteration: {forms}"
                 raise self.counted(name, was, spec, why) or NoStep(why)
         if not all(a is b for a, b in zip(new.lists, fresh, strict=True)):
-            raise NoStep("an iteration puts another list in the place of one that grows")
+            raise NoStep("an iteration replaces a list that grows by another list")
         trailing = Flat()
         for value in out[n:]:
             trailing.add(value)
         if len(trailing.tensors) != len(state.trailing.tensors):
-            raise NoStep("a value that is read after the loop is no tensor in every iteration")
+            raise NoStep("a value that is read after the loop is not a tensor in every iteration")
         outputs: list[Tensor] = []
         emitted, pasts, items = [], [], Flat()
         for m, f in enumerate(fresh):
@@ -541,7 +541,7 @@ class Step:
                 outputs += flat.tensors
                 values.append((how, flat.specs[0]))
             emitted.append(tuple(values))
-            f.noted.clear()  # those who look for side effects may hold the list itself
+            f.noted.clear()  # the check for side effects may hold the list itself
         puts = []
         for write, parts, _, _, value in frame.puts:
             outputs.append(value)
@@ -568,7 +568,7 @@ class Step:
         return [*new.tensors, *trailing.tensors, *lags, *items.tensors], outputs, facts
 
     def counted(self, name: str, was: Spec, spec: Spec, why: str) -> Counted | None:
-        """The refusal where a number has become another one."""
+        """The refusal of a number that has changed."""
         if was[0] not in (int, float):
             return None
         before, begin = (float(was[1]) if was[0] is float else was[1]), self.questions.begin
@@ -588,7 +588,7 @@ class Step:
             return value.key
         if by is not None and isinstance(value, Index) and value.key == (number + by).key:
             return None
-        raise NoStep(f"{name} is a number that changes in another way in each iteration")
+        raise NoStep(f"{name} is a number that changes in a different way in each iteration")
 
     def moved(self, frame: Frame, m: int, fresh: Fresh, items: Flat) -> Any:
         """The last items of a list after the iteration; their structures, and how it was read."""
@@ -608,7 +608,7 @@ class Step:
         return [*self.source_names, *[str(p) for p, _ in self.state.places]]
 
     numbers: Sequence[Any] = ()
-    unfit = ""  # why the run is no step, found on the way
+    unfit = ""  # why the run is not a step, found on the way
     source_names: tuple[str, ...] = ()
     frame: Frame  # while the body runs
 
@@ -634,6 +634,6 @@ def _shown(spec: Spec) -> str:
 
 
 def places_of(body: types.FunctionType, places: list[Place]) -> list[tuple[Place, Any]]:
-    """The places that there are in this call, with their containers."""
+    """The places that exist in this call, with their containers."""
     found = [(p, resolved(body, p.path)) for p in places]
     return [(p, c) for p, c in found if isinstance(c, (dict, list)) and _has(c, p.key)]

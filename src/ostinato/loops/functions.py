@@ -25,20 +25,20 @@ _MOST_ENTRIES = 100  # of a table of functions or classes
 
 
 def loop(function: Function) -> Function:
-    """Run the loops over time in a function by `scan`; the function means what it meant before.
+    """Run the loops over time in a function by `scan`; the function computes what it did before.
 
     The first iteration of a loop runs in Python. If the others are steps of a scan, the engine
-    plays them in one call; otherwise they run in Python, too, and a warning gives the line and the
+    runs them in one call; otherwise they run in Python, too, and a warning gives the line and the
     reason, once. docs/loops.md says which loops are steps.
 
     Args:
         function: a function or method; a staticmethod or classmethod object, too.
 
     Returns:
-        A function in its place; `__wrapped__` is the given one.
+        A function to use instead; `__wrapped__` is the given one.
 
     Raises:
-        TypeError: it is no Python function.
+        TypeError: it is not a Python function.
         ValueError: its source is not available.
 
     Example:
@@ -68,13 +68,13 @@ def loop(function: Function) -> Function:
 def with_loops(
     function: types.FunctionType, callees: dict[str, list[Any]] | None = None
 ) -> types.FunctionType | None:
-    """The function with its loops rewritten; None where nothing in it is.
+    """The function with its loops rewritten; None if it has none.
 
     A function that a decorator has wrapped is rewritten within its wrapper.
 
     Args:
         callees: names of functions that have loops → their rewritten forms, filled later. Calls of
-            such names go to these.
+            these names go to the rewritten forms.
 
     Raises:
         NoSource: its text is not available.
@@ -87,7 +87,7 @@ def with_loops(
     if not loops and not calls:
         return None
     file = function.__code__.co_filename
-    # Of a loop that stays as it is those are warned who named its function.
+    # A loop that is not rewritten gives a warning only if the user named its function.
     sites = [
         Site(source, file, function.__qualname__, warned=source.stays and callees is not None)
         for source in loops
@@ -103,7 +103,7 @@ def with_loops(
 def _within_wrapper(
     wrapper: types.FunctionType, inner: types.FunctionType, callees: dict[str, list[Any]] | None
 ) -> types.FunctionType | None:
-    """What a decorator made of a function, around the rewritten one."""
+    """The result of a decorator, with the rewritten function inside."""
     cells = wrapper.__closure__ or ()
     holding = [i for i, c in enumerate(cells) if _content(c) is inner]
     if not holding:
@@ -161,7 +161,7 @@ def rewritten_functions(classes: Iterable[type]) -> dict[types.FunctionType, typ
 
 
 def reached(roots: Iterable[Any]) -> list[types.FunctionType]:
-    """Functions, those of classes, and those that their code names; the nearest first."""
+    """These functions, the methods of classes, and all that their code names; the nearest first."""
     found: dict[types.FunctionType, None] = {}
     todo: deque[Any] = deque(roots)
     seen: set[int] = set()
@@ -188,7 +188,7 @@ def reached(roots: Iterable[Any]) -> list[types.FunctionType]:
 
 
 def _is_beyond(module: Any, torchless: dict[str, bool]) -> bool:
-    """Whether a module's loops go over no tensors: a library's, or an installed package's without
+    """Whether a module has no loops over tensors: a library, or an installed package without
     PyTorch. `torchless` remembers the packages."""
     if is_fixed_name(module):
         return True
@@ -199,7 +199,7 @@ def _is_beyond(module: Any, torchless: dict[str, bool]) -> bool:
 
 
 def _is_torchless(package: str) -> bool:
-    """Whether a package lies among the installed ones and no module of it has a name of torch."""
+    """Whether a package is installed and none of its modules refers to torch."""
     modules = [m for name, m in [*sys.modules.items()] if root(name) == package]
     parts = {part for m in modules for part in Path(getattr(m, "__file__", None) or "").parts}
     if not {"site-packages", "dist-packages"} & parts:
@@ -214,7 +214,7 @@ def _is_torchless(package: str) -> bool:
 
 def _named(function: types.FunctionType) -> list[Any]:
     """The functions and classes that code names: globals, attributes of modules, and those in a
-    dict, list or tuple of such a name."""
+    dict, list or tuple with a name."""
     scope, names = function.__globals__, _names(function.__code__)
     values = [scope[n] for n in names if n in scope]
     values += [_content(c) for c in function.__closure__ or ()]

@@ -1,8 +1,8 @@
-"""The loop's variable in a step that stands for many iterations: numbers that nobody has yet.
+"""The loop's variable in a step that represents many iterations: symbolic numbers.
 
 `Index` is `step · j + start` for iteration j, and `Number` an expression of it. Where a comparison
-has one answer for all iterations of the window, that is the answer. Where one meets a tensor, its
-values are an input of the step. Other uses are refused.
+has one answer for all iterations of the window, that is the answer. If such a number is combined
+with a tensor, its values become an input of the step. Other uses are refused.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     name: getattr(operator, name)
     for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg", "abs")
 }
-FEWEST = 8  # iterations of a scan that gains anything
-_MOST_COURSES = 4  # of the iterations of one loop, each played by a scan of its own
+FEWEST = 8  # iterations; a shorter scan gains nothing
+_MOST_COURSES = 4  # branches taken by stretches of one loop, each of which is a scan
 # ("index", step, start), ("constant", number), ("state", its number), or (operation, key, …)
 Key = Any
 
 
 class Sequences:
-    """Numbers that are state, from an iteration on: their values one after the other."""
+    """The numbers of the state, with their values from an iteration on."""
 
     def __init__(self, begin: int, values: Sequence[Any]):
         self.begin, self.values = begin, [[v] for v in values]
 
     def extend(self, updates: Sequence[Key | None], end: int) -> None:
-        """Compute the values up to an iteration; updates: of each number its next value."""
+        """Compute the values up to an iteration; updates: for each number its next value."""
         for j in range(self.begin, end):
             new = [None if key is None else evaluated(key, j, self) for key in updates]
             for values, value in zip(self.values, new, strict=True):
@@ -52,7 +52,7 @@ class Sequences:
 
 
 def evaluated(key: Key, j: int, sequences: Sequences | None = None) -> Any:
-    """The number that an expression is in iteration j."""
+    """The value of an expression in iteration j."""
     kind = key[0]
     if kind == "index":
         return key[1] * j + key[2]
@@ -65,12 +65,13 @@ def evaluated(key: Key, j: int, sequences: Sequences | None = None) -> Any:
 
 
 class Questions:
-    """What a step asks of the loop's variable, and the window of iterations that it is about.
+    """Comparisons of the loop's variable in a step, and the window of iterations that it covers.
 
     Attributes:
         asked: comparisons → their answers.
-        sequences: the numbers that are state.
-        number: gives the input that stands for an expression, in a floating-point or whole type.
+        sequences: the numbers of the state.
+        number: gives the input with the values of an expression, in a floating-point or integer
+            type.
     """
 
     def __init__(self) -> None:
@@ -87,8 +88,8 @@ class Questions:
         """The one answer of a comparison for all iterations of the window.
 
         Raises:
-            Narrowed: there are several. Its window has one, and is at the begin of this one; or
-                this one begins with so few of one answer that the window is all the others.
+            Narrowed: there are several. It names a smaller window with one answer, at the begin of
+                this one; or, if that would be too short, all iterations after it.
         """
         courses = self._courses(name, key, other)
         if len(courses) > 1:
@@ -103,7 +104,8 @@ class Questions:
         return answer
 
     def _courses(self, name: str, key: Key, other: Any) -> list[tuple[int, int]]:
-        """The iterations of one answer each, in order; not much more than the most that count."""
+        """The stretches of iterations with one answer each, in order; at most a few more than
+        needed."""
         compare, begin = _COMPARISONS[name], self.begin
         found: list[tuple[int, int]] = []
         is_monotone = key[0] == "index" and name not in ("eq", "ne")
@@ -126,7 +128,7 @@ class Questions:
 
 
 class _Running(threading.local):
-    """The questions of the steps that a thread runs now, the innermost last."""
+    """The comparisons of the steps that a thread runs now, the innermost last."""
 
     def __init__(self) -> None:
         self.questions: list[Questions] = []
@@ -144,7 +146,7 @@ class Number:
         self.key = key
 
     def tensor(self, beside: list[Tensor]) -> Tensor:
-        """The number as an input, of the type that it would have in an operation with tensors."""
+        """The number as an input, with the type that it has in an operation with tensors."""
         questions = running.questions[-1]
         is_whole = isinstance(questions.number_at(self.key, questions.begin), int)
         dtypes = [t.dtype for t in beside]
@@ -197,7 +199,7 @@ class Number:
 
 
 class NumbersAsTensors(OwnMode):
-    """Functions of torch that are called with numbers get 0-dimensional tensors."""
+    """Replaces numbers in calls of torch's functions by 0-dimensional tensors."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -259,7 +261,7 @@ class Index(Number):
 
 
 def _number(key: Key) -> Any:
-    """An expression; an `Index` or a plain number where it is one."""
+    """An expression; as an `Index` or a plain number if it has that form."""
     name, *of = key
     kinds = [k[0] for k in of]
     whole = all(k[0] == "index" or (k[0] == "constant" and type(k[1]) is int) for k in of)

@@ -1,7 +1,7 @@
-"""What a loop goes through: ranges, tensors, lists, and `enumerate`, `zip`, `reversed` of these.
+"""The things that a loop iterates over: ranges, tensors, lists; `enumerate`, `zip`, `reversed`.
 
-Each kind gives the object of any iteration, and says how it looks to a step that stands for all of
-them: numbers as an affine `Index`, tensors as elements of one tensor.
+Each kind gives the object of any iteration, and the form that it has in a step for all of them:
+numbers are an affine `Index`, tensors are elements of one tensor.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Items:
         raise NotImplementedError
 
     def tensors(self, begin: int, end: int) -> list[Tensor]:
-        """The tensors `[end − begin, …]` that hold the items' tensors of these iterations."""
+        """The tensors `[end − begin, …]` of the items of these iterations."""
         return []
 
     def symbolic(self, elements: Any) -> Any:
@@ -35,7 +35,7 @@ class Items:
         raise NotImplementedError
 
     def kind(self) -> Any:
-        """What a step depends on beside the values; hashable."""
+        """Everything that a step depends on except values; hashable."""
         return type(self).__name__
 
     def starts(self) -> tuple[int, ...]:
@@ -176,7 +176,7 @@ class Backwards(Items):
 
 
 def items_of(iterable: Any) -> Items | None:
-    """The items of an iterable whose length is known; None for others."""
+    """The items of an iterable with a known length; None for others."""
     kind = type(iterable)
     if isinstance(iterable, Items):
         return iterable
@@ -190,13 +190,13 @@ def items_of(iterable: Any) -> Items | None:
 
 
 def sequence(function: Any, *arguments: Any, **named: Any) -> Any:
-    """The call of a function that gives what a loop goes through; an `Items` where that is one."""
+    """The result of a call that a loop iterates over; as an `Items` if possible."""
     made = _made(function, arguments, named)
     return function(*[_plain(a) for a in arguments], **named) if made is None else made
 
 
 def _plain(argument: Any) -> Any:
-    """Items as the iterator that Python would have made of them."""
+    """Items as the iterator that Python would make."""
     if isinstance(argument, Items):
         return (argument.item(j) for j in range(argument.n))
     return argument
@@ -255,7 +255,7 @@ def stacked(items: Sequence[Any]) -> Tensor:
     """Equal tensors of a list as one."""
     if not all(type(v) is Tensor or type(v) is torch.nn.Parameter for v in items):
         kinds = sorted({type(v).__name__ for v in items})
-        raise NoStep(f"the loop goes through a list of {', '.join(kinds)}", quiet=True)
+        raise NoStep(f"the loop iterates over a list of {', '.join(kinds)}", quiet=True)
     if len({(v.shape, v.dtype) for v in items}) > 1:
-        raise NoStep("the loop goes through tensors of several shapes or types")
+        raise NoStep("the loop iterates over tensors of several shapes or types")
     return torch.stack(list(items))

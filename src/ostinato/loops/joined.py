@@ -1,6 +1,6 @@
-"""Lists whose items are the rows of one tensor: torch.stack and torch.cat take that tensor.
+"""Lists whose items are the rows of one tensor: torch.stack and torch.cat use that tensor.
 
-A list that nothing else reads does not get the rows at all.
+A list that nothing else reads stays empty.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(slots=True)
 class _KnownList:
-    """The items of a list from `at` on are the rows of a tensor; or they will be."""
+    """A tensor whose rows are, or will be, the items of a list from `at` on."""
 
     of: list[Any]
     at: int
@@ -30,10 +30,10 @@ class KnownRows:
         self.known: dict[int, _KnownList] = {}
 
     def add(self, to: list[Any], whole: Tensor, first: bool, lazy: bool) -> None:
-        """Append the rows of a tensor to a list, or put them first, the last of them first.
+        """Append the rows of a tensor to a list, or insert them at its begin in reverse order.
 
         Args:
-            lazy: whether the rows may stay away until something reads the list.
+            lazy: whether the list may stay empty until something reads it.
         """
         self.settle(to)
         if first:
@@ -44,7 +44,7 @@ class KnownRows:
         self.known[id(to)] = _KnownList(to, at, whole, rows)
 
     def settle(self, of: list[Any]) -> None:
-        """Put rows into a list that has stayed without them."""
+        """Put rows into a list that has stayed empty."""
         known = self.known.get(id(of))
         if known is not None and known.rows is None:
             whole = known.whole.clone() if known.taken else known.whole
@@ -79,7 +79,7 @@ def _joined(
     whole = known.whole.movedim(0, dim) if dim else known.whole
     if others == ([], []):
         found = _as_new(whole, known)
-    else:  # along their axis in the result: one copy, which lies as PyTorch's would
+    else:  # along their axis in the result: one copy, with the memory order of PyTorch's
         before, after = ([t.unsqueeze(dim) for t in few] for few in others)
         found = torch.cat([*before, whole, *after], dim)
     return found if is_stack else found.flatten(dim, dim + 1)
@@ -94,8 +94,7 @@ def _as_new(found: Tensor, known: _KnownList) -> Tensor:
 
 
 def _others(known: _KnownList) -> tuple[list[Tensor], list[Tensor]] | None:
-    """The items of a list before and after the known ones; None where these are not what they were.
-    """
+    """The items of a list before and after the known ones; None if these have changed."""
     of, at, whole, n = known.of, known.at, known.whole, len(known.whole)
     end = at
     if known.rows is not None:

@@ -14,7 +14,8 @@ _GIVEN = "_class_without_loops"
 
 
 def swap_loops(model: torch.nn.Module) -> list[Site]:
-    """Give every module whose methods have loops a class with these rewritten; the loops."""
+    """Give every module whose methods have loops a class with rewritten methods; return the
+    loops."""
     functions = rewritten_functions(classes_of(model))
     classes: dict[type, type] = {}
     for module in model.modules():
@@ -52,7 +53,7 @@ def loops_of(model: torch.nn.Module) -> list[Site]:
 
 
 def _subclass(cls: type, functions: dict[types.FunctionType, types.FunctionType]) -> type:
-    """A subclass with the rewritten methods; the class itself where it has none."""
+    """A subclass with the rewritten methods; the class itself if it has none."""
     own: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():

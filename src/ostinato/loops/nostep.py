@@ -1,4 +1,4 @@
-"""Why the iterations of a loop are not played by one scan."""
+"""The reasons for which the iterations of a loop are not one scan."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from ostinato.compiler.errors import Unsupported
 
 
 class NoStep(Unsupported):
-    """They run in Python.
+    """The iterations run in Python.
 
     Attributes:
-        quiet: whether the loop is none over tensors, so that nobody is warned.
+        quiet: whether there is no warning, because the loop is not over tensors.
     """
 
     def __init__(self, reason: str, op: str | None = None, *, quiet: bool = False):
@@ -18,11 +18,11 @@ class NoStep(Unsupported):
 
 
 class Stale(NoStep):
-    """The step does something else than what its plan says: it is looked at again."""
+    """The step differs from its plan: it is examined again."""
 
 
 class Narrowed(NoStep):
-    """Only some iterations take one course: those from `begin` up to `end`."""
+    """Only the iterations from `begin` up to `end` take the same branches."""
 
     def __init__(self, reason: str, op: str | None = None, *, begin: int = 0, end: int = 0):
         super().__init__(reason, op)
@@ -33,8 +33,8 @@ class Counted(NoStep):
     """A number of the state changes from iteration to iteration.
 
     Attributes:
-        name: of the number.
-        by: how much a whole number grows; None of others.
+        name: the name of the number.
+        by: how much a whole number grows; None for others.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class TooSlow(NoStep):
 
 # What to write instead, by a part of the reason.
 REMEDIES = {
-    "is another after each iteration": "hand on a tensor, or compute it from the loop's variable",
-    "changes in another way": "hand on a tensor, or compute it from the loop's variable",
+    "changes its form in each": "hand on a tensor, or compute it from the loop's variable",
+    "changes in a different way": "hand on a tensor, or compute it from the loop's variable",
     "a list that iterations append to": "read its last items as x[-1], or stack it after the loop",
     "branch on the loop's variable": "torch.where with a tensor of flags, indexed like the input",
     "a number that changes": "torch.where with a tensor of flags, indexed like the input",
@@ -85,7 +85,7 @@ REMEDIES = {
     "an iteration imports": "import before the loop",
     "variable is not a local name": "go through the loop with a local name",
     "an iteration binds a": "bind a local name, and the other one after the loop",
-    "which is no structure of tensors": "keep state in tensors, lists, dicts or dataclasses",
+    "which is not a structure of tensors": "keep state in tensors, lists, dicts or dataclasses",
 }
 
 

@@ -1,4 +1,4 @@
-"""The first look at a step: the body runs once more, on copies, and nothing that it does is seen.
+"""The first examination of a step: the body runs once more, on copies, without visible effects.
 
 The run shows which elements the body reads, what it emits and what it changes in place. It is
 stopped before it writes into memory that was there before, prints, or opens a file.
@@ -30,13 +30,13 @@ from ostinato.loops.frame import OTHER_INDEX, Frame, LoopPlan, Read, Step, asked
 from ostinato.loops.nostep import NoStep
 from ostinato.loops.state import Flat, Maker
 
-_MOST_AGO = 32  # iterations that are handed on
+_MOST_AGO = 32  # iterations whose writes are handed on
 
 
 class _OwnMemory(TorchDispatchMode):
-    """The memory that the run makes, and that it reads; it writes into no other.
+    """The memory that the run allocates or reads; it writes only into what it allocated.
 
-    The generators that it draws from are put back.
+    The random generators that it draws from are restored.
     """
 
     def __init__(self, made: list[Tensor]):
@@ -84,7 +84,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 class _Probe(Step):
-    """A step that finds the elements by itself, and makes the plan."""
+    """A step that finds its elements, and makes the plan."""
 
     def element(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor:
         with torch.utils._python_dispatch._disable_current_modes():
@@ -115,17 +115,17 @@ class _Probe(Step):
         return value
 
     def whole_rows(self, base: Any, index: Any) -> Any:
-        """The index of a write, with all rows in the place of a range."""
+        """The index of a write, with all rows instead of a range."""
         with torch.utils._python_dispatch._disable_current_modes():
             return elements.without_ranges(base, index)
 
     def does_not_move(self) -> None:
-        """It may be of a number that is found to change when the run has ended."""
+        """Record the index; that its number changes may be found only after the run."""
         self.unfit = OTHER_INDEX
 
     def lag(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor | None:
         """What an earlier iteration wrote where this one reads; None where none did."""
-        if elements.gathered(parts) is not None:  # that of a written tensor is refused in the end
+        if elements.gathered(parts) is not None:  # for a written tensor it is refused in the end
             return None
         before, step = self.questions.begin - 1, elements.step_of(parts)
         for write, (other, its_index) in self.written.items():
@@ -134,7 +134,7 @@ class _Probe(Step):
                 continue
             ago, rest = divmod(at - elements.moving(index).at(before), step)
             if rest or ago < 1:
-                continue  # what it reads was never written, or is not yet
+                continue  # that element was not written, or not yet
             if ago > _MOST_AGO:
                 raise NoStep(f"an iteration reads what was written {ago} iterations ago")
             self.plan.lags.append((read, parts, write, ago))
@@ -169,7 +169,7 @@ class _Probe(Step):
         return frame.pasts[m][-k]
 
     def keep(self, values: list[Tensor]) -> None:
-        """Take tensors for some that the run has made."""
+        """Count tensors as allocated by the run."""
         self.memory.made |= {_memory_of(v) for v in values}
         self.memory.alive += values
 
@@ -216,7 +216,7 @@ def _probed(
         x: the items of the first iteration of the window.
 
     Raises:
-        Unsupported: the iterations are no steps of a scan.
+        Unsupported: the iterations are not steps of a scan.
     """
     probe = _Probe(step.body, step.items, step.state, LoopPlan(), 0, 0)
     probe.questions, probe.source_names, probe.seen = step.questions, step.source_names, step.seen
@@ -257,7 +257,7 @@ def _check_memory(
     step: Step, plan: LoopPlan, copies: list[Tensor], carry: list[Tensor], frame: Frame,
     probe: _Probe, outputs: list[Tensor],
 ) -> None:  # fmt: skip
-    """Refuse what is one tensor in two places, where one of them is changed in place."""
+    """Refuse a tensor in two places if one of them is changed in place."""
     written = [i for i, how in enumerate(plan.tensors) if how == "written"]
     memories = [_memory_of(copies[i]) for i in written]
     if any(_memory_of(t) in memories for t in outputs):
@@ -296,7 +296,7 @@ def _check_elements(plan: LoopPlan, frame: Frame, probe: _Probe) -> None:
 
 
 def share_memory(a: Any, b: Any) -> bool:
-    """Whether two tensors are of one memory, or two lists one."""
+    """Whether two tensors share memory, or two lists are the same."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return _memory_of(a) == _memory_of(b)
     return a is b
@@ -314,8 +314,9 @@ def _copy(t: Tensor) -> Tensor:
 
 @contextmanager
 def _unseen() -> Iterator[None]:
-    """A context in which nothing is printed, and Python and NumPy draw as if they did not."""
-    with one_at_a_time:  # these are of all threads
+    """A context in which nothing is printed, and the random states of Python and NumPy are
+    restored."""
+    with one_at_a_time:  # these belong to all threads
         pythons = random.getstate()
         numpy = sys.modules.get("numpy.random")
         numpys = numpy.get_state() if numpy is not None else None

@@ -1,4 +1,4 @@
-"""How the loops of a function or a model are played."""
+"""How the loops of a function or a model run."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ostinato.loops.site import Site
 
 @dataclass(frozen=True)
 class LoopReport:
-    """How one loop was played when it ran last.
+    """How one loop ran the last time.
 
     Attributes:
-        name: the function that it is in.
-        file, line: where it is.
+        name: the name of its function.
+        file, line: its place.
         text: its header, "for t in range(T)" for instance.
-        native: whether a scan played its iterations; None if it did not run.
+        native: whether its iterations ran as a scan; None if it did not run.
         reason: why it ran in Python, or "".
     """
 
@@ -54,7 +54,7 @@ def report(site: Site) -> LoopReport:
 
 @dataclass(frozen=True)
 class LoopsExplanation:
-    """How the loops of a call were played.
+    """How the loops of a call ran.
 
     Attributes:
         loops: each loop, with the explanation of its step; None where it ran in Python.
@@ -64,7 +64,7 @@ class LoopsExplanation:
 
     @property
     def native(self) -> bool:
-        """Whether every loop was played by scan."""
+        """Whether every loop ran as a scan."""
         return all(of.native for of, _ in self.loops)
 
     @property
@@ -84,9 +84,9 @@ def explain(
     """Explain how `scan` runs a step, or the loops of a function: natively, or why not.
 
     A step is recorded and verified as at its first call of `scan`: its first time steps run in
-    the engine and in the loop; the sequence is not played. A function that `ostinato.loop` gave, a
-    model whose code calls such functions, or a model after `accelerate(model, loops=True)` is
-    called once with the arguments.
+    the engine and in the Python loop; the whole sequence is not computed. A function made by
+    `ostinato.loop`, a model whose code calls such functions, or a model after
+    `accelerate(model, loops=True)` is called once with the arguments.
 
     Args:
         step: a step, followed by `init` and `xs` as for `scan`, and `dim=`, `memory=`,
@@ -96,7 +96,8 @@ def explain(
         An `Explanation`, or one for each loop; to be printed or read by attribute.
 
     Raises:
-        TypeError: no loop is known in what is no step; or as `scan`, or as the function.
+        TypeError: the function or model has no loop known to ostinato; or as `scan`, or as the
+            function.
         ValueError: as `scan`, or as the function.
 
     Example:
@@ -127,7 +128,7 @@ def explain(
 
 @contextmanager
 def steps_of_loops() -> Iterator[list[tuple[int, Explanation]]]:
-    """A context that gives a list of the steps which scans of loops play in it: site, step."""
+    """A context that gives a list of the loops that run as scans in it, with their steps."""
     before, explaining.found = explaining.found, []
     try:
         yield explaining.found
@@ -143,7 +144,8 @@ def _is_call_of_scan(arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
 
 
 def _loops_in(function: Any, is_step: bool) -> list[Site]:
-    """The loops of a function or a model, and of what its code names unless it may be a step."""
+    """The loops of a function or a model and, unless it may be a step, of the code that it
+    names."""
     while isinstance(function, functools.partial):
         function = function.func
     if isinstance(function, types.MethodType):

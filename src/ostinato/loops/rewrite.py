@@ -10,12 +10,12 @@ becomes, for a loop that may be one over time,
     while True:
         for TARGET in loop: BODY                    # in Python, until the loop asks for a scan
         if loop.ended: break
-        state = loop.scan(locals())                 # the iterations that one scan plays
+        state = loop.scan(locals())                 # the iterations that one scan runs
         if state is not None: carried, ... = state
 
 In both copies of BODY `base[index]` is `loop.at(number, base, index)` and `base[index] = value` is
 `loop.put(number, value, base, index)`, so that the loop sees which elements an iteration reads and
-writes. All else is the user's text, at its lines.
+writes. Everything else is the user's text, at its lines.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _OF_OTHERS = {
     "items", "keys", "values", "children", "named_children", "modules", "named_modules",
     "parameters", "named_parameters", "buffers", "named_buffers",
 }  # fmt: skip
-# What marks a loop that trains: its iterations are no steps of a scan.
+# Calls that mark a training loop, whose iterations are not steps of a scan.
 _TRAINING = {"backward", "zero_grad"}
-# Nodes of a body that is no function of one iteration.
+# Nodes of a body that cannot be a function of one iteration.
 _RULED_OUT = {
     "Return": "an iteration may end the loop (return)",
     "Yield": "an iteration hands out a value (yield)",
@@ -73,13 +73,13 @@ class LoopSource:
         line: its line in the file.
         text: the text of its header.
         carried: the names that an iteration takes from the one before, in order.
-        trailing: those that are only read after the loop.
+        trailing: the names that are only read after the loop.
         grown: those of `carried` that an iteration may append to: 0 for `x.append`, 1 for
             `x[i].append`, and so on.
         joined: those of `grown` that the function only hands to torch.stack and torch.cat.
         summed: those that it only adds to; whether in place, by `+=`.
-        problem: why its iterations can be no steps of a scan, or "".
-        stays: whether it is left as it is, because its text has no function of one iteration.
+        problem: why its iterations cannot be steps of a scan, or "".
+        stays: whether it is left unchanged, because its body cannot be a function of one iteration.
     """
 
     line: int
@@ -96,7 +96,7 @@ class LoopSource:
 def rewritten(
     function: ast.FunctionDef, callees: frozenset[str] = frozenset()
 ) -> tuple[list[LoopSource], set[str]]:
-    """Rewrite the loops of a function in place, and its calls of other functions that have some.
+    """Rewrite the loops of a function in place, and its calls of other functions with loops.
 
     Args:
         callees: names of functions that are rewritten, too.
@@ -114,7 +114,7 @@ def rewritten(
 
 
 class _Function:
-    """One function and those within it."""
+    """A function and the functions within it."""
 
     def __init__(self, function: ast.FunctionDef):
         self.function = function
@@ -190,9 +190,10 @@ class _Scope:
         return statement
 
     def ruled_out(self, loop: ast.For) -> str | None:
-        """Why an iteration is no function of its state, or ""; None of a loop over other things.
+        """Why an iteration is not a function of its state, or ""; None for a loop over other
+        things.
 
-        Such a function runs to its end, and binds local names alone.
+        Such a function runs to its end, and binds only local names.
         """
         if isinstance(loop.iter, ast.Call) and getattr(loop.iter.func, "attr", "") in _OF_OTHERS:
             return None
@@ -213,7 +214,7 @@ class _Scope:
         return "an iteration binds a global name" if writes([loop]) & self.declared else ""
 
     def left(self, loop: ast.For, outer: str | None, why: str) -> list[ast.stmt]:
-        """A loop that stays as it is, and whose elements are seen."""
+        """A loop that is not rewritten, except that its elements are seen."""
         k = len(self.of.loops)
         source = LoopSource(loop.lineno, _header(loop), (), (), {}, frozenset(), {}, why, True)
         self.of.loops.append(source)
@@ -268,7 +269,7 @@ class _Scope:
                 "    if _ostinato_state_ is not None:\n"
                 f"        {', '.join(state)}, = _ostinato_state_\n"
             )
-            for own_name in carried:  # a name may be bound under a flag alone
+            for own_name in carried:  # a name may be bound under a flag only
                 text += f"        if {own_name} is {RUNTIME}.unbound: del {own_name}\n"
         text = text.replace("_ostinato_body_", f"_ostinato_body{k}_")
         text = text.replace("_ostinato_state_", f"_ostinato_state{k}_")
@@ -318,7 +319,7 @@ class _Watched(ast.NodeTransformer):
     """Reads and writes of elements, seen by the loop.
 
     A step does not name the tensors that it indexes by the loop's variable: guards would compare
-    their shapes, and the length of the sequence is one.
+    their shapes, which contain the length of the sequence.
     """
 
     def __init__(self, name: str, fixed: Collection[str] = (), index: Collection[str] = ()):
@@ -395,7 +396,7 @@ class _Watched(ast.NodeTransformer):
         return found
 
     def unpacked(self, node: ast.Assign, target: ast.Tuple | ast.List) -> Any:
-        """`a, out[t] = …`: the elements are put after the names are bound."""
+        """`a, out[t] = …`: the elements are written after the names are bound."""
         puts: list[ast.stmt] = []
         for i, element in enumerate(target.elts):
             if isinstance(element, ast.Subscript) and _varies(element):
@@ -420,7 +421,8 @@ class _Watched(ast.NodeTransformer):
 
 
 class _Step(ast.NodeTransformer):
-    """`continue` ends the step; `super()` names what it would find by itself in a method."""
+    """`continue` ends the step; `super()` gets the arguments that it finds by itself in a
+    method."""
 
     def __init__(self, end: ast.Return, first: str | None, loop: str, summed: set[str]):
         self.end, self.first, self.depth = end, first, 0
@@ -443,7 +445,7 @@ class _Step(ast.NodeTransformer):
     visit_Assign = visit_AugAssign  # noqa: N815
 
     def visit_For(self, node: ast.AST) -> ast.AST:
-        self.depth += 1  # a `continue` within belongs to this loop
+        self.depth += 1  # a `continue` inside belongs to this loop
         self.generic_visit(node)
         self.depth -= 1
         return node
@@ -475,7 +477,7 @@ class _Step(ast.NodeTransformer):
 class _Calls(ast.NodeTransformer):
     """Calls of functions that may have loops: `f(x)` becomes `runtime.of(runtime.f_, f)(x)`.
 
-    The functions that may be meant are an attribute of their own, which guards read.
+    The candidates are an attribute of the runtime, which guards read.
     """
 
     def __init__(self, callees: frozenset[str]):
@@ -513,7 +515,7 @@ class _Joined(ast.NodeTransformer):
 
 
 def _lazy(iterable: ast.expr) -> ast.expr:
-    """What a loop goes through, without the views that `unbind` and the like would make."""
+    """The object that a loop iterates over, without the views that `unbind` and the like make."""
     if not isinstance(iterable, ast.Call):
         return iterable
     function = iterable.func
@@ -618,7 +620,7 @@ def _index_names(loop: ast.For, elements: Collection[str] = ()) -> set[str]:
 def _changed(body: list[ast.stmt], index: set[str]) -> set[str]:
     """Names of objects that a body changes in place: x.append(…), x[i] = …, x.add_(…).
 
-    Not those that it writes at the loop's index, an element for each iteration.
+    Objects that it writes at the loop's index, an element for each iteration, are left out.
     """
     found = set()
     for n in own_nodes(body):
@@ -651,7 +653,7 @@ def _grown(body: list[ast.stmt]) -> dict[str, int]:
 def _only_joined(body: list[ast.stmt]) -> set[str]:
     """Names of lists that are made empty, grow by one, and are handed to torch.stack and cat.
 
-    Nothing else reads them, so that their items need not be there one by one.
+    Nothing else reads them, so that their items need not exist one by one.
     """
     fine: list[ast.Name] = []
     lists: set[str] = set()
@@ -717,7 +719,7 @@ def _sum(s: ast.AST) -> tuple[str, ast.expr] | None:
 
 
 def _named_in_functions(body: list[ast.stmt], loop: ast.For) -> set[str]:
-    """The names that functions use which are defined outside of a loop's body."""
+    """The names used by functions that are defined outside of a loop's body."""
     inside = {id(n) for s in loop.body for n in ast.walk(s)}
     functions = [
         n for n in own_nodes(body)

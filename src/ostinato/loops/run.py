@@ -1,8 +1,8 @@
 """A loop while it runs: some iterations in Python, and then one scan of all the others.
 
 The loop object is the iterator of the rewritten `for`. It pauses after the first iteration; the
-code around then asks it to `scan`, with the local names. If that cannot be, the loop goes on in
-Python from where it is.
+code around then asks it to `scan`, with the local names. If that is not possible, the loop goes on
+in Python from where it is.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SLOW_CALLS = 3  # in a row, after which a scan is given up for a while
 
 
 class LoopRuntime:
-    """What the code of one rewritten function reaches: its loops."""
+    """The object through which the code of one rewritten function reaches its loops."""
 
     def __init__(self, sites: list[Site]):
         self.sites = sites
@@ -69,7 +69,7 @@ class LoopRuntime:
         self, number: int, iterable: Any, body: Any, outer: Loop | None,
         rows: KnownRows,
     ) -> Any:  # fmt: skip
-        """The loop that begins: one that may be played by scan, or not."""
+        """The loop that begins: one that may become a scan, or not."""
         site = self.sites[number]
         if site.source.stays:
             return Left(site, iterable, outer)
@@ -79,12 +79,12 @@ class LoopRuntime:
                 return Loop(site, items, body, outer, rows)
         elif site.native is None and not running.questions:
             kind = type(iterable).__name__
-            site.reason = f"it goes through a {kind}" if items is None else "it is short"
+            site.reason = f"it iterates over a {kind}" if items is None else "it is short"
         return Unwatched(site, iterable if items is None else items, outer)
 
 
 class _Explaining(threading.local):
-    """The steps of loops that are played, each with its site's id, while they are asked for."""
+    """The steps of loops that run as scans, with their sites' ids, while a caller collects them."""
 
     found: list[tuple[int, Explanation]] | None = None
 
@@ -93,10 +93,10 @@ explaining = _Explaining()
 
 
 class _Watching(threading.local):
-    """The loops of a thread that look at an iteration now, which run within each other."""
+    """The nested loops of a thread that examine an iteration now."""
 
     def __init__(self) -> None:
-        self.loops: weakref.WeakSet[Loop | Left] = weakref.WeakSet()  # one may end by an error
+        self.loops: weakref.WeakSet[Loop | Left] = weakref.WeakSet()  # a loop may end by an error
 
 
 _watching = _Watching()
@@ -119,11 +119,11 @@ class Unwatched:
     slice = staticmethod(slice)
 
     def at(self, number: int, base: Any, index: Any) -> Any:
-        """`base[index]`, which a loop around may want to see."""
+        """`base[index]`, shown to the loops around."""
         return base[index] if self.outer is None else self.outer.at(number, base, index)
 
     def put(self, number: int, value: Any, base: Any, index: Any) -> None:
-        """`base[index] = value`, which a loop around may want to see."""
+        """`base[index] = value`, shown to the loops around."""
         if self.outer is None:
             base[index] = value
         else:
@@ -131,12 +131,12 @@ class Unwatched:
 
 
 class Left(Unwatched):
-    """A loop that stays as it is in the text; it notices whether it is one over tensors."""
+    """A loop that is not rewritten; it notices whether it is a loop over tensors."""
 
     over_tensors = inner_native = False
 
     def __iter__(self) -> Iterator[Any]:
-        # Within an iteration of another loop, that one may be played as a whole.
+        # Within an iteration of another loop, the outer loop may become a scan as a whole.
         within = running.questions or any(isinstance(of, Loop) for of in _watching.loops)
         if not within:
             self.site.native, self.site.reason = False, self.site.source.problem
@@ -159,7 +159,7 @@ class Left(Unwatched):
 
 
 class Loop(Unwatched):
-    """A loop whose iterations may be played by scan.
+    """A loop whose iterations may become a scan.
 
     Attributes:
         j: the iteration that runs next.
@@ -210,7 +210,7 @@ class Loop(Unwatched):
         return item
 
     def watch(self) -> None:
-        """Notice what the iteration that begins reads, and what it changes."""
+        """Observe what the iteration that begins reads and changes."""
         self.seen.clear()
         self.firsts.clear()
         self.written.clear()
@@ -246,11 +246,11 @@ class Loop(Unwatched):
     # ------------------------------------------------------------------------ the scan
 
     def scan(self, names: dict[str, Any]) -> tuple[Any, ...] | None:
-        """Play the iterations that are left; the names that they bind, or None: go on in Python."""
+        """Run the remaining iterations; the names that they bind, or None: go on in Python."""
         self.pause = -1
         try:
             if self.inner_native:
-                raise NoStep("a loop within it is played by scan", quiet=True)
+                raise NoStep("a loop within it runs as a scan", quiet=True)
             self.learn()
             return self.attempt(names)
         except Narrowed as narrowed:
@@ -271,12 +271,12 @@ class Loop(Unwatched):
         return None
 
     def goes_through_tensors(self) -> bool:
-        """Whether the loop is one over tensors, or reads elements of some."""
+        """Whether the loop iterates over tensors, or reads elements of tensors."""
         items = _tensors_in_item(self.items.item(0)) if self.items.n else False
         return items or any(isinstance(base, Tensor) for base, _ in self.seen.values())
 
     def learn(self) -> None:
-        """Note the places that the last iteration changed."""
+        """Record the places that the last iteration changed."""
         if self.memory is None:
             return
         for place in self.memory.changed([base for base, _ in self.written.values()]):
@@ -284,10 +284,10 @@ class Loop(Unwatched):
                 self.site.places.append(place)
 
     def attempt(self, names: dict[str, Any]) -> tuple[Any, ...]:
-        """Play the iterations that are left by scan.
+        """Run the remaining iterations by scan.
 
         Raises:
-            Unsupported: that cannot be; nothing has happened.
+            Unsupported: that is not possible; nothing has happened.
         """
         source, begin, end = self.site.source, self.j, self.stop
         if end - begin < FEWEST:
@@ -324,7 +324,7 @@ class Loop(Unwatched):
                 if not isinstance(step.problem or refusal, Stale):
                     raise step.problem or refusal from None
                 stale.append(plan)
-        raise NoStep("what an iteration does changes each time it is looked at")
+        raise NoStep("an iteration does something else each time it is examined")
 
     def step(self, state: State, key: Any, stale: list[LoopPlan]) -> tuple[Step, LoopPlan]:
         """The step with a plan that fits this call, or a new one."""
@@ -335,14 +335,14 @@ class Loop(Unwatched):
             if self.fits(step, plan):
                 plan.lengths.add(self.items.n)
                 return step, plan
-        modes()  # raises where no scan is possible
+        modes()  # raises if no scan is possible
         step = self.new_step(state, LoopPlan())
         items = [t[0] for t in self.items.tensors(begin, end)]
         made = probed(step, state.tensors, items, self.written)
         made.begins_at(self.items.starts())
         made.shares = self.shares(made, state)
         plans = self.site.plans.setdefault(key, [])
-        if len(self.site.plans) > _MOST_PLANS:  # a number in the state may be another in each call
+        if len(self.site.plans) > _MOST_PLANS:  # a number in the state may differ in each call
             self.site.plans.pop(next(iter(self.site.plans)))
         same = next((p for p in plans if p.facts() == made.facts()), None)
         if same is None:
@@ -354,7 +354,7 @@ class Loop(Unwatched):
         plan.lengths.add(self.items.n)
         if not self.fits(step, plan):
             why = "its iterations read other elements than the first ones"
-            if begin < MOST_IN_PYTHON:  # one that is seen once may be like all the others
+            if begin < MOST_IN_PYTHON:  # one more iteration may show what all the others read
                 raise Narrowed(why, begin=begin + 1, end=end)
             raise NoStep(why)
         return step, plan
@@ -370,7 +370,7 @@ class Loop(Unwatched):
         return step
 
     def fits(self, step: Step, plan: LoopPlan) -> bool:
-        """Whether a plan's comparisons have the same answers, and its reads are there.
+        """Whether a plan's comparisons have the same answers, and its reads exist.
 
         Raises:
             Narrowed: the answers are the same for fewer iterations.
@@ -417,9 +417,9 @@ class Loop(Unwatched):
         )
 
     def shares(self, plan: LoopPlan, state: State) -> tuple[int, ...]:
-        """For each tensor that a step reads or writes the first of the same memory.
+        """For each tensor that a step reads or writes, the first one with the same memory.
 
-        Empty where nothing is written in place, and so nothing depends on it.
+        Empty if nothing is written in place: then nothing depends on it.
         """
         if not plan.puts and "written" not in plan.tensors:
             return ()
@@ -429,7 +429,7 @@ class Loop(Unwatched):
         return tuple(map(memories.index, memories))
 
     def first(self, read: Read, parts: Any) -> tuple[Any, int | None]:
-        """What the last iteration in Python read, and where; None where it read nothing such."""
+        """The base and index that the last iteration in Python read there, or None."""
         key = read, parts
         found = self.firsts.get(key)
         if found is None:
@@ -439,7 +439,7 @@ class Loop(Unwatched):
         return found
 
     def behind(self, plan: LoopPlan, state: State) -> list[Tensor]:
-        """What earlier iterations left that the first ones of the scan read."""
+        """Results of earlier iterations that the first ones of the scan read."""
         found: list[Tensor] = []
         for read, parts, _, ago in plan.lags:
             base, at = self.first(read, parts)
@@ -464,7 +464,7 @@ class Loop(Unwatched):
         return elements.WindowOf(base, parts, value + elements.step_of(parts), n)
 
     def played(self, step: Step, plan: LoopPlan, state: State) -> tuple[Any, ...]:
-        """Play the window by scan, and leave what the iterations leave."""
+        """Run the window by scan, and leave the results of its iterations."""
         begin, end = self.j, self.stop
         size = end - begin, *[t.shape[:1] for t in state.tensors[:1]]
         if plan.slow.get(size, 0) >= _SLOW_CALLS:
@@ -477,7 +477,7 @@ class Loop(Unwatched):
         for key, dtype in plan.numbers:
             numbers = [evaluated(key, j, self.sequences) for j in range(begin, end)]
             xs.append(torch.tensor(numbers, dtype=dtype))
-        # What is changed in place afterwards is not what the backward pass reads.
+        # The backward pass must not read what is changed in place afterwards.
         how = zip(state.tensors, [*plan.tensors, *["new"] * len(state.tensors)], strict=False)
         carry = [t.clone() if h == "written" else t for t, h in how]
         carry += self.behind(plan, state)
@@ -491,7 +491,7 @@ class Loop(Unwatched):
         written += [target.base for target in targets if isinstance(target.base, Tensor)]
         memories = set(map(memory_of, written)) - {None}
         if not memories.isdisjoint(map(memory_of, items)):
-            raise NoStep("an iteration writes into what the loop goes through")
+            raise NoStep("an iteration writes into what the loop iterates over")
         try:
             with _without_lists(state):
                 arguments = iterations(step, self.body_now, plan, kept_in, carry, xs)
@@ -523,7 +523,7 @@ class Loop(Unwatched):
         for outer in _watching.loops:
             outer.inner_native = True
         self.j = end
-        if self.items.n - end > FEWEST:  # another course: one iteration shows what it does
+        if self.items.n - end > FEWEST:  # another branch: one iteration shows what it does
             self.pause, self.stop = end + 1, self.items.n
         return names
 
@@ -545,7 +545,7 @@ class Loop(Unwatched):
         self, plan: LoopPlan, state: State, targets: list[elements.WindowOf],
         finals: list[Tensor], ys: list[Tensor],
     ) -> tuple[Any, ...]:  # fmt: skip
-        """Give names, places, lists and tensors what the iterations would have left."""
+        """Give names, places, lists and tensors the values that the iterations would have left."""
         old = state.tensors
         n = len(plan.tensors)
         for i, how in enumerate(plan.tensors):
@@ -586,7 +586,7 @@ class Loop(Unwatched):
     def extend(
         self, target: list[Any], name: str | None, emitted: tuple[Any, ...], ys: Iterator[Tensor]
     ) -> None:
-        """Append what each iteration appends, in their order; name: of the list, if it has one."""
+        """Append the values of each iteration, in order; name: that of the list, or None."""
         if emitted in ((("append", "tensor"),), (("insert", "tensor"),)):
             is_last = self.stop == self.items.n and emitted[0][0] == "append"
             lazy = is_last and name in self.site.source.joined
@@ -631,7 +631,7 @@ def _tensors_in_item(item: Any) -> bool:
 
 @contextmanager
 def _without_lists(state: State) -> Iterator[None]:
-    """A context in which lists that grow are empty ones: guards need not know what they hold."""
+    """A context in which lists that grow are empty: guards need not know their contents."""
     swapped = [(c, p.key, c[p.key]) for p, c in state.places if p.grows]
     for container, key, of in swapped:
         if type(of) is list:

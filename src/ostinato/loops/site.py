@@ -1,4 +1,4 @@
-"""What is known of one loop of the text, over all its calls; and its warning."""
+"""One loop of the text, over all its calls; and its warning."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ostinato.loops.rewrite import LoopSource
 
 @dataclass(eq=False)
 class Site:
-    """One loop of the text, and what is known of it.
+    """One loop of the text, and its state over all calls.
 
     Attributes:
         source: the loop.
-        file, name: where it is, and in which function.
+        file, name: its file, and its function.
         places: the attributes that its iterations change.
         looked: the objects whose attributes were looked at, by id.
-        plans: structure of the state → what steps of it do.
+        plans: structure of the state → the plans of its steps.
         first: the iterations that run in Python before a scan.
-        native: whether the last call was played by scan; None if there was none.
+        native: whether the last call ran as a scan; None if there was no call.
         reason: why the iterations of the last call ran in Python.
         has_queue: whether lists that iterations append to have one length after each.
         counted: names of numbers that change from iteration to iteration → by how much.
@@ -64,7 +64,7 @@ class Site:
         return waits
 
     def _keys(self, body: types.FunctionType, n: int) -> tuple[Any, Any]:
-        """What a refusal is of: an owner in a mode, or these and a length."""
+        """The key of a refusal: an owner in a mode, or these and a length."""
         owner = owner_of(body)
         key = id(owner), getattr(owner, "training", None), torch.is_grad_enabled()
         return key, (*key, n)
@@ -72,7 +72,7 @@ class Site:
     def refuse(
         self, body: types.FunctionType, n: int, refusal: Unsupported, over_tensors: bool
     ) -> None:
-        """Keep the reason, and say it once; not of a loop over other things than tensors."""
+        """Keep the reason, and warn once; not for a loop over other things than tensors."""
         if not isinstance(refusal, Elsewhere):
             too_slow = isinstance(refusal, TooSlow)
             self.refused.setdefault(self._keys(body, n)[too_slow], 4 if too_slow else 0)
@@ -85,7 +85,7 @@ class Site:
             self.warn(refusal)
 
     def warn(self, refusal: Unsupported) -> None:
-        """Say once why the loop runs in Python, and what to write instead."""
+        """Warn once why the loop runs in Python, and what to write instead."""
         if not self.warned:
             self.warned = True
             operation = f" ({refusal.op})" if refusal.op else ""

@@ -1,4 +1,4 @@
-"""From a function to its syntax tree, and from a changed tree to a function that stands in for it.
+"""From a function to its syntax tree, and from a changed tree to a function that replaces it.
 
 The new code keeps file name, lines and columns, so that tracebacks, `inspect.getsource` and
 debuggers show what the user wrote. It shares the globals and the closure cells of the function.
@@ -18,7 +18,7 @@ RUNTIME = "_ostinato_"  # the cell through which rewritten code reaches us
 
 
 class NoSource(Exception):  # noqa: N818 (a reason)
-    """The text of a function is not to be had, or is not that of its code."""
+    """The text of a function is not available, or differs from its code."""
 
 
 class Definition:
@@ -49,7 +49,7 @@ class Definition:
         self.node, self.inside = _copied(node), inside
 
     def compiled(self, function: types.FunctionType, runtime: Any) -> types.FunctionType:
-        """The function of the changed tree; `runtime` is what it finds in its own cell."""
+        """The function of the changed tree; `runtime` is the content of its additional cell."""
         old = function.__code__
         cells = dict(zip(old.co_freevars, function.__closure__ or (), strict=True))
         cells[RUNTIME] = types.CellType(runtime)
@@ -65,11 +65,12 @@ class Definition:
         return made
 
     def _code(self, old: types.CodeType, free: list[str]) -> types.CodeType:
-        """Compiled within functions that bind its free names, and a class that mangles others."""
+        """Compile the definition within functions that bind its free names, and a class for
+        mangling."""
         node = self.node
         node.decorator_list = []
         parts = [node.args, *ast.walk(node.args)]
-        for part in parts:  # they are evaluated where the function is defined, and here undefined
+        for part in parts:  # evaluated where the function is defined; here their names are unknown
             if isinstance(part, ast.arguments):
                 part.defaults = [ast.Constant(None) for _ in part.defaults]
                 part.kw_defaults = [d and ast.Constant(None) for d in part.kw_defaults]
@@ -86,7 +87,7 @@ class Definition:
         around.body = [inner]
         defined = self.inside or node.name
         if defined not in free:
-            # The definition here would hide the global of its name, which its code may mention.
+            # The definition here would hide the global with its name, which its code may use.
             around.body.insert(0, ast.Global([defined]))
         module = ast.fix_missing_locations(ast.Module([around], []))
         flags = old.co_flags & _FUTURE

@@ -1,7 +1,7 @@
 """The state that an iteration hands to the next, as tensors and a structure without them.
 
-Structures are lists, tuples, named tuples, dicts, dataclasses and plain objects. What is no tensor
-in them is a constant: it must be the same after every step.
+Structures are lists, tuples, named tuples, dicts, dataclasses and plain objects. Everything else in
+them than tensors is constant: it must be the same after every step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Spec = Any
 
 
 class UNBOUND:
-    """In the place of a name that no iteration binds, under a flag that is off."""
+    """Replaces a name that no iteration binds, because a flag is off."""
 
 
 class Flat:
@@ -55,13 +55,13 @@ class Flat:
         self.lists = [range(len(of)) for of in self.lists]  # type: ignore[misc]
 
     def spec(self, value: Any, grows: int | None = None) -> Spec:
-        """The structure of a value, whose parts are noted.
+        """The structure of a value; its parts are recorded.
 
         Args:
-            grows: how deep in it the lists are that iterations append to; None: there are none.
+            grows: the depth of the lists that iterations append to; None: there are no such lists.
 
         Raises:
-            NoStep: it holds an object that is no structure.
+            NoStep: it holds an object that is not a structure.
         """
         if isinstance(value, Tensor):
             self.tensors.append(value)
@@ -91,7 +91,7 @@ class Flat:
             self.containers.append(value)
             d = vars(value)
             return kind, tuple(d), tuple([self.spec(v, grows) for v in d.values()]), "object"
-        raise NoStep(f"the state holds a {kind.__name__}, which is no structure of tensors")
+        raise NoStep(f"the state holds a {kind.__name__}, which is not a structure of tensors")
 
 
 def _is_plain_object(value: Any) -> bool:
@@ -104,7 +104,7 @@ def _is_plain_object(value: Any) -> bool:
 
 
 class Maker:
-    """Puts values together: fresh containers, or those of before where these persist."""
+    """Puts values together: in new containers, or in the old ones where these persist."""
 
     def __init__(
         self, tensors: Iterator[Tensor], lists: Iterator[list[Any]],
@@ -157,7 +157,7 @@ class Maker:
         return made
 
     def mapping(self, spec: Spec, pairs: list[tuple[Any, Any]], kept: Any) -> Any:
-        """A dict or an object; kept: the one of before, if that persists."""
+        """A dict or an object; kept: the old one, if it persists."""
         if len(spec) == 4:
             made = spec[0].__new__(spec[0]) if kept is None else kept
             vars(made).update(pairs)

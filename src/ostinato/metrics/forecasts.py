@@ -3,8 +3,8 @@
 Shapes: M windows, h steps of a forecast, Q quantiles. Forecasts are `[M, h, Q]`, the actual values
     `[M, h]`. Errors are positive, and smaller is better. Steps whose actual value is missing (NaN)
     are
-left out everywhere; where nothing is left, or a ratio has nothing to be divided by, the result is
-NaN. Forecasts themselves must be finite.
+left out everywhere; if nothing is left, or a ratio would divide by zero, the result is NaN.
+Forecasts themselves must be finite.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def mase(actual: Any, forecast: Any, scales: Any) -> float:
 
     Args:
         actual, forecast: `[M, h]`.
-        scales: `[M]`, of each window's history; see `seasonal_scale`. Windows whose scale is 0 or
-            NaN (a constant history, or a short one) are left out.
+        scales: `[M]`, the scale of each window's history; see `seasonal_scale`. Windows whose scale
+            is 0 or NaN (a constant history, or a short one) are left out.
 
     Raises:
         ValueError: the shapes do not fit together, or a forecast is not finite.

@@ -18,9 +18,9 @@ def recurrent(
     """The layers of a network, batch first: x `[B, T, F]` to states `[B, T, directions · H]`.
 
     Args:
-        model: cell (a name, or what makes one: see `Stack`), sizes, directions, dropout.
+        model: cell (a name, or a class: see `Stack`), sizes, directions, dropout.
         n_features: F.
-        nonlinearity: "tanh" or "relu", of the cell "rnn".
+        nonlinearity: "tanh" or "relu", for the cell "rnn".
     """
     if not isinstance(model.cell, str):
         return Stack(model, n_features)
@@ -29,7 +29,7 @@ def recurrent(
         model.hidden_size,
         model.num_layers,
         batch_first=True,
-        # torch's layers warn about dropout where there is no second layer
+        # torch's layers warn about dropout without a second layer
         dropout=model.dropout if model.num_layers > 1 else 0.0,
         bidirectional=model.bidirectional,
         **({"nonlinearity": nonlinearity} if model.cell == "rnn" else {}),
@@ -43,5 +43,5 @@ def last_state(model: Architecture, carry: Tensor | tuple[Tensor, Tensor]) -> Te
 
 
 def width(model: Architecture) -> int:
-    """Values of a state of the top layer: H, twice as many in two directions."""
+    """The size of a state of the top layer: H, or 2 · H in two directions."""
     return (2 if model.bidirectional else 1) * model.hidden_size

@@ -16,7 +16,7 @@ FORGET_GATE = 1  # the gates of torch.nn.LSTM are i, f, g, o
 def initialize(body: torch.nn.Module, readout: torch.nn.Linear, init: str) -> None:
     """Set the initial weights of a recurrent body and its readout.
 
-    A body of a user's own cells has theirs.
+    A body of a user's own cells keeps the weights that these made.
 
     "default": U from Glorot's uniform distribution (Glorot and Bengio 2010) and W orthogonal (Saxe
     et al. 2014), both gate by gate; V as U; biases zero, but one for the LSTM's forget gate (Gers

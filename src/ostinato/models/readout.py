@@ -1,4 +1,4 @@
-"""How the states of a sequence become one vector: the last, the mean, the largest, by attention."""
+"""How the states of a sequence become one vector: last, mean, maximum, or by attention."""
 
 from __future__ import annotations
 

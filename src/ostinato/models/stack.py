@@ -26,7 +26,8 @@ class Stack(torch.nn.Module):
     carry begins as zeros `[B, H]`, or as `cell.initial(x)` gives it, if the cell has such a method.
 
     Args:
-        model: `cell`, which makes one: `cell(n_features, hidden_size)`; sizes, directions, dropout.
+        model: `cell`, called as `cell(n_features, hidden_size)` for each layer; sizes, directions,
+            dropout.
         n_features: F.
 
     Example:
@@ -42,8 +43,8 @@ class Stack(torch.nn.Module):
         (torch.Size([5, 7, 8]), True)
     """
 
-    memory_budget: int | str | None = None  # of a forward pass in training, all cells together
-    gradient_steps: int | None = None  # in training, after which a gradient ends: scan's truncate
+    memory_budget: int | str | None = None  # for a forward pass in training, all cells together
+    gradient_steps: int | None = None  # scan's truncate, in training
 
     def __init__(self, model: Architecture, n_features: int):
         super().__init__()
@@ -59,7 +60,7 @@ class Stack(torch.nn.Module):
         self.dropout = torch.nn.Dropout(model.dropout)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The top layer's outputs, and every layer's last.
+        """The top layer's outputs, and every layer's last output.
 
         Args:
             x: `[B, T, F]`.
@@ -92,12 +93,13 @@ class Stack(torch.nn.Module):
 
         Args:
             x: `[B, T, F]`.
-            carry: of the piece before, as this method returns it; by default the first carries.
-            resets: `[B, T]` bool, before which steps a row has the first carries again.
+            carry: the carry after the piece before, as this method returns it; by default the first
+                carries.
+            resets: `[B, T]` bool, the steps before which a row restarts from the first carries.
 
         Returns:
             `[B, T, H]`; and the carry after the last step, the leaves of the carries of all layers
-            from the bottom up, each `[1, B, …]`: a tensor, or of several a tuple.
+            from the bottom up, each `[1, B, …]`: a tensor, or a tuple if there are several.
 
         Raises:
             ValueError: the layers read in two directions; the cell's first carry has no rows or
@@ -189,13 +191,13 @@ def _check_first(
     if not all(torch.equal(a, b) for a, b in zip(first, other, strict=True)):
         raise ValueError(
             f"the first carry of the cell {type(cell).__name__} depends on its first input, and a "
-            "state that is carried on begins again within a sequence; wanted an initial(x) that "
+            "state that is carried on restarts within a sequence; wanted an initial(x) that "
             "reads no value of x: let the step read it"
         )
 
 
 def _last(outputs: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
-    """The output of the step that was played last, `[B, H]`."""
+    """The output of the last step, `[B, H]`."""
     if reverse:
         return outputs[:, 0]
     if lengths is None:

@@ -11,9 +11,9 @@ from ostinato import nn
 
 
 class WordBatch(NamedTuple):
-    """B sequences of words in which U different ones occur."""
+    """B sequences of words, with U different words."""
 
-    places: Tensor  # [B, T] int64, which of the U words stands at each step; any beyond the lengths
+    places: Tensor  # [B, T] int64, which of the U words is at each step; any beyond the lengths
     words: Tensor  # [U] int64, their numbers, 0…V−1
     characters: Tensor  # [U, L] int64, the numbers of their characters; any beyond n_characters
     n_characters: Tensor  # [U] int64, 1…L
@@ -27,7 +27,7 @@ class WordReader(torch.nn.Module):
 
     Args:
         n_words: V.
-        embedding_size: of a word.
+        embedding_size: size of a word's embedding.
         n_characters: how many characters there are.
         character_size: size of a character's embedding, and of the GRUs' states; 0: characters are
             not read.
@@ -63,7 +63,7 @@ class WordReader(torch.nn.Module):
 
 
 def _embedding(n: int, size: int) -> torch.nn.Embedding:
-    """Vectors of length 1, about: as long as the states that they stand beside."""
+    """Initial embeddings of a length of about 1, like the states that they are joined with."""
     embedding = torch.nn.Embedding(n, size)
     torch.nn.init.normal_(embedding.weight, std=size**-0.5)
     return embedding

@@ -1,6 +1,6 @@
 """RNNCell, GRUCell and LSTMCell: torch.nn's cells, each one step of `scan`.
 
-A cell gives the same bits as a layer that plays the same steps. For a whole sequence, pass
+A cell gives the same bits as a layer that runs the same steps. For a whole sequence, pass
 `cell.step` to `scan`: this is one call, whereas a Python loop over the cell makes T calls.
 """
 
@@ -27,7 +27,7 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
         return self._step(*self._weights())
 
     def _weights(self) -> tuple[Any, ...]:
-        """Read once a call: a parametrization computes a weight at every look."""
+        """The weights, read once a call: a parametrization computes a weight at every access."""
         return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
 
     def _step(self, w_ih: Tensor, w_hh: Tensor, b_ih: Any, b_hh: Any) -> Step:
@@ -53,7 +53,7 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
             or not self._fits(input, hx)
             or not playable(input, self.weight_ih)
         ):
-            return super().forward(input, hx)  # raises torch's error where an argument is wrong
+            return super().forward(input, hx)  # raises torch's error if an argument is wrong
         batched = input.dim() == 2
         x = input if batched else input[None]
         if hx is None:
@@ -61,7 +61,7 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
             carry = (h, h) if isinstance(self, torch.nn.LSTMCell) else h
         else:
             carry = map_hidden(lambda leaf: leaf if batched else leaf[None], hx)
-        if type(self).step is not _Cell.step:  # of a subclass, which may read anything
+        if type(self).step is not _Cell.step:  # a subclass may read anything
             carry, _ = scan(self.step, carry, x[None])
         else:
             play = torch_compat.disabled(scan_layer) if torch_compat.looks_on() else scan_layer

@@ -18,9 +18,9 @@ Hidden = Any  # a hidden state, as torch.nn's hx: a tensor h, or for the LSTM a 
 
 
 def playable(x: Tensor, weight: Tensor) -> bool:
-    """Whether `scan` should play this input; otherwise torch.nn's own forward does.
+    """Whether `scan` should run this input; otherwise torch.nn's own forward does.
 
-    torch.nn plays
+    torch.nn runs
 
         * if the engine has no kernel for the processor,
         * on devices other than the CPU,

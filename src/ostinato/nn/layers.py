@@ -45,7 +45,7 @@ class _Asked(NamedTuple):  # each call makes one, in a third of the time of a fr
 
     @property
     def needs_scan(self) -> bool:
-        """Whether torch's layers cannot do it, which know lengths alone."""
+        """Whether torch's layers cannot do it: they only have lengths."""
         limited = self.memory is not None or self.truncate is not None
         return limited or self.all_states or self.resets is not None
 
@@ -53,8 +53,8 @@ class _Asked(NamedTuple):  # each call makes one, in a third of the time of a fr
 class _Layer(torch.nn.RNNBase):
     """The common part of the three layers; each also inherits from torch.nn's class of its name."""
 
-    memory_budget = None  # `memory` of a forward pass in training, where none is given
-    gradient_steps = None  # likewise `truncate`
+    memory_budget = None  # the default of `memory` in training
+    gradient_steps = None  # the default of `truncate` in training
 
     def _step(self, weights: list[Any], all_states: bool) -> Step:
         """The step function with these weights: w_ih, w_hh, and if there are b_ih, b_hh, w_hr.
@@ -76,7 +76,7 @@ class _Layer(torch.nn.RNNBase):
         memory: int | str | None = None,
         truncate: int | None = None,
     ) -> tuple[Any, ...]:
-        """Play the sequence: torch.nn's forward with six more keywords.
+        """Run over a sequence: torch.nn's forward with six more keywords.
 
         Args:
             input: `[T, B, F]`, with batch_first `[B, T, F]`, unbatched `[T, F]`, or packed: a
@@ -84,8 +84,9 @@ class _Layer(torch.nn.RNNBase):
             hx: the first hidden state `[L·D, B, H]` (unbatched `[L·D, H]`; for LSTM a pair h, c);
                 zeros by default.
             lengths: `[B]` integers in 0…T, in any order (unbatched: one integer): row b has only
-                the steps t < lengths[b]. At later steps its outputs are zero, its state stays, and
-                it adds nothing to any gradient. A row of length 0 keeps its first state.
+                the steps t < lengths[b]. At later steps its outputs are zero, its state is
+                unchanged, and it adds nothing to any gradient. A row of length 0 keeps its first
+                state.
             resets: bool, `[T, B]`, laid out as the input is (with batch_first `[B, T]`, unbatched
                 `[T]`; for a packed input `[T, B]`, rows as before packing): marks the first element
                 of a new segment. Going forward the row restarts before t; in reverse, where the
@@ -95,7 +96,8 @@ class _Layer(torch.nn.RNNBase):
             return_all_states: return the hidden states after every step as a third result.
             memory: a budget for the backward pass, as for `ostinato.scan`; each layer and direction
                 has an equal share.
-            truncate: after how many steps the gradient of the state stops, as for `ostinato.scan`.
+            truncate: the number of steps after which the gradient of the state stops, as for
+                `ostinato.scan`.
 
         Returns:
             `(output, h_n)` as torch.nn gives them: the top layer's `[T, B, D·H]`, laid out as the
@@ -127,7 +129,7 @@ class _Layer(torch.nn.RNNBase):
     def _forward_asked(
         self, input: Tensor | PackedSequence | Ragged, hx: Hidden, asked: _Asked
     ) -> tuple[Any, ...]:
-        """`forward` of any input, by torch's own layer where `scan` would gain nothing."""
+        """`forward` of any input, by torch's own layer if `scan` would gain nothing."""
         self._refresh()
         if asked.restart is not None and asked.resets is None:
             raise ValueError("restart= was given without resets=, so it would do nothing")
@@ -175,7 +177,7 @@ class _Layer(torch.nn.RNNBase):
     def _scan(
         self, weights: list[Any], all_states: bool, hx: Hidden, xs: Tensor, **options: Any
     ) -> tuple[Hidden, Any]:
-        """Play one layer in one direction; options are those of `scan_layer`."""
+        """Run one layer in one direction; options are those of `scan_layer`."""
         captured = [w for w in weights if w is not None]
         variant = self.mode, self.bias, self.proj_size > 0, all_states
         step = self._step(weights, all_states)
@@ -237,7 +239,7 @@ class _Layer(torch.nn.RNNBase):
         return result, h_n
 
     def _all_layers(self, xs: Tensor, hx: Hidden, asked: _Asked) -> tuple[Tensor, Hidden, Hidden]:
-        """Play all layers and directions, in the inner layout: (output, h_n, states)."""
+        """Run all layers and directions, in the inner layout: (output, h_n, states)."""
         if asked.lengths is not None and not asked.needs_scan and not self._plays(xs):
             return self._play_in_torch(xs, hx, asked.lengths)
         if asked.memory is not None:
@@ -262,7 +264,7 @@ class _Layer(torch.nn.RNNBase):
     def _one_direction(
         self, i: int, xs: Tensor, hx: Hidden, asked: _Asked, reverse: bool
     ) -> tuple[Hidden, Any]:
-        """Play layer and direction number i of L · D, with its share of the memory."""
+        """Run layer and direction number i of L · D, with its share of the memory."""
         n_scans, n_weights = len(self._all_weights), len(self._all_weights[0])
         restart, memory = asked.restart, cast("int | None", asked.memory)  # read by _all_layers
         try:
@@ -293,7 +295,7 @@ class _Layer(torch.nn.RNNBase):
     def _play_in_torch(
         self, xs: Tensor, hx: Hidden, lengths: Tensor
     ) -> tuple[Tensor, Hidden, None]:
-        """Play rows of given lengths by torch's packed path, which accepts no row of length 0.
+        """Run rows of given lengths by torch's packed path, which accepts no row of length 0.
 
         Rows of length 0 are given one step of zeros; their results are replaced afterwards.
         """
@@ -314,7 +316,7 @@ class _Layer(torch.nn.RNNBase):
         torch's `_update_flat_weights` alone would make two calls for every parameter.
         """
         now = map(self._parameters.get, self._flat_weights_names)
-        # A parametrized weight is no parameter, so that it is computed anew here.
+        # A parametrized weight is not a parameter: it is computed anew here.
         if not all(map(is_, now, self._flat_weights)):
             self._update_flat_weights()
 
@@ -324,7 +326,7 @@ class _Layer(torch.nn.RNNBase):
         return self._flat_weights[0]
 
     def _plays(self, input: Tensor | PackedSequence) -> bool:
-        """Whether `scan` should play this input; see `playable`."""
+        """Whether `scan` should run this input; see `playable`."""
         x = input.data if isinstance(input, PackedSequence) else input
         return playable(x, self._weight)
 
@@ -341,7 +343,7 @@ class _Layer(torch.nn.RNNBase):
         return h, xs.new_zeros(n_states, xs.shape[1], self.hidden_size)
 
     def _fits(self, hx: Hidden, n_rows: int) -> bool:
-        """Whether hx has the shape that one layer in one direction wants.
+        """Whether hx has the shape for one layer in one direction.
 
         torch's `check_forward_args`, which raises the error, takes five times as long.
         """

@@ -38,7 +38,7 @@ def check_resets(resets: Any, shape: torch.Size, xs: Tensor) -> Tensor:
 
     Args:
         resets: anything that becomes a tensor.
-        shape: wanted.
+        shape: the shape that they must have.
         xs: the input.
 
     Raises:

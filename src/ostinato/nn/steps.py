@@ -1,6 +1,6 @@
 """The recurrent cells as step functions in plain PyTorch.
 
-Every layer of `ostinato.nn` is one of these, played by `scan`. Each step has one projection of x
+Every layer of `ostinato.nn` is one of these, run by `scan`. Each step has one projection of x
 and one of the carry. They are separate products, since the projection of x can be hoisted out of
 the time loop.
 Shapes: x `[B, F]`, h and c `[B, H]` (with a projection h is `[B, P]`). The weights are torch.nn's:

@@ -73,7 +73,7 @@ def accelerate(
         model: any module; it may itself be a recurrent layer.
         verify: a tuple of inputs. The model runs on them before and after the swap, in eval mode,
             without gradients and from the same random state, and the results are compared.
-        loops: play the loops over time in the model's own code by `scan`, too: in the methods of
+        loops: run the loops over time in the model's own code by `scan`, too: in the methods of
             all modules, and in the functions that they call (docs/loops.md).
         tolerance: the largest absolute difference that verify accepts; by default the bound
             derived in `ostinato.nn.verify`.
@@ -83,7 +83,7 @@ def accelerate(
 
     Raises:
         TypeError: model is not a module, or verify is not a tuple.
-        ValueError: verify found a larger difference; the model is as it was before the call.
+        ValueError: verify found a larger difference; the model is restored.
 
     Example:
         >>> import torch, ostinato
@@ -115,7 +115,7 @@ def accelerate(
                 swap_loops_back(model)
             raise
     for name, module in candidates.items():
-        is_in_a_loop = loops and _plain_class(module) in _CELLS  # which reports itself
+        is_in_a_loop = loops and _plain_class(module) in _CELLS  # the loop is reported
         if reasons[name] and not is_in_a_loop:
             _log.warning("accelerate: %s", _report(name, module))
         else:
@@ -132,7 +132,7 @@ def accelerate(
 
 
 def restore(model: Model) -> Model:
-    """Undo `accelerate`: what it swapped gets its class again, in place.
+    """Undo `accelerate` in place: the layers that it swapped get torch's class again.
 
     Layers that were built as ostinato's keep their class.
 

@@ -1,6 +1,6 @@
 """Verification: a model gives the same numbers after its layers and loops were swapped.
 
-The bound. Two correct ways to play a layer differ in the order of their sums. A sum of K = F + H
+The bound. Two correct ways to run a layer differ in the order of their sums. A sum of K = F + H
 products of numbers around 1 has a rounding error of about ε √K, and every step of every layer adds
 one such error. A recurrence that does not amplify errors passes them on, so that after n steps the
 error is at most
@@ -36,7 +36,7 @@ class Verification:
     def __init__(
         self, model: torch.nn.Module, inputs: tuple[Any, ...], layers: list[torch.nn.Module]
     ) -> None:
-        """Run the model, and count the time steps that `layers` play.
+        """Run the model, and count the time steps that `layers` run.
 
         Args:
             inputs: the positional arguments of the model.

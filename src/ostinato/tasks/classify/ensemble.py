@@ -1,4 +1,4 @@
-"""Several classifiers that answer as one."""
+"""`ClassifierEnsemble`: several networks whose answers are averaged."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def _mean(logits: list[Tensor]) -> Tensor:
 
 
 def network(ensemble: int = 1, **arguments: Any) -> ClassifierNet | ClassifierEnsemble:
-    """The network that a `config` describes."""
+    """The network of a `config`."""
     nets = [ClassifierNet(**arguments) for _ in range(ensemble)]
     return nets[0] if ensemble == 1 else ClassifierEnsemble(nets)

@@ -1,4 +1,4 @@
-"""A recurrent network that reads a whole sequence and names its class."""
+"""`ClassifierNet`: a recurrent network that gives a class to a whole sequence."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class ClassifierNet(torch.nn.Module):
 
         s_t = cell(x_t, s_{t−1}),   logits = V s_T + c
 
-    With another `readout` the last state s_T gives way to the mean or the maximum of all states, or
-    to their mean weighted by attention; see `models.readout`.
+    With another `readout`, s_T is replaced by the mean or the maximum of all states, or by their
+    mean weighted by attention; see `models.readout`.
 
     Args:
         n_features: F, size of one element of a sequence; None if the elements are words.
@@ -45,14 +45,14 @@ class ClassifierNet(torch.nn.Module):
         init: "default" (Glorot U and V, orthogonal W) or "notebook" (U and W zero, V truncated
             normal of 0.01); see `ostinato.models.initialize`.
         n_words: V, if the elements are words, 0…V−1, each with an embedding.
-        embedding_size: of a word.
+        embedding_size: size of a word's embedding.
 
     Attributes:
         config: the arguments as a dict; `ClassifierNet(**net.config)` builds the same network.
 
     Raises:
         ValueError: an argument of another type or out of its range, both or neither of n_features
-            and n_words, or a start from which nothing could be learnt.
+            and n_words, or initial weights from which nothing could be learnt.
 
     Example:
         >>> net = ClassifierNet(n_features=28, n_classes=10)
@@ -165,11 +165,11 @@ class ClassifierNet(torch.nn.Module):
 
 
 def _check_notebook_start(network: _ClassifierArguments) -> None:
-    """Refuse a network in which the notebook's zeros would leave weights without a gradient."""
+    """Refuse a network in which the notebook's zeros leave weights without a gradient."""
     if network.init != "notebook":
         return
     if not isinstance(network.cell, str):
-        raise ValueError("init='notebook' is for the cells that have a name; use init='default'")
+        raise ValueError("init='notebook' is for cells given by name; use init='default'")
     if network.cell == "rnn" and network.nonlinearity == "relu":
         stuck = "nonlinearity='relu' has no slope at zero"
     elif network.num_layers > 1:
@@ -177,6 +177,6 @@ def _check_notebook_start(network: _ClassifierArguments) -> None:
     else:
         return
     raise ValueError(
-        f"init='notebook' begins with all weights below the readout at zero, and {stuck}, so "
+        f"init='notebook' sets all weights below the readout to zero, and {stuck}, so "
         "little or nothing would be learnt; use init='default'"
     )

@@ -1,4 +1,4 @@
-"""A recurrent network that reads a window of a series and says what the next values may be."""
+"""`ForecasterNet`: a recurrent network that forecasts the values after a window of a series."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ class ForecasterNet(torch.nn.Module):
         o_k = V relu(E [d_k, future_{T+k}, lags_k] + e) + c    the same E and V for each step
         quantiles_k = the median o_k + W lags_k, and cumulative sums of softplus(o_k) away from it
 
-    Quantiles so made never cross. The lags of a step are the values at its place in the last
-    seasons; W begins as 1/J, so that the network learns by how much their mean is wrong. Values
-    come and go scaled, window by window (see `training.windows`).
+    These quantiles never cross. The lags of a step are the values at its place in the last seasons;
+    W begins as 1/J, so that the network learns corrections of their mean. Inputs and quantiles are
+    scaled, window by window (see `training.windows`).
 
     Args:
         horizon: h, steps ahead.
-        n_past: P, inputs known as long as the target is.
+        n_past: P, inputs known for the same steps as the target.
         n_future: K, inputs known in advance.
         n_static: S, inputs that do not change over time.
-        n_lags: J, lags of each step.
+        n_lags: J, the number of lags of each step.
         quantiles: the Q levels, increasing, between 0 and 1, with 0.5 among them.
         {hyperparameters}
 
@@ -122,7 +122,7 @@ class ForecasterNet(torch.nn.Module):
     def forward(
         self, x: Tensor, future: Tensor | None = None, lags: Tensor | None = None
     ) -> Tensor:
-        """The quantiles of the steps ahead, scaled as the values that came.
+        """The quantiles of the steps ahead, in the scale of the values in x.
 
         Args:
             x: `[B, T, 2 + P + K + S]`: the value (0 where it is missing), 1 where it is observed
@@ -142,9 +142,10 @@ class ForecasterNet(torch.nn.Module):
 
 
 def apart(raw: Tensor, median: int, shift: Tensor | float = 0) -> Tensor:
-    """Any numbers `[…, Q]` as increasing ones: the one at `median` + `shift`, and distances to it.
+    """Turn numbers `[…, Q]` into increasing ones: that at `median` + `shift`, and distances to it.
 
-    In floating point, too: sums of what is not negative never decrease, and rounding keeps order.
+    They increase in floating point, too: sums of nonnegative numbers never decrease, and rounding
+        keeps their order.
     """
     middle = raw[..., median : median + 1] + shift
     below = F.softplus(raw[..., :median]).flip(-1).cumsum(-1).flip(-1)

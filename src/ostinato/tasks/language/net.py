@@ -1,8 +1,8 @@
-"""A recurrent network that says which token comes next, and its loss.
+"""`LanguageNet`: a recurrent network that predicts the next token, and its loss.
 
 The logits of a chunk are by far the largest array of a language model: `[N, V]` for N = T·B tokens,
-where the states are `[N, D]`. `next_token_loss` never holds them whole. It goes through the tokens
-in blocks, and computes the gradients of a block while its logits are there.
+while the states are `[N, D]`. `next_token_loss` never holds all of them. It works in blocks of
+tokens, and computes the gradients of a block right after its logits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Carry = Any
 # Logits of a block: 2²⁰ floats, 4 MB, so that several passes over them find them in the cache.
 # 4,096 tokens of 256 characters are one block.
 BLOCK = 2**20
-TIED_SCALE = 0.1  # tied embeddings begin small: they are the readout, too
+TIED_SCALE = 0.1  # tied embeddings begin small, because they are the readout, too
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class LanguageArchitecture(Architecture):
             )
         if self.init != "default":
             raise ValueError(
-                f"init={self.init!r} in a language model, whose embeddings have a start of their "
-                "own; wanted 'default'"
+                f"init={self.init!r} in a language model, whose embeddings have their own initial "
+                "values; wanted 'default'"
             )
         if self.tied and not self.embedding_size:
             raise ValueError(
@@ -69,14 +69,14 @@ class LanguageNet(torch.nn.Module):
 
         s_t = cell(E[token_t], s_{t−1}),   logits_t = V s_t + c
 
-    Tied, V is E, which reads a projection of the state to the size of an embedding:
+    If tied, V is E, applied to a projection of the state to the size of an embedding:
 
         logits_t = E (P s_t + b) + c
 
     Args:
         n_tokens: V, the size of the vocabulary.
         {hyperparameters}
-        dropout: share of the embeddings, between layers and before the readout that is dropped, in
+        dropout: share that is dropped of the embeddings, between layers and before the readout, in
             training only.
         embedding_size: size of a token's embedding; 0 reads tokens one-hot.
         tied: whether the readout has the embeddings as its weights.
@@ -139,11 +139,12 @@ class LanguageNet(torch.nn.Module):
 
         Args:
             tokens: `[B, T]` int64.
-            carry: the state before the first; by default zeros, or what an own cell begins with.
-            resets: `[B, T]` bool, before which steps the state begins again.
+            carry: the state before the first token; by default zeros, or the first carry of an own
+                cell.
+            resets: `[B, T]` bool, the steps before which the state restarts.
 
         Returns:
-            The features that are read out, `[B, T, D]` (see `logits`), and the state at the end.
+            The features for `logits`, `[B, T, D]`, and the last state.
         """
         if self.embedding is None:
             x = F.one_hot(tokens, self.config["n_tokens"]).to(self.readout.weight.dtype)
@@ -169,7 +170,7 @@ class LanguageNet(torch.nn.Module):
         return self.readout.weight, self.readout.bias
 
     def loss(self, features: Tensor, targets: Tensor) -> Tensor:
-        """The mean cross-entropy, in nats, of features `[…, D]` and the tokens that came, `[…]`."""
+        """The mean cross-entropy, in nats, of features `[…, D]` and the true next tokens, `[…]`."""
         return next_token_loss(features.flatten(0, -2), *self.output, targets.flatten())
 
 
@@ -184,7 +185,7 @@ def next_token_loss(
         features: `[N, D]`.
         weight, bias: `[V, D]`, `[V]`.
         targets: `[N]` int64, 0…V−1.
-        block: logits held at a time; at least those of one token.
+        block: the number of logits held at a time; at least those of one token.
     """
     rows = max(1, block // len(weight))
     return _NextTokenLoss.apply(features, weight, bias, targets, rows)
@@ -195,7 +196,7 @@ class _NextTokenLoss(torch.autograd.Function):
 
         loss = (1/N) Σ (log Σ exp z − z_y),   ∂loss/∂z = (p − onehot(y)) / N
 
-    and all gradients follow from ∂loss/∂z, which takes the place of the logits.
+    and all gradients follow from ∂loss/∂z, which overwrites the logits.
     """
 
     @staticmethod
@@ -225,6 +226,6 @@ class _NextTokenLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        # The usual gradient of a loss is 1; then the gradients are given away as they are.
+        # The gradient of a loss is usually 1; then no multiplication is needed.
         one = gradient.item() == 1
         return (*(g if one else g * gradient for g in ctx.saved_tensors), None, None)

@@ -1,4 +1,4 @@
-"""A linear-chain conditional random field: labels that know the label before them.
+"""A linear-chain conditional random field: the probability of a label depends on the one before.
 
     score(y | e) = start[y_0] + Σ_t e_t[y_t] + Σ_{t>0} A[y_{t−1}, y_t] + end[y_{T−1}]
     P(y | e)     = exp(score(y | e) − log Z(e)),   Z(e) = Σ_y exp(score(y | e))
@@ -9,7 +9,7 @@ scan whose carry is α_t[j], the logarithm of the sum over all labellings that r
     α_0 = start + e_0,   α_t[j] = e_t[j] + log Σ_i exp(α_{t−1}[i] + A[i, j])
 
 The sum over i is a matrix product, exp(α − max α) @ exp(A − m) with m the largest entry of each
-column of A, so that the engine plays it as it plays a recurrent layer. No column of the product
+column of A, so that the engine plays it like a recurrent layer. No column of the product
 falls below exp(−(m_j − min_i A[i, j])): that is 0 in float32 only if two transitions into the same
 label differ by more than 87.
 
@@ -28,14 +28,14 @@ class CRF(torch.nn.Module):
     """A linear-chain conditional random field over C labels.
 
     Emissions are `[B, T, C]`; `lengths` `[B]` are the valid steps of each row, 1 to T (by default
-    all), and what lies beyond them has no effect.
+    all); values beyond them have no effect.
 
     Args:
         n_classes: C.
 
     Attributes:
-        transitions: `[C, C]`, A: from the label of a row to that of a column.
-        start, end: `[C]`. All scores begin at zero, with which labels do not know each other.
+        transitions: `[C, C]`, A: from the label of the row to that of the column.
+        start, end: `[C]`. Initially all scores are zero: labels are independent of each other.
 
     Example:
         >>> crf = CRF(3)
@@ -121,8 +121,8 @@ def viterbi(
         emissions: `[B, T, C]`.
         transitions, start, end: `[C, C]`, `[C]`, `[C]`.
         lengths: `[B]`, from 1 to T; by default T.
-        allowed: `[C, C]` and `[C]` bool: which label can follow which, and which can be first; all
-            others get no label sequence. By default all are.
+        allowed: `[C, C]` and `[C]` bool: which label may follow which, and which may be first. By
+            default everything is allowed.
 
     Returns:
         `[B, T]` int64; beyond the length of a row its last label again.
@@ -132,7 +132,7 @@ def viterbi(
         never = torch.tensor(-torch.inf, dtype=emissions.dtype)
         transitions = torch.where(allowed[0], transitions, never)
         start = torch.where(allowed[1], start, never)
-    delta = start + emissions[:, 0]  # [B, C], the best score of a labelling that ends so
+    delta = start + emissions[:, 0]  # [B, C], the best score of labels that end with c
     deltas = [delta]
     for t in range(1, emissions.shape[1]):
         reached = (delta[:, :, None] + transitions).amax(1) + emissions[:, t]

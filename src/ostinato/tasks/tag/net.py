@@ -1,4 +1,4 @@
-"""A recurrent network that gives a label to every step of a sequence."""
+"""`TaggerNet`: a recurrent network that gives a label to every step of a sequence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ostinato.models.initialize import initialize
 from ostinato.models.words import WordBatch, WordReader
 from ostinato.tasks.tag.crf import CRF, viterbi
 
-NO_LABEL = -100  # of a step beyond a row's length
+NO_LABEL = -100  # in place of a label, at steps beyond a row's length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class _TaggerArguments(Architecture):
     character_size: int = declare(
         25, "Size of a character's embedding and of the states over characters; 0: none.", low=0
     )
-    crf: bool = declare(False, "Whether labels know the label before them.")
+    crf: bool = declare(False, "Whether labels depend on the label before (a CRF).")
 
 
 @documented
@@ -40,8 +40,9 @@ class TaggerNet(torch.nn.Module):
         s_t = cell(x_t, s_{t−1}),   e_t = V s_t + c
 
     The scores e_t of the labels are logits of a softmax at each step, or the emissions of a CRF
-    (`models.crf`). x_t is given, or made of a word: its embedding, and the last states of a GRU
-    that reads its characters forwards and of one that reads them backwards (Lample et al. 2016).
+    (`models.crf`). x_t is given, or computed from a word: its embedding, and the last states of a
+    GRU that reads its characters forwards and of one that reads them backwards (Lample et al.
+    2016).
 
     Args:
         n_classes: C, number of labels.
@@ -55,7 +56,7 @@ class TaggerNet(torch.nn.Module):
         bidirectional: also read from the end to the beginning; the readout sees both states of a
             step, `[B, T, 2·H]`.
         dropout: between layers and before the readout, and of the words' vectors; in training only.
-        crf: whether labels know the label before them.
+        crf: whether labels depend on the label before them.
 
     Attributes:
         config: the arguments as a dict; `TaggerNet(**net.config)` builds the same network.
@@ -133,7 +134,7 @@ class TaggerNet(torch.nn.Module):
             lengths: `[B]` integers, the valid steps of each row; by default all.
 
         Returns:
-            `[B, T, C]`; finite, and without a meaning, beyond the lengths.
+            `[B, T, C]`; finite but meaningless beyond the lengths.
         """
         if self.words is not None:
             assert isinstance(x, WordBatch)
@@ -163,10 +164,10 @@ class TaggerNet(torch.nn.Module):
         lengths: Tensor | None = None,
         allowed: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """The likeliest labels, `[B, T]`; without a meaning beyond the lengths.
+        """The likeliest labels, `[B, T]`; meaningless beyond the lengths.
 
-        With a CRF, or where only some labels may follow each other, those of the likeliest
-        labelling of the whole row; else the likeliest at each step.
+        With a CRF, or if only some labels may follow each other, the likeliest sequence of labels
+        for the whole row; else the likeliest label of each step.
 
         Args:
             scores, lengths: as for `losses`.
@@ -182,7 +183,7 @@ class TaggerNet(torch.nn.Module):
     def probabilities(self, scores: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The probability of each label at each step, `[B, T, C]` float64.
 
-        With a CRF it is given the whole row, and computed in float32.
+        With a CRF the whole row is taken into account, in float32.
 
         Args:
             scores, lengths: as for `losses`.
