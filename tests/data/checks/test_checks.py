@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from ostinato import datasets
 from ostinato.data import Ragged
-from ostinato.data.checks import Finding, check, contents
+from ostinato.data.checks import Finding, check, contents, shortcuts
 from ostinato.data.checks.repeats import first_equal
 from ostinato.data.checks.side import Side, stretch_hashes
 from ostinato.data.checks.surprise import step_bits
-from ostinato.data.checks.tree import BINS, Bins, Tree
 from ostinato.data.checks.windows import shared_windows
 from ostinato.data.sequences.examples import Examples
 from ostinato.data.tables.roles import Roles
@@ -426,48 +425,16 @@ def test_real_data():
     assert all(f.severity != "serious" for f in findings)
 
 
-# --- the tree ---------------------------------------------------------------------------------
-
-
-def best_stump(values, y):
-    """The least Σ count · Gini over all borders, by a loop."""
-    best = np.inf
-    for column in values.T:
-        for border in np.unique(column)[:-1]:
-            left = column <= border
-            if 5 <= left.sum() <= len(y) - 5:
-                cost = sum(
-                    part.size - (np.bincount(part) ** 2).sum() / part.size
-                    for part in (y[left], y[~left])
-                )
-                best = min(best, cost)
-    return best
-
-
-@given(seed=st.integers(0, 10**6))
-@draws(30)
-def test_a_tree_of_one_level_is_the_best_one(seed):
-    g = np.random.default_rng(seed)
-    values, y = g.integers(0, 9, (60, 3)).astype(float), g.integers(0, 3, 60)
-    bins = Bins.of(values)(values)
-    tree = Tree.fit(bins, y, 3, 1)
-    left = bins[:, tree.feature[1]] <= tree.last[1]
-    cost = sum(p.size - (np.bincount(p) ** 2).sum() / p.size for p in (y[left], y[~left]) if p.size)
-    assert cost == pytest.approx(best_stump(values, y))
-
-
-def test_a_deeper_tree_learns_an_interaction(generator):
-    values = generator.random((500, 3))
-    y = ((values[:, 0] > 0.5) & (values[:, 2] > 0.3)).astype(int)
-    bins = Bins.of(values)(values)
-    tree = Tree.fit(bins[:400], y[:400], 2, 3)
-    assert (tree.predict(bins[400:]) == y[400:]).mean() > 0.95
-
-
-def test_missing_values_are_the_last_bin():
-    values = np.array([[1.0], [np.nan], [2.0], [np.inf]])
-    assert Bins.of(values)(values).ravel().tolist() == [0, BINS - 1, 1, 1]
-    assert Bins.of(np.full((3, 1), np.nan))(np.array([[1.0]])).tolist() == [[0]]
+def test_infinite_and_missing_values_are_cues():
+    """A value that is missing, infinite or too large for float32 where the label is 1."""
+    for told in (np.nan, np.inf, 1e300):
+        values, y = np.ones((60, 1)), np.arange(60) % 2
+        values[y == 1] = told
+        pairs = [(np.arange(40), np.arange(40, 60))]
+        assert shortcuts._score(values, y, pairs) * 60 == 20
+        cue = shortcuts.Cue("code", "what", values, ("x",), "")
+        (asked,) = shortcuts._questions(cue, y)
+        assert asked == "x missing" if np.isnan(told) else asked.startswith("x below ")
 
 
 # --- contents ---------------------------------------------------------------------------------

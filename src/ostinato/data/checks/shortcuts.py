@@ -8,18 +8,20 @@ share of the most frequent class and the scores on permuted labels, by four stan
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from ostinato._extras import needs
 from ostinato.data.checks.finding import Finding, Severity
 from ostinato.data.checks.side import Side
-from ostinato.data.checks.tree import BINS, Bins, Tree
 from ostinato.data.sequences import splits
 
 SAMPLE, MOST_FEATURES, MOST_CLASSES = 10_000, 64, 64
 FOLDS, PERMUTATIONS = 5, 5
+SMALLEST_LEAF = 5
 FEWEST = 40  # sequences (or groups), below which no score can be told from chance
 ERRORS = 4
 # The part of the way from the baseline to 100 % from which a score is told, a warning, serious.
@@ -103,17 +105,18 @@ def shortcuts(side: Side, asked: str = "the label") -> Iterator[Finding]:
         n_groups = int(groups.max(initial=0)) + 1
     # Where all sequences of a group have one label, the group counts as one observation.
     independent = n_groups if _is_of_groups(y, groups) else len(chosen)
-    if independent < FEWEST or len(np.unique(y)) < 2 or (groups is not None and n_groups < FOLDS):
+    n_classes = len(np.unique(y))
+    few = independent < FEWEST or n_classes < 2 or 3 * n_classes > len(y)
+    if few or (groups is not None and n_groups < FOLDS):
         return
     pairs = splits.folds(len(chosen), FOLDS, groups=groups, stratify=y)
     counts = np.bincount(y)
     for cue in cues(side, chosen):
-        bins = Bins.of(cue.values)(cue.values)
         baseline = counts.max() / len(y)
-        right = _score(bins, y, pairs)
+        right = _score(cue.values, y, pairs)
         if not _counts(right, baseline, independent):
             continue
-        permuted = [_score(bins, _permuted(y, groups, generator), pairs)
+        permuted = [_score(cue.values, _permuted(y, groups, generator), pairs)
                     for _ in range(PERMUTATIONS)]  # fmt: skip
         baseline = max(baseline, *permuted)
         if not _counts(right, baseline, independent):
@@ -131,15 +134,32 @@ def _sample(side: Side, generator: np.random.Generator) -> tuple[np.ndarray, np.
     return chosen, np.unique(numbers[chosen], return_inverse=True)[1]
 
 
-def _score(bins: np.ndarray, y: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+def _score(
+    values: np.ndarray, y: np.ndarray, pairs: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> float:
     """The cross-validated accuracy of a shallow tree."""
-    n_classes = int(y.max()) + 1
-    depth = max(3, math.ceil(math.log2(n_classes)) + 1)
+    depth = max(3, math.ceil(math.log2(int(y.max()) + 1)) + 1)
     right = 0
     for train, test in pairs:
-        tree = Tree.fit(bins[train], y[train], n_classes, depth)
-        right += int((tree.predict(bins[test]) == y[test]).sum())
+        tree = _tree(values[train], y[train], depth)
+        right += int((tree.predict(_finite(values[test])) == y[test]).sum())
     return right / len(y)
+
+
+def _tree(values: np.ndarray, y: np.ndarray, depth: int) -> Any:
+    """A decision tree of scikit-learn's, which asks whether a value is missing, too."""
+    with needs("torch", "sklearn"):
+        from sklearn.tree import DecisionTreeClassifier  # a second, where it is needed
+    tree = DecisionTreeClassifier(
+        max_depth=depth, min_samples_leaf=min(SMALLEST_LEAF, len(y)), random_state=0
+    )
+    return tree.fit(_finite(values), y)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """Infinite values as the largest ones that a tree takes, float32's."""
+    largest = np.finfo(np.float32).max
+    return np.clip(values, -largest, largest)
 
 
 def _permuted(
@@ -168,15 +188,13 @@ def _counts(right: float, baseline: float, independent: int) -> bool:
 
 def _questions(cue: Cue, y: np.ndarray) -> tuple[str, ...]:
     """The first three questions of a tree that has seen all of the cue, in words."""
-    sort = Bins.of(cue.values)
-    tree = Tree.fit(sort(cue.values), y, int(y.max()) + 1, 2)
+    tree = _tree(cue.values, y, 2).tree_
     asked = []
-    for feature, last in zip(tree.feature[1:], tree.last[1:], strict=True):
-        borders = sort.borders[feature]
-        if last < len(borders):
-            asked.append(f"{cue.names[feature]} below {borders[last]:.4g}")
-        elif last < BINS - 1:
-            asked.append(f"{cue.names[feature]} missing")
+    for node in (0, tree.children_left[0], tree.children_right[0]):
+        if tree.children_left[node] >= 0:  # no leaf
+            border = tree.threshold[node]
+            what = "missing" if np.isinf(border) else f"below {border:.4g}"
+            asked.append(f"{cue.names[tree.feature[node]]} {what}")
     return tuple(dict.fromkeys(asked))
 
 

@@ -1,4 +1,4 @@
-"""`as_array`: what people have as an array of NumPy's."""
+"""`as_array`: what people have as an array of NumPy's; and whether its steps are in order."""
 
 from __future__ import annotations
 
@@ -27,3 +27,24 @@ def as_array(value: Any) -> np.ndarray:
         if np.any(missing):
             array = np.where(missing, np.nan, array)
     return array
+
+
+def check_in_time(frame: Any, name: str) -> None:
+    """Refuse steps whose index are dates in another order than that of time.
+
+    Raises:
+        ValueError: they are.
+    """
+    if run_back(getattr(frame, "index", None)):
+        raise ValueError(
+            f"the index of {name} are dates, and they do not increase from step to step; wanted "
+            f"the oldest step first: {name}.sort_index()"
+        )
+
+
+def run_back(index: Any) -> bool:
+    """Whether an index holds dates, of which one is earlier than the one before."""
+    if getattr(getattr(index, "dtype", None), "kind", "") != "M":
+        return False
+    dates = np.asarray(index, "M8[ns]")
+    return bool((dates[1:] < dates[:-1]).any())

@@ -6,10 +6,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ostinato.data.sequences.as_array import as_array
+from ostinato.data.sequences.as_array import as_array, check_in_time
 from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.sequences.ragged import Ragged, as_float32
-from ostinato.data.tables.in_time import check_in_time
 
 Sequences: TypeAlias = "np.ndarray | Ragged"  # [N, T, F] float32 C-contiguous, or N of [T_i, F]
 

@@ -25,7 +25,7 @@ PART_NAMES = {
     "validation": ("validation", "valid", "val", "dev", "development"),
     "test": ("test", "testing", "holdout"),
 }
-_PART_OF = {alias: part for part, aliases in PART_NAMES.items() for alias in aliases}
+PART_OF = {alias: part for part, aliases in PART_NAMES.items() for alias in aliases}
 # Few groups fall unevenly: of this many random orders, the one that comes nearest to the shares.
 _ORDERS, _FEW_GROUPS = 20, 200
 
@@ -359,7 +359,7 @@ def _by_column(names: Any, n: int) -> dict[str, Indices]:
             f"parts has the shape {list(column.shape)}; wanted [{n}], a name for each sequence"
         )
     found, where = np.unique(column, return_inverse=True)
-    parts = [_PART_OF.get(name.strip().lower()) for name in found]
+    parts = [PART_OF.get(name.strip().lower()) for name in found]
     for name, part in zip(found, parts, strict=True):
         if part is None:
             row = int(np.flatnonzero(column == name)[0])

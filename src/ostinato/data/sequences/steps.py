@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.data.sequences.as_array import as_array
+from ostinato.data.sequences.as_array import as_array, check_in_time
 from ostinato.data.sequences.as_sequences import as_sequences
 from ostinato.data.sequences.labels import LabelEncoder
 from ostinato.data.sequences.mapped import Series
 from ostinato.data.sequences.ragged import Ragged
-from ostinato.data.tables.in_time import check_in_time
 from ostinato.data.text.words import Integers, Words, words_of
 from ostinato.metrics.spans import in_iob2, to_iob2
 

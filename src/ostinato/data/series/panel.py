@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.data.sequences.as_array import as_array
+from ostinato.data.sequences.as_array import as_array, check_in_time, run_back
 from ostinato.data.sequences.mapped import Pieces, is_mapped, stretches
 from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.tables.feature_names import are_steps, column_names, in_order, is_frame
-from ostinato.data.tables.in_time import check_in_time, run_back
 
 if TYPE_CHECKING:
     from ostinato.data.sequences.prepare import Preparation

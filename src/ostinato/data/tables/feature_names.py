@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.data.sequences.as_array import as_array
+from ostinato.data.sequences.as_array import as_array, check_in_time
 from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.sequences.ragged import Ragged
-from ostinato.data.tables.in_time import check_in_time
 
 if TYPE_CHECKING:
     from ostinato.data.sequences.prepare import Preparation

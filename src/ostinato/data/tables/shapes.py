@@ -13,6 +13,7 @@ from ostinato.data.sequences import label_sets
 from ostinato.data.sequences.as_sequences import Sequences
 from ostinato.data.sequences.examples import Examples, Places
 from ostinato.data.sequences.ragged import Ragged
+from ostinato.data.sequences.splits import PART_OF
 from ostinato.data.tables.column import as_strings
 from ostinato.data.tables.names import as_name
 from ostinato.data.tables.roles import Roles, resolve
@@ -21,11 +22,6 @@ from ostinato.data.tables.table import Column, Nested, Table, Text, Typed
 from ostinato.data.text.words import MAX_WORDS, words_of
 
 _WHOLE = 1 << 24  # whole numbers up to this are told apart in float32
-PARTS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing"),
-}
 
 
 def to_examples(table: Table, roles: Roles) -> Examples:
@@ -375,11 +371,13 @@ def part_names(names: np.ndarray, place: Callable[[int], str]) -> np.ndarray:
     Raises:
         ValueError: a name is none of a part.
     """
-    known = {name: part for part, names_of in PARTS.items() for name in names_of}
-    for i, name in enumerate(names.tolist()):
-        if str(name).casefold() not in known:
-            raise ValueError(f"{place(i)}: {name!r} is no part: wanted train, validation or test")
-    return np.array([known[str(name).casefold()] for name in names.tolist()])
+    parts = [PART_OF.get(str(name).casefold()) for name in names.tolist()]
+    if None in parts:
+        i = parts.index(None)
+        raise ValueError(
+            f"{place(i)}: {names.tolist()[i]!r} is no part: wanted train, validation or test"
+        )
+    return np.array(parts)
 
 
 def _lists(column: Column, name: str, roles: Roles) -> Nested:

@@ -18,7 +18,7 @@ from ostinato.cli.run.config import ONLY, Config, Given
 from ostinato.cli.run.rundir import RunDir
 from ostinato.cli.run.runs import Trained
 from ostinato.cli.run.summaries import Rows
-from ostinato.data.tables.shapes import PARTS
+from ostinato.data.sequences.splits import PART_NAMES
 from ostinato.hyperparameters import DEFAULT_WINDOW
 from ostinato.tasks.job import Job
 
@@ -339,7 +339,7 @@ def _learnable(settings: Config) -> Documents:
         read = _read(str(settings.data.source), settings, settings.task.language)
         if read.parts is None:
             return read
-        is_test = [str(part).strip().lower() in PARTS["test"] for part in read.parts]
+        is_test = [str(part).strip().lower() in PART_NAMES["test"] for part in read.parts]
         return read.select([i for i, apart in enumerate(is_test) if not apart])
     from ostinato import datasets
 
