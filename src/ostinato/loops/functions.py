@@ -218,6 +218,7 @@ def _named(function: types.FunctionType) -> list[Any]:
     scope, names = function.__globals__, _names(function.__code__)
     values = [scope[n] for n in names if n in scope]
     values += [_content(c) for c in function.__closure__ or ()]
+    values += _imported(function.__code__, str(scope.get("__package__") or ""))
     for module in [v for v in values if isinstance(v, types.ModuleType)]:
         if not is_fixed_name(module.__name__):
             values += [vars(module)[n] for n in names if n in vars(module)]
@@ -226,6 +227,21 @@ def _named(function: types.FunctionType) -> list[Any]:
             values += table.values() if isinstance(table, dict) else table
     kinds = (types.FunctionType, type, staticmethod)
     return [v for v in values if isinstance(v, kinds) and not isinstance(v, types.ModuleType)]
+
+
+def _imported(code: types.CodeType, package: str) -> list[Any]:
+    """What code imports while it runs, where it was imported before."""
+    found, constants = list[Any](), list[Any]()
+    for i in dis.get_instructions(code):
+        if i.opname == "LOAD_CONST":
+            constants.append(i.argval)
+        elif i.opname == "IMPORT_NAME" and len(constants) > 1:
+            level, names = constants[-2:]
+            within = package.rsplit(".", level - 1)[0] if level else ""
+            module = sys.modules.get(".".join(filter(None, (within, i.argval))))
+            if module is not None:
+                found += [module, *[vars(module).get(name) for name in names or ()]]
+    return found
 
 
 def _names(code: types.CodeType) -> set[str]:
