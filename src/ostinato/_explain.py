@@ -185,6 +185,7 @@ _ADVICE = {
     "no shape yet": "call the module once before the scan",
     "random": "draw the random numbers before the scan and pass them in xs",
     "Python value": "replace if and .item() by torch.where or a multiplication with a mask",
+    "another way at others": "replace if by torch.where or a multiplication with a mask",
     "gradient graph": "read grad_fn, is_leaf and grad before or after the loop",
     "batch statistics": "eval(), or a norm over each row, such as nn.LayerNorm",
     "sum over the batch": "rows must not read each other: compute statistics before the loop",

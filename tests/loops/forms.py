@@ -281,6 +281,18 @@ def elements_as_indices(p, x):
     return scores, h
 
 
+def integrated(p, x, grid, at):
+    """The states at some times: the one that the grid has reached decides what is written."""
+    out, y, j = x.new_zeros(len(at), *x[:, 0].shape), x[:, 0], 1
+    out[0] = y
+    for t0, t1 in zip(grid[:-1], grid[1:]):  # noqa: B905, RUF007
+        y = y + (t1 - t0) * torch.tanh(p.inner(y)) * (1 - t0)
+        while j < len(at) and t1 >= at[j]:
+            out[j] = y * (2 - at[j])
+            j += 1
+    return out, j
+
+
 NATIVE = [
     elements_as_indices,
     under_a_flag,

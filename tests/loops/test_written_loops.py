@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import ostinato
+from ostinato.loops import run
 
 
 @pytest.mark.parametrize("function", forms.NATIVE, ids=lambda f: f.__name__)
@@ -47,6 +48,46 @@ def test_joined_outputs_lie_as_pytorch_lays_them_and_share_nothing(dim):
         torch.testing.assert_close(ours, theirs)
         assert ours.stride() == theirs.stride()
     assert forms.sites(looped)[0].native
+
+
+GRIDS = [(14, 14), (40, 2), (14, 14), (33, 3), (30, 12), (40, 2), (12, 12)]
+
+
+def test_grids_of_several_kinds_in_turn():
+    """Times that are written at each element, at the last, at two of them, at no regular ones."""
+    looped = ostinato.loop(forms.integrated)
+    parts, x = forms.Parts(), torch.randn(3, 1, 6, dtype=torch.float64)
+    for n, m in GRIDS:
+        grid, at = (torch.linspace(0, 1, k, dtype=torch.float64) for k in (n, m))
+        found = []
+        for how in (forms.integrated, looped):
+            with warnings.catch_warnings(action="ignore"):
+                ys, j = how(parts, x, grid, at)
+            found.append((ys, *torch.autograd.grad(ys.square().sum(), [*parts.inner.parameters()])))
+            assert j == m
+        torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-12)
+        if m != 12 or n == 12:
+            assert forms.sites(looped)[0].native, (n, m, forms.sites(looped)[0].reason)
+
+
+def test_a_refused_loop_of_an_object_made_for_each_call_is_not_tried_in_each(monkeypatch):
+    class Solver:
+        scale = 1.0
+
+        def run(self, x):
+            h = torch.zeros(3)
+            for x_t in x:
+                h = h + x_t * self.scale if h.sum().item() < 1e9 else h  # a branch on a value
+            return h
+
+    tries = []
+    scan = run.Loop.scan
+    monkeypatch.setattr(run.Loop, "scan", lambda self, names: tries.append(1) or scan(self, names))
+    looped = ostinato.loop(Solver.run)
+    with warnings.catch_warnings(action="ignore"):
+        for _ in range(64):
+            looped(Solver(), torch.randn(20, 3))
+    assert 8 <= len(tries) <= 8 + 4  # and at 16, 32, 64
 
 
 OWN = torch.Generator()
@@ -159,7 +200,7 @@ def alias(p, x):
         (counted, "j changes its form in each iteration"),
         (alternating, "sign is a number that changes in a different way"),
         (list_that_is_read, "reads a list that iterations append to"),
-        (value_decides, "turns a tensor into a Python value .*torch.where"),
+        (value_decides, "goes one way at some elements .*torch.where"),
         (logs_numbers, "a Python value .item.; .*append the tensor, .* convert it after the loop"),
         (logs_arrays, "ndarray, .*append the tensor, .* and convert it after the loop"),
         (batch_norm, "rows of the batch read each other .batch statistics, .*eval"),
@@ -366,8 +407,7 @@ def test_explain_without_a_loop_says_what_to_do(function):
 
 def test_a_scan_that_gains_nothing_is_given_up_in_silence(monkeypatch):
     """Measured: a clock on which each scan takes a second, and an iteration in Python no time."""
-    from ostinato.loops import run
-
+    
     clock = iter(range(10**6))
     looped = ostinato.loop(forms.stacked)
     x, parts = torch.randn(3, 14, 6, dtype=torch.float64), forms.Parts()

@@ -228,6 +228,20 @@ def spikingjelly_single_step():
     return Net().double(), call, 3 * double(T, B, 6).abs()
 
 
+@case("spikingjelly", "_ops/lif/reference.py", "multi_step")
+def spikingjelly_multi_step():  # in float32 it calls an operator of its own instead of a loop
+    from spikingjelly.activation_based import functional, layer, neuron
+
+    model = nn.Sequential(layer.Linear(6, 12), neuron.LIFNode(tau=2.0)).double()
+    functional.set_step_mode(model, "m")
+
+    def call(m, x):
+        functional.reset_net(m)
+        return m(x)
+
+    return model, call, 3 * double(T, B, 6).abs()
+
+
 @case("sinabs", "sinabs/layers/functional/lif.py", "lif_forward")
 def sinabs_lif():
     import sinabs.layers as sl
@@ -386,11 +400,7 @@ class Field(nn.Module):
         return self.net(y)
 
 
-@case(
-    "torchdiffeq", "torchdiffeq/_impl/solvers.py", "integrate",
-    "without the batch as its first axis",
-)
-def torchdiffeq_rk4():
+def torchdiffeq(method, times, **options):
     from torchdiffeq import odeint
 
     class Model(nn.Module):
@@ -399,6 +409,22 @@ def torchdiffeq_rk4():
             self.field = Field()
 
         def forward(self, y):
-            return odeint(self.field, y, torch.linspace(0, 1, T, dtype=y.dtype), method="rk4")
+            return odeint(self.field, y, times, method=method, options=options)
 
-    return Model().double(), lambda m, x: m(x), double(B, 4)
+    return Model().double(), lambda m, x: m(x)
+
+
+@case("torchdiffeq", "torchdiffeq/_impl/solvers.py", "integrate")
+def torchdiffeq_rk4():
+    return *torchdiffeq("rk4", torch.linspace(0, 1, T).double()), double(B, 4)
+
+
+@case("torchdiffeq", "torchdiffeq/_impl/solvers.py", "integrate")
+def torchdiffeq_euler_of_one_row():
+    return *torchdiffeq("euler", torch.linspace(0, 1, T).double()), double(4)
+
+
+@case("torchdiffeq", "torchdiffeq/_impl/solvers.py", "integrate")
+def torchdiffeq_midpoint_to_the_end():
+    ends = torch.tensor([0.0, 1.0]).double()
+    return *torchdiffeq("midpoint", ends, step_size=1 / T), double(B, 4)

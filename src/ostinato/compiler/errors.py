@@ -33,7 +33,15 @@ class BatchNotFirst(Unsupported):
 
 
 class Mispredicted(Unsupported):
-    """A branch of the step went another way than the recording of it."""
+    """A branch of the step went another way than the recording of it.
+
+    Attributes:
+        at: the first element at which it did.
+    """
+
+    def __init__(self, reason: str, op: str | None = None, *, at: int = 0):
+        super().__init__(reason, op)
+        self.at = at
 
 
 class Spared(Unsupported):

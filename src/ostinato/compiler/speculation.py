@@ -115,6 +115,8 @@ class _Questions(OwnMode):
                 raise Unsupported(ANOTHER_COURSE)
             found, roots = self.answers[n], list[Tensor]()
             asked = self.part(question, roots)
+            if not any(root.dim() for root in roots):  # of numbers that all rows share
+                asked, roots = _Root(0), [question.detach()]
             self.asked[n, asked] = tuple(roots)
         self.found.append(found)
         return found
@@ -145,9 +147,15 @@ class _Questions(OwnMode):
         return _Root(len(roots) - 1)
 
 
+def _of(a: Arguments) -> _Known | None:
+    """What is known of a step, by its code and, of iterations of a loop, by what they do."""
+    of_code: dict[Any, _Known] = known_answers.get(code_key(a.given), {})
+    return of_code.get(a.variant)
+
+
 def answers_of(a: Arguments) -> Answers | None:
     """The answers that the step is played with; None where no branch of it was met."""
-    known = known_answers.get(code_key(a.given))
+    known = _of(a)
     return None if known is None or known.failures >= MOST_FAILURES else known.answers
 
 
@@ -159,7 +167,7 @@ def first_answers(a: Arguments) -> Answers | None:
     from ostinato.compiler.capture.captures import search_step  # not a part of every start
     from ostinato.compiler.capture.guards import Observation
 
-    if code_key(a.given) in known_answers or a.weights is not None or a.of_layer:
+    if _of(a) is not None or a.weights is not None or a.of_layer:
         return None
     found: list[bool] = []
     observation = Observation(a.given, places=a.places)
@@ -195,7 +203,7 @@ def learn(a: Arguments, found: list[Answers]) -> None:
     if not found:
         return
     ((answers, _),) = collections.Counter(found).most_common(1)
-    known = known_answers.get(code_key(a.given))
+    known = _of(a)
     _remember(a, answers, 0 if known is None else known.failures)
 
 
@@ -215,19 +223,22 @@ def checked(
     _, _, (spec, (_, questions, parts)) = y_spec
     n = sum(len(of) for _, _, of in parts)
     outputs, roots = ys[: len(ys) - n], iter(a.ragged.select_valid(list(ys[len(ys) - n :]), 0))
-    key = code_key(a.given)
+    known = _of(a)
     assert a.answers is not None
     for (number, question), (_, _, of) in zip(questions or (), parts, strict=True):
         found = _answered(question, tuple([next(roots) for _ in of]))
-        if found.numel() != a.ragged.n_steps or not torch.all(found == a.answers[number]):
-            if key in known_answers:
-                known_answers[key].failures += 1
+        of_each = found.numel() == a.ragged.n_steps
+        if not of_each or not torch.all(found == a.answers[number]):
+            if known is not None:
+                known.failures += 1
+            first = int((found != a.answers[number]).int().argmax()) if of_each else 0
             raise Mispredicted(
                 "a branch of the step on the values of the batch goes one way at some elements and "
-                "another way at others; use torch.where"
+                "another way at others",
+                at=first,
             )
-    if key in known_answers:
-        known_answers[key].failures = 0
+    if known is not None:
+        known.failures = 0
     return outputs, spec
 
 
@@ -244,7 +255,10 @@ def _answered(question: Any, roots: tuple[Tensor, ...]) -> Tensor:
 
 
 def _remember(a: Arguments, answers: Answers, failures: int = 0) -> Answers:
-    known_answers[code_key(a.given)] = _Known(answers, failures)
+    of_code = known_answers.setdefault(code_key(a.given), {})
+    of_code[a.variant] = _Known(answers, failures)
+    if len(of_code) > MOST_STEPS:
+        of_code.pop(next(iter(of_code)))
     while len(known_answers) > MOST_STEPS:
         known_answers.popitem(last=False)
     return answers

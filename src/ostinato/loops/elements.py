@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -42,9 +43,18 @@ def described(index: Any) -> Parts:
     return found
 
 
+def held(index: Any) -> Any:
+    """An index of numbers, one of them whole, as one that moves by 0 in an iteration; else None."""
+    parts = index if type(index) is tuple else (index,)
+    at = [i for i, p in enumerate(parts) if type(p) is int]
+    if len(at) != 1 or has_tensors(index):
+        return None
+    return (*parts[: at[0]], Index(0, parts[at[0]]), *parts[at[0] + 1 :])
+
+
 def _part(p: Any) -> Any:
     if type(p) is Index:
-        return "index", p.step
+        return ("index", p.step) if p.step else ("index", 0, p.start)
     if isinstance(p, Number):
         return "gather", p.key
     if type(p) is slice:
@@ -106,7 +116,7 @@ def place(parts: Parts, index: Any) -> int | None:
     found = None
     for p, value in zip(parts, given, strict=True):
         if p[0] in ("index", "gather"):
-            if type(value) is not int:
+            if type(value) is not int or (len(p) == 3 and value != p[2]):
                 return None
             found = value
         elif p[0] == "piece":
@@ -168,7 +178,9 @@ class WindowOf:
         if not isinstance(base, Tensor):
             if len(parts) != 1 or self.piece is not None:
                 raise NoStep(f"an index of a {type(base).__name__}")
-            self.numbers = range(first, self.last + (1 if self.step > 0 else -1), self.step)
+            self.numbers: Sequence[int] = [first] * n
+            if self.step:
+                self.numbers = range(first, self.last + (1 if self.step > 0 else -1), self.step)
             is_list = isinstance(base, (list, tuple))
             if is_list and not -len(base) <= min(self.numbers) <= max(self.numbers) < len(base):
                 raise NoStep("an index beyond the end of a list")
@@ -218,6 +230,8 @@ class WindowOf:
             index = (slice(None),) * self.axis + (slice(None, None, stride),)
             whole = whole[index]
         found = whole.movedim(self.axis, 0)
+        if not stride:
+            return found.expand(self.n, *found.shape[1:])
         return found.flip(0) if self.step < 0 else found
 
     def write(self, values: Tensor) -> None:

@@ -174,6 +174,10 @@ class State:
         for flat in (self.carried, self.placed, self.trailing):
             flat.let_go()
 
+    def counted_from(self, j: int) -> Any:
+        """What the whole numbers that count would have been in iteration 0; None without any."""
+        return [value - by * j for value, by in self.counts if by is not None] or None
+
     @property
     def tensors(self) -> list[Tensor]:
         return [*self.carried.tensors, *self.placed.tensors, *self.trailing.tensors]
@@ -247,6 +251,8 @@ class Frame:
         """`base[index]`, an input of the step if the index moves with the loop."""
         read = self.numbered(number)
         if base is HIDDEN:
+            if not elements.moves(index):
+                index = elements.held(index) or index
             base = self.step.base_of(read, index)
         if not elements.moves(index):
             return base[index]
@@ -586,8 +592,11 @@ class Step:
         by, number = self.state.counts[k][1], self.numbers[k]
         if by is None and isinstance(value, Number):
             return value.key
-        if by is not None and isinstance(value, Index) and value.key == (number + by).key:
-            return None
+        if by is not None and isinstance(value, Index) and value.step == by:
+            now = value.start - number.start
+            if now == by:
+                return None
+            raise Counted(f"{name} counts by another number", name=name, by=now)
         raise NoStep(f"{name} is a number that changes in a different way in each iteration")
 
     def moved(self, frame: Frame, m: int, fresh: Fresh, items: Flat) -> Any:

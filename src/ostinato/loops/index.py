@@ -26,7 +26,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg", "abs")
 }
 FEWEST = 8  # iterations; a shorter scan gains nothing
-_MOST_COURSES = 4  # branches taken by stretches of one loop, each of which is a scan
+MOST_COURSES = 4  # branches taken by stretches of one loop, each of which is a scan
 # ("index", step, start), ("constant", number), ("state", its number), or (operation, key, …)
 Key = Any
 
@@ -93,7 +93,7 @@ class Questions:
         """
         courses = self._courses(name, key, other)
         if len(courses) > 1:
-            if len(courses) > _MOST_COURSES:
+            if len(courses) > MOST_COURSES:
                 raise NoStep("its iterations branch on the loop's variable")
             (begin, end), last = courses[0], courses[-1]
             if end - begin < FEWEST:
@@ -109,7 +109,7 @@ class Questions:
         compare, begin = _COMPARISONS[name], self.begin
         found: list[tuple[int, int]] = []
         is_monotone = key[0] == "index" and name not in ("eq", "ne")
-        while begin < self.end and len(found) <= _MOST_COURSES:
+        while begin < self.end and len(found) <= MOST_COURSES:
             here = compare(self.number_at(key, begin), other)
             end = self.end
             if not is_monotone:

@@ -128,6 +128,8 @@ class _Probe(Step):
         if elements.gathered(parts) is not None:  # for a written tensor it is refused in the end
             return None
         before, step = self.questions.begin - 1, elements.step_of(parts)
+        if not step:
+            return None
         for write, (other, its_index) in self.written.items():
             at = elements.place(parts, its_index) if elements.is_same(base, other) else None
             if at is None:

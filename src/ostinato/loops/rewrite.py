@@ -601,7 +601,7 @@ def _index_names(loop: ast.For, elements: Collection[str] = ()) -> set[str]:
               if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]  # fmt: skip
     found = _names_of(loop.target).difference(elements) | {
         s.target.id
-        for s in loop.body
+        for s in own_nodes(loop.body)
         if isinstance(s, ast.AugAssign)
         and isinstance(s.target, ast.Name)
         and isinstance(s.value, ast.Constant)

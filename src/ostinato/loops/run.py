@@ -21,7 +21,7 @@ from torch import Tensor
 from ostinato._explain import Explanation, explained
 from ostinato._scan import iterations, scan_iterations
 from ostinato.compiler.capture.captures import _memory_of as memory_of
-from ostinato.compiler.errors import SideEffect, Unsupported, error_in_short
+from ostinato.compiler.errors import Mispredicted, SideEffect, Unsupported, error_in_short
 from ostinato.compiler.inputs import modes
 from ostinato.compiler.steps import owner_of, weak_reference
 from ostinato.compiler.torch_compat import top_hooks
@@ -29,7 +29,7 @@ from ostinato.loops import elements
 from ostinato.loops.attributes import Memory
 from ostinato.loops.emitted import Fresh
 from ostinato.loops.frame import MOST_IN_PYTHON, Frame, LoopPlan, Read, State, Step, places_of
-from ostinato.loops.index import FEWEST, Sequences, evaluated, running
+from ostinato.loops.index import FEWEST, MOST_COURSES, Sequences, evaluated, running
 from ostinato.loops.items import Items, items_of, sequence
 from ostinato.loops.joined import KnownRows
 from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale, TooSlow
@@ -165,6 +165,7 @@ class Loop(Unwatched):
         j: the iteration that runs next.
         pause: the iteration before which a scan is tried; −1: none.
         stop: the iteration at which the scan ends.
+        course: the iteration at which the last scan has ended.
         seen: the elements that the last iteration before the pause read or wrote: read → base and
             index.
     """
@@ -182,7 +183,9 @@ class Loop(Unwatched):
         self.watching = False
         self.memory: Memory | None = None
         self.must_look = False
-        self.began = 0.0
+        self.began, self.turns, self.course = 0.0, 0, 0
+        self.counted_from: Any = None
+        self.probed: LoopPlan | None = None
         self.lasted = float("inf")
         self.inner_native = False
 
@@ -252,7 +255,14 @@ class Loop(Unwatched):
             if self.inner_native:
                 raise NoStep("a loop within it runs as a scan", quiet=True)
             self.learn()
-            return self.attempt(names)
+            try:
+                return self.attempt(names)
+            except NoStep as refusal:
+                if not self.may_count_otherwise(refusal):
+                    raise
+                self.site.counted.clear()
+                self.stop = self.items.n
+                return self.attempt(names)
         except Narrowed as narrowed:
             self.stop = narrowed.end
             if narrowed.begin == self.j:
@@ -269,6 +279,14 @@ class Loop(Unwatched):
         finally:
             self.memory = None
         return None
+
+    def may_count_otherwise(self, refusal: NoStep) -> bool:
+        """Whether numbers that counted in another call may not count in this one."""
+        begin, known = self.j, self.site.offsets
+        is_course = isinstance(refusal, Narrowed) and refusal.begin == begin
+        if is_course and refusal.end - begin >= FEWEST:  # type: ignore[attr-defined]
+            return False
+        return self.counted_from is not None and known not in (None, self.counted_from)
 
     def goes_through_tensors(self) -> bool:
         """Whether the loop iterates over tensors, or reads elements of tensors."""
@@ -289,7 +307,8 @@ class Loop(Unwatched):
         Raises:
             Unsupported: that is not possible; nothing has happened.
         """
-        source, begin, end = self.site.source, self.j, self.stop
+        source, begin = self.site.source, self.j
+        end = self.stop = min(self.stop, self.site.ends.get((self.items.n, begin), self.stop))
         if end - begin < FEWEST:
             raise NoStep("too few iterations for a scan", quiet=True)
         if source.problem:
@@ -302,12 +321,15 @@ class Loop(Unwatched):
         for _ in range(6):
             state = State(names, source, places, self.body_now, self.site.counted, grown)
             key = *state.key(), self.items.kind(), torch.is_grad_enabled()
+            self.counted_from = state.counted_from(begin)
             try:
                 step, plan = self.step(state, key, stale)
             except Counted as number:
-                if number.name in self.site.counted:
+                if self.site.counted.get(number.name, 0) == number.by:
                     raise
                 self.site.counted[number.name] = number.by
+                if number.by == 0:  # it did in another call
+                    del self.site.counted[number.name]
                 continue
             except ListRead as error:  # it may be a queue, of one length after each iteration
                 if not grown or not state.carried.lists:
@@ -320,11 +342,34 @@ class Loop(Unwatched):
                 raise read from None
             try:
                 return self.played(step, plan, state)
+            except Mispredicted as refusal:
+                course = self.course_of(refusal)
+                if isinstance(course, Narrowed) or plan in stale:
+                    raise course from None
+                stale.append(plan)  # one that was seen in this call may know the answers
             except Unsupported as refusal:
-                if not isinstance(step.problem or refusal, Stale):
-                    raise step.problem or refusal from None
+                why = step.problem or refusal
+                # A plan of another call may read beyond the end of what this one has.
+                other = isinstance(why, NoStep) and plan is not self.probed
+                other &= not isinstance(why, (Narrowed, TooSlow))
+                if not (other or isinstance(why, Stale)):
+                    raise why from None
                 stale.append(plan)
         raise NoStep("an iteration does something else each time it is examined")
+
+    def course_of(self, refusal: Mispredicted) -> Unsupported:
+        """The iterations up to the one that branches in another way; the refusal if they are few.
+
+        The next call of this length tries no more than these at once.
+        """
+        length = self.stop - self.j
+        if refusal.at < max(FEWEST, length / 8) or self.turns >= MOST_COURSES:
+            return refusal
+        self.turns += 1
+        end = self.site.ends[self.items.n, self.j] = self.j + refusal.at
+        if len(self.site.ends) > 64:
+            self.site.ends.pop(next(iter(self.site.ends)))
+        return Narrowed(refusal.reason, begin=self.j, end=end)
 
     def step(self, state: State, key: Any, stale: list[LoopPlan]) -> tuple[Step, LoopPlan]:
         """The step with a plan that fits this call, or a new one."""
@@ -348,13 +393,14 @@ class Loop(Unwatched):
         if same is None:
             plans.insert(0, made)
             del plans[_MOST_PLANS:]
-        step.plan = plan = same or made
+        step.plan = plan = self.probed = same or made
         if plan.updates:
             step.questions.sequences.extend(plan.updates, end)
         plan.lengths.add(self.items.n)
         if not self.fits(step, plan):
             why = "its iterations read other elements than the first ones"
-            if begin < MOST_IN_PYTHON:  # one more iteration may show what all the others read
+            # One more iteration may show what all the others read.
+            if begin - self.course < MOST_IN_PYTHON:
                 raise Narrowed(why, begin=begin + 1, end=end)
             raise NoStep(why)
         return step, plan
@@ -515,14 +561,15 @@ class Loop(Unwatched):
                 plan.slow.pop(next(iter(plan.slow)))
         names = self.finish(plan, state, targets, finals[: len(state.tensors)], list(ys))
         step.let_go()
-        self.site.native, self.site.reason = True, ""
+        self.site.native, self.site.reason, self.site.in_a_row = True, "", 0
+        self.site.offsets = state.counted_from(begin)
         self.site.has_queue = bool(self.site.source.grown) and not state.list_names
         if self.site.refused:
             for key in self.site._keys(self.body, self.items.n):
                 self.site.refused.pop(key, None)
         for outer in _watching.loops:
             outer.inner_native = True
-        self.j = end
+        self.j = self.course = end
         if self.items.n - end > FEWEST:  # another branch: one iteration shows what it does
             self.pause, self.stop = end + 1, self.items.n
         return names

@@ -17,6 +17,8 @@ from ostinato.loops.frame import LoopPlan
 from ostinato.loops.nostep import NoStep, TooSlow, remedy_for
 from ostinato.loops.rewrite import LoopSource
 
+_MOST_IN_A_ROW = 8  # refused calls; then each owner waits for the others, too
+
 
 @dataclass(eq=False)
 class Site:
@@ -33,6 +35,10 @@ class Site:
         reason: why the iterations of the last call ran in Python.
         has_queue: whether lists that iterations append to have one length after each.
         counted: names of numbers that change from iteration to iteration → by how much.
+        in_a_row: refused calls since one was played, of any owner: one may be made for each call.
+        ends: of loops of a length, the iteration at which a scan from another one ends, since a
+            branch on values goes another way there.
+        offsets: what the numbers that count would have been in iteration 0 of the last call.
         refused: after a refusal: the calls since then, by owner and mode.
     """
 
@@ -48,6 +54,9 @@ class Site:
     warned: bool = False
     has_queue: bool = False
     counted: dict[str, int | None] = field(default_factory=dict)
+    in_a_row: int = 0
+    ends: dict[tuple[int, int], int] = field(default_factory=dict)
+    offsets: Any = None
     refused: dict[Any, int] = field(default_factory=dict)
 
     def knows(self, owner: Any) -> bool:
@@ -61,6 +70,9 @@ class Site:
             if key in self.refused:
                 self.refused[key] += 1
                 waits |= bool(self.refused[key] & (self.refused[key] - 1))
+        if self.in_a_row >= _MOST_IN_A_ROW:
+            self.in_a_row += 1
+            waits |= bool(self.in_a_row & (self.in_a_row - 1))
         return waits
 
     def _keys(self, body: types.FunctionType, n: int) -> tuple[Any, Any]:
@@ -75,6 +87,7 @@ class Site:
         """Keep the reason, and warn once; not for a loop over other things than tensors."""
         if not isinstance(refusal, Elsewhere):
             too_slow = isinstance(refusal, TooSlow)
+            self.in_a_row += not too_slow
             self.refused.setdefault(self._keys(body, n)[too_slow], 4 if too_slow else 0)
             if len(self.refused) > 256:
                 self.refused.pop(next(iter(self.refused)))
