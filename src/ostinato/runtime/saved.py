@@ -3,7 +3,7 @@
     config.json         the graph of the network, labels, preparation, and the SHA-256 of the others
     model.safetensors   the weights
     check.safetensors   some inputs, and the answers to them
-    README.md           a card for people, who may edit it
+    README.md           a model card for readers, which may be edited
 
 Only these names are opened, whatever stands in config.json, and the card not even read. Nothing in
 them is executed. What is read is checked once, here; memory beside the files is a quarter of them

@@ -1,4 +1,4 @@
-"""Random numbers that follow from a seed: of a network's weights, and of a training.
+"""Random numbers from a seed: for a network's weights, and for a training.
 
 PyTorch has one random state, and one default dtype, for all threads. Both are changed under a lock.
 """
@@ -18,12 +18,12 @@ N = TypeVar("N", bound=torch.nn.Module)
 
 
 def built(make: Callable[..., N], *args: Any, seed: int | None = None, **options: Any) -> N:
-    """`make(*args, **options)`, a network in float32; the caller's random state is not touched.
+    """`make(*args, **options)`, a network in float32; the caller's random state is unchanged.
 
     Args:
-        make: what makes it.
+        make: the function that makes it.
         args, options: its arguments.
-        seed: of its weights; None: they are filled later.
+        seed: the seed of its weights; None: they are filled later.
     """
     with one_at_a_time, torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         if seed is not None:
@@ -37,7 +37,7 @@ def built(make: Callable[..., N], *args: Any, seed: int | None = None, **options
 
 
 class _Callers:
-    """The trainings that run, and the random state before the first of them."""
+    """The running trainings, and the random state before the first of them."""
 
     n = 0
     state: Tensor
@@ -45,10 +45,10 @@ class _Callers:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """PyTorch's random numbers are those of a seed; afterwards the caller's state is put back.
+    """Within this context PyTorch draws from a seed; afterwards the caller's state is restored.
 
-    No other thread is kept from drawing some of them meanwhile. Of several at the same time the
-    last one puts back the state before the first.
+    Other threads may draw from it meanwhile. If several contexts overlap, the last one restores the
+    state from before the first.
     """
     with one_at_a_time:
         if not _Callers.n:

@@ -1,4 +1,4 @@
-"""Callbacks: they watch a training, or act between two of its iterations."""
+"""Callbacks observe a training, or act between two of its iterations."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ostinato.files import write_bytes
 from ostinato.training.history import LOSS_EVERY, Report
 from ostinato.training.run import Run
 
-SHARES = ("accuracy", "f1", "coverage")  # measures from 0 to 1, as the ends of their names
-ANNOUNCE_AFTER_S = 1.0  # the pace is known, and a user still waits
+SHARES = ("accuracy", "f1", "coverage")  # measures from 0 to 1: how their names end
+ANNOUNCE_AFTER_S = 1.0  # the pace is known, and the user still waits
 
 
 class Callback:
@@ -46,10 +46,10 @@ class Callback:
     everywhere = False
 
     def on_start(self, run: Run) -> None:
-        """Before the first iteration, or, when resumed, the first that was not yet made."""
+        """Before the first iteration; in a resumed training, before the first new one."""
 
     def on_iteration(self, run: Run) -> None:
-        """After every update; `run.iteration` counts it already."""
+        """After every update, which `run.iteration` already counts."""
 
     def on_report(self, run: Run, report: Report) -> None:
         """A report was made; it is the last of `run.history.reports`."""
@@ -61,8 +61,8 @@ class Callback:
 class MetricsFile(Callback):
     """Writes every report as one line of JSON (floats are exact to the last bit).
 
-    At the start the file is replaced by the reports so far: none for a new training, those of the
-    checkpoint for a resumed one. Reports later than the checkpoint are dropped.
+    At the start the file is replaced by the reports so far: an empty file for a new training, the
+    reports of the checkpoint for a resumed one. Reports later than the checkpoint are dropped.
 
     Args:
         path: the file; an old one is replaced.
@@ -82,7 +82,7 @@ class MetricsFile(Callback):
 class LossFile(Callback):
     """Writes the losses of `History` as CSV, a line for every tenth iteration (floats are exact).
 
-    As for `MetricsFile`, the file begins with those of the checkpoint, or with none.
+    As for `MetricsFile`, the file begins with the losses of the checkpoint, or empty.
 
     Args:
         path: the file; an old one is replaced.
@@ -119,10 +119,10 @@ def _line(report: Report) -> bytes:
 class Progress(Callback):
     """Shows reports as lines, each with iterations/s and the time left; on a terminal also a bar.
 
-    Where there is no bar, a line after the first second says how long the training will take.
+    Without a bar, a line after the first second says how long the training will take.
 
     Args:
-        stream: where to; by default stderr.
+        stream: where to write; by default stderr.
     """
 
     def __init__(self, stream: TextIO | None = None):
@@ -186,7 +186,7 @@ class Pace:
         return time.perf_counter() - self._clock
 
     def describe(self, run: Run) -> str:
-        """The pace and the time left, in words; nothing before there is a second iteration."""
+        """The pace and the time left, in words; "" before the second iteration."""
         made = run.iteration - self._began
         if not made:
             return ""
@@ -214,15 +214,15 @@ def duration(seconds: float) -> str:
 
 
 def _knows_its_size(terminal: TextIO) -> bool:
-    """Whether a terminal knows its rows and columns; of one that says 0, tqdm shows nothing."""
+    """Whether a terminal knows its size; if it says 0, tqdm shows nothing."""
     try:
         return all(os.get_terminal_size(terminal.fileno()))
-    except OSError:  # also io.UnsupportedOperation: no file lies behind it
+    except OSError:  # also io.UnsupportedOperation: the stream is not a file
         return False
 
 
 def describe(report: Report) -> str:
-    """A report as a line for people.
+    """A report as a line of text.
 
     Example:
         >>> describe({"iteration": 1000, "epoch": 2.13, "loss": 0.25, "train_accuracy": 0.9375,
@@ -241,7 +241,7 @@ def describe(report: Report) -> str:
 
 
 def _measures(report: Report, prefix: str) -> list[str]:
-    """The measures whose names begin so, in words; shares of 1 as percentages."""
+    """The measures whose names begin with `prefix`, in words; shares of 1 as percentages."""
     return [
         f"{name.removeprefix(prefix).replace('_', ' ')} "
         + (percent(value) if name.endswith(SHARES) else f"{value:.4f}")
@@ -256,11 +256,7 @@ def percent(share: float) -> str:
 
 
 def check_callbacks(callbacks: Any) -> None:
-    """Raise TypeError if these are not callbacks.
-
-    Raises:
-        TypeError: they are not a list of such objects.
-    """
+    """Raise TypeError if these are not a list of callbacks."""
     came = type(callbacks).__name__
     if isinstance(callbacks, (list, tuple)):
         wrong = [c for c in callbacks if isinstance(c, type) or not hasattr(c, "on_start")]

@@ -1,21 +1,21 @@
-"""Checkpoints: the whole state of a training between two iterations, to go on from exactly.
+"""Checkpoints: the whole state of a training between two iterations, to resume it exactly.
 
 A checkpoint is a directory of two files that belong together:
 
     checkpoint.safetensors   net.NAME           the weights
-                             best.NAME          those of the best report, if they are to be restored
-                             optimizer.I.NAME   what the optimiser keeps for parameter I
-                             task.NAME          what the task carries from batch to batch
-                             random             the state of PyTorch's generator (dropout)
-                             losses             of every tenth iteration, float64
-    checkpoint.json          everything else: the iteration, the plan, where the batches stand, the
+                             best.NAME          the weights of the best report, if they are to be
+                             restored optimizer.I.NAME   the optimiser's state for parameter I
+                             task.NAME          the task's state from batch to batch random    
+                                     the state of PyTorch's generator (dropout) losses            
+                             of every tenth iteration, float64
+    checkpoint.json          everything else: the iteration, the plan, the place in the data, the
                              reports, and the SHA-256 of the other file. Floats are exact.
 
-The learning rate is a function of the iteration and needs no state. Nothing in here knows the end:
-the last checkpoint of a finished training stands before the report at the end, so that a longer
-plan goes on from it exactly as if it had been the plan from the start. The pair is written and
-replaced as one (see `ostinato.files`): whenever a run is killed, the last checkpoint or the one
-before it is there, whole.
+The learning rate is a function of the iteration and needs no state. The state does not depend on
+the planned end: the last checkpoint of a finished training is written before the report at the end,
+so that a longer plan continues exactly as if it had been the plan from the start. The pair is
+written and replaced as one (see `ostinato.files`): after a kill at any time, the last checkpoint or
+the one before it exists, whole.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ TENSORS, STATE = "checkpoint.safetensors", "checkpoint.json"
 class Checkpoint(Callback):
     """Keeps the last checkpoint of a training in a directory.
 
-    It is written at the start, every so many iterations, after the last one, and when interrupted
-    with Ctrl-C or SIGTERM. A training that stopped early or diverged leaves the last one before.
+    It is written at the start, every `every` iterations, after the last one, and at Ctrl-C or
+    SIGTERM. A training that stopped early or diverged leaves the last checkpoint before.
 
-    Of a training in several processes the first one writes it. It has nothing that depends on their
-    number, so that any other number of them can go on from it.
+    If a training has several processes, the first one writes it. Nothing in it depends on the
+    number of processes: any number can resume.
 
     Args:
-        directory: belongs to the checkpoint alone; what it held is replaced.
+        directory: for the checkpoint alone; its former content is replaced.
         every: iterations between two checkpoints.
     """
 
@@ -111,13 +111,13 @@ def write(run: Run, directory: Path) -> None:
 
 
 def restore(run: Run, directory: Path) -> None:
-    """Bring a run, and PyTorch's random state, to where a checkpoint was written.
+    """Set a run, and PyTorch's random state, to the state of a checkpoint.
 
-    Of several processes the first one reads it, for all.
+    If there are several processes, the first one reads it for all.
 
     Raises:
-        ValueError: there is no whole checkpoint, it is of another plan, network or data, or later
-            than the plan's end.
+        ValueError: there is no complete checkpoint; it belongs to another plan, network or data; or
+            it is later than the plan's end.
     """
     state, tensors = read(directory, run.ranks)
     differences = run.plan.differences(state["plan"])
@@ -128,7 +128,7 @@ def restore(run: Run, directory: Path) -> None:
         )
     if state["iteration"] > run.total:
         raise ValueError(
-            f"the checkpoint in {directory} is of iteration {state['iteration']}, and the "
+            f"the checkpoint in {directory} has {state['iteration']} iterations, and the "
             f"plan asks for {run.total}; wanted as many or more"
         )
     fill(run.net, _under("net.", tensors), str(directory / TENSORS))
@@ -157,11 +157,12 @@ def read(directory: Path, ranks: Ranks = ALONE) -> tuple[dict[str, Any], dict[st
     """The two files of a checkpoint, as (state, tensors).
 
     Args:
-        directory: where the first process finds them.
+        directory: the directory, which the first process reads.
         ranks: the processes that call this together.
 
     Raises:
-        ValueError: a file is missing, damaged, of another format, or they do not belong together.
+        ValueError: a file is missing, damaged or of another format, or the two do not belong
+            together.
     """
     content, text = (
         ranks.bytes_from_first(partial(_content, directory, name)) for name in (TENSORS, STATE)
@@ -183,7 +184,7 @@ def read(directory: Path, ranks: Ranks = ALONE) -> tuple[dict[str, Any], dict[st
     return state, unpack(content, str(directory / TENSORS))
 
 
-_PLAIN = (str, int, float, list, tuple, NoneType)  # a cell of one's own is not
+_PLAIN = (str, int, float, list, tuple, NoneType)  # a user's own cell is not plain
 _ANOTHER = {
     "network": "another network (readout, dropout, …)",
     "examples": "other examples, or they were scaled, labelled or weighted otherwise",
@@ -191,7 +192,7 @@ _ANOTHER = {
 
 
 def _fingerprints(run: Run) -> dict[str, str]:
-    """What is trained, beside the plan; see `_ANOTHER`."""
+    """Digests of the network and the examples; see `_ANOTHER`."""
     config = getattr(run.net, "config", {})
     plain = {k: v for k, v in config.items() if isinstance(v, _PLAIN)}
     return {

@@ -1,4 +1,4 @@
-"""`Classification`: the task of telling classes of sequences apart."""
+"""`Classification`: the task of giving each sequence its class."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Classification(OfBatches):
         batches: X as `data.as_sequences` takes it or `CodedWords`, y as classes 0…C−1.
         n_classes: C.
         class_weight: class -> weight, or "balanced"; classes not named weigh 1.
-        sample_weight: `[N]`, of the examples in a batch's mean loss.
+        sample_weight: `[N]`, the weights of the examples in a batch's mean loss.
         validation: (X, y), not weighted.
     """
 

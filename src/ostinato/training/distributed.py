@@ -1,22 +1,22 @@
 """A training in several processes, each of which learns from its rows of every batch.
 
     rank    the number of a process, from 0; the first one alone writes and reports
-    size    how many processes there are, on one machine or several; `torchrun` starts them
+    size    the number of processes, on one machine or several; `torchrun` starts them
     share   the rows of a batch that one process takes
 
 Every process has the whole network and all examples. The order of the examples is a function of the
-seed and the position alone: all processes know the next batch, and nothing of it is sent. With g_r
-the gradient of rank r's mean loss over its rows, whose weights add up to w_r, the batch has
+seed and the position alone: all processes know the next batch without sending it. With g_r the
+gradient of rank r's mean loss over its rows, whose weights add up to w_r, the batch has
 
     loss = Σ w_r loss_r / Σ w_r,      g = Σ w_r g_r / Σ w_r
 
-PyTorch's DistributedDataParallel gives the mean of the g_r, which is another number where rows are
-ragged or weighted; to correct it, the sum of the w_r would have to be known before the backward
-pass. Here w_r g_r, w_r loss_r, w_r and all else that is added travel in one call of `all_reduce`
-after it. A network of a few megabytes leaves nothing to overlap, and one call has one latency.
+PyTorch's DistributedDataParallel gives the mean of the g_r, which differs from g if rows are ragged
+or weighted; to correct it, the sum of the w_r would have to be known before the backward pass. Here
+w_r g_r, w_r loss_r, w_r and all other sums travel in one call of `all_reduce` after it. With a
+network of a few megabytes there is nothing to overlap, and one call has one latency.
 
 All processes make the same calls in the same order, since each decision to report, to stop or to
-write is taken from numbers that they share. A process that ends closes its connections, and the
+write follows from numbers that they share. A process that ends closes its connections, and the
 others raise `PeerLost` at their next call.
 """
 
@@ -48,14 +48,14 @@ from ostinato.interrupt import Interrupt, Terminated, sigterm_noted
 
 if environment.launched():
     # PyTorch's first optimizer imports this module, and the module's default arguments keep the
-    # process group of that moment beyond destroy_process_group. Its threads would then run while
-    # the interpreter ends, and one that frees a tensor there aborts the process. Imported here,
-    # before a program makes its group, the module keeps none.
+# process group of that moment beyond destroy_process_group. Its threads would then run while
+# the interpreter ends, and a thread that frees a tensor then aborts the process. Imported here,
+# before a program makes its group, the module keeps no group.
     import torch.distributed.nn.functional
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-WAIT = timedelta(seconds=3)  # until signals that came meanwhile are looked at
+WAIT = timedelta(seconds=3)  # between two looks at whether a signal came
 PATIENCE_S = 15  # half of what torchrun gives a process to end, before it kills it
 _given_up: list[Any] = []  # calls between processes that gloo did not answer
 
@@ -71,8 +71,8 @@ class Ranks:
     """This process among those of a training.
 
     Attributes:
-        rank: its number.
-        size: how many there are; methods that exchange something do nothing where it is one.
+        rank: the number of the process.
+        size: the number of processes; with one, methods that exchange something do nothing.
 
     Example:
         >>> [Ranks(rank, 3).rows(8) for rank in range(3)]
@@ -92,7 +92,7 @@ class Ranks:
         return self.rank == 0
 
     def rows(self, n: int) -> slice:
-        """The share of this process of n rows; shares differ by one row at most."""
+        """The rows of this process, out of n; shares differ by one row at most."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def check_batch(self, n: int) -> None:
@@ -114,7 +114,7 @@ class Ranks:
             values: JSON values by name.
 
         Raises:
-            ValueError: in this process one differs.
+            ValueError: a value of this process differs.
         """
         if self.alone:
             return
@@ -131,7 +131,7 @@ class Ranks:
         """The result of `make` in the first process, for all; it is called there alone.
 
         Args:
-            make: gives JSON values; floats arrive exactly.
+            make: returns JSON values; floats arrive exactly.
         """
         if self.alone:
             return make()
@@ -139,13 +139,13 @@ class Ranks:
         return json.loads(text)
 
     def bytes_from_first(self, make: Callable[[], bytes]) -> bytes:
-        """As `from_first`, of bytes."""
+        """As `from_first`, for bytes."""
         return make() if self.alone else _told(make() if self.first else b"", 0)
 
     def bytes_from_each_here(self, own: bytes) -> list[bytes]:
         """The value of each process of this machine, in the order of their numbers.
 
-        Every process of the training calls it: those of all machines exchange theirs.
+        Every process of the training must call it, on all machines.
         """
         if self.alone:
             return [own]
@@ -154,7 +154,7 @@ class Ranks:
         return everything[first : first + environment.processes_here()]
 
     def from_first_here(self, make: Callable[[], T]) -> T:
-        """As `from_first`, of the first process of this machine, which makes a JSON value."""
+        """As `from_first`, but from the first process of this machine, which makes a JSON value."""
         if self.alone:
             return make()
         own = b"" if environment.rank_here() else json.dumps(make()).encode()
@@ -170,9 +170,9 @@ class Ranks:
         """The rows of all processes, in their order.
 
         Args:
-            own: the rows of this process along `dim`, as `rows(n)` tells.
-            n: the rows of all.
-            dim: along which they lie.
+            own: the rows of this process along `dim`, given by `rows(n)`.
+            n: the number of rows of all.
+            dim: the axis of the rows.
         """
         if self.alone:
             return own
@@ -201,11 +201,11 @@ class Ranks:
         return told and [each[:n] for each, n in zip(told, sizes.tolist(), strict=True)]
 
     def means(self, own: dict[str, tuple[float, float]]) -> dict[str, float]:
-        """The means over what all processes have.
+        """The means over all processes.
 
         Args:
-            own: of each measure the mean over what this process has, and its weight: 0 if it has
-                nothing; of the same measures in all.
+            own: for each measure the mean in this process and its weight, 0 if the process has no
+                data; all processes have the same measures.
         """
         if self.alone:
             return {name: mean for name, (mean, _) in own.items()}
@@ -214,10 +214,10 @@ class Ranks:
         return dict(zip(own, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
 
     def seed(self, seed: int, iteration: int) -> None:
-        """Give dropout, which must differ between rows, numbers of this process and iteration.
+        """Seed dropout, which must differ between rows, by this process and iteration.
 
-        They depend on nothing before, so that a resumed training draws the same. A training in one
-        process goes on with its own generator instead.
+        The numbers depend on nothing else, so that a resumed training draws the same. A training in
+        one process goes on with its own generator instead.
         """
         if not self.alone:
             numbers = np.random.SeedSequence(seed, spawn_key=(iteration, self.rank))
@@ -228,10 +228,10 @@ ALONE = Ranks()
 
 
 def current() -> Ranks:
-    """This process in PyTorch's process group, if the program has made one; else alone.
+    """This process in PyTorch's process group, if there is one; else alone.
 
     Raises:
-        ValueError: the group is for tensors on GPUs alone.
+        ValueError: the group is for tensors on GPUs only.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return ALONE
@@ -247,7 +247,7 @@ def current() -> Ranks:
 def joined() -> Iterator[Ranks]:
     """Within this context the processes that `torchrun` started are a group, on gloo.
 
-    A process that was not started so is alone. A group that is there already is taken as it is.
+    A process that was started otherwise is alone. A group that exists already is used.
     """
     if not environment.launched() or dist.is_initialized():
         yield current()
@@ -267,7 +267,7 @@ def set_threads(asked: int | None = None) -> int:
     `torchrun` sets OMP_NUM_THREADS=1 for several processes, whatever the machine has.
 
     Args:
-        asked: fewer threads than that.
+        asked: a smaller number of threads.
 
     Returns:
         The number of threads.
@@ -287,7 +287,7 @@ def set_threads(asked: int | None = None) -> int:
 
 
 def set_threads_unless_chosen() -> None:
-    """`set_threads`, where nobody but `torchrun` has said how many there should be."""
+    """`set_threads`, unless the user has set a number of threads."""
     unchosen = torch.get_num_threads() == 1 and os.environ.get("OMP_NUM_THREADS") == "1"
     if unchosen and environment.launched():
         set_threads()
@@ -295,13 +295,13 @@ def set_threads_unless_chosen() -> None:
 
 @dataclass(frozen=True)
 class Share:
-    """What the rows of one process say of a batch.
+    """The results of one process for its rows of a batch.
 
     Attributes:
         loss: the weighted mean of their losses, a scalar.
-        weight: the sum of their weights, by which it was divided.
-        measured: further means, as {"train_accuracy": 0.5}.
-        count: of what these are means: rows, or steps.
+        weight: the sum of their weights, by which the loss was divided.
+        measured: further means, such as {"train_accuracy": 0.5}.
+        count: the number of rows, or steps, of these means.
     """
 
     loss: Tensor
@@ -315,13 +315,13 @@ def backward(
 ) -> tuple[float, dict[str, float]]:
     """The gradient of a batch, in `p.grad` of every parameter p, from the shares of all processes.
 
-    Interrupts are told along with it: all processes learn of one in the same iteration.
+    Interrupts are exchanged with it: all processes receive one in the same iteration.
 
     Args:
         ranks: the processes.
-        net: whose gradients are None before.
-        share: of this process, from its forward pass.
-        interrupt: of this process.
+        net: the network; its gradients are None before.
+        share: the result of this process's forward pass.
+        interrupt: that of this process.
 
     Returns:
         The mean loss of the batch, and its further means.
@@ -362,7 +362,7 @@ def backward(
 
 
 def _told(content: bytes, rank: int) -> bytes:
-    """The content of the process `rank`; all call this."""
+    """The content that the process `rank` has; all processes call this."""
     length = torch.tensor(len(content))
     _exchange(lambda: dist.broadcast(length, rank, async_op=True))
     received = bytearray(content if rank == dist.get_rank() else int(length))
@@ -373,10 +373,10 @@ def _told(content: bytes, rank: int) -> bytes:
 
 
 def _exchange(call: Callable[[], Any]) -> None:
-    """Wait for a call between processes. Its errors say that another one has ended.
+    """Wait for a call between processes. Its errors say that another process has ended.
 
-    Gloo may miss that the other end has gone, and then waits for ever. `torchrun` sends SIGTERM
-    when a process has ended; what is not answered `PATIENCE_S` after it will not be.
+    Gloo may miss that the other process has ended, and then waits for ever. `torchrun` sends
+    SIGTERM when a process has ended; a call without an answer `PATIENCE_S` later is given up.
     """
     work = None
     try:
@@ -400,27 +400,27 @@ def _exchange(call: Callable[[], Any]) -> None:
 
 
 def _give_up(work: Any) -> None:
-    """See that the process can end although a call has no answer yet."""
+    """Ensure that the process can end although a call has no answer yet."""
     if not _given_up:
         atexit.register(_end_at_once)
     _given_up.append(work)
 
 
 def _end_at_once() -> None:
-    """End without the process group: its threads would be joined, of which one still waits."""
+    """End without destroying the process group, which would join a thread that still waits."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
 
 
 def _finished(work: Any) -> bool:
-    """Whether a call between processes comes to its end within a while; signals are seen then."""
+    """Whether a call between processes ends within `WAIT`; afterwards signals are handled."""
     try:
         work.wait(WAIT)
     except RuntimeError:
         if not work.is_completed():
             return False
-        work.wait()  # raises its own error, if it is not that the time was over a moment too early
+        work.wait()  # raises the call's own error, unless only the time was over
     return True
 
 
@@ -428,9 +428,8 @@ def _finished(work: Any) -> bool:
 def _sigterm_ends() -> Iterator[None]:
     """Within this context SIGTERM ends the process at once.
 
-    Python's own handling waits until a call returns, and one that waits for other processes does
-    not return if one of them has failed: `torchrun` would have to kill this one, half a minute
-    later.
+    Python's own handling waits until a call returns, and a call that waits for a failed process
+    does not return: `torchrun` would have to kill this process, half a minute later.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -443,7 +442,7 @@ def _sigterm_ends() -> Iterator[None]:
 
 
 def _differing(own: Any, wanted: Any) -> tuple[Any, Any]:
-    """Two values that differ; of dicts, the entries in which they do."""
+    """Two values that differ; for dicts, the entries that differ."""
     if not (isinstance(own, dict) and isinstance(wanted, dict)):
         return own, wanted
     names = [name for name in {**own, **wanted} if own.get(name) != wanted.get(name)]

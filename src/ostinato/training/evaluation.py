@@ -1,4 +1,4 @@
-"""The answers of a network to many examples, in batches, and how good they are."""
+"""The answers of a network to many examples, in batches, and their measures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def logits(
         X: whatever `data.as_sequences` takes, or `CodedWords`. Sequences of different lengths go in
             order of their length, so that a batch has little padding.
         batch_size: examples at a time.
-        rows: those of X that are wanted, at least one.
+        rows: the positions in X to compute, at least one.
 
     Returns:
         `[N, C]`, in the order of X.
@@ -87,10 +87,11 @@ def evaluate(net: torch.nn.Module, X: Any, y: Any, batch_size: int = BATCH_SIZE)
 def of_share(
     ranks: Ranks, net: torch.nn.Module, X: Any, y: Any, measure: Callable[[Tensor, Any], Evaluation]
 ) -> dict[str, Mean]:
-    """`Task.validate` of labelled sequences, each process taking some of them.
+    """`Task.validate` for labelled sequences; each process takes some of them.
 
     Args:
-        measure: loss and accuracy of logits `[n, C]` and labels `[n]` or `[n, C]`.
+        measure: a function that gives loss and accuracy for logits `[n, C]` and labels `[n]` or
+            `[n, C]`.
     """
     result = Evaluation(0.0, 0.0, 0)
     rows = slice(None) if ranks.alone else ranks.rows(len(y))

@@ -27,7 +27,7 @@ def as_inputs(X: Any) -> Inputs:
 def tensors(X: Inputs, indices: np.ndarray) -> tuple[Tensor | WordBatch, Tensor | None]:
     """Some examples of X: x `[B, T, F]`, and lengths `[B]` if X is ragged (zeros beyond them).
 
-    Of words x is a `WordBatch`, with lengths where they differ.
+    For words x is a `WordBatch`, with lengths if they differ.
 
     The values are copied into memory that PyTorch has aligned: matrix products may differ in their
     last bit with the alignment of their operands, and a run must be repeatable to the last bit.
@@ -45,7 +45,7 @@ def tensors(X: Inputs, indices: np.ndarray) -> tuple[Tensor | WordBatch, Tensor 
 
 
 def fingerprint(X: Inputs, chosen: np.ndarray, *labels: Any) -> str:
-    """`Task.fingerprint` of the chosen examples, and of what they are labelled with."""
+    """`Task.fingerprint` of the chosen examples and their labels."""
     x, lengths = tensors(X, chosen)
     return digest(*([x] if isinstance(x, Tensor) else x), lengths, *labels)
 
@@ -65,7 +65,7 @@ def class_indices(y: Any, n_classes: int) -> np.ndarray:
     """Labels as `[N]` int64, each checked to be a class 0…C−1.
 
     Raises:
-        ValueError: one is not; or they are no integers, or not one axis.
+        ValueError: a label is not a class; or they are not integers, or not one axis.
     """
     labels = np.asarray(y)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
@@ -90,7 +90,8 @@ def example_weights(
     classes weigh the same; classes that a mapping does not name weigh 1.
 
     Raises:
-        ValueError: a weight is negative, infinite or NaN; or fewer than two classes weigh anything.
+        ValueError: a weight is negative, infinite or NaN; or fewer than two classes have a weight
+            above 0.
     """
     if class_weight is None and sample_weight is None:
         return None
@@ -117,16 +118,16 @@ def example_weights(
         if len(weighed) < 2:
             raise ValueError(
                 f"class_weight leaves {len(weighed)} of the classes a weight above zero; "
-                "wanted two or more to tell apart"
+                "wanted two or more"
             )
     return weights.astype(np.float32)
 
 
 def check_sample_weight(sample_weight: Any, n: int) -> np.ndarray:
-    """Sample weights as `[N]` float64, each checked to be 0 or more, and some to be above.
+    """Sample weights as `[N]` float64, each checked to be 0 or more, and at least one above 0.
 
     Raises:
-        ValueError: one is not, or all are 0; or there is not one for each example.
+        ValueError: a weight is below 0, or all are 0; or there is not one for each example.
     """
     weights = np.asarray(sample_weight, dtype=np.float64)
     if weights.shape != (n,):

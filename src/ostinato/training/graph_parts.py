@@ -1,4 +1,4 @@
-"""Parts of the graphs of saved networks: readouts as steps, and what heads are made of."""
+"""Parts of the graphs of saved networks: readouts as steps, and the operations of heads."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def readout_of(pool: Readout, names: TensorNames, width: int) -> model_graph.Rea
     return model_graph.ReadoutGraph("scan", step, map_of(carry, answer))
 
 
-# ---- maps, and what heads are made of
+# ---- maps, and the operations of heads
 
 
 def map_of(inputs: Sequence[Node], output: Node) -> StepGraph:
@@ -103,7 +103,7 @@ def tensor_of(c: Composer, tensor: Tensor, names: TensorNames) -> Node:
 
 
 def named(tensor: Tensor, names: TensorNames) -> str:
-    """The name of a tensor of the network; one that is computed is folded."""
+    """The name of a tensor of the network; a computed tensor is folded into the graph."""
     return names.of(tensor) or names.fold(tensor)
 
 
@@ -113,7 +113,7 @@ def relu(c: Composer, x: Node) -> Node:
 
 
 def apart(c: Composer, raw: Node, median: int, middle: Node) -> Node:
-    """Any numbers `[Q]` as increasing ones: the middle, and sums of softplus away from it."""
+    """Turn numbers `[Q]` into increasing ones: the middle, and sums of softplus away from it."""
     far = elementwise(c, "softplus", raw)
     quantiles = {median: middle}
     for sign, places in (("sub", range(median - 1, -1, -1)), ("add", range(median + 1, raw.width))):

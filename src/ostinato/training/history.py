@@ -16,14 +16,14 @@ class History:
 
     Attributes:
         reports: one dict each, in order: iteration (updates made), epoch (passes over the data, a
-            fraction), loss and what else the task measures, as train_accuracy (of that iteration's
-            batch, before its update; of the last batch for the report at the end), learning_rate,
-            with a validation set validation_loss and further measures, as validation_accuracy, and
-            elapsed_s (seconds since the start).
-        losses: the loss of every tenth iteration, from the first (0, 10, 20, …), of its batch
-            before its update: the whole course, finer than the reports.
+            fraction), loss and further measures of the task, such as train_accuracy (on that
+            iteration's batch, before its update; in the report at the end on the last batch),
+            learning_rate, with a validation set validation_loss and further measures, such as
+            validation_accuracy, and elapsed_s (seconds since the start).
+        losses: the loss of every tenth iteration (0, 10, 20, …), on its batch before its update.
         iterations: updates made.
-        best_iteration: of the report with the lowest validation loss; None without validation.
+        best_iteration: the iteration of the report with the lowest validation loss; None without
+            validation.
         outcome: "finished", "stopped early", "interrupted"; "running" until it ends, and for ever
             if it ended with an error.
 

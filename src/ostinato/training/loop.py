@@ -42,28 +42,28 @@ def train(
     """Train a classifying network in place, and leave it in evaluation mode.
 
     The same network, batches, plan and number of threads give the same bits, also when the
-    training is interrupted anywhere and resumed. The caller's random state is not touched. Threads
+    training is interrupted anywhere and resumed. The caller's random state is unchanged. Threads
     that train with dropout at the same time share PyTorch's random state, and get other masks.
 
     In a process group of `torch.distributed` all processes train together, each on its rows of
     every batch; see `training.distributed`.
 
     Args:
-        net: the network; its weights are where the training begins.
-        batches, plan: the data, y being classes 0…C−1, and how to train; of one batch size.
+        net: the network; the training starts from its weights.
+        batches, plan: the data, with classes 0…C−1 as y, and how to train; of the same batch size.
         validation: (X, y), evaluated at every report; `patience` and `restore_best` need it.
         class_weight: class -> weight, or "balanced"; classes not named weigh 1.
         sample_weight: `[N]`, of the examples in a batch's mean loss; validation is not weighted.
-        callbacks: called in their order; of several processes in the first alone, but for those
-            that are to be called `everywhere`.
-        resume: directory of a checkpoint to go on from, written by `Checkpoint`.
+        callbacks: called in their order; if there are several processes, in the first alone, except
+            callbacks with `everywhere`.
+        resume: directory of a checkpoint to resume from, written by `Checkpoint`.
 
     Raises:
         Diverged: the loss became NaN or infinite.
         ValueError: the arguments do not fit together, or the checkpoint does not fit them; there
-            are more processes than rows in a batch, or one of them was given something else.
+            are more processes than rows in a batch, or they were given different arguments.
         PeerLost: another process of the training has ended.
-        KeyboardInterrupt, SystemExit: Ctrl-C; SIGTERM; after an iteration, and after `on_end`.
+        KeyboardInterrupt, SystemExit: at Ctrl-C and SIGTERM, after an iteration and `on_end`.
 
     Example:
         >>> import torch
@@ -142,22 +142,22 @@ def learn(
 
 
 def _set_layers(net: torch.nn.Module, memory: str | None, truncate: int | None) -> None:
-    """How the recurrent layers go backwards, while they train; see `Training`.
+    """Set `memory` and `truncate` of the recurrent layers during a training; see `Training`.
 
-    A budget is for all layers, also those that read the characters of a word. Gradients end in the
-    body alone, whose steps are those of the sequences.
+    The budget is for all layers, also those that read the characters of a word. `truncate` is for
+    the body alone, whose steps are those of the sequences.
     """
     for module in net.modules():
         if hasattr(module, "memory_budget"):
             module.memory_budget = memory  # type: ignore[assignment]
-    body: Any = net.body  # of every network here
+    body: Any = net.body  # every network here has one
     for module in body.modules():
         if hasattr(module, "gradient_steps"):
             module.gradient_steps = truncate
 
 
 def _begin_together(run: Run, resumes: bool) -> None:
-    """See that all processes train the same network in the same way."""
+    """Check that all processes train the same network in the same way."""
     run.ranks.check_same(
         resume=resumes,
         plan=run.plan.as_dict(),
@@ -169,7 +169,7 @@ def _begin_together(run: Run, resumes: bool) -> None:
 
 
 def _measure(run: Run, interrupt: Interrupt) -> None:
-    """The next batch: what it says of the network, and the gradient."""
+    """The next batch: its loss and measures, and the gradient."""
     run.optimizer.zero_grad()
     run.ranks.seed(run.plan.seed, run.iteration)
     share = run.task.loss(run.net)
@@ -220,7 +220,7 @@ def _out_of_patience(run: Run) -> bool:
 
 
 def _finish(run: Run, callbacks: Sequence[Callback]) -> None:
-    """The report at the end, unless it is made already, and the best weights."""
+    """Make the report at the end, unless it exists, and restore the best weights."""
     if run.history.reports[-1]["iteration"] != run.iteration:
         _report(run, callbacks)
     if run.best.weights:

@@ -22,18 +22,18 @@ class RMSProp(torch.optim.Optimizer):
         p ← p − m
 
     It differs from `torch.optim.RMSprop` in four things: s begins at one instead of zero (so the
-    first steps are small instead of large), decay is 0.9 instead of 0.99, eps is 1e-10 and stands
-    inside the root, and the learning rate is inside the momentum.
+    first steps are small instead of large), decay is 0.9 instead of 0.99, eps is 1e-10 and inside
+    the root, and the learning rate is inside the momentum.
 
     Source: Tieleman and Hinton, lecture 6.5 of Neural Networks for Machine Learning, 2012.
 
     Args:
         params: parameters, as every optimiser of PyTorch takes them.
         lr: step size.
-        decay: how much of the old mean square stays.
-        momentum: how much of the old step stays.
+        decay: the factor of the old mean square.
+        momentum: the factor of the old step.
         eps: added to the mean square.
-        weight_decay: this part of a parameter is added to its gradient.
+        weight_decay: the factor with which a parameter is added to its gradient.
 
     Example:
         >>> p = torch.nn.Parameter(torch.zeros(1))
@@ -93,7 +93,7 @@ class RMSProp(torch.optim.Optimizer):
             torch._foreach_addcdiv_(params, gradients, roots, -group["lr"])
 
     def _state_of(self, p: Tensor, name: str, start: Callable[[Tensor], Tensor]) -> Tensor:
-        """The state `name` of a parameter; `start` makes it for the first update."""
+        """The state `name` of a parameter; `start` makes it at the first update."""
         state = self.state[p]
         if name not in state:
             state[name] = start(p)
@@ -101,7 +101,7 @@ class RMSProp(torch.optim.Optimizer):
 
 
 def build(plan: Plan, net: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimiser a plan names, over all parameters of a net."""
+    """The optimiser of a plan, for all parameters of a net."""
     params = list(net.parameters())
     lr, decay = plan.learning_rate, plan.weight_decay
     if plan.optimizer == "rmsprop":
@@ -116,9 +116,10 @@ def build(plan: Plan, net: torch.nn.Module) -> torch.optim.Optimizer:
 
 @functools.cache
 def _stepping_plainly(kind: Any) -> Any:
-    """An optimiser whose step is played under no_grad, and in no other wrapper.
+    """An optimiser whose step runs under no_grad, and in no other wrapper.
 
-    PyTorch's wrapper does the same, but imports torch._dynamo to tell torch.compile of it.
+    PyTorch's wrapper does the same, but imports torch._dynamo to register itself with
+    torch.compile.
     """
     return type(kind.__name__, (kind,), {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
@@ -127,8 +128,8 @@ def without_dynamo() -> None:
     """Let optimisers of this process do without torch._dynamo, whose import takes a second.
 
     For a process that compiles nothing. PyTorch hides some methods of its optimisers from
-    torch.compile; the first call of one imports torch._dynamo and keeps, as an attribute of the
-    function, what is to be called instead. That is the function itself here.
+    torch.compile: their first call imports torch._dynamo and stores a replacement as an attribute
+    of the function. Here the function is stored as its own replacement.
     """
     if "torch._dynamo" in sys.modules:
         return

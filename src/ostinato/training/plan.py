@@ -45,7 +45,7 @@ class Plan(Training):
             bytes_in(self.memory)
 
     def total_iterations(self, n_examples: int) -> int:
-        """How many updates the plan asks for on so many examples."""
+        """The number of updates that the plan makes on `n_examples` examples."""
         if self.epochs is not None:
             return math.ceil(self.epochs * n_examples / self.batch_size)
         return self.iterations if self.iterations is not None else DEFAULT_ITERATIONS
@@ -57,8 +57,8 @@ class Plan(Training):
     def differences(self, other: dict[str, Any]) -> list[str]:
         """Where a saved plan differs from this one, in words: ["learning_rate: 0.1, not 0.2"].
 
-        How long to train, and when to report, may differ: what was done until now stays valid. A
-        field that an earlier version did not have was at its default.
+        How long to train, and when to report, may differ: the training so far stays valid. A field
+        that an earlier version did not have is taken at its default.
         """
         saved = {f.name: other.get(f.name, f.default) for f in fields(self)}
         return [

@@ -1,4 +1,4 @@
-"""`Remembered`: the parts that fitted classifiers and taggers have in common beside a network."""
+"""`Remembered`: the attributes that fitted classifiers and taggers have in common."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Remembered:
     Attributes:
         classes: `[C]`, the labels by class number.
         feature_names: the columns of the data frame that was trained on; None if it was none.
-        preparation: of a user's table; None: sequences are given as they are.
+        preparation: the preparation of a user's table; None: sequences are used as given.
         vocabulary: of the words; None if the steps are vectors.
     """
 
@@ -32,7 +32,7 @@ class Remembered:
     vocabulary: WordVocabulary | None
 
     def as_json(self) -> dict[str, Any]:
-        """Entries of a saved model's "fitted"."""
+        """The entries of a saved model's "fitted"."""
         names = self.feature_names
         return {
             "classes": LabelEncoder(self.classes).as_json(),
@@ -43,7 +43,7 @@ class Remembered:
 
     @staticmethod
     def from_json(kept: Mapping[str, Any], net: Mapping[str, Any], path: Path) -> Remembered:
-        """What `as_json` gave, for a network of this configuration.
+        """The reverse of `as_json`, for a network of this configuration.
 
         Args:
             kept: "fitted" of a saved model.
@@ -51,7 +51,7 @@ class Remembered:
             path: its directory, for errors.
 
         Raises:
-            ValueError: the labels or the words are not those of the network.
+            ValueError: the labels or the words do not fit the network.
         """
         where = f"{path / saved_model.CONFIG}: "
         classes = LabelEncoder.from_json(kept["classes"], f"{where}'classes'").classes

@@ -1,4 +1,4 @@
-"""A training in progress: everything that callbacks may look at and checkpoints keep."""
+"""A training in progress: everything that callbacks may read and checkpoints keep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Diverged(ArithmeticError):  # noqa: N818  it says what happened, as Keyboa
     """The loss became NaN or infinite.
 
     Attributes:
-        iteration: updates made before it was seen.
+        iteration: updates made before.
     """
 
     def __init__(self, what: str, value: float, iteration: int):
@@ -39,13 +39,13 @@ class Best:
     weights: dict[str, Tensor] = field(default_factory=dict)
 
     def update(self, loss: float, iteration: int, net: torch.nn.Module, keep: bool) -> None:
-        """Take note of a validation loss.
+        """Record a validation loss.
 
         Args:
             loss: mean over the validation part.
-            iteration: after which it was measured.
-            net: the network that has it.
-            keep: whether its weights are copied, if it is the best so far.
+            iteration: the iteration after which it was measured.
+            net: the network.
+            keep: whether to copy its weights, if it is the best so far.
         """
         if self.loss is not None and loss >= self.loss:
             self.waited += 1
@@ -60,11 +60,11 @@ class Run:
     """A training in progress.
 
     Attributes:
-        net, optimizer, task, plan: what is trained, and how.
-        total: updates that the plan asks for.
-        iteration: updates made. Between two iterations everything in here belongs together.
-        loss, learning_rate: of the last batch; NaN before the first.
-        measured: what else the task says of the last batch, as {"train_accuracy": 0.5}.
+        net, optimizer, task, plan: the network, and how it is trained.
+        total: the number of updates in the plan.
+        iteration: updates made. Between two iterations all attributes are consistent.
+        loss, learning_rate: those of the last batch; NaN before the first.
+        measured: further measures of the last batch, such as {"train_accuracy": 0.5}.
         best: the best report so far; empty without a validation set.
         history: the reports so far.
         resumed: whether this run goes on from a checkpoint.
@@ -97,5 +97,5 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left to be trained."""
+        """Whether the training is complete."""
         return self.iteration >= self.total or self.history.outcome in ("finished", "stopped early")

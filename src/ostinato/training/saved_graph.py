@@ -1,4 +1,4 @@
-"""Networks as graphs that run without torch: what a saved model says of its network.
+"""Networks as graphs that run without torch, for saved models.
 
 The steps of the layers are recorded as `scan` records them; readouts and heads are written here as
 nodes, with the meaning of `models/readout.py` and of the networks' forward passes in evaluation
@@ -40,7 +40,7 @@ MANY_STEPS = 1 << 24
 
 
 class Described(NamedTuple):
-    """A network's graph, and the tensors that it reads beside the network's own."""
+    """A network's graph, and the tensors that it reads in addition to the network's own."""
 
     graph: ModelGraph
     folded: dict[str, Tensor]
@@ -54,7 +54,7 @@ def describe(net: torch.nn.Module, *, several: bool = False) -> Described:
         several: whether each class of a classifier has its own probability.
 
     Raises:
-        Unsupported: it has no graph; the reason is for people.
+        Unsupported: it has no graph; the reason is a sentence for the user.
     """
     weights = net.state_dict()
     for name, tensor in weights.items():
@@ -69,7 +69,7 @@ def describe(net: torch.nn.Module, *, several: bool = False) -> Described:
             raise Unsupported(f"a {type(net).__name__} has no graph yet")
         graph = tasks.named(of_task).module("graph").graph(net, names, several)
     shapes = {name: tuple(t.shape) for name, t in {**weights, **names.folded}.items()}
-    try:  # an operation that the compiler knows, and files do not yet
+    try:  # the compiler may know an operation that the file format does not have yet
         ModelGraph.from_json(graph.as_json(), shapes)
     except ValueError as problem:
         raise Unsupported(f"its graph cannot be written: {problem}") from None
@@ -92,7 +92,7 @@ def _evaluating(net: torch.nn.Module) -> Any:
 
 
 def words_of(reader: WordReader | None, names: TensorNames) -> tuple[Embed | None, int | None]:
-    """Words as vectors, and how many columns these have."""
+    """Words as vectors, and the number of their columns."""
     if reader is None:
         return None, None
     weight = reader.embedding.weight.detach()
@@ -168,8 +168,8 @@ def _step_of_cell(
 ) -> StepGraph:
     """The step of a user's own cell.
 
-    The sample has many steps (a view of one): they are worth a recording however often cells of
-    this kind were recorded, in a search of hyperparameters for example.
+    The sample has many steps (a view of one), so that the step is recorded however often cells of
+    this kind were recorded before, in a search of hyperparameters for example.
     """
     xs = torch.randn(1, ROWS_OF_SAMPLE, n_features, dtype=torch.float32, generator=_generator())
     xs = xs.expand(MANY_STEPS, -1, -1)
@@ -181,7 +181,7 @@ def _step_of_cell(
     if call.drawn is not None:
         raise Unsupported("the cell draws random numbers also after eval()")
     if call.per_row:
-        raise Unsupported("the cell takes a tensor from outside that has a row for each of a batch")
+        raise Unsupported("the cell takes a tensor from outside that has the rows of the batch")
     step = _saved(call.compiled.planner.graph, call.captured, names)
     if not hasattr(cell, "initial"):
         return step
@@ -191,7 +191,7 @@ def _step_of_cell(
 
 
 def _first_row(leaf: Tensor, other: Tensor) -> Tensor:
-    """A first carry `[width]`, found for two inputs, each of some rows."""
+    """The first carry `[width]`, which must be equal for two inputs."""
     rows = torch.cat([leaf, other]).detach()
     rows = rows.reshape(len(rows), -1)
     if not bool((rows == rows[0]).all()):

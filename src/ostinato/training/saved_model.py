@@ -1,17 +1,17 @@
-"""The directory of a saved model: what it holds, how it is written and read.
+"""The directory of a saved model: its files, and how they are written and read.
 
     model.safetensors   the weights, by their names in the network; "folded.0", "folded.1", … are
-                        tensors that were computed of them for the graph
+                        tensors that were computed from them for the graph
     check.safetensors   some inputs, and the answers of `ostinato.runtime` to them
     config.json         format, the version that saved it ("saved_by"), kind of estimator, its
                         parameters ("params"), the arguments of the network ("net"), what the kind
                         needs beside them, as labels ("fitted"), the updates made ("iterations"),
                         the network as a graph, for `ostinato.runtime`, ("graph"), or why it has
                         none ("without_graph"), and the SHA-256 of the two files above ("sha256")
-    README.md           a card for people, who may edit it
+    README.md           a model card for readers, which may be edited
 
 The files are written and replaced as one (see `ostinato.files`). Nothing in them is executed.
-Weights are read only if they are those that were saved, and finite.
+Weights are read only if they are unchanged and finite.
 
 A user's own cell is code, which is not saved: such a model is read by `ostinato.runtime` alone.
 """
@@ -47,14 +47,14 @@ class SavedModel:
     """A fitted estimator as values.
 
     Attributes:
-        kind: which estimator, as "sequence_classifier".
-        params: what its constructor was given.
-        net: what its network's constructor was given.
-        weights: of the network, by name.
-        fitted: what else was found in the training, as JSON values: labels, scales, a vocabulary.
+        kind: the kind of the estimator, such as "sequence_classifier".
+        params: the arguments of its constructor.
+        net: the arguments of its network's constructor.
+        weights: those of the network, by name.
+        fitted: further results of the training, as JSON values: labels, scales, a vocabulary.
         iterations: updates made.
         graph: the network without torch.
-        without_graph: why there is none.
+        without_graph: the reason if there is no graph.
     """
 
     kind: str
@@ -71,7 +71,7 @@ class SavedModel:
         """A network as a saved model; `more` are further attributes.
 
         Args:
-            net: the network; its `config` says what its constructor was given.
+            net: the network; its `config` has the arguments of its constructor.
             several: whether each class of a classifier has its own probability.
         """
         graph, why_not = None, None
@@ -93,15 +93,15 @@ def write(
 
     Args:
         path: the directory.
-        model: what is saved.
+        model: the model to save.
         examples: some of a user's sequences, which are kept with their answers in
-            check.safetensors; by default random numbers are.
+            check.safetensors; by default random numbers.
         measures: name → figure, for the card.
 
     Raises:
-        ValueError: it exists and is something else than a saved model; or parameters are of
-            a type that JSON has not; or a weight is NaN or infinite; or the cell is a user's own
-            and has no graph.
+        ValueError: it exists and is something else than a saved model; or parameters have a type
+            that JSON cannot hold; or a weight is NaN or infinite; or the cell is a user's own and
+            has no graph.
         OSError: it cannot be written.
     """
     net, own = dict(model.net), _own_cell(model.net)
@@ -109,14 +109,14 @@ def write(
         net["cell"] = own
         if model.graph is None:
             raise ValueError(
-                f"the cell {own['own']} is your own: a saved model holds no code, and what it "
-                f"computes cannot be written as a graph: {model.without_graph}. Keep "
+                f"the cell {own['own']} is your own: a saved model holds no code, and its "
+                f"operations cannot be written as a graph: {model.without_graph}. Keep "
                 "net_.state_dict(), and load it into a network of the same class"
             )
     _check_replaceable(path)
     check_finite(model.weights, "the network")
     folded = model.graph.folded if model.graph else {}
-    check_finite(folded, "a tensor that the network computes of its weights")
+    check_finite(folded, "a tensor that the network computes from its weights")
     content = pack({**model.weights, **folded})
     config: dict[str, Any] = {
         "format": FORMAT,
@@ -146,14 +146,14 @@ def _card(model: SavedModel, config: dict[str, Any], measures: Mapping[str, floa
 
 
 def _as_text(config: Mapping[str, Any]) -> str:
-    """config.json, an entry a line, but for the graph, which is long: it ends the file in one."""
+    """config.json, an entry per line; the graph, which is long, is the last line."""
     rest = {name: value for name, value in config.items() if name != "graph"}
     graph = json.dumps(config["graph"], allow_nan=False)
     return f'{json.dumps(rest, indent=2, allow_nan=False)[:-2]},\n  "graph": {graph}\n}}\n'
 
 
 def _own_cell(net: dict[str, Any]) -> dict[str, str] | None:
-    """A user's own cell by its name, in the place of its code; None of a known cell."""
+    """A user's own cell as its name, since code is not saved; None for a known cell."""
     cell = net.get("cell", "")
     return None if isinstance(cell, str) else {"own": getattr(cell, "__name__", str(cell))}
 
@@ -162,7 +162,7 @@ def kind_of(path: Path) -> str:
     """The kind of the saved model in a directory.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        ValueError: there is no saved model, or it is damaged.
     """
     _check_files(path)
     return str(_read_config(current(path) / CONFIG).get("kind"))
@@ -179,10 +179,10 @@ def read(
 
     Args:
         path: the directory.
-        kind: the kind that is wanted.
+        kind: the kind that it must have.
         net: the names of the arguments of its network.
-        fitted: the names of what it needs beside them.
-        unsaid: arguments of the network, by name, of models that do not name them.
+        fitted: the names of the entries of its "fitted".
+        unsaid: arguments of the network, by name, for models that lack them.
 
     Raises:
         ValueError: a file is missing, damaged, altered, foreign, or of another kind or format; or
@@ -281,8 +281,8 @@ def _check_names(what: str, came: Any, wanted: set[str] | None) -> None:
     names = set(came)
     if wanted is not None and names != wanted:
         raise ValueError(
-            f"{what} lacks {sorted(wanted - names)} and has {sorted(names - wanted)} beyond what "
-            "is known; it is damaged, or of another version of ostinato"
+            f"{what} lacks {sorted(wanted - names)} and has the unknown {sorted(names - wanted)}; "
+            "it is damaged, or of another version of ostinato"
         )
 
 
@@ -318,7 +318,7 @@ def _plain(name: str, value: Any) -> Any:
     if callable(value):  # a user's own cell
         return {"own": getattr(value, "__name__", str(value))}
     if isinstance(value, np.random.RandomState):
-        return None  # it cannot be kept; None also means another seed each time
+        return None  # it cannot be saved; None also means another seed each time
     if not isinstance(value, bool | int | float | str | None):
         raise ValueError(f"{name}={value!r} cannot be saved; wanted a number, a string or a dict")
     return value

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the iteration: nothing to save, nothing to restore."""
+"""The learning rate as a function of the iteration: it has no state to save."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a training can begin with the weights of a fitted model."""
+"""Checks whether a training can start from the weights of a fitted model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 _INSTEAD = "; or fit with warm_start=False, to begin anew"
-# They have no weights, and may be others than they were.
+# These have no weights, and may change.
 _FREE = {"dropout", "init"}
 
 
@@ -16,7 +16,7 @@ def check_network(fitted: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise ValueError if a new network has other sizes or settings than a fitted one.
 
     Raises:
-        ValueError: it has others; dropout, and how weights are drawn, may differ.
+        ValueError: they differ; only dropout, and how weights are drawn, may.
     """
     differences = [
         f"{name}={fitted[name]!r}, not {value!r}"
@@ -31,11 +31,7 @@ def check_network(fitted: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
 
 
 def check_classes(fitted: np.ndarray, classes: np.ndarray) -> None:
-    """Raise ValueError if the labels to learn are not those of a fitted model.
-
-    Raises:
-        ValueError: they are not.
-    """
+    """Raise ValueError if the labels to learn are not those of a fitted model."""
     if fitted.tolist() != classes.tolist():
         raise ValueError(
             "warm_start can only be used where `y` has the same classes as in the previous call to "
@@ -44,11 +40,7 @@ def check_classes(fitted: np.ndarray, classes: np.ndarray) -> None:
 
 
 def check_same_columns(fitted: np.ndarray | None, names: np.ndarray | None) -> None:
-    """Raise ValueError if a data frame lacks the columns, in their order, of a fitted model.
-
-    Raises:
-        ValueError: they are not.
-    """
+    """Raise ValueError if a data frame has not the columns of a fitted model, in their order."""
     if fitted is not None and names is not None and fitted.tolist() != names.tolist():
         raise ValueError(
             f"warm_start goes on from a model of the columns {fitted.tolist()}, and X has "

@@ -1,4 +1,4 @@
-"""`Task`: what the training loop does not know about what is learnt."""
+"""`Task`: the data and the loss of a training, which the training loop calls."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ostinato.data import Batches
 from ostinato.training.distributed import ALONE, Ranks, Share
 
 Measured = dict[str, float]
-Mean = tuple[float, float]  # a mean, and the weight that it was divided by: 0 of an empty share
+Mean = tuple[float, float]  # a mean, and the weight it was divided by: 0 for an empty share
 
 
-# A fingerprint looks at so many examples, evenly spread: enough to notice other scales or labels.
+# A fingerprint reads this many examples, evenly spread: enough to notice other scales or labels.
 PROBED = 64
 
 
@@ -42,13 +42,13 @@ def probed(n: int) -> np.ndarray:
 
 
 class Task(Protocol):
-    """Where batches come from, what an answer costs, and how good a network is.
+    """The batches, the loss, and the measures of a network.
 
     Attributes:
-        n_examples: of an epoch.
-        batch_size: examples of a batch.
+        n_examples: the number of examples of an epoch.
+        batch_size: the number of examples of a batch.
         has_validation: whether there are validation data.
-        ranks: the processes that learn it; each takes its share of every batch.
+        ranks: the processes that train together; each takes its share of every batch.
     """
 
     n_examples: int
@@ -57,13 +57,14 @@ class Task(Protocol):
     ranks: Ranks = ALONE
 
     def loss(self, net: torch.nn.Module) -> Share:
-        """What this process's share of the next batch says: the loss, and what else is measured.
+        """The loss and the measures of this process's share of the next batch.
 
         The names of measures begin with "train_": {"train_accuracy": 0.5}.
         """
 
     def measures(self, loss: float, measured: Measured) -> Measured:
-        """What a report says of a batch, given its mean loss and the means over all shares."""
+        """The entries of a report for a batch, given its mean loss and the means over all
+        shares."""
         return measured
 
     def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
@@ -74,37 +75,37 @@ class Task(Protocol):
         """
 
     def validated(self, means: Measured) -> Measured:
-        """What a report says of the validation data, given the means over all shares."""
+        """The entries of a report for the validation data, given the means over all shares."""
         return means
 
     def fingerprint(self) -> str:
-        """What is learnt, as the network reads it: a `digest` of some examples."""
+        """A `digest` of some examples, as the network reads them."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the batches stand, as JSON values, from which the training goes on exactly."""
+        """The place in the data, as JSON values, from which the training is resumed exactly."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the task that gave `state` stood.
+        """Continue from the place of the task that gave `state`.
 
         Raises:
-            ValueError: it is the state of other data.
+            ValueError: the state belongs to other data.
         """
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps beside the state: a carry from one batch to the next.
+        """Tensors for a checkpoint, in addition to the state: a carry from one batch to the next.
 
-        Of all shares: called in every process, or in none.
+        They are those of all shares: called in every process, or in none.
         """
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over this process's share of what `tensors` gave."""
+        """Take over this process's share of the result of `tensors`."""
 
 
 class OfBatches(Task):
-    """A task whose examples come in `data.Batches`, and that carries nothing from one to the next.
+    """A task whose examples come in `data.Batches`, without a carry from batch to batch.
 
     Args:
-        batches: of the examples.
+        batches: the examples in batches.
         validation: the validation data, if there are any.
     """
 

@@ -17,7 +17,7 @@ def unpack(content: bytes, where: str) -> dict[str, Tensor]:
     """The tensors of a file's content; `where` names it in errors.
 
     Raises:
-        ValueError: it is not safetensors, or cut short.
+        ValueError: it is not safetensors, or is cut short.
     """
     try:
         return safetensors.torch.load(content)

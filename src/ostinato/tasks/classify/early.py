@@ -1,8 +1,8 @@
-"""When a classifier is sure of its answer before a sequence has ended.
+"""`Early`: when a classifier may answer before a sequence has ended.
 
-A stream answers after every step. `Early` says from which probability on its answer may be taken:
-the lowest one with which, on validation data, no more than a given share of the first such answers
-is wrong.
+A stream answers after every step. `Early` has the probability from which on its answer counts as
+sure: the lowest threshold with which, on validation data, at most a given share of the first sure
+answers is wrong.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ CANDIDATES = [float(np.float32(1 - 0.5 * 2 ** (-j / 4))) for j in range(63)]
 
 @dataclass(frozen=True)
 class Early:
-    """From which probability on an answer is sure, and what that is worth on validation data.
+    """The probability from which on an answer is sure, and its measures on validation data.
 
     Attributes:
         threshold: the probability.
         error: the share of wrong answers among the first sure ones.
-        share: of the sequences, for which there is a sure answer before or at their end.
-        read: the mean share of its steps that such a sequence has been read by then.
-        n: sequences.
+        share: the share of sequences with a sure answer before or at their end.
+        read: the mean share of its steps after which such a sequence has its sure answer.
+        n: the number of sequences.
     """
 
     threshold: float
@@ -57,18 +57,18 @@ def calibrated(
     """The lowest threshold of the candidates with few enough wrong answers.
 
     Args:
-        net: reads in one direction.
+        net: a network that reads in one direction.
         X, y: validation data: N sequences as the network reads them, and their class numbers.
         allowed: the share of wrong answers among the sure ones. It is compared with
             (wrong + 1) / (sure + 2), so that a few answers that happen to be right are not enough
             (Laplace's rule of succession).
 
     Raises:
-        ValueError: `allowed` is no share; the network reads in both directions; or no threshold has
-            so few errors.
+        ValueError: `allowed` is not a share; the network reads in both directions; or no threshold
+            has so few errors.
     """
     if not 0 < allowed < 1:
-        raise ValueError(f"early_error={allowed!r}: wanted a share of wrong answers, as 0.05")
+        raise ValueError(f"early_error={allowed!r}: wanted a share of wrong answers, such as 0.05")
     found = list(_sure_answers(net, X, y))
     lengths = np.array([len(sure) for sure, _ in found])
     least = 1.0
@@ -83,14 +83,14 @@ def calibrated(
             read = (first[reached] + 1) / lengths[reached]
             return Early(threshold, wrong / n, n / len(found), float(read.mean()), len(found))
     raise ValueError(
-        f"early_error={allowed}: with no probability as threshold so few answers are wrong; the "
-        f"least is {least:.3f} on {len(found):,} validation sequences: allow more, give more of "
-        "them, or train longer"
+        f"early_error={allowed}: no threshold has so few wrong answers; the smallest share "
+        f"is {least:.3f} on {len(found):,} validation sequences: allow more, give more "
+        "sequences, or train longer"
     )
 
 
 def _first(reached: np.ndarray) -> int:
-    """The first step that is reached; −1 if none is."""
+    """The first step that reaches the threshold; −1 if no step does."""
     return int(reached.argmax()) if reached.any() else -1
 
 

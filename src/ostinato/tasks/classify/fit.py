@@ -44,7 +44,7 @@ KIND = "sequence_classifier"
 
 @dataclass(frozen=True)
 class FittedClassifier:
-    """A trained network and what it needs to answer in a user's labels.
+    """A trained network with all that turns its outputs into a user's labels.
 
     Sequences `X` are whatever `as_texts_or_sequences` takes.
 
@@ -52,10 +52,10 @@ class FittedClassifier:
         net: the network.
         classes: `[C]`, the labels by class number.
         feature_names: `[T]`, the columns of the data frame it was trained on; None if it was none.
-        preparation: what is done to examples before the network reads them; None: nothing.
+        preparation: the preparation of examples before the network reads them; None: nothing.
         multilabel: whether a sequence may have several labels; each then has its own probability.
-        vocabulary: of the words; None if the steps are vectors.
-        early: from which probability on an answer is sure; None: that was not asked for.
+        vocabulary: the vocabulary; None if the steps are vectors.
+        early: the probability from which on an answer is sure; None: not configured.
     """
 
     net: ClassifierNet | ClassifierEnsemble
@@ -82,11 +82,11 @@ class FittedClassifier:
         """Train a network.
 
         Args:
-            given: the examples. Batches are no larger than they are many.
+            given: the examples. Batches are at most as large as their number.
             model, plan: the network, and how to train it.
             words: how words are read, if the steps are words.
             class_weight: label -> weight, or "balanced".
-            start: a classifier of the same sizes and classes, with whose weights to begin.
+            start: a classifier of the same sizes and classes, whose weights are the start.
             callbacks, resume: see `train`.
 
         Raises:
@@ -136,7 +136,7 @@ class FittedClassifier:
 
         Args:
             path: the directory.
-            params: what the constructor of `SequenceClassifier` takes.
+            params: the arguments of the constructor of `SequenceClassifier`.
             iterations: updates made.
             examples, measures: see `saved_model.write`.
 
@@ -159,7 +159,8 @@ class FittedClassifier:
 
     @staticmethod
     def together(members: Sequence[FittedClassifier]) -> FittedClassifier:
-        """Classifiers that were trained on the same data, as one that averages their answers."""
+        """Classifiers that were trained on the same data, as one classifier with averaged
+        answers."""
         if len(members) == 1:
             return members[0]
         nets = [net for each in members for net in each.members]
@@ -167,14 +168,14 @@ class FittedClassifier:
 
     @property
     def members(self) -> list[ClassifierNet]:
-        """The networks that answer together; mostly one."""
+        """The networks whose answers are averaged; mostly one."""
         if isinstance(self.net, ClassifierEnsemble):
             return list(self.net.members)  # type: ignore[arg-type]
         return [self.net]
 
     @staticmethod
     def of(saved: SavedModel, path: Path) -> FittedClassifier:
-        """The classifier that a saved model describes; `path` is its origin, for errors.
+        """The classifier of a saved model; `path` is its origin, for errors.
 
         Raises:
             ValueError: the configuration, the labels and the weights do not belong together.
@@ -234,7 +235,7 @@ class FittedClassifier:
         return X
 
     def coded(self, X: Steps) -> Inputs:
-        """Words by their numbers; anything else as it is."""
+        """Words as numbers; anything else unchanged."""
         if not isinstance(X, Words):
             return X
         if self.vocabulary is None:
@@ -242,14 +243,14 @@ class FittedClassifier:
         return self.vocabulary.code(X)
 
     def calibrated(self, X: Steps, y: np.ndarray, allowed: float) -> FittedClassifier:
-        """With a threshold from which on its answers are sure; see `training.early`.
+        """The classifier with a threshold for sure answers; see `early.py`.
 
         Args:
             X, y: prepared validation sequences, and their class numbers.
             allowed: the share of sure answers that may be wrong.
 
         Raises:
-            ValueError: none has so few wrong answers, or the network cannot answer early.
+            ValueError: no threshold has so few wrong answers, or the network cannot answer early.
         """
         if self.multilabel:
             raise ValueError(
@@ -273,7 +274,7 @@ class FittedClassifier:
         return self.likeliest(self.logits(X))
 
     def likeliest(self, logits: Tensor) -> np.ndarray:
-        """The labels of `predict` by logits `[N, C]`."""
+        """The labels of `predict` from logits `[N, C]`."""
         if self.multilabel:
             return (logits > 0).numpy().astype(np.int64)
         return LabelEncoder(self.classes).decode(logits.argmax(1).numpy())
@@ -283,7 +284,7 @@ class FittedClassifier:
         return self.probabilities(self.logits(X))
 
     def probabilities(self, logits: Tensor) -> np.ndarray:
-        """Those of `predict_proba` by logits `[N, C]`."""
+        """The probabilities of `predict_proba` from logits `[N, C]`."""
         exact = logits.double()
         return (torch.sigmoid(exact) if self.multilabel else torch.softmax(exact, 1)).numpy()
 
@@ -296,12 +297,12 @@ class FittedClassifier:
     def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
         """Accuracy, loss (mean cross-entropy in nats) and n over sequences with labels y `[N]`.
 
-        With several labels, y `[N, C]`, the accuracy counts sequences of which all are right.
+        With several labels, y `[N, C]`, the accuracy counts sequences whose labels are all right.
         """
         return self.measured(self.logits(X), y)
 
     def measured(self, logits: Tensor, y: Any) -> dict[str, Any]:
-        """The measures of `evaluate` by logits `[N, C]`."""
+        """The measures of `evaluate` from logits `[N, C]`."""
         if self.multilabel:
             result = multilabel.measure(logits, self.check_several(y))
         else:

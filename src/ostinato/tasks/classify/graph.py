@@ -50,7 +50,7 @@ def _classifier(net: ClassifierNet, names: TensorNames, several: bool) -> ModelG
 
 
 def _tables(nets: Sequence[ClassifierNet], names: TensorNames) -> Embed | None:
-    """The embeddings of all members as one table, side by side; None where steps are vectors."""
+    """The embeddings of all members as one table, side by side; None if steps are vectors."""
     tables = [net.words.embedding.weight.detach() for net in nets if net.words is not None]
     if not tables:
         return None
@@ -61,7 +61,7 @@ def _tables(nets: Sequence[ClassifierNet], names: TensorNames) -> Embed | None:
 def _ensemble(members: Sequence[ModelGraph], embed: Embed | None) -> ModelGraph:
     """The members side by side, and the mean of their answers, Σ p_m / M.
 
-    The outputs of a layer are those of the first direction, member by member, then those of the
+    The outputs of a layer are those of the first direction, for each member, then those of the
     second.
     """
     layers: list[Scan] = []
@@ -84,7 +84,7 @@ def _ensemble(members: Sequence[ModelGraph], embed: Embed | None) -> ModelGraph:
 
 
 def _members(steps: Sequence[StepGraph], below: Scan | None, shared: bool) -> StepGraph:
-    """The steps of all members, each reading its own columns of what lies below.
+    """The steps of all members, each of which reads its own columns of the layer below.
 
     Args:
         below: the layer below; None: there is none.
@@ -129,7 +129,7 @@ def _mean_of_heads(members: Sequence[ModelGraph], top: Scan) -> StepGraph:
 
 
 def _own(c: Composer, outputs: Node, layer: Scan, i: int, n_members: int) -> Node:
-    """The outputs of the i-th member, of all directions."""
+    """The outputs of the i-th member, for all directions."""
     pieces, column = [], 0
     for direction in layer.directions:
         width = direction.step.outputs[0].width

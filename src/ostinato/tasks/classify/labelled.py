@@ -18,11 +18,11 @@ class Labelled:
 
     Attributes:
         X, y: the sequences, N of them, and their class numbers `[N]`; or `[N, C]` zeros and ones,
-            where a sequence may have several labels.
-        encoder: of the labels.
-        feature_names: of the columns, if X was a data frame.
+            if a sequence may have several labels.
+        encoder: the encoder of the labels.
+        feature_names: the names of the columns, if X was a data frame.
         sample_weight: `[N]` float64.
-        validation: further (X, y).
+        validation: further sequences and labels, (X, y).
     """
 
     X: Steps
@@ -34,7 +34,7 @@ class Labelled:
 
     @staticmethod
     def of(X: Steps, labels: np.ndarray, **more: Any) -> Labelled:
-        """From a user's labels `[N]`; `more` are further attributes.
+        """Check sequences and a user's labels `[N]`; `more` are further attributes.
 
         Raises:
             ValueError: there are fewer than two classes, or not a label for each example.
@@ -51,7 +51,7 @@ class Labelled:
         return Labelled(X, numbers, encoder, **more)
 
     def prepared_by(self, preparation: Preparation) -> Labelled:
-        """With all sequences as a preparation makes them of features in this order."""
+        """The data, prepared by a model's preparation of features in this order."""
 
         def of(X: Any) -> np.ndarray | Ragged:
             return as_sequences(preparation.apply_in_order(X))
@@ -61,7 +61,7 @@ class Labelled:
 
     def split(self, fraction: float, seed: int) -> Labelled:
         """Keep a share of the examples, of each class, for validation; both in their order."""
-        from sklearn.model_selection import train_test_split  # half a second, where it is needed
+        from sklearn.model_selection import train_test_split  # takes half a second
 
         stratify = self.y if self.y.ndim == 1 else None
         try:
@@ -84,7 +84,7 @@ class Labelled:
 
 
 def check_lengths(X: Steps, labels: np.ndarray) -> None:
-    """Compare the numbers of examples and of labels.
+    """Raise ValueError unless there are as many labels as examples.
 
     Raises:
         ValueError: they differ.

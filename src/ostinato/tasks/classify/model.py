@@ -111,7 +111,7 @@ class Classifier(Model):
     def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
         """Accuracy, loss (mean cross-entropy in nats) and n over sequences with labels y `[N]`.
 
-        With several labels, y `[N, C]`, the accuracy counts sequences of which all are right.
+        With several labels, y `[N, C]`, the accuracy counts sequences whose labels are all right.
 
         Raises:
             ValueError: X cannot be used, or y has not a known label for each sequence.

@@ -1,4 +1,4 @@
-"""`MultiLabels`: the task of telling which labels a sequence has, where it may have several."""
+"""`MultiLabels`: the task of giving each sequence its labels, if it may have several."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ostinato.training.task import Mean, OfBatches, probed
 
 
 class MultiLabels(OfBatches):
-    """Binary cross-entropy of a `models.ClassifierNet`, each of whose classes is a question.
+    """Binary cross-entropy of a `models.ClassifierNet`; each class is a yes-no question.
 
-        loss = mean over examples and labels of −log σ(±logit),   + where the label holds
+        loss = mean over examples and labels of −log σ(±logit),   + if the example has the label
 
     Args:
         batches: X as `data.as_sequences` takes it or `CodedWords`, y `[N, C]` of zeros and ones.
-        sample_weight: `[N]`, of the examples in a batch's mean loss.
+        sample_weight: `[N]`, the weights of the examples in a batch's mean loss.
         validation: (X, y), not weighted.
     """
 
@@ -66,7 +66,7 @@ class MultiLabels(OfBatches):
 
 
 def measure(logits: Tensor, y: np.ndarray) -> Evaluation:
-    """Loss of a label, and the share of examples of which all labels are right.
+    """The mean loss of a label, and the share of examples whose labels are all right.
 
     Args:
         logits: `[N, C]`.

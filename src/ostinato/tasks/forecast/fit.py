@@ -49,13 +49,13 @@ Answer = Callable[[Panel, Pairs], np.ndarray]  # gives the quantiles of some win
 
 @dataclass(frozen=True, eq=False)
 class Backtest:
-    """Forecasts of values that are known, each made as if its window's end were the present.
+    """Forecasts of known values, each made from the values before a cutoff.
 
     Attributes:
-        series, cutoffs: `[M]`, which series, and the first step forecast.
-        actual: `[M, h]`, what came; NaN where a value is missing.
+        series, cutoffs: `[M]`, the number of the series, and the first step forecast.
+        actual: `[M, h]`, the actual values; NaN where a value is missing.
         quantiles: `[M, h, Q]`.
-        levels: of the quantiles, Q of them.
+        levels: the Q levels of the quantiles.
     """
 
     series: np.ndarray
@@ -71,12 +71,12 @@ class Backtest:
 
 @dataclass(frozen=True)
 class FittedForecaster:
-    """A trained network and what it needs to forecast in a user's units.
+    """A trained network with all that turns its outputs into forecasts in a user's units.
 
     Attributes:
         net: the network.
-        windows: how it is shown series.
-        preparation: how a user's table becomes the inputs of a panel; None: they are arrays.
+        windows: how windows are cut from series and scaled.
+        preparation: how a user's table becomes the inputs of a panel; None for arrays.
     """
 
     net: ForecasterNet
@@ -111,12 +111,12 @@ class FittedForecaster:
 
         Args:
             panel: the series. Batches hold no more windows than there are.
-            settings, model, plan: what is forecast, the network, and how to train it.
+            settings, model, plan: the task, the network, and how to train it.
             quantiles: levels, with 0.5 among them.
             warm_up: the share of the updates over which the learning rate rises, instead of
                 `plan.warmup` of them.
-            start: a forecaster of the same sizes and settings, with whose weights to begin; the
-                scales of its inputs are kept, too.
+            start: a forecaster of the same sizes and settings, whose weights and input scales are
+                the start.
             callbacks, resume: see `training.train`.
 
         Raises:
@@ -165,7 +165,7 @@ class FittedForecaster:
         return FittedForecaster(net, windows), history
 
     def predict(self, panel: Panel) -> np.ndarray:
-        """The medians of the steps that follow the end of each series, `[N, h]`.
+        """The median of each of the steps that follow a series, `[N, h]`.
 
         Raises:
             ValueError: the series have other inputs than those trained on; inputs known in advance
@@ -174,7 +174,7 @@ class FittedForecaster:
         return self.predict_quantiles(panel)[:, :, self.levels.index(0.5)]
 
     def predict_quantiles(self, panel: Panel) -> np.ndarray:
-        """The quantiles of the steps that follow the end of each series, `[N, h, Q]`; increasing.
+        """The quantiles of each of the steps that follow a series, `[N, h, Q]`; increasing.
 
         Raises:
             ValueError: as for `predict`.
@@ -185,15 +185,15 @@ class FittedForecaster:
         return self._quantiles(panel, pairs)
 
     def backtest(self, panel: Panel, windows: int = 1, stride: int | None = None) -> Backtest:
-        """Forecast the last values of each series, again and again, from what came before them.
+        """Forecast the last values of each series from the values before, for one or more cutoffs.
 
         The cutoffs roll back from the end of a series: horizon, horizon + stride, … steps before
-        it. No value at or after a cutoff affects its forecast, but for inputs known in advance.
+        it. No value at or after a cutoff affects its forecast, except inputs known in advance.
 
         Args:
             panel: the series.
-            windows: cutoffs for each series, where it is long enough.
-            stride: steps from one to the next; by default the horizon.
+            windows: the number of cutoffs for each series, if it is long enough.
+            stride: steps from one cutoff to the next; by default the horizon.
 
         Raises:
             ValueError: other inputs than those trained on, or no series is long enough.
@@ -212,7 +212,7 @@ class FittedForecaster:
 
         Args:
             panel, windows, stride: see `backtest`.
-            answer: gives the quantiles; by default the network does.
+            answer: a function that gives the quantiles; by default the network.
 
         Yields:
             The positions of some series, their panel, and the forecasts.
@@ -240,11 +240,11 @@ class FittedForecaster:
         season: int | None = None,
         answer: Answer | None = None,
     ) -> Measures:
-        """How good the forecasts of `backtest` are.
+        """Measure the forecasts of `backtest`.
 
         Args:
             panel, windows, stride: see `backtest`.
-            season: steps of a season for MASE; by default the one it was fitted with.
+            season: steps of a season for MASE; by default that of the training.
             answer: see `backtests`.
 
         Returns:
@@ -272,7 +272,7 @@ class FittedForecaster:
     ) -> dict[str, Measures]:
         """The measures of the naive forecasts on the windows of `evaluate`, by their names.
 
-        "last value", and where a season has more than one step "seasonal naive".
+        They are "last value" and, if a season has more than one step, "seasonal naive".
         """
         season = self.season if season is None else season
         result = {}
@@ -287,8 +287,8 @@ class FittedForecaster:
 
         Args:
             path: the directory.
-            params: what the constructor of `SequenceForecaster` takes, but for the quantiles, which
-                are the network's.
+            params: the arguments of the constructor of `SequenceForecaster` except the quantiles,
+                which are the network's.
             iterations: updates made.
 
         Raises:
@@ -313,7 +313,7 @@ class FittedForecaster:
 
     @staticmethod
     def of(saved: SavedModel, path: Path) -> FittedForecaster:
-        """The forecaster that a saved model describes; `path` is its origin, for errors.
+        """The forecaster of a saved model; `path` is its origin, for errors.
 
         Raises:
             ValueError: the configuration and the weights do not belong together.
@@ -386,7 +386,7 @@ _NET = set(signature(ForecasterNet).parameters)
 
 
 def in_turn(quantiles: np.ndarray) -> Answer:
-    """Gives answers that are known already, `[M, h, Q]`, to one window after the other."""
+    """Gives known answers, `[M, h, Q]`, to one window after the other."""
     rest = quantiles
 
     def answer(_: Panel, pairs: Pairs) -> np.ndarray:
@@ -417,7 +417,7 @@ def _histories(panel: Panel, pairs: Pairs) -> list[np.ndarray]:
 
 
 def _measured(tested: Iterable[tuple[np.ndarray, Panel, Backtest]], season: int) -> Measures:
-    """The measures of backtests, one or more, taken together."""
+    """The measures of one or more backtests together."""
     scales: list[float] = []
     every: list[Backtest] = []
     for _, panel, each in tested:
@@ -431,18 +431,18 @@ def _measured(tested: Iterable[tuple[np.ndarray, Panel, Backtest]], season: int)
 
 
 def _held_back(lengths: np.ndarray, settings: ForecastSettings) -> np.ndarray:
-    """How many steps of each series are kept from training, `[N]`: none of the too short ones."""
+    """The number of steps of each series to keep from training, `[N]`; 0 for too short ones."""
     steps = settings.validation_windows * settings.horizon
     return np.where(lengths > steps + settings.horizon, steps, 0)
 
 
 def _validation(panel: Panel, settings: ForecastSettings, held_back: np.ndarray) -> Pairs | None:
-    """The windows that end in what is held back, a horizon apart; None if none are wanted.
+    """The windows that end in the steps held back, a horizon apart; None without validation.
 
     Args:
         panel: the series.
-        settings: what is forecast.
-        held_back: how many steps of each series are kept from training, `[N]`.
+        settings: the task.
+        held_back: the number of steps of each series that are kept from training, `[N]`.
 
     Raises:
         ValueError: no series is long enough.
@@ -464,14 +464,14 @@ def _validation(panel: Panel, settings: ForecastSettings, held_back: np.ndarray)
 
 
 def _sizes(windows: Windows) -> dict[str, Any]:
-    """What two models must have alike, for one to read series as the other does."""
+    """The settings that must be equal in two models that read series in the same way."""
     inputs = {f"n_{name}": len(getattr(windows, name)) for name in ("past", "future", "static")}
     names = ("context", "horizon", "scaling", "season")
     return {name: getattr(windows, name) for name in names} | inputs
 
 
 def _windows(panel: Panel, settings: ForecastSettings, held_back: np.ndarray) -> Windows:
-    """How windows are cut; inputs are standardised by what is learnt from."""
+    """How windows are cut; inputs are standardised by the training part."""
     past, future = ([Moments() for _ in range(n)] for n in (panel.n_past, panel.n_future))
     for add in (Moments.add, Moments.add_deviations):
         for chosen, part in panel.parts() if past or future else ():

@@ -1,4 +1,4 @@
-"""`Forecasting`: the task of saying what comes next in series."""
+"""`Forecasting`: the task of forecasting the next values of series."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ BATCH_SIZE = 1000
 class Forecasting(OfBatches):
     """The pinball loss of a `models.ForecasterNet` on windows of many series, in random order.
 
-    An epoch is every window once. A window counts as much as every other, in its own scale.
+    An epoch is every window once. All windows weigh the same, each in its own scale.
 
     Args:
         panel: the series.
         windows: how windows are cut.
         learnt: series and cutoffs of the windows to learn from.
-        levels: of the network's quantiles.
-        batch_size, seed: of the batches.
+        levels: the levels of the network's quantiles.
+        batch_size, seed: the size and the seed of the batches.
         validation: series and cutoffs of the windows to validate on.
     """
 
@@ -67,7 +67,7 @@ class Forecasting(OfBatches):
 def window_losses(
     net: torch.nn.Module, windows: Windows, levels: Tensor, panel: Panel, pairs: Pairs
 ) -> tuple[Tensor, int]:
-    """The sum of a network's losses in some windows, and how many losses there are."""
+    """The sum of a network's losses in some windows, and their number."""
     read = windows.contexts(panel, *pairs)
     actual = scaled(windows.actual(panel, *pairs), read)
     there = torch.isfinite(actual)
@@ -84,7 +84,7 @@ def validated_on(
     pairs: Pairs,
     ranks: Ranks,
 ) -> dict[str, Mean]:
-    """`Task.validate` on windows of which each process takes some."""
+    """`Task.validate` on windows; each process takes some of them."""
     series, cutoffs = pairs
     rows = ranks.rows(len(series))
     was_training = net.training
@@ -105,7 +105,7 @@ def pinball(actual: Tensor, quantiles: Tensor, levels: Tensor) -> Tensor:
 
 
 def scaled(actual: np.ndarray, read: Contexts) -> Tensor:
-    """Values `[B, h]` in the scale of their window, float32, cut off where the loss is."""
+    """Values `[B, h]` in the scale of their window, float32, cut off for the loss."""
     values = np.clip((actual - read.centre) / read.scale, -FARTHEST, FARTHEST)
     return torch.tensor(values.astype(np.float32))
 

@@ -19,7 +19,7 @@ class Forecaster(Model):
 
     Attributes:
         labels: `[Q]`, the levels of the quantiles.
-        windows: how it is shown series.
+        windows: how windows are cut from series and scaled.
         preparation: how a user's table becomes the inputs; None: they are arrays.
 
     Example:

@@ -1,4 +1,4 @@
-"""Windows of series as tensors, and what is forecast from them; see `data/series/windows.py`."""
+"""Windows of series as tensors, and the settings of forecasts; see `data/series/windows.py`."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ __all__ = [
     "last_windows", "n_observed", "observed", "scales",
 ]  # fmt: skip
 
-# Scaled values are cut off here for the loss: after a nearly constant context a jump may be so many
-# of its deviations, and the loss would say nothing of all other windows. The gradient of the
-# pinball loss does not depend on the size of an error.
+# Scaled values are cut off here for the loss: after a nearly constant context a jump may be this
+# many deviations, and would dominate the loss of all other windows. The gradient of the pinball
+# loss does not depend on the size of an error.
 FARTHEST = 1e3
 
 
 @dataclass(frozen=True)
 class ForecastSettings(Declared):
-    """The series that are forecast, and their inputs."""
+    """Settings of forecasts: horizon, context, season, scaling, validation."""
 
     horizon: int = declare(1, "Steps to forecast.", low=1)
     context: int | None = declare(
@@ -63,7 +63,7 @@ class ForecastSettings(Declared):
 
 @dataclass(frozen=True)
 class Contexts:
-    """`data.series.windows.SeriesContexts`, its arrays that a network reads as tensors."""
+    """`data.series.windows.SeriesContexts` with the network's inputs as tensors."""
 
     x: Tensor
     future: Tensor | None

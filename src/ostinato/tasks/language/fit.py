@@ -35,7 +35,7 @@ COPIES = "copies"  # among the saved tensors, beside the weights
 
 
 class TypingSession:
-    """Reads only what is new of a text; see `GrowingText`.
+    """Reads only the new tokens of a text; see `GrowingText`.
 
     Args:
         net: the network, in evaluation mode; its weights must not change.
@@ -71,12 +71,12 @@ class Reading(Declared):
 
 @dataclass(frozen=True)
 class FittedLanguageModel:
-    """A trained network and what it needs to read and write texts.
+    """A trained network with its vocabulary.
 
     Attributes:
         net: the network.
-        vocabulary: of its tokens.
-        copies: knows the 20-grams of the training documents.
+        vocabulary: its tokens.
+        copies: the 20-grams of the training documents, as hashes.
     """
 
     net: LanguageNet
@@ -105,12 +105,12 @@ class FittedLanguageModel:
         """Train a network to predict the next token of documents.
 
         Args:
-            documents: the texts; their order is drawn by the plan's seed.
+            documents: the texts; their order is drawn with the plan's seed.
             architecture, reading, plan: the network, and how to read and train. `plan.batch_size`
-                is the number of streams; there are no more than chunks of `plan.truncate` tokens,
-                by default 128.
+                is the number of streams, at most that of chunks of `plan.truncate` tokens, by
+                default 128.
             validation: further documents, measured at every report.
-            start: a model of the same vocabulary and sizes, with whose weights to begin.
+            start: a model of the same vocabulary and sizes, whose weights are the start.
             callbacks, resume: see `training.train`.
 
         Raises:
@@ -148,7 +148,7 @@ class FittedLanguageModel:
 
         Args:
             path: the directory.
-            params: what the constructor of `LanguageModel` takes.
+            params: the arguments of the constructor of `LanguageModel`.
             iterations: updates made.
 
         Raises:
@@ -167,7 +167,7 @@ class FittedLanguageModel:
 
     @staticmethod
     def of(saved: SavedModel, path: Path) -> FittedLanguageModel:
-        """The model that a saved model describes; `path` is its origin, for errors.
+        """The language model of a saved model; `path` is its origin, for errors.
 
         Raises:
             ValueError: the configuration, the vocabulary and the weights do not belong together.
@@ -187,24 +187,25 @@ class FittedLanguageModel:
         return FittedLanguageModel(net.eval(), vocabulary, copies)
 
     def evaluate(self, documents: Sequence[str]) -> LanguageEvaluation:
-        """How well the model predicts documents.
+        """Measure how well the model predicts documents.
 
         Raises:
-            ValueError: they are no texts, or have no character.
+            ValueError: they are not texts, or have no character.
         """
         return measure(self.net, self.vocabulary, as_documents(documents))
 
     def suggest(self, text: str, n: int = 3, *, complete: bool = True) -> list[Suggestion]:
-        """The n likeliest continuations of a text that is being typed, the best first.
+        """The n likeliest continuations of a text as it is typed, the best first.
 
-        At the level "word" an unfinished word is completed: of "the quick br" words are suggested
-        that begin with "br"; fewer than n if there are not so many. The state after each key is
-        kept, so that only what is new is read, also after a key is taken back.
+        At the level "word" an unfinished word is completed: after "the quick br" the suggestions
+        are words that begin with "br", at most n. The state after each key is kept, so that only
+        new characters are read, also after a key is taken back.
 
         Args:
-            text: what was typed.
-            n: how many.
-            complete: False: the last word is finished, though no blank follows it.
+            text: the text so far.
+            n: the number of suggestions.
+            complete: whether to complete the last word; False if it is finished without a blank
+                after it.
         """
         whole, beginning = self.vocabulary.typed(text) if complete else (text, "")
         logits = self._typing.logits(self.vocabulary.encode(whole)).numpy()
@@ -221,12 +222,12 @@ class FittedLanguageModel:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> Generated:
-        """Go on after a prompt until the model ends the document, n tokens at most.
+        """Continue a prompt until the model ends the document, by n tokens at most.
 
         Args:
             prompt: the beginning of a document; "" begins a new one.
-            n: tokens at most.
-            temperature, top_k, top_p, seed: how they are drawn; see `data.writing.Sampling`.
+            n: the largest number of tokens.
+            temperature, top_k, top_p, seed: how tokens are drawn; see `data.writing.Sampling`.
 
         Raises:
             ValueError: n or top_k is below 1, temperature not in [0, ∞), top_p not in (0, 1], or
@@ -256,10 +257,10 @@ def read(path: Path) -> SavedModel:
 
 
 def as_documents(documents: Any, name: str = "X") -> list[str]:
-    """Documents as a list of texts; `name` is what errors call them.
+    """Documents as a list of texts; `name` is for errors.
 
     Raises:
-        TypeError, ValueError: it is a single text or a table, holds something else, or nothing.
+        TypeError, ValueError: they are a single text or a table, hold other things, or are empty.
     """
     if isinstance(documents, Mapping):
         raise TypeError(f"{name} is a mapping; wanted a list of its texts: list({name}.values())")

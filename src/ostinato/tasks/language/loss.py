@@ -29,11 +29,11 @@ class Language(Task):
     """Truncated backpropagation through time over documents (Williams and Peng 1990).
 
     Every batch is the next `truncate` tokens of each of `n_streams` streams. The state goes on from
-    batch to batch, the gradient does not; where a document begins the state is zero.
+    batch to batch, the gradient does not; at the begin of a document the state is zero.
 
     Args:
-        corpus: what is learnt.
-        vocabulary: of the tokens.
+        corpus: the training documents as tokens.
+        vocabulary: that of the tokens.
         n_streams, truncate: B and T, the shape of a batch.
         validation: further documents, as texts.
     """
@@ -84,7 +84,7 @@ class Language(Task):
             n += len(targets)
         if not n:
             return {"validation_loss": (0.0, 0), "validation_bits_per_character": (0.0, 0)}
-        share = characters * (n / n_all)  # of the characters, as of the tokens
+        share = characters * (n / n_all)  # the same share of the characters as of the tokens
         return {
             "validation_loss": (nats / n, n),
             "validation_bits_per_character": (nats / math.log(2) / share, share),
@@ -115,15 +115,15 @@ class Language(Task):
 
 @dataclass(frozen=True)
 class LanguageEvaluation:
-    """How well a model predicts documents.
+    """Measures of a model's predictions of documents.
 
     Attributes:
-        loss: mean cross-entropy of a token, in nats; the END of each document counts as one.
-        bits_per_character: bits of all tokens by the characters of the text. At the level "word"
-            it leaves out what the tokens do: blanks, and the letters of unknown words.
-        perplexity: exp(loss). It compares models of the same vocabulary only, so that V and the
-            share of unknown words stand beside it.
-        n_tokens: how many were predicted.
+        loss: mean cross-entropy of a token, in nats; the END of each document counts as a token.
+        bits_per_character: bits of all tokens divided by the characters of the text. At the level
+            "word" it leaves out blanks and the letters of unknown words, which tokens do not have.
+        perplexity: exp(loss). It only compares models of the same vocabulary; V and the share of
+            unknown words are therefore given, too.
+        n_tokens: the number of predicted tokens.
         vocabulary_size: V.
         unknown: share of tokens that are UNKNOWN.
         top1, top3: share of tokens that were the likeliest, or among the three likeliest.
@@ -140,12 +140,12 @@ class LanguageEvaluation:
 
 
 class Counts(NamedTuple):
-    """Sums over predicted tokens, of which `LanguageEvaluation` has the means.
+    """Sums over predicted tokens; `LanguageEvaluation` has the means.
 
     Attributes:
         nats: cross-entropy.
-        first, third, unknown, n: tokens that were the likeliest, or among the three likeliest; that
-            are UNKNOWN; all.
+        first, third, unknown, n: the numbers of tokens that were the likeliest; that were among the
+            three likeliest; that are UNKNOWN; of all tokens.
     """
 
     nats: float
@@ -176,7 +176,7 @@ def counted(
     documents: Sequence[str],
     ranks: Ranks = ALONE,
 ) -> Counts:
-    """The sums of `measure`; of several processes each has those of its parts of the documents.
+    """The sums of `measure`; each process has the sums of its parts of the documents.
 
     Raises:
         ValueError: the documents have no character.
@@ -200,7 +200,7 @@ def counted(
 def measured(
     counts: Counts, vocabulary: Vocabulary, documents: Sequence[str]
 ) -> LanguageEvaluation:
-    """The measures by the sums over all documents; see `measure`."""
+    """The measures from the sums over all documents; see `measure`."""
     nats, n = counts.nats, counts.n
     return LanguageEvaluation(
         loss=nats / n,
@@ -215,7 +215,7 @@ def measured(
 
 
 def _nats(logits: Tensor, targets: Tensor) -> float:
-    """The cross-entropy of tokens `[n]`, added up."""
+    """The sum of the cross-entropy of tokens `[n]`."""
     right = logits.gather(1, targets[:, None])[:, 0]
     return (logits.logsumexp(1) - right).sum(dtype=torch.float64).item()
 
@@ -224,11 +224,11 @@ def _nats(logits: Tensor, targets: Tensor) -> float:
 def answers(
     net: LanguageNet, documents: Sequence[np.ndarray], ranks: Ranks = ALONE
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The network's logits `[n, V]` and the tokens that came `[n]`, of all tokens and ENDs, once.
+    """The network's logits `[n, V]` and the true tokens `[n]`, for each token and END once.
 
-    Documents are read side by side, the longest with the longest. One of more than PART tokens is
-    read in parts, each after the WARM_UP tokens before it, whose answers are left out. Of several
-    processes each gives some parts.
+    Documents of similar length are read side by side. A document of more than PART tokens is read
+    in parts, each after the WARM_UP tokens before it, whose answers are left out. Each process
+    gives some parts.
     """
     was_training = net.training
     net.eval()
@@ -246,7 +246,7 @@ class _Part:
     """A part of a document: the tokens [N + 1], each predicted from those before it."""
 
     tokens: np.ndarray
-    skipped: int  # answers at the start that are left out
+    skipped: int  # the number of answers at the start to leave out
 
 
 def _parts(documents: Sequence[np.ndarray]) -> Iterator[_Part]:
@@ -258,7 +258,7 @@ def _parts(documents: Sequence[np.ndarray]) -> Iterator[_Part]:
 
 
 def _read(net: LanguageNet, parts: list[_Part]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The answers to parts, the longest first; rows that are at their end leave the batch."""
+    """The answers to parts, the longest first; rows that have ended leave the batch."""
     at_once = max(1, min(READ_AT_ONCE, BLOCK // net.config["n_tokens"]))
     carry: Carry = None
     for start in range(0, len(parts[0].tokens) - 1, at_once):

@@ -22,7 +22,7 @@ class LanguageModel(Model):
     """A model that says which token comes next.
 
     Attributes:
-        vocabulary: of the tokens.
+        vocabulary: that of the tokens.
 
     Example:
         >>> model = ostinato.runtime.load("runs/keys/model")
@@ -83,16 +83,17 @@ class LanguageModel(Model):
         return measures.of_language_model(self, documents)
 
     def suggest(self, text: str, n: int = 3, *, complete: bool = True) -> list[Suggestion]:
-        """The n likeliest continuations of a text that is being typed, the best first.
+        """The n likeliest continuations of a text as it is typed, the best first.
 
-        At the level "word" an unfinished word is completed: of "the quick br" words are suggested
-        that begin with "br"; fewer than n if there are not so many. The state after each key is
-        kept, so that only what is new is read, also after a key is taken back.
+        At the level "word" an unfinished word is completed: after "the quick br" the suggestions
+        are words that begin with "br", at most n. The state after each key is kept, so that only
+        new characters are read, also after a key is taken back.
 
         Args:
-            text: what was typed.
-            n: how many.
-            complete: False: the last word is finished, though no blank follows it.
+            text: the text so far.
+            n: the number of suggestions.
+            complete: whether to complete the last word; False if it is finished without a blank
+                after it.
 
         Returns:
             Each with its `text` and its `probability` among those that begin as typed.
@@ -112,12 +113,12 @@ class LanguageModel(Model):
         top_p: float = 1.0,
         seed: int = 0,
     ) -> Generated:
-        """Go on after a prompt until the model ends the document, n tokens at most.
+        """Continue a prompt until the model ends the document, by n tokens at most.
 
         Args:
             prompt: the beginning of a document; "" begins a new one.
-            n: tokens at most.
-            temperature, top_k, top_p, seed: how they are drawn; see `data.writing.Sampling`.
+            n: the largest number of tokens.
+            temperature, top_k, top_p, seed: how tokens are drawn; see `data.writing.Sampling`.
 
         Returns:
             The `text` without the prompt, its `n_tokens`, and which share of its 20-grams is

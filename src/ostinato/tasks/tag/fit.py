@@ -64,9 +64,9 @@ class Tagged:
     Attributes:
         X: the sequences, N of them.
         y: the labels of each as class numbers.
-        encoder: of the labels.
-        feature_names: of the columns, if X was a data frame.
-        validation: further (X, y).
+        encoder: the encoder of the labels.
+        feature_names: the names of the columns, if X was a data frame.
+        validation: further sequences and labels, (X, y).
     """
 
     X: Steps
@@ -79,18 +79,18 @@ class Tagged:
     def of(
         X: Any, y: Any, scheme: str | None = None, encoder: LabelEncoder | None = None
     ) -> Tagged:
-        """From sequences as `as_steps` takes them and the labels of their steps.
+        """Check sequences, as `as_steps` takes them, and the labels of their steps.
 
         Args:
             X: N sequences, or one.
-            y: N sequences of labels, or those of the one.
+            y: N sequences of labels, or the labels of the one sequence.
             scheme: how the labels write spans; they become those of iob2.
-            encoder: of the labels; by default one is made of those that occur.
+            encoder: the encoder of the labels; by default that of the labels that occur.
 
         Raises:
             ValueError: X or y cannot be used, there is not a label for each step, there are fewer
-                than two different ones, or one that the encoder does not know.
-            TypeError: X has words and something else.
+                than two different labels, or a label that the encoder does not know.
+            TypeError: X has words and other things.
         """
         sequences, is_one = as_steps(X)
         lengths = lengths_of(sequences)
@@ -103,7 +103,7 @@ class Tagged:
         return Tagged(sequences, numbers, encoder, column_names(X))
 
     def validated_by(self, X: Any, y: Any, scheme: str | None = None) -> Tagged:
-        """With further sequences, of the same features and labels, for validation."""
+        """The data with further sequences, of the same features and labels, for validation."""
         check_columns(X, self.feature_names, "SequenceTagger")
         sequences, is_one = as_steps(X)
         _check_features(sequences, width_of(self.X))
@@ -112,7 +112,7 @@ class Tagged:
         return replace(self, validation=(sequences, numbers))
 
     def prepared_by(self, preparation: Preparation) -> Tagged:
-        """With all sequences as a preparation makes them of features in this order."""
+        """The data, prepared by a model's preparation of features in this order."""
 
         def of(X: Steps) -> Steps:
             if isinstance(X, Words):
@@ -148,19 +148,19 @@ class Tagged:
 
 @dataclass(frozen=True)
 class FittedTagger:
-    """A trained network and what it needs to answer in a user's labels.
+    """A trained network with all that turns its outputs into a user's labels.
 
     Sequences `X` are whatever `as_steps` takes.
 
     Attributes:
         net: the network.
         classes: `[C]`, the labels by class number.
-        scale: of the features; None if they are left as they are, or words.
-        vocabulary: of the words; None if the steps are vectors.
-        scheme: how the labels of the training wrote spans; `classes` are then tags of iob2, and
-            predictions write spans as iob2 does.
+        scale: the scale of the features; None if they are not scaled, or words.
+        vocabulary: the vocabulary; None if the steps are vectors.
+        scheme: how the labels of the training wrote spans; `classes` and predictions are then tags
+            of iob2.
         feature_names: `[F]`, the columns of the data frame it was trained on; None if it was none.
-        preparation: what is done to examples before the network reads them; None: nothing.
+        preparation: the preparation of examples before the network reads them; None: nothing.
     """
 
     net: TaggerNet
@@ -191,8 +191,8 @@ class FittedTagger:
             model, settings, plan: the network, and how to train it.
             warm_up: the share of the updates over which the learning rate rises, instead of
                 `plan.warmup` of them.
-            start: a tagger of the same sizes and labels, with whose weights to begin; its words
-                and scales are kept, too.
+            start: a tagger of the same sizes and labels, whose weights, words and scales are the
+                start.
             callbacks, resume: see `training.train`.
 
         Raises:
@@ -254,14 +254,15 @@ class FittedTagger:
 
     @property
     def n_features(self) -> int | None:
-        """Features of a step, before they are prepared; None where steps are words."""
+        """The number of features of a step, before preparation; None if steps are words."""
         if self.preparation is None or self.vocabulary is not None:
             n: int | None = self.net.config["n_features"]
             return n
         return len(self.preparation.features)
 
     def prepared(self, X: Any) -> tuple[Steps, bool]:
-        """A user's sequences, or `Examples`, made ready for `inputs`; and whether X is only one.
+        """A user's sequences, or `Examples`, made ready for `inputs`; and whether X is a single
+        one.
 
         Raises:
             ValueError: X has other features than the training data, or cannot be used.
@@ -303,12 +304,12 @@ class FittedTagger:
     def predict_proba(self, X: Any) -> list[np.ndarray] | np.ndarray:
         """The probability of each label at each step: N arrays `[T_i, C]`, or `[T, C]` for one.
 
-        With a CRF they are given the whole sequence.
+        With a CRF the whole sequence is taken into account.
         """
         return self._of_each(X, self._proba_of)
 
     def predict_with_proba(self, X: Any) -> Any:
-        """Both for each sequence, as a pair, for the time of one: the network is played once."""
+        """Both for each sequence, as a pair; the network runs once."""
 
         def both(batch: Scores) -> Iterator[tuple[int, Any]]:
             pairs = zip(self._best_of(batch), self._proba_of(batch), strict=True)
@@ -320,9 +321,9 @@ class FittedTagger:
         """Measure the tagger on labelled sequences.
 
         Returns:
-            accuracy (share of the steps whose label is right), loss (−log P of the labels in nats,
-            a step) and n (steps). With a scheme also precision, recall and f1 of the spans; with
-            words also unknown, the share of them that the training did not have.
+            accuracy (share of the steps whose label is right), loss (−log P of the labels, in nats
+            per step) and n (steps). With a scheme also precision, recall and f1 of the spans; with
+            words also unknown, the share of words that were not in the training.
 
         Raises:
             ValueError: as `predict`; or y has not a known label for each step.
@@ -337,14 +338,14 @@ class FittedTagger:
         Args:
             X: N sequences, as `prepared` makes them.
             y: the labels of each.
-            sure: whether the probabilities are wanted, too.
+            sure: whether to give the probabilities, too.
         """
         encoder, lengths = LabelEncoder(self.classes), lengths_of(X)
         _, numbers = encoded(y, lengths, self.scheme, encoder)
         return answered(self.net, self._scored(X), numbers, self.allowed, sure)
 
     def measured(self, X: Steps, y: Any, answers: TagAnswers) -> dict[str, Any]:
-        """The measures of `evaluate` by the answers to X and y."""
+        """The measures of `evaluate` from the answers to X and y."""
         n = len(answers.best)
         measures: dict[str, Any] = {
             "loss": answers.loss / n,
@@ -372,7 +373,7 @@ class FittedTagger:
 
         Args:
             path: the directory.
-            params: what the constructor of `SequenceTagger` takes.
+            params: the arguments of the constructor of `SequenceTagger`.
             iterations: updates made.
             examples, measures: see `saved_model.write`.
 
@@ -395,7 +396,7 @@ class FittedTagger:
 
     @staticmethod
     def of(saved: SavedModel, path: Path) -> FittedTagger:
-        """The tagger that a saved model describes; `path` is its origin, for errors.
+        """The tagger of a saved model; `path` is its origin, for errors.
 
         Raises:
             ValueError: the configuration, the labels and the weights do not belong together.
@@ -410,7 +411,7 @@ class FittedTagger:
         return FittedTagger(net.eval(), scale=scale, scheme=scheme, **vars(remembered))
 
     def _span_scores(self, y: Any, answers: TagAnswers) -> SpanScores:
-        """How the predicted spans agree with the true ones; of some sequences at a time."""
+        """The scores of the predicted spans, computed for some sequences at a time."""
         scores, labels, encoder = SpanScores(0, 0, 0), iter(y), LabelEncoder(self.classes)
         lengths, ends = answers.lengths, np.cumsum(answers.lengths)
         for rows in np.split(
@@ -423,7 +424,7 @@ class FittedTagger:
         return scores
 
     def _of_each(self, X: Any, rows_of: Callable[[Scores], Iterable[tuple[int, Any]]]) -> Any:
-        """What the rows of each batch give, in the order of the sequences of X."""
+        """The results for the rows of each batch, in the order of the sequences of X."""
         sequences, is_one = self.prepared(X)
         answers: list[Any] = [np.empty(0)] * len(sequences)
         for batch in self._scored(sequences):
@@ -506,7 +507,7 @@ def _net(
 
 
 def _once(X: Steps, vocabulary: WordVocabulary | None) -> np.ndarray | None:
-    """`[V]`, which words of the vocabulary occur once; of words only."""
+    """`[V]`, which words of the vocabulary occur once; only for words."""
     if not isinstance(X, Words) or vocabulary is None:
         return None
     once = np.zeros(vocabulary.n_words, dtype=bool)

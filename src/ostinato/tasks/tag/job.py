@@ -241,7 +241,7 @@ def _check_labels(settings: Config, parts: partition.Parts) -> None:
     if len(known) < 2:
         raise BadInput(
             f"{settings.data.source} has one label only, {known.tolist()[0]!r}, to learn from; "
-            "wanted two or more to tell apart"
+            "wanted two or more"
         )
     for name, part in {"validation": parts.validation, "test": parts.test}.items():
         new = [] if part is None else np.setdiff1d(label_counts(part.y)[0], known).tolist()

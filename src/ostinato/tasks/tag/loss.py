@@ -23,10 +23,10 @@ from ostinato.training.task import Mean, OfBatches, probed
 
 Allowed = tuple[Tensor, Tensor]  # [C, C] and [C] bool: which label may follow which, and be first
 
-# Answers are made for so many steps at a time, padding included: 33 MB for states of 2 · 128.
+# Steps, padding included, that are answered at a time: 33 MB for states of 2 · 128.
 STEPS_AT_ONCE = 2**15
-# In training this share of the words seen once is read as the unknown word: from them the network
-# learns what to make of unknown words (Lample et al. 2016).
+# In training this share of the words that occur once is read as the unknown word, so that the
+# network learns to read unknown words (Lample et al. 2016).
 HIDDEN_SHARE = 0.5
 
 
@@ -53,7 +53,7 @@ class TagMeasures:
     """Loss and accuracy over n steps.
 
     Attributes:
-        loss: −log P(labels | sequence) in nats, a step; without a CRF the mean cross-entropy.
+        loss: −log P(labels | sequence), in nats per step; without a CRF the mean cross-entropy.
         accuracy: share of the steps whose label is right.
     """
 
@@ -63,18 +63,18 @@ class TagMeasures:
 
 
 class Tagging(OfBatches):
-    """−log P of a `models.TaggerNet`'s labels, a step, on batches of labelled sequences.
+    """−log P of a `models.TaggerNet`'s labels, per step, on batches of labelled sequences.
 
     A batch's loss is the sum over its sequences divided by the number of its steps.
 
     Args:
         X: the sequences, N of them.
         y: the labels of each as classes 0…C−1.
-        batch_size, seed: of the batches.
+        batch_size, seed: the size and the seed of the batches.
         similar_lengths: whether a batch has sequences of similar length.
-        once: `[V]`, which words of the vocabulary the training has once, if X are words.
+        once: `[V]`, which words of the vocabulary occur once in the training, if X are words.
         allowed: see `models.TaggerNet.best`.
-        validation: further (X, y).
+        validation: further sequences and labels, (X, y).
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Scores:
     """A network's scores of some sequences.
 
     Attributes:
-        chosen: `[B]`, which ones.
+        chosen: `[B]`, the positions of the sequences.
         scores: `[B, T, C]`.
         lengths: `[B]`, or None if all are T.
     """
@@ -154,9 +154,9 @@ class TagAnswers:
     Attributes:
         lengths: `[N]`, T_i.
         best: `[ΣT]` int32, the likeliest labels as class numbers.
-        sure: `[ΣT]` float64, the probability of each; `[0]` if it was not asked for.
+        sure: `[ΣT]` float64, the probability of each; `[0]` if it was not requested.
         loss: the sum of −log P of the labels, in nats.
-        n_right: how many labels are right.
+        n_right: the number of right labels.
     """
 
     lengths: np.ndarray
@@ -183,10 +183,10 @@ def answered(
 
     Args:
         net: the network.
-        batches: its scores of all of them, as `scored` gives them.
+        batches: its scores of all sequences, as `scored` gives them.
         y: the labels of each.
         allowed: see `models.TaggerNet.best`.
-        sure: whether the probabilities are wanted, too.
+        sure: whether to give the probabilities, too.
     """
     starts, n_steps = np.cumsum(y.lengths) - y.lengths, int(y.lengths.sum())
     best, shares = np.empty(n_steps, np.int32), np.empty(n_steps if sure else 0)
@@ -209,10 +209,10 @@ def answered(
 def scored(net: TaggerNet, X: Inputs, rows: slice = slice(None)) -> Iterator[Scores]:
     """A network's scores of sequences, in evaluation mode, in batches of similar length.
 
-    The mode that the network was in is kept.
+    The network keeps its mode.
 
     Args:
-        rows: which of them.
+        rows: the positions of the sequences.
     """
     was_training = net.training
     net.eval()
@@ -252,6 +252,6 @@ def _by_length(lengths: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _hidden(words: Tensor, once: Tensor) -> Tensor:
-    """Words `[U]`, of which some that occur once are shown as unknown."""
+    """Words `[U]`; some of those that occur once are replaced by the unknown word."""
     hidden = once[words] & (torch.rand(len(words)) < HIDDEN_SHARE)
     return torch.where(hidden, UNKNOWN, words)

@@ -87,12 +87,12 @@ class Tagger(Model):
     def predict_proba(self, X: Any) -> list[Array] | Array:
         """The probability of each label at each step: N arrays `[T_i, C]`, or `[T, C]` for one.
 
-        With a CRF they are given the whole sequence.
+        With a CRF the whole sequence is taken into account.
         """
         return self._of_each(X, self._labelling.probabilities)
 
     def predict_with_proba(self, X: Any) -> Any:
-        """Both for each sequence, as a pair, for the time of one: the network is played once."""
+        """Both for each sequence, as a pair; the network runs once."""
         of, decode = self._labelling, self.encoder.decode
         return self._of_each(X, lambda scores: (decode(of.best(scores)), of.probabilities(scores)))
 
