@@ -56,7 +56,7 @@ def test_the_threshold_is_the_lowest_with_few_enough_wrong_answers():
     assert (few.error, few.read, few.share) == pytest.approx((1 / 3, 1 / 3, 1))
     none = early.calibrated(Fixed(), X, y, 0.05)
     assert 0.7 < none.threshold <= 0.97 and none.error == 0 and none.read == 1.0
-    with pytest.raises(ValueError, match=r"the least is 0\.031 on 30 validation"):
+    with pytest.raises(ValueError, match=r"smallest share is 0\.031 on 30 validation"):
         early.calibrated(Fixed(), X, y, 0.01)
 
 

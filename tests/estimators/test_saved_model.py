@@ -91,9 +91,9 @@ def changed(path: Path, **entries) -> None:
     [
         ({"kind": "tagger"}, "has the kind 'tagger'; wanted one of sequence_classifier"),
         ({"format": 5}, "has format 5, and this version of ostinato reads 1: install ostinato 0"),
-        ({"colour": 1}, r"the configuration lacks \[\] and has \['colour'\]"),
+        ({"colour": 1}, r"the configuration lacks \[\] and has the unknown \['colour'\]"),
         ({"params": {"colour": 1}}, r"'params' has \['colour'\], which this version"),
-        ({"net": {"colour": 1}}, r"'net' lacks \[\] and has \['colour'\]"),
+        ({"net": {"colour": 1}}, r"'net' lacks \[\] and has the unknown \['colour'\]"),
         (
             {"net": {"hidden_size": 9}},
             r"float32\[8, 1\] for 'body.weight_ih_l0'; wanted float32\[9",

@@ -129,7 +129,7 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience(tmp_path):
 
 def test_a_checkpoint_later_than_the_end_is_refused(tmp_path):
     Experiment().run(callbacks=[Checkpoint(tmp_path / "c")])
-    with pytest.raises(ValueError, match="of iteration 14, and the plan asks for 13; wanted as"):
+    with pytest.raises(ValueError, match="has 14 iterations, and the plan asks for 13; wanted as"):
         Experiment(plan={"iterations": 13}).run(resume=tmp_path / "c")
 
 
