@@ -9,9 +9,9 @@ import report_examples as examples
 
 from ostinato.metrics.spans import span_errors, span_scores
 from ostinato.report import ForecastData, LanguageData, RunFacts, TaggingData
-from ostinato.report.forecasting import SeriesView
+from ostinato.report.forecast import SeriesView
 from ostinato.report.language import Completion, Sample
-from ostinato.report.tagging import TagView
+from ostinato.report.tag import TagView
 
 HOSTILE = examples.HOSTILE
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)

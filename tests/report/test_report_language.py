@@ -14,7 +14,6 @@ import torch
 from ostinato.data.text.vocabulary import END
 from ostinato.report import LanguageData, RunFacts, collect_language, write_report
 from ostinato.report import language as module
-from ostinato.report import language_page as page_module
 from ostinato.tasks.language.fit import FittedLanguageModel, Reading
 from ostinato.tasks.language.net import LanguageArchitecture
 from ostinato.training import Plan
@@ -128,7 +127,7 @@ def test_completions_go_on_from_places_in_the_texts(model: FittedLanguageModel) 
     ],
 )
 def test_which_suggestion_came(came: str, suggestion: str, level: str, right: bool) -> None:
-    assert page_module._begins(came, suggestion, level) is right
+    assert module.begins(came, suggestion, level) is right
 
 
 def test_texts_without_blanks_or_of_one_character(

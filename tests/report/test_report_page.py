@@ -161,8 +161,8 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     [
         ({"y_true": np.array([0, 1, 2, 0])}, "runs from 0 to 2; wanted 0 to 1"),
         ({"y_true": np.array([0, -1, 1, 0])}, "runs from -1 to 1"),
-        ({"y_true": np.array([0.0, 1.0, 1.0, 0.0])}, "float64; wanted integers"),
-        ({"y_true": np.array([], dtype=int)}, r"\[0\]; wanted \[N\], N ≥ 1"),
+        ({"y_true": np.array([0.0, 1.0, 1.0, 0.0])}, "is float64 of shape .*; wanted integers"),
+        ({"y_true": np.array([], dtype=int)}, r"\[0\]; wanted integers \[N\], N ≥ 1"),
         ({"proba": np.ones((4, 3))}, r"\[4, 3\]; wanted \[4, 2\]"),
     ],
 )
@@ -180,7 +180,7 @@ def test_a_view_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="wanted 2 columns"):
         examples.without(examples.bare(), hardest=[view])
     view = StepView(np.zeros((5, 1)), "a", "c", None, None)
-    with pytest.raises(ValueError, match="'c', which is not among classes"):
+    with pytest.raises(ValueError, match="taken for 'c'; one of these is not among classes"):
         examples.without(examples.bare(), hardest=[view])
 
 

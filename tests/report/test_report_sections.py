@@ -18,12 +18,12 @@ from ostinato.anatomy import Anatomy
 from ostinato.report import (
     ReportData,
     StepView,
-    figures,
-    frame,
+    classify,
+    common,
+    labels,
     markup,
-    sections,
-    steps,
-    tables,
+    panels,
+    sequences,
     write_report,
 )
 from zoo.suites import draws
@@ -77,10 +77,10 @@ def test_the_head_has_data_network_pace_and_command(tmp_path: Path) -> None:
         "data": {"n_train": 60000},
         "command": ["ostinato", "train", "my data.npz", "--cell", "gru"],
     }
-    network = Anatomy("gru", None, 1, 16, 10)
+    network, lengths = Anatomy("gru", None, 1, 16, 10), np.linspace(7, 2429, 300).astype(int)
     page = read(
         tmp_path,
-        examples.without(data, environment=environment, network=network, lengths=(7, 2429)),
+        examples.without(data, environment=environment, network=network, lengths=lengths),
     )
     head = page.text.partition("Training")[0]
     assert "60,000 training and 300 test sequences of 7 to 2,429 steps of 1 number, 10" in head
@@ -103,9 +103,9 @@ def test_more_classes_than_a_picture_shows(tmp_path: Path) -> None:
 
 def test_the_interval_is_wilsons() -> None:
     # Wilson's interval for 8 of 10, as tabled in textbooks: 0.490 to 0.943
-    low, high = frame.interval(0.8, 10)
+    low, high = labels.interval(0.8, 10)
     assert low == pytest.approx(0.490, abs=5e-4) and high == pytest.approx(0.943, abs=5e-4)
-    assert frame.interval(1.0, 5)[1] == 1.0 and frame.interval(0.0, 5)[0] == 0.0
+    assert labels.interval(1.0, 5)[1] == 1.0 and labels.interval(0.0, 5)[0] == 0.0
 
 
 def test_the_confusion_matrix_counts(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_a_perfect_run_says_so(tmp_path: Path) -> None:
 
 def test_the_most_frequent_mistakes() -> None:
     matrix = np.array([[9, 1, 0], [4, 9, 0], [0, 2, 9]])
-    assert tables.most_confused(matrix, ["a", "b", "c"], 2) == [("b", "a", 4), ("c", "b", 2)]
-    assert len(tables.most_confused(matrix, ["a", "b", "c"], 9)) == 3
+    assert labels.most_confused(matrix, ["a", "b", "c"], 2) == [("b", "a", 4), ("c", "b", 2)]
+    assert len(labels.most_confused(matrix, ["a", "b", "c"], 9)) == 3
 
 
 def test_many_classes_become_an_image(tmp_path: Path) -> None:
@@ -184,15 +184,15 @@ def test_the_accuracy_axis_is_where_the_data_are(tmp_path: Path) -> None:
         return examples.without(examples.run(), metrics=reports)
 
     data = with_shares(0.08, 0.95, 0.91, 0.97)
-    low, high = figures.accuracy_limits(data.metrics)
+    low, high = common.accuracy_limits(data.metrics)
     assert 0.89 < low < 0.91 and 0.97 < high < 0.99
     told = "Below the axis: 8.00\u202f% before the first update."
     assert told in read(tmp_path, data).sections["training"]
     for near in (with_shares(0.89, 0.95, 0.91, 0.97), with_shares(0.1, 0.3, 0.97)):
-        low, _ = figures.accuracy_limits(near.metrics)
+        low, _ = common.accuracy_limits(near.metrics)
         assert low < near.metrics[0]["train_accuracy"]
         assert "Below the axis" not in read(tmp_path, near).sections["training"]
-    assert figures.accuracy_limits(with_shares(1.0).metrics) == pytest.approx((0.99, 1.01))
+    assert common.accuracy_limits(with_shares(1.0).metrics) == pytest.approx((0.99, 1.01))
 
 
 def test_validation_gets_its_own_curve(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_a_right_example_and_a_steady_belief(tmp_path: Path) -> None:
     told = read(tmp_path, examples.without(examples.bare(), hardest=[view])).sections["hardest"]
     assert "a, found" in told and "then those that it got right most narrowly, and its" in told
     assert "In the end 100.0\u202f% for a. The same class led from the first step on." in told
-    assert sections._share(0.0003) == "under 0.1\u202f%"
+    assert classify._share(0.0003) == "under 0.1\u202f%"
 
 
 def test_pictures_are_shown_as_pictures_and_other_sequences_over_time(tmp_path: Path) -> None:
@@ -293,14 +293,15 @@ def test_pictures_are_shown_as_pictures_and_other_sequences_over_time(tmp_path: 
     assert not [i for i in page.ids() if i.endswith("-ink")]
     assert {"12 features", "steps read", "speaker 3"} <= set(texts(page, "Example 1"))
     assert "40 features" in texts(page, "Example 4")
-    assert not steps.is_image(np.full((28, 28), 2.0)) and not steps.is_image(np.zeros((27, 28)))
+    for x in (np.full((28, 28), 2.0), np.zeros((27, 28))):
+        assert not sequences.is_image(x)
 
 
 def test_of_many_classes_the_lanes_show_those_that_mattered(tmp_path: Path) -> None:
     page = read(tmp_path, examples.ragged(50))
     view = examples.ragged(50).hardest[1]
     names = [t for t in texts(page, "Example 2") if t.startswith("speaker")]
-    assert view.beliefs is not None and len(names) == steps.MAX_LANES
+    assert view.beliefs is not None and len(names) == sequences.MAX_LANES
     assert {view.label, view.prediction} <= set(names)
     assert f"speaker {view.beliefs.max(axis=0).argmax()}" in names
 
@@ -308,13 +309,16 @@ def test_of_many_classes_the_lanes_show_those_that_mattered(tmp_path: Path) -> N
 def test_a_lane_is_as_long_as_the_belief() -> None:
     from matplotlib.figure import Figure
 
-    view = StepView(np.zeros((2, 1)), "a", "b", np.array([[0.25, 0.75], [0.5, 0.5]]), None)
+    beliefs = np.array([[0.25, 0.75], [0.5, 0.5]])
+    drawn = sequences.Beliefs(
+        id="a", label="a", x=None, beliefs=beliefs, classes=["a", "b"], true=0, chosen=1
+    )
     ax = Figure().add_subplot()
-    steps._beliefs_down(ax, view, ["a", "b"], [0, 1])
+    drawn.lanes_down(ax)
     for lane, patch in enumerate(ax.patches):
         values, edges, baseline = patch.get_data()  # type: ignore[attr-defined]
         assert baseline == lane and edges.tolist() == [0, 1, 2]
-        assert np.allclose(values - lane, steps.LANE * view.beliefs[:, lane])  # type: ignore[index]
+        assert np.allclose(values - lane, sequences.LANE * beliefs[:, lane])
 
 
 @pytest.mark.parametrize("n_features", [1, 12, 300])
@@ -346,8 +350,9 @@ def test_what_is_too_wide_for_a_phone_says_so(tmp_path: Path) -> None:
 
 
 def test_a_single_mistake_shows(tmp_path: Path) -> None:
-    matrix = np.array([[10_000, 1], [0, 10]])
-    tints = re.findall(r"var\(--(\w+)\) (\d+)%", tables.confusion_table(matrix, ["a", "b"]))
+    y_true, y_pred = np.repeat([[0, 0, 1], [0, 1, 1]], [10_000, 1, 10], axis=1)
+    section = labels.confusion(y_true, y_pred, ["a", "b"])
+    tints = re.findall(r"var\(--(\w+)\) (\d+)%", section.html())
     assert tints == [("low", "55"), ("high", "13"), ("low", "55")]
 
 
@@ -386,7 +391,8 @@ def test_configuration_and_environment_are_told_whole(tmp_path: Path) -> None:
 
 
 def test_values_as_they_stand_in_a_configuration() -> None:
-    told = report_reader.read(markup.settings({"a": None, "b": True, "c": [1, "x"], "d": []}))
+    shown = panels.SettingsTables({"a": None, "b": True, "c": [1, "x"], "d": []})
+    told = report_reader.read(shown.html())
     assert told.tables["general"] == [["a", "none"], ["b", "true"], ["c", "1, x"], ["d", "none"]]
 
 

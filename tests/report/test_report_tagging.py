@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
 
 from ostinato import SequenceTagger
-from ostinato.report import RunFacts, TaggingData, collect_tagging, groups, lanes, write_report
-from ostinato.report import tagging as module
-from ostinato.report.tagging_page import _colours, _families
+from ostinato.report import RunFacts, TaggingData, collect_tagging, labels, write_report
+from ostinato.report import tag as module
+from ostinato.report.sequences import runs
+from ostinato.report.tag import _colours, _families
 from zoo.suites import draws
 
 
@@ -44,10 +45,10 @@ def test_labels_and_their_probabilities_are_those_of_each_sequence_alone(crf: bo
     data = collect_tagging(tagger, X, y, RunFacts(title="t"))
     assert data.classes == ["down", "up"] and data.scheme is None and data.spans is None
     step = 0
-    for x, labels in zip(X, y, strict=True):
+    for x, true in zip(X, y, strict=True):
         answer, shares = tagger.predict([x])[0], tagger.predict_proba([x])[0]
         for t in range(len(x)):
-            assert data.classes[data.y_true[step]] == labels[t]
+            assert data.classes[data.y_true[step]] == true[t]
             assert data.classes[data.y_pred[step]] == answer[t]
             assert data.confidence[step] == pytest.approx(shares[t, data.y_pred[step]], abs=1e-6)
             step += 1
@@ -106,7 +107,7 @@ def test_groups_by_length_and_position_count_every_answer_once(
     right = np.random.default_rng(seed).random(sum(lengths)) < 0.6
     parts = np.split(right, np.cumsum(lengths)[:-1])
     each = np.array([part.sum() for part in parts])
-    found = groups.by_length(np.array(lengths), np.array(lengths), each)
+    found = labels.by_length(np.array(lengths), np.array(lengths), each)
     if len(set(lengths)) == 1:
         assert found is None
     else:
@@ -117,7 +118,7 @@ def test_groups_by_length_and_position_count_every_answer_once(
             low, high = (int(x) for x in (name.split("–") * 2)[:2])
             inside = [i for i, length in enumerate(lengths) if low <= length <= high]
             assert n == sum(lengths[i] for i in inside) and hits == sum(each[i] for i in inside)
-    found = groups.by_position(np.array(lengths), right)
+    found = labels.by_position(np.array(lengths), right)
     for name, n, hits in zip(found.names, found.n, found.right, strict=True):
         low, high = (int(x) for x in (name.split("–") * 2)[:2])
         assert n == sum(len(part[low - 1 : high]) for part in parts)
@@ -126,8 +127,8 @@ def test_groups_by_length_and_position_count_every_answer_once(
 
 def test_groups_by_length_have_as_many_sequences() -> None:
     lengths = np.random.default_rng(0).permutation(np.arange(1, 81))
-    found = groups.by_length(lengths, np.ones(80, int), np.ones(80, int))
-    assert found is not None and len(found.n) == groups.MOST_GROUPS
+    found = labels.by_length(lengths, np.ones(80, int), np.ones(80, int))
+    assert found is not None and len(found.n) == labels.MOST_GROUPS
     assert found.n.min() >= 8 and found.n.max() <= 12
 
 
@@ -135,7 +136,7 @@ def test_calibration_against_a_loop() -> None:
     rng = np.random.default_rng(0)
     sure = np.append(rng.uniform(0.2, 1, 500), [1.0, 0.0])
     right = rng.random(502) < sure**2  # too sure
-    found, mean = groups.by_confidence(sure, right)
+    found, mean = labels.by_confidence(sure, right)
     error = 0.0
     for tenth in range(10):
         inside = (sure >= tenth / 10) & ((sure < (tenth + 1) / 10) | (tenth == 9))
@@ -143,17 +144,17 @@ def test_calibration_against_a_loop() -> None:
         if inside.any():
             assert mean[tenth] == pytest.approx(sure[inside].mean())
             error += inside.sum() * abs(right[inside].mean() - sure[inside].mean()) / 502
-    assert groups.calibration_error(found, mean) == pytest.approx(error) and error > 0.1
-    assert "too sure by" in groups.calibration(sure, right, "labels")
+    assert labels.calibration_error(found, mean) == pytest.approx(error) and error > 0.1
+    assert "too sure by" in labels.calibration(sure, right, "labels").html()
     honest = rng.random(502) < sure
-    assert "no more apart than chance" in groups.calibration(sure, honest, "labels")
-    assert "too cautious by" in groups.calibration(sure, np.ones(502, bool), "labels")
+    assert "no more apart than chance" in labels.calibration(sure, honest, "labels").html()
+    assert "too cautious by" in labels.calibration(sure, np.ones(502, bool), "labels").html()
 
 
 def test_runs_are_the_stretches_of_equal_labels() -> None:
-    labels = np.array([2, 2, 0, 0, 0, 2, 1])
-    assert lanes.runs(labels) == [(0, 2), (2, 5), (5, 6), (6, 7)]
-    assert lanes.runs(labels[:1]) == [(0, 1)]
+    given = np.array([2, 2, 0, 0, 0, 2, 1])
+    assert runs(given) == [(0, 2), (2, 5), (5, 6), (6, 7)]
+    assert runs(given[:1]) == [(0, 1)]
 
 
 def test_the_page_says_what_the_data_hold(tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """The report of a run: one self-contained HTML file."""
 
-from ostinato.report.collect import collect
-from ostinato.report.contents import ReportData, RunFacts, StepView
-from ostinato.report.forecasting import ForecastData, collect_forecasts
+from ostinato.report.classify import ReportData, StepView, collect
+from ostinato.report.forecast import ForecastData, collect_forecasts
 from ostinato.report.language import LanguageData, collect_language
-from ostinato.report.page import write_report
+from ostinato.report.page import RunFacts, write_report
 from ostinato.report.several import SetView, SeveralData, collect_several
-from ostinato.report.tagging import TaggingData, collect_tagging
+from ostinato.report.tag import TaggingData, collect_tagging
 
 __all__ = [
     "ForecastData",

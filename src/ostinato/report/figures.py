@@ -1,172 +1,278 @@
-"""Curves and confusion: the figures about all examples, returned as inline SVG."""
+"""Figures as values: curves, a matrix, fans of quantiles. Each is a panel, drawn as inline SVG."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from ostinato.report import parts
-from ostinato.report.markup import short
-from ostinato.report.svg import ACCENT, ACCENT_RGB, MUTED, WRONG, WRONG_RGB, inline_svg, tinted
+from ostinato.report.markup import distinct, tag
+from ostinato.report.panels import SCROLLS, PagePanel
+from ostinato.report.svg import (
+    ACCENT,
+    ACCENT_RGB,
+    INK,
+    LETTER,
+    LINE,
+    MUTED,
+    WRONG_RGB,
+    inline_svg,
+    tinted,
+)
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+NARROW, WIDE = 4.7, 10.0  # inches: half of the page, and all of it
 MAX_NAMED_CLASSES = 60  # more classes than this leave no room for their names
-MAX_BATCHES = 500  # points of the loss of single batches
 MAX_MARKERS = 40  # more points than this are a line without dots
+DOTTED: dict[str, Any] = {"color": MUTED, "linewidth": 1, "linestyle": (0, (2, 3))}
 
 
-def loss_curve(
-    label: str,
-    metrics: Sequence[dict[str, Any]],
-    losses: Sequence[tuple[int, float]],
-    name: str = "Loss",
-    *,
-    wide: bool = False,
-) -> str:
-    """The loss over iterations: of single batches faint, their running mean, validation.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Figure(PagePanel):
+    """What all figures have.
 
-    Without `losses` the batches are those of the reports.
+    Attributes:
+        id: unique within the page.
+        label: what it shows, for those who do not see it.
+        caption: a sentence under it.
+        below: markup between the two.
+        height: in inches.
+        wide: whether it takes the whole page; it scrolls where that is narrow.
     """
 
-    def draw(fig: Figure) -> None:
-        ax = fig.add_subplot()
-        if losses:
-            _course(ax, np.array(losses, dtype=float))
+    id: str
+    label: str
+    caption: str = ""
+    below: str = ""
+    height: float = 3.0
+    wide: bool = False
+
+    @property
+    def width(self) -> float:
+        return WIDE if self.wide else NARROW
+
+    def draw(self, fig: Canvas) -> None:
+        """Paint an empty figure."""
+        raise NotImplementedError
+
+    def html(self) -> str:
+        svg = inline_svg(self.id, self.label, (self.width, self.height), self.draw)
+        told = self.below + (tag("figcaption", self.caption) if self.caption else "")
+        if not self.wide:
+            return f'<figure><div class="scroll">{svg}</div>{told}</figure>'
+        return f'<figure>{SCROLLS}<div class="scroll wide" tabindex="0">{svg}</div>{told}</figure>'
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """Points `[n]` and the line through them.
+
+    Attributes:
+        x, y: where they are; NaN is a gap.
+        name: in the legend; "" is not in it.
+        style: of the line, as matplotlib takes it.
+        errors: `[2, n]`, how far a bar reaches below and above each point.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    name: str = ""
+    style: Mapping[str, Any] = field(default_factory=dict)
+    errors: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Curve(Figure):
+    """Lines over a common axis.
+
+    Attributes:
+        lines: what is drawn.
+        x, y, title: names of the axes and, above them, of the whole.
+        shares: "x", "y" or both: axes whose values are shares of 1, shown in per cent.
+        log: axes that are logarithmic.
+        names: of the places 0, 1, … along x, instead of numbers.
+        x_limits, y_limits: ends of the axes; None: where the data end.
+        level: a dotted line across.
+        diagonal: whether there is a dotted line where y is x.
+        bars: `[n]`, shares drawn as bars below the points of the first line.
+    """
+
+    lines: Sequence[Line]
+    x: str
+    y: str = ""
+    title: str = ""
+    shares: str = ""
+    log: str = ""
+    names: Sequence[str] = ()
+    x_limits: tuple[float | None, float | None] = (None, None)
+    y_limits: tuple[float | None, float | None] = (None, None)
+    level: float | None = None
+    diagonal: bool = False
+    bars: np.ndarray | None = None
+
+    def draw(self, fig: Canvas) -> None:
+        if self.bars is None:
+            ax = foot = fig.add_subplot()
         else:
-            _reports(ax, metrics, "loss", ACCENT, "o", "training batch")
-        _reports(ax, metrics, "validation_loss", WRONG, "s", "validation")
-        _iteration_axis(ax, name)
-        if _spans_decades(ax):
-            ax.set_yscale("log")
-            # By default 10 to a power, in mathematics, which the page shows as it is written.
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            ax.yaxis.set_minor_formatter(NullFormatter())
-        else:
-            ax.set_ylim(bottom=0)
+            ax, foot = fig.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+            at = self.lines[0].x
+            foot.bar(at, self.bars, width=0.06, color=LINE, edgecolor=MUTED, linewidth=0.8)
+            foot.set_ylabel("share")
+            _per_cent(foot.yaxis, 2)
+        if self.diagonal:
+            ax.plot([0, 1], [0, 1], **DOTTED)
+        if self.level is not None:
+            ax.axhline(self.level, **DOTTED)
+        for line in self.lines:
+            style: dict[str, Any] = {"color": ACCENT, "label": line.name or None, **line.style}
+            if line.errors is None:
+                ax.plot(line.x, line.y, **style)
+            else:
+                ax.errorbar(line.x, line.y, line.errors, fmt="o", ms=4, elinewidth=1, **style)
+        ax.set_title(self.title, loc="left", fontsize=10)
+        ax.set_ylabel(self.y)
+        foot.set_xlabel(self.x)
+        self._axes(ax, foot)
+        if sum(bool(line.name) for line in self.lines) > 1:
+            ax.legend()
 
-    return inline_svg("loss", label, (10.0 if wide else 4.7, 3.0), draw)
+    def _axes(self, ax: Axes, foot: Axes) -> None:
+        from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+        if not self.log and not self.names and "x" not in self.shares:
+            foot.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
+        for name, axis in (("x", ax.xaxis), ("y", ax.yaxis)):
+            if name in self.log:
+                getattr(ax, f"set_{name}scale")("log")
+                # By default 10 to a power, in mathematics, which the page shows as it is written.
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axis.set_minor_formatter(NullFormatter())
+            elif name in self.shares:
+                _per_cent(foot.xaxis if name == "x" else axis, decimals=None)
+        if self.names:
+            width = max(map(len, self.names)) * LETTER + 0.1
+            every = int(np.ceil(len(self.names) * width / (self.width - 0.9)))
+            places = np.arange(len(self.names))[::every]
+            ax.set_xticks(places, self.names[::every], fontsize=7.5)
+            ax.grid(False, axis="x")
+        ax.set_xlim(*self.x_limits)
+        ax.set_ylim(*self.y_limits)
 
 
-def accuracy_curve(label: str, metrics: Sequence[dict[str, Any]]) -> str:
-    """The accuracy over iterations, on an axis for what was reported after the start."""
+def _per_cent(axis: Any, ticks: int = 0, decimals: int | None = 0) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    def draw(fig: Figure) -> None:
-        ax = fig.add_subplot()
-        _reports(ax, metrics, "train_accuracy", ACCENT, "o", "training batch")
-        _reports(ax, metrics, "validation_accuracy", WRONG, "s", "validation")
-        _iteration_axis(ax, "Accuracy")
-        _share_axis(ax)
-        ax.set_ylim(*accuracy_limits(metrics))
-
-    return inline_svg("accuracy", label, (4.7, 3.0), draw)
+    if ticks:
+        axis.set_major_locator(MaxNLocator(ticks))
+    axis.set_major_formatter(PercentFormatter(1, decimals=decimals, symbol="\u202f%"))
 
 
-def accuracy_limits(metrics: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    """The accuracies that the axis shows: all but those before the first update, if far below."""
-    shares = [[r[k] for k in r if k.endswith("accuracy")] for r in metrics]
-    low, high = _range(np.concatenate(shares[1:] or shares))
-    start = min(shares[0])
-    return (low, high) if start < low - (high - low) else _range(np.concatenate(shares))
+def dots(n: int) -> dict[str, Any]:
+    """The style of a line through n points: few are dots, too."""
+    return {"marker": "o", "markersize": 3.5} if n <= MAX_MARKERS else {}
 
 
-def _range(shares: np.ndarray) -> tuple[float, float]:
-    """Limits a little beyond the finite values, at least two per cent apart."""
+def limits(shares: np.ndarray) -> tuple[float, float]:
+    """Ends of an axis a little beyond finite shares `[n]`, at least two per cent apart."""
     shares = shares[np.isfinite(shares)]
     low, high = (shares.min(), shares.max()) if len(shares) else (0.0, 1.0)
     margin = max(0.06 * (high - low), 0.01)
     return max(0.0, low - margin), min(1.0, high) + margin
 
 
-def _course(ax: Axes, losses: np.ndarray) -> None:
-    """`[K, 2]` iterations and losses of single batches."""
-    iterations, values = losses.T
-    window = max(1, len(values) // 25)
-    told = "training batch"
-    if window > 1:
-        told = f"mean of {window} of them"
-        every = f"a batch every {iterations[1] - iterations[0]:.0f} iterations"
-        shown = parts.extremes(values, MAX_BATCHES)
-        faint: dict[str, Any] = {"color": MUTED, "alpha": 0.5, "linewidth": 0.6, "label": every}
-        ax.plot(iterations[shown], values[shown], **faint)
-    mean = parts.running_mean(values, window)
-    smooth = np.unique(np.linspace(0, len(values) - 1, MAX_BATCHES).round().astype(int))
-    ax.plot(iterations[smooth], mean[smooth], color=ACCENT, label=told)
-
-
-def _reports(
-    ax: Axes, metrics: Sequence[dict[str, Any]], key: str, colour: str, marker: str, label: str
-) -> None:
-    """One entry of the reports over iterations, where it was reported."""
-    known = [r for r in metrics if np.isfinite(r.get(key, np.nan))]
-    if known:
-        ax.plot(
-            [r["iteration"] for r in known],
-            [r[key] for r in known],
-            color=colour,
-            label=label,
-            marker=marker if len(known) <= MAX_MARKERS else None,
-            markersize=3.5,
-        )
-
-
-def _iteration_axis(ax: Axes, title: str) -> None:
-    ax.set_title(title, loc="left", fontsize=10)
-    ax.set_xlabel("iteration")
-    ax.margins(x=0.03)
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    if len(ax.lines) > 1:
-        ax.legend()
-
-
-def _spans_decades(ax: Axes) -> bool:
-    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.lines])
-    return len(values) > 0 and values.min() > 0 and values.max() > 30 * values.min()
-
-
-def accuracy_by_step(label: str, accuracy: np.ndarray, chance: float, unit: str) -> str:
-    """Accuracy `[T]` after each step; `chance` is the share of the most frequent class."""
-    ends = parts.edges(len(accuracy))[1:]
-    shown = parts.means(accuracy)
-
-    def draw(fig: Figure) -> None:
-        ax = fig.add_subplot()
-        ax.axhline(chance, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
-        ax.plot(ends, shown, color=ACCENT)
-        ax.plot(len(accuracy), accuracy[-1], "o", color=ACCENT, markersize=5)
-        ax.set_xlabel(f"{unit}s read")
-        ax.set_xlim(left=0)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 5, 7, 10]))
-        _share_axis(ax)
-        ax.set_ylim(*_range(np.append(accuracy, chance)))
-
-    return inline_svg("accuracy-by-step", label, (4.7, 3.0), draw)
-
-
-def confusion_image(label: str, matrix: np.ndarray, classes: Sequence[str]) -> str:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Matrix(Figure):
     """A confusion matrix `[C, C]` too large for a table, as shares of each true class."""
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    pixels = tinted(np.sqrt(shares), WRONG_RGB)  # the root lets single mistakes show
-    diagonal = np.arange(len(classes))
-    pixels[diagonal, diagonal, :3] = ACCENT_RGB
 
-    def draw(fig: Figure) -> None:
+    counts: np.ndarray
+    names: Sequence[str]
+    height: float = 8.0
+    wide: bool = True
+
+    @property
+    def width(self) -> float:
+        return self.height
+
+    def draw(self, fig: Canvas) -> None:
+        shares = self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1)
+        pixels = tinted(np.sqrt(shares), WRONG_RGB)  # the root lets single mistakes show
+        diagonal = np.arange(len(self.names))
+        pixels[diagonal, diagonal, :3] = ACCENT_RGB
         ax = fig.add_subplot()
         ax.imshow(pixels, interpolation="none")
         ax.grid(False)
         ax.spines[["top", "right"]].set_visible(True)
         ax.set_xlabel("predicted")
         ax.set_ylabel("true")
-        if len(classes) <= MAX_NAMED_CLASSES:
-            names = [short(name) for name in classes]
-            ax.set_xticks(diagonal, names, rotation=90, fontsize=7)
-            ax.set_yticks(diagonal, names, fontsize=7)
-
-    return inline_svg("confusion-matrix", label, (8.0, 8.0), draw)
+        if len(self.names) <= MAX_NAMED_CLASSES:
+            shown = distinct(list(self.names), 18)
+            ax.set_xticks(diagonal, shown, rotation=90, fontsize=7)
+            ax.set_yticks(diagonal, shown, fontsize=7)
 
 
-def _share_axis(ax: Axes) -> None:
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol="\u202f%"))
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Fan(Figure):
+    """A series with forecasts of it, each a median in bands of quantiles.
+
+    Attributes:
+        x: `[t]`, times (datetime64) or steps.
+        values: `[t]`, what came; NaN where a value is missing, and after the end.
+        windows: of each forecast the first of its steps among the t, and quantiles `[h, Q]`.
+        levels: of the Q quantiles.
+    """
+
+    x: np.ndarray
+    values: np.ndarray
+    windows: Sequence[tuple[int, np.ndarray]]
+    levels: Sequence[float]
+
+    def draw(self, fig: Canvas) -> None:
+        from matplotlib import dates
+        from matplotlib.ticker import MaxNLocator
+
+        ax, x = fig.add_subplot(), self.x
+        for first, quantiles in self.windows:
+            self._forecast(ax, x[first : first + len(quantiles)], quantiles)
+            ax.axvline(x[max(0, first - 1)], **DOTTED | {"linewidth": 0.7})
+        known = np.flatnonzero(np.isfinite(self.values))
+        shown = known[parts.extremes(self.values[known], 300)]
+        ax.plot(x[shown], self.values[shown], color=INK, linewidth=1)
+        ax.margins(x=0.01)
+        if x.dtype.kind != "M":
+            ax.xaxis.set_major_locator(MaxNLocator(7))
+            ax.set_xlabel("step" if x.dtype.kind == "i" else "time")
+            return
+        # From two ticks on: with five, 31 to 59 months and 2.5 to 5 hours have no unit that fits.
+        locator = dates.AutoDateLocator(minticks=2, maxticks=6)
+        ax.xaxis.set_major_locator(locator)
+        ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+
+    def _forecast(self, ax: Axes, ahead: np.ndarray, quantiles: np.ndarray) -> None:
+        one = len(ahead) == 1  # a forecast of one step is drawn as wide as a step
+        shown = parts.extremes(quantiles[:, list(self.levels).index(0.5)])
+        ahead, quantiles = ahead[shown], quantiles[shown]
+        for low, high, _ in bands(self.levels):
+            if one:
+                pair = quantiles[0, [low, high]]
+                ax.plot([ahead[0]] * 2, pair, color=ACCENT, alpha=0.25, linewidth=4)
+            else:
+                ends = quantiles[:, low], quantiles[:, high]
+                ax.fill_between(ahead, *ends, color=ACCENT, alpha=0.17, linewidth=0)
+        median = quantiles[:, list(self.levels).index(0.5)]
+        ax.plot(ahead, median, color=ACCENT, linewidth=1.4, **dots(1) if one else {})
+
+
+def bands(levels: Sequence[float]) -> list[tuple[int, int, float]]:
+    """Central intervals between two of the levels, the widest first: (low, high, share)."""
+    found = []
+    for low, level in enumerate(levels):
+        high = next((i for i, other in enumerate(levels) if abs(level + other - 1) < 1e-9), None)
+        if level < 0.5 and high is not None:
+            found.append((low, high, 1 - 2 * level))
+    return found

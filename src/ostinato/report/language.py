@@ -1,17 +1,34 @@
-"""What the report shows of a fitted language model, and how it is computed."""
+"""The report of a language model: what is computed of it, and the panels that show it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ostinato._extras import needs
 from ostinato.data.text.vocabulary import END, UNKNOWN
-from ostinato.report.contents import RunFacts
+from ostinato.report import common, measures
+from ostinato.report.figures import Curve, Line
+from ostinato.report.markup import Html, count, counted, percent, tag
+from ostinato.report.markup import text as escaped
+from ostinato.report.measures import Measure
+from ostinato.report.page import PageData, RunFacts
+from ostinato.report.panels import (
+    Card,
+    Grid,
+    Markup,
+    PagePanel,
+    PageSection,
+    PageTable,
+    PageText,
+    Tile,
+    Word,
+)
 from ostinato.runtime.card import n_parameters
 
 if TYPE_CHECKING:
@@ -29,6 +46,13 @@ TEMPERATURES = (0.5, 1.0)
 WORK = 2**33
 DOCUMENTS, LENGTH = 32, 1_024  # read for it at most
 MOST_CHARACTERS = 8  # of a token, on average; of a long document so many are encoded
+DEEPEST = 12.0  # bits of the strongest colour of a token
+SIGNS = {"\n": "↵", "\t": "⇥", " ": "␣"}  # of characters that would not be seen
+MEASURES = {
+    "bits_per_character": Measure("bits per character", "lower"),
+    "perplexity": Measure("perplexity of a token", "lower"),
+    "unknown": Measure("unknown tokens", "", True),
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +83,7 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class LanguageData(RunFacts):
+class LanguageData(PageData):
     """The contents of a language model's report.
 
     Args:
@@ -84,6 +108,189 @@ class LanguageData(RunFacts):
     passage: list[tuple[str, float]] = field(default_factory=list)
     by_position: np.ndarray | None = None
     parameters: int | None = None
+
+    def sizes(self) -> str:
+        trained, parts = self.environment.get("data", {}), []
+        if "n_train" in trained and "characters" in trained:
+            learnt = counted(trained["n_train"], "text")
+            parts.append(f"{learnt} of {count(trained['characters'])} characters")
+        tested = counted(self.n_documents, "text")
+        parts.append(f"tested on {tested} of {count(self.n_characters)} characters")
+        return f"{', '.join(parts)}; {count(self.vocabulary_size)} different {self.level}s"
+
+    def n_parameters(self) -> int | None:
+        return self.parameters
+
+    def tiles(self) -> list[Tile]:
+        key, tiles = "bits_per_character", []
+        if self.test.get(key) is not None:
+            theirs = self.evaluation.get("baselines", {}).items()
+            beside = "; ".join(f"{name}: {each[key]:.3f}" for name, each in theirs if key in each)
+            bits = f"{self.test[key]:.3f}"
+            tiles.append(Tile(bits, "bits per character of the test part", beside))
+        if self.test.get("perplexity") is not None:
+            size = f"of {count(self.vocabulary_size)} that it knows"
+            if unknown := self.test.get("unknown"):
+                size += f"; {percent(unknown)} of the test part are unknown"
+            perplexity = f"{self.test['perplexity']:.4g}"
+            tiles.append(Tile(perplexity, f"perplexity of a {self.level}", size))
+        return tiles
+
+    def sections(self) -> list[PageSection | None]:
+        return [
+            measures.section(self, MEASURES, None, *self._keyboard()),
+            self._completions(),
+            self._surprise(),
+            self._samples(),
+            self._by_position(),
+            self._training(),
+            *common.surroundings(self),
+        ]
+
+    def _keyboard(self) -> list[PagePanel]:
+        """How often the next token is among the suggestions to a user who types."""
+        told = {
+            "top1": f"the next {self.level} is the first suggestion",
+            "top3": f"the next {self.level} is among three suggestions",
+        }
+        rows = [[told[k], percent(self.test[k])] for k in told if self.test.get(k) is not None]
+        header = ["when a user types", "share"]
+        table = PageTable("As a keyboard, on the test part", header, rows, "numbers measures")
+        return [Markup('<div class="gap"></div>'), table] if rows else []
+
+    def _training(self) -> PageSection:
+        """The loss over the iterations, in bits of a token."""
+
+        def in_bits(report: dict[str, Any]) -> dict[str, Any]:
+            losses = ("loss", "validation_loss")
+            return {k: v / math.log(2) if k in losses else v for k, v in report.items()}
+
+        facts = replace(
+            self,
+            metrics=[in_bits(report) for report in self.metrics],
+            losses=[(iteration, loss / math.log(2)) for iteration, loss in self.losses],
+        )
+        told = f"Loss: the mean cross-entropy of the next {self.level}, in bits."
+        return common.training(facts, told, f"Bits of a {self.level}")
+
+    def _completions(self) -> PageSection:
+        """Suggestions at places of the test part, beside what came there."""
+        cards = Grid([_completed(each, self.level) for each in self.completions])
+        return PageSection(
+            "completions",
+            "Completions",
+            [cards] if self.completions else [],
+            note=f"At {len(self.completions)} places of the test part: what the model suggests, "
+            f"the {self.level} that came marked, and how it would go on by itself, always with its "
+            f"likeliest {self.level}.",
+            why="None: the test part has no blanks.",
+        )
+
+    def _samples(self) -> PageSection:
+        """Texts that the model wrote, and how much of each is copied from the training text."""
+        cards = Grid([self._written(each) for each in self.samples], tall=True)
+        return PageSection(
+            "samples",
+            "Written by the model",
+            [cards] if self.samples else [],
+            note="Drawn from the model's own probabilities; a temperature below 1 makes the likely "
+            f"likelier. A text that copies its training text has 20 {self.level}s in a row that "
+            "stand there, word for word; a copied text says little about the model.",
+            why="None: no text was generated.",
+        )
+
+    def _written(self, each: Sample) -> Card:
+        copied = "too short to be a copy"
+        if each.copied is not None:
+            copied = f"{percent(each.copied, 1)} of its 20-grams are copied from the training text"
+        made = f"{count(each.n_tokens)} {self.level}s, {copied}"
+        return Card(f"Temperature {each.temperature:g}: {made}", [PageText([Word(each.text)])])
+
+    def _surprise(self) -> PageSection:
+        """A passage in which each token is tinted by the bits that it cost."""
+        heading, bits = "A passage, and what surprised the model", [b for _, b in self.passage]
+        if not bits:
+            why = "None: the test part is empty."
+            return PageSection("passage", "A passage", heading=heading, why=why)
+        known = all(token != "\ufffd" for token, _ in self.passage)
+        unknown = "" if known else f" \ufffd is a {self.level} that it does not know."
+        words = [Word(token, _tint(each)) for token, each in self.passage]
+        scale = Markup(
+            '<p class="scale"><span>0 bits</span><i class="surprise"></i>'
+            f"<span>{DEEPEST:g} bits or more</span></p>"
+        )
+        return PageSection(
+            "passage",
+            "A passage",
+            [Card("", [PageText(words, between=" " if self.level == "word" else ""), scale])],
+            heading,
+            f"From the test part. The stronger a {self.level} is tinted, the less the model "
+            f"expected it; here they cost {sum(bits) / len(bits):.2f} bits each. A certain one "
+            f"costs 0 bits, one out of two equally likely 1 bit.{unknown}",
+        )
+
+    def _by_position(self) -> PageSection:
+        """The mean bits of a token by its position in the document."""
+        heading = "Bits by position in the document"
+        if self.by_position is None:
+            why = "The documents of the test part are too short."
+            return PageSection("position", "By position", heading=heading, why=why)
+        places, bits = self.by_position.T
+        told = f"{bits[0]:.2f} bits at the beginning of a document, {bits[-1]:.2f} at the end."
+        drawn = Curve(
+            id="by-position",
+            label=f"{heading}: {told}",
+            caption=told,
+            height=2.8,
+            lines=[Line(places, bits, style={"marker": "o", "markersize": 4})],
+            x=f"{self.level} of the document",
+            y=f"bits of a {self.level}",
+            log="x",
+            y_limits=(0, 1.08 * float(bits.max())),
+        )
+        rows = [[f"{place:,.0f}", f"{each:.3f}"] for place, each in self.by_position]
+        header = [f"about the {self.level}", "bits"]
+        table = PageTable("Mean bits, in parts of documents", header, rows)
+        note = "At the beginning of a document the model knows nothing of it; reading helps it."
+        return PageSection("position", "By position", [Grid([drawn, table])], heading, note)
+
+
+def _completed(each: Completion, level: str) -> Card:
+    chips = ""
+    for suggestion, probability in each.suggestions:
+        shown = Html(f"{tag('b', _seen(suggestion))} {percent(probability, 1)}")
+        chips += tag("li", shown, "right" if begins(each.came, suggestion, level) else "")
+    return Card(
+        "",
+        [
+            Markup(
+                f'<p class="prompt">… {escaped(each.prompt)}<i></i></p>'
+                f'<ul class="suggestions">{chips or "<li>nothing</li>"}</ul>'
+                f"<dl><dt>came</dt><dd>{escaped(each.came)}</dd>"
+                f"<dt>by itself</dt><dd>{escaped(_seen(each.continued))}</dd></dl>"
+            )
+        ],
+        "completion",
+    )
+
+
+def begins(came: str, suggestion: str, level: str) -> bool:
+    """Whether a text goes on with a suggestion, which is a whole word at the level "word"."""
+    came = came if level == "character" else came.lstrip()
+    suggestion = suggestion if level == "character" else suggestion.lstrip()
+    after = came[len(suggestion) : len(suggestion) + 1]
+    whole = level != "word" or not (suggestion[-1:].isalnum() and after.isalnum())
+    return bool(suggestion) and came.startswith(suggestion) and whole
+
+
+def _seen(token: str) -> str:
+    """A token with signs for what would not be seen."""
+    return "".join(SIGNS.get(c, c) for c in token) if not token.strip() else token
+
+
+def _tint(bits: float) -> str:
+    strength = round(min(1.0, bits / DEEPEST) * 9)  # ten strengths
+    return f"bits-{strength}" if strength else ""
 
 
 def collect_language(

@@ -1,4 +1,4 @@
-"""The measures of each task in words, and a network's beside those of its baselines."""
+"""A network's measures beside those of its baselines, in a table and in a verdict."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ostinato.report.markup import percent
+from ostinato.report.page import RunFacts
+from ostinato.report.panels import Cell, PagePanel, PageSection, PageTable, Sentence
 
 
 @dataclass(frozen=True)
@@ -35,121 +37,97 @@ class Measure:
         return theirs > ours if self.better == "higher" else theirs < ours
 
 
+# Key of a measure → how it is read. The first that the network and a baseline both have is the one
+# by which they are compared.
+Measures = Mapping[str, Measure]
 Baselines = Mapping[str, Mapping[str, Any]]  # name → key of a measure → its value
 
-# The first that the network and a baseline both have is the one by which they are compared.
-REPORTED: dict[str, dict[str, Measure]] = {
-    "classify": {
-        "accuracy": Measure("accuracy", "higher", True),
-        "loss": Measure("loss, nats", "lower"),
-    },
-    "several": {  # labels of a sequence
-        "label_accuracy": Measure("labels right", "higher", True),
-        "f1": Measure("F1 of labels", "higher", True),
-        "accuracy": Measure("all labels of an example right", "higher", True),
-        "loss": Measure("loss of a label, nats", "lower"),
-    },
-    "tag": {
-        "accuracy": Measure("accuracy of a step's label", "higher", True),
-        "f1": Measure("F1 of spans", "higher", True),
-        "precision": Measure("precision of spans", "higher", True),
-        "recall": Measure("recall of spans", "higher", True),
-        "loss": Measure("loss per step, nats", "lower"),
-        "unknown": Measure("unknown words", "", True),
-    },
-    "forecast": {
-        "mase": Measure("MASE, mean absolute scaled error", "lower", short="MASE"),
-        "wql": Measure("WQL, weighted quantile loss", "lower", short="WQL"),
-        "mae": Measure("mean absolute error", "lower"),
-        "pinball": Measure("pinball loss", "lower"),
-        "coverage_80": Measure("inside the 80\u202f% interval", "", True),
-    },
-    "language": {
-        "bits_per_character": Measure("bits per character", "lower"),
-        "perplexity": Measure("perplexity of a token", "lower"),
-        "unknown": Measure("unknown tokens", "", True),
-    },
-}
 
+def section(
+    facts: RunFacts, measures: Measures, more: Mapping[str, Any] | None = None, *below: PagePanel
+) -> PageSection:
+    """The measures on the test part, those of the baselines beside them, and who wins.
 
-@dataclass(frozen=True)
-class Row:
-    """One measure of the network and of each baseline.
-
-    Attributes:
-        name: of the measure.
-        cells: the network's first.
-        best: which cell is the best one; None where none is.
+    Args:
+        facts: of the run.
+        measures: those of the task.
+        more: measures that the evaluation may lack.
+        below: panels under the table.
     """
+    test = {**(more or {}), **facts.test}
+    baselines = facts.evaluation.get("baselines", {})
+    if not test:
+        return PageSection("measures", "Measures", below, why="The test part was not measured.")
+    told = _tested(facts) or verdict(measures, test, baselines)
+    caption = "Measures on the test part" + "; the best of each in bold" * bool(baselines)
+    table = PageTable(
+        caption, ["measure", "network", *baselines], rows(measures, test, baselines),
+        "numbers measures",
+    )  # fmt: skip
+    return PageSection("measures", "Measures", [*([told] if told else []), table, *below])
 
-    name: str
-    cells: tuple[str, ...]
-    best: int | None
 
-
-def rows(task: str, test: Mapping[str, Any], baselines: Baselines) -> list[Row]:
-    """The rows of a table of measures: those that the network has."""
+def rows(measures: Measures, test: Mapping[str, Any], baselines: Baselines) -> list[list[object]]:
+    """The measures that the network has, with those of the baselines; the best is marked."""
     result = []
-    for key, measure in REPORTED[task].items():
+    for key, measure in measures.items():
         if test.get(key) is None:
             continue
         values = [test[key], *(theirs.get(key) for theirs in baselines.values())]
         known = [i for i, value in enumerate(values) if value is not None]
-        best = None
+        cells: list[object] = [measure.shown(value) for value in values]
         if measure.better and len(known) > 1:
             sign = 1 if measure.better == "lower" else -1
             best = min(known, key=lambda i: sign * values[i])
-        result.append(Row(measure.words, tuple(map(measure.shown, values)), best))
+            cells[best] = Cell(cells[best], "best")
+        result.append([measure.words, *cells])
     return result
 
 
-def _lost(task: str, test: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """The measures by which a baseline is better."""
-    return [
-        measure.short or measure.words
-        for key, measure in REPORTED[task].items()
-        if measure.better
-        and test.get(key) is not None
-        and theirs.get(key) is not None
-        and measure.loses(test[key], theirs[key])
-    ]
+def _tested(facts: RunFacts) -> Sentence | None:
+    """The verdict of a test on the same examples, if the evaluation has one (see `baselines`)."""
+    told = facts.evaluation.get("verdict")
+    if not isinstance(told, str):
+        return None
+    subject = "There is" if told.startswith("no ") else "The network is"
+    css = "verdict" if told.startswith("better") else "verdict lost"
+    return Sentence(f"{subject} {told}.".replace(" %", "\u202f%"), css)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a network was worth it.
-
-    Attributes:
-        told: in a plain sentence.
-        lost: whether a baseline is better.
-    """
-
-    told: str
-    lost: bool
-
-
-def verdict(task: str, test: Mapping[str, Any], baselines: Baselines) -> Verdict | None:
+def verdict(measures: Measures, test: Mapping[str, Any], baselines: Baselines) -> Sentence | None:
     """The network against the best baseline, by the first measure that both have; None without.
 
     Example:
-        >>> verdict("forecast", {"mase": 1.25}, {"last value": {"mase": 1.0}}).told
+        >>> forecasts = {"mase": Measure("MASE", "lower")}
+        >>> verdict(forecasts, {"mase": 1.25}, {"last value": {"mase": 1.0}}).words
         'The network loses: it is worse than last value (1.2500 to 1.0000 by MASE).'
     """
-    for key, measure in REPORTED[task].items():
+    for key, measure in measures.items():
         theirs = {name: each[key] for name, each in baselines.items() if each.get(key) is not None}
         if not theirs or test.get(key) is None or not measure.better:
             continue
         pick = max if measure.better == "higher" else min
         name = pick(theirs, key=lambda each: theirs[each])
         ours, best = test[key], theirs[name]
-        how = (
-            f"({measure.shown(ours)} to {measure.shown(best)} by {measure.short or measure.words})"
-        )
+        by = measure.short or measure.words
+        how = f"{name} ({measure.shown(ours)} to {measure.shown(best)} by {by})"
         if measure.loses(ours, best):
-            return Verdict(f"The network loses: it is worse than {name} {how}.", True)
+            return Sentence(f"The network loses: it is worse than {how}.", "verdict lost")
         if ours == best:
-            return Verdict(f"The network gains nothing: it is as good as {name} {how}.", True)
-        lost = _lost(task, test, baselines[name])
-        but = f", but worse by {', '.join(lost)}" if lost else ""
-        return Verdict(f"The network is better than {name} {how}{but}.", False)
+            told = f"The network gains nothing: it is as good as {how}."
+            return Sentence(told, "verdict lost")
+        lost = ", ".join(_lost(measures, test, baselines[name]))
+        but = f", but worse by {lost}" if lost else ""
+        return Sentence(f"The network is better than {how}{but}.", "verdict")
     return None
+
+
+def _lost(measures: Measures, test: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """The measures by which a baseline is better."""
+    return [
+        measure.short or measure.words
+        for key, measure in measures.items()
+        if measure.better
+        and None not in (test.get(key), theirs.get(key))
+        and measure.loses(test[key], theirs[key])
+    ]

@@ -1,19 +1,19 @@
-"""The page: its head, its sections in order, and how it reaches the disk."""
+"""The page of a run: its head, its sections in order, and how it reaches the disk."""
 
 from __future__ import annotations
 
 import os
-from importlib import import_module, resources
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from ostinato._extras import needs
 from ostinato.files import write_text
-from ostinato.report.contents import ReportData, RunFacts
-from ostinato.report.forecasting import ForecastData
-from ostinato.report.language import LanguageData
-from ostinato.report.markup import text
-from ostinato.report.several import SeveralData
-from ostinato.report.tagging import TaggingData
+from ostinato.report.markup import count, duration, tag, text
+from ostinato.report.panels import PageSection, Tile
 
 # Nothing is loaded from anywhere: the browser itself refuses all but inline styles and pictures.
 _POLICY = (
@@ -22,18 +22,62 @@ _POLICY = (
 )
 
 
-# The modules that have the sections of each report: `header`, and `IN_ORDER`, functions from the
-# data to markup.
-PAGES: dict[type, str] = {
-    ReportData: "sections",
-    SeveralData: "several_page",
-    TaggingData: "tagging_page",
-    ForecastData: "forecasting_page",
-    LanguageData: "language_page",
-}
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What the report says of a run, whatever its task; it leaves out empty fields and says why.
+
+    Args:
+        title: the heading, for example "mnist, rnn, 128 units".
+        metrics: the reports of the training, in order: dicts with `iteration`, `loss`, further
+            measures of the batch, as `train_accuracy`, and, where there was a validation set,
+            `validation_loss` and others, as `validation_accuracy`.
+        losses: (iteration, loss of its batch), finer than the metrics: `History.course`.
+        evaluation: what `evaluation.json` holds: `{"test": {…}, "baselines": {name: {…}},
+            "elapsed_s", "iterations", "findings"}`; each may be absent.
+        config: the run's resolved configuration, nested as in `config.toml`.
+        environment: what `environment.json` holds.
+    """
+
+    title: str
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def test(self) -> dict[str, Any]:
+        """The measures on the test part."""
+        return self.evaluation.get("test", {})
+
+    @property
+    def command(self) -> str:
+        """The command that made the run, to be pasted into a shell."""
+        return shlex.join(map(str, self.environment.get("command", [])))
 
 
-def write_report(path: str | os.PathLike[str], data: RunFacts) -> None:
+@dataclass(frozen=True, kw_only=True)
+class PageData(RunFacts):
+    """What a kind of answer shows of a run: what a subclass computes, and how it lists panels."""
+
+    def sizes(self) -> str:
+        """The data in a line."""
+        raise NotImplementedError
+
+    def tiles(self) -> list[Tile]:
+        """The numbers that matter most, the first one largest."""
+        raise NotImplementedError
+
+    def n_parameters(self) -> int | None:
+        """How many numbers the network learns, if that is known."""
+        raise NotImplementedError
+
+    def sections(self) -> Sequence[PageSection | None]:
+        """The sections in their order; None is left out."""
+        raise NotImplementedError
+
+
+def write_report(path: str | os.PathLike[str], data: PageData) -> None:
     """Write one HTML file that shows a run; it needs no network, no scripts and no other file.
 
     The file appears whole or not at all (see `ostinato.files`).
@@ -50,6 +94,7 @@ def write_report(path: str | os.PathLike[str], data: RunFacts) -> None:
 
     Example:
         >>> import numpy as np, tempfile, pathlib
+        >>> from ostinato.report import ReportData
         >>> data = ReportData(
         ...     title="coin", classes=["heads", "tails"], y_true=np.array([0, 1, 1]),
         ...     proba=np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]))
@@ -67,12 +112,12 @@ def write_report(path: str | os.PathLike[str], data: RunFacts) -> None:
     write_text(path, _page(data))
 
 
-def _page(data: RunFacts) -> str:
+def _page(data: PageData) -> str:
     with needs("torch", "matplotlib"):
-        page = import_module(f"ostinato.report.{PAGES[type(data)]}")
+        import matplotlib  # noqa: F401
     style = resources.files("ostinato.report").joinpath("style.css").read_text(encoding="utf-8")
-    shown = [make(data) for make in page.IN_ORDER]
-    body = "\n\n".join([page.header(data), *filter(None, shown)])
+    sections = [section for section in data.sections() if section is not None]
+    body = "\n\n".join([_head(data, sections), *(section.html() for section in sections)])
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -91,3 +136,52 @@ def _page(data: RunFacts) -> str:
 </body>
 </html>
 """
+
+
+def _head(data: PageData, sections: Sequence[PageSection]) -> str:
+    """The heading, the data in a line, the machine, the command, the numbers that matter, links."""
+    lines = [data.sizes(), _machine(data.environment)]
+    below = "".join(tag("p", line, "machine") for line in lines if line)
+    if data.command:
+        below += f'<pre class="command"><code>{text(data.command)}</code></pre>'
+    tiles = "".join(tile.html() for tile in [*data.tiles(), *_of_the_training(data)])
+    links = "".join(f'<a href="#{each.id}">{text(each.link)}</a>' for each in sections)
+    return (
+        f"<header>\n<h1>{text(data.title)}</h1>\n{below}"
+        f'<dl class="tiles">{tiles}</dl>\n{_findings(data)}'
+        f'<nav aria-label="Sections">{links}</nav>\n</header>'
+    )
+
+
+def _of_the_training(data: PageData) -> list[Tile]:
+    """Iterations, elapsed time and the size of the network, as far as they are known."""
+    last = data.metrics[-1]["iteration"] if data.metrics else 0
+    iterations = int(data.evaluation.get("iterations", last))
+    elapsed, parameters, tiles = data.evaluation.get("elapsed_s"), data.n_parameters(), []
+    if iterations:
+        each = f"{1000 * elapsed / iterations:.2f}\u202fms each" if elapsed else ""
+        tiles.append(Tile(count(iterations), "iterations of training", each))
+    if elapsed is not None:
+        tiles.append(Tile(duration(elapsed), "elapsed"))
+    if parameters is not None:
+        tiles.append(Tile(count(parameters), "parameters"))
+    return tiles
+
+
+def _findings(facts: RunFacts) -> str:
+    """What the check of the data found that puts the numbers of the head in doubt."""
+    found = facts.evaluation.get("findings", [])
+    return "".join(
+        tag("p", f"{each['message']}: {each['remedy']}", "verdict lost") + "\n" for each in found
+    )
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    """Where it ran, in a line; environment.json's own words, as far as it has them."""
+    machine = environment.get("machine", {})
+    threads = environment.get("threads", {}).get("torch")
+    version = environment.get("packages", {}).get("torch")
+    parts = [str(environment.get("date", ""))[:10], machine.get("cpu"), machine.get("system")]
+    parts += [f"{threads} thread{'s' if threads > 1 else ''}"] if threads else []
+    parts += [f"PyTorch {version}"] if version else []
+    return " \u00b7 ".join(str(part) for part in parts if part)

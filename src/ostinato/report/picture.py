@@ -23,7 +23,7 @@ TIP = (
 
 
 @dataclass(frozen=True)
-class Cell:
+class OneWay:
     """One direction of one layer: a state, carried along its row."""
 
     mark: str  # tells it apart: layer (if there are several) and direction (if there are two)
@@ -38,12 +38,12 @@ def columns(anatomy: Anatomy) -> list[str]:
     return [str(t) for t in range(1, T + 1)] if T <= 4 else ["1", "2", LEFT_OUT, str(T)]
 
 
-def layers(anatomy: Anatomy) -> list[list[Cell]]:
+def layers(anatomy: Anatomy) -> list[list[OneWay]]:
     """The cells of each layer, the top layer first."""
     numbers = [str(n) if anatomy.n_layers > 1 else "" for n in range(anatomy.n_layers, 0, -1)]
     if anatomy.bidirectional:
-        return [[Cell(f"{n}→", False), Cell(f"{n}←", True)] for n in numbers]
-    return [[Cell(n, False)] for n in numbers]
+        return [[OneWay(f"{n}→", False), OneWay(f"{n}←", True)] for n in numbers]
+    return [[OneWay(n, False)] for n in numbers]
 
 
 def caption(a: Anatomy) -> str:
@@ -98,7 +98,7 @@ def _svg_readout(anatomy: Anatomy, x: list[int]) -> str:
     return "\n".join(parts)
 
 
-def _svg_layer(cells: list[Cell], names: list[str], x: list[int], top: int) -> str:
+def _svg_layer(cells: list[OneWay], names: list[str], x: list[int], top: int) -> str:
     parts = []
     bottom = top + CELL_H * len(cells)
     for i, name in enumerate(names):
@@ -109,7 +109,7 @@ def _svg_layer(cells: list[Cell], names: list[str], x: list[int], top: int) -> s
     return "\n".join(parts)
 
 
-def _svg_cell(cell: Cell, names: list[str], x: list[int], top: int, weight: str) -> str:
+def _svg_cell(cell: OneWay, names: list[str], x: list[int], top: int, weight: str) -> str:
     half, y = BOX_W // 2, top + CELL_H // 2
     parts = []
     for i, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""What the report shows of a classifier whose sequences may have several labels."""
+"""The report of a classifier with several labels a sequence: what is computed, and its panels."""
 
 from __future__ import annotations
 
@@ -9,12 +9,37 @@ import numpy as np
 
 from ostinato.anatomy import Anatomy
 from ostinato.data.sequences.label_sets import joined
-from ostinato.report.collect import anatomy, fitted_of, lengths_of
-from ostinato.report.contents import RunFacts
+from ostinato.metrics import label_sets as label_metrics
+from ostinato.report import common, labels, measures
+from ostinato.report.classify import anatomy, fitted_of, lengths_of
+from ostinato.report.markup import Html, count, percent, plain, tag
+from ostinato.report.measures import Measure
+from ostinato.report.page import PageData, RunFacts
+from ostinato.report.panels import (
+    Card,
+    Grid,
+    Key,
+    Markup,
+    PagePanel,
+    PageSection,
+    PageTable,
+    PageText,
+    Tile,
+    Word,
+)
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceClassifier
     from ostinato.tasks.classify.fit import FittedClassifier
+
+SHOWN_WORDS = 80  # of a hard example
+SETS = 12  # of labels that are shown, the commonest
+MEASURES = {
+    "label_accuracy": Measure("labels right", "higher", True),
+    "f1": Measure("F1 of labels", "higher", True),
+    "accuracy": Measure("all labels of an example right", "higher", True),
+    "loss": Measure("loss of a label, nats", "lower"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +62,7 @@ class SetView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeveralData(RunFacts):
+class SeveralData(PageData):
     """The contents of the report of a classifier that gives several labels to a sequence.
 
     Attributes:
@@ -73,6 +98,116 @@ class SeveralData(RunFacts):
         """`[N, C]` zeros and ones: labels that are likelier than not."""
         return (self.proba > 0.5).astype(np.int64)
 
+    def sizes(self) -> str:
+        words = self.network is not None and self.network.n_words is not None
+        read = common.sequences(self, self.each_length, "word" if words else "step")
+        mean = self.y_true.sum(axis=1).mean()
+        return f"{read}, {count(len(self.labels))} labels, {mean:.2f} of them a sequence"
+
+    def n_parameters(self) -> int | None:
+        return None if self.network is None else self.network.parameters
+
+    def tiles(self) -> list[Tile]:
+        found = label_metrics.measure(self.y_true, self.y_pred)
+        n = count(len(self.y_true))
+        tiles = [
+            Tile(percent(found["label_accuracy"]), f"labels right, of {n} test examples"),
+            Tile(percent(found["f1"]), "F1 of labels", "over all labels of all examples"),
+            Tile(percent(found["accuracy"]), "examples with all labels right"),
+        ]
+        if loss := self.test.get("loss"):
+            tiles.append(Tile(f"{loss:.4f}", "test loss", "mean over labels, nats"))
+        return tiles
+
+    def sections(self) -> list[PageSection | None]:
+        right, sure = self.y_true == self.y_pred, np.maximum(self.proba, 1 - self.proba)
+        each = np.full(len(right), len(self.labels))
+        found = labels.by_length(self.each_length, each, right.sum(axis=1))
+        where = [("by-length", "length of the sequence", found, "")]
+        told = (
+            "Loss (mean cross-entropy of a label, nats) of a batch before its update, and the "
+            "share of its examples with all labels right."
+        )
+        return [
+            measures.section(self, MEASURES),
+            common.network(self.network),
+            common.training(self, told, accuracy=True),
+            self._per_label(),
+            self._sets(),
+            labels.where(where, "Labels right by length") if found else None,
+            labels.calibration(sure.ravel(), right.ravel(), "decisions"),
+            self._hardest(),
+            *common.surroundings(self),
+        ]
+
+    def _per_label(self) -> PageSection:
+        """Precision, recall and F1 of each label, and their means."""
+        scores = label_metrics.of_labels(self.y_true, self.y_pred)
+        n = [each.sum(axis=0) for each in (self.y_true, self.y_pred)]
+        rows: list[list[object]] = [
+            [name, *(percent(float(s[c])) for s in scores), *(count(int(k[c])) for k in n)]
+            for c, name in enumerate(self.labels)
+        ]
+        known = [each[~np.isnan(each)] for each in scores]
+        means = [float(each.mean()) if len(each) else np.nan for each in known]
+        total = (count(int(each.sum())) for each in n)
+        rows.append(labels.mean_row("mean over labels", [*map(percent, means), *total]))
+        header = ["label", "precision", "recall", "F1", "true", "given"]
+        return PageSection(
+            "classes",
+            "Labels",
+            [PageTable("Scores of each label on the test examples", header, rows)],
+            note="A label is given where its probability is above one half. Precision: how many of "
+            "those given it have it. Recall: how many of those that have it were given it. A "
+            "dash: never given, or never there.",
+        )
+
+    def _sets(self) -> PageSection:
+        """The commonest sets of labels, and how often each was given whole."""
+        right = (self.y_true == self.y_pred).all(axis=1)
+        found, which, n = np.unique(
+            joined(self.y_true, self.labels), return_inverse=True, return_counts=True
+        )
+        hits = np.bincount(which, weights=right, minlength=len(found))
+        order = np.argsort(-n, kind="stable")[:SETS]
+        rows = [
+            [found[i] or "(no label)", count(int(n[i])), percent(hits[i] / n[i])] for i in order
+        ]
+        more = f" {count(len(found) - SETS)} further sets are rarer." if len(found) > SETS else ""
+        return PageSection(
+            "sets",
+            "Sets",
+            [PageTable("Sets of labels", ["labels", "examples", "all right"], rows)],
+            "Sets of labels",
+            "The commonest sets of labels, and how often the whole set was given." + more,
+        )
+
+    def _hardest(self) -> PageSection:
+        """The examples with the least likely labels: which were missed, and which invented."""
+        key = Key([("true", "labels that it has"), ("predicted", "given, but not there")])
+        return PageSection(
+            "hardest",
+            "Hardest",
+            [key, Grid(list(map(_card, self.hardest)))] if self.hardest else [],
+            "The hardest examples",
+            "The examples whose labels the network held for least likely.",
+            "None: every label is right.",
+        )
+
+
+def _card(view: SetView) -> Card:
+    words = " ".join(view.words[:SHOWN_WORDS]) + " …" * (len(view.words) > SHOWN_WORDS)
+    panels: list[PagePanel] = [PageText([Word(words)], "words")] if words else []
+    for told, named, css in (
+        ("Missed", view.missed, "true"),
+        ("Given, but not there", view.invented, "predicted"),
+        ("Right", view.right, "true"),
+    ):
+        if named:
+            shown = ", ".join(tag("strong", label, css) for label in named)
+            panels.append(Markup(tag("p", Html(f"{told}: {shown}."))))
+    return Card(plain(view.name), panels)
+
 
 def collect_several(
     classifier: SequenceClassifier | FittedClassifier,
@@ -102,20 +237,18 @@ def collect_several(
         proba = fitted.predict_proba(X)
     words = None if fitted.vocabulary is None else fitted.words(X)
     lengths = lengths_of(fitted.prepared(X))
-    labels = [str(label) for label in fitted.classes]
     names = X.ids if hasattr(X, "ids") else np.arange(len(y))
     given = np.where(y > 0, proba, 1 - proba)
     loss = -np.log(np.maximum(given, np.finfo(np.float64).tiny)).sum(axis=1)
     wrong = (proba > 0.5) != (y > 0)
     order = np.argsort(-loss, kind="stable")
-    hardest = [int(n) for n in order if wrong[n].any()][:n_hardest]
 
     def of(n: int, chosen: np.ndarray) -> tuple[str, ...]:
-        return tuple(labels[i] for i in np.flatnonzero(chosen[n]))
+        return tuple(str(fitted.classes[i]) for i in np.flatnonzero(chosen[n]))
 
     return SeveralData(
         **vars(facts),
-        labels=labels,
+        labels=[str(label) for label in fitted.classes],
         y_true=y,
         proba=proba,
         each_length=lengths,
@@ -127,17 +260,7 @@ def collect_several(
                 right=of(n, ~wrong & (y > 0)),
                 words=() if words is None else tuple(words.different[i] for i in words.places[n]),
             )
-            for n in hardest
+            for n in [int(n) for n in order if wrong[n].any()][:n_hardest]
         ],
         network=anatomy(fitted.net, lengths),
     )
-
-
-def commonest_sets(data: SeveralData, most: int = 12) -> list[tuple[str, int, int]]:
-    """The commonest sets of labels: in words, how many have it, how many of them are right."""
-    sets = joined(data.y_true, data.labels)
-    right = (data.y_true == data.y_pred).all(axis=1)
-    found, where, counts = np.unique(sets, return_inverse=True, return_counts=True)
-    hits = np.bincount(where, weights=right, minlength=len(found)).astype(np.int64)
-    order = np.argsort(-counts, kind="stable")[:most]
-    return [(str(found[i]), int(counts[i]), int(hits[i])) for i in order]

@@ -6,12 +6,13 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Stand-ins: matplotlib draws in these, the page replaces them by its own variables.
 INK, MUTED, LINE, ACCENT, WRONG = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
@@ -56,6 +57,7 @@ _STYLE: dict[Any, Any] = {
     "lines.solid_capstyle": "round",
 }
 _PIXELS_PER_POINT = 4 / 3
+LETTER = 0.074  # inches, about, of a small letter in a figure
 
 
 def inline_svg(
@@ -69,6 +71,9 @@ def inline_svg(
         size: width and height in inches of 96 pixels; narrower pages scale it down.
         draw: paints an empty figure.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     file = io.BytesIO()
     with matplotlib.rc_context(), warnings.catch_warnings():
         # The reader's browser chooses the font; that DejaVu lacks a glyph does not matter.

@@ -1,0 +1,607 @@
+"""The report of a classifier: what is computed of it, and the panels that show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ostinato._extras import needs
+from ostinato.anatomy import Anatomy
+from ostinato.data import LabelEncoder, Ragged
+from ostinato.data.text.words import CodedWords, Integers
+from ostinato.report import common, labels, measures
+from ostinato.report.figures import Curve, Line, limits
+from ostinato.report.markup import Html, count, counted, percent, plain, tag
+from ostinato.report.measures import Measure
+from ostinato.report.page import PageData, RunFacts
+from ostinato.report.panels import Card, Grid, Key, PageSection, PageTable, PageText, Tile, Word
+from ostinato.report.parts import MOST, edges, means
+from ostinato.report.sequences import Beliefs, HiddenStates, is_image
+from ostinato.runtime.card import n_parameters
+
+if TYPE_CHECKING:
+    from ostinato.estimators import SequenceClassifier
+    from ostinato.models import ClassifierEnsemble, ClassifierNet
+    from ostinato.tasks.classify.fit import FittedClassifier
+    from ostinato.training.examples import Inputs
+
+# Sequences cut after each step are read anew: a multiply and an add for each weight and step, half
+# a second at 30 GFLOP a second; of fewer sequences the accuracy would say little.
+CUT_WORK, LEAST_CUT = 2**34, 50
+BATCH_FLOATS = 2**20  # states and logits of one batch, all steps: 4 MiB, which caches hold
+MEASURES = {
+    "accuracy": Measure("accuracy", "higher", True),
+    "loss": Measure("loss, nats", "lower"),
+}
+
+
+@dataclass(frozen=True)
+class StepView:
+    """One example, seen step by step.
+
+    Args:
+        x: `[T, F]` the sequence as the network read it.
+        label: the true class, as shown.
+        prediction: the class the network chose after the last step, as shown.
+        beliefs: `[T, C]` class probabilities after each step, or None where a network has none
+            (a bidirectional one reads from both ends).
+        states: `[T, H]` hidden states of the top layer, or None.
+        words: T of them, if the steps are words; x is then their numbers, `[T, 1]`.
+    """
+
+    x: np.ndarray
+    label: str
+    prediction: str
+    beliefs: np.ndarray | None
+    states: np.ndarray | None
+    words: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 2 or len(self.x) == 0:
+            raise ValueError(f"StepView: x has shape {list(self.x.shape)}; wanted [T, F], T ≥ 1")
+        for name, steps in (("beliefs", self.beliefs), ("states", self.states)):
+            if steps is not None and (steps.ndim != 2 or len(steps) != len(self.x)):
+                raise ValueError(
+                    f"StepView: {name} has shape {list(steps.shape)}; wanted one row for each of "
+                    f"the {len(self.x)} steps of x"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData(PageData):
+    """The contents of a classifier's report; it leaves out empty fields and says why.
+
+    Args:
+        title, metrics, losses, evaluation, config, environment: see `RunFacts`. Of the evaluation,
+            "test" has accuracy, loss and n; "notebook_128" has the accuracy on the notebook's part.
+        classes: the C class labels, as shown.
+        y_true: `[N]` integers, indices into `classes`: the true class of each test example.
+        proba: `[N, C]` the class probabilities that the network gave.
+        hardest: the test examples to show step by step, the hardest first.
+        accuracy_by_step: `[T]` test accuracy when only the first t + 1 steps are read, or None.
+        n_cut: of how many sequences, if they were cut after each step and read anew; 0 if a network
+            answered after every step.
+        network: the sizes of the network, or None.
+        lengths: `[N]`, steps of each test sequence, or None.
+        features: the names of the F features, if they have any.
+
+    Raises:
+        ValueError: the shapes do not fit each other, or y_true names a class that is not there.
+
+    Example:
+        >>> import numpy as np
+        >>> data = ReportData(
+        ...     title="coin", classes=["heads", "tails"], y_true=np.array([0, 1, 1]),
+        ...     proba=np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]))
+        >>> data.y_pred.tolist()
+        [0, 1, 0]
+    """
+
+    classes: list[str]
+    y_true: np.ndarray
+    proba: np.ndarray
+    hardest: list[StepView] = field(default_factory=list)
+    accuracy_by_step: np.ndarray | None = None
+    n_cut: int = 0
+    network: Anatomy | None = None
+    lengths: np.ndarray | None = None
+    features: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        y, n_classes = self.y_true, len(self.classes)
+        if y.ndim != 1 or len(y) == 0 or not np.issubdtype(y.dtype, np.integer):
+            raise ValueError(
+                f"ReportData: y_true is {y.dtype} of shape {list(y.shape)}; wanted integers [N], "
+                "N ≥ 1, indices into classes"
+            )
+        if y.min() < 0 or y.max() >= n_classes:
+            raise ValueError(
+                f"ReportData: y_true runs from {y.min()} to {y.max()}; wanted 0 to "
+                f"{n_classes - 1}, indices into classes"
+            )
+        if self.proba.shape != (len(y), n_classes):
+            raise ValueError(
+                f"ReportData: proba has shape {list(self.proba.shape)}; wanted [{len(y)}, "
+                f"{n_classes}], a row for each of y_true and a column for each of classes"
+            )
+        for view in self.hardest:
+            if not {view.label, view.prediction} <= set(self.classes):
+                raise ValueError(
+                    f"ReportData: a hardest example is of class {view.label!r}, taken for "
+                    f"{view.prediction!r}; one of these is not among classes"
+                )
+            if view.beliefs is not None and view.beliefs.shape[1] != n_classes:
+                raise ValueError(
+                    f"ReportData: a hardest example has beliefs of shape "
+                    f"{list(view.beliefs.shape)}; wanted {n_classes} columns, one for each class"
+                )
+
+    @property
+    def y_pred(self) -> np.ndarray:
+        """`[N]` the most probable class of each example."""
+        return self.proba.argmax(axis=1)
+
+    @property
+    def right(self) -> np.ndarray:
+        """`[N]`, whether each answer is right."""
+        return self.y_pred == self.y_true
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of always naming the most frequent class."""
+        return float(np.bincount(self.y_true).max() / len(self.y_true))
+
+    @property
+    def unit(self) -> str:
+        """What a step is."""
+        if any(view.words is not None for view in self.hardest):
+            return "word"
+        images = bool(self.hardest) and all(is_image(view.x) for view in self.hardest)
+        return "row" if images else "step"
+
+    def sizes(self) -> str:
+        if self.network is None or self.lengths is None:
+            return ""
+        words = self.unit == "word"
+        read = common.sequences(self, self.lengths, "word" if words else "step")
+        of = "" if words else f" of {counted(self.network.n_features, 'number')}"
+        return f"{read}{of}, {count(len(self.classes))} classes"
+
+    def n_parameters(self) -> int | None:
+        return None if self.network is None else self.network.parameters
+
+    def tiles(self) -> list[Tile]:
+        n = int(self.test.get("n", len(self.y_true)))
+        accuracy = self.test.get("accuracy", float(self.right.mean()))
+        low, high = map(percent, labels.interval(accuracy, n))
+        told = f"95\u202f% interval {low} to {high}; "
+        told += f"always the most frequent class: {percent(self.chance)}"
+        tiles = [Tile(percent(accuracy), f"accuracy on all {count(n)} test examples", told)]
+        if "notebook_128" in self.evaluation:
+            share = percent(self.evaluation["notebook_128"]["accuracy"])
+            tiles.append(Tile(share, "accuracy on the notebook's first 128 test images"))
+        true = self.proba[np.arange(len(self.y_true)), self.y_true]
+        nats = float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean())
+        loss = f"{self.test.get('loss', nats):.4f}"
+        return [*tiles, Tile(loss, "test loss", "mean cross-entropy in nats")]
+
+    def sections(self) -> list[PageSection | None]:
+        answers = self.y_true, self.y_pred, self.classes
+        found = None
+        if self.lengths is not None:
+            right = self.right.astype(np.int64)
+            found = labels.by_length(self.lengths, np.ones_like(right), right)
+        step = f"length in {self.unit}s" if self.unit == "word" else "length of the sequence"
+        told = "Loss (mean cross-entropy, nats) and accuracy of a batch, before its update."
+        return [
+            measures.section(self, MEASURES) if self.evaluation.get("baselines") else None,
+            common.network(self.network),
+            common.training(self, told, accuracy=True),
+            self._by_step(),
+            labels.confusion(*answers),
+            labels.scores(*answers, "class", "examples"),
+            labels.where([("by-length", step, found, "")], "Accuracy by length") if found else None,
+            labels.calibration(self.proba.max(axis=1), self.right, "examples"),
+            self._hardest(),
+            self._states(),
+            *common.surroundings(self),
+        ]
+
+    def _by_step(self) -> PageSection:
+        """How the accuracy grows with what has been read, as a curve and as a table."""
+        unit, accuracy = self.unit, self.accuracy_by_step
+        heading = f"Accuracy by {unit}s read"
+        if accuracy is None:
+            return PageSection("steps", "By step", heading=heading, why=self._no_steps())
+        told = (
+            f"{rise(accuracy, self.n_cut or len(self.y_true), unit)} "
+            f"Dotted: always the most frequent class, {percent(self.chance)}."
+        )
+        drawn = Curve(
+            id="accuracy-by-step",
+            label=f"{heading}: {told}",
+            caption=told,
+            lines=[
+                Line(edges(len(accuracy))[1:], means(accuracy)),
+                Line(np.array([len(accuracy)]), accuracy[-1:], style={"marker": "o", "ms": 5}),
+            ],
+            x=f"{unit}s read",
+            shares="y",
+            x_limits=(0, None),
+            y_limits=limits(np.append(accuracy, self.chance)),
+            level=self.chance,
+        )
+        marks = np.unique(np.ceil(np.linspace(0, len(accuracy), 9)[1:]).astype(int))
+        rows = [[mark, percent(accuracy[mark - 1])] for mark in marks.tolist()]
+        table = PageTable(heading, [f"{unit}s read", "accuracy"], rows)
+        return PageSection("steps", "By step", [Grid([drawn, table])], heading, self._how_by_step())
+
+    def _how_by_step(self) -> str:
+        if self.n_cut:
+            few = self.n_cut < len(self.y_true)
+            which = f"{count(self.n_cut)} of the test sequences" if few else "The test sequences"
+            return (
+                f"{which}, cut after every {self.unit} and read anew, as if they ended there. The "
+                "network was trained on whole ones, so early answers may be worse than chance."
+            )
+        return (
+            f"The readout, applied to the state after every {self.unit}. It was trained on the "
+            "last state alone, so its early answers may be worse than chance. A sequence that has "
+            "ended keeps its last answer."
+        )
+
+    def _no_steps(self) -> str:
+        groups = (self.config, *self.config.values())
+        if any(group.get("bidirectional") for group in groups if isinstance(group, dict)):
+            return "No beliefs by step: a bidirectional network reads from both ends at once."
+        return "No beliefs by step: they were not computed for this run."
+
+    def _hardest(self) -> PageSection:
+        """The examples with the worst answers, each with its beliefs over the steps."""
+        told = "The test examples that the network got most wrong"
+        if any(view.label == view.prediction for view in self.hardest):
+            told += ", then those that it got right most narrowly"
+        if all(view.beliefs is None for view in self.hardest):
+            told += f". {self._no_steps()}"
+        else:
+            told += (
+                f", and its belief after every {self.unit}: how the probabilities of the classes "
+                "move as it reads."
+            )
+        if any(len(view.x) > MOST for view in self.hardest):
+            told += (
+                f" What is longer than {MOST} steps is drawn in {MOST} parts: beliefs as their "
+                "means, lines through the lowest and highest values."
+            )
+        key = Key([("true", "the true class"), ("predicted", "the class chosen"), ("", "others")])
+        cards = Grid([self._card(rank, view) for rank, view in enumerate(self.hardest, start=1)])
+        return PageSection(
+            "hardest",
+            "Hardest",
+            [key, cards] if self.hardest else [],
+            "The hardest examples",
+            told,
+            "None: no test example was kept for a look.",
+        )
+
+    def _card(self, rank: int, view: StepView) -> Card:
+        story = self._story(view)
+        found = Html(tag("strong", view.label, "true") + ", found")
+        taken = tag("strong", view.prediction, "predicted")
+        if view.label != view.prediction:
+            found = Html(tag("strong", view.label, "true") + " taken for " + taken)
+        read = [] if view.words is None else [PageText([Word(" ".join(view.words))], "words")]
+        if view.words is not None and view.beliefs is None:
+            return Card(found, [*read, PageText([Word(story)], "note")])
+        drawn = Beliefs(
+            id=f"hardest-{rank}",
+            label=f"Example {rank}: true class {plain(view.label)}, chosen "
+            f"{plain(view.prediction)}. {story}",
+            caption=story,
+            x=view.x if view.words is None else None,
+            names=self.features,
+            unit=self.unit,
+            beliefs=view.beliefs,
+            classes=self.classes,
+            true=self.classes.index(view.label),
+            chosen=self.classes.index(view.prediction),
+        )
+        lanes = 0.24 * len(drawn.lanes)
+        height = 2.45 if is_image(view.x) else (0.7 if read else 1.9) + lanes
+        return Card(found, [*read, replace(drawn, height=height)])
+
+    def _story(self, view: StepView) -> str:
+        """What the beliefs did, in two sentences."""
+        if view.beliefs is None:
+            return f"{counted(len(view.x), self.unit)}."
+        last = view.beliefs[-1]
+        true, chosen = self.classes.index(view.label), self.classes.index(view.prediction)
+        shares = f"In the end {_share(last[chosen])} for {plain(view.prediction)}"
+        if true != chosen:
+            shares += f", {_share(last[true])} for {plain(view.label)}"
+        top = view.beliefs.argmax(axis=1)
+        changes = np.flatnonzero(top[1:] != top[:-1])
+        if len(changes) == 0:
+            return f"{shares}. The same class led from the first {self.unit} on."
+        left = plain(self.classes[top[changes[-1]]])
+        when = f"{self.unit} {changes[-1] + 2}"
+        return f"{shares}. The last change of mind, away from {left}, came with {when}."
+
+    def _states(self) -> PageSection:
+        """A heat map of the hidden states of one example."""
+        heading = "Hidden states"
+        view = next((view for view in self.hardest if view.states is not None), None)
+        if view is None or view.states is None:
+            why = "No heat map: no hidden states were kept."
+            return PageSection("states", heading, why=why)
+        n_steps, n_units = view.states.shape
+        bound, of = float(np.abs(view.states).max()), f"an example of class {plain(view.label)}"
+        drawn = HiddenStates(
+            id="hidden-states",
+            label=f"Heat map of {n_units} hidden units over {n_steps} steps of {of}; values "
+            f"between {view.states.min():.2f} and {view.states.max():.2f}",
+            below=f'<p class="scale"><span>\u2212{bound:.2f}</span><i></i>'
+            f"<span>{bound:.2f}</span></p>",
+            height=2.9 if is_image(view.x) else 4.4,
+            x=view.x if view.words is None else None,
+            names=self.features,
+            unit=self.unit,
+            states=view.states,
+        )
+        note = (
+            f"The top layer's state after every step of {of}, its units ordered by their value "
+            "after the last step."
+        )
+        return PageSection("states", heading, [drawn], note=note)
+
+
+def rise(accuracy: np.ndarray, n: int, unit: str) -> str:
+    """From the first answer to the last in a sentence, which names a step only if there is a rise.
+
+    Args:
+        accuracy: `[T]`, by step.
+        n: of how many examples.
+        unit: what a step is.
+    """
+    first, last = float(accuracy[0]), float(accuracy[-1])
+    told = (
+        f"{percent(first)} after the first {unit}, {percent(last)} after all {count(len(accuracy))}"
+    )
+    if not labels.apart(first, last, n):
+        return f"{told}: no more apart than chance makes them with {counted(n, 'example')}."
+    if last < first:
+        return f"{told}."
+    below = np.flatnonzero(accuracy < first + 0.9 * (last - first))
+    return f"{told}; nine tenths of the rise are made, and kept, after {count(int(below[-1]) + 2)}."
+
+
+def _share(belief: float) -> str:
+    return percent(belief, 1) if belief >= 0.0005 else f"under {percent(0.001, 1)}"
+
+
+def collect(
+    classifier: SequenceClassifier | FittedClassifier,
+    X: Any,
+    y: Any,
+    facts: RunFacts,
+    *,
+    n_hardest: int = 6,
+    proba: np.ndarray | None = None,
+    n_right: np.ndarray | None = None,
+) -> ReportData:
+    """Compute the contents of a classifier's report from test data, for `write_report`.
+
+    The hardest examples are the misclassified ones, by falling loss; if they are too few, those
+    right by the smallest margin follow. Memory stays bounded: states and beliefs of all steps are
+    kept for the hardest alone. A bidirectional network has no belief before the end of a sequence,
+    so its examples come without, and its accuracy by step is that of sequences cut short.
+
+    Args:
+        classifier: fitted.
+        X: `[N, T, F]` test sequences, or whatever else `predict` takes, of different lengths too.
+        y: `[N]` their labels, each one of the classes of the classifier.
+        facts: of the run.
+        n_hardest: how many examples to show step by step.
+        proba: `[N, C]`, the result of `predict_proba` for X, if it is already known.
+        n_right: what `right_by_step` tells, if it is known.
+
+    Raises:
+        ValueError: y has another length than X, or a label that the classifier does not know.
+    """
+    fitted = fitted_of(classifier)
+    net, sequences = fitted.net, fitted.prepared(X)
+    proba = fitted.predict_proba(X) if proba is None else proba
+    given, lengths = np.asarray(y), lengths_of(sequences)
+    if given.shape != (len(sequences),):
+        raise ValueError(
+            f"collect: y has shape {list(given.shape)}; wanted [{len(sequences)}], a label for "
+            "each of X"
+        )
+    y_true = LabelEncoder(fitted.classes).encode(given, name="collect: y")
+    if reads_both_ways(net):
+        by_step, n_cut = _cut_short(net, sequences, y_true)
+    else:
+        n_right = _right_by_step(net, sequences, y_true) if n_right is None else n_right
+        by_step, n_cut = n_right / len(y_true), 0
+    return ReportData(
+        **vars(facts),
+        classes=[str(label) for label in fitted.classes],
+        y_true=y_true,
+        proba=proba,
+        hardest=_views(fitted, X, y_true, proba, _hardest(proba, y_true, n_hardest)),
+        accuracy_by_step=by_step,
+        n_cut=n_cut,
+        network=anatomy(net, lengths),
+        lengths=lengths,
+        features=common.feature_names(fitted),
+    )
+
+
+def right_by_step(fitted: FittedClassifier, X: Any, y: Any) -> np.ndarray:
+    """How many answers are right after each step, `[T]`; a sequence that has ended keeps its last.
+
+    Args:
+        fitted: reads in one direction.
+        X, y: as for `collect`.
+    """
+    encoded = LabelEncoder(fitted.classes).encode(np.asarray(y))
+    return _right_by_step(fitted.net, fitted.prepared(X), encoded)
+
+
+def fitted_of(classifier: SequenceClassifier | FittedClassifier) -> FittedClassifier:
+    """The fitted classifier within an estimator; NotFittedError if there is none."""
+    from ostinato.tasks.classify.fit import FittedClassifier
+
+    return classifier if isinstance(classifier, FittedClassifier) else classifier._fitted()
+
+
+def anatomy(net: ClassifierNet | ClassifierEnsemble, lengths: np.ndarray) -> Anatomy | None:
+    """The sizes of a network that reads sequences of these lengths; None of an own cell."""
+    config = net.config
+    if not isinstance(config["cell"], str):  # a cell of one's own, whose equations are not known
+        return None
+    return Anatomy(
+        config["cell"],
+        int(lengths[0]) if (lengths == lengths[0]).all() else None,
+        config["n_features"] or config["embedding_size"],
+        config["hidden_size"],
+        config["n_classes"],
+        config["num_layers"],
+        config["bidirectional"],
+        n_words=config["n_words"],
+        readout=config["readout"],
+    )
+
+
+def _hardest(proba: np.ndarray, y_true: np.ndarray, n: int) -> np.ndarray:
+    """Indices: the misclassified by falling loss, then the others by rising margin."""
+    rows = np.arange(len(y_true))
+    true = proba[rows, y_true]
+    others = proba.copy()
+    others[rows, y_true] = -1
+    margin = true - others.max(axis=1)
+    right = proba.argmax(axis=1) == y_true
+    # The loss is −log of the true class's probability: it falls as that rises.
+    return np.lexsort((margin, np.where(right, margin, true), right))[:n]
+
+
+def _views(
+    fitted: FittedClassifier, X: Any, y_true: np.ndarray, proba: np.ndarray, chosen: np.ndarray
+) -> list[StepView]:
+    net, sequences = fitted.net, fitted.prepared(X)
+    words = None if fitted.vocabulary is None else fitted.words(X)
+    steps: list[tuple[Any, Any]] = [(None, None)] * len(chosen)
+    if not reads_both_ways(net):
+        steps = [
+            (_softmax(logits[i, :length]), states[i, :length])
+            for logits, states, lengths in _logits_and_states(net, sequences[chosen])
+            for i, length in enumerate(lengths)
+        ]
+    return [
+        StepView(
+            x=_steps(sequences, n),
+            label=str(fitted.classes[y_true[n]]),
+            prediction=str(fitted.classes[int(proba[n].argmax())]),
+            beliefs=beliefs,
+            states=states,
+            words=None if words is None else tuple(words.different[i] for i in words.places[n]),
+        )
+        for n, (beliefs, states) in zip(chosen.tolist(), steps, strict=True)
+    ]
+
+
+def _steps(sequences: Inputs, n: int) -> np.ndarray:
+    """`[T, F]`, sequence n; of words their numbers, `[T, 1]`."""
+    if not isinstance(sequences, CodedWords):
+        return sequences[n]
+    return sequences.words[sequences.places[n]][:, None]
+
+
+def _cut_short(
+    net: ClassifierNet | ClassifierEnsemble, sequences: Inputs, y_true: np.ndarray
+) -> tuple[np.ndarray | None, int]:
+    """The accuracy `[T]` on sequences cut after each step and read anew, and of how many.
+
+    Of many sequences some are drawn; None if fewer than LEAST_CUT would take too long.
+    """
+    from ostinato.training import evaluation
+
+    lengths, weights = lengths_of(sequences), n_parameters(net.state_dict())
+    longest = int(lengths.max())
+    n = min(len(y_true), CUT_WORK // (weights * longest * (longest + 1)))
+    if n < min(LEAST_CUT, len(y_true)):
+        return None, 0
+    chosen = np.sort(np.random.default_rng(0).permutation(len(y_true))[:n])
+    some, true = sequences[chosen], y_true[chosen]
+    answers = [
+        evaluation.logits(net, _until(some, t)).argmax(1).numpy() for t in range(1, longest + 1)
+    ]
+    return np.array([(each == true).mean() for each in answers]), n
+
+
+def _until(sequences: Inputs, step: int) -> Inputs:
+    """The first steps of each sequence."""
+    if isinstance(sequences, np.ndarray):
+        return sequences[:, :step]
+    lengths = sequences.lengths
+    if isinstance(sequences, CodedWords):
+        first = [sequences.places[i][:step] for i in range(len(sequences))]
+        return replace(sequences, places=Integers.of(first))
+    place = np.arange(len(sequences.values)) - np.repeat(sequences.offsets[:-1], lengths)
+    ends = np.concatenate([[0], np.cumsum(np.minimum(lengths, step))])
+    return Ragged(sequences.values[place < step], ends)
+
+
+def _right_by_step(
+    net: ClassifierNet | ClassifierEnsemble, sequences: Inputs, y_true: np.ndarray
+) -> np.ndarray:
+    """See `right_by_step`."""
+    longest = lengths_of(sequences).max()
+    n_right, start = np.zeros(longest, dtype=np.int64), 0
+    for logits, _, lengths in _logits_and_states(net, sequences):
+        right = logits.argmax(axis=2) == y_true[start : start + len(logits), None]
+        last_read = np.minimum(np.arange(longest), lengths[:, None] - 1)
+        n_right += np.take_along_axis(right, last_read, axis=1).sum(axis=0)
+        start += len(logits)
+    return n_right
+
+
+def _logits_and_states(
+    net: ClassifierNet | ClassifierEnsemble, sequences: Inputs
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Batches of (logits `[B, T, C]`, states `[B, T, H]`, lengths `[B]`), in the order given."""
+    with needs("torch", "torch"):
+        import torch
+
+        from ostinato.training.examples import tensors
+    net.eval()  # no dropout
+    all_lengths = lengths_of(sequences)
+    per_step = net.config["hidden_size"] * net.config["num_layers"] + net.config["n_classes"]
+    size = max(1, BATCH_FLOATS // int(all_lengths.max() * per_step))
+    for start in range(0, len(sequences), size):
+        part = np.arange(start, min(start + size, len(sequences)))
+        x, lengths = tensors(sequences, part)
+        with torch.no_grad():
+            logits, states = net.forward_steps(x, lengths)
+        yield logits.numpy(), states.numpy(), all_lengths[part]
+
+
+def lengths_of(sequences: Inputs) -> np.ndarray:
+    """The steps of each sequence, `[N]`."""
+    if isinstance(sequences, np.ndarray):
+        return np.full(len(sequences), sequences.shape[1], dtype=np.int64)
+    return sequences.lengths
+
+
+def reads_both_ways(net: ClassifierNet | ClassifierEnsemble) -> bool:
+    """Whether the network reads each sequence from both ends."""
+    return bool(net.config["bidirectional"])
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Along the last axis."""
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)

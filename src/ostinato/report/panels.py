@@ -1,0 +1,248 @@
+"""The panels of a page, but for figures: small values, each of which knows its HTML.
+
+A kind of answer lists sections of such panels; `page` draws them, the same for every kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ostinato.report.markup import Html, tag, text
+
+NARROW = 5  # columns that a phone has room for
+SCROLLS = '<p class="scrolls">Wider than the screen: it scrolls sideways \u2192</p>'
+
+
+class PagePanel:
+    """A part of a section."""
+
+    def html(self) -> str:
+        """Its markup."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PageSection(PagePanel):
+    """A part of the page with a heading, and a link to it at the top.
+
+    Attributes:
+        id: unique within the page.
+        link: the short name by which the top of the page links to it.
+        heading: by default the short name.
+        note: how to read what follows.
+        panels: what is shown.
+        why: what is said in the place of panels if there are none.
+    """
+
+    id: str
+    link: str
+    panels: Sequence[PagePanel] = ()
+    heading: str = ""
+    note: str = ""
+    why: str = ""
+
+    def html(self) -> str:
+        shown = [panel.html() for panel in self.panels] or [tag("p", self.why, "omitted")]
+        note = tag("p", self.note, "note") + "\n" if self.note and self.panels else ""
+        body = note + "\n".join(shown)
+        return (
+            f'<section id="{self.id}" aria-labelledby="{self.id}-heading">\n'
+            f'<h2 id="{self.id}-heading">{text(self.heading or self.link)}</h2>\n{body}\n</section>'
+        )
+
+
+@dataclass(frozen=True)
+class Tile(PagePanel):
+    """One number of the head, its name, and perhaps a detail in small print."""
+
+    number: str
+    name: str
+    detail: str = ""
+
+    def html(self) -> str:
+        more = tag("small", self.detail) if self.detail else ""
+        return f"<div><dt>{text(self.name)}{more}</dt><dd>{text(self.number)}</dd></div>"
+
+
+@dataclass(frozen=True)
+class Sentence(PagePanel):
+    """A sentence by itself: a verdict (or a verdict "lost"), or why something is "omitted"."""
+
+    words: str
+    css: str
+
+    def html(self) -> str:
+        return tag("p", self.words, self.css)
+
+
+@dataclass(frozen=True)
+class Key(PagePanel):
+    """Which colour is what: (class of the style sheet, words)."""
+
+    entries: Sequence[tuple[str, str]]
+
+    def html(self) -> str:
+        entries = (tag("span", words, css) for css, words in self.entries)
+        return tag("p", Html(" ".join(entries)), "key")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table that is not as the others."""
+
+    shown: object
+    css: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class PageTable(PagePanel):
+    """A table, which scrolls by itself where the page is narrow.
+
+    Attributes:
+        caption, header: texts; one of `header` for each column.
+        rows: cells of each row, the first one its heading: `Cell`s or what `text` takes.
+        css: classes of the style sheet.
+    """
+
+    caption: str
+    header: Sequence[object]
+    rows: Iterable[Sequence[object]]
+    css: str = "numbers"
+
+    def html(self) -> str:
+        # One that is wider than a phone says so there: what is cut off may not show.
+        scrolls = SCROLLS if len(self.header) > NARROW else ""
+        head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in self.header)
+        caption = text(self.caption)
+        return (
+            f'<div class="scroll" role="region" aria-label="{caption}" tabindex="0">{scrolls}'
+            f'<table class="{self.css}"><caption>{caption}</caption>\n'
+            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{_rows(self.rows)}\n</tbody></table></div>"
+        )
+
+
+def _rows(rows: Iterable[Sequence[object]]) -> str:
+    return "\n".join(
+        f"<tr>{_cell('th', first)}{''.join(_cell('td', cell) for cell in rest)}</tr>"
+        for first, *rest in rows
+    )
+
+
+def _cell(name: str, value: object) -> str:
+    cell = value if isinstance(value, Cell) else Cell(value)
+    attributes = ' scope="row"' if name == "th" else ""
+    attributes += f' class="{cell.css}"' if cell.css else ""
+    attributes += f' style="{cell.style}"' if cell.style else ""
+    return f"<{name}{attributes}>{text(cell.shown)}</{name}>"
+
+
+@dataclass(frozen=True)
+class SettingsTables(PagePanel):
+    """A nested mapping as tables: one for what stands alone, one for each mapping inside."""
+
+    values: Mapping[str, Any]
+
+    def html(self) -> str:
+        nested = {n: v for n, v in self.values.items() if isinstance(v, Mapping)}
+        alone = {n: v for n, v in self.values.items() if n not in nested}
+        groups = {"general": alone, **nested}
+        shown = (_group(name, group) for name, group in groups.items() if group)
+        return tag("div", Html("\n".join(shown)), "settings")
+
+
+def _group(name: str, values: Mapping[str, Any]) -> str:
+    rows = _rows([key, _setting(value)] for key, value in _flat(values))
+    return f"<table><caption>{text(name)}</caption>\n<tbody>\n{rows}\n</tbody></table>"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_setting, value)) or "none"
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@dataclass(frozen=True)
+class Word(PagePanel):
+    """A piece of a text, its class in the style sheet, and labels under it: (class, words)."""
+
+    shown: str
+    css: str = ""
+    labels: Sequence[tuple[str, str]] = ()
+
+    def html(self) -> str:
+        below = "".join(tag("small", words, css) for css, words in self.labels)
+        shown = "\n".join(map(text, self.shown.split("\n")))  # lines of a text stay lines
+        return tag("span", Html(shown + below), self.css) if self.css or below else shown
+
+
+@dataclass(frozen=True)
+class PageText(PagePanel):
+    """A text, word by word or token by token."""
+
+    words: Sequence[Word]
+    css: str = "written"
+    between: str = ""
+
+    def html(self) -> str:
+        return tag("p", Html(self.between.join(word.html() for word in self.words)), self.css)
+
+
+@dataclass(frozen=True)
+class Markup(PagePanel):
+    """Markup that one section alone needs."""
+
+    made: str
+
+    def html(self) -> str:
+        return self.made
+
+
+@dataclass(frozen=True)
+class Card(PagePanel):
+    """Panels in a frame, under a heading (markup, or a text)."""
+
+    heading: object
+    panels: Sequence[PagePanel] = ()
+    css: str = ""
+
+    def html(self) -> str:
+        heading = tag("h3", self.heading) if self.heading else ""
+        inside = "".join(panel.html() for panel in self.panels)
+        return tag("article", Html(heading + inside), self.css)
+
+
+@dataclass(frozen=True)
+class Grid(PagePanel):
+    """Panels beside each other where the page is wide enough; `tall`: one below the other."""
+
+    panels: Sequence[PagePanel]
+    tall: bool = False
+
+    def html(self) -> str:
+        inside = "\n".join(panel.html() for panel in self.panels)
+        return tag("div", Html(inside), "cards" if self.tall or len(self.panels) == 1 else "grid")
+
+
+@dataclass(frozen=True)
+class Fold(PagePanel):
+    """Panels that are shown when their summary is clicked."""
+
+    summary: str
+    panels: Sequence[PagePanel] = field(default_factory=list)
+
+    def html(self) -> str:
+        inside = "".join(panel.html() for panel in self.panels)
+        return tag("details", Html(f"<summary>{text(self.summary)}</summary>{inside}"))
