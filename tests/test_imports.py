@@ -31,6 +31,7 @@ PACKAGE = """
     _scan
     _explain metrics
     loops
+    integrations
     data
     datasets
     runtime

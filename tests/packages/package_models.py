@@ -400,6 +400,23 @@ class Field(nn.Module):
         return self.net(y)
 
 
+class StochasticField(nn.Module):
+    """Drift and diffusion of torchsde, of 3 states and 3 noises."""
+
+    def __init__(self, noise, kind):
+        super().__init__()
+        self.noise_type, self.sde_type = noise, kind
+        self.drift = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 3))
+        self.diffusion = nn.Linear(3, 3 if noise == "diagonal" else 9)
+
+    def f(self, t, y):
+        return self.drift(y) * torch.cos(t)
+
+    def g(self, t, y):
+        s = torch.sigmoid(self.diffusion(y * 0 if self.noise_type == "additive" else y))
+        return s if self.noise_type == "diagonal" else s.view(-1, 3, 3)
+
+
 def torchdiffeq(method, times, **options):
     from torchdiffeq import odeint
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 
+import numpy
 import pytest
 import torch
-from package_models import CASES
+from package_models import CASES, B, StochasticField, double
 
 import ostinato
 from ostinato.loops import run
@@ -70,6 +71,39 @@ def test_equals_the_package_alone(name, monkeypatch):
         assert all(not r.native and case.reason in r.reason for r in found), found
     else:
         assert any(r.native for r in found), found
+
+
+SDES = [  # noise, kind, method, whether a step is 1/100 or no part of the times between outputs
+    ("diagonal", "ito", "euler", True), ("general", "ito", "euler", False),
+    ("diagonal", "ito", "milstein", True), ("additive", "ito", "srk", False),
+    ("diagonal", "ito", "srk", True), ("diagonal", "stratonovich", "midpoint", True),
+    ("general", "stratonovich", "log_ode", True),
+    ("diagonal", "stratonovich", "reversible_heun", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("noise", "kind", "method", "regular"), SDES)
+def test_torchsde_by_its_adapter(noise, kind, method, regular, monkeypatch):
+    """The same seed gives the package's numbers."""
+    torchsde = pytest.importorskip("torchsde")
+    from ostinato.integrations import torchsde as adapter
+
+    monkeypatch.setattr(run, "MEASURES", False)
+    torch.manual_seed(0)
+    sde, y0 = StochasticField(noise, kind).double(), double(B, 3).requires_grad_()
+    ts, dt = (torch.linspace(0, 1, 41), 0.025) if regular else (torch.linspace(0, 1, 8), 0.027)
+    found = []
+    for how in (torchsde.sdeint, adapter.sdeint, adapter.sdeint):
+        numpy.random.seed(3)
+        torch.manual_seed(3)
+        ys = how(sde, y0, ts.double(), method=method, dt=dt)
+        weights = [p for p in sde.parameters() if p.requires_grad]
+        grads = torch.autograd.grad(ys.square().sum(), [y0, *weights], allow_unused=True)
+        found.append([ys, *[g for g in grads if g is not None]])
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-10, atol=1e-12)
+    (site,) = adapter._steps.__ostinato_loops__
+    assert site.native, site.reason
 
 
 def test_a_wrong_gradient_is_seen():
