@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import collections
 import copy
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -293,7 +295,44 @@ def integrated(p, x, grid, at):
     return out, j
 
 
+def input_at(p, x, t):
+    return x[:, t] + p.sequence[:, t]
+
+
+def in_called_functions(p, x):
+    h, p.sequence = None, x * 2
+    for t in range(x.shape[1]):
+        h = p.cell(input_at(p, x, t) + x.narrow(1, t, 1).squeeze(1) + x.select(1, t), h)
+    p.sequence = None
+    return h
+
+
+def lists_of_numbers(p, x):
+    h, T = x.new_zeros(len(x), 6), x.shape[1]
+    weights, order = [0.1 * i for i in range(T)], [(3 * i) % T for i in range(T)]
+    times = np.linspace(0, 1, T + 1)
+    for i, (w, t) in enumerate(zip(weights, reversed(order), strict=True)):
+        h = torch.tanh(x[:, t] * w + (times[i + 1] - times[i]) * h) * weights[t]
+        h = h + np.sin(i / 3) * x[:, int(i / 2)] * math.exp(-i) + float(i)
+    return h
+
+
+def lengths_of_lists(p, x):
+    outs, kept, starred, early = [], [], [], torch.zeros(x.shape[1], dtype=torch.int64)
+    for x_t in x.unbind(1):
+        before = outs[-2] if len(outs) > 1 else torch.zeros_like(x_t)
+        outs.append(torch.tanh(p.inner(x_t) + before / (1 + len(outs))))
+        kept = kept + [kept[-1] * 0.5 + x_t if kept else x_t]  # noqa: RUF005
+        starred = [*starred, x_t]
+    for t in range(x.shape[1]):
+        before = outs[t] if t in {0, 1} else before * 0.9
+        outs[0] = outs[0] + before
+        early[t] = t * 2
+    return outs, torch.stack(kept), starred, early
+
+
 NATIVE = [
+    in_called_functions, lists_of_numbers, lengths_of_lists,
     elements_as_indices,
     under_a_flag,
     gathered,

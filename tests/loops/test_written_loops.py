@@ -28,6 +28,27 @@ def test_values_and_gradients(function):
     assert all(s.native or s.reason == "it is short" for s in found), found
 
 
+def clamped(x, first, count):
+    h, outs, T = torch.zeros_like(x[:, 0]), torch.zeros_like(x), x.shape[1]
+    for t in range(first, T):
+        h = torch.tanh(x[:, max(t - 3, 0)] + 0.5 * x[:, min(t + 1, T - 1)] + h / (count + 1))
+        outs[:, max(t - 2, 0)] = h
+        count += 1
+    return outs, count
+
+
+def test_an_element_need_not_follow_that_of_the_iteration_before():
+    """In the first iterations an index stays where it is: max(t - 3, 0); later it moves."""
+    looped, x = ostinato.loop(clamped), torch.randn(3, 20, 4, dtype=torch.float64)
+    x.requires_grad_()
+    for first, count in ((0, 0), (0, 0), (5, 0), (2, 3), (3, 0), (4, 0), (0, 7)):
+        found, wanted = looped(x, first, count), clamped(x, first, count)
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+        grads = [torch.autograd.grad(of[0].square().sum(), x) for of in (found, wanted)]
+        torch.testing.assert_close(*grads, rtol=1e-10, atol=1e-12)
+    assert forms.sites(looped)[0].native, forms.sites(looped)[0].reason
+
+
 @pytest.mark.parametrize("dim", [0, 1, -1])
 def test_joined_outputs_lie_as_pytorch_lays_them_and_share_nothing(dim):
     def function(x):
@@ -149,7 +170,7 @@ def alternating(p, x):
 def list_that_is_read(p, x):
     h, out = None, []
     for t in range(x.shape[1]):
-        h = p.cell(x[:, t] * (1 + len(out)), h)
+        h = p.cell(x[:, t] * (1 + sum(o.mean() for o in out)), h)
         out.append(h)
     return out
 

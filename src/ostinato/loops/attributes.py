@@ -77,6 +77,26 @@ def resolved(body: types.FunctionType, path: tuple[Any, ...]) -> Any:
     return value
 
 
+def path_to(body: types.FunctionType, value: Any) -> tuple[Any, ...] | None:
+    """A path from the code of an iteration to an object; None where none is found."""
+    todo: deque[tuple[Any, tuple[Any, ...]]] = deque((v, (name,)) for name, v in roots(body))
+    seen: set[int] = set()
+    while todo and len(seen) < _MOST:
+        of, path = todo.popleft()
+        if of is value:
+            return path
+        if isinstance(of, _CLOSED) or id(of) in seen:
+            continue
+        seen.add(id(of))
+        if isinstance(of, dict):
+            todo += [(v, (*path, k)) for k, v in of.items()]
+        elif isinstance(of, (list, tuple)):
+            todo += [(v, (*path, i)) for i, v in enumerate(of)]
+        elif isinstance(of, torch.nn.Module) or not is_fixed_name(type(of).__module__):
+            todo.append((getattr(of, "__dict__", None), (*path, "__dict__")))
+    return None
+
+
 class Memory:
     """The contents of the objects that an iteration can reach, at one moment."""
 

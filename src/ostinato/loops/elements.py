@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from ostinato.loops.items import stacked
 from ostinato.loops.nostep import NoStep
 
 Parts = tuple[Any, ...]
+_SELECTING = {"select": ("dim", "index"), "narrow": ("dim", "start", "length")}
 _MOVING = ("index", "piece", "gather")
 _WHOLE = ((Ellipsis,), ("slice", None, None, None))  # parts of an index that leave all of an axis
 
@@ -264,6 +265,31 @@ def moving(index: Any) -> Any:
         if type(p) is slice and type(p.start) is Index:
             return p.start
     raise AssertionError("an index that does not move")
+
+
+def at_iteration(index: Any, number: Callable[[Any], int]) -> Any:
+    """An index with a number for each expression of the loop's variable."""
+    if type(index) is tuple:
+        return tuple([at_iteration(p, number) for p in index])
+    if type(index) is slice:
+        return slice(*[at_iteration(p, number) for p in (index.start, index.stop, index.step)])
+    return number(index.key) if isinstance(index, Number) else index
+
+
+def of_call(name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """The tensor and the index of a call that selects elements; None of other calls."""
+    if name == "__getitem__":
+        return arguments[0], arguments[1]
+    names = _SELECTING.get(name)
+    base = arguments[0] if arguments else named.get("input")
+    if names is None or not isinstance(base, Tensor):
+        return None
+    given = dict(zip(names, arguments[1:], strict=False)) | named
+    if (given.keys() - {"input"}) != {*names} or type(given["dim"]) is not int:
+        return None
+    if "start" in given:
+        given["index"] = slice(given["start"], given["start"] + given["length"])
+    return base, (*[slice(None)] * (given["dim"] % base.dim()), given["index"])
 
 
 def gathered(parts: Parts) -> Any:

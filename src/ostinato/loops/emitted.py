@@ -17,10 +17,22 @@ class Fresh(list[Any]):
     Only its last items can be read, by `[-1]` and the like; they become state.
     """
 
-    def __init__(self, past: Callable[[int], Any] | None = None) -> None:
+    def __init__(
+        self, past: Callable[[int], Any] | None = None, before: Callable[[], Any] | None = None
+    ) -> None:
+        """past: gives the k-th last item that the list held before the iteration; before: gives
+        its length then, as a number that is another in each iteration."""
         super().__init__()
         self.noted: list[tuple[str, Any]] = []
-        self.past = past  # gives the k-th last item that the list held before the iteration
+        self.past, self.before = past, before
+
+    def length(self) -> Any:
+        if self.before is None:
+            raise ListRead(READ)
+        return self.before() + len(self.noted)
+
+    def __bool__(self) -> bool:
+        return bool(self.noted) or self.length() > 0
 
     def appended(self) -> list[Any]:
         return [value for _, value in self.noted]
@@ -65,7 +77,7 @@ class Fresh(list[Any]):
 
     __setitem__ = __delitem__ = __len__ = __contains__ = _read
     __add__ = __radd__ = __mul__ = __rmul__ = __imul__ = __eq__ = __ne__ = __lt__ = __le__ = _read
-    __gt__ = __ge__ = __reversed__ = __reduce_ex__ = __bool__ = _read
+    __gt__ = __ge__ = __reversed__ = __reduce_ex__ = _read
     pop = remove = clear = index = count = sort = reverse = copy = _read
     __repr__ = __str__ = object.__repr__
 

@@ -21,15 +21,25 @@ from ostinato.compiler.errors import Unsupported
 from ostinato.loops import elements
 from ostinato.loops.attributes import ABSENT, Place, resolved, roots
 from ostinato.loops.emitted import READ, Added, Fresh
-from ostinato.loops.index import Index, Number, NumbersAsTensors, Questions, running
-from ostinato.loops.items import Items
+from ostinato.loops.index import (
+    Index,
+    Number,
+    NumbersAsTensors,
+    Questions,
+    number_of,
+    running,
+)
+from ostinato.loops.items import Given, Items
+from ostinato.loops.items import table_of as table_of_numbers
 from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale
 from ostinato.loops.rewrite import LoopSource
 from ostinato.loops.state import UNBOUND, Flat, Maker, Spec
 
 HIDDEN = object()  # in place of a tensor that a step does not name
+ANOTHER_NAME = "an iteration keeps a list that iterations append to by another name"
 OTHER_INDEX = "an iteration computes an index by other means than plain arithmetic"
 MOST_IN_PYTHON = 4  # iterations before a scan
+IN_A_CALL = -1  # the number of all reads that are not in the text of the loop
 Read = tuple[int, int]  # the number of a read in the text, and how often it ran before
 
 
@@ -39,10 +49,13 @@ class LoopPlan:
 
     Attributes:
         reads: a read of an element → the number of its input.
+        called: reads in functions that the body calls: the read, the path to the tensor, the index.
+        tables: for each list of numbers that is read the read, the parts of its index, the type.
         numbers: expressions of the loop's variable that are inputs, and their types.
         leaves: for each input the read that shows it, and the parts of its index.
         emitted: for each list the values that a step appends: (append or insert, structure).
-        puts: the elements that a step writes: the write, and the parts of its index.
+        puts: the elements that a step writes: the write, the parts of its index, and the expression
+            of the loop's variable if it writes a number.
         lags: reads of what an earlier iteration wrote: the read, the parts of its index, the
             write, and how many iterations ago.
         pasts: for each list that iterations append to: the structures of its last items that they
@@ -54,7 +67,8 @@ class LoopPlan:
         tensors: for each tensor of the state: "new", "same" or "written" (in place).
         asked: the answers of comparisons of the loop's variable.
         shares: which of the tensors that it reads and writes share memory.
-        starts: the first numbers of the loop, where expressions of these are among the facts.
+        starts: the first numbers of the loop and of the state, where facts depend on these.
+        by_length: the lists whose length decides what is done.
         lengths: the lengths of the loops that it was used for.
         slow: length and rows → calls in a row that took longer than the loop in Python.
         calls: how often it ran.
@@ -62,9 +76,11 @@ class LoopPlan:
 
     reads: dict[Read, int] = field(default_factory=dict)
     leaves: list[tuple[Read, elements.Parts]] = field(default_factory=list)
+    called: list[tuple[Read, tuple[Any, ...], Any]] = field(default_factory=list)
+    tables: list[tuple[Read, elements.Parts, type]] = field(default_factory=list)
     numbers: list[tuple[Any, torch.dtype]] = field(default_factory=list)
     emitted: list[tuple[Any, ...]] = field(default_factory=list)
-    puts: list[tuple[Read, elements.Parts]] = field(default_factory=list)
+    puts: list[tuple[Read, elements.Parts, Any]] = field(default_factory=list)
     lags: list[tuple[Read, elements.Parts, Read, int]] = field(default_factory=list)
     pasts: list[tuple[tuple[Spec, ...], Any]] = field(default_factory=list)
     trailing: list[Spec] = field(default_factory=list)
@@ -74,7 +90,8 @@ class LoopPlan:
     tensors: tuple[str, ...] = ()
     asked: tuple[Any, ...] = ()
     shares: tuple[int, ...] = ()
-    starts: tuple[int, ...] = ()
+    starts: tuple[Any, ...] = ()
+    by_length: tuple[int, ...] = ()
     lengths: set[int] = field(default_factory=set)
     slow: dict[Any, int] = field(default_factory=dict)
     calls: int = 0
@@ -82,15 +99,19 @@ class LoopPlan:
     def facts(self) -> Any:
         """Everything that outputs depend on; hashable."""
         return (
-            tuple(self.reads.items()), tuple(self.leaves), tuple(self.numbers),
+            tuple(self.reads.items()), tuple(self.leaves), tuple(self.tables), tuple(self.numbers),
             tuple(self.emitted), tuple(self.puts), tuple(self.lags), tuple(self.pasts),
             tuple(self.trailing), self.persists,
             self.updates, self.summed, self.tensors, self.asked, self.shares,
         )  # fmt: skip
 
-    def begins_at(self, starts: tuple[int, ...]) -> None:
-        """Record the first numbers of the loop, if a fact is an expression of its variable."""
-        self.starts = starts if _names_index(self.facts()) else ()
+    def begins_at(self, starts: tuple[Any, ...]) -> None:
+        """Record the first numbers, if a fact is an expression of the loop's variable or an answer.
+
+        With another answer the last iteration in Python may have read elsewhere.
+        """
+        depends = self.asked or self.called or _names_index(self.facts())
+        self.starts = starts if depends else ()
 
 
 def _names_index(fact: Any) -> bool:
@@ -212,6 +233,7 @@ class Frame:
         self.lags: list[list[Tensor]] = []
         self.pasts: list[list[Any]] = []
         self.by_index: dict[int, list[Any]] = {}  # list → its reads by the loop's variable
+        self.by_length: set[int] = set()  # the lists whose length is asked for
 
     def numbered(self, number: int) -> Read:
         """A read or write, distinguished from others at the same place in the text."""
@@ -220,6 +242,27 @@ class Frame:
         return number, n
 
     hidden = HIDDEN
+
+    @staticmethod
+    def extended(of: Any, by: list[Any], starred: bool) -> Any:
+        """`of + by` or `[*of, *by]`, of a list that no other name has."""
+        if isinstance(of, Fresh):
+            of.extend(by)
+            return of
+        return [*of, *by] if starred else of + by
+
+    number = staticmethod(number_of)
+
+    @staticmethod
+    def within(number: Any, of: Any) -> bool:
+        """`number in of`."""
+        if isinstance(number, Number) and isinstance(of, (set, frozenset, dict)):
+            return any(number == item for item in sorted(of))
+        return number in of
+
+    @staticmethod
+    def len(of: Any) -> Any:
+        return of.length() if isinstance(of, Fresh) else len(of)
 
     @staticmethod
     def slice(*arguments: Any) -> Any:
@@ -247,6 +290,18 @@ class Frame:
             return value.detach()
         raise NoStep("an iteration turns gradients off or on around a sum or a write")
 
+    def selecting(
+        self, number: int, name: str, base: Any, *arguments: Any, **named: Any
+    ) -> Any:
+        """`base.select(1, t)` or `base.narrow(1, t, 1)`."""
+        if base is HIDDEN:
+            base = self.step.base_of((number, self.counts.get(number, 0)), Index(1, 0))
+        is_tensor = isinstance(base, Tensor)
+        found = elements.of_call(name, (base, *arguments), named) if is_tensor else None
+        if found is None:
+            return getattr(base, name)(*arguments, **named)
+        return self.at(number, *found)
+
     def at(self, number: int, base: Any, index: Any) -> Any:
         """`base[index]`, an input of the step if the index moves with the loop."""
         read = self.numbered(number)
@@ -266,8 +321,12 @@ class Frame:
         parts = elements.described(index)
         if isinstance(base, Fresh):
             return self.step.of_list(self, read, base, parts, index)
+        if not isinstance(base, Tensor) and table_of_numbers(base) is not None:
+            return self.step.in_table(read, base, parts, index)
         for _, of, other, its_index, value in reversed(self.puts):
             if of == parts and _same_index(its_index, index) and elements.is_same(other, base):
+                if not isinstance(value, Tensor):
+                    raise NoStep("an iteration reads a number that it writes into a tensor")
                 return value
         lag = self.step.lag(self, read, base, parts, index)
         return self.step.element(self, read, base, parts, index) if lag is None else lag
@@ -285,6 +344,11 @@ class Frame:
         parts = elements.described(self.step.whole_rows(base, index))
         if elements.gathered(parts) is not None:
             raise NoStep("an iteration writes at a number computed from the loop's variable")
+        self.step.follows(write, parts, index)
+        if isinstance(base, Tensor) and isinstance(value, (int, float, Number)):
+            value = value.key if isinstance(value, Number) else ("constant", value)
+            self.puts.append((write, parts, base, index, value))
+            return
         if not isinstance(value, Tensor):
             raise NoStep(f"an iteration writes a {type(value).__name__} at the loop's index")
         with torch._C.DisableTorchFunction():  # else it counts as a tensor that the step reads
@@ -375,6 +439,9 @@ class Step:
             return index
         return tuple([slice(None) if isinstance(p, Tensor) else p for p in index])
 
+    def follows(self, read: Read, parts: Any, index: Any) -> None:
+        """An element that is written; a step with a plan has checked where elements are."""
+
     def does_not_move(self) -> None:
         """Require an index to be the same number in each iteration as in this run."""
         raise NoStep(OTHER_INDEX)
@@ -402,6 +469,13 @@ class Step:
         frame.by_index.setdefault(m, []).append((read, n, back))
         return base[-back]
 
+    def in_table(self, read: Read, base: Any, parts: Any, index: Any) -> Number:
+        """The number of a list or array at the loop's variable."""
+        n, places = len(self.items.tables()), [table[:2] for table in self.plan.tables]
+        if (read, parts) not in places:
+            raise Stale("it reads other numbers than before")
+        return Number(("table", n + places.index((read, parts))))
+
     def past(self, m: int, k: int) -> Any:
         """The k-th last item that a list held before the iteration."""
         frame = self.frame
@@ -410,8 +484,27 @@ class Step:
             raise Stale("it reads other items of a list than before")
         return items[-k]
 
+    def length_before(self, m: int) -> Index:
+        """The length of a list before an iteration, of those that append one value to it each."""
+        self.frame.by_length.add(m)
+        return Index(1, len(self.state.lists[m]) - self.questions.begin)
+
     def has_numbers(self) -> bool:
-        return bool(self.plan.numbers)
+        return bool(self.plan.numbers or self.plan.called)
+
+    def selected(self, frame: Frame, function: Any, arguments: Any, named: Any) -> Any:
+        """An element that a called function reads, or `x.select(1, t)`; else NotImplemented."""
+        name = getattr(function, "__name__", "")
+        found = elements.of_call(name, arguments, named)
+        if found is None or not elements.moves(found[1]) or elements.has_tensors(found[1]):
+            return NotImplemented
+        base, index = found
+        read = frame.numbered(IN_A_CALL)
+        self.meets(read, base, index)
+        return frame.element(read, base, index)
+
+    def meets(self, read: Read, base: Any, index: Any) -> None:
+        """A read that the text of the loop does not show; a step with a plan knows of it."""
 
     def number(self, key: Any, dtype: torch.dtype) -> Tensor:
         """The input with the values of an expression of the loop's variable."""
@@ -455,7 +548,8 @@ class Step:
         versions = [_version(c) for c in carry]
         state, tensors = self.state, iter(carry)
         self.fresh = fresh = [
-            Fresh(functools.partial(self.past, m)) for m in range(len(state.lists))
+            Fresh(functools.partial(self.past, m), functools.partial(self.length_before, m))
+            for m in range(len(state.lists))
         ]
         self.numbers = [
             Number(("state", k)) if by is None else Index(by, value - by * self.questions.begin)
@@ -469,14 +563,15 @@ class Step:
             next(tensors)
         frame.lags = [[next(tensors) for _ in range(lag[3])] for lag in self.plan.lags]
         frame.pasts = [[maker.make(s) for s in specs] for specs, _ in self.plan.pasts]
-        item = self.items.symbolic(given)
+        item = self.items.symbolic(Given(given))
         before = []
         for (place, container), value in zip(state.places, placed, strict=True):
             before.append(container[place.key])
             container[place.key] = value
         self.frame, self.questions.number = frame, self.number
         running.questions.append(self.questions)
-        numbers = NumbersAsTensors() if self.has_numbers() else nullcontext()
+        selected = functools.partial(self.selected, frame)
+        numbers = NumbersAsTensors(selected) if self.has_numbers() else nullcontext()
         try:
             with numbers:
                 out = self.body(frame, item, *carried)
@@ -534,6 +629,8 @@ class Step:
         trailing = Flat()
         for value in out[n:]:
             trailing.add(value)
+        if trailing.lists:
+            raise NoStep(ANOTHER_NAME)
         if len(trailing.tensors) != len(state.trailing.tensors):
             raise NoStep("a value that is read after the loop is not a tensor in every iteration")
         outputs: list[Tensor] = []
@@ -544,14 +641,17 @@ class Step:
             for how, value in f.noted:
                 flat = Flat()
                 flat.add(value)
+                if flat.lists:
+                    raise NoStep(ANOTHER_NAME)
                 outputs += flat.tensors
                 values.append((how, flat.specs[0]))
             emitted.append(tuple(values))
             f.noted.clear()  # the check for side effects may hold the list itself
         puts = []
         for write, parts, _, _, value in frame.puts:
-            outputs.append(value)
-            puts.append((write, parts))
+            if isinstance(value, Tensor):
+                outputs.append(value)
+            puts.append((write, parts, None if isinstance(value, Tensor) else value))
         outputs += sums
         with torch._C.DisableTorchFunction():  # those who record the step do not see us
             if any(t.retains_grad for t in (*outputs, *new.tensors, *trailing.tensors)):
@@ -562,13 +662,13 @@ class Step:
         )
         facts = LoopPlan(
             emitted=emitted, puts=puts, pasts=pasts, trailing=trailing.specs, tensors=kept,
-            summed=tuple(n_sums), updates=tuple(updates),
+            summed=tuple(n_sums), updates=tuple(updates), by_length=tuple(sorted(frame.by_length)),
             persists=tuple(a is b for a, b in zip(containers, new.containers, strict=True)),
         )  # fmt: skip
         written = {write: value for write, _, _, _, value in frame.puts}
         lags: list[Tensor] = []
         for (_, _, write, _), old in zip(self.plan.lags, frame.lags, strict=True):
-            if write not in written:
+            if not isinstance(written.get(write), Tensor):
                 raise NoStep("an iteration reads elements that not every iteration writes")
             lags += [*old[1:], written[write]]
         return [*new.tensors, *trailing.tensors, *lags, *items.tensors], outputs, facts
@@ -603,6 +703,8 @@ class Step:
         """The last items of a list after the iteration; their structures, and how it was read."""
         reads = tuple(frame.by_index.get(m, ()))
         old = frame.pasts[m] if m < len(frame.pasts) else []
+        if m in frame.by_length and len(fresh.noted) != 1:
+            raise NoStep(READ)
         if not old:
             return (), reads
         if reads and len(fresh.noted) != 1:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,18 +28,25 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 FEWEST = 8  # iterations; a shorter scan gains nothing
 MOST_COURSES = 4  # branches taken by stretches of one loop, each of which is a scan
-# ("index", step, start), ("constant", number), ("state", its number), or (operation, key, …)
+# ("index", step, start), ("constant", number), ("state", its number), ("table", its number), or
+# (operation, key, …)
 Key = Any
 
 
 class Sequences:
-    """The numbers of the state, with their values from an iteration on."""
+    """The numbers of the state and of lists, with their values from an iteration on.
+
+    Attributes:
+        tables: the numbers of lists, for all iterations.
+    """
 
     def __init__(self, begin: int, values: Sequence[Any]):
         self.begin, self.values = begin, [[v] for v in values]
+        self.tables: list[Sequence[Any]] = []
 
     def extend(self, updates: Sequence[Key | None], end: int) -> None:
         """Compute the values up to an iteration; updates: for each number its next value."""
+        self.values = [values[:1] for values in self.values]
         for j in range(self.begin, end):
             new = [None if key is None else evaluated(key, j, self) for key in updates]
             for values, value in zip(self.values, new, strict=True):
@@ -50,6 +58,10 @@ class Sequences:
             raise NoStep("a number that changes from iteration to iteration decides a branch")
         return self.values[k][j - self.begin]
 
+    def in_table(self, k: int, j: int) -> Any:
+        """The number of list k in iteration j."""
+        return self.tables[k][j]
+
 
 def evaluated(key: Key, j: int, sequences: Sequences | None = None) -> Any:
     """The value of an expression in iteration j."""
@@ -58,9 +70,13 @@ def evaluated(key: Key, j: int, sequences: Sequences | None = None) -> Any:
         return key[1] * j + key[2]
     if kind == "constant":
         return key[1]
-    if kind == "state":
+    if kind in ("state", "table"):
         assert sequences is not None
-        return sequences.at(key[1], j)
+        return (sequences.at if kind == "state" else sequences.in_table)(key[1], j)
+    if kind == "call":
+        function, *numbers = [evaluated(k, j, sequences) for k in key[1:]]
+        found = function(*numbers)
+        return found.item() if isinstance(found, np.generic) else found
     return _OPERATIONS[kind](*[evaluated(k, j, sequences) for k in key[1:]])
 
 
@@ -199,10 +215,22 @@ class Number:
 
 
 class NumbersAsTensors(OwnMode):
-    """Replaces numbers in calls of torch's functions by 0-dimensional tensors."""
+    """Replaces numbers in calls of torch's functions by 0-dimensional tensors.
+
+    Calls that select elements by one are given to `selected`, which returns NotImplemented for
+    all others.
+    """
+
+    def __init__(self, selected: Callable[[Any, Any, Any], Any]):
+        super().__init__()
+        self.selected = selected
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not self.left:
+            found = self.selected(func, args, kwargs)
+            if found is not NotImplemented:
+                return found
         given = (*args, *kwargs.values())
         if not self.left and any(isinstance(a, Number) for a in given):
             beside = [a for a in given if isinstance(a, Tensor)]
@@ -238,6 +266,19 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
 setattr(Number, "__neg__", lambda self: _number(("neg", self.key)))  # noqa: B010
 setattr(Number, "__abs__", lambda self: _number(("abs", self.key)))  # noqa: B010
 setattr(Number, "__pos__", lambda self: self)  # noqa: B010
+
+
+def number_of(function: Any, *arguments: Any) -> Any:
+    """A function of numbers, such as math.sin; an expression where one is an expression."""
+    if not any(isinstance(a, Number) for a in arguments):
+        return function(*arguments)
+    is_plain = function in (float, int) or isinstance(function, np.ufunc)
+    if not is_plain and getattr(function, "__module__", "") != "math":
+        return function(*arguments)
+    if not all(isinstance(a, (Number, int, float)) for a in arguments):
+        return function(*arguments)
+    keys = [a.key if isinstance(a, Number) else ("constant", a) for a in arguments]
+    return Number(("call", ("constant", function), *keys))
 
 
 class Index(Number):

@@ -7,15 +7,30 @@ numbers are an affine `Index`, tensors are elements of one tensor.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ostinato.compiler.play.parts import part_of
-from ostinato.loops.index import Index
+from ostinato.loops.index import Index, Number
 from ostinato.loops.nostep import NoStep
+
+
+class Given:
+    """The tensors of an iteration's item, one after the other, and its numbers from lists."""
+
+    def __init__(self, tensors: Iterator[Tensor]):
+        self.tensors, self.n_tables = tensors, 0
+
+    def __next__(self) -> Tensor:
+        return next(self.tensors)
+
+    def number(self) -> Number:
+        self.n_tables += 1
+        return Number(("table", self.n_tables - 1))
 
 
 class Items:
@@ -30,8 +45,12 @@ class Items:
         """The tensors `[end − begin, …]` of the items of these iterations."""
         return []
 
-    def symbolic(self, elements: Any) -> Any:
-        """The item of any iteration; elements: an iterator of its tensors."""
+    def tables(self) -> list[Sequence[Any]]:
+        """The numbers, for each iteration one, that are in lists."""
+        return []
+
+    def symbolic(self, elements: Given) -> Any:
+        """The item of any iteration."""
         raise NotImplementedError
 
     def kind(self) -> Any:
@@ -52,7 +71,7 @@ class RangeItems(Items):
     def item(self, j: int) -> int:
         return self.numbers[j]
 
-    def symbolic(self, elements: Any) -> Index:
+    def symbolic(self, elements: Given) -> Index:
         return Index(self.numbers.step, self.numbers.start)
 
     def kind(self) -> Any:
@@ -82,7 +101,7 @@ class Elements(Items):
         part = x.narrow(self.axis, begin * size, (end - begin) * size)
         return [part.unflatten(self.axis, (end - begin, size)).movedim(self.axis, 0)]
 
-    def symbolic(self, elements: Any) -> Any:
+    def symbolic(self, elements: Given) -> Any:
         return next(elements)
 
     def kind(self) -> Any:
@@ -90,10 +109,10 @@ class Elements(Items):
 
 
 class Listed(Items):
-    """A list or tuple; its items are tensors, or equal constants."""
+    """A list or tuple of tensors, or of numbers."""
 
     def __init__(self, items: Sequence[Any]):
-        self.items = items
+        self.items, self.numbers = items, table_of(items)
 
     @property
     def n(self) -> int:  # type: ignore[override]
@@ -103,10 +122,16 @@ class Listed(Items):
         return self.items[j]
 
     def tensors(self, begin: int, end: int) -> list[Tensor]:
-        return [stacked(self.items[begin:end])]
+        return [stacked(self.items[begin:end])] if self.numbers is None else []
 
-    def symbolic(self, elements: Any) -> Any:
-        return next(elements)
+    def tables(self) -> list[Sequence[Any]]:
+        return [] if self.numbers is None else [self.numbers]
+
+    def symbolic(self, elements: Given) -> Any:
+        return next(elements) if self.numbers is None else elements.number()
+
+    def kind(self) -> Any:
+        return "listed", None if self.numbers is None else type(self.numbers[0])
 
 
 class Enumerated(Items):
@@ -121,7 +146,10 @@ class Enumerated(Items):
     def tensors(self, begin: int, end: int) -> list[Tensor]:
         return self.items.tensors(begin, end)
 
-    def symbolic(self, elements: Any) -> Any:
+    def tables(self) -> list[Sequence[Any]]:
+        return self.items.tables()
+
+    def symbolic(self, elements: Given) -> Any:
         return Index(1, self.start), self.items.symbolic(elements)
 
     def kind(self) -> Any:
@@ -143,7 +171,10 @@ class Zipped(Items):
     def tensors(self, begin: int, end: int) -> list[Tensor]:
         return [t for p in self.parts for t in p.tensors(begin, end)]
 
-    def symbolic(self, elements: Any) -> Any:
+    def tables(self) -> list[Sequence[Any]]:
+        return [t for p in self.parts for t in p.tables()]
+
+    def symbolic(self, elements: Given) -> Any:
         return tuple([p.symbolic(elements) for p in self.parts])
 
     def kind(self) -> Any:
@@ -165,7 +196,10 @@ class Backwards(Items):
     def tensors(self, begin: int, end: int) -> list[Tensor]:
         return [t.flip(0) for t in self.items.tensors(self.n - end, self.n - begin)]
 
-    def symbolic(self, elements: Any) -> Any:
+    def tables(self) -> list[Sequence[Any]]:
+        return [table[: self.n][::-1] for table in self.items.tables()]
+
+    def symbolic(self, elements: Given) -> Any:
         return self.items.symbolic(elements)
 
     def kind(self) -> Any:
@@ -249,6 +283,34 @@ def _parts(function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> 
     length = of.shape[axis]
     size = values[0] if name == "split" else -(-length // values[0]) if values[0] > 0 else 0
     return Elements(of, axis, size) if size > 0 and length and length % size == 0 else None
+
+
+def table_of(values: Any) -> Sequence[Any] | None:
+    """The numbers of a list, tuple or array, if it holds numbers of one type alone."""
+    if isinstance(values, np.ndarray):
+        is_plain = values.ndim == 1 and values.dtype.kind in "if"
+        return values.tolist() if is_plain else None
+    kind = type(values[0]) if len(values) else None
+    if kind not in (int, float) or any(type(v) is not kind for v in values):
+        return None
+    found: Sequence[Any] = values
+    return found
+
+
+class Table(Sequence[Any]):
+    """The numbers of a list where iterations read them: `at(j)` is the index in iteration j."""
+
+    def __init__(self, values: Sequence[Any], at: Callable[[int], int]):
+        self.values, self.at = values, at
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, j: Any) -> Any:
+        i = self.at(j)
+        if not -len(self.values) <= i < len(self.values):
+            raise NoStep("an index beyond the end of a list")
+        return self.values[i]
 
 
 def stacked(items: Sequence[Any]) -> Tensor:

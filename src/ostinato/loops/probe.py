@@ -26,8 +26,11 @@ from ostinato.compiler.errors import Unsupported, error_in_short
 from ostinato.compiler.lock import one_at_a_time
 from ostinato.compiler.torch_compat import among_ours, undisturbed
 from ostinato.loops import elements
+from ostinato.loops.attributes import path_to
 from ostinato.loops.frame import OTHER_INDEX, Frame, LoopPlan, Read, Step, asked
-from ostinato.loops.nostep import NoStep
+from ostinato.loops.index import Number
+from ostinato.loops.items import Table, table_of
+from ostinato.loops.nostep import Narrowed, NoStep
 from ostinato.loops.state import Flat, Maker
 
 _MOST_AGO = 32  # iterations whose writes are handed on
@@ -92,6 +95,7 @@ class _Probe(Step):
             key = elements.gathered(parts)
             if key is None:
                 first = elements.moving(index).at(begin)
+                self.follows(read, parts, index)
                 window = elements.WindowOf(base, parts, first, end - begin)
             else:
                 first = 0
@@ -113,6 +117,39 @@ class _Probe(Step):
         self.memory.made.add(_memory_of(value))
         self.memory.alive.append(value)
         return value
+
+    def meets(self, read: Read, base: Any, index: Any) -> None:
+        """Note where a tensor is that a called function indexes, so that later calls find it."""
+        with torch.utils._python_dispatch._disable_current_modes():
+            path = path_to(self.body, base)
+        if path is None:
+            raise NoStep("a function that an iteration calls indexes a tensor that it computes")
+        before = self.questions.begin - 1
+        at = elements.at_iteration(index, lambda key: self.questions.number_at(key, before))
+        self.plan.called.append((read, path, index))
+        self.seen[read] = base, at
+
+    def in_table(self, read: Read, base: Any, parts: Any, index: Any) -> Number:
+        """The number of a list or array at the loop's variable."""
+        if elements.gathered(parts) is None:
+            self.follows(read, parts, index)
+        n, key = len(self.items.tables()), elements.moving(index).key
+        table = Table(table_of(base) or (), lambda j: self.questions.number_at(key, j))
+        self.plan.tables.append((read, parts, type(table[self.questions.begin])))
+        self.questions.sequences.tables.append(table)
+        return Number(("table", n + len(self.plan.tables) - 1))
+
+    def follows(self, read: Read, parts: Any, index: Any) -> None:
+        """Check that an element comes after the one of the last iteration in Python.
+
+        It does not after `x[max(t - 1, 0)]` at t = 0: one iteration more shows where elements are.
+        """
+        if not elements.step_of(parts):  # a number, of which the end of the run says if it moves
+            return
+        begin, before = self.questions.begin, elements.place(parts, self.seen[read][1])
+        if before is None or elements.moving(index).at(begin) != before + elements.step_of(parts):
+            why = "its iterations read other elements than the first ones"
+            raise Narrowed(why, begin=begin + 1, end=self.questions.end)
 
     def whole_rows(self, base: Any, index: Any) -> Any:
         """The index of a write, with all rows instead of a range."""
@@ -246,6 +283,7 @@ def _probed(
         raise NoStep(f"an iteration fails as a step ({error_in_short(error)})") from None
     plan.reads, plan.leaves = probe.plan.reads, probe.plan.leaves
     plan.numbers, plan.lags = probe.plan.numbers, probe.plan.lags
+    plan.tables, plan.called = probe.plan.tables, probe.plan.called
     given = [*copies[n:], *probe.given]
     if any(not t.is_inference() and t._version != v for t, v in
            zip(given, [*versions[n:], *[0] * len(probe.given)], strict=True)):  # fmt: skip

@@ -35,6 +35,7 @@ _UNSEEN = {"locals", "eval", "exec", "vars", "globals", "breakpoint"}
 _HEADERS = {"reversed", "enumerate", "zip"}
 _PARTS = {"unbind", "split", "chunk", "tensor_split"}
 _JOINED = {"stack", "cat", "concat", "concatenate", "vstack", "hstack"}
+_OF_NUMBERS = {"math", "np", "numpy", "float", "int"}
 _GROWING = {"append", "extend", "insert"}
 _CHANGING = {
     *_GROWING, "add", "update", "setdefault", "pop", "clear", "remove", "appendleft", "popleft",
@@ -121,7 +122,8 @@ class _Function:
         self.loops: list[LoopSource] = []
         # Both copies of a body have the same numbers.
         self.numbers = {
-            n: i for i, n in enumerate(ast.walk(function)) if isinstance(n, ast.Subscript)
+            n: i for i, n in enumerate(ast.walk(function))
+            if isinstance(n, ast.Subscript) or _selects(n)
         }
         for n, i in self.numbers.items():
             n._number = i  # type: ignore[attr-defined]
@@ -303,7 +305,8 @@ class _Scope:
         fixed = self.names - writes([loop]) - {*carried}
         fixed -= {n for f in functions for s in ast.walk(f) if isinstance(s, ast.Nonlocal)
                   for n in s.names}  # fmt: skip
-        watched = _Watched(name, fixed, _index_names(loop, _elements(loop, self.body)))
+        grown = [n for n, depth in _grown(loop.body).items() if n in carried and not depth]
+        watched = _Watched(name, fixed, _index_names(loop, _elements(loop, self.body)), grown)
         body = _visited(watched, copy.deepcopy(loop.body))
         summed = {n for n in _summed(loop.body) if n in carried}
         body = _visited(_Step(end, self.first, name, summed), body)
@@ -322,8 +325,11 @@ class _Watched(ast.NodeTransformer):
     their shapes, which contain the length of the sequence.
     """
 
-    def __init__(self, name: str, fixed: Collection[str] = (), index: Collection[str] = ()):
-        self.name, self.fixed, self.index_names = name, fixed, index
+    def __init__(
+        self, name: str, fixed: Collection[str] = (), index: Collection[str] = (),
+        grown: Collection[str] = (),
+    ):  # fmt: skip
+        self.name, self.fixed, self.index_names, self.grown = name, fixed, index, grown
 
     def call(self, method: str, at: ast.Subscript, *more: ast.expr) -> ast.Call:
         base = at.value
@@ -366,6 +372,50 @@ class _Watched(ast.NodeTransformer):
         if isinstance(node.ctx, ast.Load) and _varies(node):
             return self.call("at", node)
         return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """`len(outs)` of a list that grows; `math.sin(t)`, `float(t)` of the loop's variable."""
+        self.generic_visit(node)
+        if _selects(node):
+            return self.selecting(node)
+        name = getattr(node.func, "id", "")
+        if name == "len" and len(node.args) == 1 and getattr(node.args[0], "id", "") in self.grown:
+            node.func = self.of_loop("len", node.func)
+        of_numbers = name in _OF_NUMBERS or _root(node.func) in _OF_NUMBERS
+        moves = not reads(*node.args).isdisjoint(self.index_names)
+        if of_numbers and moves and not node.keywords:
+            node.args.insert(0, node.func)
+            node.func = self.of_loop("number", node.func)
+        return node
+
+    def selecting(self, node: ast.Call) -> ast.AST:
+        """`x.select(1, t)`, which becomes `loop.selecting(number, "select", x, 1, t)`."""
+        assert isinstance(node.func, ast.Attribute)
+        base, name = node.func.value, ast.copy_location(ast.Constant(node.func.attr), node)
+        moves = not reads(*node.args, *node.keywords).isdisjoint(self.index_names)
+        if moves and isinstance(base, ast.Name) and base.id in self.fixed:
+            base = self.of_loop("hidden", base)
+        number = ast.copy_location(ast.Constant(node._number), node)  # type: ignore[attr-defined]
+        node.args = [number, name, base, *node.args]
+        node.func = self.of_loop("selecting", node)
+        return node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        """`t in steps`, where a set or dict would ask for the hash of a number."""
+        self.generic_visit(node)
+        operator = node.ops[0]
+        is_in = len(node.ops) == 1 and isinstance(operator, (ast.In, ast.NotIn))
+        if not is_in or getattr(node.left, "id", "") not in self.index_names:
+            return node
+        within = ast.Call(self.of_loop("within", node), [node.left, node.comparators[0]], [])
+        ast.copy_location(within, node)
+        if isinstance(operator, ast.In):
+            return within
+        return ast.copy_location(ast.UnaryOp(ast.Not(), within), node)
+
+    def of_loop(self, method: str, at: ast.AST) -> ast.Attribute:
+        loop = ast.copy_location(ast.Name(self.name, ast.Load()), at)
+        return ast.copy_location(ast.Attribute(loop, method, ast.Load()), at)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         node.target = self.visit(node.target)
@@ -428,6 +478,20 @@ class _Step(ast.NodeTransformer):
         self.end, self.first, self.depth = end, first, 0
         self.loop, self.summed = loop, summed
 
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        """`outs = outs + [h]`, which becomes `outs = loop.extended(outs, [h])`."""
+        both = _extended(node)
+        if both is None:
+            return self.visit_AugAssign(node)
+        made = ast.parse(f"{self.loop}.extended()", mode="eval").body
+        assert isinstance(made, ast.Call)
+        for n in ast.walk(made):
+            ast.copy_location(n, node)
+        starred = ast.copy_location(ast.Constant(isinstance(node.value, ast.List)), node)
+        made.args = [both[0], self.visit(both[1]), starred]
+        node.value = made
+        return node
+
     def visit_AugAssign(self, node: ast.AugAssign | ast.Assign) -> ast.AST:
         """A sum over the iterations: `n += e` becomes `n = loop.sum(True, n, e)`."""
         found = _sum(node)
@@ -441,8 +505,6 @@ class _Step(ast.NodeTransformer):
             ast.copy_location(n, node)
         made.value.args.append(self.visit(added))
         return made
-
-    visit_Assign = visit_AugAssign  # noqa: N815
 
     def visit_For(self, node: ast.AST) -> ast.AST:
         self.depth += 1  # a `continue` inside belongs to this loop
@@ -642,12 +704,37 @@ def _grown(body: list[ast.stmt]) -> dict[str, int]:
             of = n.func.value if n.func.attr in _GROWING else None
         elif isinstance(n, ast.AugAssign) and isinstance(n.op, ast.Add):
             of = n.target
+        elif _extended(n) is not None:
+            of = n.targets[0]  # type: ignore[attr-defined]
         depth = 0
         while isinstance(of, (ast.Subscript, ast.Attribute)):
             of, depth = of.value, depth + 1
         if isinstance(of, ast.Name):
             found[of.id] = min(depth, found.get(of.id, depth))
     return found
+
+
+def _selects(n: ast.AST) -> bool:
+    """Whether a call may select elements: x.select(1, t), x.narrow(1, t, 1)."""
+    if not isinstance(n, ast.Call) or getattr(n.func, "attr", "") not in ("select", "narrow"):
+        return False
+    parts = [*n.args, *[k.value for k in n.keywords]]
+    return bool(reads(*parts)) and not any(isinstance(a, ast.Starred) for a in n.args)
+
+
+def _extended(n: ast.AST) -> tuple[ast.expr, ast.expr] | None:
+    """The list and what is added in `outs = outs + [h]` or `outs = [*outs, h]`, a new list."""
+    if not isinstance(n, ast.Assign) or len(n.targets) != 1:
+        return None
+    name, of, more = getattr(n.targets[0], "id", None), None, None
+    if isinstance(n.value, ast.BinOp) and isinstance(n.value.op, ast.Add):
+        of, more = n.value.left, n.value.right
+    elif isinstance(n.value, ast.List) and n.value.elts:
+        first, *rest = n.value.elts
+        if isinstance(first, ast.Starred):
+            of, more = first.value, ast.copy_location(ast.List(rest, ast.Load()), n.value)
+    is_list = isinstance(more, ast.List) and name is not None
+    return (of, more) if is_list and getattr(of, "id", None) == name else None  # type: ignore[return-value]
 
 
 def _only_joined(body: list[ast.stmt]) -> set[str]:

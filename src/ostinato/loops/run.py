@@ -26,11 +26,11 @@ from ostinato.compiler.inputs import modes
 from ostinato.compiler.steps import owner_of, weak_reference
 from ostinato.compiler.torch_compat import top_hooks
 from ostinato.loops import elements
-from ostinato.loops.attributes import Memory
+from ostinato.loops.attributes import Memory, resolved
 from ostinato.loops.emitted import Fresh
 from ostinato.loops.frame import MOST_IN_PYTHON, Frame, LoopPlan, Read, State, Step, places_of
 from ostinato.loops.index import FEWEST, MOST_COURSES, Sequences, evaluated, running
-from ostinato.loops.items import Items, items_of, sequence
+from ostinato.loops.items import Items, Table, items_of, sequence, table_of
 from ostinato.loops.joined import KnownRows
 from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale, TooSlow
 from ostinato.loops.probe import probed, share_memory
@@ -116,7 +116,25 @@ class Unwatched:
             return (items.item(j) for j in range(items.n))
         return iter(items)
 
-    slice = staticmethod(slice)
+    slice, len = staticmethod(slice), staticmethod(len)
+
+    @staticmethod
+    def number(function: Any, *arguments: Any) -> Any:
+        return function(*arguments)
+
+    def selecting(
+        self, number: int, name: str, base: Any, *arguments: Any, **named: Any
+    ) -> Any:
+        """`base.select(1, t)`, which a loop around may want to see."""
+        is_tensor = isinstance(base, Tensor)
+        found = elements.of_call(name, (base, *arguments), named) if is_tensor else None
+        if found is None:
+            return getattr(base, name)(*arguments, **named)
+        return self.at(number, *found)
+
+    @staticmethod
+    def within(number: Any, of: Any) -> bool:
+        return number in of
 
     def at(self, number: int, base: Any, index: Any) -> Any:
         """`base[index]`, shown to the loops around."""
@@ -384,7 +402,7 @@ class Loop(Unwatched):
         step = self.new_step(state, LoopPlan())
         items = [t[0] for t in self.items.tensors(begin, end)]
         made = probed(step, state.tensors, items, self.written)
-        made.begins_at(self.items.starts())
+        made.begins_at(self.starts(state, made))
         made.shares = self.shares(made, state)
         plans = self.site.plans.setdefault(key, [])
         if len(self.site.plans) > _MOST_PLANS:  # a number in the state may differ in each call
@@ -394,8 +412,7 @@ class Loop(Unwatched):
             plans.insert(0, made)
             del plans[_MOST_PLANS:]
         step.plan = plan = self.probed = same or made
-        if plan.updates:
-            step.questions.sequences.extend(plan.updates, end)
+        plan.starts = made.starts
         plan.lengths.add(self.items.n)
         if not self.fits(step, plan):
             why = "its iterations read other elements than the first ones"
@@ -410,10 +427,14 @@ class Loop(Unwatched):
         step = Step(self.body_now, self.items, state, plan, self.j, self.stop)
         step.source_names, step.seen = self.site.source.carried, dict(self.seen)
         sequences = Sequences(self.j, [value for value, _ in state.counts])
-        if plan.updates:
-            sequences.extend(plan.updates, self.stop)
+        sequences.tables = self.items.tables()
         step.questions.sequences = self.sequences = sequences
         return step
+
+    def starts(self, state: State, plan: LoopPlan) -> tuple[Any, ...]:
+        """The first numbers of the scan: of the loop's variable, of the state, of lists."""
+        lengths = [len(state.lists[m]) for m in plan.by_length]
+        return self.j, *self.items.starts(), *[value for value, _ in state.counts], *lengths
 
     def fits(self, step: Step, plan: LoopPlan) -> bool:
         """Whether a plan's comparisons have the same answers, and its reads exist.
@@ -421,8 +442,12 @@ class Loop(Unwatched):
         Raises:
             Narrowed: the answers are the same for fewer iterations.
         """
-        if plan.starts and plan.starts != self.items.starts():
+        if plan.starts and plan.starts != self.starts(step.state, plan):
             return False
+        if not (self.has_called(plan) and self.has_tables(step, plan)):
+            return False
+        if plan.updates:
+            self.sequences.extend(plan.updates, self.stop)
         narrowed = None
         for question, answer in plan.asked:
             try:
@@ -438,7 +463,7 @@ class Loop(Unwatched):
         if narrowed is not None:
             raise Narrowed(narrowed.reason, begin=step.questions.begin, end=step.questions.end)
         step.bases = []
-        for read, parts in (*plan.leaves, *plan.puts):
+        for read, parts, *_ in (*plan.leaves, *plan.puts):
             if self.first(read, parts)[1] is None:
                 return False
         for read, _ in plan.leaves:
@@ -461,6 +486,38 @@ class Loop(Unwatched):
             read in self.seen and elements.is_same(self.seen[read][0], step.bases[leaf])
             for read, leaf in plan.reads.items()
         )
+
+    def has_called(self, plan: LoopPlan) -> bool:
+        """Whether the tensors are there that called functions index."""
+        before = self.j - 1
+        for read, path, index in plan.called:
+            base = resolved(self.body_now, path)
+            if not isinstance(base, Tensor):
+                return False
+            at = elements.at_iteration(index, lambda key: evaluated(key, before, self.sequences))
+            self.seen[read] = base, at
+        if plan.called:
+            self.firsts.clear()
+        return True
+
+    def has_tables(self, step: Step, plan: LoopPlan) -> bool:
+        """Whether the lists of numbers that a plan reads are there; they are then at hand."""
+        tables = self.sequences.tables = self.items.tables()
+        for read, parts, kind in plan.tables:
+            base, first = self.first(read, parts)
+            values = None if first is None or isinstance(base, Tensor) else table_of(base)
+            if not values or type(values[0]) is not kind:
+                return False
+            tables.append(self.table(values, parts, first))
+        return True
+
+    def table(self, values: Any, parts: Any, first: Any) -> Table:
+        """The numbers of a list, from the one that the last iteration in Python read."""
+        key, before, sequences = elements.gathered(parts), self.j - 1, self.sequences
+        if key is not None:
+            return Table(values, lambda j: evaluated(key, j, sequences))
+        by = elements.step_of(parts)
+        return Table(values, lambda j: first + by * (j - before))
 
     def shares(self, plan: LoopPlan, state: State) -> tuple[int, ...]:
         """For each tensor that a step reads or writes, the first one with the same memory.
@@ -521,15 +578,14 @@ class Loop(Unwatched):
         step.n_items = len(items)
         xs = [*items, *self.elements_of(plan)]
         for key, dtype in plan.numbers:
-            numbers = [evaluated(key, j, self.sequences) for j in range(begin, end)]
-            xs.append(torch.tensor(numbers, dtype=dtype))
+            xs.append(self.numbers_of(key, dtype))
         # The backward pass must not read what is changed in place afterwards.
         how = zip(state.tensors, [*plan.tensors, *["new"] * len(state.tensors)], strict=False)
         carry = [t.clone() if h == "written" else t for t, h in how]
         carry += self.behind(plan, state)
         carry, step.has_dummy, xs = _with_dummies(carry, xs, end - begin)
         kept_in = [(container, place.key) for place, container in state.places]
-        targets = [self.window(read, parts) for read, parts in plan.puts]
+        targets = [self.window(read, parts) for read, parts, _ in plan.puts]
         if any(target.piece not in (None, 1) for target in targets):
             raise NoStep("an iteration writes several elements")
         both = zip(state.tensors, plan.tensors, strict=False)
@@ -577,7 +633,7 @@ class Loop(Unwatched):
     def elements_of(self, plan: LoopPlan) -> list[Tensor]:
         """The elements that the step reads, `[n, …]`."""
         found = []
-        written = [self.seen[read][0] for read, _ in plan.puts]
+        written = [self.seen[read][0] for read, _, _ in plan.puts]
         for read, parts in plan.leaves:
             base, at = self.first(read, parts)
             value = elements.part_at(base, parts, (at or 0) + 1, self.stop - self.j)
@@ -603,8 +659,8 @@ class Loop(Unwatched):
         rest = iter(ys)
         for grown, name, emitted in zip(state.lists, state.list_names, plan.emitted, strict=True):
             self.extend(grown, name, emitted, rest)
-        for target in targets:
-            target.write(next(rest))
+        for target, (_, _, key) in zip(targets, plan.puts, strict=True):
+            target.write(next(rest) if key is None else self.numbers_of(key, target.base.dtype))
         sums = []
         for (total, in_place), n_added in zip(state.summed, plan.summed, strict=True):
             for _ in range(n_added):
@@ -626,6 +682,11 @@ class Loop(Unwatched):
         last = Maker(iter(finals[n:]), iter(()))
         trailing = [self.last(last, spec) for spec in plan.trailing]
         return (*carried, *trailing)
+
+    def numbers_of(self, key: Any, dtype: torch.dtype) -> Tensor:
+        """What an expression of the loop's variable is in each iteration of the scan."""
+        numbers = [evaluated(key, j, self.sequences) for j in range(self.j, self.stop)]
+        return torch.tensor(numbers, dtype=dtype)
 
     def last(self, maker: Maker, spec: Any) -> Any:
         return maker.make(_at(spec, self.stop - 1, self.sequences))

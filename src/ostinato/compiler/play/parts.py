@@ -45,7 +45,8 @@ def place_of_gradient(leaf: Tensor, dtype: torch.dtype) -> Tensor | None:
     None of a leaf that is no part, or whose rows would not be dense there.
     """
     node: Any = leaf.grad_fn
-    if node is None or type(node) is not _Part._backward_cls or leaf.dtype is not dtype:
+    is_part = type(node) is _Part._backward_cls
+    if not is_part or leaf.dtype is not dtype:
         return None
     axis, begin, n = node.part
     whole = torch.empty_like(node.like)
