@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from ostinato import data
-from ostinato.data import Roles, read_examples, stream_examples
+from ostinato.cli.streams.columns import StreamColumns
+from ostinato.data import Examples, Roles, read_examples, stream_examples
 from ostinato.data.formats import content
+from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.tables.feature_names import in_order
 from ostinato.data.tables.roles import resolve
 from ostinato.data.tables.table import Table, Typed
 
@@ -53,6 +56,35 @@ def test_finding_roles_compares_each_name_a_few_times(roles):
     full = resolve(Roles(**roles), Table("a.csv", "line", np.arange(3), columns))
     assert len(full.features) == n
     assert Name.compared <= 30 * n
+
+
+def prepared(names):
+    X = np.arange(2.0 * len(names)).reshape(1, 2, -1)
+    Preparation.fit(Examples(X, features=names)).apply(Examples(X, features=names[::-1]))
+
+
+class Frame:
+    def __init__(self, names):
+        self.columns = list(map(str, names))
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ones((2, len(self.columns)))
+
+
+@pytest.mark.parametrize(
+    "find",
+    [
+        prepared,
+        lambda names: in_order(Frame(names), names[::-1]),
+        lambda names: StreamColumns.named(names, None, names[::-1], len(names)),
+    ],
+    ids=["a file", "a data frame", "a stream"],
+)
+def test_columns_of_a_model_are_found_with_few_comparisons(find):
+    names = tuple(Name(f"x{i}") for i in range(300))
+    Name.compared = 0
+    find(names)
+    assert Name.compared <= 30 * len(names)
 
 
 def packed(write):

@@ -13,6 +13,7 @@ from typing import Any
 
 from ostinato.cli.failures import BadInput
 from ostinato.cli.streams.source import InputFormat
+from ostinato.data.tables.names import named_twice
 from ostinato.files import parse_json
 
 MISSING = {"", "NA", "N/A", "NaN", "nan", "null", "None"}
@@ -51,11 +52,11 @@ class StreamColumns:
         Raises:
             BadInput: a column is missing, or named twice.
         """
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice, at = named_twice(names), {name: i for i, name in enumerate(names)}
         if twice:
             raise BadInput(f"the columns {', '.join(twice)} are named twice")
         wanted = list(features) if features is not None else [c for c in names if c != key]
-        missing = [c for c in [*([key] if key is not None else []), *wanted] if c not in names]
+        missing = [c for c in [*([key] if key is not None else []), *wanted] if c not in at]
         if missing:
             raise BadInput(
                 f"there is no column {', '.join(map(repr, missing))}; the columns are "
@@ -64,7 +65,7 @@ class StreamColumns:
             )
         if len(wanted) != n:
             raise BadInput(f"there are {len(wanted)} features in a row; the model reads {n}")
-        return StreamColumns(tuple(names), key, tuple(names.index(c) for c in wanted))
+        return StreamColumns(tuple(names), key, tuple([at[c] for c in wanted]))
 
 
 def _hint(names: Sequence[str]) -> str:

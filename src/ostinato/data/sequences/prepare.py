@@ -245,8 +245,7 @@ class Preparation:
     def _apply(self, examples: Examples, unknown: dict[str, _Unknown]) -> Sequences:
         starts = np.cumsum(examples.lengths) - examples.lengths
         parts = []
-        for feature in self.features:
-            i = _position(feature, examples)
+        for feature, i in zip(self.features, _positions(self.features, examples), strict=True):
             if self.missing == "error":
                 _refuse_missing(examples, i, _LATER)
             column = examples.values[:, i]
@@ -400,13 +399,15 @@ def _words(examples: Examples, i: int) -> set[str]:
     return {words[place] for place in np.unique(column[~np.isnan(column)]).astype(int).tolist()}
 
 
-def _position(feature: Feature, examples: Examples) -> int:
-    if feature.name in examples.features:
-        return examples.features.index(feature.name)
-    raise ValueError(
-        f"{examples.source or 'examples'}: there is no feature {feature.name!r}, with which the "
-        f"model was trained; there are {', '.join(map(repr, examples.features)) or 'none'}"
-    )
+def _positions(features: Iterable[Feature], examples: Examples) -> list[int]:
+    at = {name: i for i, name in enumerate(examples.features)}
+    for feature in features:
+        if feature.name not in at:
+            raise ValueError(
+                f"{examples.source or 'examples'}: there is no feature {feature.name!r}, with "
+                f"which the model was trained; there are {', '.join(map(repr, at)) or 'none'}"
+            )
+    return [at[feature.name] for feature in features]
 
 
 def _as_trained(

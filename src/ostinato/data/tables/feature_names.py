@@ -18,6 +18,7 @@ from ostinato.data.sequences.as_array import as_array, check_in_time
 from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.sequences.ragged import Ragged
+from ostinato.data.tables.names import named_twice
 
 if TYPE_CHECKING:
     from ostinato.data.sequences.prepare import Preparation
@@ -251,7 +252,8 @@ def _places(came: list[str], wanted: Sequence[str], name: str) -> list[int]:
     """Where the wanted names stand among those that came."""
     if sorted(came) != sorted(wanted):
         raise ValueError(_differences(came, wanted, name))
-    return [came.index(each) for each in wanted]
+    at = {each: i for i, each in enumerate(came)}
+    return [at[each] for each in wanted]
 
 
 def _shown(names: Sequence[str]) -> str:
@@ -296,7 +298,7 @@ def check_names(
 def _differences(came: Sequence[str], wanted: Sequence[str], name: str) -> str:
     """What differs between two lists of names."""
     unseen, missing = sorted({*came} - {*wanted}), sorted({*wanted} - {*came})
-    twice = sorted({each for each in came if came.count(each) > 1})
+    twice = named_twice(came)
     of = "" if name == "X" else f" of {name}"
     text = f"The feature names{of} should match those that were passed during fit.\n"
     if unseen:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class Names(dict[str, float]):
 def known_names(preparation: Preparation) -> list[Names | None]:
     """Of each feature; None where it is a number."""
     return [None if f.words is None else Names(f.name, f.words) for f in preparation.features]
+
+
+def named_twice(names: Iterable[str]) -> list[str]:
+    """The names that come more than once, sorted."""
+    return sorted(name for name, n in Counter(names).items() if n > 1)
 
 
 def as_name(value: object) -> str:
