@@ -584,6 +584,33 @@ def test_a_file_like_the_one_of_the_run(ostinato, tmp_path):
     assert [(row["id"], row["step"]) for row in answers(done.out)] == [("s", "1"), ("s", "2")]
 
 
+def test_a_device_file_is_trained_on_predicted_and_streamed(ostinato, tmp_path):
+    """Comments above the header, markers of missing values, signs between thousands."""
+    rng, lines = np.random.default_rng(0), ["# meter 7, Ann", "# units: mg", "id;t;dose;kind;y"]
+    for i in range(40):
+        for t in range(4):
+            dose = "Low" if t == 1 else f"{1000 * (1 + i % 2) + int(rng.integers(9))}"
+            dose = dose if dose == "Low" else f"{dose[0]}'{dose[1:]}"
+            lines.append(f"s{i};{t};{dose};{'n/a' if t == 2 else 'ab'[i % 2]};{'ud'[i % 2]}")
+    file, plain = tmp_path / "device.csv", tmp_path / "plain.csv"
+    file.write_text("\n".join(lines))
+    cleaned = [line.replace("Low", "").replace("n/a", "").replace("'", "") for line in lines[2:]]
+    plain.write_text("\n".join(cleaned))
+    flags = ("--id", "id", "--time", "t", "--features", "dose,kind", "--classify", "y",
+             "--separator", ";", "--missing", "mask", "--no-bidirectional", *QUICK)  # fmt: skip
+    written = ("--na", "Low,n/a", "--thousands", "'")
+    for name, source, more in (("run", file, written), ("plain", plain, ())):
+        assert ostinato("train", source, *flags, *more, "--output", tmp_path / name).code == 0
+    predicted = [ostinato("predict", tmp_path / name, source).out
+                 for name, source in (("run", file), ("plain", plain))]  # fmt: skip
+    assert predicted[0] == predicted[1] and predicted[0].count("\n") == 41
+    streamed = [ostinato("stream", tmp_path / name, source, "--key", "id").out
+                for name, source in (("run", file), ("plain", plain))]  # fmt: skip
+    assert streamed[0] == streamed[1] and streamed[0].count("\n") == 161
+    done = ostinato("predict", tmp_path / "run", plain, "--na", "Low", "--skip-lines", 1)
+    assert done.code == 2 and "there is no column 'id'" in done.err
+
+
 def test_rows_without_a_name_have_the_tabs_of_the_run(ostinato, tmp_path, monkeypatch):
     source, *flags = classify(tmp_path)
     table = tmp_path / "TABLE.TSV"

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ostinato.data import Roles, read_examples, stream_examples
+from ostinato.data.formats.delimited import parse_delimited
 from ostinato.data.formats.dialect import Dialect
 from ostinato.data.tables import stream
 from zoo.suites import draws
@@ -85,12 +86,105 @@ def test_missing_values_dates_and_names_stay_what_they_are(tmp_path):
     assert str(found.times[0][1])[:10] == "2024-02-02"
 
 
+ABOVE = {
+    "nothing": ("", {}),
+    "comments": ("# made by a logger, 2024\n# units: s, m\n", {}),
+    "one comment": ('# 5" disk\n', {}),
+    "lines": ("Glucose, of Ann\nserial 7\n\n", {"skip_lines": 3}),
+    "lines and comments": ("Report\n# a,b\n", {"skip_lines": 1}),
+}
+
+
+@pytest.mark.parametrize("above", ABOVE)
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_what_stands_above_the_header_is_left_out(tmp_path, monkeypatch, above, ends):
+    """And lines keep their numbers in the file."""
+    head, written = ABOVE[above]
+    content = (head + "id,t,x\na,0,1\na,1,2\nb,0,3\n").replace("\n", ends)
+    path = tmp_path / "a.csv"
+    path.write_text("\ufeff" + content, "utf-8", newline="")
+    roles = Roles(id="id", time="t", features=("x",), **written)
+    found = read_examples(path, roles)
+    assert _values(found)[:, 0].tolist() == [1, 2, 3]
+    monkeypatch.setattr(stream, "BLOCK", len(head) + 30)
+    blocks = list(stream_examples(io.BytesIO(content.encode()), roles))
+    assert np.concatenate([*map(_values, blocks)])[:, 0].tolist() == [1, 2, 3]
+    place = f"line {head.count(chr(10)) + 4}, column 'x'"
+    assert place in found.place(2, 0) and place in blocks[-1].place(len(blocks[-1].values) - 1, 0)
+    path.write_text(content.replace("b,0,3", "b,0,x"), "utf-8", newline="")
+    with pytest.raises(ValueError, match=place):
+        read_examples(path, roles)
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("#id,x\na,1\n", ("#id", "x")),  # a header that is marked, as some programs do
+        ("# by a logger\n#id,x\na,1\n", ("#id", "x")),
+        ("# Ann, Bob\nid,x\na,1\n", ("id", "x")),
+        ("# Ann, Bob\nid,x\na,b\n", ("# Ann", "Bob")),  # nothing tells which it is
+        ("#x\n1\n2\n", ("#x",)),
+    ],
+)
+def test_a_header_may_begin_like_a_comment(content, names):
+    text = Dialect().without_head(content.encode(), ",")
+    assert text.count(b"\n") == content.count("\n")
+    assert parse_delimited(text, "f.csv").names == names
+
+
+@pytest.mark.parametrize("above", ["Glucose, of Ann\nserial 7\n", "Report\n\n"])
+def test_lines_above_a_header_are_told(tmp_path, above):
+    path = tmp_path / "a.csv"
+    path.write_text(above + "id,t,x\n" + "a,0,1\n" * 9)
+    with pytest.raises(ValueError, match=r"header is line 3, .*skip_lines=2 \(--skip-lines 2\)"):
+        read_examples(path, Roles(id="id", features=("x",)))
+
+
+def test_declared_markers_are_missing_values(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,x,kind\na,Low,up\na, n/a ,off\na,3,Low\n")
+    roles = Roles(id="id", features=("x", "kind"), na=("Low", "n/a", "off"))
+    found = read_examples(path, roles)
+    assert np.isnan(_values(found)).tolist() == [[True, False], [True, True], [False, True]]
+    with pytest.raises(ValueError, match=r"'Low' is not a number; .* na=\('Low',\) \(--na\)"):
+        path.write_text("id,x\na,Low\na,2\na,3\n")
+        read_examples(path, Roles(id="id", features=("x",)))
+
+
+@pytest.mark.parametrize(
+    ("text", "thousands", "decimal", "wanted"),
+    [
+        ("1,234.5", ",", ".", 1234.5),
+        ("-1,234,567", ",", ".", -1234567),
+        ("1.234,5", ".", ",", 1234.5),
+        ("1.234", ".", ",", 1234),
+        ("1 234,5", " ", ",", 1234.5),
+        ("12'345", "'", ".", 12345),
+        ("999.5", ",", ".", 999.5),
+        ("12,34", ",", ".", None),
+        ("1,2345", ",", ".", None),
+        ("1.23.4", ".", ",", None),
+    ],
+)
+def test_signs_between_thousands(tmp_path, text, thousands, decimal, wanted):
+    path = tmp_path / "a.csv"
+    path.write_text(f"id;x\na;{text}\na;7\na;\n", "utf-8")
+    roles = Roles(id="id", features=("x",), separator=";", decimal=decimal, thousands=thousands)
+    if wanted is None:
+        with pytest.raises(ValueError, match=r"line 2, column 'x': .* is not a number"):
+            read_examples(path, roles)
+        return
+    values = _values(read_examples(path, roles))[:, 0]
+    assert values[0] == wanted and values[1] == 7 and np.isnan(values[2])
+
+
 @pytest.mark.parametrize(
     ("written", "wanted"),
     [
         ({"decimal": ","}, r"',' stands between the fields and before.*--separator ';'"),
         ({"encoding": "klingon"}, "encoding is 'klingon', which is not known; wanted"),
         ({"decimal": "comma"}, "decimal is 'comma'; wanted '.' or ','"),
+        ({"thousands": "."}, "thousands is '.'; wanted a sign that is not before decimals"),
         ({"separator": "::"}, "separator is '::'; wanted one character"),
         ({"encoding": None}, "encoding is None, which is not known"),
         ({"encoding": "undefined"}, "encoding is 'undefined', which is not known"),

@@ -92,20 +92,14 @@ def test_before_is_the_panel_of_an_earlier_day():
         panel.before(3)
 
 
-def test_the_last_steps_of_each_series():
-    X = [np.stack([A, 2 * A], axis=1), np.stack([B, 2 * B], axis=1)]
-    future = [np.arange(7.0), np.arange(5.0)]
-    last = as_panel(X, future=future, static=[1, 2]).last(4)
-    wanted = as_panel([x[-4:] for x in X], future=[future[0][1:], future[1]], static=[1, 2])
-    assert same(last, wanted)
-
-
-def test_panels_are_joined():
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_panels_are_joined(on_disk):
     X = [np.stack([A, 2 * A], axis=1), np.stack([B, 2 * B], axis=1)]
     future = [np.arange(7.0), np.arange(5.0)]
     parts = [as_panel([X[i]], future=[future[i]], static=[[1, 2][i]]) for i in (0, 1, 0)]
     wanted = as_panel([*X, X[0]], future=[*future, future[0]], static=[1, 2, 1])
-    assert same(Panel.joined(parts), wanted)
+    found = Panel.joined(parts, on_disk)
+    assert same(found, wanted) and found.on_disk == on_disk
 
 
 def test_values_keep_their_digits():

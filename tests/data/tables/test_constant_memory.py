@@ -30,7 +30,7 @@ from ostinato.hyperparameters import Architecture
 from ostinato.tasks.forecast.fit import FittedForecaster
 from ostinato.training.plan import Plan
 from ostinato.tasks.forecast.windows import ForecastSettings
-from ostinato.cli.jobs import forecast
+from ostinato.tasks.forecast import job as forecast
 
 how, path, limit = sys.argv[1:]
 data = next(int(line.split()[1]) for line in open("/proc/self/status") if "VmData" in line) << 10

@@ -40,7 +40,7 @@ ONLY = "*"  # stands for the only column of a kind
 BUILT_IN = ("mnist", "vowels", "austen")
 # Keys whose value is a list: "a,b", or in TOML ["a", "b"].
 LISTS = (
-    *("data.features", "data.categories", "data.static", "data.known"),
+    *("data.features", "data.categories", "data.static", "data.known", "data.na"),
     *("task.classify", "training.class_weight"),
 )
 PATHS = ("data.source", "data.test", "run.from")  # keys that name files, unless built in
@@ -98,6 +98,11 @@ class DataConfig(Declared):
     separator: str | None = declare(None, "Separator of CSV fields. Default: a comma.")
     decimal: Literal[".", ","] = declare(".", "Decimal mark of the numbers in a CSV file.")
     encoding: str = declare("utf-8", "Encoding of a CSV file, by its name in Python: cp1252.")
+    na: str | None = declare(None, "Fields of a CSV file that mean a missing value, too: Low,n/a.")
+    thousands: str | None = declare(
+        None, "Sign between the thousands of the numbers in a CSV file: , or . or a blank."
+    )
+    skip_lines: int = declare(0, "Lines above the header of a CSV file.", low=0)
     missing: Literal["error", "mask", "fill", "forward"] = declare(
         "error",
         "Missing values: an error, zeros with a feature that says so, the training mean, or the "

@@ -18,7 +18,9 @@ from ostinato.tasks import TaskSpec
 if TYPE_CHECKING:
     from ostinato.data.sequences.prepare import Preparation
 
-READING = ("data.separator", "data.decimal", "data.encoding", "data.sort")  # of a file at hand
+# How a file at hand is to be read.
+READING = ("data.separator", "data.decimal", "data.encoding", "data.na", "data.thousands",
+           "data.skip_lines", "data.sort")  # fmt: skip
 # The hyperparameters that make a finished run longer; the others of EXTENDABLE only look at it.
 LENGTH = ("training.iterations", "training.epochs")
 

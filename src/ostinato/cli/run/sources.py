@@ -95,7 +95,8 @@ def check(config: DataConfig) -> None:
     for name in asdict(dialect(config)):
         given = getattr(config, name) != getattr(DataConfig, name)
         if given and config.source and not _is_delimited(config.source):
-            raise BadInput(f"--{name} is for .csv and .tsv files, not for {config.source}")
+            flag = name.replace("_", "-")
+            raise BadInput(f"--{flag} is for .csv and .tsv files, not for {config.source}")
     if config.source is None or is_table(config.source):
         return
     of_tables = "shape", "id", "time", "time_format", "features", "categories", "group", "split"
@@ -115,7 +116,14 @@ def dialect(config: DataConfig) -> Dialect:
 
     separator = "\t" if config.separator == TAB else config.separator
     try:
-        return Dialect(separator, config.decimal, config.encoding)
+        return Dialect(
+            separator,
+            config.decimal,
+            config.encoding,
+            names(config.na),
+            config.thousands,
+            config.skip_lines,
+        )
     except ValueError as problem:
         raise BadInput(f"--{problem}") from None
 

@@ -232,7 +232,7 @@ class StreamPlayer:
     def _begin(self, lines: Sequence[bytes], ended: bool) -> Sequence[bytes]:
         """Find out from the first line how rows are read; returns the lines that are rows."""
         blank = 0
-        while blank < len(lines) and not lines[blank].strip(b"\r\xef\xbb\xbf"):
+        while blank < len(lines) and self._is_above(lines[blank]):
             blank += 1
         self.lines.done(lines[:blank], ended or blank < len(lines))
         lines = lines[blank:]
@@ -258,6 +258,14 @@ class StreamPlayer:
             self.lines.done(lines[:1], ended or len(lines) > 1)
             return lines[1:]
         return lines
+
+    def _is_above(self, line: bytes) -> bool:
+        """Whether a line is blank, or a comment: not a header of the model's columns."""
+        line = line.strip(b"\r\xef\xbb\xbf")
+        if not line.startswith(b"#"):
+            return not line
+        fields = line.decode("utf-8", "replace").split(self.source.dialect.between(".csv"))
+        return not {*(self.model.columns or ["#"])} <= {field.strip(' "') for field in fields}
 
     def _without_header(self, lines: Sequence[bytes]) -> Sequence[bytes]:
         """The lines without the header, with which the writer of a pipe may have begun again."""
@@ -357,12 +365,17 @@ class StreamPlayer:
         snapshot.write(self.state)
         self.saved_at = (time.monotonic(), self.lines.number)
 
+    @property
+    def _written(self) -> dict[str, Any]:
+        """How CSV is written, as JSON has it."""
+        return {**asdict(self.source.dialect), "na": list(self.source.dialect.na)}
+
     def _described(self, rows: RowParser) -> dict[str, Any]:
         return {
             "json": isinstance(rows, Json),
             "columns": list(rows.columns.names),
             "key": rows.columns.key,
-            **asdict(self.source.dialect),
+            **self._written,
             "rule": [self.rule.on_change, self.rule.until],
             "lookahead": self.lookahead,
         }
@@ -379,7 +392,7 @@ class StreamPlayer:
         anew = "; give what it was made with, or another --state to begin anew"
         asked = {
             "key": self.source.key,
-            **asdict(self.source.dialect),
+            **self._written,
             "rule": [self.rule.on_change, self.rule.until],
             "lookahead": self.lookahead,
         }

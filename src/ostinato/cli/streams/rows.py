@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import operator
+import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -143,6 +144,9 @@ class Csv(RowParser):
     ):  # fmt: skip
         super().__init__(columns, allow_missing, names, reads_words)
         self._has_commas = dialect.decimal == ","
+        self._missing = {*MISSING, *dialect.na}
+        self._na = set(dialect.na)
+        self._thousands, self._grouped = dialect.thousands, re.compile(dialect.grouped)
         self.separator = dialect.between(".csv")
         self.width = len(columns.names)
         every = [i for i in range(self.width) if i != columns.key_at]
@@ -165,7 +169,7 @@ class Csv(RowParser):
         else:
             taken = [
                 self._numbers(fields[i :: self.width]) if names is None
-                else np.array([names.place(field) for field in fields[i :: self.width]])
+                else np.array([names.place(self._there(f)) for f in fields[i :: self.width]])
                 for i, names in zip(self.columns.features, self.names, strict=True)
             ]  # fmt: skip
             values = np.stack(taken, axis=1)
@@ -191,12 +195,18 @@ class Csv(RowParser):
                 return np.array(list(map(float, fields)))
         return np.array([self._number(field) for field in fields])
 
+    def _there(self, field: str) -> str:
+        """A field of names; nothing of one that says that there is none."""
+        return "" if field.strip() in self._na else field
+
     def _number(self, field: str) -> float:
         stripped = field.strip()
-        if stripped in MISSING:
+        if stripped in self._missing:
             return float("nan")
         if stripped in TRUE or stripped in FALSE:
             return float(stripped in TRUE)
+        if self._thousands and self._grouped.match(stripped):
+            stripped = stripped.replace(self._thousands, "")
         if self._has_commas:  # a point, as before thousands, makes it no number
             stripped = stripped.replace(".", "·").replace(",", ".")
         try:

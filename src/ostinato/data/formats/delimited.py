@@ -22,7 +22,7 @@ import numpy as np
 from ostinato._extras import needs
 from ostinato.data.formats.arrow import owned
 from ostinato.data.formats.content import MAX_ROW, check_width, line_of
-from ostinato.data.formats.dialect import Decimal
+from ostinato.data.formats.dialect import Dialect
 from ostinato.data.tables.column import place_of
 from ostinato.data.tables.table import Column, Table, Text, unnamed
 
@@ -32,7 +32,11 @@ _QUOTE, _NEWLINE = ord('"'), ord("\n")
 
 
 def parse_delimited(
-    content: bytes, source: str, separator: str = ",", skipped: int = 0, decimal: Decimal = "."
+    content: bytes,
+    source: str,
+    separator: str = ",",
+    skipped: int = 0,
+    dialect: Dialect | None = None,
 ) -> Table:
     """A table of texts, whose types are found out when they are used.
 
@@ -41,7 +45,7 @@ def parse_delimited(
         source: the file's name, for messages.
         separator: one character.
         skipped: the lines of the file between the header and the rows that `content` has.
-        decimal: what stands before the decimals of numbers.
+        dialect: how numbers and missing values are written.
 
     Raises:
         ValueError: a quote is not closed; a row has another number of fields than the header; the
@@ -56,6 +60,7 @@ def parse_delimited(
     layout = _Layout.of(content, source, separator, skipped)
     with needs("tables", "pyarrow"):
         import pyarrow as pa
+        import pyarrow.compute as pc
         from pyarrow import csv as arrow_csv
     keys = [str(i) for i in range(len(layout.names))]
     parsed = arrow_csv.read_csv(
@@ -81,9 +86,14 @@ def parse_delimited(
     def place(row: int) -> str:
         return f"{source}, line {layout.lines[row]}"
 
+    dialect = dialect or Dialect()
+    markers = pa.array(dialect.na, pa.string())
     columns: dict[str, Column] = {}
     for name, values in zip(layout.names, parsed.columns, strict=True):
-        columns[name] = Text(name, place_of(place, name), values, untyped=True, decimal=decimal)
+        if dialect.na:
+            is_missing = pc.is_in(pc.utf8_trim_whitespace(values), value_set=markers)
+            values = pc.if_else(is_missing, "", values)
+        columns[name] = Text(name, place_of(place, name), values, untyped=True, dialect=dialect)
     return Table(source, "line", layout.lines, unnamed(columns, source))
 
 
@@ -120,11 +130,11 @@ class _Layout:
         lines = np.searchsorted(newlines, starts) + 1
         starts, ends, lines = _without_blank_ends(starts, ends, lines)
         lines[1:] += skipped
-        scan.check_lines(starts, ends, lines)
+        scan.check_lines(starts, ends, lines, scan.hint(starts, ends, lines))
         names = scan.header(starts[0], ends[0], lines[0])
         if len(starts) == 1:
             raise ValueError(f"{source}: a header and no rows below it; wanted at least one row")
-        scan.check_fields(starts, ends, lines, names)
+        scan.check_fields(starts, ends, lines, names, scan.hint(starts, ends, lines))
         scan.check_swallowed(starts, ends, newlines, names)
         return _Layout(
             names,
@@ -182,13 +192,30 @@ class _Scan:
         if len(opening) > len(closing):
             raise self._unclosed(len(closing))
 
-    def check_lines(self, starts: np.ndarray, ends: np.ndarray, lines: np.ndarray) -> None:
+    def hint(self, starts: np.ndarray, ends: np.ndarray, lines: np.ndarray) -> str:
+        """The end of a message where most rows have other numbers of fields than the first line.
+
+        Then the header may be the first line with as many, and those above it something else.
+        """
+        counts = self._fields_of(ends)
+        usual = int(np.bincount(counts).argmax())
+        i = int(np.argmax(counts == usual))
+        if counts[0] == usual or i > len(counts) // 2:
+            return ""
+        return (
+            f"; if the header is line {lines[i]}, leave out what stands above it: "
+            f"skip_lines={lines[i] - 1} (--skip-lines {lines[i] - 1})"
+        )
+
+    def check_lines(
+        self, starts: np.ndarray, ends: np.ndarray, lines: np.ndarray, hint: str
+    ) -> None:
         """No line is empty, none is too long, and none has a return within it."""
         blank = np.flatnonzero(starts == ends)
         if len(blank):
             raise ValueError(
                 f"{self.source}, line {lines[blank[0]]}: an empty line; wanted a row in each line, "
-                "and the sequences told apart by an id"
+                f"and the sequences told apart by an id{hint}"
             )
         longest = int((ends - starts).argmax())
         if ends[longest] - starts[longest] > MAX_ROW:
@@ -228,11 +255,20 @@ class _Scan:
             seen[name] = i
         return names
 
+    def _fields_of(self, ends: np.ndarray) -> np.ndarray:
+        """The number of fields of each row, `[N]`."""
+        return np.diff(np.searchsorted(self.separators, ends), prepend=0) + 1
+
     def check_fields(
-        self, starts: np.ndarray, ends: np.ndarray, lines: np.ndarray, names: tuple[str, ...]
+        self,
+        starts: np.ndarray,
+        ends: np.ndarray,
+        lines: np.ndarray,
+        names: tuple[str, ...],
+        hint: str,
     ) -> None:
         """Each row has as many fields as the header."""
-        counts = np.diff(np.searchsorted(self.separators, ends), prepend=0) + 1
+        counts = self._fields_of(ends)
         wrong = np.flatnonzero(counts != len(names))
         if not len(wrong):
             return
@@ -245,7 +281,7 @@ class _Scan:
             problem = f"a field after the last column {names[-1]!r}: {count} fields"
         raise ValueError(
             f"{where}: {problem}, the header has {len(names)}{others}; wanted as many, separated "
-            f"by {self.separator!r}, and a text with {self.separator!r} in it in quotes"
+            f"by {self.separator!r}, and a text with {self.separator!r} in it in quotes{hint}"
         )
 
     def check_swallowed(

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
 from typing import IO, Literal, cast
 
 Decimal = Literal[".", ","]
 SEPARATOR_OF = {".csv": ",", ".tsv": "\t"}  # by the ending of the file
 _NO_SEPARATORS = ('"', "\r", "\n")
+_THOUSANDS = (",", ".", "'", "’", " ", "\u00a0", "\u202f", "_")
 _UTF8 = "utf-8"
+MOST_ABOVE = 10_000  # lines that may stand above a header
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What stands between fields and before decimals, and what the bytes mean.
+    """What stands between fields, before decimals and above the header, and what the bytes mean.
 
     Raises:
         ValueError: one of these is none.
@@ -25,11 +28,17 @@ class Dialect:
         separator: one character; None: "," (a tab in a .tsv file).
         decimal: "," as in 1,5, or ".".
         encoding: a name that Python knows, as "cp1252"; UTF-8 may begin with a byte order mark.
+        na: fields that say that a value is missing, beside those that always do.
+        thousands: what stands between the thousands of numbers; None: nothing.
+        skip_lines: lines above the header. Lines that begin with # are left out there anyway.
     """
 
     separator: str | None = None
     decimal: Decimal = "."
     encoding: str = _UTF8
+    na: tuple[str, ...] = ()
+    thousands: str | None = None
+    skip_lines: int = 0
 
     def __post_init__(self) -> None:
         between = self.separator
@@ -39,6 +48,11 @@ class Dialect:
             raise ValueError(f"separator is {between!r}; wanted one character, such as ; or \\t")
         if self.decimal not in (".", ","):
             raise ValueError(f"decimal is {self.decimal!r}; wanted '.' or ','")
+        if self.thousands not in (None, *_THOUSANDS) or self.thousands == self.decimal:
+            raise ValueError(
+                f"thousands is {self.thousands!r}; wanted a sign that is not before decimals: one "
+                f"of {' '.join(map(repr, _THOUSANDS))}"
+            )
         is_utf8(self.encoding)
 
     def check(self, kind: str, source: str) -> None:
@@ -48,9 +62,9 @@ class Dialect:
             ValueError: it cannot; or what stands between fields stands before decimals, too.
         """
         if kind not in SEPARATOR_OF:
-            for name in ("separator", "decimal", "encoding"):
-                if getattr(self, name) != getattr(Dialect, name):
-                    raise ValueError(f"{source}: {name} is for .csv and .tsv files")
+            for each in fields(self):
+                if getattr(self, each.name) != each.default:
+                    raise ValueError(f"{source}: {each.name} is for .csv and .tsv files")
         elif self.between(kind) == self.decimal:
             raise ValueError(
                 f"{source}: {self.decimal!r} stands between the fields and before the decimals; "
@@ -60,6 +74,41 @@ class Dialect:
     def between(self, kind: str) -> str:
         """What stands between the fields of a file with this ending."""
         return self.separator or SEPARATOR_OF[kind]
+
+    @property
+    def grouped(self) -> str:
+        """A pattern of numbers with signs between their thousands; "" if there are none."""
+        if self.thousands is None:
+            return ""
+        return rf"^[+-]?\d{{1,3}}({re.escape(self.thousands)}\d{{3}})+([{self.decimal}]\d*)?$"
+
+    def without_head(self, content: bytes, between: str) -> bytes:
+        """UTF-8 with empty lines in place of what stands above the header.
+
+        Lines that begin with # stand above it; but the last of them is the header, if it has as
+        many fields as the next line, unless that seems to be one itself: without a number, where
+        the line after it has one.
+
+        Args:
+            content: the beginning of a file at least, with the first rows.
+            between: what stands between the fields.
+
+        Example:
+            >>> Dialect().without_head(b"# by a logger\nt,x\n0,1\n", ",")
+            b'\nt,x\n0,1\n'
+            >>> Dialect().without_head(b"# by a logger\n#t,x\n0,1\n", ",")
+            b'\n#t,x\n0,1\n'
+        """
+        lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n", MOST_ABOVE)
+        above = self.skip_lines
+        while above < len(lines) and lines[above].startswith(b"#"):
+            above += 1
+        if above > self.skip_lines:
+            last, row, after = (*lines[above - 1 :], b"", b"")[:3]
+            sign = between.encode()
+            named = not _has_number(row, sign) and _has_number(after, sign)
+            above -= last.count(sign) == row.count(sign) and not named
+        return b"\n" * min(above, len(lines) - 1) + b"\n".join(lines[above:])
 
     def utf8(self, content: bytes, source: str) -> bytes:
         """The content of a file as UTF-8.
@@ -77,6 +126,15 @@ class Dialect:
         if is_utf8(self.encoding):
             return file
         return cast("IO[bytes]", _Recoded(file, source, self.encoding))
+
+
+def _has_number(line: bytes, between: bytes) -> bool:
+    """Whether a field of a line is a number."""
+    for field in line.split(between):
+        with suppress(ValueError):
+            float(field.strip(b' "\r'))
+            return True
+    return False
 
 
 def is_utf8(encoding: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from ostinato.data.formats.dates import TimeFormat
@@ -66,6 +66,9 @@ class Roles:
         separator: between the fields of a CSV file; None: "," (a tab in a .tsv file).
         decimal: what stands before the decimals of its numbers, "." or ",".
         encoding: of its bytes, by a name that Python knows, as "cp1252".
+        na: fields of it that say that a value is missing, beside those that always do.
+        thousands: what stands between the thousands of its numbers; None: nothing.
+        skip_lines: lines above its header, beside those that begin with #.
         of_model: whether these are the columns of a trained model. Its sequences may then lie in
             another shape, long or nested; and rows that are sequences may lack their id, and are
             numbered.
@@ -95,12 +98,15 @@ class Roles:
     separator: str | None = None
     decimal: Decimal = "."
     encoding: str = "utf-8"
+    na: tuple[str, ...] = ()
+    thousands: str | None = None
+    skip_lines: int = 0
     of_model: bool = False
 
     @property
     def dialect(self) -> Dialect:
         """How the CSV file is written."""
-        return Dialect(self.separator, self.decimal, self.encoding)
+        return Dialect(**{each.name: getattr(self, each.name) for each in fields(Dialect)})
 
     def inputs(self) -> Roles:
         """The roles of the columns that a model needs to answer: no target, group or split."""

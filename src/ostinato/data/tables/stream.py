@@ -323,6 +323,10 @@ class _LineBlocks:
         self._lines = np.zeros(0, np.int64)  # of the rows of the block
         self._block = self._rest = b""
         self._ahead = self._file.read(self._size)
+        while len(self._ahead) < self._size and (more := self._file.read(self._size)):
+            self._ahead += more
+        if not self._is_json:
+            self._ahead = dialect.without_head(self._ahead, dialect.between(kind))
         self._line = 1  # of the file, at which the block begins
 
     def read(self) -> Table | None:
@@ -367,8 +371,8 @@ class _LineBlocks:
         return table
 
     def _delimited(self, content: bytes, skipped: int = 0) -> Table:
-        between, decimal = self._dialect.between(self._kind), self._dialect.decimal
-        return parse_delimited(content, self._name, between, skipped, decimal)
+        between = self._dialect.between(self._kind)
+        return parse_delimited(content, self._name, between, skipped, self._dialect)
 
     def _offset(self, line: int) -> int:
         """Where a line of the file begins in the block."""

@@ -6,6 +6,7 @@ a label, and "007" is a name of its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from ostinato.data.formats import dates
 from ostinato.data.formats.dates import Order, TimeFormat
-from ostinato.data.formats.dialect import Decimal
+from ostinato.data.formats.dialect import Dialect
 from ostinato.data.tables.column import (
     MAX_NAME,
     Column,
@@ -49,21 +50,21 @@ class Text(Column):
     Args:
         values: pyarrow's strings.
         untyped: whether they may stand for numbers, as those of CSV do.
-        decimal: what stands before the decimals of such numbers.
+        dialect: how such numbers are written.
     """
 
     def __init__(
         self, name: str, place: Place, values: pa.ChunkedArray, untyped: bool,
-        decimal: Decimal = ".",
+        dialect: Dialect | None = None,
     ):  # fmt: skip
         super().__init__(name, place)
-        self._decimal = decimal
+        self._dialect = dialect or Dialect()
         self._values = values
         self._untyped = untyped
         self._parsed: np.ndarray | None = None
 
     def head(self, n: int) -> Text:
-        return Text(self.name, self.place, self._values.slice(0, n), self._untyped, self._decimal)
+        return Text(self.name, self.place, self._values.slice(0, n), self._untyped, self._dialect)
 
     def is_numbers(self) -> bool:
         return self._untyped and self._parse() is not None
@@ -164,7 +165,11 @@ class Text(Column):
         texts = pc.utf8_trim_whitespace(self._values)
         missing = pc.is_in(texts, value_set=pa.array(MISSING, self._values.type))
         texts = pc.if_else(missing, pa.scalar(None, self._values.type), texts)
-        if self._decimal == ",":  # a point, as before thousands, makes it no number
+        if self._dialect.thousands is not None:
+            whole = pc.replace_substring(texts, self._dialect.thousands, "")
+            grouped = pc.match_substring_regex(texts, self._dialect.grouped)
+            texts = pc.if_else(grouped, whole, texts)
+        if self._dialect.decimal == ",":  # a point, as before thousands, makes it no number
             texts = pc.replace_substring(pc.replace_substring(texts, ".", "·"), ",", ".")
         return texts
 
@@ -175,7 +180,7 @@ class Text(Column):
 
         if self._parsed is not None:
             return self._parsed
-        as_they_are = () if self._decimal == "," else (lambda: self._values,)
+        as_they_are = () if self._dialect != Dialect() else (lambda: self._values,)
         for texts in (*as_they_are, self._present, self._true_false, self._unsigned):
             try:
                 parsed = pc.cast(texts(), pa.float64())
@@ -216,10 +221,14 @@ class Text(Column):
         row = next(int(i) for i in rows if not _casts(texts[int(i)], "float64"))
         text = self._values[row].as_py()
         hint = ""
-        if self._decimal == ",":
+        if self._dialect.decimal == ",":
             hint = "; wanted a comma before its decimals, and nothing before thousands"
         elif text.strip().replace(",", "", 1).lstrip("+-").isdecimal():
             hint = "; wanted a point before its decimals; or say decimal=',' (--decimal ,)"
+            if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+", text.strip()):
+                hint += ", or thousands=',' (--thousands ,)"
+        elif self.share_of_numbers() >= 0.5:
+            hint = f"; if it says that a value is missing: na=({shortened(text.strip())},) (--na)"
         return ValueError(f"{self.place(row)}: {shortened(text)} is not a number{hint}")
 
     def _no_time(self, iso: pa.Array, order: Order | None) -> ValueError:
