@@ -194,6 +194,20 @@ def test_a_file_that_unpacks_to_too_much_is_refused_by_every_reader(tmp_path, mo
         list(stream_examples(io.BytesIO(BOMBS[name]), name=name))
 
 
+@pytest.mark.parametrize("write", [pa.ipc.new_file, pa.ipc.new_stream])
+def test_packed_batches_are_read_as_long_as_there_is_memory(tmp_path, monkeypatch, write):
+    path = tmp_path / "a.arrow"
+    batch = pa.record_batch({"x": np.zeros(10**5)})
+    packed = pa.ipc.IpcWriteOptions(compression="zstd")
+    with write(str(path), batch.schema, options=packed) as writer:
+        for _ in range(20):
+            writer.write_batch(batch)
+    assert path.stat().st_size < batch.nbytes / 10
+    monkeypatch.setattr(content.os, "sysconf", lambda name: 1024)  # pages, and bytes of a page
+    with pytest.raises(ValueError, match="GB as arrays; this machine has"):
+        read_examples(path, Roles(shape="wide"))
+
+
 def test_keys_that_some_lines_lack_are_no_bomb(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(numbered(300, lambda i: json.dumps({"y": i % 2, f"k{i}": 1})))

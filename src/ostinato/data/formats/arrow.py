@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -38,12 +38,7 @@ def parse_parquet(content: bytes, source: str) -> Table:
         file = parquet.ParquetFile(reader)
         check_width(len(file.schema_arrow), source)
         check_memory(_BYTES * file.metadata.num_rows * len(file.schema_arrow), source)
-        batches, size = [], 0
-        for batch in file.iter_batches():  # a few bytes may stand for lists of any length
-            batches.append(batch)
-            size += batch.nbytes
-            check_memory(size, source)
-        table = pa.Table.from_batches(batches, file.schema_arrow)
+        table = _within_memory(file.iter_batches(), file.schema_arrow, source)
     return arrow_table(table, source)
 
 
@@ -51,18 +46,36 @@ def parse_arrow(content: bytes, source: str) -> Table:
     """The table of an Arrow file, of a stream of Arrow's, or of a Feather file.
 
     Raises:
-        ValueError: it is damaged, has no rows, or has two columns of one name.
+        ValueError: it is damaged, has no rows, needs more memory than there is, or has two columns
+            of one name.
     """
     with needs("tables", "pyarrow"):
         import pyarrow as pa
         from pyarrow import feather, ipc
     reader = pa.BufferReader(owned(content))
     with whole(source):
-        if content.startswith((b"ARROW1", b"FEA1")):
+        if content.startswith(b"FEA1"):  # the first version, of one batch that is not packed
             table = feather.read_table(reader)
+        elif content.startswith(b"ARROW1"):
+            file = ipc.open_file(reader)
+            batches = map(file.get_batch, range(file.num_record_batches))
+            table = _within_memory(batches, file.schema, source)
         else:
-            table = ipc.open_stream(reader).read_all()
+            stream = ipc.open_stream(reader)
+            table = _within_memory(stream, stream.schema, source)
     return arrow_table(table, source)
+
+
+def _within_memory(batches: Iterable[Any], schema: Any, source: str) -> Any:
+    """The table of all batches; a few packed bytes may stand for any number of values."""
+    import pyarrow as pa
+
+    kept, size = [], 0
+    for batch in batches:
+        kept.append(batch)
+        size += batch.nbytes
+        check_memory(size, source)
+    return pa.Table.from_batches(kept, schema)
 
 
 def owned(content: bytes | memoryview) -> pa.Buffer:
