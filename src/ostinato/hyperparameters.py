@@ -50,16 +50,18 @@ def declare(
     below: float | None = None,
     cli_name: str | None = None,
     or_own: bool = False,
+    by_column: bool = False,
 ) -> Any:
     """A dataclass field with its help and range: low ≤ value ≤ high, above < value < below.
 
     `cli_name` is its name on the command line and in TOML files, if it differs. With
-    `or_own` a user's own class or function is allowed, too, in Python.
+    `or_own` a user's own class or function is allowed, too, in Python; with `by_column` a choice
+    for each of some columns, "forward,dose=zero".
     """
     limits = {"at least": low, "at most": high, "above": above, "below": below}
     limits = {words: limit for words, limit in limits.items() if limit is not None}
     metadata = {"help": help, "limits": limits, "cli_name": cli_name, "or_own": or_own}
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata={**metadata, "by_column": by_column})
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Declaration:
     help: str
     limits: Mapping[str, float]
     or_own: bool  # whether a user's own class or function is allowed
+    by_column: bool  # whether COLUMN=choice is allowed, too, and several of them
 
     @property
     def wanted(self) -> str:
@@ -103,7 +106,7 @@ class Declaration:
     def plain(self, value: Any) -> Value:
         """`value` as a bool, int, float or str; None if it is of another type or out of range."""
         if self.type is str:
-            known = isinstance(value, str) and (value in self.choices if self.choices else value)
+            known = isinstance(value, str) and (self._chosen(value) if self.choices else value)
             return str(value) if known else None
         if self.type is bool:  # NumPy's are equal to these, but not instances of bool
             return bool(value) if value in (True, False) else None
@@ -114,6 +117,14 @@ class Declaration:
         except OverflowError:
             return None
         return number if self._in_range(number) else None
+
+    def _chosen(self, value: str) -> bool:
+        """Whether all of a value's parts are among the choices."""
+        parts = value.split(",") if self.by_column else [value]
+        return all(
+            (part.rpartition("=")[2].strip() if self.by_column else part) in self.choices
+            for part in parts
+        )
 
     @property
     def _range(self) -> str:
@@ -160,6 +171,7 @@ def _declaration(
     limits: Mapping[str, float],
     cli_name: str,
     or_own: bool,
+    by_column: bool,
 ) -> Declaration:
     optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
     if optional:
@@ -167,7 +179,9 @@ def _declaration(
     choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
     kind = str if choices else hint
     cli_name = cli_name or name
-    return Declaration(name, cli_name, kind, optional, choices, default, help, limits, or_own)
+    return Declaration(
+        name, cli_name, kind, optional, choices, default, help, limits, or_own, by_column
+    )
 
 
 @dataclass(frozen=True)

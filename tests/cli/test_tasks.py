@@ -83,7 +83,7 @@ def test_a_run_keeps_its_model_its_measures_and_its_configuration(trained_tasks,
     text = (run / "config.toml").read_text()
     assert "horizon" in text if task == "forecast" else "horizon" not in text
     assert "class_weight" not in text
-    assert ("missing" in text) == (task in ("classify", "tag"))
+    assert ("missing" in text) == (task in ("classify", "tag", "forecast"))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -376,7 +376,7 @@ def test_a_flag_that_does_not_exist_is_refused(ostinato, trained_tasks, tmp_path
         ("tag", ("--season", 7)),
         ("tag", ("--class-weight", "balanced")),
         ("tag", ("--known", "a")),
-        ("forecast", ("--missing", "mask")),
+        ("forecast", ("--no-standardize",)),
         ("forecast", ("--group", "id")),
         ("forecast", ("--crf",)),
         ("forecast", ("--test-fraction", 0.3)),
@@ -564,7 +564,7 @@ def test_a_forecast_reads_what_is_known_ahead_and_says_when_it_is_not_there(osti
     assert "1 of 160 values of 'day' are missing; they are taken from the step before" in told
     checked = ostinato("check", file, *flags[:2], *flags[4:], *inputs[:2])
     assert "a forecast steps over them" in checked.out
-    assert "--missing" not in checked.out  # which is not for forecasts
+    assert "--missing dose=zero" in checked.out
     ahead = []
     for i in range(4):
         ahead += rows[40 * i : 40 * (i + 1)]
@@ -583,6 +583,39 @@ def test_a_forecast_reads_what_is_known_ahead_and_says_when_it_is_not_there(osti
     outcome = ostinato("predict", run, file)
     assert "2 of 165 values of 'day' are missing" in outcome.err
     assert "1 of its steps come after a gap of over 1.5 times the usual time" in outcome.err
+
+
+def test_a_missing_input_of_a_forecast_is_what_its_column_says(ostinato, tmp_path):
+    """Doses are 0 where none is written, and the temperature is that of the step before."""
+    random = np.random.default_rng(0)
+    rows = [[f"s{i}", str(t), f"{random.normal():.3f}", "", f"{20 + t % 5}"]
+            for i in range(4) for t in range(40)]  # fmt: skip
+    for row in rows[::9]:
+        row[3] = "7"
+    for row in rows[4::7]:
+        row[4] = ""
+    head, files = "id,t,glucose,dose,warm", {}
+    for name in ("empty", "zeros"):
+        files[name] = tmp_path / f"{name}.csv"
+        filled = [[*row[:3], row[3] or "0", row[4]] for row in rows] if name == "zeros" else rows
+        files[name].write_text("\n".join([head, *map(",".join, filled)]))
+    flags = ("--forecast", "glucose", "--horizon", 2, "--id", "id", "--time", "t",
+             "--features", "dose,warm", *QUICK, "--iterations", 3)  # fmt: skip
+    outcomes = {}
+    for name, how in (("empty", ("--missing", "dose=zero")), ("zeros", ())):
+        run = tmp_path / name
+        outcomes[name] = ostinato("train", files[name], *flags, *how, "--output", run)
+        assert outcomes[name].code == 0
+    assert "142 of 160 values of 'dose' are missing; they become 0" in outcomes["empty"].err
+    predicted = [(tmp_path / name / "predictions.csv").read_text() for name in files]
+    assert predicted[0] == predicted[1]
+    answers = [ostinato("predict", tmp_path / "empty", file) for file in files.values()]
+    assert answers[0].out == answers[1].out and "'dose' are missing; they become 0" in answers[0].err
+    refused = ostinato("train", files["empty"], *flags, "--missing", "doses=zero", "-o", "x")
+    assert refused.code == 2 and "names the column 'doses', which is no input" in refused.err
+    classify = ("--classify", "warm", "--id", "id", "--features", "dose", *QUICK)
+    refused = ostinato("train", files["zeros"], *classify, "--missing", "dose=zero")
+    assert refused.code == 2
 
 
 @pytest.mark.parametrize("task", ["tag", "forecast"])

@@ -97,7 +97,8 @@ def columns_of_table(value: Any, where: str) -> Preparation | None:
         fail(f"{where} is not a JSON object")
     for part in ("features", "statics"):
         for feature in items(value.get(part), f"{where}: {part}", MAX_FEATURES):
-            _check_feature(entries(feature, f"{where}: {part}", _FEATURE), f"{where}: {part}")
+            own = {"missing"} & feature.keys() if isinstance(feature, dict) else set()
+            _check_feature(entries(feature, f"{where}: {part}", _FEATURE | own), f"{where}: {part}")
     if type(value.get("reads_words")) is not bool or not isinstance(value.get("missing"), str):
         fail(f"{where} does not say what a step is, or what is missing")
     try:

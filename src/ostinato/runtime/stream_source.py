@@ -289,6 +289,7 @@ def scaling_of(preparation: Preparation) -> RowScaling:
     """
     if preparation.statics:
         raise ValueError("the model reads static columns, which a stream of rows does not have")
+    preparation.check_uniform()
     if preparation.missing == "forward":
         raise ValueError(
             "the model fills a missing value with the one before it (missing='forward'), which a "

@@ -275,3 +275,26 @@ def test_moments_do_not_depend_on_the_parts(n):
     # The squares are of deviations of 1, whose own error is an ulp of 1e6: 1e-10.
     exact = math.sqrt(math.fsum((values - mean) ** 2) / n)
     assert deviation == pytest.approx(exact, rel=1e-9, abs=1e-9)
+
+
+def test_missing_values_by_column():
+    X = np.array([[[1, 2, np.nan], [np.nan, 4, 8], [3, np.nan, np.nan]]], np.float32)
+    examples = Examples(X, features=("dose", "load", "rate"))
+    how = {"": "forward", "dose": "zero", "rate": "mask"}
+    made = Preparation.fit(examples, missing=how, standardize=False)
+    again = Preparation.from_json(json.loads(json.dumps(made.as_json())))
+    assert again == made and made.columns == ("dose", "load", "rate", "rate is missing")
+    wanted = [[[1, 2, 0, 1], [0, 4, 8, 0], [3, 4, 0, 1]]]
+    assert again.apply(examples).tolist() == wanted
+    scaled = Preparation.fit(examples, missing=how | {"": "fill"})
+    found = scaled.apply(examples)[0]
+    assert found[1, 0] == np.float32((0 - 2) / 1) and found[2, 1] == 0  # dose: 1, 3; load: 2, 4
+    with pytest.raises(ValueError, match="step 2, feature 1: the value is missing"):
+        Preparation.fit(examples, missing={"dose": "zero", "rate": "zero"})
+    with pytest.raises(ValueError, match="missing names the column 'dosis', which is no input"):
+        Preparation.fit(examples, missing={"dosis": "zero"})
+    with pytest.raises(ValueError, match="missing='nought' is not known"):
+        Preparation.fit(examples, missing={"dose": "nought"})
+    with pytest.raises(ValueError, match="column 'dose' in a way of its own, which exported"):
+        made.check_uniform()
+    assert "missing" not in Preparation.fit(examples, missing="mask").as_json()["features"][0]

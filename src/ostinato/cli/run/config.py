@@ -103,10 +103,12 @@ class DataConfig(Declared):
         None, "Sign between the thousands of the numbers in a CSV file: , or . or a blank."
     )
     skip_lines: int = declare(0, "Lines above the header of a CSV file.", low=0)
-    missing: Literal["error", "mask", "fill", "forward"] = declare(
+    missing: Literal["error", "mask", "fill", "forward", "zero"] = declare(
         "error",
         "Missing values: an error, zeros with a feature that says so, the training mean, or the "
-        "last value before.",
+        "last value before. Of a forecast's inputs, where this is the default, also zero, and by "
+        "column: forward,dose=zero.",
+        by_column=True,
     )
     standardize: bool = declare(
         True, "Scale each feature of a file by the mean and deviation of the training part."

@@ -9,7 +9,7 @@ import numpy as np
 
 from ostinato import tasks
 from ostinato.cli.output import percent, times_as_text
-from ostinato.cli.run import jobs, sources, summaries
+from ostinato.cli.run import jobs, partition, sources, summaries
 from ostinato.cli.run.config import Config
 from ostinato.cli.run.summaries import Rows
 from ostinato.data.sequences.label_sets import joined
@@ -81,7 +81,8 @@ def _check_prepared(parts: Parts, settings: Config) -> None:
     data = settings.data
     if parts.train.roles is None or isinstance(parts.train.X, Mapped):
         return
-    preparation = Preparation.fit(parts.train, missing=data.missing, standardize=data.standardize)
+    missing = partition.how_missing(parts.train, data.missing)
+    preparation = Preparation.fit(parts.train, missing=missing, standardize=data.standardize)
     for part in (parts.validation, parts.test):
         if part is not None and not isinstance(part.X, Mapped):
             preparation.apply(part)

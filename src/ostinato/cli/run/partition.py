@@ -209,21 +209,44 @@ def _check_alike(train: Examples, test: Examples) -> None:
         )
 
 
-def preparation(train: Examples, missing: Missing, standardize: bool) -> Preparation:
+def preparation(train: Examples, missing: str, standardize: bool) -> Preparation:
     """How examples become the input of a network, learnt from the training part.
 
     One of the processes of a machine learns it for all: of examples in a file it takes two passes.
+
+    Args:
+        missing: see `DataConfig`.
+
+    Raises:
+        BadInput: missing values are described by column, and there is no forecast.
     """
     from ostinato.data.sequences.prepare import Preparation
     from ostinato.training import distributed
 
     def learnt() -> Preparation:
-        return Preparation.fit(train, missing=missing, standardize=standardize)
+        return Preparation.fit(train, missing=how_missing(train, missing), standardize=standardize)
 
     ranks = distributed.current()
     if ranks.alone:
         return learnt()
     return Preparation.from_json(ranks.from_first_here(lambda: learnt().as_json()))
+
+
+def how_missing(train: Examples, missing: str) -> dict[str, Missing]:
+    """What a missing value is, by the name of the column; "" is all others.
+
+    Raises:
+        BadInput: see `preparation`.
+    """
+    parts = [part.rpartition("=") for part in missing.split(",")]
+    found = {name.strip(): how.strip() for name, _, how in parts}
+    is_forecast = train.roles is not None and train.roles.task == "forecast"
+    if not is_forecast and (found.keys() != {""} or found[""] == "zero"):
+        raise BadInput(
+            f"--missing {missing} is for the inputs of forecasts; wanted error, mask, fill or "
+            "forward"
+        )
+    return found  # type: ignore[return-value]  # the configuration has looked at them
 
 
 def inputs(preparation: Preparation | None, part: Examples) -> Any:

@@ -186,7 +186,10 @@ def columns(side: Side, varying: np.ndarray | None = None) -> Iterator[Finding]:
 def _remedy_of_missing(side: Side) -> str:
     roles = side.examples.roles
     if roles is not None and roles.task == "forecast":
-        return "a forecast steps over them, and takes inputs from the step before; fill them in"
+        return (
+            "a forecast steps over them, and takes inputs from the step before; say what else an "
+            "input is (--missing dose=zero), or fill them in"
+        )
     return "say how to fill them in (--missing mask, fill or forward); else training refuses them"
 
 

@@ -23,7 +23,7 @@ from ostinato.data.sequences.steps import n_features
 from ostinato.data.tables.roles import Roles
 from ostinato.data.text.words import MAX_WORDS, Integers, Words
 
-Missing = Literal["error", "mask", "fill", "forward"]
+Missing = Literal["error", "mask", "fill", "forward", "zero"]
 _OTHERWISE = "missing='mask', 'fill' or 'forward' (--missing)"
 _REMEDY, _LATER = f", or {_OTHERWISE}", f", or a model trained with {_OTHERWISE}"
 
@@ -38,6 +38,7 @@ class Feature:
             ones.
         mean, scale: the number x becomes (x − mean) / scale.
         fill: what a missing number becomes, before it is scaled.
+        missing: what a missing value is; None: as in the other features.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Feature:
     mean: float = 0.0
     scale: float = 1.0
     fill: float = 0.0
+    missing: Missing | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -63,8 +65,9 @@ class Preparation:
         statics: of a sequence.
         missing: what a missing value is: "error", it is refused; "mask", 0, and a further column
             for each feature is 1 where it is missing; "fill", the mean of the training part;
-            "forward", the last value before it in its sequence, or the mean if there is none. A
-            missing word has zeros in all its columns; "forward" takes the last word.
+            "forward", the last value before it in its sequence, or the mean if there is none;
+            "zero", 0, before it is scaled. A missing word has zeros in all its columns; "forward"
+            takes the last word.
         roles: of the columns of the file.
         reads_words: whether a step is a word of a vocabulary: `apply` gives `Words`, for a model
             with a vocabulary, where there is one feature and it holds names.
@@ -88,13 +91,18 @@ class Preparation:
 
     @staticmethod
     def fit(
-        examples: Examples, *, missing: Missing = "error", standardize: bool = True
+        examples: Examples,
+        *,
+        missing: Missing | Mapping[str, Missing] = "error",
+        standardize: bool = True,
     ) -> Preparation:
         """Learn means, scales and words from the training part.
 
         Args:
             examples: the training part alone.
-            missing: see `Preparation`.
+            missing: see `Preparation`; or what it is in each of some columns, by their names, and
+                by "" in all others (there an error, if left out). What is trained so can be neither
+                exported nor played row by row.
             standardize: whether numbers are scaled to mean 0 and standard deviation 1 over all
                 steps of the training part; a feature that never changes is only centred.
 
@@ -102,10 +110,19 @@ class Preparation:
             ValueError: `missing` is unknown; a value is missing and that is an error; a feature has
                 no value at all.
         """
-        if missing not in get_args(Missing):
-            raise ValueError(
-                f"missing={missing!r} is not known; wanted one of {', '.join(get_args(Missing))}"
-            )
+        given = dict(missing) if isinstance(missing, Mapping) else {"": missing}
+        missing = given.pop("", "error")
+        for each in (missing, *given.values()):
+            if each not in get_args(Missing):
+                raise ValueError(
+                    f"missing={each!r} is not known; wanted one of {', '.join(get_args(Missing))}"
+                )
+        for name in given:
+            if name not in (*examples.features, *examples.statics):
+                raise ValueError(
+                    f"{examples.source or 'examples'}: missing names the column {name!r}, which is "
+                    f"no input; the inputs are {', '.join((*examples.features, *examples.statics))}"
+                )
         if _is_words(examples):
             _words_of(examples)  # whether one is missing
             return Preparation((Feature(examples.features[0]),), (), missing, examples.roles, True)
@@ -118,7 +135,7 @@ class Preparation:
                     "Examples(X, features=(…)) with a name for each"
                 )
             for i, name in enumerate(examples.features):
-                if missing == "error":
+                if given.get(name, missing) == "error":
                     _refuse_missing(block, i)
                 if name in examples.categories:
                     words[i] = (words[i] or set()) | _words(block, i)
@@ -128,19 +145,20 @@ class Preparation:
             for i in range(len(moments)):
                 moments[i].add_deviations(block.values[:, i])
         features = [
-            _feature(name, known, counted, standardize, examples)
+            _feature(name, known, counted, standardize, examples, given.get(name))
             for name, known, counted in zip(examples.features, words, moments, strict=True)
         ]
         statics = []
         for name, static in examples.statics.items():
             numbers, names = _codes(static)
-            if missing == "error":
+            if given.get(name, missing) == "error":
                 _refuse_missing_static(examples, name, numbers)
             counted = Moments()
             counted.add(numbers)
             counted.add_deviations(numbers)
+            known = set(names) if names else None
             statics.append(
-                _feature(name, set(names) if names else None, counted, standardize, examples)
+                _feature(name, known, counted, standardize, examples, given.get(name))
             )
         return Preparation(tuple(features), tuple(statics), missing, examples.roles)
 
@@ -230,7 +248,7 @@ class Preparation:
                     "with which the model was trained"
                 )
             numbers, words = _codes(examples.statics[feature.name])
-            if self.missing == "error":
+            if self._how(feature) == "error":
                 _refuse_missing_static(examples, feature.name, numbers, _LATER)
             place = partial(_place_static, examples, feature.name)
             unknown: dict[str, _Unknown] = {}
@@ -246,7 +264,7 @@ class Preparation:
         starts = np.cumsum(examples.lengths) - examples.lengths
         parts = []
         for feature, i in zip(self.features, _positions(self.features, examples), strict=True):
-            if self.missing == "error":
+            if self._how(feature) == "error":
                 _refuse_missing(examples, i, _LATER)
             column = examples.values[:, i]
             words = examples.categories.get(feature.name)
@@ -259,19 +277,40 @@ class Preparation:
     ) -> Ragged:
         """`apply` for sequences that were read from a file, and that were applied to before."""
         examples = Examples(X, features=features, categories=categories)
-        prepared = replace(self, missing=self._lenient)._apply(examples, {})
+        lenient = [
+            replace(feature, missing="fill") if self._how(feature) == "error" else feature
+            for feature in self.features
+        ]
+        prepared = replace(self, features=tuple(lenient))._apply(examples, {})
         assert isinstance(prepared, Ragged)
         return prepared
 
-    @property
-    def _lenient(self) -> Missing:
-        return "fill" if self.missing == "error" else self.missing
+    def _how(self, feature: Feature) -> Missing:
+        """What a missing value of a feature is."""
+        return feature.missing or self.missing
+
+    def check_uniform(self) -> None:
+        """Raise ValueError if exports and streams would fill missing values in in another way.
+
+        Raises:
+            ValueError: a column has a way of its own, or 0 stands for a missing value.
+        """
+        own = [f.name for f in (*self.features, *self.statics) if f.missing]
+        if own or self.missing == "zero":
+            what = f"in the column {own[0]!r} in a way of its own" if own else "by zeros"
+            raise ValueError(
+                f"the model fills missing values in {what}, which exported models and streams do "
+                "not do; wanted missing='error', 'mask', 'fill' or 'forward' for all columns"
+            )
 
     def as_json(self) -> dict[str, Any]:
         """As plain values, for a saved model."""
         kept = asdict(self)
         if kept["roles"] is not None:
             del kept["roles"]["of_model"]  # always true of a model
+        for feature in (*kept["features"], *kept["statics"]):
+            if feature["missing"] is None:
+                del feature["missing"]
         return kept
 
     @staticmethod
@@ -300,7 +339,7 @@ class Preparation:
         names: list[str] = []
         for feature in features:
             names += feature.columns
-            if self.missing == "mask" and not self.reads_words:
+            if self._how(feature) == "mask" and not self.reads_words:
                 names.append(f"{feature.name} is missing")
         return tuple(names)
 
@@ -312,18 +351,18 @@ class Preparation:
                 if missing.
             starts: of the sequences.
         """
-        absent = np.isnan(values)
-        if self.missing == "forward":
+        absent, how = np.isnan(values), self._how(feature)
+        if how == "forward":
             values = _forward(values, absent, starts)
         if feature.words is None:
             # A masked value becomes 0 when it is scaled.
-            fill = feature.mean if self.missing == "mask" else feature.fill
+            fill = {"mask": feature.mean, "zero": 0.0}.get(how, feature.fill)
             filled = np.where(np.isnan(values), fill, values)
             with np.errstate(over="ignore"):
                 columns = [((filled - feature.mean) / feature.scale).astype(np.float32)]
         else:
             columns = [(values == i).astype(np.float32) for i in range(len(feature.words))]
-        if self.missing == "mask":
+        if how == "mask":
             columns.append(absent.astype(np.float32))
         return columns
 
@@ -378,6 +417,7 @@ def _feature(
     moments: Moments,
     standardize: bool,
     examples: Examples,
+    missing: Missing | None,
 ) -> Feature:
     """What is remembered of a feature."""
     if not (moments.n if words is None else words):
@@ -386,10 +426,11 @@ def _feature(
             "part; leave it out of the features"
         )
     if words is not None:
-        return Feature(name, tuple(sorted(words)))
+        return Feature(name, tuple(sorted(words)), missing=missing)
     if not standardize:
-        return Feature(name, fill=moments.mean)
-    return Feature(name, mean=moments.mean, scale=moments.deviation or 1.0, fill=moments.mean)
+        return Feature(name, fill=moments.mean, missing=missing)
+    scale = moments.deviation or 1.0
+    return Feature(name, mean=moments.mean, scale=scale, fill=moments.mean, missing=missing)
 
 
 def _words(examples: Examples, i: int) -> set[str]:

@@ -131,6 +131,7 @@ def prepared(p: Preparation) -> Prepare:
             f"this model reads {what}, which C code does not; wanted a model of numbers, or of "
             "categories, at each step"
         )
+    p.check_uniform()
     writer = _Writer(p)
     body = list(writer.body())
     forward = p.missing == "forward"

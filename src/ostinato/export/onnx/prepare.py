@@ -27,6 +27,7 @@ def write_preparation(
             `[T, B, features]`.
         begins: `[…, 1]` bool, where a sequence begins within a row; None: nowhere.
     """
+    preparation.check_uniform()
     if preparation.missing == "forward":
         if latest is None:
             x, carried = _filled_forward(w, x, begins), None

@@ -9,11 +9,12 @@ TASK = TaskSpec(
     does="Says what the next values of a series may be.",
     uses=OF_TABLES
     | {
-        "data.static", "data.known", "task.horizon", "task.context", "task.season",
+        "data.static", "data.known", "data.missing", "task.horizon", "task.context", "task.season",
         "model.bidirectional",
     },
     recipe=SCHEDULE
     | {
+        "data.missing": "forward",
         "model.cell": "gru",
         "model.hidden_size": 64,
         "training.learning_rate": 2e-3,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -62,7 +62,7 @@ def read(settings: Config, given: Given) -> ForecastJob:
             )
     job = ForecastJob(settings, series)
     job.n_windows()  # which refuses series that are too short
-    _missing(series).tell(series.source)
+    _missing(series).tell(series.source, partition.how_missing(series, _filled(settings)))
     return job
 
 
@@ -120,7 +120,10 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
         missing = missing + _missing(series, also_ahead=True)
         after_gaps += _after_gaps(series)
         yield _csv(model, series, proba, with_header=i == 0)
-    missing.tell(source)
+    kept = model.preparation
+    how = {"": kept.missing} if kept is not None else {}
+    how |= {f.name: f.missing for f in (kept.features if kept else ()) if f.missing}
+    missing.tell(source, how)
     if after_gaps:
         _log.warning(
             "%s: %s of its steps come after a gap of over 1.5 times the usual time; a forecast "
@@ -306,7 +309,14 @@ class ForecastJob(Job):
 
     def _preparation(self) -> Preparation:
         """Scales of inputs are the network's own matter, as for arrays."""
-        return partition.preparation(self.series, "forward", standardize=False)
+        return partition.preparation(self.series, _filled(self.settings), standardize=False)
+
+
+def _filled(settings: Config) -> str:
+    """What missing inputs are; in columns that `DataConfig.missing` does not name, as by default."""
+    missing = settings.data.missing
+    has_usual = any("=" not in part for part in missing.split(","))
+    return missing if has_usual else f"forward,{missing}"
 
 
 def _series(source: str, settings: Config, preparation: Preparation | None = None) -> Examples:
@@ -386,6 +396,14 @@ def _known(measures: dict[str, Any]) -> dict[str, Any]:
     return {name: None if np.isnan(value) else value for name, value in measures.items()}
 
 
+BECOME = {
+    "forward": "are taken from the step before",
+    "fill": "become the mean",
+    "zero": "become 0",
+    "mask": "are marked as missing",
+}
+
+
 @dataclass(frozen=True)
 class _Missing:
     """How many values are missing in each column, of how many."""
@@ -397,8 +415,9 @@ class _Missing:
     def __add__(self, other: _Missing) -> _Missing:
         return _Missing(self.n_missing + other.n_missing, self.n + other.n, other.target)
 
-    def tell(self, source: str) -> None:
-        """A note for each column, and what becomes of what is missing."""
+    def tell(self, source: str, how: Mapping[str, str]) -> None:
+        """A note for each column, and what becomes of what is missing, by column."""
+        usual = how.get("", "forward")
         for name, n_missing in self.n_missing.items():
             if n_missing:
                 _log.warning(
@@ -407,7 +426,7 @@ class _Missing:
                     f"{n_missing:,}",
                     f"{self.n[name]:,}",
                     name,
-                    "are stepped over" if name == self.target else "are taken from the step before",
+                    "are stepped over" if name == self.target else BECOME[how.get(name, usual)],
                 )
 
 
