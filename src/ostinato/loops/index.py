@@ -179,7 +179,7 @@ class Number:
                 return _COMPARISONS[name](difference, 0)
             return difference._compared(name, 0)
         if isinstance(other, Tensor):
-            return NotImplemented
+            return getattr(torch, name)(self.tensor([other]), other)
         if not isinstance(other, (int, float)):
             return name == "ne" if name in ("eq", "ne") else self._refuse()
         return running.questions[-1].answer(name, self.key, other)
