@@ -317,6 +317,21 @@ def lists_of_numbers(p, x):
     return h
 
 
+def branches_that_repeat(p, x):
+    h, g, outs, some, n = None, x.new_zeros(len(x), 6), [], [], 0
+    buffer = x.new_zeros(len(x), x.shape[1] + 1, 6)
+    for t in range(x.shape[1]):
+        h = p.cell(x[:, t] * (1 + n / 10) + x[:, t - 1], h)
+        if t % 2 == 0:
+            h, n = h * 0.5, n + 1
+            outs.append(h[:, :2])
+        g = torch.tanh(p.inner(x[:, t]) + g) if t % 4 else g.detach()
+        buffer[:, t + 1] = g + 0.5 * buffer[:, t] + t
+        outs.append(h)
+        some.append(g)
+    return outs, torch.stack(some), buffer, n, t
+
+
 def lengths_of_lists(p, x):
     outs, kept, starred, early = [], [], [], torch.zeros(x.shape[1], dtype=torch.int64)
     for x_t in x.unbind(1):
@@ -332,7 +347,7 @@ def lengths_of_lists(p, x):
 
 
 NATIVE = [
-    in_called_functions, lists_of_numbers, lengths_of_lists,
+    in_called_functions, lists_of_numbers, lengths_of_lists, branches_that_repeat,
     elements_as_indices,
     under_a_flag,
     gathered,

@@ -32,6 +32,7 @@ from ostinato.loops.index import (
 from ostinato.loops.items import Given, Items
 from ostinato.loops.items import table_of as table_of_numbers
 from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale
+from ostinato.loops.periods import Grouped
 from ostinato.loops.rewrite import LoopSource
 from ostinato.loops.state import UNBOUND, Flat, Maker, Spec
 
@@ -564,6 +565,7 @@ class Step:
         frame.lags = [[next(tensors) for _ in range(lag[3])] for lag in self.plan.lags]
         frame.pasts = [[maker.make(s) for s in specs] for specs, _ in self.plan.pasts]
         item = self.items.symbolic(Given(given))
+        in_turn = item if isinstance(self.items, Grouped) else (item,)
         before = []
         for (place, container), value in zip(state.places, placed, strict=True):
             before.append(container[place.key])
@@ -574,7 +576,9 @@ class Step:
         numbers = NumbersAsTensors(selected) if self.has_numbers() else nullcontext()
         try:
             with numbers:
-                out = self.body(frame, item, *carried)
+                for item in in_turn:
+                    out = self.body(frame, item, *carried)
+                    carried = out[: len(carried)]
             placed = [container.get(place.key, ABSENT) if isinstance(container, dict)
                       else container[place.key] for place, container in state.places]  # fmt: skip
         finally:

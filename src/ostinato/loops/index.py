@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.torch_compat import OwnMode
-from ostinato.loops.nostep import Narrowed, NoStep
+from ostinato.loops.nostep import Narrowed, NoStep, Periodic
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     name: getattr(operator, name) for name in ("lt", "le", "gt", "ge", "eq", "ne")
@@ -28,6 +28,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 FEWEST = 8  # iterations; a shorter scan gains nothing
 MOST_COURSES = 4  # branches taken by stretches of one loop, each of which is a scan
+LONGEST = 16  # iterations after which a branch repeats: a step is recorded with all of them
 # ("index", step, start), ("constant", number), ("state", its number), ("table", its number), or
 # (operation, key, …)
 Key = Any
@@ -110,7 +111,10 @@ class Questions:
         courses = self._courses(name, key, other)
         if len(courses) > 1:
             if len(courses) > MOST_COURSES:
-                raise NoStep("its iterations branch on the loop's variable")
+                numbers = (self.number_at(key, j) for j in range(self.begin, self.end))
+                period = period_of([_COMPARISONS[name](n, other) for n in numbers])
+                why = "its iterations branch on the loop's variable"
+                raise Periodic(why, period=period) if period else NoStep(why)
             (begin, end), last = courses[0], courses[-1]
             if end - begin < FEWEST:
                 begin, end = end, last[1]
@@ -141,6 +145,14 @@ class Questions:
             found.append((begin, end))
             begin = end
         return found
+
+
+def period_of(answers: Sequence[bool]) -> int | None:
+    """After how many iterations answers repeat; None if they do not, or late."""
+    for period in range(2, min(LONGEST, len(answers) // 2) + 1):
+        if all(answers[j] is answers[j - period] for j in range(period, len(answers))):
+            return period
+    return None
 
 
 class _Running(threading.local):

@@ -20,10 +20,19 @@ from ostinato.loops.nostep import NoStep
 
 
 class Given:
-    """The tensors of an iteration's item, one after the other, and its numbers from lists."""
+    """The tensors of an iteration's item, one after the other, and its numbers.
+
+    Attributes:
+        every, first: the item is that of the iterations `first + every * j`.
+    """
 
     def __init__(self, tensors: Iterator[Tensor]):
         self.tensors, self.n_tables = tensors, 0
+        self.every, self.first = 1, 0
+
+    def index(self, step: int, start: int) -> Index:
+        """The number that is `start + step * j` in iteration j of the loop."""
+        return Index(step * self.every, start + step * self.first)
 
     def __next__(self) -> Tensor:
         return next(self.tensors)
@@ -72,7 +81,7 @@ class RangeItems(Items):
         return self.numbers[j]
 
     def symbolic(self, elements: Given) -> Index:
-        return Index(self.numbers.step, self.numbers.start)
+        return elements.index(self.numbers.step, self.numbers.start)
 
     def kind(self) -> Any:
         return "range", self.numbers.step
@@ -150,7 +159,7 @@ class Enumerated(Items):
         return self.items.tables()
 
     def symbolic(self, elements: Given) -> Any:
-        return Index(1, self.start), self.items.symbolic(elements)
+        return elements.index(1, self.start), self.items.symbolic(elements)
 
     def kind(self) -> Any:
         return "enumerate", self.items.kind()

@@ -21,6 +21,14 @@ class Stale(NoStep):
     """The step differs from its plan: it is examined again."""
 
 
+class Periodic(NoStep):
+    """The iterations branch in one way after each `period` of them."""
+
+    def __init__(self, reason: str, op: str | None = None, *, period: int = 0):
+        super().__init__(reason, op)
+        self.period = period
+
+
 class Narrowed(NoStep):
     """Only the iterations from `begin` up to `end` take the same branches."""
 

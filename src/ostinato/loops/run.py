@@ -29,10 +29,11 @@ from ostinato.loops import elements
 from ostinato.loops.attributes import Memory, resolved
 from ostinato.loops.emitted import Fresh
 from ostinato.loops.frame import MOST_IN_PYTHON, Frame, LoopPlan, Read, State, Step, places_of
-from ostinato.loops.index import FEWEST, MOST_COURSES, Sequences, evaluated, running
+from ostinato.loops.index import FEWEST, LONGEST, MOST_COURSES, Sequences, evaluated, running
 from ostinato.loops.items import Items, Table, items_of, sequence, table_of
 from ostinato.loops.joined import KnownRows
-from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale, TooSlow
+from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Periodic, Stale, TooSlow
+from ostinato.loops.periods import Grouped
 from ostinato.loops.probe import probed, share_memory
 from ostinato.loops.site import Site
 from ostinato.loops.state import UNBOUND, Flat, Maker
@@ -75,8 +76,9 @@ class LoopRuntime:
             return Left(site, iterable, outer)
         items = items_of(iterable)
         if items is not None and items.n - site.first >= FEWEST and not running.questions:
-            if not site.refused or not site.waits(body, items.n):
-                return Loop(site, items, body, outer, rows)
+            site, groups = _grouped(site, items)
+            if not site.refused or not site.waits(body, groups.n):
+                return Loop(site, groups, body, outer, rows)
         elif site.native is None and not running.questions:
             kind = type(iterable).__name__
             site.reason = f"it iterates over a {kind}" if items is None else "it is short"
@@ -194,6 +196,7 @@ class Loop(Unwatched):
         self.site, self.items, self.body, self.outer, self.rows = site, items, body, outer, rows
         self.body_now = body  # with the names that are bound when a scan is tried
         self.j, self.pause, self.stop, self.ended = 0, site.first, items.n, False
+        self.queue: list[Any] = []  # the other items of a group of iterations
         self.seen: dict[Any, tuple[Any, Any]] = {}
         self.firsts: dict[Any, tuple[Any, int | None]] = {}
         self.written: dict[Read, tuple[Any, Any]] = {}
@@ -212,14 +215,20 @@ class Loop(Unwatched):
 
     def __next__(self) -> Any:
         j = self.j
-        if j == self.pause:
+        if j == self.pause and not self.queue:
             self.lasted = time.perf_counter() - self.began
             if self.watching:
                 _watching.loops.discard(self)
                 self.watching = False
             raise StopIteration
+        if self.queue:
+            return self.queue.pop(0)
         if j >= self.items.n:
+            if isinstance(self.items, Grouped) and not self.ended:
+                self.queue = self.items.rest()
             self.ended = True
+            if self.queue:
+                return self.queue.pop(0)
             raise StopIteration
         if self.watching:
             _watching.loops.discard(self)
@@ -228,6 +237,8 @@ class Loop(Unwatched):
             self.watch()
         item = self.items.item(j)
         self.j = j + 1
+        if isinstance(self.items, Grouped):
+            item, *self.queue = item
         return item
 
     def watch(self) -> None:
@@ -288,6 +299,10 @@ class Loop(Unwatched):
             self.pause = narrowed.begin
             if self.j == self.site.first:
                 self.site.first = max(self.site.first, min(self.pause, MOST_IN_PYTHON))
+        except Periodic as refusal:
+            why = self.groups(refusal.period)
+            if why is not None:
+                self.site.refuse(self.body, self.items.n, why, self.goes_through_tensors())
         except Unsupported as refusal:
             more = isinstance(refusal, SideEffect) and self.j < MOST_IN_PYTHON
             if more:
@@ -305,6 +320,21 @@ class Loop(Unwatched):
         if is_course and refusal.end - begin >= FEWEST:  # type: ignore[attr-defined]
             return False
         return self.counted_from is not None and known not in (None, self.counted_from)
+
+    def groups(self, period: int) -> NoStep | None:
+        """Take so many iterations as one from here on; or why that cannot be."""
+        of = items = self.items
+        begin = self.j
+        if isinstance(of, Grouped):
+            items, begin, period = of.items, of.begin + begin * of.period, period * of.period
+        groups = Grouped(items, begin, period)
+        if period > LONGEST:
+            return NoStep("its iterations branch on the loop's variable")
+        if groups.n - 1 < _fewest(groups):
+            return NoStep("too few iterations for a scan", quiet=True)
+        self.site, self.items = self.site.grouped(period), groups
+        self.j, self.pause, self.stop, self.course, self.must_look = 0, 1, groups.n, 0, True
+        return None
 
     def goes_through_tensors(self) -> bool:
         """Whether the loop iterates over tensors, or reads elements of tensors."""
@@ -327,7 +357,7 @@ class Loop(Unwatched):
         """
         source, begin = self.site.source, self.j
         end = self.stop = min(self.stop, self.site.ends.get((self.items.n, begin), self.stop))
-        if end - begin < FEWEST:
+        if end - begin < _fewest(self.items):
             raise NoStep("too few iterations for a scan", quiet=True)
         if source.problem:
             raise NoStep(source.problem)
@@ -598,7 +628,8 @@ class Loop(Unwatched):
             with _without_lists(state):
                 arguments = iterations(step, self.body_now, plan, kept_in, carry, xs)
                 if explaining.found is not None:
-                    explaining.found.append((id(self.site), explained(arguments)))
+                    site = self.site.whole or self.site
+                    explaining.found.append((id(site), explained(arguments)))
                 finals, ys = scan_iterations(arguments, memories)
         except Unsupported:
             raise
@@ -617,7 +648,8 @@ class Loop(Unwatched):
                 plan.slow.pop(next(iter(plan.slow)))
         names = self.finish(plan, state, targets, finals[: len(state.tensors)], list(ys))
         step.let_go()
-        self.site.native, self.site.reason, self.site.in_a_row = True, "", 0
+        self.site.ran(True, "")
+        self.site.in_a_row = 0
         self.site.offsets = state.counted_from(begin)
         self.site.has_queue = bool(self.site.source.grown) and not state.list_names
         if self.site.refused:
@@ -697,13 +729,20 @@ class Loop(Unwatched):
         """Append the values of each iteration, in order; name: that of the list, or None."""
         if emitted in ((("append", "tensor"),), (("insert", "tensor"),)):
             is_last = self.stop == self.items.n and emitted[0][0] == "append"
+            is_last &= not isinstance(self.items, Grouped)  # after which a rest may come
             lazy = is_last and name in self.site.source.joined
             self.rows.add(target, next(ys), emitted[0][0] == "insert", lazy)
             return
+        parts = [[next(ys) for _ in range(_tensors_in(spec))] for _, spec in emitted]
+        alike = {(part.shape, part.dtype) for of in parts for part in of}
+        if {*emitted} == {("append", "tensor")} and len(alike) == 1:
+            whole = torch.stack([part for (part,) in parts], 1).flatten(0, 1)
+            self.rows.add(target, whole, False, False)
+            return
         appended: list[list[Any]] = []
         inserted: list[list[Any]] = []
-        for how, spec in emitted:
-            rows = [next(ys).unbind(0) for _ in range(_tensors_in(spec))]
+        for (how, spec), of in zip(emitted, parts, strict=True):
+            rows = [part.unbind(0) for part in of]
             column = [
                 Maker(iter([r[j - self.j] for r in rows]), iter(())).make(
                     _at(spec, j, self.sequences)
@@ -713,6 +752,20 @@ class Loop(Unwatched):
             (appended if how == "append" else inserted).append(column)
         target += [v for values in zip(*appended, strict=True) for v in values]
         target[:0] = [v for values in zip(*inserted, strict=True) for v in values][::-1]
+
+
+def _fewest(items: Items) -> int:
+    """The iterations, or groups of these, of the shortest scan that gains something."""
+    return max(2, -(-FEWEST // items.period)) if isinstance(items, Grouped) else FEWEST
+
+
+def _grouped(site: Site, items: Items) -> tuple[Site, Items]:
+    """The loop as one of groups of iterations, where its branches are known to repeat."""
+    if site.period and site.of_groups is not None:
+        groups = Grouped(items, 0, site.period)
+        if groups.n - site.of_groups.first >= _fewest(groups):
+            return site.of_groups, groups
+    return site, items
 
 
 def _with_own_cells(body: types.FunctionType) -> types.FunctionType:

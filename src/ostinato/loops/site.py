@@ -40,6 +40,9 @@ class Site:
             branch on values goes another way there.
         offsets: what the numbers that count would have been in iteration 0 of the last call.
         refused: after a refusal: the calls since then, by owner and mode.
+        period: after how many iterations their branches repeat, or 0.
+        of_groups: what is known of groups of as many.
+        whole: the site of the loop, if this is that of its groups.
     """
 
     source: LoopSource
@@ -58,6 +61,23 @@ class Site:
     ends: dict[tuple[int, int], int] = field(default_factory=dict)
     offsets: Any = None
     refused: dict[Any, int] = field(default_factory=dict)
+    period: int = 0
+    of_groups: Site | None = None
+    whole: Site | None = None
+
+    def grouped(self, period: int) -> Site:
+        """The site of groups of iterations whose branches repeat."""
+        of = self.whole or self
+        if of.period != period or of.of_groups is None:
+            of.period, of.of_groups = period, Site(of.source, of.file, of.name, whole=of)
+            of.of_groups.places = list(of.places)
+        return of.of_groups
+
+    def ran(self, native: bool, reason: str) -> None:
+        """Record how the loop ran."""
+        for site in (self, self.whole):
+            if site is not None:
+                site.native, site.reason = native, reason
 
     def knows(self, owner: Any) -> bool:
         known = self.looked.get(id(owner))
@@ -91,7 +111,7 @@ class Site:
             self.refused.setdefault(self._keys(body, n)[too_slow], 4 if too_slow else 0)
             if len(self.refused) > 256:
                 self.refused.pop(next(iter(self.refused)))
-        self.native, self.reason = False, refusal.reason
+        self.ran(False, refusal.reason)
         quiet = isinstance(refusal, Elsewhere) or getattr(refusal, "quiet", False)
         quiet |= isinstance(refusal, NoStep) and not over_tensors
         if not quiet:
@@ -99,8 +119,9 @@ class Site:
 
     def warn(self, refusal: Unsupported) -> None:
         """Warn once why the loop runs in Python, and what to write instead."""
-        if not self.warned:
-            self.warned = True
+        of = self.whole or self
+        if not of.warned:
+            of.warned = True
             operation = f" ({refusal.op})" if refusal.op else ""
             remedy = remedy_for(refusal.reason, refusal.op) or advice(refusal)
             instead = f"; write instead: {remedy}" if remedy else ""

@@ -1,0 +1,52 @@
+"""Iterations that branch with a period, as `t % 2 == 0` does: a group of them is one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ostinato.loops.items import Given, Items, Table
+
+
+class Grouped(Items):
+    """The items of a loop from one on, `period` at a time."""
+
+    def __init__(self, items: Items, begin: int, period: int):
+        self.items, self.begin, self.period = items, begin, period
+        self.n = max(items.n - begin, 0) // period
+
+    def item(self, j: int) -> tuple[Any, ...]:
+        first = self.begin + j * self.period
+        return tuple([self.items.item(i) for i in range(first, first + self.period)])
+
+    def rest(self) -> list[Any]:
+        """The items after the last whole group."""
+        return [self.items.item(j) for j in range(self.begin + self.n * self.period, self.items.n)]
+
+    def tensors(self, begin: int, end: int) -> list[Tensor]:
+        of, by = self.begin, self.period
+        whole = self.items.tensors(of + begin * by, of + end * by)
+        return [t[i::by] for i in range(by) for t in whole]
+
+    def tables(self) -> list[Sequence[Any]]:
+        tables = self.items.tables()
+        return [Table(table, self.at(i)) for i in range(self.period) for table in tables]
+
+    def at(self, i: int) -> Callable[[int], int]:
+        """The iteration that is number i in each group."""
+        return lambda j: self.begin + j * self.period + i
+
+    def symbolic(self, elements: Given) -> tuple[Any, ...]:
+        found = []
+        for i in range(self.period):
+            elements.every, elements.first = self.period, self.begin + i
+            found.append(self.items.symbolic(elements))
+        return tuple(found)
+
+    def kind(self) -> Any:
+        return "grouped", self.period, self.items.kind()
+
+    def starts(self) -> tuple[int, ...]:
+        return self.begin, *self.items.starts()
