@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -80,14 +81,14 @@ def test_kills_at_any_moment_lose_nothing(tmp_path, draw):
     wrong: list[str] = []
 
     def client(key):
-        body, n = None, 0
+        body, n, http = None, 0, httpx.Client(timeout=30)
         while not done.is_set() or body is not None:
             if body is None:
                 T = 1 + (n % 4 == 0) * 3
                 rows = X[None, (key * 50 + n) % 300 :][:, :T]
                 body, n = step(key, rows, n == 0, n=n + 1), n + T
             try:
-                answer = at[-1].post(INFER, body)
+                answer = http.post(at[-1].url + INFER, json=body)
             except httpx.TransportError:
                 time.sleep(0.01)
                 continue
@@ -190,8 +191,8 @@ def test_a_thousand_malformed_requests_leave_memory_as_it_was(server):
     client = httpx.Client()
 
     def memory():
-        with open(f"/proc/{server.process.pid}/statm") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
+        pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
+        return int(pages) * resource.getpagesize()
 
     before = 0
     for i in range(1200):
