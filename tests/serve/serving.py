@@ -90,7 +90,8 @@ class Process:
     def __init__(self, *arguments: str, **options: Any):
         script = "import sys; from ostinato.cli import main; sys.exit(main())"
         command = [sys.executable, "-c", script, "serve", *map(str, arguments), "--port", "0"]
-        self._log = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would hold the server
+        # A file: a pipe that nobody reads would hold the server.
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self._log, text=True, **options
         )

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import csv as csv_module
 import os
+import tempfile
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from ostinato._extras import needs
 from ostinato.cli.failures import BadInput
 from ostinato.cli.output import Quiet, hush, say
-from ostinato.cli.run import runs
+from ostinato.cli.run import answering, jobs, partition, runs, sources
 
+if TYPE_CHECKING:
+    from ostinato.cli.run.runs import Trained
+    from ostinato.serve.page import Shown
+
+EXAMPLES = 20  # sequences that the page shows
+MOST_STEPS = 256  # of a sequence whose belief is shown after each
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -108,13 +117,15 @@ def serve(
             f"--host {host} can be reached from other machines; wanted --token, --token-file or "
             "OSTINATO_TOKEN, which each request then has to name"
         )
-    directories = _named(run)
+    found = _named(run)
+    directories = {name: trained.model for name, trained in found.items()}
     settings = Settings(
         host, port, tokens, tuple(allow_host or ()), tuple(allow_origin or ()), sequences, idle,
         queue, body << 20, steps, batch, timeout, connections, state=state, snapshot_every=every,
         replaced=replaced, access_log=not quiet,
     )  # fmt: skip
-    run_server(directories, settings, lambda at: say(f"{', '.join(directories)} at {at}"))
+    shown = {name: _shown(trained) for name, trained in found.items()}
+    run_server(directories, settings, lambda at: say(f"{', '.join(directories)} at {at}"), shown)
 
 
 def _tokens(token: str | None, file: Path | None) -> tuple[str, ...]:
@@ -130,9 +141,9 @@ def _tokens(token: str | None, file: Path | None) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _named(given: list[str]) -> dict[str, Path]:
-    """The directories of the models by name: as given, or that of the run."""
-    found: dict[str, Path] = {}
+def _named(given: list[str]) -> dict[str, Trained]:
+    """The models by name: as given, or that of the directory."""
+    found: dict[str, Trained] = {}
     for each in given:
         name, equals, path = each.partition("=")
         if not equals or Path(each).exists():
@@ -144,5 +155,77 @@ def _named(given: list[str]) -> dict[str, Path]:
             raise BadInput(f"{each}: {name!r} cannot be a name in an address; give NAME={path}")
         if name in found:
             raise BadInput(f"two models are named {name}; give one of them another, as NAME={path}")
-        found[name] = trained.model
+        found[name] = trained
     return found
+
+
+# ---- what the page shows
+
+
+def _shown(trained: Trained) -> Shown:
+    """What the page can show of a model, by the file that it was trained on."""
+    from ostinato.serve.page import Shown
+
+    task, preparation = trained.task().name, trained.preparation()
+    roles = None if preparation is None else preparation.roles
+    if roles is not None:
+        columns = {"id": roles.id, "time": roles.time, "target": roles.target,
+                   "features": list(roles.features)}  # fmt: skip
+        return Shown(table=partial(_answers, trained), roles=columns)
+    if task not in ("classify", "tag") or trained.config is None:
+        return Shown(image=_image(trained))
+    return Shown(image=_image(trained), examples=partial(_examples, trained))
+
+
+def _image(trained: Trained) -> str | None:
+    if trained.config is None or trained.config.data.source != "mnist":
+        return None
+    reading = trained.config.data.as_sequence
+    return reading if reading in ("rows", "columns", "pixels") else None
+
+
+def _examples(trained: Trained) -> list[dict[str, Any]]:
+    """Some sequences of the test part, with their labels."""
+    import numpy as np
+
+    part = partition.load(trained.settings(), trained.preparation()).test
+    some = part.select(np.linspace(0, len(part) - 1, min(EXAMPLES, len(part))).astype(np.int64))
+    labels = [] if some.y is None else np.asarray(some.y).tolist()
+    return [
+        {"x": np.asarray(x, np.float32).tolist(), "label": labels[i] if labels else None}
+        for i, x in enumerate(some.X[i] for i in range(len(some)))
+    ]
+
+
+def _answers(trained: Trained, content: bytes) -> dict[str, Any]:
+    """What `ostinato predict --proba` says of a table; of a classifier also the belief so far.
+
+    Raises:
+        Refused: the table cannot be read.
+    """
+    from ostinato.serve.refused import Refused
+
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "table.csv"
+        file.write_bytes(content)
+        try:
+            _, module = jobs.of_model(trained)
+            csv = "".join(module.predicted(trained, str(file), True))
+            belief = _belief(trained, str(file)) if trained.task().name == "classify" else {}
+        except (BadInput, ValueError, csv_module.Error) as problem:
+            raise Refused(400, str(problem).replace(f"{place}/", "")) from None
+    return {"csv": csv, "belief": belief}
+
+
+def _belief(trained: Trained, file: str) -> dict[str, list[list[float]]]:
+    """The probabilities after each step of the first sequences, by their ids: those of `predict`
+    for the steps so far."""
+    import numpy as np
+
+    model = answering.to_predict(trained)
+    part = next(sources.blocks(file, trained.settings(), trained.preparation()))
+    part = part.select(np.arange(min(EXAMPLES, len(part))))
+    if model.vocabulary is not None or part.ids is None:  # of words, or one row a sequence
+        return {}
+    found = model.predict_so_far(part, MOST_STEPS)
+    return {str(name): each.tolist() for name, each in zip(part.ids, found, strict=True)}

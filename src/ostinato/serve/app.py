@@ -21,6 +21,7 @@ import ostinato
 from ostinato.serve.guard import Guard, answer_of
 from ostinato.serve.metrics import Metrics
 from ostinato.serve.models import Models
+from ostinato.serve.page import Page, Shown
 from ostinato.serve.protocol import Protocol
 from ostinato.serve.refused import Refused
 from ostinato.serve.sessions import Sessions
@@ -90,6 +91,26 @@ SCHEMAS: dict[str, Any] = {
     },
     "load": {"type": "object", "properties": {"parameters": {"type": "object"}}},
     "state": {"type": "string", "format": "binary"},
+    "table": {"type": "string"},
+    "suggest": {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["text"],
+        "properties": {
+            "text": {"type": "string"},
+            "n": {"type": "integer", "minimum": 1, "maximum": 20},
+        },
+    },
+    "write": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "prompt": {"type": "string"},
+            "n": {"type": "integer", "minimum": 1, "maximum": 10000},
+            "temperature": {"type": "number", "minimum": 0},
+            "seed": {"type": "integer", "minimum": 0},
+        },
+    },
 }
 
 
@@ -113,7 +134,7 @@ class Row:
     needs_body: bool = True
 
 
-def routes(protocol: Protocol, sessions: Sessions) -> list[Row]:
+def routes(protocol: Protocol, sessions: Sessions, page: Page) -> list[Row]:
     """The table; those asked most often come first."""
     return [
         Row("POST", MODEL + "/infer", protocol.infer, "infer"),
@@ -134,13 +155,20 @@ def routes(protocol: Protocol, sessions: Sessions) -> list[Row]:
         Row("GET", SESSION + "/state", sessions.state, gives=BINARY),
         Row("PUT", SESSION + "/state", sessions.put_state, "state", status=201),
         Row("GET", SESSION + "/events", sessions.events, gives=EVENTS),
+        Row("GET", MODEL + "/card", page.card),
+        Row("GET", MODEL + "/examples", page.examples),
+        Row("POST", MODEL + "/table", page.table, "table"),
+        Row("POST", MODEL + "/suggest", page.suggest, "suggest"),
+        Row("POST", MODEL + "/write", page.write, "write", gives=TEXT),
     ]
 
 
-def application(models: Models, settings: Settings, metrics: Metrics) -> Guard:
-    """The application of a server."""
-    protocol, sessions = Protocol(models), Sessions(models)
-    table = routes(protocol, sessions)
+def application(
+    models: Models, settings: Settings, metrics: Metrics, shown: dict[str, Shown] | None = None
+) -> Guard:
+    """The application of a server; what the page shows of each model is by its name."""
+    protocol, sessions, page = Protocol(models), Sessions(models), Page(models, shown or {})
+    table = routes(protocol, sessions, page)
 
     async def read_metrics(request: Request) -> Response:
         """What the server counts, as Prometheus reads it."""
@@ -155,6 +183,8 @@ def application(models: Models, settings: Settings, metrics: Metrics) -> Guard:
     every: list[BaseRoute] = [
         StarletteRoute(row.path, row.handler, methods=[row.method]) for row in table
     ]
+    every.append(StarletteRoute("/", page.file, methods=["GET"]))
+    every.append(StarletteRoute("/page/{name}", page.file, methods=["GET"]))
     every.append(WebSocketRoute(SESSION + "/socket", sessions.socket))
     handlers: Any = dict.fromkeys((HTTPException, Refused, Exception), _error)
     app = Starlette(routes=every, exception_handlers=handlers)
@@ -185,7 +215,7 @@ def described(table: list[Row]) -> dict[str, Any]:
             "responses": _responses(row),
         }
         if row.body is not None:
-            kind = BINARY if row.body == "state" else JSON
+            kind = {"state": BINARY, "table": "text/csv"}.get(row.body, JSON)
             schema = {"$ref": f"#/components/schemas/{row.body}"}
             content = {kind: {"schema": schema}}
             entry["requestBody"] = {"required": row.needs_body, "content": content}

@@ -73,7 +73,7 @@ class Guard:
                 raise Refused(
                     403, f"the page of {origin[:100]!r} may not ask this server (--allow-origin)"
                 )
-        if self._tokens and scope["path"] not in OPEN and not scope["path"].startswith("/page"):
+        if self._tokens and scope["path"] not in OPEN and not scope["path"].startswith("/page/"):
             self._check_token(scope, headers)
 
     def _check_host(self, host: str) -> None:

@@ -405,6 +405,26 @@ class Served:
             },
         }
 
+    @property
+    def language(self) -> LanguageModel:
+        """The model, if it is one of a language.
+
+        Raises:
+            Refused: it is none.
+        """
+        if not isinstance(self.model, LanguageModel):
+            raise bad(f"{self.name!r} is a {self.model.kind}; wanted a language model")
+        return self.model
+
+    def suggest(self, text: str, n: int) -> dict[str, Any]:
+        """What may follow a text, and the bits of each of its tokens."""
+        with self._lock:
+            found = self.language.suggest(text, n)
+            return {
+                "suggestions": [each._asdict() for each in found],
+                "bits": self.language.bits(text),
+            }
+
     def infer(self, given: Tensors, settings: Settings) -> Tensors:
         """Outputs for a batch of whole sequences.
 

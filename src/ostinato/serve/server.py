@@ -22,6 +22,7 @@ from ostinato.serve.app import application
 from ostinato.serve.guard import Guard
 from ostinato.serve.metrics import Metrics
 from ostinato.serve.models import Models
+from ostinato.serve.page import Shown
 from ostinato.serve.refused import Refused
 from ostinato.serve.settings import Settings
 
@@ -33,7 +34,10 @@ MESSAGE = 1 << 22  # bytes of a WebSocket's message
 
 
 def serve(
-    directories: dict[str, Path], settings: Settings, started: Callable[[str], None]
+    directories: dict[str, Path],
+    settings: Settings,
+    started: Callable[[str], None],
+    shown: dict[str, Shown] | None = None,
 ) -> None:
     """Serve models until a signal comes.
 
@@ -41,6 +45,7 @@ def serve(
         directories: of the models, by their names in the addresses.
         settings: the bounds.
         started: is called with the address when requests can come.
+        shown: what the page shows of each model, by its name.
 
     Raises:
         ValueError: a model or a journal cannot be read.
@@ -50,7 +55,7 @@ def serve(
     listening = _listening(settings)
     try:
         models = Models(directories, settings, metrics)
-        asyncio.run(_run(models, application(models, settings, metrics), listening, started))
+        asyncio.run(_run(models, application(models, settings, metrics, shown), listening, started))
     finally:
         listening.close()
 

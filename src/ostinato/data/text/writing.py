@@ -120,6 +120,22 @@ def written(
     return Generated(_text(vocabulary, prompt, drawn), len(drawn), copied)
 
 
+def pieces(
+    read: Read, vocabulary: Vocabulary, prompt: str, n: int, how: Sampling
+) -> Iterator[str]:
+    """The text of `written`, piece by piece, as it is drawn; arguments and errors as there."""
+    if n < 1:
+        raise ValueError(f"generate: n={n}; wanted 1 or more")
+    drawn: list[int] = []
+    given = ""
+    for token in _drawn(read, vocabulary.encode(prompt), n, how):
+        drawn.append(token)
+        text = _text(vocabulary, prompt, drawn)
+        if text.startswith(given):  # a token may be a part of a character
+            yield text[len(given) :]
+            given = text
+
+
 def _drawn(read: Read, prompt: np.ndarray, n: int, how: Sampling) -> Iterator[int]:
     generator = np.random.default_rng(how.seed)
     new, state = np.concatenate([[END], prompt]).astype(np.int32), None

@@ -9,6 +9,7 @@ import numpy as np
 
 from ostinato.data.sequences.as_sequences import as_sequences, shape_sequences
 from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.sequences.steps import as_texts_or_sequences
 from ostinato.data.tables.feature_names import as_trained
 from ostinato.data.text.words import Words
@@ -29,6 +30,8 @@ class Classifier(Model):
         >>> X = np.ones((2, 9, 3), np.float32)
         >>> model.predict(X).dtype, model.predict_proba(X).dtype
         (dtype('<U4'), dtype('float32'))
+        >>> bool((model.predict_so_far(X, 9)[0][-1] == model.predict_proba(X)[0]).all())
+        True
         >>> measures = model.evaluate(X, ["up", "down"])
         >>> measures["n"], measures["accuracy"]
         (2, 0.5)
@@ -99,6 +102,27 @@ class Classifier(Model):
         found = np.empty((len(sequences), len(self.labels)), np.float32)
         for batch in self.answered(sequences):
             found[batch.indices] = batch.answers
+        return found
+
+    def predict_so_far(self, X: Any, most: int) -> list[Array]:
+        """The probabilities after each step: for N sequences of numbers N arrays `[T_i, C]`.
+
+        Row t is what `predict_proba` gives for the first t + 1 steps, also of a network that reads
+        in two directions; the time grows with the square of T.
+
+        Args:
+            X: as of `predict_proba`.
+            most: steps of each sequence, at most.
+        """
+        sequences = self.prepared(X)
+        found = []
+        for i in range(len(sequences)):
+            x = np.asarray(sequences[i])[:most]
+            begins = Ragged.from_list([x[: t + 1] for t in range(len(x))])
+            answers = np.empty((len(x), len(self.labels)), np.float32)
+            for batch in self.answered(begins):
+                answers[batch.indices] = batch.answers
+            found.append(answers)
         return found
 
     def predict(self, X: Any) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from ostinato.data.text.growing_text import GrowingText
 from ostinato.data.text.keyboard import Keyboard, Suggestion
 from ostinato.data.text.vocabulary import END, Vocabulary
-from ostinato.data.text.writing import Generated, Sampling, written
+from ostinato.data.text.writing import Generated, Sampling, pieces, written
 from ostinato.runtime import checks
 from ostinato.runtime.model import Model
 from ostinato.runtime.tensors import Array
@@ -35,6 +35,10 @@ class LanguageModel(Model):
         >>> made = model.generate("to be", n=9, seed=1)          # a seed gives the same text again
         >>> made == model.generate("to be", n=9, seed=1), made.n_tokens <= 9
         (True, True)
+        >>> "".join(model.writing("to be", n=9, seed=1)) == made.text
+        True
+        >>> [token for token, bits in model.bits("to be")]
+        ['t', 'o', ' ', 'b', 'e']
         >>> 0 < model.evaluate(["to be or not to be"])["bits_per_character"] < 5
         True
     """
@@ -130,6 +134,21 @@ class LanguageModel(Model):
         """
         how = Sampling(temperature, top_k, top_p, seed)
         return written(self._read_on, self.vocabulary, self._copies, prompt, n, how)
+
+    def writing(
+        self, prompt: str = "", n: int = 200, *, temperature: float = 1.0, seed: int = 0
+    ) -> Iterator[str]:
+        """The text of `generate`, piece by piece, as it is drawn; arguments and errors as there."""
+        how = Sampling(temperature, seed=seed)
+        return pieces(self._read_on, self.vocabulary, prompt, n, how)
+
+    def bits(self, text: str) -> list[tuple[str, float]]:
+        """The tokens of a text, and how many bits each takes after those before it: −log₂ p."""
+        tokens, proba = self._tokens(text)[1:], self.predict_proba([text])[0]
+        taken = proba[np.arange(len(tokens)), tokens].astype(np.float64)
+        bits = -np.log2(np.maximum(taken, np.finfo(np.float32).smallest_subnormal))
+        shown = [self.vocabulary.decode([token]) for token in tokens.tolist()]
+        return list(zip(shown, bits.tolist(), strict=True))
 
     @cached_property
     def _keyboard(self) -> Keyboard:

@@ -1,0 +1,164 @@
+"""The page at `/`, and what it asks beside the protocol.
+
+Three files, which need no build and no network: page/index.html, page.js and page.css.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from ostinato import files
+from ostinato.runtime.saved import README, model_in
+from ostinato.serve.models import Models
+from ostinato.serve.refused import Refused
+from ostinato.serve.tensors import bad, check_text, object_of, shown
+
+_KINDS = {
+    "index.html": "text/html; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+    "page.css": "text/css; charset=utf-8",
+}
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+TEXT = 5000  # characters whose bits are shown
+PIECES = 8  # tokens that are written between two looks at whether the reader is still there
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is shown of a model beside what its directory says; the command line knows it.
+
+    Attributes:
+        image: how pictures are read as sequences, "rows", "columns" or "pixels"; None: it reads
+            none.
+        examples: some of the test part, as [{"x": [T, F], "label"}]; is called once.
+        table: the answers to the rows of a file, given as CSV: {"csv", "belief"}.
+        roles: of the columns of such a file: {"id", "time", "target", "features"}.
+    """
+
+    image: str | None = None
+    examples: Callable[[], list[dict[str, Any]]] | None = None
+    table: Callable[[bytes], dict[str, Any]] | None = None
+    roles: dict[str, Any] | None = None
+
+
+class Page:
+    """The handlers of the page.
+
+    Args:
+        models: of the server.
+        shown: by the names of the models.
+    """
+
+    def __init__(self, models: Models, shown: dict[str, Shown]):
+        self.models = models
+        self._shown = {name: shown.get(name, Shown()) for name in models.names}
+        self._examples: dict[str, list[dict[str, Any]]] = {}
+        self._lock = asyncio.Lock()
+
+    async def file(self, request: Request) -> Response:
+        """The page, its script and its style."""
+        name = request.path_params.get("name", "index.html")
+        if name not in _KINDS:
+            raise Refused(404, f"there is no {shown(name)}; there are {', '.join(_KINDS)}")
+        headers = {"content-security-policy": _POLICY, "cache-control": "no-cache",
+                   "x-content-type-options": "nosniff"}  # fmt: skip
+        return Response(_content(name), headers=headers, media_type=_KINDS[name])
+
+    async def card(self, request: Request) -> Response:
+        """The card of a model, and what the page can do with it."""
+        of = self._of(request)
+        version = self.models.newest(request.path_params["model"])
+        place = files.current(model_in(self.models.directories[version.served.name]))
+        card = place / README
+        text = card.read_text("utf-8") if card.is_file() else ""
+        facts = {"image": of.image, "examples": of.examples is not None,
+                 "table": of.table is not None, "roles": of.roles, "text": text}  # fmt: skip
+        return JSONResponse(facts)
+
+    async def examples(self, request: Request) -> Response:
+        """Some sequences of the test part."""
+        of, name = self._of(request), request.path_params["model"]
+        if of.examples is None:
+            raise Refused(404, f"{name!r} has no examples: it is a model without its run, or table")
+        async with self._lock:
+            if name not in self._examples:
+                self._examples[name] = await asyncio.to_thread(of.examples)
+        return JSONResponse(self._examples[name])
+
+    async def table(self, request: Request) -> Response:
+        """Answers to the rows of a table, as `ostinato predict` gives them."""
+        of, name = self._of(request), request.path_params["model"]
+        if of.table is None:
+            raise bad(f"{name!r} was not trained on a table; ask it by /infer")
+        content = await request.body()
+        async with self._lock:
+            return JSONResponse(await asyncio.to_thread(of.table, content))
+
+    async def suggest(self, request: Request) -> Response:
+        """What may follow a text, and the bits of each of its tokens."""
+        given = object_of(await request.body())
+        text, n = given.pop("text", None), given.pop("n", 5)
+        _none_left(given)
+        _check_text(text, "'text'")
+        if type(n) is not int or not 1 <= n <= 20:
+            raise bad(f"'n' is {shown(n)}; wanted 1 to 20")
+        version = self.models.newest(request.path_params["model"])
+        return JSONResponse(await asyncio.to_thread(version.served.suggest, text, n))
+
+    async def write(self, request: Request) -> Response:
+        """Text that a language model writes, as it comes; it stops when the reader goes."""
+        given = object_of(await request.body())
+        prompt, n = given.pop("prompt", ""), given.pop("n", 400)
+        temperature, seed = given.pop("temperature", 1.0), given.pop("seed", 0)
+        _none_left(given)
+        _check_text(prompt, "'prompt'")
+        if type(n) is not int or not 1 <= n <= 10_000:
+            raise bad(f"'n' is {shown(n)}; wanted 1 to 10,000 tokens")
+        if type(seed) is not int or not 0 <= seed < 1 << 63:
+            raise bad(f"'seed' is {shown(seed)}; wanted a whole number, 0 or more")
+        if type(temperature) not in (int, float) or not 0 <= temperature <= 1e6:
+            raise bad(f"'temperature' is {shown(temperature)}; wanted a number, 0 or more")
+        language = self.models.newest(request.path_params["model"]).served.language
+        pieces = language.writing(prompt, n, temperature=temperature, seed=seed)
+        return StreamingResponse(_text(pieces), media_type="text/plain")
+
+    def _of(self, request: Request) -> Shown:
+        version = self.models.newest(request.path_params["model"])
+        return self._shown[version.served.name]
+
+
+async def _text(pieces: Iterator[str]) -> AsyncIterator[str]:
+    def some() -> list[str]:
+        return [piece for _, piece in zip(range(PIECES), pieces, strict=False)]
+
+    while found := await asyncio.to_thread(some):
+        yield "".join(found)
+
+
+def _check_text(text: Any, noun: str) -> None:
+    if not isinstance(text, str):
+        raise bad(f"{noun} is {shown(text)}; wanted a text")
+    if len(text) > TEXT:
+        raise Refused(413, f"{noun} has {len(text):,} characters; wanted {TEXT:,} at most")
+    check_text(text, noun)
+
+
+def _none_left(given: dict[str, Any]) -> None:
+    if given:
+        raise bad(f"{shown(next(iter(given)))} came, which is not known here")
+
+
+@cache
+def _content(name: str) -> bytes:
+    return resources.files("ostinato.serve").joinpath("page", name).read_bytes()
