@@ -18,7 +18,7 @@ from serving import GOLDEN, Process, golden, run, serving
 from ostinato import runtime
 from ostinato.cli import app
 
-PAGE = resources.files("ostinato.serve").joinpath("page")
+PAGE = resources.files("ostinato.serve").joinpath("static")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

@@ -12,6 +12,6 @@
     metrics.py     what is counted
     refused.py     the error that becomes a 4xx or 5xx answer
     settings.py    bounds and flags as one value
-    page.py        the page at `/`, with the files in page/
+    page.py        the page at `/`, with the files in static/
     server.py      a running server: signals, snapshots, the end
 """

@@ -1,6 +1,6 @@
 """The page at `/`, and what it asks beside the protocol.
 
-Three files, which need no build and no network: page/index.html, page.js and page.css.
+Three files, which need no build and no network: static/index.html, page.js and page.css.
 """
 
 from __future__ import annotations
@@ -161,4 +161,4 @@ def _none_left(given: dict[str, Any]) -> None:
 
 @cache
 def _content(name: str) -> bytes:
-    return resources.files("ostinato.serve").joinpath("page", name).read_bytes()
+    return (resources.files("ostinato.serve") / "static" / name).read_bytes()
