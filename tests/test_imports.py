@@ -41,8 +41,8 @@ PACKAGE = """
     baselines
     tasks/*/labelling
     tasks/*/model
-    tasks
     report
+    tasks
     export
     estimators
     serve

@@ -9,9 +9,9 @@ import report_examples as examples
 
 from ostinato.metrics.spans import span_errors, span_scores
 from ostinato.report import ForecastData, LanguageData, RunFacts, TaggingData
-from ostinato.report.forecast import SeriesView
-from ostinato.report.language import Completion, Sample
-from ostinato.report.tag import TagView
+from ostinato.tasks.forecast.report import SeriesView
+from ostinato.tasks.language.report import Completion, Sample
+from ostinato.tasks.tag.report import TagView
 
 HOSTILE = examples.HOSTILE
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ import torch
 from ostinato import SequenceClassifier
 from ostinato.data import Ragged
 from ostinato.report import RunFacts, collect, write_report
-
-# the module, not the function of the same name in its package
-collecting: Any = importlib.import_module("ostinato.report.classify")
+from ostinato.tasks.classify import by_step
+from ostinato.tasks.classify import report as collecting
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +49,7 @@ def classifier(request: pytest.FixtureRequest) -> SequenceClassifier:
 @pytest.fixture(params=["one batch", "small batches"])
 def batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "small batches":
-        monkeypatch.setattr(collecting, "BATCH_FLOATS", 9 * 19 * 3)  # three rows of the longest
+        monkeypatch.setattr(by_step, "BATCH_FLOATS", 9 * 19 * 3)  # three rows of the longest
 
 
 def test_beliefs_and_states_are_those_of_the_example_alone(
@@ -127,9 +125,9 @@ def test_of_many_long_sequences_some_are_cut_or_none(monkeypatch: pytest.MonkeyP
     X, y = sequences()
     model = fitted(bidirectional=True)
     weights, longest = sum(p.numel() for p in model.net_.parameters()), X.max_length
-    monkeypatch.setattr(collecting, "CUT_WORK", 30 * weights * longest * (longest + 1))
+    monkeypatch.setattr(by_step, "CUT_WORK", 30 * weights * longest * (longest + 1))
     assert collect(model, X, y, RunFacts(title="few")).accuracy_by_step is None
-    monkeypatch.setattr(collecting, "LEAST_CUT", 30)
+    monkeypatch.setattr(by_step, "LEAST_CUT", 30)
     data = collect(model, X, y, RunFacts(title="some"))
     assert data.n_cut == 30 and len(data.accuracy_by_step) == longest
 

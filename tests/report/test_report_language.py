@@ -13,7 +13,7 @@ import torch
 
 from ostinato.data.text.vocabulary import END
 from ostinato.report import LanguageData, RunFacts, collect_language, write_report
-from ostinato.report import language as module
+from ostinato.tasks.language import report as module
 from ostinato.tasks.language.fit import FittedLanguageModel, Reading
 from ostinato.tasks.language.net import LanguageArchitecture
 from ostinato.training import Plan
@@ -143,9 +143,9 @@ def test_the_page_says_what_the_data_hold(tmp_path: Path) -> None:
     data = task_examples.language()
     page = read(tmp_path, data)
     assert "The network is better than made up (2.5000 to 2.7500 by bits" in page.text
-    assert "but worse by perplexity of a token" in page.text
-    shares = dict(page.tables["As a keyboard, on the test part"][1:])
-    assert shares["the next word is among three suggestions"] == "40.00\u202f%"
+    assert "but worse by perplexity." in page.text
+    measures = page.tables["Measures on the test part; the best of each in bold"]
+    assert measures[-1] == ["next token among three", "40.00\u202f%", "–"]
     told = page.sections["completions"]
     assert "truth" in told and "50.0\u202f%" in told and "truth universally" in told
     right = [a for tag, a in page.tags if tag == "li" and a.get("class") == "right"]

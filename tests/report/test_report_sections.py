@@ -18,7 +18,6 @@ from ostinato.anatomy import Anatomy
 from ostinato.report import (
     ReportData,
     StepView,
-    classify,
     common,
     labels,
     markup,
@@ -26,6 +25,7 @@ from ostinato.report import (
     sequences,
     write_report,
 )
+from ostinato.tasks.classify import report as classify
 from zoo.suites import draws
 
 pytestmark = pytest.mark.slow

@@ -205,6 +205,11 @@ def surroundings(facts: RunFacts) -> list[PageSection]:
     if "command" in told:
         told["command"] = facts.command
     return [
-        PageSection(name, name.title(), [SettingsTables(of)] if of else [], why=f"The {name} is unknown.")
-        for name, of in (("configuration", facts.config), ("environment", told))
+        PageSection(
+            name,
+            name.title(),
+            [SettingsTables(values)] if values else [],
+            why=f"The {name} is unknown.",
+        )
+        for name, values in (("configuration", facts.config), ("environment", told))
     ]

@@ -8,6 +8,7 @@
                      fit.py        from data to a trained model
                      estimator.py  the class in scikit-learn's manner
                      job.py        the command line: from a file to results
+                     report.py     what the report shows of a run, as panels
 
 Whoever adds a kind adds its folder and its name to `NAMES`. This module and `base.py` stand low:
 the runtime, the training and the command line ask them, and import a folder when they need it.

@@ -24,11 +24,13 @@ class MeasureSpec:
         words: its name for users.
         unit: "%" of a share, or none.
         lower: whether a smaller one is better.
+        sided: whether one of two values is better; a coverage may be too large, too.
     """
 
     words: str
     unit: str = ""
     lower: bool = False
+    sided: bool = True
 
     def shown(self, value: float) -> str:
         """A value as a user reads it."""

@@ -168,7 +168,7 @@ class ClassifyJob(PartsJob):
     def answers(self, model: FittedClassifier, ranks: Ranks, report: bool) -> ClassAnswers | None:
         import torch
 
-        from ostinato.report.classify import reads_both_ways, right_by_step
+        from ostinato.tasks.classify.by_step import reads_both_ways, right_by_step
 
         part, n_right = self._share(ranks), None
         logits = model.logits(part) if len(part) else torch.zeros(0, len(model.classes))

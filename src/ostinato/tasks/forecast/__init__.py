@@ -26,7 +26,7 @@ TASK = TaskSpec(
         "mase": MeasureSpec("MASE", lower=True),
         "wql": MeasureSpec("weighted quantile loss", lower=True),
         "mae": MeasureSpec("mean absolute error", lower=True),
-        "coverage_80": MeasureSpec("inside the 80 % interval", "%"),
+        "coverage_80": MeasureSpec("inside the 80 % interval", "%", sided=False),
     },
     learnt={
         "task.horizon": "net.horizon",

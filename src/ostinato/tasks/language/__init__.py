@@ -21,7 +21,7 @@ TASK = TaskSpec(
     measures={
         "bits_per_character": MeasureSpec("bits per character", lower=True),
         "perplexity": MeasureSpec("perplexity", lower=True),
-        "unknown": MeasureSpec("unknown tokens", "%"),
+        "unknown": MeasureSpec("unknown tokens", "%", sided=False),
         "top1": MeasureSpec("next token right", "%"),
         "top3": MeasureSpec("next token among three", "%"),
     },

@@ -15,11 +15,12 @@ from ostinato.metrics.naive_forecasts import seasonal_naive
 from ostinato.report import common, measures
 from ostinato.report.figures import Curve, Fan, Line, bands, dots
 from ostinato.report.markup import Html, count, counted, percent, plain, short, tag, text
-from ostinato.report.measures import Measure
 from ostinato.report.page import PageData, RunFacts
 from ostinato.report.panels import Card, Grid, Key, PageSection, PageTable, Tile
 from ostinato.report.svg import LABELS, MUTED
 from ostinato.runtime.card import n_parameters
+from ostinato.tasks.base import MeasureSpec
+from ostinato.tasks.forecast import TASK
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceForecaster
@@ -30,13 +31,7 @@ LEAST_HISTORY = 24  # steps before the first forecast; else as many as there are
 MOST_STEPS = 600  # of a series that are drawn, at most
 MOST_AGAIN = 2_000  # forecasts, at most, for which baselines are computed again: a millisecond each
 MOST_ROWS = 12  # of the table of series
-MEASURES = {
-    "mase": Measure("MASE, mean absolute scaled error", "lower", short="MASE"),
-    "wql": Measure("WQL, weighted quantile loss", "lower", short="WQL"),
-    "mae": Measure("mean absolute error", "lower"),
-    "pinball": Measure("pinball loss", "lower"),
-    "coverage_80": Measure("inside the 80\u202f% interval", "", True),
-}
+MEASURES = {**TASK.measures, "pinball": MeasureSpec("pinball loss", lower=True)}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -135,10 +130,10 @@ class ForecastData(PageData):
 
     def tiles(self) -> list[Tile]:
         tiles = []
-        for key in ("mase", "wql"):
+        names = {"mase": "mean absolute scaled error", "wql": "weighted quantile loss"}
+        for key, told in names.items():
             if self.test.get(key) is not None:
-                name, _, words = MEASURES[key].words.partition(", ")
-                tiles.append(Tile(f"{self.test[key]:.4f}", name, self._beside(key, words)))
+                tiles.append(Tile(f"{self.test[key]:.4f}", key.upper(), self._beside(key, told)))
         share = widest_interval(self.levels)
         if share is not None:
             inside = f"of what came lies inside the {percent(share, 0)} interval"

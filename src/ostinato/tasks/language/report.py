@@ -16,13 +16,11 @@ from ostinato.report import common, measures
 from ostinato.report.figures import Curve, Line
 from ostinato.report.markup import Html, count, counted, percent, tag
 from ostinato.report.markup import text as escaped
-from ostinato.report.measures import Measure
 from ostinato.report.page import PageData, RunFacts
 from ostinato.report.panels import (
     Card,
     Grid,
     Markup,
-    PagePanel,
     PageSection,
     PageTable,
     PageText,
@@ -30,6 +28,7 @@ from ostinato.report.panels import (
     Word,
 )
 from ostinato.runtime.card import n_parameters
+from ostinato.tasks.language import TASK
 
 if TYPE_CHECKING:
     from ostinato.estimators import LanguageModel
@@ -48,11 +47,6 @@ DOCUMENTS, LENGTH = 32, 1_024  # read for it at most
 MOST_CHARACTERS = 8  # of a token, on average; of a long document so many are encoded
 DEEPEST = 12.0  # bits of the strongest colour of a token
 SIGNS = {"\n": "↵", "\t": "⇥", " ": "␣"}  # of characters that would not be seen
-MEASURES = {
-    "bits_per_character": Measure("bits per character", "lower"),
-    "perplexity": Measure("perplexity of a token", "lower"),
-    "unknown": Measure("unknown tokens", "", True),
-}
 
 
 @dataclass(frozen=True)
@@ -138,7 +132,7 @@ class LanguageData(PageData):
 
     def sections(self) -> list[PageSection | None]:
         return [
-            measures.section(self, MEASURES, None, *self._keyboard()),
+            measures.section(self, TASK.measures),
             self._completions(),
             self._surprise(),
             self._samples(),
@@ -146,17 +140,6 @@ class LanguageData(PageData):
             self._training(),
             *common.surroundings(self),
         ]
-
-    def _keyboard(self) -> list[PagePanel]:
-        """How often the next token is among the suggestions to a user who types."""
-        told = {
-            "top1": f"the next {self.level} is the first suggestion",
-            "top3": f"the next {self.level} is among three suggestions",
-        }
-        rows = [[told[k], percent(self.test[k])] for k in told if self.test.get(k) is not None]
-        header = ["when a user types", "share"]
-        table = PageTable("As a keyboard, on the test part", header, rows, "numbers measures")
-        return [Markup('<div class="gap"></div>'), table] if rows else []
 
     def _training(self) -> PageSection:
         """The loss over the iterations, in bits of a token."""

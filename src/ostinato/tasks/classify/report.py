@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato._extras import needs
 from ostinato.anatomy import Anatomy
-from ostinato.data import LabelEncoder, Ragged
-from ostinato.data.text.words import CodedWords, Integers
+from ostinato.data import LabelEncoder
+from ostinato.data.text.words import CodedWords
 from ostinato.report import common, labels, measures
 from ostinato.report.figures import Curve, Line, limits
 from ostinato.report.markup import Html, count, counted, percent, plain, tag
-from ostinato.report.measures import Measure
 from ostinato.report.page import PageData, RunFacts
 from ostinato.report.panels import Card, Grid, Key, PageSection, PageTable, PageText, Tile, Word
 from ostinato.report.parts import MOST, edges, means
 from ostinato.report.sequences import Beliefs, HiddenStates, is_image
-from ostinato.runtime.card import n_parameters
+from ostinato.tasks.classify import TASK
+from ostinato.tasks.classify.by_step import (
+    cut_short,
+    lengths_of,
+    logits_and_states,
+    n_right_by_step,
+    reads_both_ways,
+    softmax,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceClassifier
@@ -28,14 +33,6 @@ if TYPE_CHECKING:
     from ostinato.tasks.classify.fit import FittedClassifier
     from ostinato.training.examples import Inputs
 
-# Sequences cut after each step are read anew: a multiply and an add for each weight and step, half
-# a second at 30 GFLOP a second; of fewer sequences the accuracy would say little.
-CUT_WORK, LEAST_CUT = 2**34, 50
-BATCH_FLOATS = 2**20  # states and logits of one batch, all steps: 4 MiB, which caches hold
-MEASURES = {
-    "accuracy": Measure("accuracy", "higher", True),
-    "loss": Measure("loss, nats", "lower"),
-}
 
 
 @dataclass(frozen=True)
@@ -197,7 +194,7 @@ class ReportData(PageData):
         step = f"length in {self.unit}s" if self.unit == "word" else "length of the sequence"
         told = "Loss (mean cross-entropy, nats) and accuracy of a batch, before its update."
         return [
-            measures.section(self, MEASURES) if self.evaluation.get("baselines") else None,
+            measures.section(self, TASK.measures) if self.evaluation.get("baselines") else None,
             common.network(self.network),
             common.training(self, told, accuracy=True),
             self._by_step(),
@@ -422,9 +419,9 @@ def collect(
         )
     y_true = LabelEncoder(fitted.classes).encode(given, name="collect: y")
     if reads_both_ways(net):
-        by_step, n_cut = _cut_short(net, sequences, y_true)
+        by_step, n_cut = cut_short(net, sequences, y_true)
     else:
-        n_right = _right_by_step(net, sequences, y_true) if n_right is None else n_right
+        n_right = n_right_by_step(net, sequences, y_true) if n_right is None else n_right
         by_step, n_cut = n_right / len(y_true), 0
     return ReportData(
         **vars(facts),
@@ -438,17 +435,6 @@ def collect(
         lengths=lengths,
         features=common.feature_names(fitted),
     )
-
-
-def right_by_step(fitted: FittedClassifier, X: Any, y: Any) -> np.ndarray:
-    """How many answers are right after each step, `[T]`; a sequence that has ended keeps its last.
-
-    Args:
-        fitted: reads in one direction.
-        X, y: as for `collect`.
-    """
-    encoded = LabelEncoder(fitted.classes).encode(np.asarray(y))
-    return _right_by_step(fitted.net, fitted.prepared(X), encoded)
 
 
 def fitted_of(classifier: SequenceClassifier | FittedClassifier) -> FittedClassifier:
@@ -496,8 +482,8 @@ def _views(
     steps: list[tuple[Any, Any]] = [(None, None)] * len(chosen)
     if not reads_both_ways(net):
         steps = [
-            (_softmax(logits[i, :length]), states[i, :length])
-            for logits, states, lengths in _logits_and_states(net, sequences[chosen])
+            (softmax(logits[i, :length]), states[i, :length])
+            for logits, states, lengths in logits_and_states(net, sequences[chosen])
             for i, length in enumerate(lengths)
         ]
     return [
@@ -518,90 +504,3 @@ def _steps(sequences: Inputs, n: int) -> np.ndarray:
     if not isinstance(sequences, CodedWords):
         return sequences[n]
     return sequences.words[sequences.places[n]][:, None]
-
-
-def _cut_short(
-    net: ClassifierNet | ClassifierEnsemble, sequences: Inputs, y_true: np.ndarray
-) -> tuple[np.ndarray | None, int]:
-    """The accuracy `[T]` on sequences cut after each step and read anew, and of how many.
-
-    Of many sequences some are drawn; None if fewer than LEAST_CUT would take too long.
-    """
-    from ostinato.training import evaluation
-
-    lengths, weights = lengths_of(sequences), n_parameters(net.state_dict())
-    longest = int(lengths.max())
-    n = min(len(y_true), CUT_WORK // (weights * longest * (longest + 1)))
-    if n < min(LEAST_CUT, len(y_true)):
-        return None, 0
-    chosen = np.sort(np.random.default_rng(0).permutation(len(y_true))[:n])
-    some, true = sequences[chosen], y_true[chosen]
-    answers = [
-        evaluation.logits(net, _until(some, t)).argmax(1).numpy() for t in range(1, longest + 1)
-    ]
-    return np.array([(each == true).mean() for each in answers]), n
-
-
-def _until(sequences: Inputs, step: int) -> Inputs:
-    """The first steps of each sequence."""
-    if isinstance(sequences, np.ndarray):
-        return sequences[:, :step]
-    lengths = sequences.lengths
-    if isinstance(sequences, CodedWords):
-        first = [sequences.places[i][:step] for i in range(len(sequences))]
-        return replace(sequences, places=Integers.of(first))
-    place = np.arange(len(sequences.values)) - np.repeat(sequences.offsets[:-1], lengths)
-    ends = np.concatenate([[0], np.cumsum(np.minimum(lengths, step))])
-    return Ragged(sequences.values[place < step], ends)
-
-
-def _right_by_step(
-    net: ClassifierNet | ClassifierEnsemble, sequences: Inputs, y_true: np.ndarray
-) -> np.ndarray:
-    """See `right_by_step`."""
-    longest = lengths_of(sequences).max()
-    n_right, start = np.zeros(longest, dtype=np.int64), 0
-    for logits, _, lengths in _logits_and_states(net, sequences):
-        right = logits.argmax(axis=2) == y_true[start : start + len(logits), None]
-        last_read = np.minimum(np.arange(longest), lengths[:, None] - 1)
-        n_right += np.take_along_axis(right, last_read, axis=1).sum(axis=0)
-        start += len(logits)
-    return n_right
-
-
-def _logits_and_states(
-    net: ClassifierNet | ClassifierEnsemble, sequences: Inputs
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Batches of (logits `[B, T, C]`, states `[B, T, H]`, lengths `[B]`), in the order given."""
-    with needs("torch", "torch"):
-        import torch
-
-        from ostinato.training.examples import tensors
-    net.eval()  # no dropout
-    all_lengths = lengths_of(sequences)
-    per_step = net.config["hidden_size"] * net.config["num_layers"] + net.config["n_classes"]
-    size = max(1, BATCH_FLOATS // int(all_lengths.max() * per_step))
-    for start in range(0, len(sequences), size):
-        part = np.arange(start, min(start + size, len(sequences)))
-        x, lengths = tensors(sequences, part)
-        with torch.no_grad():
-            logits, states = net.forward_steps(x, lengths)
-        yield logits.numpy(), states.numpy(), all_lengths[part]
-
-
-def lengths_of(sequences: Inputs) -> np.ndarray:
-    """The steps of each sequence, `[N]`."""
-    if isinstance(sequences, np.ndarray):
-        return np.full(len(sequences), sequences.shape[1], dtype=np.int64)
-    return sequences.lengths
-
-
-def reads_both_ways(net: ClassifierNet | ClassifierEnsemble) -> bool:
-    """Whether the network reads each sequence from both ends."""
-    return bool(net.config["bidirectional"])
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    """Along the last axis."""
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)

@@ -14,12 +14,13 @@ from ostinato.data.text.words import Words
 from ostinato.metrics.spans import SpanScores, scheme_of, span_errors, span_scores
 from ostinato.report import common, labels, measures
 from ostinato.report.markup import Html, count, percent, plain, short, tag
-from ostinato.report.measures import Measure
 from ostinato.report.page import PageData, RunFacts
 from ostinato.report.panels import Card, Grid, Key, PageSection, PageTable, PageText, Tile, Word
 from ostinato.report.sequences import Colours, Lanes, css_class
 from ostinato.report.svg import LABELS
 from ostinato.runtime.card import n_parameters
+from ostinato.tasks.base import MeasureSpec
+from ostinato.tasks.tag import TASK
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceTagger
@@ -27,12 +28,10 @@ if TYPE_CHECKING:
 
 MOST_STEPS, MOST_WORDS = 160, 60  # drawn of a sequence: the stretch with most errors
 MEASURES = {
-    "accuracy": Measure("accuracy of a step's label", "higher", True),
-    "f1": Measure("F1 of spans", "higher", True),
-    "precision": Measure("precision of spans", "higher", True),
-    "recall": Measure("recall of spans", "higher", True),
-    "loss": Measure("loss per step, nats", "lower"),
-    "unknown": Measure("unknown words", "", True),
+    **TASK.measures,
+    "precision": MeasureSpec("precision of spans", "%"),
+    "recall": MeasureSpec("recall of spans", "%"),
+    "unknown": MeasureSpec("unknown words", "%", sided=False),
 }
 ERRORS = {  # of spans, see `span_metrics.span_errors`
     "right": "found as they are",

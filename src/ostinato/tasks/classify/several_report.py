@@ -11,9 +11,7 @@ from ostinato.anatomy import Anatomy
 from ostinato.data.sequences.label_sets import joined
 from ostinato.metrics import label_sets as label_metrics
 from ostinato.report import common, labels, measures
-from ostinato.report.classify import anatomy, fitted_of, lengths_of
 from ostinato.report.markup import Html, count, percent, plain, tag
-from ostinato.report.measures import Measure
 from ostinato.report.page import PageData, RunFacts
 from ostinato.report.panels import (
     Card,
@@ -27,6 +25,9 @@ from ostinato.report.panels import (
     Tile,
     Word,
 )
+from ostinato.tasks.classify import TASK
+from ostinato.tasks.classify.by_step import lengths_of
+from ostinato.tasks.classify.report import anatomy, fitted_of
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceClassifier
@@ -34,12 +35,6 @@ if TYPE_CHECKING:
 
 SHOWN_WORDS = 80  # of a hard example
 SETS = 12  # of labels that are shown, the commonest
-MEASURES = {
-    "label_accuracy": Measure("labels right", "higher", True),
-    "f1": Measure("F1 of labels", "higher", True),
-    "accuracy": Measure("all labels of an example right", "higher", True),
-    "loss": Measure("loss of a label, nats", "lower"),
-}
 
 
 @dataclass(frozen=True)
@@ -129,7 +124,7 @@ class SeveralData(PageData):
             "share of its examples with all labels right."
         )
         return [
-            measures.section(self, MEASURES),
+            measures.section(self, TASK.measures),
             common.network(self.network),
             common.training(self, told, accuracy=True),
             self._per_label(),
