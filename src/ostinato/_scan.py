@@ -183,7 +183,7 @@ def scan_iterations(
         Unsupported: the engine cannot run them; nothing has happened.
     """
     call = compiled(a)
-    from ostinato.compiler.capture.captures import _memory_of as memory_of
+    from ostinato.compiler.capture.captures import memory_of
 
     if written and any(memory_of(t) in written for t in call.taken):
         raise Unsupported("an iteration reads a tensor that iterations write, by another name")

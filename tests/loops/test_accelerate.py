@@ -78,6 +78,7 @@ def test_loops_in_methods_and_two_calls_deep():
     assert f"{reports['decoded'].file}" == helpers.__file__
     texts = [r.text for r in inspect(model) if hasattr(r, "text")]
     assert "for y in helpers.decoded(self.out, h, 15)" in texts
+    assert "for layer in self.layers" not in texts
     helpers.SCALE = 0.5  # read by a function that a rewritten one stands for
     try:
         half = results(model, x)

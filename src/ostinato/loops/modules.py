@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import weakref
 from typing import Any
 
 import torch
@@ -90,11 +91,13 @@ def _remade(function: Any, *arguments: Any) -> Any:
     return made
 
 
-_classes: dict[type, type] = {}
+# A class → its subclass with rewritten methods, as long as that is in use.
+_classes: weakref.WeakValueDictionary[type, type] = weakref.WeakValueDictionary()
 
 
 def _swapped_class(cls: type) -> type:
     """The subclass for a copy, which has no attributes yet."""
-    if cls not in _classes:
-        _classes[cls] = _subclass(cls, rewritten_functions([cls]))
-    return _classes[cls]
+    found = _classes.get(cls)
+    if found is None:
+        found = _classes[cls] = _subclass(cls, rewritten_functions([cls]))
+    return found

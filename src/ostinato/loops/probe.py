@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ostinato.compiler.capture.captures import _memory_of, _written
+from ostinato.compiler.capture.captures import _written, memory_of
 from ostinato.compiler.capture.draws import States
 from ostinato.compiler.capture.guards import Observation
 from ostinato.compiler.errors import Unsupported, error_in_short
@@ -45,7 +45,7 @@ class _OwnMemory(TorchDispatchMode):
     def __init__(self, made: list[Tensor]):
         super().__init__()
         self.states = States()
-        self.made = {_memory_of(t) for t in made}
+        self.made = {memory_of(t) for t in made}
         self.read: set[int | None] = set()
         self.alive: list[Tensor] = []
 
@@ -63,13 +63,13 @@ class _OwnMemory(TorchDispatchMode):
             self.states.meet(kwargs["generator"])
         if func._schema.is_mutable:
             for t in _tensors(_written(func, args, kwargs)):
-                if _memory_of(t) not in self.made:
+                if memory_of(t) not in self.made:
                     raise NoStep("an iteration changes a tensor in place that comes from outside")
-        given = {_memory_of(t) for t in _tensors((args, kwargs))}
+        given = {memory_of(t) for t in _tensors((args, kwargs))}
         self.read |= given - self.made
         out = func(*args, **kwargs)
         for t in _tensors(out):
-            memory = _memory_of(t)
+            memory = memory_of(t)
             if memory not in given:
                 self.made.add(memory)
                 self.alive.append(t)  # so that no other gets its address
@@ -114,7 +114,7 @@ class _Probe(Step):
         self.firsts.append(first)
         self.bases.append(base)
         self.given.append(value)
-        self.memory.made.add(_memory_of(value))
+        self.memory.made.add(memory_of(value))
         self.memory.alive.append(value)
         return value
 
@@ -209,7 +209,7 @@ class _Probe(Step):
 
     def keep(self, values: list[Tensor]) -> None:
         """Count tensors as allocated by the run."""
-        self.memory.made |= {_memory_of(v) for v in values}
+        self.memory.made |= {memory_of(v) for v in values}
         self.memory.alive += values
 
     def has_numbers(self) -> bool:
@@ -222,7 +222,7 @@ class _Probe(Step):
             number = self.questions.number_at(key, self.questions.begin)
             with torch.utils._python_dispatch._disable_current_modes():
                 self.values.append(torch.tensor(number, dtype=dtype))
-            self.memory.made.add(_memory_of(self.values[-1]))
+            self.memory.made.add(memory_of(self.values[-1]))
         return self.values[self.plan.numbers.index((key, dtype))]
 
     written: dict[Read, tuple[Any, Any]]
@@ -299,16 +299,16 @@ def _check_memory(
 ) -> None:  # fmt: skip
     """Refuse a tensor in two places if one of them is changed in place."""
     written = [i for i, how in enumerate(plan.tensors) if how == "written"]
-    memories = [_memory_of(copies[i]) for i in written]
-    if any(_memory_of(t) in memories for t in outputs):
+    memories = [memory_of(copies[i]) for i in written]
+    if any(memory_of(t) in memories for t in outputs):
         raise NoStep("an iteration emits a tensor that the next one changes in place")
-    outside = {_memory_of(carry[i]) for i in written}
-    others = [_memory_of(t) for i, t in enumerate(carry) if i not in written]
-    bases = {_memory_of(base) for _, _, base, _, _ in frame.puts if isinstance(base, Tensor)}
-    read = {_memory_of(base) for base in probe.bases if isinstance(base, Tensor)}
+    outside = {memory_of(carry[i]) for i in written}
+    others = [memory_of(t) for i, t in enumerate(carry) if i not in written]
+    bases = {memory_of(base) for _, _, base, _, _ in frame.puts if isinstance(base, Tensor)}
+    read = {memory_of(base) for base in probe.bases if isinstance(base, Tensor)}
     if len(outside) < len(written) or outside & {*others, *probe.memory.read, *read, *bases}:
         raise NoStep("an iteration changes a tensor in place that it also reads by another name")
-    if bases & probe.memory.read or bases & {_memory_of(t) for t in carry}:
+    if bases & probe.memory.read or bases & {memory_of(t) for t in carry}:
         raise NoStep("an iteration reads a tensor whose elements iterations write")
     _check_elements(plan, frame, probe)
 
@@ -338,7 +338,7 @@ def _check_elements(plan: LoopPlan, frame: Frame, probe: _Probe) -> None:
 def share_memory(a: Any, b: Any) -> bool:
     """Whether two tensors share memory, or two lists are the same."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return _memory_of(a) == _memory_of(b)
+        return memory_of(a) == memory_of(b)
     return a is b
 
 
@@ -390,5 +390,14 @@ def _unseen() -> Iterator[None]:
             logging.setLogRecordFactory(factory)
             if random.getstate() != pythons:
                 random.setstate(pythons)
-            if numpys is not None and numpy is not None:
+            if numpys is not None and numpy is not None and not _are_equal(
+                numpy.get_state(), numpys
+            ):
                 numpy.set_state(numpys)
+
+
+def _are_equal(a: Any, b: Any) -> bool:
+    """Whether two states of NumPy's generator are equal."""
+    return len(a) == len(b) and all(
+        bool((v == w).all()) if hasattr(v, "all") else v == w for v, w in zip(a, b, strict=True)
+    )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ostinato._explain import Explanation, explained
 from ostinato._scan import iterations, scan_iterations
-from ostinato.compiler.capture.captures import _memory_of as memory_of
+from ostinato.compiler.capture.captures import memory_of
 from ostinato.compiler.errors import Mispredicted, SideEffect, Unsupported, error_in_short
 from ostinato.compiler.inputs import modes
 from ostinato.compiler.steps import owner_of, weak_reference
@@ -82,6 +82,8 @@ class LoopRuntime:
         elif site.native is None and not running.questions:
             kind = type(iterable).__name__
             site.reason = f"it iterates over a {kind}" if items is None else "it is short"
+            if items is None:
+                site.over_tensors = False
         return Unwatched(site, iterable if items is None else items, outer)
 
 
@@ -159,10 +161,11 @@ class Left(Unwatched):
         # Within an iteration of another loop, the outer loop may become a scan as a whole.
         within = running.questions or any(isinstance(of, Loop) for of in _watching.loops)
         if not within:
-            self.site.native, self.site.reason = False, self.site.source.problem
+            self.site.ran(False, self.site.source.problem, False)
             _watching.loops.add(self)
         for j, item in enumerate(self.iterable):
             self.over_tensors = self.over_tensors or _tensors_in_item(item)
+            self.site.over_tensors = self.site.over_tensors or self.over_tensors
             if j == FEWEST - 1 and not within:
                 _watching.loops.discard(self)
                 if self.over_tensors and not self.inner_native:

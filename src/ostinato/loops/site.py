@@ -20,6 +20,10 @@ from ostinato.loops.rewrite import LoopSource
 _MOST_IN_A_ROW = 8  # refused calls; then each owner waits for the others, too
 
 
+# Functions that make, describe or save a module.
+_NOT_OVER_TIME = ("__", "init", "_init", "reset", "_reset", "extra_repr", "state_dict", "load")
+
+
 @dataclass(eq=False)
 class Site:
     """One loop of the text, and its state over all calls.
@@ -43,6 +47,7 @@ class Site:
         period: after how many iterations their branches repeat, or 0.
         of_groups: what is known of groups of as many.
         whole: the site of the loop, if this is that of its groups.
+        over_tensors: whether its iterations go through tensors; None: not known yet.
     """
 
     source: LoopSource
@@ -64,6 +69,14 @@ class Site:
     period: int = 0
     of_groups: Site | None = None
     whole: Site | None = None
+    over_tensors: bool | None = None
+
+    def may_be_over_time(self) -> bool:
+        """Whether it goes through tensors, or may do so once it runs."""
+        if self.over_tensors is not None:
+            return self.over_tensors
+        function = self.name.rpartition(".")[2]
+        return function == "__call__" or not function.startswith(_NOT_OVER_TIME)
 
     def grouped(self, period: int) -> Site:
         """The site of groups of iterations whose branches repeat."""
@@ -73,11 +86,12 @@ class Site:
             of.of_groups.places = list(of.places)
         return of.of_groups
 
-    def ran(self, native: bool, reason: str) -> None:
+    def ran(self, native: bool, reason: str, over_tensors: bool = True) -> None:
         """Record how the loop ran."""
         for site in (self, self.whole):
             if site is not None:
                 site.native, site.reason = native, reason
+                site.over_tensors = site.over_tensors or native or over_tensors
 
     def knows(self, owner: Any) -> bool:
         known = self.looked.get(id(owner))
@@ -111,7 +125,7 @@ class Site:
             self.refused.setdefault(self._keys(body, n)[too_slow], 4 if too_slow else 0)
             if len(self.refused) > 256:
                 self.refused.pop(next(iter(self.refused)))
-        self.ran(False, refusal.reason)
+        self.ran(False, refusal.reason, over_tensors)
         quiet = isinstance(refusal, Elsewhere) or getattr(refusal, "quiet", False)
         quiet |= isinstance(refusal, NoStep) and not over_tensors
         if not quiet:

@@ -160,7 +160,8 @@ def restore(model: Model) -> Model:
 def inspect(model: torch.nn.Module) -> list[LayerReport | LoopReport]:
     """List the recurrent layers of a model: accelerated, or left alone and why.
 
-    After `accelerate(model, loops=True)` its loops follow: native, or in Python and why.
+    After `accelerate(model, loops=True)` its loops over tensors follow: native, or in Python and
+    why; also loops that have not run yet, and may be over tensors.
 
     Raises:
         TypeError: model is not a module.
@@ -175,7 +176,7 @@ def inspect(model: torch.nn.Module) -> list[LayerReport | LoopReport]:
     """
     _check_model("inspect", model)
     layers = [_report(name, module) for name, module in _recurrent(model)]
-    return [*layers, *map(report, loops_of(model))]
+    return [*layers, *[report(s) for s in loops_of(model) if s.may_be_over_time()]]
 
 
 def _recurrent(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:

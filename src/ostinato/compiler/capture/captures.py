@@ -83,8 +83,8 @@ class _Writes(TorchDispatchMode):
             search.must_watch = True
             written = [t for t in tree.leaves(_written(func, args, kwargs)) if torch.is_tensor(t)]
             with torch._C.DisableTorchFunction():  # the search does not see us
-                memory = {_memory_of(t) for t, _ in search.outside} - {None}
-                own = memory.isdisjoint(map(_memory_of, written))
+                memory = {memory_of(t) for t, _ in search.outside} - {None}
+                own = memory.isdisjoint(map(memory_of, written))
             if not own:
                 raise Unsupported(BATCH_STATISTICS if func in _UNSAID else IN_PLACE, str(func))
         search.n_modes -= unseen  # this mode is not on the stack while it runs
@@ -115,7 +115,7 @@ def version_of(t: Tensor) -> int | None:
     return None if t.is_inference() else t._version
 
 
-def _memory_of(t: Tensor) -> int | None:
+def memory_of(t: Tensor) -> int | None:
     """The address of a tensor's memory; None where it has none of its own."""
     try:
         return t.untyped_storage().data_ptr() or None
