@@ -67,3 +67,26 @@ def test_a_wrong_step_with_spikes_is_refused(wrong: float, monkeypatch: Any) -> 
     found = ostinato.explain(step, init, xs)
     assert found.native == (wrong == 1)
     assert found.native or "differ from the Python loop's" in found.reason
+
+
+def test_agreement_at_one_place_does_not_excuse_a_difference_at_another(monkeypatch: Any) -> None:
+    """Where no comparison is within rounding of its threshold, engine and loop must agree."""
+    W = weight(K, H)
+    xs, init = torch.randn(T, B, K, dtype=torch.float64), torch.zeros(B, H, dtype=torch.float64)
+    threshold = (xs[0] @ W).detach()[0]
+
+    def step(h: Tensor, x: Tensor) -> Any:
+        s = Spike.apply(h + x @ W - threshold)
+        return 0.5 * h + 0.1 * s, s + torch.tanh(x @ W)
+
+    compared = verify._compared
+
+    def wrong(call: Any, observation: Any, moved: float = 0.0, phase: int = 0) -> Any:
+        found = compared(call, observation, moved, phase)
+        right = phase == 1 and abs(moved) > 1e-3
+        pairs = [(a if right else a * 1.5, b) for a, b in found.pairs[:1]]
+        return found._replace(pairs=[*pairs, *found.pairs[1:]])
+
+    monkeypatch.setattr(verify, "_compared", wrong)
+    ostinato.forget(step)
+    assert "differ from the Python loop's" in ostinato.explain(step, init, xs).reason
