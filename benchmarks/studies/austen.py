@@ -28,9 +28,9 @@ from torch import Tensor
 from ostinato import datasets
 from ostinato.data.text.ngram import KneserNey
 from ostinato.data.text.vocabulary import Vocabulary
-from ostinato.tasks.language.fit import FittedLanguageModel, Reading
+from ostinato.tasks.language.fit import Reading, fit
 from ostinato.tasks.language.net import LanguageArchitecture
-from ostinato.training import Callback, Checkpoint, Plan, Progress, Run
+from ostinato.training import Callback, Checkpoint, Plan, Progress, Run, saved_model
 
 TEST = "Persuasion"
 RESULTS = Path(__file__).parents[1] / "results" / "austen.jsonl"
@@ -152,11 +152,11 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
     if options.checkpoint is not None:
         callbacks.append(Checkpoint(options.checkpoint, every=100))
         resume = options.checkpoint if options.checkpoint.exists() else None
-    model, history = FittedLanguageModel.fit(
+    model, history = fit(
         training, architecture, reading, plan, callbacks=callbacks, resume=resume
     )
     if options.save is not None:
-        model.save(options.save, {}, history.iterations)
+        saved_model.save(model, options.save, {}, history.iterations)
     result = model.evaluate(test)
     return {
         "model": f"LSTM {options.hidden_size}"
@@ -165,11 +165,11 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
         "level": recipe["level"],
         "hold_out": options.hold_out,
         "vocabulary_size": len(model.vocabulary),
-        "bits_per_character": result.bits_per_character,
-        "perplexity": result.perplexity,
-        "unknown": result.unknown,
-        "top1": result.top1,
-        "top3": result.top3,
+        "bits_per_character": result["bits_per_character"],
+        "perplexity": result["perplexity"],
+        "unknown": result["unknown"],
+        "top1": result["top1"],
+        "top3": result["top3"],
         "copied": model.generate(n=2000, seed=options.seed).copied,
         "parameters": sum(w.numel() for w in model.net.parameters()),
         "iterations": history.iterations,

@@ -32,11 +32,11 @@ import numpy as np
 
 from ostinato import SequenceForecaster
 from ostinato.data.series.panel import Panel
+from ostinato.data.series.windows import Columns, Pairs, SeriesWindows, every_window
 from ostinato.metrics import forecasts as forecast_metrics
 from ostinato.metrics.naive_forecasts import seasonal_naive
 from ostinato.tasks.forecast.fit import Backtest
 from ostinato.tasks.forecast.net import NINE
-from ostinato.tasks.forecast.windows import Columns, Pairs, Windows, every_window
 
 PAGE = Path(__file__).parents[1] / "results" / "tasks.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
@@ -130,7 +130,7 @@ def least_squares(train: Panel, panel: Panel, pairs: Pairs, context: int) -> np.
     Coefficients and the quantiles of the residuals come from every window of `train`.
     """
     none = Columns((), ())
-    windows = Windows(context, HORIZON, "std", 1, none, Columns.of(panel.future), none)
+    windows = SeriesWindows(context, HORIZON, "std", 1, none, Columns.of(panel.future), none)
 
     def inputs(given: Panel, pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         read = windows.contexts(given, *pairs)

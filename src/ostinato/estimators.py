@@ -60,5 +60,5 @@ def load(path: str | Path) -> Any:
         True
     """
     path = model_in(Path(path))
-    found = tasks.by_kind(saved_model.kind_of(path), str(path / saved_model.CONFIG))
-    return found.module("estimator").load(path)
+    model, saved = saved_model.loaded(path)
+    return tasks.named(model.task).module("estimator").ESTIMATOR.loaded(model, saved, path)

@@ -18,8 +18,7 @@ from four_tasks import QUICK, TASKS
 from ostinato import LanguageModel, SequenceClassifier, runtime
 from ostinato.cli import main
 from ostinato.engine import native
-from ostinato.tasks.classify import fit as fitted
-from ostinato.tasks.language import fit as fitted_language
+from ostinato.training import saved_model
 
 if native.unavailable() is not None:
     pytest.skip(str(native.unavailable()), allow_module_level=True)
@@ -88,9 +87,7 @@ def test_predict_and_evaluate_need_no_torch(ostinato, runs, task):
     assert without_torch("predict", runs / task, file) == wanted
     found = json.loads(without_torch("evaluate", runs / task, "--json"))
     kept = json.loads((runs / task / "evaluation.json").read_text())["test"]
-    assert found.keys() == kept.keys() - {"windows"}
-    for name, value in found.items():  # float32 answers, whose rounding differs
-        assert value == pytest.approx(kept[name], rel=1e-5, abs=1e-6)
+    assert found == {name: value for name, value in kept.items() if name != "windows"}
 
 
 @pytest.mark.process
@@ -102,10 +99,9 @@ def test_complete_needs_no_torch(ostinato, runs):
 
 @pytest.mark.process
 def test_generate_needs_no_torch_and_writes_what_the_network_does(ostinato, runs):
-    """Scores differ by rounding, so that a draw differs where it falls on the end of a share."""
     arguments = ("generate", runs / "language", "--prompt", "the ", "--tokens", 120, "--seed", 4)
     shares = ("--temperature", 0.8, "--top-k", 9, "--top-p", 0.95, "--json")
-    wanted = fitted_language.load(runs / "language" / "model").generate(
+    wanted = saved_model.load(runs / "language" / "model").generate(
         "the ", 120, temperature=0.8, top_k=9, top_p=0.95, seed=4
     )
     found = json.loads(without_torch(*arguments, *shares))
@@ -150,9 +146,7 @@ def test_an_own_cell_is_answered_without_its_source(ostinato, tmp_path, data):
     predicted = rows(ostinato("predict", tmp_path / "own", data).out)
     assert [row["prediction"] for row in predicted] == model.predict(X).tolist()
     result = json.loads(ostinato("evaluate", tmp_path / "own", data, "--json").out)
-    wanted = fitted.FittedClassifier(model.net_, model.classes_).evaluate(X, y)
-    assert (result["n"], result["accuracy"]) == (len(X), wanted["accuracy"])
-    assert result["loss"] == pytest.approx(wanted["loss"], rel=1e-6)
+    assert {**result, **model.evaluate(X, y)} == result
     assert result["most_frequent_class"] == 0.5
 
 
@@ -165,6 +159,4 @@ def test_the_runtime_suggests_what_the_network_does(tmp_path):
         played = runtime.load(tmp_path / "m")
         for typed in ("", "to b", "to be or", "to be or not", "to be or", "to", "question q"):
             found, wanted = played.suggest(typed), model.suggest(typed)
-            assert [s.text for s in found] == [s.text for s in wanted]
-            shares = [[s.probability for s in each] for each in (found, wanted)]
-            np.testing.assert_allclose(*shares, rtol=1e-5)
+            assert found == wanted

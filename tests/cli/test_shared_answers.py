@@ -13,8 +13,9 @@ import torch
 from four_tasks import KINDS, QUICK
 
 from ostinato.cli import main
-from ostinato.cli.run import answering, jobs, runs, sources
+from ostinato.cli.run import jobs, runs, sources
 from ostinato.data.series import panel
+from ostinato.training import saved_model
 from ostinato.training.distributed import ALONE, Ranks
 from zoo.suites import one_in
 
@@ -76,7 +77,7 @@ def train(folder: Path, kind: str, *flags: str) -> tuple[Any, Any, dict[str, Any
     found = runs.find(folder / "run")
     assert found.config is not None
     _, module = jobs.of_model(found)
-    return jobs.again(found.config), answering.to_evaluate(found), module.evaluated(found, None)
+    return jobs.again(found.config), saved_model.load(found.model), module.evaluated(found, None)
 
 
 @pytest.fixture(autouse=True)

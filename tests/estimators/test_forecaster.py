@@ -13,12 +13,11 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
-from ostinato import SequenceForecaster, runtime, training
+from ostinato import SequenceForecaster, load, runtime, training
 from ostinato.data.series.panel import as_panel
 from ostinato.hyperparameters import Architecture, Training, declarations
 from ostinato.metrics import forecasts as forecast_metrics
-from ostinato.tasks.forecast.estimator import load
-from ostinato.tasks.forecast.windows import ForecastSettings
+from ostinato.tasks.forecast.loss import ForecastSettings
 
 RAN = 35  # with scikit-learn 1.6 to 1.9, without those that it skips
 

@@ -14,9 +14,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ostinato import LanguageModel
+from ostinato import LanguageModel, load
 from ostinato.data.text.held_out import held_out
-from ostinato.tasks.language.estimator import load
 from ostinato.tasks.language.fit import Reading
 from ostinato.tasks.language.net import LanguageArchitecture
 from ostinato.training import Plan

@@ -32,7 +32,7 @@ def test_each_label_is_learnt(tmp_path):
     measured = model.evaluate(X[120:], y[120:])
     assert measured["accuracy"] == model.score(X[120:], y[120:])
     each = [log_loss(y[120:, c], proba[:, c], labels=[0, 1]) for c in range(3)]
-    np.testing.assert_allclose(measured["loss"], np.mean(each), rtol=1e-9)
+    np.testing.assert_allclose(measured["loss"], np.mean(each), rtol=1e-6)  # of float32
     model.save(tmp_path / "model")
     assert np.array_equal(load(tmp_path / "model").predict_proba(X), model.predict_proba(X))
 

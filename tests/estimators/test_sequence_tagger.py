@@ -16,12 +16,11 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
 import ostinato
-from ostinato import SequenceTagger
+from ostinato import SequenceTagger, load
 from ostinato.data import Ragged
 from ostinato.metrics.spans import to_iob2
 from ostinato.tasks.tag import estimator as module
-from ostinato.tasks.tag.estimator import load
-from ostinato.training import Plan
+from ostinato.training import Plan, saved_model
 from zoo.suites import one_in
 
 N_PASSED = 39  # of scikit-learn 1.9, where pandas is not installed
@@ -229,7 +228,7 @@ def test_before_fit_there_is_nothing_to_ask(tmp_path):
 def test_a_parameter_that_is_not_known_is_named(tmp_path):
     X, y = above_or_below()
     model = small(iterations=2).fit(X, y)
-    model.fitted_.save(tmp_path / "m", {"newer": 1}, 2)
+    saved_model.save(model._fitted(), tmp_path / "m", {"newer": 1}, 2)
     with pytest.raises(ValueError, match=r"'params' has \['newer'\], which this version"):
         load(tmp_path / "m")
 

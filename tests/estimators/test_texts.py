@@ -68,7 +68,7 @@ def test_what_is_no_text_is_refused(model, X, wanted):
 def test_numbers_and_words_are_not_mixed_up():
     X = np.random.default_rng(0).normal(size=(20, 3, 2))
     model = SequenceClassifier(hidden_size=4, iterations=2).fit(X, np.arange(20) % 2)
-    with pytest.raises(ValueError, match="X has words, but the classifier was trained with num"):
+    with pytest.raises(ValueError, match="X has words, but the model was trained with num"):
         model.predict(["a text"])
 
 

@@ -17,8 +17,9 @@ from ostinato.hyperparameters import Architecture
 from ostinato.metrics.forecasts import coverage
 from ostinato.report import ForecastData, RunFacts, collect_forecasts, figures, write_report
 from ostinato.tasks.forecast import report as module
-from ostinato.tasks.forecast.fit import FittedForecaster
-from ostinato.tasks.forecast.windows import ForecastSettings
+from ostinato.tasks.forecast.fit import fit
+from ostinato.tasks.forecast.loss import ForecastSettings
+from ostinato.tasks.forecast.model import Forecaster
 from ostinato.training import Plan
 from zoo.suites import one_in
 
@@ -38,15 +39,15 @@ def panel(n: int = 8, length: int = 40, seed: int = 0) -> Panel:
     return Panel.of(series)
 
 
-def fitted(given: Panel, horizon: int = 3, season: int = 2) -> FittedForecaster:
+def fitted(given: Panel, horizon: int = 3, season: int = 2) -> Forecaster:
     settings = ForecastSettings(horizon=horizon, context=6, season=season)
     plan = Plan(iterations=4, batch_size=8)
     model = Architecture(cell="gru", hidden_size=4)
-    return FittedForecaster.fit(given.before(2 * horizon), settings, model, plan)[0]
+    return fit(given.before(2 * horizon), settings, model, plan)[0]
 
 
 @pytest.fixture(scope="module")
-def collected() -> tuple[Panel, FittedForecaster, ForecastData]:
+def collected() -> tuple[Panel, Forecaster, ForecastData]:
     given = panel()
     model = fitted(given)
     names = [f"s{i}" for i in range(len(given))]

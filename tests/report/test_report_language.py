@@ -14,7 +14,8 @@ import torch
 from ostinato.data.text.vocabulary import END
 from ostinato.report import LanguageData, RunFacts, collect_language, write_report
 from ostinato.tasks.language import report as module
-from ostinato.tasks.language.fit import FittedLanguageModel, Reading
+from ostinato.tasks.language.fit import Reading, fit
+from ostinato.tasks.language.model import LanguageModel
 from ostinato.tasks.language.net import LanguageArchitecture
 from ostinato.training import Plan
 
@@ -26,8 +27,8 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module", params=["character", "word"])
-def model(request: pytest.FixtureRequest) -> FittedLanguageModel:
-    return FittedLanguageModel.fit(
+def model(request: pytest.FixtureRequest) -> LanguageModel:
+    return fit(
         TEXTS,
         LanguageArchitecture(cell="gru", hidden_size=12, embedding_size=6, dropout=0.5),
         Reading(level=request.param),
@@ -40,7 +41,7 @@ def read(tmp_path: Path, data: LanguageData) -> report_reader.Page:
     return report_reader.read((tmp_path / "report.html").read_text(encoding="utf-8"))
 
 
-def bits_one_by_one(model: FittedLanguageModel, tokens: list[int]) -> list[float]:
+def bits_one_by_one(model: LanguageModel, tokens: list[int]) -> list[float]:
     """−log2 of the probability of each token, from reading all before it anew."""
     found = []
     for n, token in enumerate(tokens):
@@ -51,7 +52,7 @@ def bits_one_by_one(model: FittedLanguageModel, tokens: list[int]) -> list[float
     return found
 
 
-def test_bits_are_those_of_reading_everything_anew(model: FittedLanguageModel) -> None:
+def test_bits_are_those_of_reading_everything_anew(model: LanguageModel) -> None:
     model.net.train()  # as after a training: the report has no dropout all the same
     data = collect_language(model, TEXTS, RunFacts(title="t"))
     tokens = [model.vocabulary.encode(text).tolist() for text in TEXTS]
@@ -69,7 +70,7 @@ def test_bits_are_those_of_reading_everything_anew(model: FittedLanguageModel) -
 
 
 def test_a_document_that_was_cut_has_no_end(
-    model: FittedLanguageModel, monkeypatch: pytest.MonkeyPatch
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LENGTH", 30)
     (whole,) = module._bits(model, [model.vocabulary.encode(TEXTS[0])])
@@ -79,13 +80,13 @@ def test_a_document_that_was_cut_has_no_end(
     assert found[0, 1] == pytest.approx(whole[:8].mean(), abs=1e-4)
 
 
-def test_the_mean_bits_are_those_of_the_evaluation(model: FittedLanguageModel) -> None:
+def test_the_mean_bits_are_those_of_the_evaluation(model: LanguageModel) -> None:
     found = module._bits(model, [model.vocabulary.encode(text) for text in TEXTS])
-    loss = model.evaluate(TEXTS).loss
+    loss = model.evaluate(TEXTS)["loss"]
     assert np.concatenate(found).mean() * math.log(2) == pytest.approx(loss, rel=1e-4)
 
 
-def test_the_passage_is_text_of_the_longest_document(model: FittedLanguageModel) -> None:
+def test_the_passage_is_text_of_the_longest_document(model: LanguageModel) -> None:
     passage = collect_language(model, TEXTS, RunFacts(title="t")).passage
     separator = "" if model.vocabulary.level == "character" else " "
     shown = separator.join(token for token, _ in passage)
@@ -97,7 +98,7 @@ def test_the_passage_is_text_of_the_longest_document(model: FittedLanguageModel)
         assert [bits for _, bits in passage] == pytest.approx(wanted, abs=1e-4)
 
 
-def test_completions_go_on_from_places_in_the_texts(model: FittedLanguageModel) -> None:
+def test_completions_go_on_from_places_in_the_texts(model: LanguageModel) -> None:
     data = collect_language(model, TEXTS, RunFacts(title="t"))
     assert 1 <= len(data.completions) <= module.PROMPTS
     for each in data.completions:
@@ -131,7 +132,7 @@ def test_which_suggestion_came(came: str, suggestion: str, level: str, right: bo
 
 
 def test_texts_without_blanks_or_of_one_character(
-    model: FittedLanguageModel, tmp_path: Path
+    model: LanguageModel, tmp_path: Path
 ) -> None:
     data = collect_language(model, ["cat", "a"], RunFacts(title="t"))
     assert data.completions == [] and data.by_position is None
@@ -169,7 +170,7 @@ def test_the_loss_is_shown_in_bits(tmp_path: Path) -> None:
     assert any(label.startswith("Bits of a word over 5,000") for label in page.svg_texts)
 
 
-def test_long_texts_make_no_large_page(model: FittedLanguageModel, tmp_path: Path) -> None:
+def test_long_texts_make_no_large_page(model: LanguageModel, tmp_path: Path) -> None:
     data = collect_language(model, [TEXTS[0] * 200, TEXTS[1] * 50], RunFacts(title="long"))
     read(tmp_path, data)
     assert (tmp_path / "report.html").stat().st_size < 200_000

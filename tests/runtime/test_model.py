@@ -129,14 +129,15 @@ def test_labels_are_numbers_where_they_were(tmp_path):
 def test_what_a_person_gives_is_prepared_as_in_the_training(tmp_path):
     from dataclasses import replace
 
-    from ostinato.tasks.classify import fit as fitted
+    from ostinato.training import saved_model
 
     classifier(tmp_path / "m")
     names = ("a", "b", "c")
     X = sequences() * 50 + 7
     preparation = Preparation.fit(Examples(X, features=names))
-    replace(fitted.load(tmp_path / "m"), preparation=preparation).save(tmp_path / "p", {}, 3)
-    model, in_torch = runtime.load(tmp_path / "p"), fitted.load(tmp_path / "p")
+    prepared = replace(saved_model.load(tmp_path / "m"), preparation=preparation)
+    saved_model.save(prepared, tmp_path / "p", {}, 3)
+    model, in_torch = runtime.load(tmp_path / "p"), saved_model.load(tmp_path / "p")
     agrees(model.predict_proba(X), in_torch.predict_proba(X))
     assert model.n_features == 3
     X[0, 0, 0] = np.nan

@@ -20,7 +20,7 @@ from saved_models import (
 from ostinato import runtime
 from ostinato.cli import main
 from ostinato.runtime.tensors import pack, unpack
-from ostinato.tasks.classify import fit as fitted
+from ostinato.training import saved_model
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,10 @@ def test_a_missing_or_altered_file_is_named(tmp_path):
 
 def test_examples_of_a_person_are_kept_if_given(tmp_path):
     classifier(tmp_path / "m")
-    model = fitted.load(tmp_path / "m")
+    model = saved_model.load(tmp_path / "m")
     X = sequences(5)
-    model.save(tmp_path / "n", {}, 3, examples=X, measures={"accuracy": 0.9876543})
+    measures = {"accuracy": 0.9876543}
+    saved_model.save(model, tmp_path / "n", {}, 3, examples=X, measures=measures)
     saved = unpack((tmp_path / "n" / "check.safetensors").read_bytes(), "check")
     np.testing.assert_array_equal(saved["x"], X[:8])
     assert runtime.verify(tmp_path / "n").n == 8

@@ -16,7 +16,9 @@ import ostinato
 from ostinato import runtime
 from ostinato.models import ClassifierNet
 from ostinato.runtime.tensors import pack, unpack
-from ostinato.tasks.classify.fit import FittedClassifier
+from ostinato.tasks.classify.model import Classifier
+from ostinato.training import saved_model
+from ostinato.training.module_network import ModuleNetwork
 
 
 def some_tensors():
@@ -197,7 +199,8 @@ def test_a_directory_that_is_being_replaced_is_read(tmp_path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_loading_takes_at_most_twice_the_file(tmp_path):
     net = ClassifierNet(8, 3, "lstm", 1024, 2)  # 50 MB
-    FittedClassifier(net.eval(), np.arange(3)).save(tmp_path / "m", {}, 0)
+    model = Classifier(network=ModuleNetwork(net.eval()), classes=np.arange(3))
+    saved_model.save(model, tmp_path / "m", {}, 0)
     size = sum(file.stat().st_size for file in (tmp_path / "m").iterdir())
     script = f"""
         import ostinato.runtime.model

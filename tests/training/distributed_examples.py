@@ -25,13 +25,13 @@ from tagging_examples import sentences
 from training_examples import ragged_examples
 
 from ostinato.data import Batches
+from ostinato.data.series.windows import every_window, last_windows
 from ostinato.data.text.corpus import Corpus
 from ostinato.data.text.vocabulary import Vocabulary
 from ostinato.data.text.words import Integers, Words, WordVocabulary
 from ostinato.models import ClassifierNet, ForecasterNet, LanguageNet, TaggerNet
 from ostinato.tasks.classify.multilabel import MultiLabels
 from ostinato.tasks.forecast.loss import Forecasting
-from ostinato.tasks.forecast.windows import every_window, last_windows
 from ostinato.tasks.language.loss import Language
 from ostinato.tasks.tag.loss import Tagging
 from ostinato.training import Callback, Checkpoint, Plan, distributed
@@ -80,7 +80,7 @@ def tags() -> Made:
 
 
 def quantiles() -> Made:
-    """Windows of which values are missing, some more than others."""
+    """SeriesWindows of which values are missing, some more than others."""
     given = panel(missing=0.3)
     cut = windows(given)
     learnt = every_window(given, cut.context, cut.horizon, np.zeros(len(given), dtype=int))

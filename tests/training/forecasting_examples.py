@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from ostinato.data.series.panel import Panel
+from ostinato.data.series.windows import Columns, SeriesWindows
 from ostinato.hyperparameters import Architecture
-from ostinato.tasks.forecast.fit import FittedForecaster
-from ostinato.tasks.forecast.windows import Columns, ForecastSettings, Windows
+from ostinato.tasks.forecast import fit as forecast
+from ostinato.tasks.forecast.loss import ForecastSettings
+from ostinato.tasks.forecast.model import Forecaster
 from ostinato.training import History, Plan
 
 LENGTHS = (9, 30, 4, 17)
@@ -37,14 +39,14 @@ def bare(given: Panel) -> Panel:
     return Panel.of([given.series(i) for i in range(len(given))])
 
 
-def windows(given: Panel, scaling: str = "std") -> Windows:
+def windows(given: Panel, scaling: str = "std") -> SeriesWindows:
     columns = {n: Columns.of(getattr(given, n)) for n in ("past", "future", "static")}
-    return Windows(CONTEXT, HORIZON, scaling, 2, **columns)
+    return SeriesWindows(CONTEXT, HORIZON, scaling, 2, **columns)
 
 
 def fit(
     given: Panel, plan: dict[str, Any] | None = None, **options: Any
-) -> tuple[FittedForecaster, History]:
+) -> tuple[Forecaster, History]:
     settings = ForecastSettings(horizon=HORIZON, context=CONTEXT, season=2)
     changed = {name: options.pop(name) for name in list(options) if hasattr(settings, name)}
     defaults: dict[str, Any] = {
@@ -57,7 +59,7 @@ def fit(
         "eval_every": 3,
         "seed": 5,
     }
-    return FittedForecaster.fit(
+    return forecast.fit(
         given,
         replace(settings, **changed),
         Architecture(cell="gru", hidden_size=4, dropout=0.2),

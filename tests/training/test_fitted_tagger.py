@@ -1,4 +1,4 @@
-"""`FittedTagger`: it learns, answers, is saved and read, without scikit-learn."""
+"""`Tagger`: it learns, answers, is saved and read, without scikit-learn."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from training_examples import assert_same_end
 
 from ostinato.hyperparameters import Architecture
 from ostinato.metrics.spans import span_scores, spans, to_iob2, token_accuracy
-from ostinato.tasks.tag import fit as fitted_tagger
-from ostinato.tasks.tag.fit import FittedTagger, Tagged, load
+from ostinato.tasks.tag import model
+from ostinato.tasks.tag.fit import Tagged, fit
 from ostinato.tasks.tag.loss import TaggerSettings
+from ostinato.tasks.tag.model import Tagger
 from ostinato.training import Callback, Checkpoint, Plan
+from ostinato.training.saved_model import load, save
 
 MODEL = Architecture(cell="gru", hidden_size=8, bidirectional=True)
 WORDS = TaggerSettings(embedding_size=4, character_size=6)
@@ -30,8 +32,8 @@ def plan(iterations: int = 2, **more) -> Plan:
     return Plan(iterations=iterations, **settings | more)
 
 
-def fitted(given: Tagged, settings=TaggerSettings(), iterations=2, model=MODEL) -> FittedTagger:  # noqa: B008
-    return FittedTagger.fit(given, model, settings, plan(iterations))[0]
+def fitted(given: Tagged, settings=TaggerSettings(), iterations=2, model=MODEL) -> Tagger:  # noqa: B008
+    return fit(given, model, settings, plan(iterations))[0]
 
 
 @pytest.mark.parametrize("crf", [False, True])
@@ -128,7 +130,7 @@ def test_spans_are_measured_some_at_a_time_by_the_place_of_their_labels(monkeypa
     tagger = fitted(Tagged.of(X, y, "iob2"), replace(WORDS, scheme="iob2"), 20)
     wanted = tagger.evaluate(X, y)
     assert wanted["f1"] > 0
-    monkeypatch.setattr(fitted_tagger, "SPANS_AT_ONCE", 20)
+    monkeypatch.setattr(model, "SPANS_AT_ONCE", 20)
     for index in (range(30), range(30)[::-1], [f"row {i}" for i in range(30)], np.arange(30) / 2):
         assert tagger.evaluate(X, pandas.Series(y, index=index)) == wanted
 
@@ -143,7 +145,7 @@ def test_the_task_knows_the_rare_words_and_the_allowed_labels():
 
     settings = replace(WORDS, scheme="iob2", vocabulary_size=50)
     given = Tagged.of(X, y, "iob2")
-    trained, _ = FittedTagger.fit(given, MODEL, settings, plan(1), callbacks=[Look()])
+    trained, _ = fit(given, MODEL, settings, plan(1), callbacks=[Look()])
     flat = [word for words in X for word in words]
     once = [False, *(flat.count(word) == 1 for word in trained.vocabulary.words)]
     assert tasks[0].once.tolist() == once and any(once) and not all(once[1:])
@@ -182,7 +184,7 @@ def test_the_same_bits_also_interrupted_and_resumed(tmp_path):
 
     def train(**more):
         given = Tagged.of(X, y, "iob2").split(0.25, 0)
-        trained, history = FittedTagger.fit(
+        trained, history = fit(
             given, model, settings, plan(12, eval_every=4), warm_up=0.2, **more
         )
         return trained.net, history
@@ -201,14 +203,14 @@ def test_a_loaded_tagger_is_the_saved_one(tmp_path, crf):
     numbers = fitted(tagged(), TaggerSettings(crf=crf))
     words = fitted(Tagged.of(*sentences(20), "iob2"), replace(WORDS, crf=crf, scheme="iob2"))
     for i, (tagger, given) in enumerate(((numbers, X), (words, sentences(20)[0]))):
-        tagger.save(tmp_path / str(i), {}, 2)
+        save(tagger, tmp_path / str(i), {}, 2)
         again = load(tmp_path / str(i))
         assert again.classes.dtype == tagger.classes.dtype and again.scheme == tagger.scheme
         pairs = zip(again.predict_proba(given), tagger.predict_proba(given), strict=True)
         assert all(np.array_equal(one, other) for one, other in pairs)
         pairs = zip(again.predict(given), tagger.predict(given), strict=True)
         assert all(np.array_equal(one, other) for one, other in pairs)
-        again.save(tmp_path / "again", {}, 2)
+        save(again, tmp_path / "again", {}, 2)
         for name in ("config.json", "model.safetensors"):
             one = (tmp_path / "again" / name).read_bytes()
             assert one == (tmp_path / str(i) / name).read_bytes()
@@ -218,15 +220,15 @@ def test_a_loaded_tagger_is_the_saved_one(tmp_path, crf):
     ("change", "message"),
     [
         ({"classes": {"dtype": "<U1", "values": ["a"]}}, "1 labels for a network of 4"),
-        ({"vocabulary": None}, "a vocabulary of None for a network of"),
-        ({"vocabulary": {"words": ["a"], "characters": "a"}}, "a vocabulary of 2 for a network"),
-        ({"scheme": "iob9"}, "scheme='iob9'"),
+        ({"vocabulary": None}, "one of words, or the network"),
+        ({"vocabulary": {"words": ["a"], "characters": "a"}}, "2 words for a network of"),
+        ({"scheme": "iob9"}, "'scheme' is 'iob9'"),
         ({"scale": 3}, "'scale' is 3"),
-        ({"scale": {"mean": [0.0], "deviation": [1.0]}}, "'scale' is"),  # words have none
+        ({"scale": {"mean": [0.0], "deviation": [1.0]}}, "wanted means and positive"),
     ],
 )
 def test_a_damaged_model_is_named(tmp_path, change, message):
-    fitted(Tagged.of(*sentences(20)), WORDS).save(tmp_path / "m", {}, 2)
+    save(fitted(Tagged.of(*sentences(20)), WORDS), tmp_path / "m", {}, 2)
     file = tmp_path / "m" / "config.json"
     config = json.loads(file.read_text())
     config["fitted"] |= change
@@ -239,8 +241,8 @@ def test_what_does_not_fit_the_training_is_named():
     tagger, words = fitted(tagged()), fitted(Tagged.of(*sentences(20)), WORDS)
     for call, message in [
         (lambda: tagger.predict([np.zeros((2, 3))]), "X has 3 features, but .* expecting 2"),
-        (lambda: tagger.predict([["a"]]), "X has words, but the tagger was trained with numbers"),
-        (lambda: words.predict([[1.0]]), "X has numbers, but the tagger was trained with words"),
+        (lambda: tagger.predict([["a"]]), "X has words, but the model was trained with numbers"),
+        (lambda: words.predict([[1.0]]), "X has numbers, but the model was trained with words"),
         (lambda: tagger.evaluate([np.zeros((1, 2))], [["left"]]), "the label 'left', which was"),
         (lambda: Tagged.of([np.zeros((2, 2))], [["a", "a"]]), "y has one class only, 'a'"),
         (lambda: tagged(3).split(0.1, 0), "of 3 sequences leaves 0 for validation and 3"),
@@ -251,7 +253,7 @@ def test_what_does_not_fit_the_training_is_named():
             call()
     with torch.no_grad():
         tagger.net.readout.weight.fill_(torch.inf)
-    with pytest.raises(ValueError, match="the network answers example 0, step 0 with"):
+    with pytest.raises(ValueError, match="the network's answer to example 0 is not finite"):
         tagger.predict([np.zeros((2, 2))])
 
 
@@ -274,14 +276,16 @@ def test_it_needs_no_scikit_learn(tmp_path):
         sys.modules["sklearn"] = None  # an import of it fails
         from ostinato.hyperparameters import Architecture
         from ostinato.training import Plan
-        from ostinato.tasks.tag.fit import FittedTagger, Tagged, load
+        from ostinato.tasks.tag.fit import Tagged, fit
+        from ostinato.tasks.tag.model import Tagger
+        from ostinato.training.saved_model import load, save
         from ostinato.tasks.tag.loss import TaggerSettings
         given = Tagged.of([["a", "b"], ["b"]], [["x", "y"], ["y"]])
-        trained, _ = FittedTagger.fit(
+        trained, _ = fit(
             given, Architecture(hidden_size=2), TaggerSettings(crf=True), Plan(iterations=1)
         )
         from pathlib import Path
-        trained.save(Path({str(tmp_path / "m")!r}), {{}}, 1)
+        save(trained, Path({str(tmp_path / "m")!r}), {{}}, 1)
         assert len(load({str(tmp_path / "m")!r}).predict([["c"]])[0]) == 1
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]

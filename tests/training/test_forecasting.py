@@ -10,11 +10,13 @@ from forecasting_examples import HORIZON, bare, fit, panel, windows, with_target
 from test_checkpoint import KillAfter, Killed
 from training_examples import without_clock
 
+from ostinato.data.series.windows import every_window, last_windows
 from ostinato.metrics import forecasts as forecast_metrics
 from ostinato.models import ForecasterNet
-from ostinato.tasks.forecast.loss import Forecasting, parts, pinball, quantiles
-from ostinato.tasks.forecast.windows import every_window, last_windows
+from ostinato.tasks.forecast.loss import Forecasting, parts, pinball, tensors
+from ostinato.tasks.forecast.model import Forecaster
 from ostinato.training import Checkpoint
+from ostinato.training.module_network import ModuleNetwork
 
 LEVELS = (0.1, 0.5, 0.9)
 
@@ -36,7 +38,7 @@ def scaled_loss(given, cut, net, pairs) -> float:
     """The mean pinball loss in the windows' scales, by `forecast_metrics`."""
     read = cut.contexts(given, *pairs)
     actual = (cut.actual(given, *pairs) - read.centre) / read.scale
-    answer = net(read.x, read.future, read.lags).detach().numpy()
+    answer = net(*tensors(read)).detach().numpy()
     return forecast_metrics.pinball(np.clip(actual, -1e3, 1e3), answer, LEVELS)
 
 
@@ -88,11 +90,12 @@ def test_forecasts_come_back_in_the_unit_of_the_series():
     cut, net = windows(given), network(given)
     series, cutoffs = last_windows(given, cut.context, cut.horizon, windows=2, stride=3)
     pairs = series[cutoffs > 1], cutoffs[cutoffs > 1]
-    before = quantiles(net, cut, given, pairs)
+    model = Forecaster(network=ModuleNetwork(net), windows=cut, levels=LEVELS)
+    before = model.quantiles_after(given, *pairs)
     other = with_target(given, 1000 * given.target - 7)
     # scaled values differ by roundings of float32
     np.testing.assert_allclose(
-        quantiles(net, cut, other, pairs), 1000 * before - 7, rtol=1e-5, atol=1e-2
+        model.quantiles_after(other, *pairs), 1000 * before - 7, rtol=1e-5, atol=1e-2
     )
     assert before.shape == (len(pairs[0]), HORIZON, 3)
     assert (np.diff(before, axis=2) >= 0).all()

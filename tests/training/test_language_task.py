@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,26 @@ import torch.nn.functional as F
 from test_checkpoint import KillAfter, Killed
 from training_examples import Remembering, assert_same_end
 
+from ostinato.data.text.copies import Copies
 from ostinato.data.text.corpus import Corpus
 from ostinato.data.text.vocabulary import END, UNKNOWN, Vocabulary
 from ostinato.models import LanguageNet
-from ostinato.tasks.language import loss as language
-from ostinato.tasks.language.loss import Language, answers, measure
+from ostinato.tasks.language import model as language
+from ostinato.tasks.language.loss import Language, answers
+from ostinato.tasks.language.model import LanguageModel
 from ostinato.training import Checkpoint, Plan
 from ostinato.training.checkpoint import read
 from ostinato.training.loop import learn
+from ostinato.training.module_network import ModuleNetwork
 from zoo.suites import one_in
+
+NO_COPIES = Copies(np.zeros(0, np.uint64), 1)
+
+
+def measure(net: LanguageNet, vocabulary: Vocabulary, documents: list[str]) -> SimpleNamespace:
+    model = LanguageModel(network=ModuleNetwork(net), vocabulary=vocabulary, copies=NO_COPIES)
+    return SimpleNamespace(**model.evaluate(documents))
+
 
 TEXTS = ["the cat sat on the mat. " * 3, "a dog, and a cat! " * 4, "", "the end"]
 

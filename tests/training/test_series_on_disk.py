@@ -12,8 +12,9 @@ from forecasting_examples import HORIZON, panel
 from ostinato.data.series import panel as panels
 from ostinato.data.series.panel import Panel
 from ostinato.hyperparameters import Architecture
-from ostinato.tasks.forecast.fit import FittedForecaster
-from ostinato.tasks.forecast.windows import ForecastSettings
+from ostinato.tasks.forecast.fit import fit
+from ostinato.tasks.forecast.loss import ForecastSettings
+from ostinato.tasks.forecast.model import Forecaster
 from ostinato.training.plan import Plan
 
 SETTINGS = ForecastSettings(horizon=HORIZON, context=8)
@@ -30,10 +31,10 @@ def block(request, monkeypatch):
     monkeypatch.setattr(panels, "BLOCK", request.param)
 
 
-def fitted(given: Panel, **plan) -> FittedForecaster:
+def fitted(given: Panel, **plan) -> Forecaster:
     settings = Plan(iterations=6, batch_size=9, eval_every=3, **plan)
     model = Architecture(hidden_size=4, cell="gru")
-    return FittedForecaster.fit(given, SETTINGS, model, settings)[0]
+    return fit(given, SETTINGS, model, settings)[0]
 
 
 def test_a_model_is_fitted_and_measured_as_on_series_in_memory(block):

@@ -17,7 +17,8 @@ from ostinato import SequenceClassifier, load, runtime
 from ostinato.data import Batches
 from ostinato.hyperparameters import Architecture, HyperparameterError
 from ostinato.models import ClassifierNet
-from ostinato.tasks.tag.fit import FittedTagger, Tagged
+from ostinato.tasks.tag import fit as tag
+from ostinato.tasks.tag.fit import Tagged
 from ostinato.tasks.tag.loss import TaggerSettings
 from ostinato.training import Callback, Checkpoint, Plan, train
 
@@ -109,7 +110,7 @@ def classified_with_own_cell(plan):
 def tagging(plan):
     model = Architecture(cell="lstm", hidden_size=4, bidirectional=True, num_layers=2, dropout=0.3)
     settings = {"iterations": 3, "batch_size": 10} | plan
-    fitted, history = FittedTagger.fit(tagged(), model, TaggerSettings(), Plan(**settings))
+    fitted, history = tag.fit(tagged(), model, TaggerSettings(), Plan(**settings))
     return bits(history, fitted.net)
 
 
@@ -151,7 +152,7 @@ def test_the_characters_of_a_word_are_read_as_before():
             self.seen = net.body.gradient_steps, net.words.spelling.gradient_steps
 
     look = Look()
-    fitted, _ = FittedTagger.fit(
+    fitted, _ = tag.fit(
         Tagged.of(*sentences(20)),
         Architecture(cell="gru", hidden_size=4),
         TaggerSettings(embedding_size=4, character_size=3),

@@ -1,4 +1,4 @@
-"""Windows against ones that are cut step by step."""
+"""SeriesWindows against ones that are cut step by step."""
 
 from __future__ import annotations
 
@@ -11,14 +11,9 @@ from forecasting_examples import CONTEXT, HORIZON, LENGTHS, bare, panel, windows
 
 from ostinato.data.sequences.moments import Moments
 from ostinato.data.series.panel import Panel
+from ostinato.data.series.windows import Columns, every_window, last_windows, scales
 from ostinato.metrics.naive_forecasts import seasonal_naive
-from ostinato.tasks.forecast.windows import (
-    Columns,
-    ForecastSettings,
-    every_window,
-    last_windows,
-    scales,
-)
+from ostinato.tasks.forecast.loss import ForecastSettings
 
 
 def slow_context(given: Panel, i: int, t: int, scaling: str):
@@ -93,7 +88,7 @@ def test_the_first_lag_is_the_seasonal_naive_forecast():
     given = panel(missing=0)
     read = windows(given).contexts(given, np.array([1]), np.array([20]))
     naive = seasonal_naive(given.series(1)[:20], HORIZON, [0.5], season=2)[:, 0]
-    lags = read.centre[0] + read.scale[0] * read.lags[0, :, 0].double().numpy()
+    lags = read.centre[0] + read.scale[0] * read.lags[0, :, 0].astype(np.float64)
     np.testing.assert_allclose(lags, naive, rtol=1e-6)
 
 

@@ -14,10 +14,7 @@ from ostinato.cli.output import Quiet, hush, say, say_json
 from ostinato.cli.run import answering
 
 if TYPE_CHECKING:
-    from ostinato.tasks.language.fit import FittedLanguageModel
     from ostinato.tasks.language.model import LanguageModel
-
-    Suggesting = LanguageModel | FittedLanguageModel
 
 
 def complete(
@@ -34,7 +31,7 @@ def complete(
 ) -> None:
     """Suggest the next words or characters of a text."""
     hush(quiet)
-    model = answering.to_predict(find(run))
+    model = answering.model_of(find(run))
     if text is not None:
         _tell(model, text, n, as_json)
     elif sys.stdin is None:
@@ -44,7 +41,7 @@ def complete(
             _tell(model, line.rstrip("\n"), n, as_json)
 
 
-def _tell(model: Suggesting, text: str, n: int, as_json: bool) -> None:
+def _tell(model: LanguageModel, text: str, n: int, as_json: bool) -> None:
     found = model.suggest(text, n)
     if as_json:
         suggestions = [{"text": s.text, "probability": s.probability} for s in found]

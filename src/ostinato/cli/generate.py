@@ -44,7 +44,7 @@ def generate(
         raise BadInput(f"--temperature is {temperature}; wanted 0 or more, and finite")
     if not 0 < top_p <= 1:
         raise BadInput(f"--top-p is {top_p}; wanted a share above 0, 1 at most")
-    model = answering.to_predict(find(run))
+    model = answering.model_of(find(run))
     _tell_unknown(model.vocabulary, prompt)
     made = model.generate(prompt, n, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     copied: dict[str, Any] = {"n_tokens": made.n_tokens, "copied": made.copied}

@@ -222,7 +222,7 @@ def _belief(trained: Trained, file: str) -> dict[str, list[list[float]]]:
     for the steps so far."""
     import numpy as np
 
-    model = answering.to_predict(trained)
+    model = answering.model_of(trained)
     part = next(sources.blocks(file, trained.settings(), trained.preparation()))
     part = part.select(np.arange(min(EXAMPLES, len(part))))
     if model.vocabulary is not None or part.ids is None:  # of words, or one row a sequence

@@ -40,7 +40,6 @@ from ostinato.runtime.model import Model
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.reference import play_step
 from ostinato.tasks.forecast.model import Forecaster
-from ostinato.tasks.tag.model import Tagger
 
 EPS = float(np.finfo(np.float32).eps)
 SIZES = ((1, 7), (3, 23))  # rows and steps of the sequences that are compared
@@ -148,7 +147,8 @@ def measure(model: Model, content: bytes, form: str, resets: bool = False) -> Pa
 def cases(model: Model, run: Runner, form: str, resets: bool = False) -> tuple[Case, ...]:
     """The comparisons of one form."""
     random = np.random.default_rng(0)
-    if isinstance(model, Forecaster):
+    if model.graph.ahead is not None:
+        assert isinstance(model, Forecaster)
         return tuple(_forecasts(model, run, random, B) for B in (1, 3))
     if form == "sequence":
         return tuple(_whole(model, run, random, B, T, resets) for B, T in SIZES)
@@ -170,8 +170,8 @@ def random_input(model: Model, random: np.random.Generator, B: int, T: int) -> n
         counts = random.integers(1, LETTERS + 1, (B, T))
         return np.concatenate([tokens[..., None], counts[..., None], letters], axis=2)
     x = random.normal(size=(B, T, model.n_features))
-    if isinstance(model, Tagger) and model._scale is not None:
-        x = x * model._scale[1] + model._scale[0]
+    if model.scaling is not None:
+        x = x * model.scaling[1] + model.scaling[0]
     if model.preparation is not None:
         for i, f in enumerate(model.preparation.features):
             words = len(f.words or ())
@@ -205,8 +205,8 @@ def network_input(model: Model, x: np.ndarray) -> np.ndarray:
         words = {f.name: f.words for f in features if f.words is not None}
         names = tuple(f.name for f in features)
         x = model.preparation.apply(Examples(x, features=names, categories=words))
-    if isinstance(model, Tagger) and model._scale is not None:
-        mean, deviation = model._scale
+    if model.scaling is not None:
+        mean, deviation = model.scaling
         x = ((x - mean) / deviation).astype(np.float32)
     return x
 

@@ -20,7 +20,7 @@ from ostinato.runtime.tensors import Array
 from ostinato.runtime.values import entries, fail, items, text, whole
 
 if TYPE_CHECKING:
-    from ostinato.data.series.windows import SeriesWindows
+    from ostinato.data.series.windows import Columns, SeriesWindows
 
 MAX_LABELS = 1 << 20
 MAX_FEATURES = 1 << 20
@@ -49,8 +49,8 @@ def copies(tensors: dict[str, Array], one_in: Any, where: str) -> Copies:
     return Copies(hashes.view(np.uint64), whole(one_in, f"{where}: 'one_in'", 1, MAX_ONE_IN))
 
 
-def labels(value: Any, n: int, where: str) -> LabelEncoder:
-    """The labels of n classes."""
+def labels(value: Any, graph: ModelGraph | None, where: str) -> LabelEncoder:
+    """The labels of a network's classes."""
     where = f"{where}: 'classes'"
     value = entries(value, where, {"dtype", "values"})
     found = items(value["values"], where, MAX_LABELS)
@@ -62,8 +62,8 @@ def labels(value: Any, n: int, where: str) -> LabelEncoder:
         encoder = LabelEncoder.from_json(value, where)
     except (ValueError, OverflowError, TypeError) as problem:
         fail(f"{where} are not {value['dtype']} ({str(problem)[:80]})")
-    if len(encoder) != n:
-        fail(f"{where} has {len(encoder)} labels for a network of {n}")
+    if graph is not None and len(encoder) != graph.n_outputs:
+        fail(f"{where} has {len(encoder)} labels for a network of {graph.n_outputs}")
     return encoder
 
 
@@ -75,12 +75,14 @@ def columns(value: Any, where: str) -> Array | None:
     return np.array([text(name, where) for name in items(value, where, MAX_FEATURES)], dtype=object)
 
 
-def preparation(value: Any, graph: ModelGraph, where: str) -> Preparation | None:
+def preparation(value: Any, graph: ModelGraph | None, where: str) -> Preparation | None:
     """The preparation of examples for a network."""
     made = columns_of_table(value, where)
     if made is None:
         return None
     where = f"{where}: 'preparation'"
+    if graph is None:
+        return made
     if made.reads_words != (graph.embed is not None) or len(made.features) < made.reads_words:
         fail(f"{where} is not one for this network")
     if not made.reads_words and len(made.columns) != graph.n_inputs:
@@ -123,22 +125,27 @@ def _finite(value: Any, where: str) -> float:
     return float(value)
 
 
-def levels(value: Any, n: int, where: str) -> list[float]:
+def levels(value: Any, n: int | None, where: str) -> list[float]:
     """The levels of n quantiles, the median among them."""
     where = f"{where}: 'quantiles'"
     found = [_finite(level, where) for level in items(value, where, MAX_LABELS)]
     proper = all(0 < level < 1 for level in found) and found == sorted(set(found))
+    n = len(found) if n is None else n
     if len(found) != n or 0.5 not in found or not proper:
         fail(f"{where}: wanted {n} increasing levels between 0 and 1, with 0.5 among them")
     return found
 
 
-def windows(fitted: dict[str, Any], graph: ModelGraph, where: str) -> SeriesWindows:
+def windows(
+    fitted: dict[str, Any], graph: ModelGraph | None, net: dict[str, Any], where: str
+) -> SeriesWindows:
     """How windows are cut from series for the network of a forecaster."""
     from ostinato.data.series.panel import column_names_from  # not for other models
-    from ostinato.data.series.windows import Columns, SeriesWindows
+    from ostinato.data.series.windows import SeriesWindows
 
-    assert graph.ahead is not None
+    if graph is not None and graph.ahead is None:
+        fail(f"{where}: the graph is not that of a forecaster")
+    horizon = whole(net.get("horizon"), f"{where}: horizon", 1, MAX_CONTEXT)
     context, season = (
         whole(fitted[name], f"{where}: {name}", 1, MAX_CONTEXT) for name in ("context", "season")
     )
@@ -150,20 +157,27 @@ def windows(fitted: dict[str, Any], graph: ModelGraph, where: str) -> SeriesWind
                       f"{where}: {name}", MAX_FEATURES))  # fmt: skip
         found = scale(fitted[name], n, where)
         assert found is not None
-        columns.append(Columns(*(tuple(part.tolist()) for part in found)))
+        columns.append(found)
     known = column_names_from(fitted["names"], f"{where}: 'names'")
     past, future, static = columns
     made = SeriesWindows(
-        context, graph.ahead.n_steps, fitted["scaling"], season, past, future, static, known
+        context, horizon, fitted["scaling"], season, past, future, static, known
     )
+    if graph is None:
+        return made
+    assert graph.ahead is not None
+    if graph.ahead.n_steps != horizon:
+        fail(f"{where}: horizon is {horizon} for a network of {graph.ahead.n_steps} steps")
     n_inputs = 2 + sum(map(len, columns))
     if (n_inputs, len(made.future) + made.n_lags) != (graph.n_inputs, graph.ahead.n_known):
         fail(f"{where}: windows of {n_inputs} inputs and {made.n_lags} lags are not the network's")
     return made
 
 
-def scale(value: Any, n: int, where: str) -> tuple[Array, Array] | None:
-    """Mean and deviation of n features, by which a tagger's inputs are standardised."""
+def scale(value: Any, of: ModelGraph | int | None, where: str) -> Columns | None:
+    """Mean and deviation of n features, or of a network's, by which they are standardised."""
+    from ostinato.data.series.windows import Columns
+
     if value is None:
         return None
     where = f"{where}: 'scale'"
@@ -172,21 +186,24 @@ def scale(value: Any, n: int, where: str) -> tuple[Array, Array] | None:
         np.array([_finite(x, where) for x in items(value[name], where, MAX_FEATURES)])
         for name in ("mean", "deviation")
     )
+    n = of.n_inputs if isinstance(of, ModelGraph) else len(mean) if of is None else of
     if not len(mean) == len(deviation) == n or not (deviation > 0).all():
         fail(f"{where}: wanted means and positive deviations of {n} features")
-    return mean, deviation
+    return Columns(tuple(mean.tolist()), tuple(deviation.tolist()))
 
 
-def words(value: Any, graph: ModelGraph, where: str) -> WordVocabulary | None:
+def words(value: Any, graph: ModelGraph | None, where: str) -> WordVocabulary | None:
     """The vocabulary of a network that reads words."""
-    embed, where = graph.embed, f"{where}: 'vocabulary'"
+    embed, where = None if graph is None else graph.embed, f"{where}: 'vocabulary'"
     if value is None and embed is None:
         return None
-    if value is None or embed is None:
+    if value is None or (embed is None and graph is not None):
         fail(f"{where} is one of words, or the network; wanted both or none")
     value = entries(value, where, {"words", "characters"})
     known = [text(word, where) for word in items(value["words"], where, MAX_LABELS)]
     made = WordVocabulary(known, text(value["characters"], where))
+    if embed is None:
+        return made
     if made.n_words != embed.n_tokens:
         fail(f"{where} has {made.n_words} words for a network of {embed.n_tokens}")
     spelt = embed.spelling and embed.spelling.embed
@@ -195,7 +212,7 @@ def words(value: Any, graph: ModelGraph, where: str) -> WordVocabulary | None:
     return made
 
 
-def vocabulary(value: Any, n: int, where: str) -> Vocabulary:
+def vocabulary(value: Any, n: Any, where: str) -> Vocabulary:
     """The vocabulary of n tokens."""
     where = f"{where}: 'vocabulary'"
     if not isinstance(value, dict):
@@ -207,7 +224,7 @@ def vocabulary(value: Any, n: int, where: str) -> Vocabulary:
     except ImportError:
         raise
     except Exception as problem:  # the package tokenizers raises no narrower ones
-        fail(f"{where}: {str(problem)[:120]}")
+        fail(f"{where}: {str(problem).removeprefix(where)[:120]}")
     if len(made) != n:
         fail(f"{where} has {len(made)} tokens for a network of {n}")
     return made
@@ -225,8 +242,8 @@ def threshold(value: Any, where: str) -> float | None:
     return found
 
 
-def n_features(sequences: Array | Ragged, wanted: int) -> None:
-    """Check that sequences have as many features as the model.
+def n_features(sequences: Array | Ragged, wanted: int, name: str) -> None:
+    """Check that sequences have as many features as the model; `name` is its estimator's.
 
     Raises:
         ValueError: they have not.
@@ -234,6 +251,6 @@ def n_features(sequences: Array | Ragged, wanted: int) -> None:
     came = sequences.n_features if isinstance(sequences, Ragged) else sequences.shape[2]
     if came != wanted:
         raise ValueError(
-            f"X has {came} features, but the model is expecting {wanted} features as input, those "
-            "it was trained with" + one_sequence(sequences)
+            f"X has {came} features, but {name} is expecting {wanted} features as input, those it "
+            "was trained with" + one_sequence(sequences)
         )

@@ -1,36 +1,55 @@
-"""`Model`: a saved model that predicts in a user's labels, without torch.
+"""`Model`: a trained model that answers in a user's terms, without torch.
 
-What comes in is prepared as in the training, cut into batches, played by the engine, and answered
-in labels. A sequence has the same bits alone, in any batch, padded or not, on every instruction
-set.
+Sequences are prepared as in the training and cut into batches, a network gives outputs, and these
+become answers. The network is a saved graph that the engine plays, or a PyTorch module (see
+`runtime/network.py`); the code here is the same for both. Of a graph a sequence has the same bits
+alone, in any batch, padded or not, on every instruction set. The kinds of models are in `tasks/`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, overload
 
 import numpy as np
 
 from ostinato import tasks
 from ostinato.data.sequences.prepare import Preparation
-from ostinato.data.sequences.ragged import Ragged
-from ostinato.data.text.words import CodedWords
-from ostinato.runtime.network import Network
+from ostinato.runtime.model_graph import ModelGraph
+from ostinato.runtime.network import Inputs, Network
 from ostinato.runtime.saved import Saved
 from ostinato.runtime.tensors import Array
-from ostinato.runtime.values import fail
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from ostinato.runtime.lookahead import LookaheadStream
     from ostinato.runtime.pool import Pool
     from ostinato.runtime.stream import Stream
     from ostinato.runtime.stream_source import StreamSource
 
-Inputs = np.ndarray | Ragged | CodedWords  # sequences as a network reads them
 MAX_ROWS = 1024
 MAX_VALUES = 1 << 24  # of one layer's outputs over a batch: 64 MB
+
+
+class AnyNetwork(Protocol):
+    """The part of a `Network` that models ask for outputs."""
+
+    @property
+    def graph(self) -> ModelGraph: ...
+    @property
+    def tensors(self) -> Mapping[str, Array]: ...
+    @property
+    def n_inputs(self) -> int: ...
+    @property
+    def reads_words(self) -> bool: ...
+    @property
+    def widest(self) -> int: ...
+    def rows(self, sequences: Inputs, chosen: Array | slice) -> Array: ...
+    def forecasts(self, x: Array, known: Array) -> Array: ...
+    def read(self, tokens: Array, carry: Any, each: bool) -> tuple[Array, Any]: ...
 
 
 class BatchAnswers(NamedTuple):
@@ -47,16 +66,17 @@ class BatchAnswers(NamedTuple):
     lengths: Array
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Model:
-    """A saved model, ready to predict. `ostinato.runtime.load` makes it.
+    """A model, ready to predict. `ostinato.runtime.load` makes it, and the training.
 
     Attributes:
+        network: gives the outputs.
+        fingerprint: which saved model it is: the SHA-256 of its config.json; "" if it is none.
         kind: of the estimator, as "sequence_classifier".
-        graph: the network as a value, see `runtime/model_graph.py`.
-        tensors: its float32 arrays by name.
-        fingerprint: which saved model it is: the SHA-256 of its config.json.
         labels: `[C]`, in the order of the answer's columns; of a language model its tokens.
         preparation: what is done to a user's table; None: nothing.
+        feature_names: the columns of the data frame that it was trained on; None if it was none.
         sure_from: the probability from which on an answer is sure before a sequence ends; None:
             the training was not asked for it.
 
@@ -72,32 +92,107 @@ class Model:
         (Stream(n=0), Pool(0 of 100 streams))
     """
 
-    labels: Array
+    task: ClassVar[str]  # its name in the registry
+
+    network: Any  # an `AnyNetwork`
+    fingerprint: str = ""
     preparation: Preparation | None = None
-    _columns: Array | None = None  # of the data frames that it was fitted on
-    sure_from: float | None = None
+    feature_names: Array | None = None
 
-    def __init__(self, saved: Saved, where: str):
-        self.kind, self.graph, self.tensors = saved.kind, saved.graph, saved.tensors
-        self.fingerprint = saved.fingerprint
-        self.network = Network(saved.graph, saved.tensors)
-        if (saved.graph.ahead is not None) != (saved.kind == "sequence_forecaster"):
-            fail(f"{where}: the graph is not that of a {saved.kind[:60]}")
-        self._net = saved.net
-        self._take(saved.fitted, where)
+    @classmethod
+    def of(cls, saved: Saved, where: str, network: AnyNetwork | None = None) -> Self:
+        """The model that a saved one describes; `where` is its origin, for errors.
 
-    def _take(self, fitted: dict[str, Any], where: str) -> None:
-        """Take what the kind needs beside the network."""
+        Args:
+            network: what gives the outputs; by default the saved graph.
+
+        Raises:
+            ValueError: its parts do not belong together.
+        """
+        if network is None:
+            assert saved.graph is not None
+            network = Network(saved.graph, saved.tensors)
+        return cls(network=network, fingerprint=saved.fingerprint, **cls.values(saved, where))
+
+    @classmethod
+    def values(cls, saved: Saved, where: str) -> dict[str, Any]:
+        """The fields of a kind, from the entries "fitted" and "net" of a saved model, checked.
+
+        Raises:
+            ValueError: they do not belong together.
+        """
         raise NotImplementedError
+
+    def fitted(self) -> dict[str, Any]:
+        """The entry "fitted" of a saved model: what `values` reads."""
+        raise NotImplementedError
+
+    def kept_tensors(self) -> dict[str, Array]:
+        """Arrays that are saved beside the weights."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields; what is made of them is made again."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def __repr__(self) -> str:
         layers = ", ".join(layer.name for layer in self.graph.layers)
         return f"{type(self).__name__}({self.kind}: {layers}; {len(self.labels)} labels)"
 
     @property
+    def kind(self) -> str:
+        """The kind of its estimator, as a saved model names it."""
+        return tasks.named(self.task).kind
+
+    @property
+    def graph(self) -> ModelGraph:
+        """The network as a value; see `runtime/model_graph.py`."""
+        graph: ModelGraph = self.network.graph
+        return graph
+
+    @property
+    def tensors(self) -> Mapping[str, Array]:
+        """The network's float32 arrays by name."""
+        tensors: Mapping[str, Array] = self.network.tensors
+        return tensors
+
+    @property
+    def net(self) -> Any:
+        """The PyTorch module, of a model that has one."""
+        return self.network.module
+
+    @property
+    def labels(self) -> Array:
+        """`[C]`, in the order of the answer's columns."""
+        raise NotImplementedError
+
+    @property
+    def sure_from(self) -> float | None:
+        """The probability from which on an answer is sure, if the training was asked for it."""
+        return None
+
+    @property
     def reads_tokens(self) -> bool:
         """Whether a step is the number of a token."""
         return False
+
+    @property
+    def scaling(self) -> tuple[Array, Array] | None:
+        """Mean and deviation of each feature, if a model without a preparation scales them."""
+        return None
+
+    @property
+    def needs_whole(self) -> str | None:
+        """Why an answer depends on the whole sequence, beyond the network; None: it does not."""
+        return None
+
+    def answer_names(self) -> list[str]:
+        """What each number of an answer is, in words, for exports."""
+        return [f"the probability of {label!r}" for label in self.labels.tolist()]
+
+    def described_answer(self) -> dict[str, Any]:
+        """What an exported file says of the outputs: the entry "answer", and what goes with it."""
+        return {"answer": "probabilities"}
 
     def stream_parts(self) -> dict[str, Any]:
         """What a stream of this model needs beside the network; see `RowSource`.
@@ -109,33 +204,32 @@ class Model:
 
     def _scaling(self) -> dict[str, Any]:
         """How a stream reads rows of numbers."""
-        from ostinato.runtime.stream_source import scaling_of
+        from ostinato.runtime.stream_source import RowScaling, scaling_of
 
-        if self.preparation is None:
+        if self.preparation is not None:
+            return {"scaling": scaling_of(self.preparation)}
+        if self.scaling is None:
             return {}
-        return {"scaling": scaling_of(self.preparation)}
-
-    @property
-    def classes(self) -> Array:
-        """`labels`, by the name that they have in torch."""
-        return self.labels
+        mean, deviation = self.scaling
+        return {"scaling": RowScaling(mean, deviation, np.full(len(mean), np.nan))}
 
     @property
     def columns(self) -> list[str] | None:
         """The names of a step's features; None if the model was trained without names."""
         if self.preparation is not None and self.preparation.roles is not None:
             return [feature.name for feature in self.preparation.features]
-        if self._columns is None or len(self._columns) != self.n_features:  # or they are steps
+        names = self.feature_names
+        if names is None or len(names) != self.n_features:  # or they are steps
             return None
-        return list(self._columns)
+        return list(names)
 
     @property
     def n_features(self) -> int:
         """Features of a step, before they are prepared; a token is one."""
-        if self.graph.embed is not None:
+        if self.network.reads_words:
             return 1
         if self.preparation is None:
-            return self.graph.n_inputs
+            return int(self.network.n_inputs)
         return len(self.preparation.features)
 
     @cached_property
@@ -187,22 +281,23 @@ class Model:
         return Pool(self._source, capacity, finite)
 
     def answered(self, sequences: Inputs) -> Iterator[BatchAnswers]:
-        """The head's answers to sequences as the network reads them, some at a time.
+        """The network's outputs for sequences as it reads them, some at a time.
 
         Ragged sequences go in order of their length, so that a batch has little padding.
 
         Raises:
-            ValueError: an answer is NaN or infinite.
+            ValueError: an output is NaN or infinite.
         """
-        widest = max(self.graph.n_inputs, *(layer.width for layer in self.graph.layers))
+        widest = self.network.widest
         if isinstance(sequences, np.ndarray):
             n_steps = sequences.shape[1]
             most = max(1, min(MAX_ROWS, MAX_VALUES // (n_steps * widest)))
             for start in range(0, len(sequences), most):
-                some = sequences[start : start + most]  # a view
-                indices = np.arange(start, start + len(some))
-                lengths = np.full(len(some), n_steps)
-                yield _checked(BatchAnswers(indices, self.network.answers(some), lengths))
+                stop = min(start + most, len(sequences))
+                indices = np.arange(start, stop)
+                lengths = np.full(stop - start, n_steps)
+                answers = self.network.rows(sequences, slice(start, stop))
+                yield _checked(BatchAnswers(indices, answers, lengths))
             return
         lengths = sequences.lengths
         order = np.argsort(lengths, kind="stable")
@@ -212,17 +307,8 @@ class Model:
             fit = np.arange(1, len(here) + 1) * lengths[here] * widest <= MAX_VALUES
             indices = here[: max(1, int(fit.sum()))]
             start += len(indices)
-            answers = self.network.answers(*self.batch(sequences, indices))
+            answers = self.network.rows(sequences, indices)
             yield _checked(BatchAnswers(indices, answers, lengths[indices]))
-
-    def batch(self, sequences: Inputs, indices: Array) -> tuple[Array, Array | None]:
-        """Some sequences `[B, T, F]`, zero beyond their lengths `[B]`; None: all have T steps."""
-        if isinstance(sequences, CodedWords):
-            words = sequences.arrays(indices)
-            vectors = self.network.vectors(words.words, words.characters, words.n_characters)
-            return vectors[words.places], words.lengths
-        some = sequences[indices]
-        return some.padded() if isinstance(some, Ragged) else (some, None)
 
 
 def model_of(saved: Saved, where: str) -> Model:
@@ -231,7 +317,7 @@ def model_of(saved: Saved, where: str) -> Model:
     Raises:
         ValueError: its parts do not belong together.
     """
-    made: Model = tasks.by_kind(saved.kind, where).module("model").MODEL(saved, where)
+    made: Model = tasks.by_kind(saved.kind, where).module("model").MODEL.of(saved, where)
     return made
 
 
@@ -249,6 +335,6 @@ def _checked(batch: BatchAnswers) -> BatchAnswers:
         raise ValueError(
             f"the network's answer to example {batch.indices[np.argmax(n_wrong > 0)]} is not "
             "finite: its weights or the values of X are too large for float32; scale X as for the "
-            "training"
+            "training, or train again with a lower learning_rate"
         )
     return batch

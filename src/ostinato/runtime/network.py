@@ -1,4 +1,9 @@
-"""`Network`: a model's graph with its tensors, played on batches of sequences."""
+"""`Network`: a model's graph with its tensors, played on batches of sequences.
+
+A model asks its network for outputs, and makes answers of them. There are two kinds of network:
+this one, and `training.module_network.ModuleNetwork`, a PyTorch module that is played as such a
+graph where it can be recorded. `runtime.model.AnyNetwork` names what both have.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ostinato.data.sequences.ragged import Ragged
+from ostinato.data.text.words import CodedWords
 from ostinato.engine import native
 from ostinato.runtime.model_graph import ModelGraph, Scan
 from ostinato.runtime.step_graph import StepGraph
 
 if TYPE_CHECKING:
     from ostinato.runtime.programs import StepProgram
+    from ostinato.runtime.stream_source import Chunks
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Inputs = np.ndarray | Ragged | CodedWords  # sequences as a network reads them
 
 
 class Network:
@@ -31,6 +40,59 @@ class Network:
     def __init__(self, graph: ModelGraph, tensors: Mapping[str, Array]):
         self.graph, self.tensors = graph, tensors
         self._programs: dict[tuple[StepGraph, bool, bool], StepProgram] = {}
+
+    @property
+    def n_inputs(self) -> int:
+        """Numbers that a step reads."""
+        return self.graph.n_inputs
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether a step is a word or a token."""
+        return self.graph.embed is not None
+
+    @cached_property
+    def widest(self) -> int:
+        """Numbers of one step, of the inputs or of a layer's outputs."""
+        return max(self.graph.n_inputs, *(layer.width for layer in self.graph.layers))
+
+    def rows(self, sequences: Inputs, chosen: Array | slice) -> Array:
+        """The outputs for some sequences, `[B, K]`, or `[B, T, K]` where every step has one."""
+        return self.answers(*self.batch(sequences, chosen))
+
+    def batch(self, sequences: Inputs, chosen: Array | slice) -> tuple[Array, Array | None]:
+        """Some sequences `[B, T, F]`, zero beyond their lengths `[B]`; None: all have T steps."""
+        if isinstance(sequences, np.ndarray):
+            return sequences[chosen], None  # of a slice a view
+        assert not isinstance(chosen, slice)
+        if isinstance(sequences, CodedWords):
+            words = sequences.arrays(chosen)
+            vectors = self.vectors(words.words, words.characters, words.n_characters)
+            return vectors[words.places], words.lengths
+        return sequences[chosen].padded()
+
+    @cached_property
+    def _chunks(self) -> Chunks:
+        from ostinato.runtime.stream_source import Chunks
+
+        return Chunks(self)
+
+    def read(self, tokens: Array, carry: Array | None, each: bool) -> tuple[Array, Array]:
+        """The outputs after tokens that go on from a carry; of a network that reads one way.
+
+        Args:
+            tokens: `[B, T]`, their numbers.
+            carry: the states after the tokens before them, of which the first B rows go on; None:
+                there are none.
+            each: whether after each token.
+
+        Returns:
+            `[B, 1, K]` or `[B, T, K]` float32, and the states.
+        """
+        chunks = self._chunks
+        if carry is None:
+            carry = np.zeros((len(tokens), chunks.n_carry), np.float32)
+        return chunks.answers(self.vectors(tokens.ravel()), carry[: len(tokens)], each)
 
     def answers(self, x: Array, lengths: Array | None = None) -> Array:
         """The output of the head: `[B, K]`, or `[B, T, K]` where the readout is `each`.

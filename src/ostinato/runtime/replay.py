@@ -114,7 +114,7 @@ def _first(model: Model, examples: Any) -> dict[str, Array]:
     """The first of a user's sequences, cut to as many steps as keep the file small."""
     prepared = model.prepared(examples[:MOST_EXAMPLES])  # type: ignore[attr-defined]
     sequences = prepared[0] if isinstance(prepared, tuple) else prepared
-    x, lengths = model.batch(sequences, np.arange(len(sequences)))
+    x, lengths = model.network.batch(sequences, np.arange(len(sequences)))
     lengths = np.full(len(x), x.shape[1]) if lengths is None else lengths
     n_steps = max(1, MOST_VALUES // (len(x) * x.shape[2]))
     cut = np.ascontiguousarray(x[:, :n_steps])

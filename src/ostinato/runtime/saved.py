@@ -13,7 +13,7 @@ at most.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +40,23 @@ class Saved:
 
     Attributes:
         kind: of the estimator, as "sequence_classifier".
-        graph: of the network.
+        graph: of the network; None if it could not be recorded, so that torch alone answers.
         tensors: by name; they share the memory of the file.
         fitted: what the kind needs beside them, as labels: JSON values.
         fingerprint: the SHA-256 of config.json, which names those of the other files.
-        net: what the network's constructor was given: JSON values.
+        net, params: what the constructors of the network and of the estimator were given: JSON
+            values.
+        iterations: updates made.
     """
 
     kind: str
-    graph: ModelGraph
+    graph: ModelGraph | None
     tensors: dict[str, Array]
     fitted: dict[str, Any]
     fingerprint: str
-    net: dict[str, Any] = field(default_factory=dict)
+    net: dict[str, Any]
+    params: dict[str, Any]
+    iterations: int
 
 
 def model_in(path: Path) -> Path:
@@ -62,8 +66,11 @@ def model_in(path: Path) -> Path:
     return inner if is_run else path
 
 
-def read(path: Path) -> Saved:
+def read(path: Path, in_torch: bool = False) -> Saved:
     """The model in a directory.
+
+    Args:
+        in_torch: whether a model without a graph is of use.
 
     Raises:
         ValueError: a file is missing, damaged, altered or foreign, or of a later format; or the
@@ -80,7 +87,7 @@ def read(path: Path) -> Saved:
     if (place / CONFIG).stat().st_size > MAX_CONFIG:
         fail(f"{where} is larger than {MAX_CONFIG:,} bytes")
     content = (place / CONFIG).read_bytes()
-    config = checked_config(read_json(content, where), where)
+    config = checked_config(read_json(content, where), where, in_torch)
     tensors = read_file(place / TENSORS, str(path / TENSORS))
     check_hash(config, TENSORS, tensors, str(path))
     return made(config, unpack(tensors, str(path / TENSORS)), hashlib.sha256(content), where)
@@ -106,8 +113,8 @@ def read_config(path: Path) -> dict[str, Any]:
     return checked_config(read_json((current(path) / CONFIG).read_bytes(), where), where)
 
 
-def checked_config(config: Any, where: str) -> dict[str, Any]:
-    """The configuration, if it is one of this format.
+def checked_config(config: Any, where: str, in_torch: bool = False) -> dict[str, Any]:
+    """The configuration, if it is one of this format; of a model without a graph `in_torch` alone.
 
     Raises:
         ValueError: it is of another format, damaged, or of a model that needs torch.
@@ -119,7 +126,7 @@ def checked_config(config: Any, where: str) -> dict[str, Any]:
     hashes = entries(config["sha256"], f"{where}: 'sha256'", {TENSORS}, frozenset({CHECK}))
     for name, value in hashes.items():
         text(value, f"{where}: 'sha256' of {name}")
-    if config["graph"] is None:
+    if config["graph"] is None and not in_torch:
         reason = text(config["without_graph"], f"{where}: 'without_graph'")
         raise ValueError(
             f"{where} has no graph: {reason}. Such a model needs torch: load it with ostinato.load"
@@ -163,9 +170,13 @@ def made(config: dict[str, Any], tensors: dict[str, Array], fingerprint: Any, wh
         if not np.isfinite(array).all():
             fail(f"{where}: the tensor {name[:60]!r} has a value that is NaN or infinite")
     shapes = {name: array.shape for name, array in floats.items()}
-    graph = ModelGraph.from_json(config["graph"], shapes, f"{where}: graph")
-    net, fitted = config["net"], config["fitted"]
-    if not isinstance(net, dict) or not isinstance(fitted, dict):
-        fail(f"{where}: 'net' or 'fitted' is not a JSON object")
-    kind = text(config["kind"], f"{where}: 'kind'")
-    return Saved(kind, graph, tensors, fitted, fingerprint.hexdigest(), net)
+    graph = None
+    if config["graph"] is not None:
+        graph = ModelGraph.from_json(config["graph"], shapes, f"{where}: graph")
+    for name in ("net", "fitted", "params"):
+        if not isinstance(config[name], dict):
+            fail(f"{where}: {name!r} is not a JSON object")
+    return Saved(
+        text(config["kind"], f"{where}: 'kind'"), graph, tensors, config["fitted"],
+        fingerprint.hexdigest(), config["net"], config["params"], config["iterations"],
+    )  # fmt: skip

@@ -201,9 +201,9 @@ class Stream:
             return proba
         carry = np.empty(source.n_carry, np.float32)
         state.get(carry)
-        proba, carry = source.chunks.answers(source.prepared(rows), carry, each)
-        state.set(state.steps + len(rows), carry)
-        return proba
+        proba, new = source.chunks.answers(source.prepared(rows), carry[None], each)
+        state.set(state.steps + len(rows), new[0])
+        return proba[0]
 
     # ---- states
 

@@ -232,7 +232,7 @@ class StreamSource(RowSource):
         step, answer = network.graph.composed()
         carry = np.zeros(sum(n.width for n in step.states), np.float32)
         if begin is not None:
-            _, carry = self.chunks.answers(begin, carry, each=False)
+            carry = self.chunks.answers(begin, carry[None], each=False)[1][0]
         none = np.zeros(0)
         scaling = self.scaling or RowScaling(none, none, none)
         self.native = native.stream_model(
@@ -277,8 +277,9 @@ def rows_of_words(model: Model, vocabulary: Any, texts: bool, x: Any) -> Array:
         if not words:
             raise ValueError(f"there is no word in {x!r:.60}; wanted at least one")
     coded = vocabulary.code(Words.of([words]))
-    rows, _ = model.batch(coded, np.array([0]))
-    return rows[0]
+    rows, _ = model.network.batch(coded, np.array([0]))
+    found: Array = rows[0]
+    return found
 
 
 def scaling_of(preparation: Preparation) -> RowScaling:
@@ -307,7 +308,7 @@ def scaling_of(preparation: Preparation) -> RowScaling:
 
 
 class Chunks:
-    """Several steps of one stream by the batch engine, which takes the products of x ahead."""
+    """Several steps of streams by the batch engine, which takes the products of x ahead."""
 
     def __init__(self, network: Network):
         self.network = network
@@ -319,27 +320,30 @@ class Chunks:
             self.steps.append(self.readout)
         widths = [n.width for step in self.steps for n in step.states]
         self.keeps_output = len(widths) < len(graph.composed()[0].states)
+        self.n_carry = sum(n.width for n in graph.composed()[0].states)
         self._ends = np.cumsum(widths)
 
     def answers(self, rows: Array, carry: Array, each: bool) -> tuple[Array, Array]:
-        """The answer to the last step, `[1, K]`, or to each, `[T, K]`; and the carry after it.
+        """The answers to the last step, `[B, 1, K]`, or to each, `[B, T, K]`; and the carry.
 
         Args:
-            rows: `[T, F]` float32 as the network reads them.
-            carry: all states in one row.
+            rows: `[B · T, F]` float32, as the network reads them, row by row.
+            carry: `[B, n_carry]`, all states of each row.
         """
-        states = np.split(carry, self._ends)[: len(self._ends)]
-        values = rows[:, None]  # [T, 1, F]
+        B = len(carry)
+        states = np.split(carry, self._ends, axis=1)[: len(self._ends)]
+        values = np.swapaxes(rows.reshape(B, len(rows) // B, -1), 0, 1)  # [T, B, F]
         outputs: list[Array] = [values]
         new: list[Array] = []
         for step in self.steps:
-            own = [np.ascontiguousarray(s)[None] for s in states[: len(step.states)]]
+            own = [np.ascontiguousarray(s) for s in states[: len(step.states)]]
             del states[: len(step.states)]
-            program = self.network._program(step, False, 1)
+            program = self.network._program(step, False, B)
             outputs, finals = program.play([outputs[0]], None, own)
             new += finals
         if self.keeps_output:
             new.append(outputs[0][-1])
-        read = [y[:, 0] if each else y[-1] for y in outputs]
+        read = [(y if each else y[-1:]).reshape(-1, y.shape[2]) for y in outputs]
         answers = self.network._map(self.network.graph.answer, read)
-        return answers, np.concatenate([s.ravel() for s in new]).astype(np.float32, copy=False)
+        answers = np.swapaxes(answers.reshape(-1, B, answers.shape[1]), 0, 1)
+        return answers, np.concatenate(new, axis=1).astype(np.float32, copy=False)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from inspect import signature
 from numbers import Integral
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
+from ostinato.runtime.model import Model
+from ostinato.runtime.saved import Saved
 from ostinato.training import saved_model
-from ostinato.training.saved_model import SavedModel
+from ostinato.training.callbacks import Callback, Progress
+from ostinato.training.plan import Plan
 
 E = TypeVar("E", bound="Estimator")
 
@@ -54,16 +60,53 @@ class Estimator(BaseEstimator):
         known = signature(type(self)).parameters
         return {f.name: getattr(self, f.name) for f in fields(kind) if f.name in known}
 
-    @classmethod
-    def _unfitted(cls: type[E], saved: SavedModel, path: Path, **more: Any) -> E:
-        """The estimator of a saved model with its parameters, not yet with its network.
+    def _plan(self) -> Plan:
+        """How to train; the warm-up is decided elsewhere where it is None."""
+        given = self._own(Plan)
+        return Plan(**given | {"warmup": given["warmup"] or 0, "seed": self._seed()})
 
-        `more` are parameters that the saved ones do not include.
+    def _callbacks(self, callbacks: Sequence[Callback]) -> list[Callback]:
+        return [*callbacks, Progress()] if self.verbose else list(callbacks)
+
+    def _fitted(self) -> Any:
+        """The model that the training gave."""
+        check_is_fitted(self, "net_")
+        return self._model
+
+    def _start(self) -> Any:
+        """The model with whose weights a training begins; None: it begins anew."""
+        return self._fitted() if self.warm_start and hasattr(self, "net_") else None
+
+    def _take(self: E, model: Model) -> E:
+        """Become fitted."""
+        self._model, self.net_ = model, model.net
+        for name, value in self._attributes(model).items():
+            if value is not None:
+                setattr(self, name, value)
+            elif hasattr(self, name):
+                delattr(self, name)
+        return self
+
+    def _attributes(self, model: Any) -> dict[str, Any]:
+        """Further public attributes of a fitted estimator; None: it has none."""
+        raise NotImplementedError
+
+    def _save(self, path: str | Path, examples: Any = None) -> None:
+        model, kept = self._fitted(), self._of_model
+        params = {name: v for name, v in self.get_params().items() if name not in kept}
+        saved_model.save(model, Path(path), params, self.n_iter_, examples=examples)
+
+    _of_model: Mapping[str, str] = MappingProxyType({})  # parameters that a model has, and where
+
+    @classmethod
+    def loaded(cls: type[E], model: Model, saved: Saved, path: Path) -> E:
+        """The estimator of a model that was saved.
 
         Raises:
             ValueError: the parameters are not those of the constructor.
         """
-        saved_model.check_params(saved, set(signature(cls).parameters) - set(more), path)
-        estimator = cls(**saved.params, **more)
+        known = set(signature(cls).parameters) - set(cls._of_model)
+        of_model = {name: getattr(model, place) for name, place in cls._of_model.items()}
+        estimator = cls(**saved_model.parameters(saved, known, path), **of_model)
         estimator.n_iter_ = saved.iterations
-        return estimator
+        return estimator._take(model)

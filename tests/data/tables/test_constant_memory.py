@@ -27,10 +27,10 @@ from ostinato.data import Batches, Preparation, Roles
 from ostinato.data import read_examples, store_examples, stream_examples
 from ostinato.data.series.panel import Panel
 from ostinato.hyperparameters import Architecture
-from ostinato.tasks.forecast.fit import FittedForecaster
+from ostinato.tasks.forecast.fit import fit
 from ostinato.training.plan import Plan
-from ostinato.tasks.forecast.windows import ForecastSettings
 from ostinato.tasks.forecast import job as forecast
+from ostinato.tasks.forecast.loss import ForecastSettings
 
 how, path, limit = sys.argv[1:]
 data = next(int(line.split()[1]) for line in open("/proc/self/status") if "VmData" in line) << 10
@@ -42,7 +42,7 @@ if how == "forecast":
     preparation = Preparation.fit(series, missing="forward", standardize=False)
     panel = forecast._panel(series, preparation, unseen=True).before(2)
     settings, plan = ForecastSettings(horizon=2, context=4), Plan(iterations=3, batch_size=64)
-    FittedForecaster.fit(panel, settings, Architecture(hidden_size=4), plan)
+    fit(panel, settings, Architecture(hidden_size=4), plan)
 else:
     roles = Roles("nested", "id", features=features, target="y", task="classify")
     found = read_examples(path, roles) if how == "memory" else store_examples(

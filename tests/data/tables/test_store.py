@@ -168,7 +168,7 @@ def test_unknown_words_are_told_once(both, caplog):
 def test_training_from_a_file_gives_the_same_weights(both):
     torch = pytest.importorskip("torch")
     from ostinato.hyperparameters import Architecture
-    from ostinato.tasks.classify.fit import FittedClassifier
+    from ostinato.tasks.classify.fit import fit
     from ostinato.tasks.classify.labelled import Labelled
     from ostinato.training.plan import Plan
 
@@ -179,7 +179,7 @@ def test_training_from_a_file_gives_the_same_weights(both):
         given = Labelled.of(preparation.apply(examples_), examples_.y)
         model = Architecture(cell="gru", hidden_size=4)
         plan = Plan(iterations=6, batch_size=8, eval_every=3)
-        nets.append(FittedClassifier.fit(given, model, plan)[0].net.state_dict())
+        nets.append(fit(given, model, plan)[0].net.state_dict())
     for name, weights in nets[0].items():
         assert torch.equal(weights, nets[1][name]), name
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ostinato.data.sequences.prepare import Preparation
     from ostinato.data.tables.roles import Roles
     from ostinato.data.tables.table import Table
-    from ostinato.tasks.classify.fit import FittedClassifier
+    from ostinato.tasks.classify.model import Classifier
 
     Sequences = np.ndarray | Ragged
 
@@ -390,7 +390,7 @@ def read_labelled(
     return examples
 
 
-def check_fits(source: str, examples: Examples, model: FittedClassifier, labels: bool) -> None:
+def check_fits(source: str, examples: Examples, model: Classifier, labels: bool) -> None:
     """Raise BadInput if a model cannot be used on these examples, or measured by their labels.
 
     Raises:

@@ -15,6 +15,13 @@ from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.prepare import Preparation
 
 
+def origin(path: Path) -> Any:
+    """The model to begin with."""
+    from ostinato.training import saved_model
+
+    return saved_model.load(path)
+
+
 def preparation(origin: Path, fitted: Any, train: Examples) -> Preparation | None:
     """How a fitted model prepares the features of these examples: its scales and words are kept.
 

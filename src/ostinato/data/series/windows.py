@@ -106,7 +106,7 @@ class SeriesWindows:
     """How windows are cut from series and scaled.
 
     Attributes:
-        context, horizon, scaling, season: see `training.windows.ForecastSettings`.
+        context, horizon, scaling, season: see `ForecastSettings`.
         past, future, static: how inputs are standardised.
         names: see `Panel`.
     """

@@ -27,7 +27,6 @@ from ostinato.files import write_bytes, write_text
 from ostinato.runtime.model import Model
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.programs import StepProgram
-from ostinato.tasks.tag.model import Tagger
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _HEADERS = {"float", "math", "stdint", "stdio"}  # the file would include itself instead
@@ -246,20 +245,16 @@ def _given(model: Model) -> Given:
     layers = ", ".join(layer.name for layer in model.graph.layers)
     title = f"A {model.kind.replace('_', ' ')} ({layers})"
     preparation = model.preparation
-    if isinstance(model, Tagger):
-        if model._labelling.crf is not None:
-            raise ValueError(
-                "this tagger has a CRF, which labels a sequence as a whole, and C code answers "
-                "after every step; wanted a tagger that was trained with crf=False"
-            )
-        if model._scale is not None:
-            scales = zip(*model._scale, strict=True)
-            features = [
-                Feature(f"feature {i}", mean=float(mean), scale=float(deviation))
-                for i, (mean, deviation) in enumerate(scales)
-            ]
-            preparation = Preparation(tuple(features))
-    outputs = tuple([f"the probability of {label!r}" for label in model.labels.tolist()])
+    if model.needs_whole is not None:
+        raise ValueError(model.needs_whole)
+    if model.scaling is not None and preparation is None:
+        scales = zip(*model.scaling, strict=True)
+        features = [
+            Feature(f"feature {i}", mean=float(mean), scale=float(deviation))
+            for i, (mean, deviation) in enumerate(scales)
+        ]
+        preparation = Preparation(tuple(features))
+    outputs = tuple(model.answer_names())
     vocabulary = getattr(model, "vocabulary", None)
     words = vocabulary.words if isinstance(vocabulary, WordVocabulary) else ()
     return Given(model.graph, model.tensors, preparation, title, outputs, words=words)

@@ -19,15 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from ostinato import files
-from ostinato.data.text.vocabulary import END
 from ostinato.export import parity
 from ostinato.export.onnx.model import Exportable, sequence_model, step_model
 from ostinato.export.onnx.writer import IR_VERSION, OPSET
 from ostinato.export.parity import Parity
 from ostinato.runtime.model import Model
 from ostinato.tasks.forecast.model import Forecaster
-from ostinato.tasks.language.model import LanguageModel
-from ostinato.tasks.tag.model import Tagger
 
 FORMS = ("sequence", "step")
 
@@ -121,32 +118,21 @@ def exportable(model: Model, resets: bool = False) -> Exportable:
     vocabulary = getattr(model, "vocabulary", None)
     if vocabulary is not None:
         metadata["vocabulary"] = vocabulary.as_json()
-    scale = None
-    if isinstance(model, Tagger):
-        scale = model._scale
-        metadata["answer"] = "probabilities" if model._labelling.crf is None else "scores"
-        if model._labelling.crf is not None:
-            names = ("transitions", "start", "end")
-            crf = zip(names, model._labelling.crf, strict=True)
-            metadata["crf"] = {name: values.tolist() for name, values in crf}
-    elif isinstance(model, LanguageModel):
-        metadata["answer"] = "probabilities of the next token"
-        metadata["begins_with"] = END
-    elif isinstance(model, Forecaster):
+    metadata |= model.described_answer()
+    if model.graph.ahead is not None:
+        assert isinstance(model, Forecaster)
         if resets:
             raise ValueError(
                 "resets of a forecaster, which reads one window of each series; give it a series a "
                 "row, and export without resets"
             )
-        metadata["answer"] = "quantiles"
         metadata |= {name: getattr(model.windows, name) for name in ("context", "horizon")}
         metadata |= named_inputs(model)
         return Exportable(model.graph, model.tensors, windows=model.windows, metadata=metadata)
-    else:
-        metadata["answer"] = "probabilities"
     return Exportable(
-        model.graph, model.tensors, model.preparation, scale, resets=resets, metadata=metadata
-    )
+        model.graph, model.tensors, model.preparation, model.scaling, resets=resets,
+        metadata=metadata,
+    )  # fmt: skip
 
 
 def _shape(value: Any) -> list[Any]:

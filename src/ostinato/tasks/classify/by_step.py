@@ -15,7 +15,7 @@ from ostinato.runtime.card import n_parameters
 
 if TYPE_CHECKING:
     from ostinato.tasks.classify.ensemble import ClassifierEnsemble
-    from ostinato.tasks.classify.fit import FittedClassifier
+    from ostinato.tasks.classify.model import Classifier
     from ostinato.tasks.classify.net import ClassifierNet
     from ostinato.training.examples import Inputs
 
@@ -25,7 +25,7 @@ CUT_WORK, LEAST_CUT = 2**34, 50
 BATCH_FLOATS = 2**20  # states and logits of one batch, all steps: 4 MiB, which caches hold
 
 
-def right_by_step(fitted: FittedClassifier, X: Any, y: Any) -> np.ndarray:
+def right_by_step(fitted: Classifier, X: Any, y: Any) -> np.ndarray:
     """How many answers are right after each step, `[T]`; a sequence that has ended keeps its last.
 
     Args:

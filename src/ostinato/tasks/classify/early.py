@@ -8,47 +8,18 @@ answers is wrong.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from ostinato.tasks.classify.ensemble import ClassifierEnsemble
+from ostinato.tasks.classify.model import Early
 from ostinato.tasks.classify.net import ClassifierNet
 from ostinato.training.examples import Inputs, tensors
 
 AT_ONCE = 256  # sequences
 # 0.5, 0.58, …, 1 − 10⁻⁵: each halves the distance to 1 in four steps.
 CANDIDATES = [float(np.float32(1 - 0.5 * 2 ** (-j / 4))) for j in range(63)]
-
-
-@dataclass(frozen=True)
-class Early:
-    """The probability from which on an answer is sure, and its measures on validation data.
-
-    Attributes:
-        threshold: the probability.
-        error: the share of wrong answers among the first sure ones.
-        share: the share of sequences with a sure answer before or at their end.
-        read: the mean share of its steps after which such a sequence has its sure answer.
-        n: the number of sequences.
-    """
-
-    threshold: float
-    error: float
-    share: float
-    read: float
-    n: int
-
-    def __str__(self) -> str:
-        return (
-            f"sure from {self.threshold:.6g} on: {100 * self.share:.0f} % of {self.n:,} sequences, "
-            f"after {100 * self.read:.0f} % of their steps, {100 * self.error:.1f} % of them wrong"
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def calibrated(

@@ -12,7 +12,6 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
 from ostinato.data import LabelEncoder
@@ -28,11 +27,13 @@ from ostinato.hyperparameters import (
     WordSettings,
     documented,
 )
-from ostinato.tasks.classify import fit as fitted
-from ostinato.tasks.classify.fit import FittedClassifier, check_like_trained
+from ostinato.tasks.classify import fit
+from ostinato.tasks.classify.fit import check_like_trained
 from ostinato.tasks.classify.labelled import Labelled, check_lengths
+from ostinato.tasks.classify.model import Classifier
 from ostinato.tasks.estimator import Estimator, as_the_start, check_pair
 from ostinato.training.examples import check_sample_weight
+from ostinato.training.module_network import ModuleNetwork
 
 
 @documented
@@ -170,26 +171,26 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         if preparation is not None and not isinstance(given.X, Words):
             given = given.prepared_by(preparation)
         for i, start in enumerate(starts):
-            trained, self.history_ = FittedClassifier.fit(
+            trained, self.history_ = fit.fit(
                 given,
                 Classifying(**self._own(Classifying)),
                 replace(plan, seed=(seed + i) % 2**32),
                 words=WordSettings(**self._own(WordSettings)),
                 class_weight=self.class_weight,
                 start=start,
-                callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
+                callbacks=self._callbacks(callbacks),
                 resume=resume,
             )
             members.append(trained)
         self.n_iter_ = self.history_.iterations
-        trained = FittedClassifier.together(members)
+        trained = fit.together(members)
         if self.early_error is not None:
             if given.validation is None:
                 raise ValueError(
                     f"early_error={self.early_error} needs validation data: give "
                     "validation_fraction, or validation to fit"
                 )
-            trained = trained.calibrated(*given.validation, self.early_error)
+            trained = fit.calibrated(trained, *given.validation, self.early_error)
         return self._take(replace(trained, preparation=preparation))
 
     def predict(self, X: Any) -> np.ndarray:
@@ -234,7 +235,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
                 operations of your own cell cannot be saved.
             OSError: it cannot be written.
         """
-        self._fitted().save(Path(path), self.get_params(), self.n_iter_, examples=examples)
+        self._save(path, examples)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -249,7 +250,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         names = tuple(f"feature {i}" for i in range(n_features(X)))
         return Preparation.fit(Examples(X, features=names))
 
-    def _starts(self) -> list[FittedClassifier | None]:
+    def _starts(self) -> list[Classifier | None]:
         """For each network to train, the classifier whose weights it starts from; None: a new
         start."""
         count = self.ensemble
@@ -258,12 +259,13 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         if not (self.warm_start and hasattr(self, "net_")):
             return [None] * count
         fitted = self._fitted()
-        if len(fitted.members) != count:
+        nets, several = fit.members(fitted), fitted.multilabel
+        if len(nets) != count:
             raise ValueError(
-                f"warm_start goes on from the fitted model, which has ensemble="
-                f"{len(fitted.members)}, not {count}; wanted the same"
+                f"warm_start goes on from the fitted model, which has ensemble={len(nets)}, not "
+                f"{count}; wanted the same"
             )
-        return [replace(fitted, net=net) for net in fitted.members]
+        return [replace(fitted, network=ModuleNetwork(net, several=several)) for net in nets]
 
     def _with_validation(
         self, given: Labelled, validation: tuple[Any, Any] | None, seed: int
@@ -308,44 +310,16 @@ class SequenceClassifier(ClassifierMixin, Estimator):
             )
         return X, labels if labels.ndim == 2 else given.encoder.encode(labels)
 
-    def _fitted(self) -> FittedClassifier:
-        check_is_fitted(self)
-        names = getattr(self, "feature_names_in_", None)
-        return FittedClassifier(
-            self.net_,
-            self.classes_,
-            names,
-            self._preparation,
-            self._multilabel,
-            self._vocabulary,
-            self.early_,
-        )
-
-    def _take(self, trained: FittedClassifier) -> SequenceClassifier:
-        """Become fitted."""
-        self.net_ = trained.net
-        self.classes_ = trained.classes
-        self.n_features_in_ = trained.n_features
-        self._preparation = trained.preparation
-        self._multilabel = trained.multilabel
-        self._vocabulary = trained.vocabulary
-        self.early_ = trained.early
-        if trained.feature_names is not None:
-            self.feature_names_in_ = trained.feature_names
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-        return self
+    def _attributes(self, model: Classifier) -> dict[str, Any]:
+        self.early_ = model.early  # also if it is None
+        return {
+            "classes_": model.classes,
+            "n_features_in_": model.n_features,
+            "feature_names_in_": model.feature_names,
+        }
 
 
-def load(path: str | Path) -> SequenceClassifier:
-    """Load a classifier that `save` wrote; it predicts the same to the last bit.
-
-    Raises:
-        ValueError: a file is missing, damaged or foreign, or the two do not belong together.
-    """
-    path = Path(path)
-    saved = fitted.read(path)
-    return SequenceClassifier._unfitted(saved, path)._take(FittedClassifier.of(saved, path))
+ESTIMATOR = SequenceClassifier
 
 
 def _checked(X: Any, y: Any, sample_weight: Any) -> Labelled:

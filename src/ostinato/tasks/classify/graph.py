@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from ostinato.compiler.graph.node import ROWS, Node
 from ostinato.compiler.graph.saved import TensorNames
@@ -137,3 +139,8 @@ def _own(c: Composer, outputs: Node, layer: Scan, i: int, n_members: int) -> Nod
         pieces.append(c.slice(outputs, column + i * size, size))
         column += width
     return c.concat(pieces)
+
+
+def head(net: torch.nn.Module, several: bool) -> Callable[[Tensor], Tensor]:
+    """From logits to probabilities."""
+    return torch.sigmoid if several else partial(torch.softmax, dim=-1)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ostinato.cli.compare import Measured
     from ostinato.report import RunFacts
-    from ostinato.tasks.classify.fit import FittedClassifier
+    from ostinato.tasks.classify.model import Classifier
     from ostinato.training.callbacks import Callback
     from ostinato.training.distributed import Ranks
     from ostinato.training.history import History
@@ -66,7 +66,7 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     else:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
 
-    model = answering.to_evaluate(trained)
+    model = answering.model_of(trained)
     sources.check_fits(file or str(trained.model), part, model, labels=True)
     return measure(model, part)
 
@@ -77,7 +77,7 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     parts = sources.blocks(file, settings, preparation, trained.reading_of(file))
     parts = sources.begun(parts)
 
-    model = answering.to_predict(trained)
+    model = answering.model_of(trained)
     for i, part in enumerate(parts):
         sources.check_fits(file, part, model, labels=False)
         names = part.ids if part.roles is not None else None
@@ -101,11 +101,11 @@ class ClassAnswers:
     """What a network tells of the test part.
 
     Attributes:
-        logits: `[N, C]`.
+        proba: `[N, C]` float32.
         n_right: see `report.collect`; None if no report is wanted, or the network reads both ways.
     """
 
-    logits: Tensor
+    proba: np.ndarray
     n_right: np.ndarray | None
 
 
@@ -123,11 +123,11 @@ class ClassifyJob(PartsJob):
 
     def fit(
         self, callbacks: Sequence[Callback], resume: str | None, origin: Path | None = None
-    ) -> tuple[FittedClassifier, History]:
+    ) -> tuple[Classifier, History]:
         from ostinato.cli.run import start
         from ostinato.data import LabelEncoder
         from ostinato.data.sequences.steps import as_texts_or_sequences
-        from ostinato.tasks.classify.fit import FittedClassifier, load
+        from ostinato.tasks.classify.fit import fit
         from ostinato.tasks.classify.labelled import Labelled
         from ostinato.training import Plan
 
@@ -136,7 +136,7 @@ class ClassifyJob(PartsJob):
         if origin is None:
             preparation = self._preparation()
         else:
-            began = load(origin)
+            began = start.origin(origin)
             start.check_several(origin, began, names)
             preparation = start.preparation(origin, began, train)
         X = as_texts_or_sequences(partition.inputs(preparation, train))
@@ -154,7 +154,7 @@ class ClassifyJob(PartsJob):
             given = replace(given, validation=(X, y))
         as_texts_or_sequences(partition.inputs(preparation, self.parts.test))  # fails now or never
         plan = asdict(settings.training)
-        model, history = FittedClassifier.fit(
+        model, history = fit(
             given,
             settings.model,
             Plan(**{f.name: plan[f.name] for f in fields(Plan)}),
@@ -165,38 +165,42 @@ class ClassifyJob(PartsJob):
         )
         return replace(model, preparation=preparation), history
 
-    def answers(self, model: FittedClassifier, ranks: Ranks, report: bool) -> ClassAnswers | None:
+    def answers(self, model: Classifier, ranks: Ranks, report: bool) -> ClassAnswers | None:
         import torch
 
         from ostinato.tasks.classify.by_step import reads_both_ways, right_by_step
 
         part, n_right = self._share(ranks), None
-        logits = model.logits(part) if len(part) else torch.zeros(0, len(model.classes))
-        every = ranks.at_first(logits)
+        proba = np.zeros((0, len(model.classes)), np.float32)
+        if len(part):
+            proba = model.predict_proba(part)
+        every = ranks.at_first(torch.from_numpy(proba))
         if report and not model.multilabel and not reads_both_ways(model.net):
             own = right_by_step(model, part, part.y) if len(part) else np.zeros(1, np.int64)
             n_right = ranks.at_first(torch.from_numpy(own))
         if every is None:
             return None
-        return ClassAnswers(torch.cat(every), None if n_right is None else _added(n_right))
+        return ClassAnswers(
+            torch.cat(every).numpy(), None if n_right is None else _added(n_right)
+        )
 
-    def evaluate(self, model: FittedClassifier, answers: ClassAnswers) -> dict[str, Any]:
+    def evaluate(self, model: Classifier, answers: ClassAnswers) -> dict[str, Any]:
         test = self.parts.test
-        evaluation: dict[str, Any] = {"test": measure(model, test, answers.logits)}
+        evaluation: dict[str, Any] = {"test": measure(model, test, answers.proba)}
         if self.settings.data.source == "mnist":
             evaluation["notebook_128"] = measure(model, test.select(np.arange(NOTEBOOK_IMAGES)))
         else:
             evaluation |= self._baselines(model, answers)
         return evaluation
 
-    def _baselines(self, model: FittedClassifier, answers: ClassAnswers) -> dict[str, Any]:
+    def _baselines(self, model: Classifier, answers: ClassAnswers) -> dict[str, Any]:
         """What simple methods reach, and the network beside the best of them in words."""
         from ostinato import baselines
 
         train, test = self.parts.train, self.parts.test
         if model.multilabel:
             seed = self.settings.training.seed
-            return several.baselines(model, train, test, seed, answers.logits)
+            return several.baselines(model, train, test, seed, answers.proba)
         if model.vocabulary is not None:
             words = model.words(train), train.y, model.words(test), test.y
             found = baselines.words(*words)
@@ -204,24 +208,25 @@ class ClassifyJob(PartsJob):
             X, X_test = model.prepared(train), model.prepared(test)
             seed = self.settings.training.seed
             found = baselines.classification(X, train.y, X_test, test.y, seed)
-        right = model.likeliest(answers.logits) == test.y
+        right = model.likeliest(answers.proba) == test.y
         simple = {each.name: {"accuracy": each.accuracy} for each in found[1:]}
         return {"baselines": simple, "verdict": baselines.verdict(right, found)}
 
     def keep(
         self,
         run: RunDir,
-        model: FittedClassifier,
+        model: Classifier,
         history: History,
         evaluation: dict[str, Any],
         answers: ClassAnswers,
     ) -> None:
         from ostinato import files, report
         from ostinato.cli.run import reported
+        from ostinato.training import saved_model
 
         settings, test = self.settings, self.parts.test
-        model.save(run.model, self._parameters(model), history.iterations)
-        proba = model.probabilities(answers.logits)
+        saved_model.save(model, run.model, self._parameters(model), history.iterations)
+        proba = answers.proba
         names = test.ids if test.roles is not None else None
         lines = predictions_csv(model.classes, proba, test.y, ids=names, several=model.multilabel)
         files.write_text(run.predictions, lines)
@@ -241,7 +246,7 @@ class ClassifyJob(PartsJob):
             return None
         return partition.preparation(self.parts.train, data.missing, data.standardize)
 
-    def _parameters(self, model: FittedClassifier) -> dict[str, Any]:
+    def _parameters(self, model: Classifier) -> dict[str, Any]:
         """The configuration as arguments of `SequenceClassifier`."""
         settings = self.settings
         parameters = asdict(settings.model) | asdict(settings.training)
@@ -251,7 +256,7 @@ class ClassifyJob(PartsJob):
 
 
 def measure(
-    model: FittedClassifier, part: Examples, logits: Tensor | None = None
+    model: Classifier, part: Examples, proba: np.ndarray | None = None
 ) -> dict[str, Any]:
     """What the model's `evaluate` tells, and the share of the part's most frequent class.
 
@@ -259,13 +264,14 @@ def measure(
     sequence may have several labels, see `label_metrics.measure` instead.
 
     Args:
-        logits: `[N, C]`, the answers, if they are known.
+        proba: `[N, C]`, the answers, if they are known.
     """
     if model.multilabel:
-        return several.measure(model, part, logits)
+        return several.measure(model, part, proba)
     counts = np.unique(part.y, return_counts=True)[1]
     most_frequent = float(counts.max() / len(part.y))
-    told = model.evaluate(part, part.y) if logits is None else model.measured(logits, part.y)
+    proba = model.predict_proba(part) if proba is None else proba
+    told = model.measured(proba, part.y)
     return {**told, "most_frequent_class": most_frequent}
 
 

@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from ostinato.data.sequences.as_sequences import as_sequences, shape_sequences
 from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.labels import LabelEncoder
 from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.sequences.steps import as_texts_or_sequences
 from ostinato.data.tables.feature_names import as_trained
-from ostinato.data.text.words import Words
+from ostinato.data.text.words import CodedWords, Words, WordVocabulary
 from ostinato.runtime import checks
+from ostinato.runtime.measures import nats
 from ostinato.runtime.model import Inputs, Model
+from ostinato.runtime.saved import Saved
 from ostinato.runtime.tensors import Array
 from ostinato.runtime.values import fail
 
 
+@dataclass(frozen=True)
+class Early:
+    """The probability from which on an answer is sure, and its measures on validation data.
+
+    Attributes:
+        threshold: the probability.
+        error: the share of wrong answers among the first sure ones.
+        share: the share of sequences with a sure answer before or at their end.
+        read: the mean share of its steps after which such a sequence has its sure answer.
+        n: the number of sequences.
+    """
+
+    threshold: float
+    error: float
+    share: float
+    read: float
+    n: int
+
+    def __str__(self) -> str:
+        return (
+            f"sure from {self.threshold:.6g} on: {100 * self.share:.0f} % of {self.n:,} sequences, "
+            f"after {100 * self.read:.0f} % of their steps, {100 * self.error:.1f} % of them wrong"
+        )
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class Classifier(Model):
     """A model that names the class of a whole sequence.
 
     Attributes:
-        several: whether a sequence may have several labels; each then has its own probability.
+        classes: `[C]`, the labels by class number.
+        multilabel: whether a sequence may have several labels; each then has its own probability.
+        vocabulary: the vocabulary; None if the steps are vectors.
+        early: the probability from which on an answer is sure; None: not configured.
 
     Example:
         >>> model = ostinato.runtime.load("runs/gru/model")
@@ -37,23 +70,58 @@ class Classifier(Model):
         (2, 0.5)
     """
 
-    def _take(self, fitted: dict[str, Any], where: str) -> None:
+    task = "classify"
+
+    classes: Array
+    multilabel: bool = False
+    vocabulary: WordVocabulary | None = None
+    early: Early | None = None
+
+    @classmethod
+    def values(cls, saved: Saved, where: str) -> dict[str, Any]:
+        fitted, graph = saved.fitted, saved.graph
         wanted = {"classes", "feature_names", "preparation", "multilabel", "vocabulary", "early"}
         checks.names(fitted, wanted, where)
-        self.encoder = checks.labels(fitted["classes"], self.graph.n_outputs, where)
-        self.labels = self.encoder.classes
-        self._columns = checks.columns(fitted["feature_names"], where)
-        self.preparation = checks.preparation(fitted["preparation"], self.graph, where)
-        self.vocabulary = checks.words(fitted["vocabulary"], self.graph, where)
-        self.sure_from = checks.threshold(fitted["early"], where)
         if type(fitted["multilabel"]) is not bool:
             fail(f"{where}: 'multilabel' is neither true nor false")
-        self.several = fitted["multilabel"]
+        early = checks.threshold(fitted["early"], where)
+        return {
+            "classes": checks.labels(fitted["classes"], graph, where).classes,
+            "feature_names": checks.columns(fitted["feature_names"], where),
+            "preparation": checks.preparation(fitted["preparation"], graph, where),
+            "multilabel": fitted["multilabel"],
+            "vocabulary": checks.words(fitted["vocabulary"], graph, where),
+            "early": None if early is None else Early(**fitted["early"]),
+        }
+
+    def fitted(self) -> dict[str, Any]:
+        names = self.feature_names
+        return {
+            "classes": LabelEncoder(self.classes).as_json(),
+            "feature_names": None if names is None else list(names),
+            "preparation": self.preparation and self.preparation.as_json(),
+            "multilabel": self.multilabel,
+            "vocabulary": self.vocabulary and self.vocabulary.as_json(),
+            "early": self.early and asdict(self.early),
+        }
 
     @property
-    def multilabel(self) -> bool:
-        """`several`, by the name that it has in torch."""
-        return self.several
+    def labels(self) -> Array:
+        return self.classes
+
+    @property
+    def several(self) -> bool:
+        """Whether a sequence may have several labels."""
+        return self.multilabel
+
+    @property
+    def sure_from(self) -> float | None:
+        return None if self.early is None else self.early.threshold
+
+    @cached_property
+    def encoder(self) -> LabelEncoder:
+        """From labels to class numbers, and back."""
+        return LabelEncoder(self.classes)
 
     def prepared(self, X: Any) -> Inputs:
         """The sequences that the network reads, made of a user's.
@@ -63,30 +131,36 @@ class Classifier(Model):
                 infinite where that is an error.
         """
         if self.vocabulary is not None:
-            return self.vocabulary.code(self._words(X))
+            return self.vocabulary.code(self.words(X))
         if self.preparation is None:
-            X = as_trained(X, self._columns, None, "SequenceClassifier")
+            X = as_trained(X, self.feature_names, None, "SequenceClassifier")
             sequences = as_texts_or_sequences(X)
             if isinstance(sequences, Words):
                 raise ValueError("X has words, but the model was trained with numbers")
-            return self._with_features(sequences)
+            checks.n_features(sequences, self.n_features, "SequenceClassifier")
+            return sequences
         if self.preparation.knows(X):
             return as_sequences(self.preparation.apply(X))
-        X = as_trained(X, self._columns, self.preparation, "SequenceClassifier")
-        sequences = self._with_features(shape_sequences(X))
-        return as_sequences(self.preparation.apply_in_order(sequences))
+        X = shape_sequences(self.in_order(X))
+        checks.n_features(X, self.n_features, "SequenceClassifier")
+        return as_sequences(self.preparation.apply_in_order(X))
 
-    def _words(self, X: Any) -> Words:
+    def in_order(self, X: Any) -> Any:
+        """X with the columns of its data frames in the order of the training; see `as_trained`."""
+        return as_trained(X, self.feature_names, self.preparation, "SequenceClassifier")
+
+    def words(self, X: Any) -> Words:
+        """The words of X: texts, lists of words, or `Examples` of them.
+
+        Raises:
+            ValueError: X holds something else.
+        """
         if isinstance(X, Examples) and self.preparation is not None:
             X = self.preparation.apply(X)
         X = as_texts_or_sequences(X.X if isinstance(X, Examples) else X)
         if not isinstance(X, Words):
             raise ValueError("X has numbers, but the model was trained with words")
         return X
-
-    def _with_features(self, sequences: Any) -> Any:
-        checks.n_features(sequences, self.n_features)
-        return sequences
 
     def predict_proba(self, X: Any) -> Array:
         """The probability of each label, `[N, C]` float32 in the order of `labels`.
@@ -99,7 +173,7 @@ class Classifier(Model):
             ValueError: X cannot be used: the message says why.
         """
         sequences = self.prepared(X)
-        found = np.empty((len(sequences), len(self.labels)), np.float32)
+        found = np.empty((len(sequences), len(self.classes)), np.float32)
         for batch in self.answered(sequences):
             found[batch.indices] = batch.answers
         return found
@@ -115,6 +189,7 @@ class Classifier(Model):
             most: steps of each sequence, at most.
         """
         sequences = self.prepared(X)
+        assert not isinstance(sequences, CodedWords)
         found = []
         for i in range(len(sequences)):
             x = np.asarray(sequences[i])[:most]
@@ -127,32 +202,70 @@ class Classifier(Model):
 
     def predict(self, X: Any) -> Array:
         """The likeliest label of each sequence, `[N]`; with several, `[N, C]` zeros and ones."""
-        probabilities = self.predict_proba(X)
-        if self.several:
-            return (probabilities > 0.5).astype(np.int64)
-        return self.encoder.decode(probabilities.argmax(1))
+        return self.likeliest(self.predict_proba(X))
+
+    def likeliest(self, proba: Array) -> Array:
+        """The labels of `predict` by probabilities `[N, C]`."""
+        if self.multilabel:
+            return (proba > 0.5).astype(np.int64)
+        return self.encoder.decode(proba.argmax(1))
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """The logarithm of each probability, `[N, C]` float64.
+
+        A probability that was rounded to 0 counts as the smallest number above it, 2⁻¹⁴⁹.
+        """
+        return -nats(self.predict_proba(X))
 
     def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
         """Accuracy, loss (mean cross-entropy in nats) and n over sequences with labels y `[N]`.
 
-        With several labels, y `[N, C]`, the accuracy counts sequences whose labels are all right.
+        With several labels, y `[N, C]`, the accuracy counts sequences of which all are right, and
+        the loss is that of a label.
 
         Raises:
             ValueError: X cannot be used, or y has not a known label for each sequence.
         """
-        from ostinato.runtime import measures
+        return self.measured(self.predict_proba(X), y)
 
-        return measures.of_classifier(self, X, y)
+    def measured(self, proba: Array, y: Any) -> dict[str, Any]:
+        """The measures of `evaluate` by probabilities `[N, C]`."""
+        if self.multilabel:
+            there = self.check_several(y) > 0
+        else:
+            numbers = self.encoder.encode(y)
+        n = len(there if self.multilabel else numbers)
+        if n != len(proba):
+            raise ValueError(
+                f"X has {len(proba)} examples and y has {n}; wanted a label for each"
+            )
+        if self.multilabel:
+            loss = nats(np.where(there, proba, 1 - proba)).mean()
+            right = ((proba > 0.5) == there).all(1)
+        else:
+            loss = nats(proba[np.arange(n), numbers]).mean()
+            right = proba.argmax(1) == numbers
+        return {"accuracy": float(right.mean()), "loss": float(loss), "n": n}
+
+    def check_several(self, y: Any) -> Array:
+        """Labels `[N, C]`, each checked to be 0 or 1."""
+        labels, C = np.asarray(y), len(self.classes)
+        if labels.ndim != 2 or labels.shape[1] != C or not np.isin(labels, (0, 1)).all():
+            raise ValueError(
+                f"y has shape {list(labels.shape)}; wanted [N, {C}] zeros and ones, a column for "
+                "each label, as in the training"
+            )
+        return labels
 
     def stream_parts(self) -> dict[str, Any]:
         from ostinato.runtime.stream_source import rows_of_words
 
         if self.vocabulary is None:
-            return self._scaling() | {"several": self.several}
+            return self._scaling() | {"several": self.multilabel}
         roles = self.preparation.roles if self.preparation else None
         texts = roles is None or roles.shape == "wide"  # as for `predict`, one string is a text
-        return {"reader": partial(rows_of_words, self, self.vocabulary, texts),
-                "several": self.several}  # fmt: skip
+        reader = partial(rows_of_words, self, self.vocabulary, texts)
+        return {"reader": reader, "several": self.multilabel}
 
 
 MODEL = Classifier

@@ -30,7 +30,7 @@ from ostinato.tasks.classify.by_step import (
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceClassifier
     from ostinato.models import ClassifierEnsemble, ClassifierNet
-    from ostinato.tasks.classify.fit import FittedClassifier
+    from ostinato.tasks.classify.model import Classifier
     from ostinato.training.examples import Inputs
 
 
@@ -380,7 +380,7 @@ def _share(belief: float) -> str:
 
 
 def collect(
-    classifier: SequenceClassifier | FittedClassifier,
+    classifier: SequenceClassifier | Classifier,
     X: Any,
     y: Any,
     facts: RunFacts,
@@ -437,11 +437,9 @@ def collect(
     )
 
 
-def fitted_of(classifier: SequenceClassifier | FittedClassifier) -> FittedClassifier:
+def fitted_of(classifier: SequenceClassifier | Classifier) -> Classifier:
     """The fitted classifier within an estimator; NotFittedError if there is none."""
-    from ostinato.tasks.classify.fit import FittedClassifier
-
-    return classifier if isinstance(classifier, FittedClassifier) else classifier._fitted()
+    return classifier._fitted() if hasattr(classifier, "_fitted") else classifier
 
 
 def anatomy(net: ClassifierNet | ClassifierEnsemble, lengths: np.ndarray) -> Anatomy | None:
@@ -475,7 +473,7 @@ def _hardest(proba: np.ndarray, y_true: np.ndarray, n: int) -> np.ndarray:
 
 
 def _views(
-    fitted: FittedClassifier, X: Any, y_true: np.ndarray, proba: np.ndarray, chosen: np.ndarray
+    fitted: Classifier, X: Any, y_true: np.ndarray, proba: np.ndarray, chosen: np.ndarray
 ) -> list[StepView]:
     net, sequences = fitted.net, fitted.prepared(X)
     words = None if fitted.vocabulary is None else fitted.words(X)

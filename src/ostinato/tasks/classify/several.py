@@ -9,12 +9,10 @@ import numpy as np
 from ostinato.cli.failures import BadInput
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ostinato.cli.run.config import Config
     from ostinato.cli.run.partition import Parts
     from ostinato.data.sequences.examples import Examples
-    from ostinato.tasks.classify.fit import FittedClassifier
+    from ostinato.tasks.classify.model import Classifier
 
 
 def names(part: Examples) -> np.ndarray | None:
@@ -44,29 +42,27 @@ def check(settings: Config, parts: Parts) -> None:
 
 
 def measure(
-    model: FittedClassifier, part: Examples, logits: Tensor | None = None
+    model: Classifier, part: Examples, proba: np.ndarray | None = None
 ) -> dict[str, Any]:
     """See `label_metrics.measure`; "accuracy" is the share of sequences with all labels right.
 
     Args:
-        logits: `[N, C]`, the answers, if they are known.
+        proba: `[N, C]`, the answers, if they are known.
     """
     from ostinato.metrics import label_sets as label_metrics
 
-    if logits is None:
-        whole, predicted = model.evaluate(part, part.y), model.predict(part)
-    else:
-        whole, predicted = model.measured(logits, part.y), model.likeliest(logits)
-    return {**whole, **label_metrics.measure(part.y, predicted)}
+    proba = model.predict_proba(part) if proba is None else proba
+    predicted = model.likeliest(proba)
+    return {**model.measured(proba, part.y), **label_metrics.measure(part.y, predicted)}
 
 
 def baselines(
-    model: FittedClassifier, train: Examples, test: Examples, seed: int, logits: Tensor
+    model: Classifier, train: Examples, test: Examples, seed: int, proba: np.ndarray
 ) -> dict[str, Any]:
     """What simple methods reach, and the network beside the best of them in words.
 
     Args:
-        logits: `[N, C]`, the network's answers to the test part.
+        proba: `[N, C]`, the network's answers to the test part.
     """
     from ostinato import baselines
     from ostinato.metrics import label_sets as label_metrics
@@ -77,7 +73,7 @@ def baselines(
     else:
         X, X_test = model.prepared(train), model.prepared(test)
         found = baselines.several(X, train.y, X_test, test.y, seed)
-    right = (model.likeliest(logits) == test.y).mean(axis=1)
+    right = (model.likeliest(proba) == test.y).mean(axis=1)
     simple = {
         each.name: label_metrics.measure(test.y, each.answers)
         for each in found

@@ -31,7 +31,7 @@ from ostinato.tasks.classify.report import anatomy, fitted_of
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceClassifier
-    from ostinato.tasks.classify.fit import FittedClassifier
+    from ostinato.tasks.classify.model import Classifier
 
 SHOWN_WORDS = 80  # of a hard example
 SETS = 12  # of labels that are shown, the commonest
@@ -205,7 +205,7 @@ def _card(view: SetView) -> Card:
 
 
 def collect_several(
-    classifier: SequenceClassifier | FittedClassifier,
+    classifier: SequenceClassifier | Classifier,
     X: Any,
     y: np.ndarray,
     facts: RunFacts,

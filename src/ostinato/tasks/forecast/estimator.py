@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
 from ostinato.data.series.panel import Panel, as_panel
 from ostinato.hyperparameters import Architecture, Training, documented
 from ostinato.metrics import forecasts as forecast_metrics
 from ostinato.tasks.estimator import Estimator
-from ostinato.tasks.forecast import fit as fitted_forecaster
-from ostinato.tasks.forecast.fit import FittedForecaster
+from ostinato.tasks.forecast import fit
+from ostinato.tasks.forecast.loss import ForecastSettings
+from ostinato.tasks.forecast.model import Forecaster
 from ostinato.tasks.forecast.net import NINE
-from ostinato.tasks.forecast.windows import ForecastSettings
 
 # The share of the updates over which the learning rate rises, where `warmup` is None.
 WARM_UP = 0.05
@@ -142,10 +142,10 @@ class SequenceForecaster(Estimator):
             training.Diverged: the loss became NaN or infinite.
         """
         settings = ForecastSettings(**self._own(ForecastSettings))
-        start = self._fitted() if self.warm_start and hasattr(self, "net_") else None
+        start = self._start()
         trained = None if start is None else start.preparation
         panel = as_panel(X, future=future, static=static, trained=trained)
-        fitted, history = FittedForecaster.fit(
+        fitted, history = fit.fit(
             panel,
             settings,
             Architecture(**self._own(Architecture)),
@@ -153,7 +153,7 @@ class SequenceForecaster(Estimator):
             quantiles=self.quantiles,
             warm_up=WARM_UP if self.warmup is None else None,
             start=start,
-            callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
+            callbacks=self._callbacks(callbacks),
             resume=resume,
         )
         self.n_iter_ = history.iterations
@@ -253,7 +253,7 @@ class SequenceForecaster(Estimator):
                 is NaN or infinite.
             OSError: it cannot be written.
         """
-        self._fitted().save(Path(path), self.get_params(), self.n_iter_)
+        self._save(path)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -261,51 +261,18 @@ class SequenceForecaster(Estimator):
         tags.input_tags.allow_nan = True
         return tags
 
-    def _plan(self) -> training.Plan:
-        given = self._own(training.Plan) | {"warmup": self.warmup or 0, "seed": self._seed()}
-        return training.Plan(**given)
-
     def _panel(self, X: Any, future: Any, static: Any) -> Panel:
         """The series as the fitted model reads them."""
         trained = self._fitted().preparation
         return as_panel(X, future=future, static=static, trained=trained)
 
-    def _fitted(self) -> FittedForecaster:
-        check_is_fitted(self)
-        return self._trained
+    def _attributes(self, model: Forecaster) -> dict[str, Any]:
+        return {
+            "n_features_in_": model.n_features,
+            "feature_names_in_": model.windows.names.get("X"),
+        }
 
-    def _take(self, trained: FittedForecaster) -> SequenceForecaster:
-        """Become fitted."""
-        self._trained = trained
-        self.net_ = trained.net
-        self.n_features_in_ = 1 + trained.net.config["n_past"]
-        if "X" in trained.windows.names:
-            self.feature_names_in_ = trained.windows.names["X"]
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-        return self
+    _of_model = MappingProxyType({"quantiles": "levels"})
 
 
-def load(path: str | Path) -> SequenceForecaster:
-    """Load a model that `save` wrote; it forecasts the same to the last bit.
-
-    Args:
-        path: its directory.
-
-    Raises:
-        ValueError: a file is missing, damaged or foreign, or the two do not belong together.
-
-    Example:
-        >>> import numpy as np, tempfile
-        >>> X = np.random.default_rng(0).normal(size=(3, 30))
-        >>> model = SequenceForecaster(horizon=2, hidden_size=4, iterations=2).fit(X)
-        >>> with tempfile.TemporaryDirectory() as directory:
-        ...     model.save(f"{directory}/model")
-        ...     again = load(f"{directory}/model")
-        >>> bool((again.predict_quantiles(X) == model.predict_quantiles(X)).all())
-        True
-    """
-    path = Path(path)
-    saved = fitted_forecaster.read(path)
-    trained = FittedForecaster.of(saved, path)
-    return SequenceForecaster._unfitted(saved, path, quantiles=trained.levels)._take(trained)
+ESTIMATOR = SequenceForecaster

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ostinato.cli.compare import Measured
-    from ostinato.tasks.forecast.fit import Backtest, FittedForecaster
-    from ostinato.tasks.forecast.windows import ForecastSettings
+    from ostinato.tasks.forecast.loss import ForecastSettings
+    from ostinato.tasks.forecast.model import Backtest, Forecaster
     from ostinato.training.callbacks import Callback
     from ostinato.training.distributed import Ranks
     from ostinato.training.history import History
@@ -93,7 +93,7 @@ def evaluated(
     source = file or sources.known(settings.data.source)
     series = _series(source, settings, trained.preparation())
 
-    model = answering.to_evaluate(trained)
+    model = answering.model_of(trained)
     horizon = model.windows.horizon
     tested = _windows(_lengths(series), horizon, series.source)
     windows, stride = windows or tested, stride or horizon
@@ -113,7 +113,7 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
         raise BadInput(f"{file} is not a table; wanted {', '.join(sources.TABLES)}")
     parts = sources.begun(sources.blocks(file, trained.settings(), trained.preparation()))
 
-    model = answering.to_predict(trained)
+    model = answering.model_of(trained)
     missing, after_gaps, source = _Missing(), 0, file
     for i, series in enumerate(parts):
         source = series.source
@@ -195,20 +195,20 @@ class ForecastJob(Job):
 
     def fit(
         self, callbacks: Sequence[Callback], resume: str | None, origin: Path | None = None
-    ) -> tuple[FittedForecaster, History]:
+    ) -> tuple[Forecaster, History]:
         from ostinato.cli.run import start
-        from ostinato.tasks.forecast.fit import FittedForecaster, load
+        from ostinato.tasks.forecast.fit import fit
         from ostinato.training import Plan
 
         settings, asked, began = self.settings, self._asked(), None
         if origin is None:
             preparation: Preparation | None = self._preparation()
         else:
-            began = load(origin)
+            began = start.origin(origin)
             preparation = start.preparation(origin, began, self.series)
         panel, windows = self._panel(preparation, unseen=environment.rank_here() > 0)
         plan = asdict(settings.training)
-        model, history = FittedForecaster.fit(
+        model, history = fit(
             panel.before(windows * asked.horizon),
             asked,
             settings.network,
@@ -219,15 +219,15 @@ class ForecastJob(Job):
         )
         return replace(model, preparation=preparation), history
 
-    def answers(self, model: FittedForecaster, ranks: Ranks, report: bool) -> np.ndarray | None:
+    def answers(self, model: Forecaster, ranks: Ranks, report: bool) -> np.ndarray | None:
         import torch
 
         panel, windows = self._panel(model.preparation, unseen=environment.rank_here() > 0)
-        every = ranks.at_first(torch.from_numpy(model.answers(panel, windows, ranks)))
+        every = ranks.at_first(torch.from_numpy(model.answers(panel, windows, ranks.rows)))
         return None if every is None else torch.cat(every).numpy()
 
-    def evaluate(self, model: FittedForecaster, answers: np.ndarray) -> dict[str, Any]:
-        from ostinato.tasks.forecast.fit import in_turn
+    def evaluate(self, model: Forecaster, answers: np.ndarray) -> dict[str, Any]:
+        from ostinato.tasks.forecast.model import in_turn
 
         panel, windows = self._panel(model.preparation)
         found = model.evaluate(panel, windows, answer=in_turn(answers))
@@ -242,18 +242,19 @@ class ForecastJob(Job):
     def keep(
         self,
         run: RunDir,
-        model: FittedForecaster,
+        model: Forecaster,
         history: History,
         evaluation: dict[str, Any],
         answers: np.ndarray,
     ) -> None:
         from ostinato import files, report
         from ostinato.cli.run import reported
+        from ostinato.training import saved_model
 
         task, settings = self.settings.task, self.settings
         parameters = {"horizon": task.horizon, "context": task.context, "season": task.season}
         parameters |= {n: v for n, v in asdict(settings.network).items() if n != "init"}
-        model.save(run.model, parameters, history.iterations)
+        saved_model.save(model, run.model, parameters, history.iterations)
         lines = (piece.encode() for piece in self._backtest(model, answers))
         files.write_pieces(run.predictions, lines)
         shown, on_disk = self.series.some(SHOWN), isinstance(self.series.X, Mapped)
@@ -268,9 +269,9 @@ class ForecastJob(Job):
         )
         report.write_report(run.report, contents)
 
-    def _backtest(self, model: FittedForecaster, answers: np.ndarray) -> Iterator[str]:
+    def _backtest(self, model: Forecaster, answers: np.ndarray) -> Iterator[str]:
         """A line for each step that the model is measured by: what came, and the quantiles."""
-        from ostinato.tasks.forecast.fit import in_turn
+        from ostinato.tasks.forecast.model import in_turn
 
         panel, windows = self._panel(model.preparation)
         times = self.series.times
@@ -301,7 +302,7 @@ class ForecastJob(Job):
         return panel.before(self.held_back), self.n_windows()
 
     def _asked(self) -> ForecastSettings:
-        from ostinato.tasks.forecast.windows import ForecastSettings
+        from ostinato.tasks.forecast.loss import ForecastSettings
 
         task = self.settings.task
         assert task.horizon is not None
@@ -516,7 +517,7 @@ def _check_future(series: Examples, panel: Panel, horizon: int) -> None:
     )
 
 
-def _csv(model: FittedForecaster, series: Examples, proba: bool, with_header: bool = True) -> str:
+def _csv(model: Forecaster, series: Examples, proba: bool, with_header: bool = True) -> str:
     """A line for each series and step ahead."""
     _check_values(series)
     panel = _panel(series, model.preparation)

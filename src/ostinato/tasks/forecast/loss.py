@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,11 +12,44 @@ from torch import Tensor
 
 from ostinato.data import Batches
 from ostinato.data.series.panel import Panel
-from ostinato.tasks.forecast.windows import FARTHEST, Contexts, Pairs, Windows
+from ostinato.data.series.windows import Pairs, SeriesContexts, SeriesWindows
+from ostinato.hyperparameters import Declared, declare
 from ostinato.training.distributed import Ranks, Share
 from ostinato.training.task import Mean, OfBatches, digest, probed
 
 BATCH_SIZE = 1000
+# Scaled values are cut off here for the loss: after a nearly constant context a jump may be this
+# many deviations, and would dominate the loss of all other windows. The gradient of the pinball
+# loss does not depend on the size of an error.
+FARTHEST = 1e3
+
+
+@dataclass(frozen=True)
+class ForecastSettings(Declared):
+    """Settings of forecasts: horizon, context, season, scaling, validation."""
+
+    horizon: int = declare(1, "Steps to forecast.", low=1)
+    context: int | None = declare(
+        None,
+        "Steps that the network reads; by default three horizons or four seasons, at least 16.",
+        low=1,
+    )
+    season: int = declare(
+        1, "Steps of a season, whose last values the network corrects; 1: none.", low=1
+    )
+    scaling: Literal["std", "mean_abs"] = declare(
+        "std",
+        "How each window is scaled: by the mean and deviation of its context, or by its mean "
+        "absolute value.",
+    )
+    validation_windows: int = declare(
+        1, "Horizons at the end of each series that are kept for validation.", low=0
+    )
+
+    @property
+    def n_context(self) -> int:
+        """`context`, or its default."""
+        return self.context or max(3 * self.horizon, 4 * self.season, 16)
 
 
 class Forecasting(OfBatches):
@@ -34,7 +69,7 @@ class Forecasting(OfBatches):
     def __init__(
         self,
         panel: Panel,
-        windows: Windows,
+        windows: SeriesWindows,
         learnt: Pairs,
         levels: tuple[float, ...],
         batch_size: int,
@@ -65,20 +100,20 @@ class Forecasting(OfBatches):
 
 
 def window_losses(
-    net: torch.nn.Module, windows: Windows, levels: Tensor, panel: Panel, pairs: Pairs
+    net: torch.nn.Module, windows: SeriesWindows, levels: Tensor, panel: Panel, pairs: Pairs
 ) -> tuple[Tensor, int]:
     """The sum of a network's losses in some windows, and their number."""
     read = windows.contexts(panel, *pairs)
     actual = scaled(windows.actual(panel, *pairs), read)
     there = torch.isfinite(actual)
-    losses = pinball(actual.nan_to_num(), net(read.x, read.future, read.lags), levels)
+    losses = pinball(actual.nan_to_num(), net(*tensors(read)), levels)
     return (losses * there[:, :, None]).sum(), int(there.sum()) * len(levels)
 
 
 @torch.no_grad()
 def validated_on(
     net: torch.nn.Module,
-    windows: Windows,
+    windows: SeriesWindows,
     levels: Tensor,
     panel: Panel,
     pairs: Pairs,
@@ -104,21 +139,16 @@ def pinball(actual: Tensor, quantiles: Tensor, levels: Tensor) -> Tensor:
     return torch.maximum(levels * errors, (levels - 1) * errors)
 
 
-def scaled(actual: np.ndarray, read: Contexts) -> Tensor:
+def tensors(read: SeriesContexts) -> tuple[Tensor, Tensor | None, Tensor]:
+    """What a network reads of some windows."""
+    future = None if read.future is None else torch.tensor(read.future)
+    return torch.tensor(read.x), future, torch.tensor(read.lags)
+
+
+def scaled(actual: np.ndarray, read: SeriesContexts) -> Tensor:
     """Values `[B, h]` in the scale of their window, float32, cut off for the loss."""
     values = np.clip((actual - read.centre) / read.scale, -FARTHEST, FARTHEST)
     return torch.tensor(values.astype(np.float32))
-
-
-@torch.no_grad()
-def quantiles(net: torch.nn.Module, windows: Windows, panel: Panel, pairs: Pairs) -> np.ndarray:
-    """The forecasts of a network in evaluation mode after the cutoffs, `[M, h, Q]` float64."""
-    answers = []
-    for part in parts(pairs):
-        read = windows.contexts(panel, *part)
-        answer = net(read.x, read.future, read.lags).double().numpy()
-        answers.append(read.centre[:, :, None] + read.scale[:, :, None] * answer)
-    return np.concatenate(answers)
 
 
 def parts(pairs: Pairs, size: int = BATCH_SIZE) -> Iterator[Pairs]:

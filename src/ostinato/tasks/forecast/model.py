@@ -1,26 +1,60 @@
-"""`Forecaster`: a saved model that says what the next values of series may be."""
+"""`Forecaster`: a model that says what the next values of series may be."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from ostinato.data.series.panel import Panel, as_panel
+from ostinato.data.series.windows import Pairs, SeriesWindows, last_windows
+from ostinato.metrics import forecasts as forecast_metrics
+from ostinato.metrics import naive_forecasts as forecast_baselines
 from ostinato.runtime import checks
 from ostinato.runtime.model import Model
+from ostinato.runtime.saved import Saved
 from ostinato.runtime.tensors import Array
 
 ROWS = 256  # windows at a time
 
+Measures = dict[str, "float | int"]
+Answer = Callable[[Panel, Pairs], Array]  # gives the quantiles of some windows, [M, h, Q]
 
+
+@dataclass(frozen=True, eq=False)
+class Backtest:
+    """Forecasts of known values, each made from the values before a cutoff.
+
+    Attributes:
+        series, cutoffs: `[M]`, the number of the series, and the first step forecast.
+        actual: `[M, h]`, the actual values; NaN where a value is missing.
+        quantiles: `[M, h, Q]`.
+        levels: the Q levels of the quantiles.
+    """
+
+    series: Array
+    cutoffs: Array
+    actual: Array
+    quantiles: Array
+    levels: tuple[float, ...]
+
+    def measures(self, panel: Panel, season: int) -> Measures:
+        """The measures of `forecast_metrics.measure`; MASE by each window's history."""
+        return _measured([(np.arange(len(panel)), panel, self)], season)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class Forecaster(Model):
     """A model that forecasts.
 
     Attributes:
-        labels: `[Q]`, the levels of the quantiles.
+        levels: the Q levels of the quantiles.
         windows: how windows are cut from series and scaled.
-        preparation: how a user's table becomes the inputs; None: they are arrays.
+        preparation: how a user's table becomes the inputs of a panel; None for arrays.
 
     Example:
         >>> model = ostinato.runtime.load("runs/sales/model")
@@ -33,27 +67,56 @@ class Forecaster(Model):
         12
     """
 
-    def _take(self, fitted: dict[str, Any], where: str) -> None:
+    task = "forecast"
+
+    windows: SeriesWindows
+    levels: tuple[float, ...]
+
+    @classmethod
+    def values(cls, saved: Saved, where: str) -> dict[str, Any]:
+        fitted = saved.fitted
         wanted = {"context", "scaling", "season", "past", "future", "static", "preparation"}
         checks.names(fitted, {*wanted, "names"}, where)
-        self.windows = checks.windows(fitted, self.graph, where)
-        self.labels = np.array(checks.levels(self._net.get("quantiles"), self.n_outputs, where))
-        self.preparation = checks.columns_of_table(fitted["preparation"], where)
+        n = None if saved.graph is None else saved.graph.n_outputs
+        return {
+            "windows": checks.windows(fitted, saved.graph, saved.net, where),
+            "levels": tuple(checks.levels(saved.net.get("quantiles"), n, where)),
+            "preparation": checks.columns_of_table(fitted["preparation"], where),
+        }
+
+    def fitted(self) -> dict[str, Any]:
+        windows = self.windows
+        return {
+            "context": windows.context,
+            "scaling": windows.scaling,
+            "season": windows.season,
+            "names": {name: columns.tolist() for name, columns in windows.names.items()},
+            "preparation": self.preparation and self.preparation.as_json(),
+            **{name: getattr(windows, name).as_json() for name in ("past", "future", "static")},
+        }
+
+    @property
+    def labels(self) -> Array:
+        """`[Q]`, the levels of the quantiles."""
+        return np.array(self.levels)
+
+    @property
+    def season(self) -> int:
+        """Steps of a season, also for MASE and the seasonal naive baseline."""
+        return self.windows.season
 
     @property
     def n_outputs(self) -> int:
         """Q, the quantiles of each forecast."""
-        return self.graph.n_outputs
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """`labels`, by the name that they have in torch."""
-        return tuple(self.labels.tolist())
+        return len(self.levels)
 
     @property
     def n_features(self) -> int:
         """The target, and the inputs that are known as long as it is."""
         return 1 + len(self.windows.past)
+
+    def described_answer(self) -> dict[str, Any]:
+        return {"answer": "quantiles"}
 
     def predict(self, X: Any, *, future: Any = None, static: Any = None) -> Array:
         """The medians of the values that follow the end of each series, `[N, h]` float64.
@@ -68,7 +131,7 @@ class Forecaster(Model):
                 series has no value in the steps that the network reads.
         """
         quantiles = self.predict_quantiles(X, future=future, static=static)
-        return quantiles[:, :, self.labels.tolist().index(0.5)]
+        return quantiles[:, :, self.levels.index(0.5)]
 
     def predict_quantiles(self, X: Any, *, future: Any = None, static: Any = None) -> Array:
         """The quantiles of these values, `[N, h, Q]` float64, in the order of `labels`."""
@@ -83,28 +146,115 @@ class Forecaster(Model):
             self._forecasts(panel, series[first : first + ROWS], cutoffs[first : first + ROWS])
             for first in range(0, len(series), ROWS)
         ]
-        return np.concatenate(found)
+        return np.concatenate([np.empty((0, self.windows.horizon, len(self.levels))), *found])
+
+    def backtest(self, panel: Panel, windows: int = 1, stride: int | None = None) -> Backtest:
+        """Forecast the last values of each series from the values before, for one or more cutoffs.
+
+        The cutoffs roll back from the end of a series: horizon, horizon + stride, … steps before
+        it. No value at or after a cutoff affects its forecast, except inputs known in advance.
+
+        Args:
+            panel: the series.
+            windows: the number of cutoffs for each series, if it is long enough.
+            stride: steps from one cutoff to the next; by default the horizon.
+
+        Raises:
+            ValueError: other inputs than those trained on, or no series is long enough.
+        """
+        ((_, _, tested),) = self.backtests(panel, windows, stride)
+        return tested
+
+    def backtests(
+        self,
+        panel: Panel,
+        windows: int = 1,
+        stride: int | None = None,
+        answer: Answer | None = None,
+    ) -> Iterator[tuple[Array, Panel, Backtest]]:
+        """`backtest` of series in memory, and of those on disk some at a time.
+
+        Args:
+            panel, windows, stride: see `backtest`.
+            answer: a function that gives the quantiles; by default the network.
+
+        Yields:
+            The positions of some series, their panel, and the forecasts.
+        """
+        any_yet = False
+        for chosen, part in panel.parts():
+            if answer is None:
+                self.windows.check_inputs(part)
+            pairs = self._rolled_back(part, windows, stride)
+            if len(pairs[0]):
+                any_yet = True
+                answers = (answer or self._after)(part, pairs)
+                yield chosen, part, self._tested(part, pairs, answers)
+        if not any_yet:
+            raise ValueError(
+                f"no series has a value to forecast in its last {self.windows.horizon} steps and "
+                f"one before them; the longest of {len(panel)} has {panel.lengths.max()} steps"
+            )
 
     def evaluate(
-        self, X: Any, windows: int = 1, stride: int | None = None, *, future: Any = None,
+        self,
+        X: Any,
+        windows: int = 1,
+        stride: int | None = None,
+        season: int | None = None,
+        answer: Answer | None = None,
+        *,
+        future: Any = None,
         static: Any = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> Measures:
         """How good forecasts of the last values of series are, made as if these had not come.
 
         Args:
             X, future, static: as for `predict`.
-            windows: forecasts of each, the last of which ends with the series.
-            stride: steps from one to the next; None: the horizon.
+            windows, stride: see `backtest`.
+            season: steps of a season for MASE; by default that of the training.
+            answer: see `backtests`.
 
         Returns:
-            mase, wql, pinball, mae, coverage_80 and n; see `ostinato.metrics.forecasts`.
+            mase, wql, pinball, mae, coverage_80 (of the widest interval) and n; see
+            `ostinato.metrics.forecasts.measure`.
 
         Raises:
             ValueError: as for `predict`; or no series is long enough.
         """
-        from ostinato.runtime import measures
+        season = self.season if season is None else season
+        panel = self._panel(X, future, static)
+        return _measured(self.backtests(panel, windows, stride, answer), season)
 
-        return measures.of_forecaster(self, self._panel(X, future, static), windows, stride)
+    def answers(self, panel: Panel, windows: int, rows: Callable[[int], slice]) -> Array:
+        """The quantiles of some windows of `backtests`, `[M_r, h, Q]`, in their order.
+
+        Args:
+            rows: which of so many.
+        """
+        self.windows.check_inputs(panel)
+        series, cutoffs = self._rolled_back(panel, windows, None)
+        chosen = rows(len(series))
+        return self.quantiles_after(panel, series[chosen], cutoffs[chosen])
+
+    def baselines(
+        self,
+        panel: Panel,
+        windows: int = 1,
+        stride: int | None = None,
+        season: int | None = None,
+    ) -> dict[str, Measures]:
+        """The measures of the naive forecasts on the windows of `evaluate`, by their names.
+
+        They are "last value" and, if a season has more than one step, "seasonal naive".
+        """
+        season = self.season if season is None else season
+        result = {}
+        for name, step in {"last value": 1, "seasonal naive": season}.items():
+            if name == "last value" or season > 1:
+                naive = partial(self._naive, season=step)
+                result[name] = _measured(self.backtests(panel, windows, stride, naive), season)
+        return result
 
     def _panel(self, X: Any, future: Any, static: Any) -> Any:
         if isinstance(X, Panel):
@@ -122,6 +272,60 @@ class Forecaster(Model):
                 "the values are too large for float32"
             )
         return read.centre[:, :, None] + read.scale[:, :, None] * answers
+
+    def _after(self, panel: Panel, pairs: Pairs) -> Array:
+        return self.quantiles_after(panel, *pairs)
+
+    def _rolled_back(self, panel: Panel, windows: int, stride: int | None) -> Pairs:
+        """The windows of a backtest."""
+        context, horizon = self.windows.context, self.windows.horizon
+        stride = horizon if stride is None else stride
+        for name, value in (("windows", windows), ("stride", stride)):
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name}={value!r}; wanted a whole number, 1 or more")
+        return last_windows(panel, context, horizon, windows, stride)
+
+    def _tested(self, panel: Panel, pairs: Pairs, quantiles: Array) -> Backtest:
+        return Backtest(*pairs, self.windows.actual(panel, *pairs), quantiles, self.levels)
+
+    def _naive(self, panel: Panel, pairs: Pairs, season: int) -> Array:
+        horizon = self.windows.horizon
+        answers = [
+            forecast_baselines.seasonal_naive(history, horizon, self.levels, season)
+            for history in _histories(panel, pairs)
+        ]
+        return np.array(answers)
+
+
+def in_turn(quantiles: Array) -> Answer:
+    """Gives known answers, `[M, h, Q]`, to one window after the other."""
+    rest = quantiles
+
+    def answer(_: Panel, pairs: Pairs) -> Array:
+        nonlocal rest
+        found, rest = np.split(rest, [len(pairs[0])])
+        return found
+
+    return answer
+
+
+def _histories(panel: Panel, pairs: Pairs) -> list[Array]:
+    """The series of each window before the cutoff."""
+    return [panel.series(i)[:cutoff] for i, cutoff in zip(*pairs, strict=True)]
+
+
+def _measured(tested: Iterable[tuple[Array, Panel, Backtest]], season: int) -> Measures:
+    """The measures of one or more backtests together."""
+    scales: list[float] = []
+    every: list[Backtest] = []
+    for _, panel, each in tested:
+        histories = _histories(panel, (each.series, each.cutoffs))
+        scales += [forecast_metrics.seasonal_scale(history, season) for history in histories]
+        every.append(each)
+    actual, quantiles = (
+        np.concatenate([getattr(each, name) for each in every]) for name in ("actual", "quantiles")
+    )
+    return forecast_metrics.measure(actual, quantiles, every[0].levels, scales)
 
 
 MODEL = Forecaster

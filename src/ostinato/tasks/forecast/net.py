@@ -46,7 +46,7 @@ class ForecasterNet(torch.nn.Module):
 
     These quantiles never cross. The lags of a step are the values at its place in the last seasons;
     W begins as 1/J, so that the network learns corrections of their mean. Inputs and quantiles are
-    scaled, window by window (see `training.windows`).
+    scaled, window by window (see `data/series/windows.py`).
 
     Args:
         horizon: h, steps ahead.

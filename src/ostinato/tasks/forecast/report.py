@@ -24,7 +24,7 @@ from ostinato.tasks.forecast import TASK
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceForecaster
-    from ostinato.tasks.forecast.fit import FittedForecaster
+    from ostinato.tasks.forecast.model import Forecaster
 
 SHOWN = 6  # series: the worst, the middle and the best ones
 LEAST_HISTORY = 24  # steps before the first forecast; else as many as there are after it
@@ -338,7 +338,7 @@ def _means(errors: np.ndarray) -> np.ndarray:
 
 
 def collect_forecasts(
-    forecaster: FittedForecaster | SequenceForecaster,
+    forecaster: Forecaster | SequenceForecaster,
     X: Any,
     facts: RunFacts,
     *,
@@ -356,14 +356,14 @@ def collect_forecasts(
         windows: forecasts of each series, a horizon apart, the last one of its end.
         ids: `[N]`, the names of the series; by default their numbers from 1.
         times: of each series, `[T_i]`, datetime64 or numbers; by default its steps from 1.
-        quantiles: `[M, h, Q]`, those of `FittedForecaster.backtest`, if they are known.
+        quantiles: `[M, h, Q]`, those of `Forecaster.backtest`, if they are known.
 
     Raises:
-        ValueError: see `FittedForecaster.backtest`.
+        ValueError: see `Forecaster.backtest`.
     """
-    from ostinato.tasks.forecast.fit import in_turn
+    from ostinato.tasks.forecast.model import in_turn
 
-    fitted: FittedForecaster = (
+    fitted: Forecaster = (
         forecaster._fitted() if hasattr(forecaster, "_fitted") else forecaster
     )
     panel = as_panel(X)
@@ -405,7 +405,7 @@ def of_series(data: ForecastData, values: np.ndarray) -> np.ndarray:
 
 def _views(
     data: ForecastData,
-    fitted: FittedForecaster,
+    fitted: Forecaster,
     cutoffs: np.ndarray,
     panel: Panel,
     times: Sequence[np.ndarray] | None,
@@ -421,7 +421,7 @@ def _views(
     ]
 
 
-def _ahead(fitted: FittedForecaster, panel: Panel, chosen: list[int]) -> dict[int, np.ndarray]:
+def _ahead(fitted: Forecaster, panel: Panel, chosen: list[int]) -> dict[int, np.ndarray]:
     """The forecasts `[h, Q]` of what follows each series, where its inputs are known so far."""
     known = np.diff(panel.future_offsets) - panel.lengths
     context, horizon = fitted.windows.context, fitted.windows.horizon
@@ -434,7 +434,7 @@ def _ahead(fitted: FittedForecaster, panel: Panel, chosen: list[int]) -> dict[in
     if not able:
         return {}
     pairs = np.array(able), panel.lengths[able]
-    return dict(zip(able, fitted._quantiles(panel, pairs), strict=True))
+    return dict(zip(able, fitted.quantiles_after(panel, *pairs), strict=True))
 
 
 def _chosen(order: list[int]) -> list[tuple[int, str]]:
@@ -485,7 +485,7 @@ def _and_after(times: np.ndarray, n: int) -> np.ndarray:
     return np.concatenate([times, times[-1] + np.arange(1, missing + 1) * distance])
 
 
-def _read(forecaster: FittedForecaster, panel: Panel) -> str:
+def _read(forecaster: Forecaster, panel: Panel) -> str:
     """The inputs of a forecast, in words."""
     inputs = {"past": panel.n_past, "known ahead": panel.n_future, "fixed": panel.n_static}
     further = ", ".join(f"{counted(n, 'input')} {name}" for name, n in inputs.items() if n)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
 from ostinato.data.text.held_out import held_out
+from ostinato.data.text.keyboard import Suggestion
+from ostinato.data.text.writing import Generated
 from ostinato.hyperparameters import DEFAULT_WINDOW, Architecture, Fitting, documented
 from ostinato.tasks.estimator import Estimator
-from ostinato.tasks.language import fit as fitted_language
-from ostinato.tasks.language.fit import (
-    FittedLanguageModel,
-    Generated,
-    Reading,
-    Suggestion,
-    as_documents,
-)
+from ostinato.tasks.language import fit
+from ostinato.tasks.language.fit import Reading, as_documents
+from ostinato.tasks.language.model import LanguageModel as TokenModel
 from ostinato.tasks.language.net import LanguageArchitecture
 
 
@@ -144,14 +140,14 @@ class LanguageModel(Estimator):
             )
         if fraction:
             X, validation = held_out(X, fraction, seed)
-        fitted, history = FittedLanguageModel.fit(
+        fitted, history = fit.fit(
             X,
             architecture,
             reading,
             plan,
             validation=validation,
-            start=self._fitted() if self.warm_start and hasattr(self, "net_") else None,
-            callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
+            start=self._start(),
+            callbacks=self._callbacks(callbacks),
             resume=resume,
         )
         self.n_iter_ = history.iterations
@@ -162,24 +158,24 @@ class LanguageModel(Estimator):
         """Measure the model on documents.
 
         Returns:
-            The fields of `training.language.LanguageEvaluation` as a dict: loss (nats per token),
-            bits_per_character, perplexity, n_tokens, vocabulary_size, unknown, top1 and top3.
+            loss (nats per token), bits_per_character, perplexity, n_tokens, vocabulary_size,
+            unknown (the share of tokens that are unknown), top1 and top3 (the share that were the
+            likeliest, or among the three likeliest).
         """
-        return asdict(self._fitted().evaluate(X))
+        found: dict[str, Any] = self._fitted().evaluate(as_documents(X))
+        return found
 
     def score(self, X: Sequence[str], y: None = None) -> float:
         """Minus the bits per character of documents: the larger, the better."""
-        return -self._fitted().evaluate(X).bits_per_character
+        return -float(self.evaluate(X)["bits_per_character"])
 
     def predict(self, X: Sequence[str]) -> np.ndarray:
         """The likeliest token after each text, `[N]`; the last word of a text is finished."""
-        fitted = self._fitted()
-        best = [fitted.suggest(text, 1, complete=False)[0].text for text in as_documents(X)]
-        return np.array(best, dtype=object)
+        return np.array(self._fitted().predict(as_documents(X)), dtype=object)
 
     def suggest(self, text: str, n: int = 3, *, complete: bool = True) -> list[Suggestion]:
         """The n likeliest continuations of a text as it is typed; an unfinished word is
-        completed. See `FittedLanguageModel.suggest`."""
+        completed. See `runtime.LanguageModel.suggest`."""
         return self._fitted().suggest(text, n, complete=complete)
 
     def generate(
@@ -192,7 +188,7 @@ class LanguageModel(Estimator):
         top_p: float = 1.0,
         seed: int = 0,
     ) -> Generated:
-        """Continue a prompt by n tokens at most; see `FittedLanguageModel.generate`."""
+        """Continue a prompt by n tokens at most; see `runtime.LanguageModel.generate`."""
         return self._fitted().generate(
             prompt, n, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
         )
@@ -210,7 +206,7 @@ class LanguageModel(Estimator):
                 is NaN or infinite; or the operations of your own cell cannot be saved.
             OSError: it cannot be written.
         """
-        self._fitted().save(Path(path), self.get_params(), self.n_iter_)
+        self._save(path)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -219,24 +215,8 @@ class LanguageModel(Estimator):
         tags.target_tags.required = False
         return tags
 
-    def _fitted(self) -> FittedLanguageModel:
-        check_is_fitted(self, "net_")
-        return self._model
-
-    def _take(self, fitted: FittedLanguageModel) -> LanguageModel:
-        """Become fitted."""
-        self._model = fitted  # it keeps the state of the text that is being typed
-        self.net_ = fitted.net
-        self.vocabulary_ = fitted.vocabulary
-        return self
+    def _attributes(self, model: TokenModel) -> dict[str, Any]:
+        return {"vocabulary_": model.vocabulary}
 
 
-def load(path: str | Path) -> LanguageModel:
-    """Load a language model that `save` wrote; it answers the same to the last bit.
-
-    Raises:
-        ValueError: a file is missing, damaged or foreign, or the two do not belong together.
-    """
-    path = Path(path)
-    saved = fitted_language.read(path)
-    return LanguageModel._unfitted(saved, path)._take(FittedLanguageModel.of(saved, path))
+ESTIMATOR = LanguageModel

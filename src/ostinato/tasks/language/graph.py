@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
 from ostinato.compiler.graph.saved import TensorNames
 from ostinato.runtime import model_graph
 from ostinato.runtime.compose import Composer
@@ -29,3 +35,8 @@ def graph(net: LanguageNet, names: TensorNames, several: bool) -> ModelGraph:
     return ModelGraph(
         embed, layers, model_graph.ReadoutGraph("each"), map_of([x], softmax(c, logits))
     )
+
+
+def head(net: LanguageNet, several: bool) -> Callable[[Tensor], Tensor]:
+    """From logits to probabilities."""
+    return partial(torch.softmax, dim=-1)

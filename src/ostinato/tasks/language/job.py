@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from ostinato.cli.compare import Measured
     from ostinato.data.tables.table import Table
     from ostinato.data.text.vocabulary import Vocabulary
-    from ostinato.tasks.language.fit import FittedLanguageModel
-    from ostinato.tasks.language.loss import LanguageEvaluation
+    from ostinato.tasks.language.model import LanguageModel
     from ostinato.training.callbacks import Callback
     from ostinato.training.distributed import Ranks
     from ostinato.training.history import History
@@ -138,8 +137,8 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     else:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
 
-    result = answering.to_evaluate(trained).evaluate(documents)
-    return result if isinstance(result, dict) else asdict(result)
+    found: dict[str, Any] = answering.model_of(trained).evaluate(documents)
+    return found
 
 
 def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
@@ -152,7 +151,7 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
         raise BadInput("--proba is not for language models; complete, or suggest(n), shows several")
     documents = documents_of(file, trained)
 
-    model = answering.to_predict(trained)
+    model = answering.model_of(trained)
     found = [model.suggest(document, 1, complete=False)[0] for document in documents]
     rows = [(i, best.text, f"{best.probability:.6f}") for i, best in enumerate(found)]
     yield csv_text(["index", "prediction", "probability"], rows)
@@ -223,8 +222,9 @@ class LanguageJob(Job):
 
     def fit(
         self, callbacks: Sequence[Callback], resume: str | None, origin: Path | None = None
-    ) -> tuple[FittedLanguageModel, History]:
-        from ostinato.tasks.language.fit import FittedLanguageModel, Reading, load
+    ) -> tuple[LanguageModel, History]:
+        from ostinato.cli.run import start
+        from ostinato.tasks.language.fit import Reading, fit
         from ostinato.tasks.language.net import LanguageArchitecture
         from ostinato.training import Plan
 
@@ -239,36 +239,36 @@ class LanguageJob(Job):
         size = settings.task.vocabulary if words else None
         reading = Reading(settings.task.level, size)
         given = asdict(settings.training)
-        return FittedLanguageModel.fit(
+        return fit(
             self.texts.train,
             architecture,
             reading,
             Plan(**{f.name: given[f.name] for f in fields(Plan)}),
             validation=self.texts.validation,
-            start=None if origin is None else load(origin),
+            start=None if origin is None else start.origin(origin),
             callbacks=callbacks,
             resume=resume,
         )
 
     def answers(
-        self, model: FittedLanguageModel, ranks: Ranks, report: bool
-    ) -> LanguageEvaluation | None:
+        self, model: LanguageModel, ranks: Ranks, report: bool
+    ) -> dict[str, Any] | None:
         import torch
 
-        from ostinato.tasks.language.loss import Counts, counted, measured
+        from ostinato.tasks.language.model import Counts
 
         test = self.texts.test
-        own = counted(model.net, model.vocabulary, test, ranks)
+        own = model.counted(test, ranks.rank, ranks.size)
         every = ranks.at_first(torch.tensor([own], dtype=torch.float64))
         if every is None:
             return None
-        return measured(Counts(*torch.cat(every).sum(0).tolist()), model.vocabulary, test)
+        return model.measured(Counts(*torch.cat(every).sum(0).tolist()), test)
 
-    def evaluate(self, model: FittedLanguageModel, answers: LanguageEvaluation) -> dict[str, Any]:
+    def evaluate(self, model: LanguageModel, answers: dict[str, Any]) -> dict[str, Any]:
         order = self.order
         return {
             "task": "language",
-            "test": asdict(answers),
+            "test": answers,
             "baselines": {
                 f"modified Kneser-Ney, {order}-grams": _n_grams(self.texts, model.vocabulary, order)
             },
@@ -277,18 +277,19 @@ class LanguageJob(Job):
     def keep(
         self,
         run: RunDir,
-        model: FittedLanguageModel,
+        model: LanguageModel,
         history: History,
         evaluation: dict[str, Any],
-        answers: LanguageEvaluation,
+        answers: dict[str, Any],
     ) -> None:
         from ostinato import report
         from ostinato.cli.run import reported
+        from ostinato.training import saved_model
 
         settings, names = self.settings, ("cell", "hidden_size", "num_layers", "dropout")
         parameters = {name: getattr(settings.model, name) for name in names}
         parameters |= {"level": settings.task.level, "truncate": window(settings)}
-        model.save(run.model, parameters, history.iterations)
+        saved_model.save(model, run.model, parameters, history.iterations)
         facts = reported.facts(settings, run, history, evaluation)
         report.write_report(run.report, report.collect_language(model, self.texts.test, facts))
 

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ostinato.data.text.corpus import Corpus, Streams
-from ostinato.data.text.keyboard import SUGGESTED
-from ostinato.data.text.vocabulary import END, UNKNOWN, Vocabulary
+from ostinato.data.text.vocabulary import Vocabulary
+from ostinato.tasks.language.model import FARTHEST, READ_AT_ONCE, read_documents
 from ostinato.tasks.language.net import BLOCK, Carry, LanguageNet
 from ostinato.training.distributed import ALONE, Ranks, Share
+from ostinato.training.module_network import first_rows
 from ostinato.training.task import Mean, Measured, Task, digest, probed
-
-# A long document is measured in parts of 8192 tokens. Before each part 512 tokens are read again to
-# warm up the state, which forgets within hundreds of tokens.
-PART, WARM_UP = 8192, 512
-READ_AT_ONCE = 128  # tokens of a row between two readouts
-ROWS_AT_ONCE = 32
 
 
 class Language(Task):
@@ -113,107 +107,6 @@ class Language(Task):
         self.carry = None if not leaves else leaves[0] if len(leaves) == 1 else tuple(leaves)
 
 
-@dataclass(frozen=True)
-class LanguageEvaluation:
-    """Measures of a model's predictions of documents.
-
-    Attributes:
-        loss: mean cross-entropy of a token, in nats; the END of each document counts as a token.
-        bits_per_character: bits of all tokens divided by the characters of the text. At the level
-            "word" it leaves out blanks and the letters of unknown words, which tokens do not have.
-        perplexity: exp(loss). It only compares models of the same vocabulary; V and the share of
-            unknown words are therefore given, too.
-        n_tokens: the number of predicted tokens.
-        vocabulary_size: V.
-        unknown: share of tokens that are UNKNOWN.
-        top1, top3: share of tokens that were the likeliest, or among the three likeliest.
-    """
-
-    loss: float
-    bits_per_character: float
-    perplexity: float
-    n_tokens: int
-    vocabulary_size: int
-    unknown: float
-    top1: float
-    top3: float
-
-
-class Counts(NamedTuple):
-    """Sums over predicted tokens; `LanguageEvaluation` has the means.
-
-    Attributes:
-        nats: cross-entropy.
-        first, third, unknown, n: the numbers of tokens that were the likeliest; that were among the
-            three likeliest; that are UNKNOWN; of all tokens.
-    """
-
-    nats: float
-    first: float
-    third: float
-    unknown: float
-    n: float
-
-
-def measure(
-    net: LanguageNet, vocabulary: Vocabulary, documents: Sequence[str]
-) -> LanguageEvaluation:
-    """Measure a network on documents, in evaluation mode.
-
-    Args:
-        net, vocabulary: the network and its tokens.
-        documents: the texts.
-
-    Raises:
-        ValueError: there is no character in any document.
-    """
-    return measured(counted(net, vocabulary, documents), vocabulary, documents)
-
-
-def counted(
-    net: LanguageNet,
-    vocabulary: Vocabulary,
-    documents: Sequence[str],
-    ranks: Ranks = ALONE,
-) -> Counts:
-    """The sums of `measure`; each process has the sums of its parts of the documents.
-
-    Raises:
-        ValueError: the documents have no character.
-    """
-    if not any(documents):
-        raise ValueError(
-            f"the {len(documents)} documents have no character; wanted a text to measure"
-        )
-    nats, first, third, unknown, n = 0.0, 0, 0, 0, 0
-    for logits, targets in answers(net, [vocabulary.encode(text) for text in documents], ranks):
-        right = logits.gather(1, targets[:, None])
-        nats += _nats(logits, targets)
-        better = (logits > right).sum(1)
-        first += int((better < 1).sum())
-        third += int((better < SUGGESTED).sum())
-        unknown += int((targets == UNKNOWN).sum())
-        n += len(targets)
-    return Counts(nats, first, third, unknown, n)
-
-
-def measured(
-    counts: Counts, vocabulary: Vocabulary, documents: Sequence[str]
-) -> LanguageEvaluation:
-    """The measures from the sums over all documents; see `measure`."""
-    nats, n = counts.nats, counts.n
-    return LanguageEvaluation(
-        loss=nats / n,
-        bits_per_character=nats / math.log(2) / sum(map(len, documents)),
-        perplexity=_exp(nats / n),
-        n_tokens=int(n),
-        vocabulary_size=len(vocabulary),
-        unknown=counts.unknown / n,
-        top1=counts.first / n,
-        top3=counts.third / n,
-    )
-
-
 def _nats(logits: Tensor, targets: Tensor) -> float:
     """The sum of the cross-entropy of tokens `[n]`."""
     right = logits.gather(1, targets[:, None])[:, 0]
@@ -224,63 +117,22 @@ def _nats(logits: Tensor, targets: Tensor) -> float:
 def answers(
     net: LanguageNet, documents: Sequence[np.ndarray], ranks: Ranks = ALONE
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The network's logits `[n, V]` and the true tokens `[n]`, for each token and END once.
-
-    Documents of similar length are read side by side. A document of more than PART tokens is read
-    in parts, each after the WARM_UP tokens before it, whose answers are left out. Each process
-    gives some parts.
-    """
+    """The network's logits `[n, V]` and the tokens that came; see `read_documents`."""
     was_training = net.training
     net.eval()
+    at_once = max(1, min(READ_AT_ONCE, BLOCK // net.config["n_tokens"]))
+
+    def read(tokens: np.ndarray, carry: Carry) -> tuple[Tensor, Carry]:
+        carry = None if carry is None else first_rows(carry, len(tokens))
+        return net(torch.from_numpy(tokens), carry)
+
     try:
-        parts = sorted(_parts(documents), key=lambda part: -len(part.tokens))
-        parts = parts[ranks.rank :: ranks.size]
-        for start in range(0, len(parts), ROWS_AT_ONCE):
-            yield from _read(net, parts[start : start + ROWS_AT_ONCE])
+        for logits, came in read_documents(
+            read, documents, at_once, ranks.rank, ranks.size, net.logits
+        ):
+            yield logits, torch.from_numpy(came)
     finally:
         net.train(was_training)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A part of a document: the tokens [N + 1], each predicted from those before it."""
-
-    tokens: np.ndarray
-    skipped: int  # the number of answers at the start to leave out
-
-
-def _parts(documents: Sequence[np.ndarray]) -> Iterator[_Part]:
-    for document in documents:
-        whole = np.concatenate([[END], document, [END]]).astype(np.int64)
-        for start in range(0, len(whole) - 1, PART):
-            before = max(0, start - WARM_UP)
-            yield _Part(whole[before : start + PART + 1], start - before)
-
-
-def _read(net: LanguageNet, parts: list[_Part]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The answers to parts, the longest first; rows that have ended leave the batch."""
-    at_once = max(1, min(READ_AT_ONCE, BLOCK // net.config["n_tokens"]))
-    carry: Carry = None
-    for start in range(0, len(parts[0].tokens) - 1, at_once):
-        rows = [p for p in parts if len(p.tokens) - 1 > start]
-        tokens = np.zeros((len(rows), at_once + 1), dtype=np.int64)
-        counted = np.zeros((len(rows), at_once), dtype=bool)
-        for i, part in enumerate(rows):
-            piece = part.tokens[start : start + at_once + 1]
-            tokens[i, : len(piece)] = piece
-            counted[i, max(0, part.skipped - start) : len(piece) - 1] = True
-        carry = None if carry is None else _rows(carry, len(rows))
-        features, carry = net(torch.from_numpy(tokens[:, :-1].copy()), carry)
-        for f, y, keep in zip(features, tokens[:, 1:], counted, strict=True):
-            if keep.any():
-                yield net.logits(f[keep]), torch.from_numpy(y[keep])
-
-
-def _rows(carry: Carry, n: int) -> Carry:
-    """The state of the first n rows."""
-    if isinstance(carry, tuple):
-        return tuple(_rows(leaf, n) for leaf in carry)
-    return carry[:, :n].contiguous()
 
 
 def _detached(carry: Carry) -> Carry:
@@ -291,4 +143,4 @@ def _detached(carry: Carry) -> Carry:
 
 def _exp(loss: float) -> float:
     """exp(loss), no larger than the largest float, since reports are JSON."""
-    return math.exp(min(loss, 700.0))
+    return math.exp(min(loss, FARTHEST))

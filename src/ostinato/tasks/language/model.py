@@ -1,28 +1,60 @@
-"""`LanguageModel`: a saved model that says which token comes next, without torch."""
+"""`LanguageModel`: a model that says which token comes next."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ostinato.data.text.copies import Copies
 from ostinato.data.text.growing_text import GrowingText
-from ostinato.data.text.keyboard import Keyboard, Suggestion
-from ostinato.data.text.vocabulary import END, Vocabulary
+from ostinato.data.text.keyboard import SUGGESTED, Keyboard, Suggestion
+from ostinato.data.text.vocabulary import END, UNKNOWN, Vocabulary
 from ostinato.data.text.writing import Generated, Sampling, pieces, written
 from ostinato.runtime import checks
+from ostinato.runtime.card import COPIES
+from ostinato.runtime.measures import nats
 from ostinato.runtime.model import Model
+from ostinato.runtime.saved import Saved
 from ostinato.runtime.tensors import Array
 from ostinato.runtime.values import fail
 
+# A long document is measured in parts of 8192 tokens. Before each part 512 tokens are read again to
+# warm up the state, which forgets within hundreds of tokens.
+PART, WARM_UP = 8192, 512
+READ_AT_ONCE = 128  # tokens of a row between two readouts
+ROWS_AT_ONCE = 32
+BLOCK = 1 << 22  # numbers of outputs in memory: 16 MB
+FARTHEST = 700.0  # nats, whose exponential is a float
 
+
+class Counts(NamedTuple):
+    """Sums over predicted tokens, of which the measures are means.
+
+    Attributes:
+        nats: cross-entropy.
+        first, third, unknown, n: the numbers of tokens that were the likeliest; that were among the
+            three likeliest; that are UNKNOWN; of all tokens.
+    """
+
+    nats: float = 0.0
+    first: float = 0
+    third: float = 0
+    unknown: float = 0
+    n: float = 0
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class LanguageModel(Model):
     """A model that says which token comes next.
 
     Attributes:
-        vocabulary: that of the tokens.
+        vocabulary: of the tokens.
+        copies: knows the 20-grams of the training documents.
 
     Example:
         >>> model = ostinato.runtime.load("runs/keys/model")
@@ -43,15 +75,40 @@ class LanguageModel(Model):
         True
     """
 
-    vocabulary: Vocabulary
+    task = "language"
 
-    def _take(self, fitted: dict[str, Any], where: str) -> None:
+    vocabulary: Vocabulary
+    copies: Copies
+
+    @classmethod
+    def values(cls, saved: Saved, where: str) -> dict[str, Any]:
+        fitted, graph = saved.fitted, saved.graph
         checks.names(fitted, {"vocabulary", "one_in"}, where)
-        self._copies = checks.copies(self.tensors, fitted["one_in"], where)
-        self.vocabulary = checks.vocabulary(fitted["vocabulary"], self.graph.n_outputs, where)
-        self.labels = np.array(self.vocabulary.named(), dtype=object)
-        if self.graph.embed is None or self.graph.embed.n_tokens != self.graph.n_outputs:
+        n = saved.net.get("n_tokens") if graph is None else graph.n_outputs
+        if graph is not None and (graph.embed is None or graph.embed.n_tokens != n):
             fail(f"{where}: a language model without a table of its tokens")
+        return {
+            "copies": checks.copies(saved.tensors, fitted["one_in"], where),
+            "vocabulary": checks.vocabulary(fitted["vocabulary"], n, where),
+        }
+
+    def fitted(self) -> dict[str, Any]:
+        return {"vocabulary": self.vocabulary.as_json(), "one_in": self.copies.one_in}
+
+    def kept_tensors(self) -> dict[str, Array]:
+        return {COPIES: self.copies.hashes.view(np.int64)}
+
+    @cached_property
+    def labels(self) -> Array:
+        """`[V]`, the tokens."""
+        return np.array(self.vocabulary.named(), dtype=object)
+
+    @property
+    def reads_tokens(self) -> bool:
+        return True
+
+    def described_answer(self) -> dict[str, Any]:
+        return {"answer": "probabilities of the next token", "begins_with": END}
 
     def predict_proba(self, texts: Sequence[str]) -> list[Array]:
         """The probability of each token to be the next, after each token of each text.
@@ -60,10 +117,7 @@ class LanguageModel(Model):
             N arrays `[T_i, V]` float32; a text of T_i − 1 tokens has T_i of them, of which the
             first is what may begin a document.
         """
-        found = []
-        for tokens in map(self._tokens, texts):
-            found.append(self.network.answers(tokens[None])[0])
-        return found
+        return [self.network.read(self._tokens(text)[None], None, True)[0][0] for text in texts]
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The likeliest token of a text after each; the last word of it is finished.
@@ -73,18 +127,59 @@ class LanguageModel(Model):
         return [self.suggest(text, 1, complete=False)[0].text for text in texts]
 
     def evaluate(self, documents: Sequence[str]) -> dict[str, Any]:
-        """How well the model predicts texts.
+        """Measure how well the model predicts documents.
 
         Returns:
-            loss (nats of a token), bits_per_character, perplexity, top1, top3 and so on; see
-            `training.language.LanguageEvaluation`.
+            loss (mean cross-entropy of a token, in nats; the END of each document counts as one),
+            bits_per_character (bits of all tokens by the characters of the text; at the level
+            "word" it leaves out what the tokens do: blanks, and the letters of unknown words),
+            perplexity (exp(loss), which compares models of the same vocabulary only), n_tokens,
+            vocabulary_size, unknown (the share of tokens that are UNKNOWN), top1 and top3 (the
+            share of tokens that were the likeliest, or among the three likeliest).
 
         Raises:
             ValueError: there is no character in any of them.
         """
-        from ostinato.runtime import measures
+        return self.measured(self.counted(documents), documents)
 
-        return measures.of_language_model(self, documents)
+    def counted(self, documents: Sequence[str], rank: int = 0, size: int = 1) -> Counts:
+        """The sums for `measured`; of several processes each has those of its parts.
+
+        Raises:
+            ValueError: there is no character in any of the documents.
+        """
+        if not any(documents):
+            raise ValueError(
+                f"the {len(documents)} documents have no character; wanted a text to measure"
+            )
+        at_once = max(1, min(READ_AT_ONCE, BLOCK // (ROWS_AT_ONCE * len(self.vocabulary))))
+        tokens = [self.vocabulary.encode(text) for text in documents]
+        total = np.zeros(5)
+        for proba, came in read_documents(self._read_rows, tokens, at_once, rank, size):
+            right = np.take_along_axis(proba, came[:, None], 1)
+            better = (proba > right).sum(1)
+            total += (
+                nats(right).sum(),
+                (better < 1).sum(),
+                (better < SUGGESTED).sum(),
+                (came == UNKNOWN).sum(),
+                len(came),
+            )
+        return Counts(*total.tolist())
+
+    def measured(self, counts: Counts, documents: Sequence[str]) -> dict[str, Any]:
+        """The measures of `evaluate` by the sums over all documents."""
+        loss, n = counts.nats / counts.n, counts.n
+        return {
+            "loss": loss,
+            "bits_per_character": counts.nats / math.log(2) / sum(map(len, documents)),
+            "perplexity": math.exp(min(loss, FARTHEST)),
+            "n_tokens": int(n),
+            "vocabulary_size": len(self.vocabulary),
+            "unknown": counts.unknown / n,
+            "top1": counts.first / n,
+            "top3": counts.third / n,
+        }
 
     def suggest(self, text: str, n: int = 3, *, complete: bool = True) -> list[Suggestion]:
         """The n likeliest continuations of a text as it is typed, the best first.
@@ -133,7 +228,7 @@ class LanguageModel(Model):
                 seed below 0.
         """
         how = Sampling(temperature, top_k, top_p, seed)
-        return written(self._read_on, self.vocabulary, self._copies, prompt, n, how)
+        return written(self._read_on, self.vocabulary, self.copies, prompt, n, how)
 
     def writing(
         self, prompt: str = "", n: int = 200, *, temperature: float = 1.0, seed: int = 0
@@ -159,33 +254,16 @@ class LanguageModel(Model):
         """To the logarithms of the probabilities, `[V]`."""
         return GrowingText(self._read_on)
 
-    def _read_on(self, tokens: Array, carry: Array | None) -> tuple[Array, Array]:
-        proba, carry = self.read(tokens, carry, each=False)
-        with np.errstate(divide="ignore"):
-            return np.log(proba[-1].astype(np.float64)), carry
+    def _read_on(self, tokens: Array, carry: Any) -> tuple[Array, Any]:
+        proba, carry = self.network.read(tokens[None], carry, False)
+        return -nats(proba[0, -1]), carry  # finite, also where a probability is 0
 
-    def read(self, tokens: Array, carry: Array | None, *, each: bool) -> tuple[Array, Array]:
-        """The probabilities after the last of some tokens `[N]`, or after each, and the carry.
-
-        Args:
-            tokens: their numbers; a document begins with END.
-            carry: the states after the tokens before them; None: there are none.
-            each: whether after each.
-
-        Returns:
-            `[1, V]` or `[N, V]` float32, and the states in one row.
-        """
-        chunks = self._source.chunks
-        if carry is None:
-            carry = np.zeros(self._source.n_carry, np.float32)
-        return chunks.answers(self.network.vectors(tokens), carry, each)
+    def _read_rows(self, tokens: Array, carry: Any) -> tuple[Array, Any]:
+        found: tuple[Array, Any] = self.network.read(tokens, carry, True)
+        return found
 
     def _tokens(self, text: str) -> Array:
         return np.concatenate([[END], self.vocabulary.encode(text)]).astype(np.int64)
-
-    @property
-    def reads_tokens(self) -> bool:
-        return True
 
     def stream_parts(self) -> dict[str, Any]:
         return {"reader": self._rows, "begin": self.network.vectors(np.array([END]))}
@@ -205,6 +283,70 @@ class LanguageModel(Model):
         if len(tokens) == 0:
             raise ValueError("there is no token in x; wanted at least one")
         return self.network.vectors(tokens)
+
+
+@dataclass(frozen=True)
+class DocumentPart:
+    """A part of a document: the tokens [N + 1], each predicted from those before it."""
+
+    tokens: Array
+    skipped: int  # the number of answers at the start to leave out
+
+
+def read_documents(
+    read: Callable[[Array, Any], tuple[Any, Any]],
+    documents: Sequence[Array],
+    at_once: int,
+    rank: int = 0,
+    size: int = 1,
+    head: Callable[[Any], Any] = lambda rows: rows,
+) -> Iterator[tuple[Any, Array]]:
+    """A network's outputs `[n, V]` and the tokens that came `[n]`, of all tokens and ENDs, once.
+
+    Documents are read side by side, the longest with the longest. One of more than PART tokens is
+    read in parts, each after the WARM_UP tokens before it, whose outputs are left out.
+
+    Args:
+        read: gives rows for tokens `[B, T]`, and the state after them, which it is given the next
+            time: of rows of which only the first B go on.
+        documents: their tokens.
+        at_once: tokens of a row to read at a time.
+        rank, size: of several processes each reads some parts.
+        head: from rows that `read` gave to outputs.
+    """
+    parts = sorted(_parts(documents), key=lambda part: -len(part.tokens))[rank::size]
+    for start in range(0, len(parts), ROWS_AT_ONCE):
+        yield from _outputs(read, parts[start : start + ROWS_AT_ONCE], at_once, head)
+
+
+def _parts(documents: Sequence[Array]) -> Iterator[DocumentPart]:
+    for document in documents:
+        whole = np.concatenate([[END], document, [END]]).astype(np.int64)
+        for start in range(0, len(whole) - 1, PART):
+            before = max(0, start - WARM_UP)
+            yield DocumentPart(whole[before : start + PART + 1], start - before)
+
+
+def _outputs(
+    read: Callable[[Array, Any], tuple[Any, Any]],
+    parts: list[DocumentPart],
+    at_once: int,
+    head: Callable[[Any], Any],
+) -> Iterator[tuple[Any, Array]]:
+    """The outputs for parts, the longest first; rows that are at their end leave the batch."""
+    carry: Any = None
+    for start in range(0, len(parts[0].tokens) - 1, at_once):
+        rows = [p for p in parts if len(p.tokens) - 1 > start]
+        tokens = np.zeros((len(rows), at_once + 1), dtype=np.int64)
+        counted = np.zeros((len(rows), at_once), dtype=bool)
+        for i, part in enumerate(rows):
+            piece = part.tokens[start : start + at_once + 1]
+            tokens[i, : len(piece)] = piece
+            counted[i, max(0, part.skipped - start) : len(piece) - 1] = True
+        found, carry = read(tokens[:, :-1].copy(), carry)
+        for row, came, keep in zip(found, tokens[:, 1:], counted, strict=True):
+            if keep.any():
+                yield head(row[keep]), came[keep]
 
 
 MODEL = LanguageModel

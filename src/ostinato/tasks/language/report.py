@@ -32,7 +32,7 @@ from ostinato.tasks.language import TASK
 
 if TYPE_CHECKING:
     from ostinato.estimators import LanguageModel
-    from ostinato.tasks.language.fit import FittedLanguageModel
+    from ostinato.tasks.language.model import LanguageModel as TokenModel
 
 PROMPTS = 6
 READ = 1_000  # characters before a prompt's end that the model reads
@@ -277,7 +277,7 @@ def _tint(bits: float) -> str:
 
 
 def collect_language(
-    model: FittedLanguageModel | LanguageModel, documents: Sequence[str], facts: RunFacts
+    model: TokenModel | LanguageModel, documents: Sequence[str], facts: RunFacts
 ) -> LanguageData:
     """Compute the contents of a language model's report from test documents, for `write_report`.
 
@@ -290,7 +290,7 @@ def collect_language(
     """
     from ostinato.tasks.language.fit import as_documents
 
-    fitted: FittedLanguageModel = model._fitted() if hasattr(model, "_fitted") else model
+    fitted: TokenModel = model._fitted() if hasattr(model, "_fitted") else model
     documents = as_documents(documents, "collect_language: documents")
     fitted.net.eval()  # no dropout
     vocabulary = fitted.vocabulary
@@ -332,7 +332,7 @@ def _places(documents: list[str], level: str) -> list[tuple[str, int]]:
     return [(documents[i], place) for i, place in found]
 
 
-def _completion(model: FittedLanguageModel, text: str, place: int) -> Completion:
+def _completion(model: TokenModel, text: str, place: int) -> Completion:
     read, came = text[max(0, place - READ) : place], text[place:]
     n = AHEAD[model.vocabulary.level]
     tokens = model.vocabulary.encode(came[: 12 * n])[:n]
@@ -348,7 +348,7 @@ def _completion(model: FittedLanguageModel, text: str, place: int) -> Completion
     )
 
 
-def _beginning(model: FittedLanguageModel, text: str, n: int) -> str:
+def _beginning(model: TokenModel, text: str, n: int) -> str:
     """The first n tokens of a text, as it writes them: as many of its words."""
     words = text.split(" ")
     for stop in range(1, len(words) + 1):
@@ -358,12 +358,12 @@ def _beginning(model: FittedLanguageModel, text: str, n: int) -> str:
     return text
 
 
-def _sample(model: FittedLanguageModel, temperature: float) -> Sample:
+def _sample(model: TokenModel, temperature: float) -> Sample:
     made = model.generate("", SAMPLE[model.vocabulary.level], temperature=temperature)
     return Sample(temperature, made.text, made.n_tokens, made.copied)
 
 
-def _passage(model: FittedLanguageModel, text: str) -> list[tuple[str, float]]:
+def _passage(model: TokenModel, text: str) -> list[tuple[str, float]]:
     """The beginning of the second half of a text, each token with its bits."""
     vocabulary, n = model.vocabulary, PASSAGE[model.vocabulary.level]
     half = len(text) // 2 if len(text) > 4 * n else 0
@@ -381,7 +381,7 @@ def _passage(model: FittedLanguageModel, text: str) -> list[tuple[str, float]]:
     return list(zip(shown, bits.tolist(), strict=True))
 
 
-def _by_position(model: FittedLanguageModel, documents: list[str]) -> np.ndarray | None:
+def _by_position(model: TokenModel, documents: list[str]) -> np.ndarray | None:
     """`[P, 2]`: places and the mean bits there, over some documents, in parts that double."""
     weight = model.net.output[0]
     most = int(min(DOCUMENTS * LENGTH, max(LENGTH, WORK // weight.numel())))
@@ -405,7 +405,7 @@ def _by_position(model: FittedLanguageModel, documents: list[str]) -> np.ndarray
     return np.array(rows)
 
 
-def _bits(model: FittedLanguageModel, documents: list[np.ndarray]) -> list[np.ndarray]:
+def _bits(model: TokenModel, documents: list[np.ndarray]) -> list[np.ndarray]:
     """The bits of each token, and of the END, of documents of token numbers: `[n + 1]` each."""
     with needs("torch", "torch"):
         import torch

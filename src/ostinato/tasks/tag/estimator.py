@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from ostinato import training
 from ostinato.data.sequences.steps import as_labels, lengths_of
 from ostinato.hyperparameters import Architecture, Fitting, Training, documented
 from ostinato.tasks.estimator import Estimator, as_the_start, check_pair
-from ostinato.tasks.tag import fit as fitted_tagger
-from ostinato.tasks.tag.fit import FittedTagger, Tagged
+from ostinato.tasks.tag import fit
+from ostinato.tasks.tag.fit import Tagged
 from ostinato.tasks.tag.loss import TaggerSettings
+from ostinato.tasks.tag.model import Tagger
 
 # The share of the updates over which the learning rate rises, where `warmup` is None.
 WARM_UP = 0.05
@@ -71,7 +71,6 @@ class SequenceTagger(Estimator):
     Attributes:
         classes_: `[C]`, the labels, sorted; with a scheme its tags in iob2.
         net_: the `models.TaggerNet`.
-        fitted_: the `training.fitted_tagger.FittedTagger`, which needs no scikit-learn.
         history_: the `training.History` (not saved).
         n_features_in_: F; not set for words.
         feature_names_in_: `[F]`, the names of the columns, if X was a data frame.
@@ -153,7 +152,7 @@ class SequenceTagger(Estimator):
         """
         settings = TaggerSettings(**self._own(TaggerSettings))
         plan = self._plan()
-        start = self._fitted() if self.warm_start and hasattr(self, "fitted_") else None
+        start = self._start()
         preparation = None if start is None else start.preparation
         X, validation = as_the_start(start, X, validation)
         given = Tagged.of(X, y, settings.scheme)
@@ -169,14 +168,14 @@ class SequenceTagger(Estimator):
             given = given.split(fraction, plan.seed)
         if preparation is not None:
             given = given.prepared_by(preparation)
-        trained, history = FittedTagger.fit(
+        trained, history = fit.fit(
             given,
             Architecture(**self._own(Architecture)),
             settings,
             _with_length(plan, len(given.y)),
             warm_up=WARM_UP if self.warmup is None else None,
             start=start,
-            callbacks=[*callbacks, training.Progress()] if self.verbose else callbacks,
+            callbacks=self._callbacks(callbacks),
             resume=resume,
         )
         self.n_iter_ = history.iterations
@@ -201,7 +200,7 @@ class SequenceTagger(Estimator):
     def score(self, X: Any, y: Any) -> float:
         """The share of all steps whose label is predicted right."""
         fitted = self._fitted()
-        sequences, is_one = fitted.prepared(X)
+        sequences, is_one = fitted.steps(X)
         labels = as_labels([y] if is_one else y, lengths_of(sequences), fitted.scheme)
         answers = fitted.predict(X)
         pairs = zip(labels, [answers] if is_one else answers, strict=True)
@@ -236,7 +235,7 @@ class SequenceTagger(Estimator):
                 labels have a type that JSON cannot hold; or a weight is NaN or infinite.
             OSError: it cannot be written.
         """
-        self._fitted().save(Path(path), self.get_params(), self.n_iter_, examples=examples)
+        self._save(path, examples)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -244,27 +243,16 @@ class SequenceTagger(Estimator):
         tags.input_tags.three_d_array = True
         return tags
 
-    def _plan(self) -> training.Plan:
-        given = self._own(training.Plan) | {"warmup": self.warmup or 0, "seed": self._seed()}
-        return training.Plan(**given)
+    def _attributes(self, model: Tagger) -> dict[str, Any]:
+        n = None if model.vocabulary is not None else model.n_features
+        return {
+            "classes_": model.classes,
+            "n_features_in_": n,
+            "feature_names_in_": model.feature_names,
+        }
 
-    def _fitted(self) -> FittedTagger:
-        check_is_fitted(self, "fitted_")
-        return self.fitted_
 
-    def _take(self, trained: FittedTagger) -> SequenceTagger:
-        """Become fitted."""
-        self.fitted_ = trained
-        self.net_, self.classes_ = trained.net, trained.classes
-        for name, value in (
-            ("n_features_in_", trained.n_features),
-            ("feature_names_in_", trained.feature_names),
-        ):
-            if value is not None:
-                setattr(self, name, value)
-            elif hasattr(self, name):
-                delattr(self, name)
-        return self
+ESTIMATOR = SequenceTagger
 
 
 def _with_length(plan: training.Plan, n: int) -> training.Plan:
@@ -273,14 +261,3 @@ def _with_length(plan: training.Plan, n: int) -> training.Plan:
         return plan
     updates = -(-EPOCHS * n // min(plan.batch_size, n))
     return replace(plan, iterations=max(updates, AT_LEAST))
-
-
-def load(path: str | Path) -> SequenceTagger:
-    """Load a tagger that `save` wrote; it predicts the same to the last bit.
-
-    Raises:
-        ValueError: a file is missing, damaged or foreign, or the two do not belong together.
-    """
-    path = Path(path)
-    saved = fitted_tagger.read(path)
-    return SequenceTagger._unfitted(saved, path)._take(FittedTagger.of(saved, path))

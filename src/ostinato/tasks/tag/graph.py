@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
 from ostinato.compiler.graph.saved import TensorNames
 from ostinato.runtime import model_graph
 from ostinato.runtime.compose import Composer
@@ -20,3 +26,8 @@ def graph(net: TaggerNet, names: TensorNames, several: bool) -> ModelGraph:
     scores = linear(c, x, *parameters(net.readout), names)
     answer = scores if net.crf is not None else softmax(c, scores)
     return ModelGraph(embed, layers, model_graph.ReadoutGraph("each"), map_of([x], answer))
+
+
+def head(net: TaggerNet, several: bool) -> Callable[[Tensor], Tensor]:
+    """From scores to probabilities; of a CRF they stay as they are."""
+    return partial(torch.softmax, dim=-1) if net.crf is None else torch.clone

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ostinato.cli.compare import Measured
-    from ostinato.tasks.tag.fit import FittedTagger
-    from ostinato.tasks.tag.loss import TagAnswers
+    from ostinato.tasks.tag.model import TagAnswers, Tagger
     from ostinato.training.callbacks import Callback
     from ostinato.training.distributed import Ranks
     from ostinato.training.history import History
@@ -71,7 +70,7 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     else:
         raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
 
-    model = answering.to_evaluate(trained)
+    model = answering.model_of(trained)
     return model.evaluate(part, part.y)
 
 
@@ -79,7 +78,7 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     """The likeliest label of each step of a file, as pieces of CSV."""
     parts = sources.begun(sources.blocks(file, trained.settings(), trained.preparation()))
 
-    model = answering.to_predict(trained)
+    model = answering.model_of(trained)
     for i, part in enumerate(parts):
         best, shares = zip(*model.predict_with_proba(part), strict=True)
         number = {label: c for c, label in enumerate(model.classes.tolist())}
@@ -112,10 +111,10 @@ class TagJob(PartsJob):
 
     def fit(
         self, callbacks: Sequence[Callback], resume: str | None, origin: Path | None = None
-    ) -> tuple[FittedTagger, History]:
+    ) -> tuple[Tagger, History]:
         from ostinato.cli.run import start
         from ostinato.data import LabelEncoder
-        from ostinato.tasks.tag.fit import FittedTagger, Tagged, load
+        from ostinato.tasks.tag.fit import Tagged, fit
         from ostinato.tasks.tag.loss import TaggerSettings
         from ostinato.training import Plan
 
@@ -125,7 +124,7 @@ class TagJob(PartsJob):
         if origin is None:
             preparation = partition.preparation(train, data.missing, data.standardize)
         else:
-            began = load(origin)
+            began = start.origin(origin)
             preparation = start.preparation(origin, began, train)
             if began.scheme and scheme is None:
                 raise BadInput(
@@ -140,7 +139,7 @@ class TagJob(PartsJob):
             given = given.validated_by(X, validation.y, scheme)
         partition.inputs(preparation, self.parts.test)  # fails now or never
         plan = asdict(settings.training)
-        model, history = FittedTagger.fit(
+        model, history = fit(
             given,
             settings.network,
             TaggerSettings(
@@ -155,10 +154,10 @@ class TagJob(PartsJob):
         )
         return replace(model, preparation=preparation), history
 
-    def answers(self, model: FittedTagger, ranks: Ranks, report: bool) -> TagAnswers | None:
+    def answers(self, model: Tagger, ranks: Ranks, report: bool) -> TagAnswers | None:
         import torch
 
-        from ostinato.tasks.tag.loss import TagAnswers
+        from ostinato.tasks.tag.model import TagAnswers
 
         part, nothing = self._share(ranks), np.zeros(0)
         own = TagAnswers(part.lengths, nothing.astype(np.int32), nothing, 0.0, 0)
@@ -173,7 +172,7 @@ class TagJob(PartsJob):
         every = self.parts.test.lengths, torch.cat(best).numpy(), torch.cat(sure).numpy()
         return TagAnswers(*every, loss, int(n_right))
 
-    def evaluate(self, model: FittedTagger, answers: TagAnswers) -> dict[str, Any]:
+    def evaluate(self, model: Tagger, answers: TagAnswers) -> dict[str, Any]:
         train, test = self.parts.train, self.parts.test
         labels, counts = label_counts(train.y)
         tested, n_tested = label_counts(test.y)
@@ -192,18 +191,19 @@ class TagJob(PartsJob):
     def keep(
         self,
         run: RunDir,
-        model: FittedTagger,
+        model: Tagger,
         history: History,
         evaluation: dict[str, Any],
         answers: TagAnswers,
     ) -> None:
         from ostinato import files, report
         from ostinato.cli.run import reported
+        from ostinato.training import saved_model
 
         settings = self.settings
         parameters = {"crf": settings.task.crf, "scheme": model.scheme, "standardize": False}
         parameters |= {n: v for n, v in asdict(settings.network).items() if n != "init"}
-        model.save(run.model, parameters, history.iterations)
+        saved_model.save(model, run.model, parameters, history.iterations)
         files.write_pieces(
             run.predictions, (piece.encode() for piece in self._lines(model, answers))
         )
@@ -219,7 +219,7 @@ class TagJob(PartsJob):
         )
         report.write_report(run.report, contents)
 
-    def _lines(self, model: FittedTagger, answers: TagAnswers) -> Iterator[str]:
+    def _lines(self, model: Tagger, answers: TagAnswers) -> Iterator[str]:
         """The predictions for the test part, as pieces of CSV."""
         from ostinato.data import LabelEncoder
 
@@ -262,7 +262,7 @@ def _words(part: Examples) -> list[list[str]] | None:
 
 
 def _csv(
-    model: FittedTagger,
+    model: Tagger,
     part: Examples,
     best: Sequence[np.ndarray],
     sure: Sequence[np.ndarray],

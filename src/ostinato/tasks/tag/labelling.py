@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.metrics.spans import can_follow
+from ostinato.metrics.spans import SCHEMES, can_follow
 from ostinato.runtime.measures import nats
 from ostinato.runtime.tensors import Array
 from ostinato.runtime.values import fail
@@ -50,9 +50,9 @@ class Labelling:
             crf = transitions, start, end
         if scheme is None:
             return Labelling(crf, None)
-        if not isinstance(scheme, str) or not all(isinstance(tag, str) for tag in labels.tolist()):
-            fail(f"{where}: 'scheme' is {str(scheme)[:60]!r}")
         tags = labels.tolist()
+        if str(scheme) not in SCHEMES or not all(isinstance(tag, str) for tag in tags):
+            fail(f"{where}: 'scheme' is {str(scheme)[:60]!r}")
         follow = np.array([[can_follow(tag, before) for tag in tags] for before in tags])
         return Labelling(crf, (follow, np.array([can_follow(tag, None) for tag in tags])))
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -70,11 +69,11 @@ class Tagging(OfBatches):
     Args:
         X: the sequences, N of them.
         y: the labels of each as classes 0…C−1.
-        batch_size, seed: the size and the seed of the batches.
+        batch_size, seed: of the batches.
         similar_lengths: whether a batch has sequences of similar length.
         once: `[V]`, which words of the vocabulary occur once in the training, if X are words.
         allowed: see `models.TaggerNet.best`.
-        validation: further sequences and labels, (X, y).
+        validation: further (X, y).
     """
 
     def __init__(
@@ -147,64 +146,6 @@ class Scores:
             yield i, row[:length]
 
 
-@dataclass(frozen=True, eq=False)
-class TagAnswers:
-    """A network's answers to N labelled sequences, of T_i steps.
-
-    Attributes:
-        lengths: `[N]`, T_i.
-        best: `[ΣT]` int32, the likeliest labels as class numbers.
-        sure: `[ΣT]` float64, the probability of each; `[0]` if it was not requested.
-        loss: the sum of −log P of the labels, in nats.
-        n_right: the number of right labels.
-    """
-
-    lengths: np.ndarray
-    best: np.ndarray
-    sure: np.ndarray
-    loss: float
-    n_right: int
-
-    def of(self, chosen: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The best labels and their probabilities, `[T_i]` each, of sequences at positions."""
-        spans = [slice(self._ends[i] - self.lengths[i], self._ends[i]) for i in chosen]
-        return [self.best[span] for span in spans], [self.sure[span] for span in spans]
-
-    @cached_property
-    def _ends(self) -> np.ndarray:
-        return np.cumsum(self.lengths)
-
-
-@torch.no_grad()
-def answered(
-    net: TaggerNet, batches: Iterable[Scores], y: Integers, allowed: Allowed | None, sure: bool
-) -> TagAnswers:
-    """The answers of a network to labelled sequences.
-
-    Args:
-        net: the network.
-        batches: its scores of all sequences, as `scored` gives them.
-        y: the labels of each.
-        allowed: see `models.TaggerNet.best`.
-        sure: whether to give the probabilities, too.
-    """
-    starts, n_steps = np.cumsum(y.lengths) - y.lengths, int(y.lengths.sum())
-    best, shares = np.empty(n_steps, np.int32), np.empty(n_steps if sure else 0)
-    loss, n_right = 0.0, 0
-    for batch in batches:
-        labels = torch.from_numpy(y.padded(batch.chosen, NO_LABEL))
-        there = labels != NO_LABEL
-        steps = (starts[batch.chosen][:, None] + np.arange(labels.shape[1]))[there.numpy()]
-        loss += net.losses(batch.scores, labels, batch.lengths).double().sum().item()
-        found = net.best(batch.scores, batch.lengths, allowed)[there]
-        n_right += int((found == labels[there]).sum())
-        best[steps] = found.numpy()
-        if sure:
-            each = net.probabilities(batch.scores, batch.lengths)[there]
-            shares[steps] = each.gather(1, found[:, None])[:, 0].numpy()
-    return TagAnswers(y.lengths, best, shares, loss, n_right)
-
-
 @torch.no_grad()
 def scored(net: TaggerNet, X: Inputs, rows: slice = slice(None)) -> Iterator[Scores]:
     """A network's scores of sequences, in evaluation mode, in batches of similar length.
@@ -212,7 +153,7 @@ def scored(net: TaggerNet, X: Inputs, rows: slice = slice(None)) -> Iterator[Sco
     The network keeps its mode.
 
     Args:
-        rows: the positions of the sequences.
+        rows: which of them.
     """
     was_training = net.training
     net.eval()

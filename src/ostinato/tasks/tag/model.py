@@ -2,27 +2,69 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from ostinato.data.sequences.as_sequences import as_sequences, shape_sequences
+from ostinato.data.sequences.labels import LabelEncoder
 from ostinato.data.sequences.ragged import Ragged
-from ostinato.data.sequences.steps import as_steps
+from ostinato.data.sequences.steps import as_labels, as_steps, encoded, lengths_of
+from ostinato.data.series.windows import Columns
 from ostinato.data.tables.feature_names import as_trained
-from ostinato.data.text.words import Words
+from ostinato.data.text.words import CodedWords, Integers, Words, WordVocabulary
+from ostinato.metrics.spans import SpanScores, span_scores
 from ostinato.runtime import checks
 from ostinato.runtime.model import Inputs, Model
+from ostinato.runtime.saved import Saved
 from ostinato.runtime.tensors import Array
 from ostinato.tasks.tag.labelling import Labelling
 
+SPANS_AT_ONCE = 1 << 18  # steps whose spans are compared at a time: a tag as an object has 60 bytes
 
+
+@dataclass(frozen=True, eq=False)
+class TagAnswers:
+    """A model's answers to N labelled sequences, of T_i steps.
+
+    Attributes:
+        lengths: `[N]`, T_i.
+        best: `[ΣT]` int32, the likeliest labels as class numbers.
+        sure: `[ΣT]` float64, the probability of each; `[0]` if it was not requested.
+        loss: the sum of −log P of the labels, in nats.
+        n_right: the number of right labels.
+    """
+
+    lengths: Array
+    best: Array
+    sure: Array
+    loss: float
+    n_right: int
+
+    def of(self, chosen: Array) -> tuple[list[Array], list[Array]]:
+        """The best labels and their probabilities, `[T_i]` each, of sequences at positions."""
+        spans = [slice(self._ends[i] - self.lengths[i], self._ends[i]) for i in chosen]
+        return [self.best[span] for span in spans], [self.sure[span] for span in spans]
+
+    @cached_property
+    def _ends(self) -> Array:
+        return np.cumsum(self.lengths)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class Tagger(Model):
     """A model that gives a label to every step.
 
     Attributes:
-        scheme: in which spans are written as tags, as "iob2"; None: labels are no tags.
+        classes: `[C]`, the labels by class number.
+        scale: the scale of the features; None if they are not scaled, or words.
+        vocabulary: the vocabulary; None if the steps are vectors.
+        scheme: how the labels of the training wrote spans; `classes` and predictions are then tags
+            of iob2. None: labels are no tags.
 
     Example:
         >>> model = ostinato.runtime.load("runs/tags/model")
@@ -36,78 +78,211 @@ class Tagger(Model):
         1.0
     """
 
-    def _take(self, fitted: dict[str, Any], where: str) -> None:
+    task = "tag"
+
+    classes: Array
+    scale: Columns | None = None
+    vocabulary: WordVocabulary | None = None
+    scheme: str | None = None
+
+    @classmethod
+    def values(cls, saved: Saved, where: str) -> dict[str, Any]:
+        fitted, graph = saved.fitted, saved.graph
         wanted = {"classes", "feature_names", "preparation", "scale", "scheme", "vocabulary"}
         checks.names(fitted, wanted, where)
-        self.encoder = checks.labels(fitted["classes"], self.graph.n_outputs, where)
-        self.labels = self.encoder.classes
-        self._columns = checks.columns(fitted["feature_names"], where)
-        self._scale = checks.scale(fitted["scale"], self.graph.n_inputs, where)
-        self.preparation = checks.preparation(fitted["preparation"], self.graph, where)
-        self.vocabulary = checks.words(fitted["vocabulary"], self.graph, where)
-        self._labelling = Labelling.of(self.tensors, self.labels, fitted["scheme"], where)
-        self.scheme: str | None = fitted["scheme"]
+        labels = checks.labels(fitted["classes"], graph, where).classes
+        Labelling.of(saved.tensors, labels, fitted["scheme"], where)
+        return {
+            "classes": labels,
+            "feature_names": checks.columns(fitted["feature_names"], where),
+            "scale": checks.scale(fitted["scale"], graph, where),
+            "preparation": checks.preparation(fitted["preparation"], graph, where),
+            "vocabulary": checks.words(fitted["vocabulary"], graph, where),
+            "scheme": fitted["scheme"],
+        }
 
-    def prepared(self, X: Any) -> tuple[Inputs, bool]:
-        """The sequences that the network reads; and whether X is only one."""
+    def fitted(self) -> dict[str, Any]:
+        names = self.feature_names
+        return {
+            "classes": LabelEncoder(self.classes).as_json(),
+            "feature_names": None if names is None else list(names),
+            "preparation": self.preparation and self.preparation.as_json(),
+            "vocabulary": self.vocabulary and self.vocabulary.as_json(),
+            "scale": self.scale and self.scale.as_json(),
+            "scheme": self.scheme,
+        }
+
+    @property
+    def labels(self) -> Array:
+        return self.classes
+
+    @property
+    def scaling(self) -> tuple[Array, Array] | None:
+        if self.scale is None:
+            return None
+        return np.array(self.scale.mean), np.array(self.scale.deviation)
+
+    @cached_property
+    def encoder(self) -> LabelEncoder:
+        """From labels to class numbers, and back."""
+        return LabelEncoder(self.classes)
+
+    @property
+    def labelling(self) -> Labelling:
+        """How scores become labels, by the weights of the network as they are."""
+        return Labelling.of(self.tensors, self.classes, self.scheme, "the model")
+
+    @property
+    def needs_whole(self) -> str | None:
+        if self.labelling.crf is None:
+            return None
+        return (
+            "this tagger has a CRF, which labels a sequence as a whole, and C code answers after "
+            "every step; wanted a tagger that was trained with crf=False"
+        )
+
+    def described_answer(self) -> dict[str, Any]:
+        crf = self.labelling.crf
+        if crf is None:
+            return {"answer": "probabilities"}
+        parts = zip(("transitions", "start", "end"), crf, strict=True)
+        return {"answer": "scores", "crf": {name: values.tolist() for name, values in parts}}
+
+    def steps(self, X: Any) -> tuple[Any, bool]:
+        """A user's sequences, or `Examples`, prepared but for `inputs`; and whether X is only one.
+
+        Raises:
+            ValueError: X has other features than the training data, or cannot be used.
+        """
         prepare = None if self.vocabulary is not None else self.preparation
         if self.preparation is not None and self.preparation.knows(X):
             X, prepare = self.preparation.apply(X), None
-        X = as_trained(X, self._columns, prepare, "SequenceTagger")
+        else:
+            X = self.in_order(X)
         sequences, is_one = as_steps(X, shape_sequences if prepare else as_sequences)
         if isinstance(sequences, Words) != (self.vocabulary is not None):
             has, wants = ("words", "numbers") if self.vocabulary is None else ("numbers", "words")
             raise ValueError(f"X has {has}, but the model was trained with {wants}")
         if isinstance(sequences, Words):
-            assert self.vocabulary is not None
-            return self.vocabulary.code(sequences), is_one
-        if prepare is not None:  # features by their order
-            checks.n_features(sequences, self.n_features)
-            sequences = as_sequences(prepare.apply_in_order(sequences))
-        checks.n_features(sequences, self.graph.n_inputs)
-        if self._scale is None:
             return sequences, is_one
-        mean, deviation = self._scale
-        values = sequences.values if isinstance(sequences, Ragged) else sequences
+        if prepare is not None:  # features by their order
+            checks.n_features(sequences, self.n_features, "SequenceTagger")
+            sequences = as_sequences(prepare.apply_in_order(sequences))
+        checks.n_features(sequences, self.network.n_inputs, "SequenceTagger")
+        return sequences, is_one
+
+    def in_order(self, X: Any) -> Any:
+        """X with the columns of its data frames in the order of the training; see `as_trained`."""
+        prepare = None if self.vocabulary is not None else self.preparation
+        return as_trained(X, self.feature_names, prepare, "SequenceTagger")
+
+    def inputs(self, X: Any) -> Inputs:
+        """Sequences as the network reads them: standardised, or words as numbers."""
+        if isinstance(X, Words):
+            assert self.vocabulary is not None
+            return self.vocabulary.code(X)
+        if self.scale is None:
+            made: Inputs = X
+            return made
+        values = X.values if isinstance(X, Ragged) else X
         with np.errstate(over="ignore"):
-            values = ((values - mean) / deviation).astype(np.float32)
+            values = self.scale.standard(values).astype(np.float32)
         if not np.isfinite(values).all():
             raise ValueError(
                 "X has a value too far from those of the training to be scaled in float32; wanted "
                 "values of a similar size"
             )
-        if isinstance(sequences, Ragged):
-            return Ragged(values, sequences.offsets), is_one
-        return values, is_one
+        return Ragged(values, X.offsets) if isinstance(X, Ragged) else values
+
+    def prepared(self, X: Any) -> tuple[Inputs, bool]:
+        """The sequences that the network reads; and whether X is only one."""
+        sequences, is_one = self.steps(X)
+        return self.inputs(sequences), is_one
 
     def predict(self, X: Any) -> list[Array] | Array:
         """The likeliest labels of each sequence: N arrays `[T_i]`, or `[T]` for one sequence."""
-        return self._of_each(X, lambda scores: self.encoder.decode(self._labelling.best(scores)))
+        of, decode = self.labelling, self.encoder.decode
+        return self._of_each(X, lambda scores: decode(of.best(scores)))
 
     def predict_proba(self, X: Any) -> list[Array] | Array:
         """The probability of each label at each step: N arrays `[T_i, C]`, or `[T, C]` for one.
 
         With a CRF the whole sequence is taken into account.
         """
-        return self._of_each(X, self._labelling.probabilities)
+        return self._of_each(X, self.labelling.probabilities)
 
     def predict_with_proba(self, X: Any) -> Any:
         """Both for each sequence, as a pair; the network runs once."""
-        of, decode = self._labelling, self.encoder.decode
+        of, decode = self.labelling, self.encoder.decode
         return self._of_each(X, lambda scores: (decode(of.best(scores)), of.probabilities(scores)))
 
     def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
-        """Accuracy and loss (−log P of the labels, in nats) of a step, and n, the steps.
+        """Measure the model on labelled sequences.
 
-        With a scheme also precision, recall and f1 of the spans; with words also unknown, the share
-        of them that the training did not have.
+        Returns:
+            accuracy (share of the steps whose label is right), loss (−log P of the labels in nats,
+            a step) and n (steps). With a scheme also precision, recall and f1 of the spans; with
+            words also unknown, the share of them that the training did not have.
 
         Raises:
             ValueError: X cannot be used, or y has not a known label for each step.
         """
-        from ostinato.runtime import measures
+        sequences, is_one = self.steps(X)
+        labels = [y] if is_one else y
+        return self.measured(sequences, labels, self.answers(sequences, labels, sure=False))
 
-        return measures.of_tagger(self, X, y)
+    def answers(self, X: Any, y: Any, sure: bool = True) -> TagAnswers:
+        """The answers to labelled sequences, for `measured`.
+
+        Args:
+            X: N sequences, as `steps` gives them.
+            y: the labels of each.
+            sure: whether to give the probabilities, too.
+        """
+        lengths = np.asarray(lengths_of(X))
+        _, numbers = encoded(y, lengths, self.scheme, self.encoder)
+        return self._answers(self.inputs(X), numbers, lengths, sure)
+
+    def _answers(self, X: Inputs, y: Integers, lengths: Array, sure: bool) -> TagAnswers:
+        of, ends = self.labelling, np.cumsum(lengths)
+        best = np.empty(int(lengths.sum()), np.int32)
+        shares, loss, n_right = np.empty(len(best) if sure else 0), 0.0, 0
+        for batch in self.answered(X):
+            for i, answers, n in zip(*batch, strict=True):
+                scores, labels, steps = answers[:n], y[i], slice(ends[i] - n, ends[i])
+                loss += of.nats(scores, labels)
+                found = best[steps] = of.best(scores)
+                n_right += int((found == labels).sum())
+                if sure:
+                    shares[steps] = of.probabilities(scores)[np.arange(n), found]
+        return TagAnswers(lengths, best, shares, loss, n_right)
+
+    def measured(self, X: Any, y: Any, answers: TagAnswers) -> dict[str, Any]:
+        """The measures of `evaluate` by the answers to X, as `steps` gives it, and y."""
+        n = len(answers.best)
+        measures = {"loss": answers.loss / n, "accuracy": answers.n_right / n, "n": n}
+        if self.scheme is not None:
+            scores = self._span_scores(y, answers)
+            measures |= {name: getattr(scores, name) for name in ("precision", "recall", "f1")}
+        if isinstance(X, Words):
+            coded = self.inputs(X)
+            assert isinstance(coded, CodedWords)
+            measures["unknown"] = coded.n_unknown / n
+        return measures
+
+    def _span_scores(self, y: Iterable[Sequence[Any]], answers: TagAnswers) -> SpanScores:
+        """The scores of the predicted spans, computed for some sequences at a time."""
+        scores, labels = SpanScores(0, 0, 0), iter(y)
+        lengths, ends = answers.lengths, np.cumsum(answers.lengths)
+        for rows in np.split(
+            np.arange(len(ends)), np.flatnonzero(np.diff(ends // SPANS_AT_ONCE)) + 1
+        ):
+            true = as_labels(list(islice(labels, len(rows))), lengths[rows], self.scheme)
+            steps = slice(ends[rows[0]] - lengths[rows[0]], ends[rows[-1]])
+            found = np.split(self.encoder.decode(answers.best[steps]),
+                             np.cumsum(lengths[rows])[:-1])  # fmt: skip
+            scores += span_scores([a.tolist() for a in true], [a.tolist() for a in found])
+        return scores
 
     def _of_each(self, X: Any, f: Any) -> Any:
         sequences, is_one = self.prepared(X)
@@ -118,18 +293,15 @@ class Tagger(Model):
         return found[0] if is_one else found
 
     def stream_parts(self) -> dict[str, Any]:
-        from ostinato.runtime.stream_source import RowScaling, rows_of_words
+        from ostinato.runtime.stream_source import rows_of_words
 
-        if self._labelling.crf is not None:
+        if self.labelling.crf is not None:
             raise ValueError(
                 "this tagger's labels depend on the whole sequence: it has a CRF; a stream is not "
                 "possible. Train it without, crf=False"
             )
         if self.vocabulary is not None:
             return {"reader": partial(rows_of_words, self, self.vocabulary, False)}
-        if self.preparation is None and self._scale is not None:
-            mean, deviation = self._scale
-            return {"scaling": RowScaling(mean, deviation, np.full(len(mean), np.nan))}
         return self._scaling()
 
 

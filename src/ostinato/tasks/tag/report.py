@@ -24,7 +24,7 @@ from ostinato.tasks.tag import TASK
 
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceTagger
-    from ostinato.tasks.tag.fit import FittedTagger
+    from ostinato.tasks.tag.model import Tagger
 
 MOST_STEPS, MOST_WORDS = 160, 60  # drawn of a sequence: the stretch with most errors
 MEASURES = {
@@ -288,7 +288,7 @@ def _key(colours: Colours, families: Sequence[str]) -> Key:
 
 
 def collect_tagging(
-    tagger: FittedTagger | SequenceTagger,
+    tagger: Tagger | SequenceTagger,
     X: Any,
     y: Any,
     facts: RunFacts,
@@ -314,8 +314,8 @@ def collect_tagging(
     Raises:
         ValueError: X or y cannot be used, or a label is not known to the tagger.
     """
-    fitted: FittedTagger = tagger.fitted_ if hasattr(tagger, "fitted_") else tagger
-    sequences, is_one = fitted.prepared(X)
+    fitted: Tagger = tagger._fitted() if hasattr(tagger, "_fitted") else tagger
+    sequences, is_one = fitted.steps(X)
     lengths, y = lengths_of(sequences), [y] if is_one else y
     labels = as_labels(y, lengths, fitted.scheme)
     encoder = LabelEncoder(fitted.classes)
