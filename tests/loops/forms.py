@@ -346,7 +346,19 @@ def lengths_of_lists(p, x):
     return outs, torch.stack(kept), starred, early
 
 
+def buffers_made_in_the_loop(p, x):
+    h = None
+    for t in range(x.shape[1]):
+        h = p.cell(x[:, t], h)
+        if t == 0:
+            saved = {"h": x.new_zeros(x.shape[1], *h.shape), "y": [x.new_zeros(len(x), 3, 20)]}
+        saved["h"][t] = h
+        saved["y"][0][:, :, t] = p.head(h)
+    return saved, h
+
+
 NATIVE = [
+    buffers_made_in_the_loop,
     in_called_functions, lists_of_numbers, lengths_of_lists, branches_that_repeat,
     elements_as_indices,
     under_a_flag,

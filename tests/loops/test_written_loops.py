@@ -71,6 +71,45 @@ def test_joined_outputs_lie_as_pytorch_lays_them_and_share_nothing(dim):
     assert forms.sites(looped)[0].native
 
 
+def read_one_before(saved, other, t):
+    return saved["h"][t - 1] if t else 0
+
+
+def read_as_a_whole(saved, other, t):
+    return saved["h"].sum(0)
+
+
+def read_by_another_name(saved, other, t):
+    return other[t] + other[0]
+
+
+def changed_as_a_whole(saved, other, t):
+    return saved["h"].mul_(0.99)[0]
+
+
+@pytest.mark.parametrize(
+    "read", [read_one_before, read_as_a_whole, read_by_another_name, changed_as_a_whole]
+)
+@pytest.mark.filterwarnings("ignore:the loop")
+def test_a_buffer_made_in_the_loop_that_is_also_read(read):
+    def function(p, x):
+        h = x.new_zeros(len(x), 5)
+        for t in range(x.shape[1]):
+            h = torch.tanh(h + p.cell(x[:, t], h))
+            if t == 0:
+                saved = {"h": x.new_zeros(x.shape[1], *h.shape)}
+                other = saved["h"]
+            saved["h"][t] = h.detach()
+            h = h + read(saved, other, t)
+        return saved, h
+
+    looped, x, parts = ostinato.loop(function), torch.randn(3, 14, 6).double(), forms.Parts()
+    for _ in range(2):
+        found, expected = (forms.run(how, parts, x) for how in (looped, function))
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
 GRIDS = [(14, 14), (40, 2), (14, 14), (33, 3), (30, 12), (40, 2), (12, 12)]
 
 

@@ -327,10 +327,7 @@ def neuralhydrology_mclstm():
 # ----------------------------------------------------------------- Kalman filters, hidden Markov
 
 
-@case(
-    "torch_kf", "torch_kf/kalman_filter.py", "KalmanFilter.filter",
-    "without the batch as its first axis",
-)
+@case("torch_kf", "torch_kf/kalman_filter.py", "KalmanFilter.filter")
 def torch_kf_filter():
     from torch_kf import GaussianState
     from torch_kf.ckf import constant_kalman_filter
@@ -348,6 +345,26 @@ def torch_kf_filter():
             return found.mean, found.covariance
 
     return Filter(), lambda m, x: joined(m(x)), double(T, B, 2, 1)
+
+
+@case("pyro", "pyro/distributions/hmm.py", "_linear_integrate")
+def pyro_linear_hmm():
+    import pyro.distributions as dist
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.matrix, self.scale = nn.Parameter(torch.eye(2) * 0.9), nn.Parameter(torch.ones(2))
+            self.seen = nn.Parameter(torch.randn(2, 1))
+
+        def forward(self, x):
+            noise = dist.Normal(torch.zeros_like(self.scale), self.scale).to_event(1)
+            return dist.LinearHMM(
+                dist.Normal(x, self.scale).to_event(1), self.matrix, noise, self.seen,
+                dist.Normal(torch.zeros(1, dtype=x.dtype), 1.0).to_event(1), duration=T,
+            ).rsample((B,))  # fmt: skip
+
+    return Model().double(), lambda m, x: m(x), double(2)
 
 
 # ------------------------------------------------------------------- reinforcement learning

@@ -66,6 +66,7 @@ class LoopPlan:
         updates: for each number of the state its next value; None for a counter.
         summed: for each sum how many values a step adds.
         tensors: for each tensor of the state: "new", "same" or "written" (in place).
+        left: the tensors of the state of which iterations only write elements; they stay.
         asked: the answers of comparisons of the loop's variable.
         shares: which of the tensors that it reads and writes share memory.
         starts: the first numbers of the loop and of the state, where facts depend on these.
@@ -89,6 +90,7 @@ class LoopPlan:
     updates: tuple[Any, ...] = ()
     summed: tuple[int, ...] = ()
     tensors: tuple[str, ...] = ()
+    left: tuple[int, ...] = ()
     asked: tuple[Any, ...] = ()
     shares: tuple[int, ...] = ()
     starts: tuple[Any, ...] = ()
@@ -389,6 +391,7 @@ class Step:
         self.problem: Unsupported | None = None
 
     def __call__(self, carry: Any, x: Any) -> Any:
+        self.problem = None  # that of another way to record the step
         try:
             return self.run(list(carry), list(x))
         except Unsupported as error:
@@ -523,6 +526,7 @@ class Step:
             Unsupported: the body is not a step of a scan.
         """
         frame = Frame(self, iter(x[self.n_items :]))
+        carry, given = self.whole(carry), carry
         new, outputs, facts = self.once(carry, iter(x[: self.n_items]), frame)
         plan = self.plan
         same = (
@@ -535,7 +539,18 @@ class Step:
         )  # fmt: skip
         if not same:
             raise Stale("it emits other values than before")
-        return carry if self.has_dummy else new, outputs
+        return given if self.has_dummy else self.carried(new), outputs
+
+    def carried(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The tensors of the state that a scan hands on."""
+        return [t for i, t in enumerate(tensors) if i not in self.plan.left]
+
+    def whole(self, carry: list[Tensor]) -> list[Tensor]:
+        """All tensors of the state, from those that a scan hands on."""
+        found = list(carry)
+        for i in self.plan.left:
+            found.insert(i, self.state.tensors[i])
+        return found
 
     def once(
         self, carry: list[Tensor], given: Iterator[Tensor], frame: Frame

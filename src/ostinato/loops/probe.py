@@ -289,6 +289,10 @@ def _probed(
            zip(given, [*versions[n:], *[0] * len(probe.given)], strict=True)):  # fmt: skip
         raise NoStep("an iteration changes an element of the sequence in place")
     _check_memory(step, plan, copies[:n], carry, frame, probe, outputs)
+    bases = {memory_of(base) for _, _, base, _, _ in frame.puts if isinstance(base, Tensor)}
+    plan.left = tuple([
+        i for i, how in enumerate(plan.tensors) if how == "same" and memory_of(copies[i]) in bases
+    ])  # fmt: skip
     plan.asked = asked(step.questions)
     return plan
 
@@ -305,6 +309,8 @@ def _check_memory(
     outside = {memory_of(carry[i]) for i in written}
     others = [memory_of(t) for i, t in enumerate(carry) if i not in written]
     bases = {memory_of(base) for _, _, base, _, _ in frame.puts if isinstance(base, Tensor)}
+    if bases & {*memories}:
+        raise NoStep("an iteration changes a tensor in place whose elements iterations write")
     read = {memory_of(base) for base in probe.bases if isinstance(base, Tensor)}
     if len(outside) < len(written) or outside & {*others, *probe.memory.read, *read, *bases}:
         raise NoStep("an iteration changes a tensor in place that it also reads by another name")

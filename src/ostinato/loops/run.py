@@ -614,7 +614,7 @@ class Loop(Unwatched):
             xs.append(self.numbers_of(key, dtype))
         # The backward pass must not read what is changed in place afterwards.
         how = zip(state.tensors, [*plan.tensors, *["new"] * len(state.tensors)], strict=False)
-        carry = [t.clone() if h == "written" else t for t, h in how]
+        carry = step.carried([t.clone() if h == "written" else t for t, h in how])
         carry += self.behind(plan, state)
         carry, step.has_dummy, xs = _with_dummies(carry, xs, end - begin)
         kept_in = [(container, place.key) for place, container in state.places]
@@ -649,7 +649,8 @@ class Loop(Unwatched):
             plan.slow[size] = plan.slow.get(size, 0) + 1 if is_slow else 0
             if len(plan.slow) > 64:
                 plan.slow.pop(next(iter(plan.slow)))
-        names = self.finish(plan, state, targets, finals[: len(state.tensors)], list(ys))
+        finals = step.whole(finals)[: len(state.tensors)]
+        names = self.finish(plan, state, targets, finals, list(ys))
         step.let_go()
         self.site.ran(True, "")
         self.site.in_a_row = 0
