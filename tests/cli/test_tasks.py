@@ -610,7 +610,8 @@ def test_a_missing_input_of_a_forecast_is_what_its_column_says(ostinato, tmp_pat
     predicted = [(tmp_path / name / "predictions.csv").read_text() for name in files]
     assert predicted[0] == predicted[1]
     answers = [ostinato("predict", tmp_path / "empty", file) for file in files.values()]
-    assert answers[0].out == answers[1].out and "'dose' are missing; they become 0" in answers[0].err
+    assert answers[0].out == answers[1].out
+    assert "'dose' are missing; they become 0" in answers[0].err
     refused = ostinato("train", files["empty"], *flags, "--missing", "doses=zero", "-o", "x")
     assert refused.code == 2 and "names the column 'doses', which is no input" in refused.err
     classify = ("--classify", "warm", "--id", "id", "--features", "dose", *QUICK)

@@ -314,7 +314,7 @@ class ForecastJob(Job):
 
 
 def _filled(settings: Config) -> str:
-    """What missing inputs are; in columns that `DataConfig.missing` does not name, as by default."""
+    """What missing inputs are; by default in columns that `DataConfig.missing` does not name."""
     missing = settings.data.missing
     has_usual = any("=" not in part for part in missing.split(","))
     return missing if has_usual else f"forward,{missing}"
