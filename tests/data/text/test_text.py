@@ -125,3 +125,16 @@ def test_words_alone_are_a_table_without_tags(tmp_path):
     assert list(table.columns) == ["id", "document", "word"] and len(table.lines) == 3
     with pytest.raises(ValueError, match="wanted at least 2, separated by blanks: a word and its"):
         read_conll(path)
+
+
+def test_the_header_of_an_abc_file_is_no_tune(tmp_path):
+    header, one, two = "%abc-2.1\nM:4/4\nO:Irish", "X:1\nT:One\nK:G\nGABc|", "X: 2\nK:D\nd2|"
+    path = tmp_path / "tunes.abc"
+    for above in (header + "\n\n", header + "\n"):  # the second without a blank line after it
+        path.write_text(f"{above}{one}\n\nTunes of the west.\n\n{two}\n")
+        assert read_documents(path) == [one, two]
+    path.write_text("GABc|\n\nd2|")  # fragments
+    assert read_documents(path) == ["GABc|", "d2|"]
+    path = path.rename(tmp_path / "tunes.txt")
+    path.write_text(f"{header}\n\n{one}")
+    assert read_documents(path) == [header, one]

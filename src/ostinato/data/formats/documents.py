@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from ostinato.data.formats.content import as_text, ending, read_content
 from ostinato.data.tables.read_examples import ENDINGS, read_table
 
+TUNES = ".abc"  # a tune ends at a blank line, as the ABC standard 2.1 has it
 Documents = Literal["blank", "line", "file"]
 
 
@@ -20,8 +21,8 @@ def read_documents(
 
     Args:
         path: UTF-8 text, also packed with gzip; or, if `column` is given, a table.
-        each: how a document ends: "blank", at one or more blank lines; "line", at each line end;
-            "file", with the file.
+        each: how a document ends: "blank", at one or more blank lines (of a file in ABC, `.abc`,
+            the tunes alone); "line", at each line end; "file", with the file.
         column: of the table, whose rows are documents.
 
     Returns:
@@ -51,7 +52,7 @@ def read_documents(
     if each == "file":
         return [text.strip()]
     if each == "blank":
-        return at_blank_lines(text)
+        return tunes(text) if ending(path) == TUNES else at_blank_lines(text)
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
@@ -59,6 +60,23 @@ def at_blank_lines(text: str) -> list[str]:
     """The documents of a text in which blank lines stand between them."""
     pieces = re.split(r"\n[^\S\n]*\n\s*", text)
     return [piece.strip() for piece in pieces if piece.strip()]
+
+
+def tunes(text: str) -> list[str]:
+    """The tunes of a file in ABC: each from its field X:, with its number, to the next blank line.
+
+    The file's header, and texts between tunes, are none. Without any X: all documents are.
+
+    Example:
+        >>> tunes("%abc-2.1\\nM:4/4\\n\\nX:1\\nK:G\\nGABc\\n\\nSome text.\\n\\nX:2\\nK:D\\nd2\\n")
+        ['X:1\\nK:G\\nGABc', 'X:2\\nK:D\\nd2']
+    """
+    pieces = at_blank_lines(text)
+    found = [piece[match.start() :] for piece in pieces if (match := _TUNE.search(piece))]
+    return found or pieces
+
+
+_TUNE = re.compile(r"^X:\s*\d", re.MULTILINE)
 
 
 def _text(path: Path) -> str:

@@ -37,7 +37,6 @@ _log = logging.getLogger(__name__)
 
 HELD_OUT = "Persuasion"  # the novel that a model of the others is measured on
 CHARACTERS = 5  # of a word or a word piece, about: to estimate the length of a training
-TUNES = ".abc"  # a tune ends at an empty line, as the ABC standard 2.1 has it
 ORDERS = {"character": 8, "word": 5, "piece": 5}  # of the n-gram baseline
 
 
@@ -445,7 +444,7 @@ def _read(source: str, settings: Config, column: str | None) -> Documents:
         column: of the texts; `ONLY` or None: the only one that holds texts.
     """
     from ostinato.data.formats.content import as_text, ending
-    from ostinato.data.formats.documents import at_blank_lines
+    from ostinato.data.formats.documents import TUNES, tunes
 
     alike = source
     if source == sources.STDIN:  # read as the file that the run learnt from
@@ -457,7 +456,7 @@ def _read(source: str, settings: Config, column: str | None) -> Documents:
             raise BadInput(f"{source} is a text and has no column {column!r}; leave it out")
         name, content = sources.content(source)
         text = as_text(content, name).decode()
-        return Documents(at_blank_lines(text) if ending(Path(alike)) == TUNES else [text.strip()])
+        return Documents(tunes(text) if ending(Path(alike)) == TUNES else [text.strip()])
     table = sources.table(source, settings.data)
     column = _text_column(table, column)
     split, group = settings.data.split, settings.data.group
