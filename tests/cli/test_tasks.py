@@ -585,6 +585,32 @@ def test_a_forecast_reads_what_is_known_ahead_and_says_when_it_is_not_there(osti
     assert "1 of its steps come after a gap of over 1.5 times the usual time" in outcome.err
 
 
+def test_gaps_of_a_series_are_filled_on_request(ostinato, tmp_path):
+    """Of glucose every five minutes, with gaps and late rows."""
+    random, lines = np.random.default_rng(0), ["id,time,glucose"]
+    for i in range(3):
+        for t in range(60):
+            if t % 11 and not 20 < t < 30:
+                when = np.datetime64("2024-05-01T08:00:00") + 300 * t + int(random.integers(20))
+                lines.append(f"s{i},{when},{5 + np.sin(t / 4):.3f}")
+    file = tmp_path / "glucose.csv"
+    file.write_text("\n".join(lines))
+    flags = ("--forecast", "glucose", "--horizon", 2, "--id", "id", "--time", "time", *QUICK)
+    checked = ostinato("check", file, *flags[:2], *flags[4:8])
+    assert "come after a gap" in checked.out and "--every 5min" in checked.out
+    assert "come after a gap" not in ostinato(
+        "check", file, *flags[:2], *flags[4:8], "--every", "5min"
+    ).out  # fmt: skip
+    run = tmp_path / "run"
+    done = ostinato("train", file, *flags, "--every", "5min", "--output", run)
+    assert done.code == 0 and "values of 'glucose' are missing; they are stepped over" in done.err
+    answers = list(csv.DictReader(io.StringIO(ostinato("predict", run, file).out)))
+    times = np.array([row["time"] for row in answers], "M8[s]")
+    assert (np.diff(times)[::2] == np.timedelta64(300, "s")).all() and len(times) == 6
+    refused = ostinato("train", file, *flags, "--every", "five", "--output", tmp_path / "x")
+    assert refused.code == 2 and "--every is 'five'; wanted a number and a unit" in refused.err
+
+
 def test_a_missing_input_of_a_forecast_is_what_its_column_says(ostinato, tmp_path):
     """Doses are 0 where none is written, and the temperature is that of the step before."""
     random = np.random.default_rng(0)

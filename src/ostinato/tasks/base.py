@@ -91,7 +91,7 @@ class TaskSpec:
 # What the tasks that read sequences from a table use; each adds its own.
 OF_TABLES = frozenset(
     f"data.{name}"
-    for name in ("shape", "id", "time", "time_format", "features", "categories", "sort")
+    for name in ("shape", "id", "time", "time_format", "every", "features", "categories", "sort")
 )
 # What the tasks that learn from parts of a file use.
 OF_PARTS = frozenset(

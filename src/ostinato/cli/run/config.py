@@ -95,6 +95,11 @@ class DataConfig(Declared):
         None, "Column that says the part of a sequence: train, validation or test."
     )
     sort: bool = declare(False, "Sort rows by id and time; by default another order is an error.")
+    every: str | None = declare(
+        None,
+        "Distance of the steps, 5min or 1h: rows go to the nearest step, and steps without a row "
+        "have missing values. Default: a row is a step.",
+    )
     separator: str | None = declare(None, "Separator of CSV fields. Default: a comma.")
     decimal: Literal[".", ","] = declare(".", "Decimal mark of the numbers in a CSV file.")
     encoding: str = declare("utf-8", "Encoding of a CSV file, by its name in Python: cp1252.")

@@ -99,7 +99,8 @@ def check(config: DataConfig) -> None:
             raise BadInput(f"--{flag} is for .csv and .tsv files, not for {config.source}")
     if config.source is None or is_table(config.source):
         return
-    of_tables = "shape", "id", "time", "time_format", "features", "categories", "group", "split"
+    of_tables = ("shape", "id", "time", "time_format", "every", "features", "categories", "group",
+                 "split")  # fmt: skip
     for name in of_tables:
         if getattr(config, name) is not None:
             flag = name.replace("_", "-")
@@ -126,6 +127,22 @@ def dialect(config: DataConfig) -> Dialect:
         )
     except ValueError as problem:
         raise BadInput(f"--{problem}") from None
+
+
+def every(config: DataConfig) -> str | None:
+    """The distance of the steps, checked.
+
+    Raises:
+        BadInput: it is none.
+    """
+    from ostinato.data.tables.resample import distance
+
+    if config.every is not None:
+        try:
+            distance(config.every)
+        except ValueError as problem:
+            raise BadInput(f"--{problem}") from None
+    return config.every
 
 
 def roles(settings: Config) -> Roles:
@@ -155,6 +172,7 @@ def roles(settings: Config) -> Roles:
         categories=names(data.categories),
         sort=data.sort,
         time_format=data.time_format,
+        every=every(data),
         **asdict(dialect(data)),
     )
 

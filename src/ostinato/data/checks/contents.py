@@ -287,7 +287,8 @@ def times(side: Side) -> Iterator[Finding]:
             f"most, {_duration(side, usual)}",
             len(other),
             tuple(f"{side.place(i)}: {_duration(side, own[i])}" for i in other[:3]),
-            "resample them to one frequency, or add the time between steps as a feature",
+            "resample them to one frequency (--every 5min), or add the time between steps as a "
+            "feature",
         )
     gaps = steps > 1.5 * own[sequence]
     if gaps.any():
@@ -299,8 +300,8 @@ def times(side: Side) -> Iterator[Finding]:
             f"usual time, in {plural(len(np.unique(sequence[gaps])), 'sequence')}",
             int(gaps.sum()),
             _time_places(side, sequence[gaps], at[gaps]),
-            "fill the gaps with missing values, cut there, or add the time between steps as a "
-            "feature",
+            "fill the gaps with missing values (--every 5min), cut there, or add the time between "
+            "steps as a feature",
         )
 
 

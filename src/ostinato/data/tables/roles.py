@@ -63,6 +63,8 @@ class Roles:
         time_format: of dates such as 01/02/2024, "day-first" or "month-first"; of numbers, what
             they count from 1970 on: "seconds", "milliseconds", "microseconds". None: found out of
             the dates; numbers are taken as they are.
+        every: the distance of the steps, "5min": rows go to the nearest step, and steps without a
+            row have missing values; None: a row is a step.
         separator: between the fields of a CSV file; None: "," (a tab in a .tsv file).
         decimal: what stands before the decimals of its numbers, "." or ",".
         encoding: of its bytes, by a name that Python knows, as "cp1252".
@@ -95,6 +97,7 @@ class Roles:
     categories: tuple[str, ...] = ()
     sort: bool = False
     time_format: TimeFormat | None = None
+    every: str | None = None
     separator: str | None = None
     decimal: Decimal = "."
     encoding: str = "utf-8"

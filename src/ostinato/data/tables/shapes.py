@@ -16,6 +16,7 @@ from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.sequences.splits import PART_OF
 from ostinato.data.tables.column import as_strings
 from ostinato.data.tables.names import as_name
+from ostinato.data.tables.resample import resampled
 from ostinato.data.tables.roles import Roles, resolve
 from ostinato.data.tables.row_order import check_times, rows_in_order
 from ostinato.data.tables.table import Column, Nested, Table, Text, Typed
@@ -31,7 +32,7 @@ def to_examples(table: Table, roles: Roles) -> Examples:
         ValueError: a column does not fit its role; the rows of a sequence are not together, or not
             in the order of time; the place is named.
     """
-    return build(table, resolve(roles, table))
+    return resampled(build(table, resolve(roles, table)))
 
 
 def build(table: Table, roles: Roles) -> Examples:

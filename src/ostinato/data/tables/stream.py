@@ -38,6 +38,7 @@ from ostinato.data.formats.json_lines import parse_json_lines
 from ostinato.data.sequences import label_sets
 from ostinato.data.sequences.examples import Examples
 from ostinato.data.tables.read_examples import parse_examples
+from ostinato.data.tables.resample import resampled
 from ostinato.data.tables.roles import Roles, resolve
 from ostinato.data.tables.shapes import build
 from ostinato.data.tables.table import Table
@@ -239,7 +240,7 @@ def _examples(blocks: _Blocks, roles: Roles, learns_labels: bool) -> Iterator[Ex
         else:
             examples = replace(examples, ids=examples.ids + count)
         count += len(examples)
-        yield examples
+        yield resampled(examples)
 
 
 def _written(table: Table, roles: Roles, lengths: np.ndarray) -> Any:

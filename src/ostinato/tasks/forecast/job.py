@@ -127,7 +127,7 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
     if after_gaps:
         _log.warning(
             "%s: %s of its steps come after a gap of over 1.5 times the usual time; a forecast "
-            "counts steps: fill gaps with rows whose values are missing",
+            "counts steps: fill gaps with rows whose values are missing, or train with --every",
             source, f"{after_gaps:,}",
         )  # fmt: skip
 
