@@ -74,3 +74,33 @@ def test_what_a_choice_closes_is_said_before_the_training(
         "stream": ("stream", run, path, "--key", "id", *late),
     }.items():
         assert (ostinato(*command).code == 2) == (name in refused)
+
+
+@pytest.mark.parametrize("where", ["stream", "c"])
+def test_for_chooses_a_network_that_can_go_there(ostinato, tmp_path, where):
+    path, *roles = TASKS["classify"](tmp_path)
+    run, line = tmp_path / "run", ("train", path, *roles, *QUICK, "--for", where)
+    assert "closes" not in ostinato(*line, "--dry-run").out
+    assert ostinato(*line, "-o", run).code == 0
+    assert ostinato("stream", run, path, "--key", "id").code == 0
+    assert ostinato("export", run, "--to", "c", "-o", tmp_path / "it.c").code == 0
+
+
+@pytest.mark.parametrize(
+    "task, flags, message",
+    [
+        ("classify", ("--for", "stream", "--bidirectional"), "reads from the end"),
+        ("classify", ("--for", "stream", "--missing", "forward"), "missing='forward'"),
+        ("tag", ("--for", "c", "--crf"), "CRF"),
+        ("forecast", ("--for", "stream"), "no streams"),
+    ],
+)
+def test_what_cannot_go_there_is_refused_before_the_training(
+    ostinato, tmp_path, task, flags, message
+):
+    path, *roles = TASKS[task](tmp_path)
+    refused = ostinato("train", path, *roles, *QUICK, *flags, "-o", tmp_path / "run")
+    assert refused.code == 2
+    assert f"--for {flags[1]}" in refused.err
+    assert message in refused.err
+    assert not (tmp_path / "run").exists()

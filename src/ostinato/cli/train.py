@@ -15,7 +15,7 @@ from ostinato.cli.failures import BadInput, Failure
 from ostinato.cli.flags import completion, with_flags
 from ostinato.cli.output import Quiet, check_directory, hush, say, say_json
 from ostinato.cli.run import config as configuration
-from ostinato.cli.run import findings, jobs, limits, rundir, runs, sources, summaries
+from ostinato.cli.run import destination, findings, jobs, limits, rundir, runs, sources, summaries
 from ostinato.cli.run.config import SECTIONS, Config, Given
 from ostinato.cli.run.rundir import RunDir
 from ostinato.tasks.job import Job
@@ -173,9 +173,13 @@ def _begun(asked: Given) -> tuple[Config, Job | None]:
     if settings.data.source is None:
         return settings, None
     jobs.check_origin(settings)
-    if settings.data.source in ("mnist", "austen"):  # need not be read to say how they are learnt
+    asked = destination.chosen(settings, asked)
+    settings = configuration.resolve(asked)
+    is_known = settings.data.source in ("mnist", "austen")  # how they are learnt, without a look
+    if is_known and settings.run.for_ is None:
         return jobs.with_defaults(settings, asked), None
     job = jobs.read(settings, asked)
+    destination.check(job)
     return job.settings, job
 
 

@@ -80,6 +80,10 @@ class Job(ABC):
         """The entries of evaluation.json that are the task's own, "test" among them."""
 
     @abstractmethod
+    def parameters(self, model: Any) -> dict[str, Any]:
+        """The arguments of the estimator that would train this model, as its directory keeps."""
+
+    @abstractmethod
     def keep(
         self, run: RunDir, model: Any, history: History, evaluation: dict[str, Any], answers: Any
     ) -> None:

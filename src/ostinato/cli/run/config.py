@@ -158,6 +158,12 @@ class RunConfig(Declared):
         "Begin with the weights of this run or saved model: its network, scales, words and labels.",
         cli_name="from",
     )
+    for_: Literal["stream", "c"] | None = declare(
+        None,
+        "Where the model is to go: a network is chosen that `ostinato stream` or `export --to c` "
+        "takes, and what they refuse is refused before the training.",
+        cli_name="for",
+    )
     threads: int | None = declare(
         None, "Threads. Default: PyTorch's number, no more than a CPU quota allows.", low=1
     )

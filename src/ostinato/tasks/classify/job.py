@@ -225,7 +225,7 @@ class ClassifyJob(PartsJob):
         from ostinato.training import saved_model
 
         settings, test = self.settings, self.parts.test
-        saved_model.save(model, run.model, self._parameters(model), history.iterations)
+        saved_model.save(model, run.model, self.parameters(model), history.iterations)
         proba = answers.proba
         names = test.ids if test.roles is not None else None
         lines = predictions_csv(model.classes, proba, test.y, ids=names, several=model.multilabel)
@@ -246,7 +246,7 @@ class ClassifyJob(PartsJob):
             return None
         return partition.preparation(self.parts.train, data.missing, data.standardize)
 
-    def _parameters(self, model: Classifier) -> dict[str, Any]:
+    def parameters(self, model: Classifier) -> dict[str, Any]:
         """The configuration as arguments of `SequenceClassifier`."""
         settings = self.settings
         parameters = asdict(settings.model) | asdict(settings.training)

@@ -239,6 +239,11 @@ class ForecastJob(Job):
             },
         }
 
+    def parameters(self, model: Forecaster) -> dict[str, Any]:
+        task, network = self.settings.task, asdict(self.settings.network)
+        parameters = {"horizon": task.horizon, "context": task.context, "season": task.season}
+        return parameters | {n: v for n, v in network.items() if n != "init"}
+
     def keep(
         self,
         run: RunDir,
@@ -251,10 +256,8 @@ class ForecastJob(Job):
         from ostinato.cli.run import reported
         from ostinato.training import saved_model
 
-        task, settings = self.settings.task, self.settings
-        parameters = {"horizon": task.horizon, "context": task.context, "season": task.season}
-        parameters |= {n: v for n, v in asdict(settings.network).items() if n != "init"}
-        saved_model.save(model, run.model, parameters, history.iterations)
+        settings = self.settings
+        saved_model.save(model, run.model, self.parameters(model), history.iterations)
         lines = (piece.encode() for piece in self._backtest(model, answers))
         files.write_pieces(run.predictions, lines)
         shown, on_disk = self.series.some(SHOWN), isinstance(self.series.X, Mapped)

@@ -273,6 +273,12 @@ class LanguageJob(Job):
             },
         }
 
+    def parameters(self, model: LanguageModel) -> dict[str, Any]:
+        settings, names = self.settings, ("cell", "hidden_size", "num_layers", "dropout")
+        parameters = {name: getattr(settings.model, name) for name in names}
+        parameters |= {"level": settings.task.level, "truncate": window(settings)}
+        return parameters
+
     def keep(
         self,
         run: RunDir,
@@ -285,11 +291,8 @@ class LanguageJob(Job):
         from ostinato.cli.run import reported
         from ostinato.training import saved_model
 
-        settings, names = self.settings, ("cell", "hidden_size", "num_layers", "dropout")
-        parameters = {name: getattr(settings.model, name) for name in names}
-        parameters |= {"level": settings.task.level, "truncate": window(settings)}
-        saved_model.save(model, run.model, parameters, history.iterations)
-        facts = reported.facts(settings, run, history, evaluation)
+        saved_model.save(model, run.model, self.parameters(model), history.iterations)
+        facts = reported.facts(self.settings, run, history, evaluation)
         report.write_report(run.report, report.collect_language(model, self.texts.test, facts))
 
 

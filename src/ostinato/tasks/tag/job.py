@@ -188,6 +188,12 @@ class TagJob(PartsJob):
             baselines[found.name] = {"accuracy": found.accuracy}
         return {"task": "tag", "test": model.measured(X, test.y, answers), "baselines": baselines}
 
+    def parameters(self, model: Tagger) -> dict[str, Any]:
+        settings = self.settings
+        parameters = {"crf": settings.task.crf, "scheme": model.scheme, "standardize": False}
+        parameters |= {n: v for n, v in asdict(settings.network).items() if n != "init"}
+        return parameters
+
     def keep(
         self,
         run: RunDir,
@@ -201,9 +207,7 @@ class TagJob(PartsJob):
         from ostinato.training import saved_model
 
         settings = self.settings
-        parameters = {"crf": settings.task.crf, "scheme": model.scheme, "standardize": False}
-        parameters |= {n: v for n, v in asdict(settings.network).items() if n != "init"}
-        saved_model.save(model, run.model, parameters, history.iterations)
+        saved_model.save(model, run.model, self.parameters(model), history.iterations)
         files.write_pieces(
             run.predictions, (piece.encode() for piece in self._lines(model, answers))
         )
