@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import report_reader
 import torch
@@ -130,6 +131,20 @@ def test_of_many_long_sequences_some_are_cut_or_none(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(by_step, "LEAST_CUT", 30)
     data = collect(model, X, y, RunFacts(title="some"))
     assert data.n_cut == 30 and len(data.accuracy_by_step) == longest
+
+
+def test_features_have_their_names_and_texts_their_words(tmp_path: Path) -> None:
+    frames = [pd.DataFrame(x, columns=["speed", "<road>"]) for x in sequences(12)[0]]
+    words = [np.array(["late", "parcel", "again"][: 1 + i % 3]) for i in range(12)]
+    y = sequences(12)[1]
+    options = {"hidden_size": 4, "iterations": 2, "batch_size": 6}
+    for X, told in ((frames, {"speed", "<road>"}), (words, {"words read"})):
+        data = collect(SequenceClassifier(**options).fit(X, y), X, y, RunFacts(title="t"))
+        write_report(tmp_path / "report.html", data)
+        page = report_reader.read((tmp_path / "report.html").read_text(encoding="utf-8"))
+        assert told <= set(page.svg_texts[next(n for n in page.svg_texts if "Example 1" in n)])
+    assert "12 test texts of 1 to 3 words, 3 classes" in page.text
+    assert "late parcel" in page.sections["hardest"]
 
 
 def test_sizes_of_network_and_data(classifier: SequenceClassifier) -> None:

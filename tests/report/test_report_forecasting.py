@@ -113,6 +113,24 @@ def test_the_series_drawn_are_the_worst_the_middle_and_the_best(collected: Any) 
     assert module._chosen([4]) == [(4, "worst")]
 
 
+def test_what_follows_is_forecast_if_its_inputs_are_known(collected: Any, tmp_path: Path) -> None:
+    given, model, data = collected
+    wanted = model.predict_quantiles(given)
+    for view in data.views:
+        times, quantiles = view.ahead
+        # In another batch PyTorch may round a readout of float32 otherwise: some units of 1e-7.
+        assert np.allclose(quantiles, wanted[int(view.name[1:])], rtol=1e-5, atol=1e-5)
+        assert (np.diff([view.x[-1], *times]) == np.timedelta64(1, "D")).all()
+    page = read(tmp_path, data)
+    assert "goes beyond the end of the series" in page.sections["forecasts"]
+    end = f"{data.views[0].ahead[1][-1, 4]:.4g} is forecast 3 steps after the end"
+    assert any(label.startswith("Series") and end in label for label in page.svg_texts)
+    series = [given.series(i) for i in range(len(given))]
+    known = Panel.of(series, future=[np.ones(len(x) + i) for i, x in enumerate(series)])
+    views = collect_forecasts(fitted(known), known, RunFacts(title="t")).views
+    assert {v.name for v in views if v.ahead is None} == {v.name for v in views} & {"1", "2", "3"}
+
+
 def test_a_quantile_below_which_half_of_the_values_lie() -> None:
     data = task_examples.forecasts()
     known = np.isfinite(data.actual)

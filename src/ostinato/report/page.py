@@ -58,7 +58,13 @@ class RunFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class PageData(RunFacts):
-    """What a kind of answer shows of a run: what a subclass computes, and how it lists panels."""
+    """What a kind of answer shows of a run: a subclass holds what is computed, and lists panels.
+
+    Args:
+        parameters: how many numbers the network learns, or None.
+    """
+
+    parameters: int | None = None
 
     def sizes(self) -> str:
         """The data in a line."""
@@ -66,10 +72,6 @@ class PageData(RunFacts):
 
     def tiles(self) -> list[Tile]:
         """The numbers that matter most, the first one largest."""
-        raise NotImplementedError
-
-    def n_parameters(self) -> int | None:
-        """How many numbers the network learns, if that is known."""
         raise NotImplementedError
 
     def sections(self) -> Sequence[PageSection | None]:
@@ -157,14 +159,14 @@ def _of_the_training(data: PageData) -> list[Tile]:
     """Iterations, elapsed time and the size of the network, as far as they are known."""
     last = data.metrics[-1]["iteration"] if data.metrics else 0
     iterations = int(data.evaluation.get("iterations", last))
-    elapsed, parameters, tiles = data.evaluation.get("elapsed_s"), data.n_parameters(), []
+    elapsed, tiles = data.evaluation.get("elapsed_s"), []
     if iterations:
         each = f"{1000 * elapsed / iterations:.2f}\u202fms each" if elapsed else ""
         tiles.append(Tile(count(iterations), "iterations of training", each))
     if elapsed is not None:
         tiles.append(Tile(duration(elapsed), "elapsed"))
-    if parameters is not None:
-        tiles.append(Tile(count(parameters), "parameters"))
+    if data.parameters is not None:
+        tiles.append(Tile(count(data.parameters), "parameters"))
     return tiles
 
 

@@ -49,10 +49,13 @@ def layers(anatomy: Anatomy) -> list[list[OneWay]]:
 def caption(a: Anatomy) -> str:
     """The sizes of a network in a line: cell, steps, features, hidden units, layers and classes."""
     steps = "T" if a.n_steps is None else a.n_steps
+    read = f"{steps} steps of {a.n_features}"
+    if a.n_words is not None:
+        read = f"{steps} words, each as {a.n_features} numbers"
     number = f", {a.n_layers} layers" if a.n_layers > 1 else ""
     both = ", both directions" if a.bidirectional else ""
     return (
-        f"{a.cell}: {steps} steps of {a.n_features}, "
+        f"{a.cell}: {read}, "
         f"{a.hidden_size} hidden{number}{both}, {a.n_classes} classes"
     )
 

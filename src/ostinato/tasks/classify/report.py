@@ -17,6 +17,7 @@ from ostinato.report.page import PageData, RunFacts
 from ostinato.report.panels import Card, Grid, Key, PageSection, PageTable, PageText, Tile, Word
 from ostinato.report.parts import MOST, edges, means
 from ostinato.report.sequences import Beliefs, HiddenStates, is_image
+from ostinato.runtime.card import n_parameters
 from ostinato.tasks.classify import TASK
 from ostinato.tasks.classify.by_step import (
     cut_short,
@@ -72,7 +73,7 @@ class ReportData(PageData):
     """The contents of a classifier's report; it leaves out empty fields and says why.
 
     Args:
-        title, metrics, losses, evaluation, config, environment: see `RunFacts`. Of the evaluation,
+        title, …, environment, parameters: see `RunFacts` and `PageData`. Of the evaluation,
             "test" has accuracy, loss and n; "notebook_128" has the accuracy on the notebook's part.
         classes: the C class labels, as shown.
         y_true: `[N]` integers, indices into `classes`: the true class of each test example.
@@ -166,9 +167,6 @@ class ReportData(PageData):
         read = common.sequences(self, self.lengths, "word" if words else "step")
         of = "" if words else f" of {counted(self.network.n_features, 'number')}"
         return f"{read}{of}, {count(len(self.classes))} classes"
-
-    def n_parameters(self) -> int | None:
-        return None if self.network is None else self.network.parameters
 
     def tiles(self) -> list[Tile]:
         n = int(self.test.get("n", len(self.y_true)))
@@ -273,7 +271,8 @@ class ReportData(PageData):
                 f" What is longer than {MOST} steps is drawn in {MOST} parts: beliefs as their "
                 "means, lines through the lowest and highest values."
             )
-        key = Key([("true", "the true class"), ("predicted", "the class chosen"), ("", "others")])
+        others = [("", "others")] * any(view.beliefs is not None for view in self.hardest)
+        key = Key([("true", "the true class"), ("predicted", "the class chosen"), *others])
         cards = Grid([self._card(rank, view) for rank, view in enumerate(self.hardest, start=1)])
         return PageSection(
             "hardest",
@@ -292,12 +291,12 @@ class ReportData(PageData):
             found = Html(tag("strong", view.label, "true") + " taken for " + taken)
         read = [] if view.words is None else [PageText([Word(" ".join(view.words))], "words")]
         if view.words is not None and view.beliefs is None:
-            return Card(found, [*read, PageText([Word(story)], "note")])
+            return Card(found, read)
         drawn = Beliefs(
             id=f"hardest-{rank}",
             label=f"Example {rank}: true class {plain(view.label)}, chosen "
             f"{plain(view.prediction)}. {story}",
-            caption=story,
+            caption=story if view.beliefs is not None else "",
             x=view.x if view.words is None else None,
             names=self.features,
             unit=self.unit,
@@ -327,13 +326,12 @@ class ReportData(PageData):
         when = f"{self.unit} {changes[-1] + 2}"
         return f"{shares}. The last change of mind, away from {left}, came with {when}."
 
-    def _states(self) -> PageSection:
-        """A heat map of the hidden states of one example."""
+    def _states(self) -> PageSection | None:
+        """A heat map of the hidden states of one example; None if none was kept."""
         heading = "Hidden states"
         view = next((view for view in self.hardest if view.states is not None), None)
         if view is None or view.states is None:
-            why = "No heat map: no hidden states were kept."
-            return PageSection("states", heading, why=why)
+            return None
         n_steps, n_units = view.states.shape
         bound, of = float(np.abs(view.states).max()), f"an example of class {plain(view.label)}"
         drawn = HiddenStates(
@@ -432,6 +430,7 @@ def collect(
         accuracy_by_step=by_step,
         n_cut=n_cut,
         network=anatomy(net, lengths),
+        parameters=n_parameters(net.state_dict()),
         lengths=lengths,
         features=common.feature_names(fitted),
     )

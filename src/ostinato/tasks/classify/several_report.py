@@ -25,6 +25,8 @@ from ostinato.report.panels import (
     Tile,
     Word,
 )
+from ostinato.runtime.card import n_parameters
+from ostinato.tasks.base import MeasureSpec
 from ostinato.tasks.classify import TASK
 from ostinato.tasks.classify.by_step import lengths_of
 from ostinato.tasks.classify.report import anatomy, fitted_of
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 SHOWN_WORDS = 80  # of a hard example
 SETS = 12  # of labels that are shown, the commonest
+MEASURES = {**TASK.measures, "accuracy": MeasureSpec("all labels of an example right", "%")}
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,6 @@ class SeveralData(PageData):
         mean = self.y_true.sum(axis=1).mean()
         return f"{read}, {count(len(self.labels))} labels, {mean:.2f} of them a sequence"
 
-    def n_parameters(self) -> int | None:
-        return None if self.network is None else self.network.parameters
-
     def tiles(self) -> list[Tile]:
         found = label_metrics.measure(self.y_true, self.y_pred)
         n = count(len(self.y_true))
@@ -124,7 +124,7 @@ class SeveralData(PageData):
             "share of its examples with all labels right."
         )
         return [
-            measures.section(self, TASK.measures),
+            measures.section(self, MEASURES),
             common.network(self.network),
             common.training(self, told, accuracy=True),
             self._per_label(),
@@ -258,4 +258,5 @@ def collect_several(
             for n in [int(n) for n in order if wrong[n].any()][:n_hardest]
         ],
         network=anatomy(fitted.net, lengths),
+        parameters=n_parameters(fitted.net.state_dict()),
     )

@@ -62,7 +62,7 @@ class ForecastData(PageData):
     """The contents of a forecaster's report.
 
     Args:
-        title, metrics, losses, evaluation, config, environment: see `RunFacts`.
+        title, …, environment, parameters: see `RunFacts` and `PageData`.
         levels: of the quantiles, Q of them, with 0.5.
         series: `[M]`, the series of each forecast, a number below len(names).
         actual: `[M, h]`, what came; NaN where a value is missing.
@@ -72,7 +72,6 @@ class ForecastData(PageData):
         names: of the series.
         views: the series that are drawn, the worst first.
         read: what the network reads, in words.
-        parameters: of the network.
 
     Raises:
         ValueError: the shapes do not fit each other.
@@ -87,7 +86,6 @@ class ForecastData(PageData):
     views: list[SeriesView] = field(default_factory=list)
     naive: dict[str, np.ndarray] = field(default_factory=dict)
     read: str = ""
-    parameters: int | None = None
 
     def __post_init__(self) -> None:
         wanted = (*self.actual.shape, len(self.levels))
@@ -124,9 +122,6 @@ class ForecastData(PageData):
         n = len(self.names)
         series = f"{count(n)} series" if n > 1 else "one series"
         return f"{series}; {self.read}; {count(len(self.actual))} forecasts of known values"
-
-    def n_parameters(self) -> int | None:
-        return self.parameters
 
     def tiles(self) -> list[Tile]:
         tiles = []
@@ -481,7 +476,7 @@ def _and_after(times: np.ndarray, n: int) -> np.ndarray:
     missing = n - len(times)
     if missing <= 0:
         return times[:n]
-    distance = times[-1] - times[-2] if len(times) > 1 else times.dtype.type(1)
+    distance = times[-1] - times[-2]  # a series that is forecast has two steps at least
     return np.concatenate([times, times[-1] + np.arange(1, missing + 1) * distance])
 
 

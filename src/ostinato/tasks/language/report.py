@@ -81,7 +81,7 @@ class LanguageData(PageData):
     """The contents of a language model's report.
 
     Args:
-        title, metrics, losses, evaluation, config, environment: see `RunFacts`.
+        title, …, environment, parameters: see `RunFacts` and `PageData`.
         level: "character", "word" or "piece".
         vocabulary_size: V.
         n_documents, n_characters: of the test part.
@@ -90,7 +90,6 @@ class LanguageData(PageData):
         passage: tokens of the test part, each with the bits that it cost.
         by_position: `[P, 2]`, tokens of documents by their place: the place, counted from 1, and
             the mean bits of a token there; None where documents are too short for it.
-        parameters: of the network.
     """
 
     level: str
@@ -101,7 +100,6 @@ class LanguageData(PageData):
     samples: list[Sample] = field(default_factory=list)
     passage: list[tuple[str, float]] = field(default_factory=list)
     by_position: np.ndarray | None = None
-    parameters: int | None = None
 
     def sizes(self) -> str:
         trained, parts = self.environment.get("data", {}), []
@@ -111,9 +109,6 @@ class LanguageData(PageData):
         tested = counted(self.n_documents, "text")
         parts.append(f"tested on {tested} of {count(self.n_characters)} characters")
         return f"{', '.join(parts)}; {count(self.vocabulary_size)} different {self.level}s"
-
-    def n_parameters(self) -> int | None:
-        return self.parameters
 
     def tiles(self) -> list[Tile]:
         key, tiles = "bits_per_character", []

@@ -71,7 +71,7 @@ class TaggingData(PageData):
     """The contents of a tagger's report.
 
     Args:
-        title, metrics, losses, evaluation, config, environment: see `RunFacts`.
+        title, …, environment, parameters: see `RunFacts` and `PageData`.
         classes: the C labels, as shown.
         lengths: `[N]`, steps of the test sequences.
         y_true, y_pred: `[ΣT]` integers, the labels of all steps, indices into `classes`.
@@ -80,7 +80,6 @@ class TaggingData(PageData):
         scheme: how the labels write spans; None if they do not.
         spans, span_errors: of the spans, if there are any; see `span_metrics`.
         read: what a step is, as "3 numbers" or "a word".
-        parameters: of the network.
         features: the names of the F features, if they have any.
 
     Raises:
@@ -97,7 +96,6 @@ class TaggingData(PageData):
     spans: SpanScores | None = None
     span_errors: dict[str, int] | None = None
     read: str = ""
-    parameters: int | None = None
     features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -120,9 +118,6 @@ class TaggingData(PageData):
         read = common.sequences(self, self.lengths, "word" if words else "step")
         of = f" of {self.read}" if self.read and not words else ""
         return f"{read}{of}, {count(len(self.classes))} labels"
-
-    def n_parameters(self) -> int | None:
-        return self.parameters
 
     def tiles(self) -> list[Tile]:
         n = len(self.y_true)
