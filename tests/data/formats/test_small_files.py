@@ -136,7 +136,7 @@ QUICK = {
     "digits.csv": b"1" * 30_000 + b"x,y\n1,2\n",
     "one name twice.arrow": packed(
         lambda file: feather.write_feather(
-            pa.table([pa.array([1])] * 20_001, [*map(str, range(20_000)), "19999"]), file
+            pa.table([pa.array([1])] * 32_001, [*map(str, range(32_000)), "31999"]), file
         )
     ),
     "lists of objects.parquet": packed(
@@ -145,7 +145,6 @@ QUICK = {
         )
     ),
     "colons.ts": b"@classLabel true a b\n@data\n" + b"1:" * 100_000 + b"a\n",
-    "brackets.ts": b"@timestamps true\n@data\n" + b"(:," * 50_000 + b"\n",
 }
 
 
@@ -155,7 +154,7 @@ def test_a_small_file_takes_little_time(tmp_path, name):
     path.write_bytes(QUICK[name])
     began = time.process_time()
     try:
-        read_examples(path, Roles(shape="wide"))
+        read_examples(path, None if path.suffix == ".ts" else Roles(shape="wide"))
     except ValueError as problem:
         assert str(problem).startswith(str(path))
     assert time.process_time() - began < SECONDS
