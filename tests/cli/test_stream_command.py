@@ -324,6 +324,7 @@ def test_a_wrong_line(stream, kind, at):
         ('{"x": 1, "y": null}', "y is missing or infinite"),
         ('{"x": 1, "y": 1e400}', "y is missing or infinite"),
         ("7", "not a JSON object"),
+        pytest.param('{"x": ' + "[" * 10_000, "nested too deeply", id="lists without end"),
     ],
 )
 def test_a_wrong_json_line(stream, line, reason):
