@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator, Set
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -208,6 +209,14 @@ def _by_either(a: Arguments) -> tuple[Tree, Tree]:
             return _by_the_engine(a, compiled(a))
         except Unsupported as found:
             refusal = found.bare()
+        if isinstance(refusal, SideEffect):
+            # Loops know scan; scan asks for them by name, where a step keeps state in attributes.
+            found_by_loop = import_module("ostinato.loops.scanned").scanned(a)
+            if found_by_loop is not None:
+                result, native = found_by_loop
+                if not native:
+                    warn_refused(a.given, refusal)
+                return result
         warn_refused(a.given, refusal)
         if isinstance(refusal, Mispredicted):
             from ostinato.compiler import speculation  # not a part of every start

@@ -10,6 +10,7 @@ import functools
 import types
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -40,7 +41,10 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         names = [str(p) for p in (*self.path, self.key)]
-        hidden = {"__dict__", "_modules", "_buffers", "_parameters"}
+        hidden = {
+            "__dict__", "_modules", "_buffers", "_parameters", "__self__", "__func__",
+            "__closure__",
+        }  # fmt: skip
         return ".".join(n for n in names if n not in hidden)
 
 
@@ -61,6 +65,27 @@ def _sorted_globals(code: types.CodeType) -> list[str]:
     return sorted(globals_of(code))
 
 
+def reached(body: types.FunctionType) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """The objects at which state may begin, and the paths to them.
+
+    These are the roots, the objects of bound methods, and what called functions close over.
+    """
+    todo: deque[tuple[Any, tuple[Any, ...]]] = deque((v, (name,)) for name, v in roots(body))
+    seen: set[int] = set()
+    while todo:
+        value, path = todo.popleft()
+        if isinstance(value, types.MethodType):
+            todo += [(value.__self__, (*path, "__self__")), (value.__func__, (*path, "__func__"))]
+        elif isinstance(value, types.FunctionType):
+            if id(value) not in seen and not is_fixed_name(value.__module__):
+                seen.add(id(value))
+                for i, cell in enumerate(value.__closure__ or ()):
+                    with suppress(ValueError):  # not bound
+                        todo.append((cell.cell_contents, (*path, "__closure__", i)))
+        else:
+            yield value, path
+
+
 def resolved(body: types.FunctionType, path: tuple[Any, ...]) -> Any:
     """The dict or list at the end of a path; None if the path does not exist."""
     name = path[0]
@@ -71,7 +96,11 @@ def resolved(body: types.FunctionType, path: tuple[Any, ...]) -> Any:
             at = body.__code__.co_freevars.index(name)
             value = body.__closure__[at].cell_contents  # type: ignore[index]
         for step in path[1:]:
-            value = vars(value) if step == "__dict__" else value[step]
+            if step in ("__dict__", "__self__", "__func__", "__closure__"):
+                value = getattr(value, step)
+            else:
+                value = value[step]
+                value = value.cell_contents if type(value) is types.CellType else value
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return None
     return value
@@ -79,7 +108,7 @@ def resolved(body: types.FunctionType, path: tuple[Any, ...]) -> Any:
 
 def path_to(body: types.FunctionType, value: Any) -> tuple[Any, ...] | None:
     """A path from the code of an iteration to an object; None where none is found."""
-    todo: deque[tuple[Any, tuple[Any, ...]]] = deque((v, (name,)) for name, v in roots(body))
+    todo = deque(reached(body))
     seen: set[int] = set()
     while todo and len(seen) < _MOST:
         of, path = todo.popleft()
@@ -103,8 +132,7 @@ class Memory:
     def __init__(self, body: types.FunctionType):
         self.saved: dict[int, tuple[tuple[Any, ...], Any, Any]] = {}
         self.versions: dict[int, tuple[tuple[Any, ...], Any, Tensor, int]] = {}
-        todo: deque[tuple[Any, tuple[Any, ...]]] = deque()
-        todo.extend((value, (name,)) for name, value in roots(body))
+        todo = deque(reached(body))
         while todo and len(self.saved) < _MOST:
             value, path = todo.popleft()
             if isinstance(value, _CLOSED):

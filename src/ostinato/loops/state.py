@@ -21,7 +21,7 @@ from ostinato.loops.nostep import NoStep
 
 _CONSTANTS = {
     int, float, bool, complex, str, bytes, type(None), type(...), torch.dtype, torch.device,
-    torch.Size, torch.layout, range,
+    torch.Size, torch.layout, range, type,
 }  # fmt: skip
 Spec = Any
 

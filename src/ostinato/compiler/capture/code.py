@@ -12,7 +12,9 @@ from typing import Any
 # library.
 _FIXED = {"torch", "numpy"}
 # Of our own package the steps of cells are read like a user's, and the models.
-_OURS_TO_READ = ("ostinato.nn.steps", "ostinato.models", "ostinato.integrations")
+_OURS_TO_READ = (
+    "ostinato.nn.steps", "ostinato.models", "ostinato.integrations", "ostinato.loops.scanned",
+)  # fmt: skip
 
 
 def is_fixed(value: Any) -> bool:
