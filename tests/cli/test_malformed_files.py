@@ -86,7 +86,7 @@ CASES: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
     ("no gzip", ".csv.gz", GOOD, CLASSIFY, "not a whole gzip file"),
     ("gzip in a .csv", ".csv", gzip.compress(GOOD), CLASSIFY, "wanted a name that ends with .gz"),
     ("empty gzip", ".csv.gz", gzip.compress(b""), CLASSIFY, "the file is empty"),
-    ("zip in a .csv", ".csv", b"PK\x03\x04" + GOOD, CLASSIFY, "a ZIP archive or an Excel file"),
+    ("zip in a .csv", ".csv", b"PK\x03\x04" + GOOD, CLASSIFY, "a ZIP archive, to be unpacked, or Excel"),
     ("old Excel", ".csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + GOOD, CLASSIFY, "Excel"),
     ("PDF", ".csv", b"%PDF-1.7\n" + GOOD, CLASSIFY, "PDF"),
     ("truncated text in gzip", ".txt.gz", gzip.compress(b"abc " * 99)[:-4], NONE, "gzip"),
@@ -264,7 +264,8 @@ CASES: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
     ("one row of text", ".csv", b"id,text\n1,a\n", LANGUAGE, ""),
     ("the column of a text", ".txt", b"abc " * 99, LANGUAGE, "has no column 'text'"),
     # Names
-    ("another ending", ".xlsx", b"PK\x03\x04", CLASSIFY, "is not a data set"),
+    ("another ending", ".dta", b"PK\x03\x04", CLASSIFY, "is not a data set"),
+    ("another spreadsheet", ".ods", b"PK\x03\x04", CLASSIFY, "save the spreadsheet as .xlsx"),
     ("no ending", "", GOOD, CLASSIFY, "is not a data set"),
 ]  # fmt: skip
 

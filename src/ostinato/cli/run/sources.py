@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     Sequences = np.ndarray | Ragged
 
 TABLES = (
-    *(".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather"),
+    *(".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather"),
     *(".conll", ".conllu"),
 )
 TEXTS = (".txt", ".abc")
+SPREADSHEETS = (".xls", ".xlsb", ".ods", ".numbers")  # that are not read
 SUFFIXES = (*ARRAYS, ".npy", *(s + z for s in (*TABLES, *TEXTS) for z in ("", ".gz")))
 WANTED = f"{', '.join(BUILT_IN)}, or a file: " + ", ".join(
     f"FILE{ending}" for ending in (".npz", ".ts", *TABLES, *TEXTS)
@@ -60,6 +61,8 @@ def known(source: str | None) -> str:
         raise BadInput(
             f"{source}: a directory; wanted a file with all its sequences: a table, a .npz, a text"
         )
+    if source.lower().endswith(SPREADSHEETS):
+        raise BadInput(f"{source}: save the spreadsheet as .xlsx, or export its sheet as CSV")
     if not source.lower().endswith(SUFFIXES) and not holds_arrays(source):
         raise BadInput(
             f"{source!r} is not a data set; wanted {WANTED}. A file needs one of these endings"
@@ -92,9 +95,12 @@ def check(config: DataConfig) -> None:
         raise BadInput(f"--as-sequence is for mnist, not for {config.source}")
     if config.test is not None and config.split is not None:
         raise BadInput("--test and --split both say what to test on; wanted one of them")
+    from ostinato.data.formats.dialect import OF_TEXT
+
     for name in asdict(dialect(config)):
         given = getattr(config, name) != getattr(DataConfig, name)
-        if given and config.source and not _is_delimited(config.source):
+        in_sheet = str(config.source).lower().endswith(".xlsx") and name not in OF_TEXT
+        if given and config.source and not in_sheet and not _is_delimited(config.source):
             flag = name.replace("_", "-")
             raise BadInput(f"--{flag} is for .csv and .tsv files, not for {config.source}")
     if config.source is None or is_table(config.source):
@@ -364,11 +370,12 @@ def _opened(source: str) -> tuple[str, str, bytes | None]:
 
 def _parsed(content: bytes | None, kind: str, name: str, written: Dialect) -> Table:
     from ostinato.data.formats.content import read_content
+    from ostinato.data.formats.dialect import SEPARATOR_OF
     from ostinato.data.tables.read_examples import parse_table
 
     if content is None:
         content = read_content(Path(name))
-    return parse_table(content, kind, name, written if kind in (".csv", ".tsv") else None)
+    return parse_table(content, kind, name, written if kind in SEPARATOR_OF else None)
 
 
 def _stdin() -> BinaryIO:

@@ -24,11 +24,11 @@ MAX_COLUMNS = 100_000  # of a table: 10 KB of memory each in pyarrow's parser of
 # How files begin that are no text, whatever their name says; and the names they should have.
 _BINARY = {
     GZIP: "gzip; wanted a name that ends with .gz",
-    b"PK\x03\x04": "a ZIP archive or an Excel file; unpack it, or export it as CSV",
+    b"PK\x03\x04": "a ZIP archive, to be unpacked, or Excel; wanted a name that ends with .xlsx",
     b"PAR1": "Parquet; wanted a name that ends with .parquet",
     b"ARROW1": "Arrow; wanted a name that ends with .arrow",
     b"\x93NUMPY": "a NumPy array; wanted a name that ends with .npy",
-    b"\xd0\xcf\x11\xe0": "an old Excel file; export it as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel file; save it as .xlsx or CSV",
     b"SQLite format 3": "an SQLite database; export its table as CSV",
     b"%PDF": "PDF; wanted a table of text",
 }
@@ -43,7 +43,7 @@ _STARTS = {
     b"\0\0\x08": ".idx",
 }
 KINDS = (
-    *(".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather"),
+    *(".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather"),
     *(".npz", ".npy", ".ts", ".idx", ".conll", ".conllu"),
 )
 _IDX = re.compile(r"[.-]idx(\d-[a-z0-9]+)?$")

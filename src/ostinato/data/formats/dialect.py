@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields
 from typing import IO, Literal, cast
 
 Decimal = Literal[".", ","]
-SEPARATOR_OF = {".csv": ",", ".tsv": "\t"}  # by the ending of the file
+SEPARATOR_OF = {".csv": ",", ".tsv": "\t", ".xlsx": ","}  # by the ending of the file
+OF_TEXT = ("separator", "decimal", "encoding")  # what a spreadsheet says itself
 _NO_SEPARATORS = ('"', "\r", "\n")
 _THOUSANDS = (",", ".", "'", "’", " ", "\u00a0", "\u202f", "_")
 _UTF8 = "utf-8"
@@ -61,11 +62,13 @@ class Dialect:
         Raises:
             ValueError: it cannot; or what stands between fields stands before decimals, too.
         """
+        for each in fields(self):
+            allowed = kind in (".csv", ".tsv") or (kind == ".xlsx" and each.name not in OF_TEXT)
+            if not allowed and getattr(self, each.name) != each.default:
+                raise ValueError(f"{source}: {each.name} is for .csv and .tsv files")
         if kind not in SEPARATOR_OF:
-            for each in fields(self):
-                if getattr(self, each.name) != each.default:
-                    raise ValueError(f"{source}: {each.name} is for .csv and .tsv files")
-        elif self.between(kind) == self.decimal:
+            return
+        if self.between(kind) == self.decimal:
             raise ValueError(
                 f"{source}: {self.decimal!r} stands between the fields and before the decimals; "
                 "name what is between the fields with separator (--separator ';')"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ostinato._extras import needs
-from ostinato.data.formats import arrays, conll
+from ostinato.data.formats import arrays, conll, spreadsheet
 from ostinato.data.formats.arrow import arrow_table, parse_arrow, parse_parquet
 from ostinato.data.formats.content import KINDS, as_text, ending, kind_of, read_content
 from ostinato.data.formats.delimited import parse_delimited
@@ -37,6 +37,8 @@ def parse_table(content: bytes, kind: str, source: str, dialect: Dialect | None 
     """
     dialect = dialect or Dialect()
     dialect.check(kind, source)
+    if kind == spreadsheet.ENDING:
+        content = spreadsheet.as_csv(content, source)
     if kind in SEPARATOR_OF:
         text = as_text(dialect.utf8(content, source), source)
         between = dialect.between(kind)
@@ -68,10 +70,10 @@ def read_examples(source: Any, roles: Roles | None = None, **columns: Any) -> Ex
     """Read the sequences of a file or a data frame, with their answers and names.
 
     Args:
-        source: the path of a table (.csv, .tsv, .jsonl, .parquet, .arrow; words with tags, .conll,
-            .conllu), or of arrays (.npz, .npy, .ts, IDX with its labels beside it), also packed
-            with gzip (.gz). Or a table in memory: a data frame of pandas, with its named index as
-            columns, or of polars; a table of pyarrow's; a dataset of Hugging Face's.
+        source: the path of a table (.csv, .tsv, .xlsx, .jsonl, .parquet, .arrow; words with tags,
+            .conll, .conllu), or of arrays (.npz, .npy, .ts, IDX with its labels beside it), also
+            packed with gzip (.gz). Or a table in memory: a data frame of pandas, with its named
+            index as columns, or of polars; a table of pyarrow's; a dataset of Hugging Face's.
         roles: what its columns are for; by default, what is unambiguous.
         columns: attributes of `Roles`, one by one: `id="trip", target="mode", task="classify"`.
 

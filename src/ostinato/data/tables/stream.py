@@ -21,7 +21,7 @@ import numpy as np
 
 from ostinato import environment
 from ostinato._extras import needs
-from ostinato.data.formats import arrays, conll
+from ostinato.data.formats import arrays, conll, spreadsheet
 from ostinato.data.formats.arrow import arrow_column, arrow_table, check_whole, whole
 from ostinato.data.formats.content import (
     BEGIN,
@@ -133,7 +133,7 @@ def _stream(file: IO[bytes], name: str, roles: Roles) -> Iterator[Examples]:
             packed = file
             first, file = _begin(cast(IO[bytes], gzip.GzipFile(fileobj=file)), False)
         kind = kind_of(first, name)
-        if kind in (*arrays.ENDINGS, *conll.ENDINGS):
+        if kind in (*arrays.ENDINGS, *conll.ENDINGS, spreadsheet.ENDING):
             yield parse_examples(_all(file, packed, name), name, roles)
         elif kind in (".parquet", ".arrow", ".feather"):
             if packed is not None:  # parts of it are read in any order
