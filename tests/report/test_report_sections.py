@@ -21,7 +21,6 @@ from ostinato.report import (
     common,
     labels,
     markup,
-    panels,
     sequences,
     write_report,
 )
@@ -60,14 +59,6 @@ def test_the_head_tells_the_evaluation(tmp_path: Path) -> None:
         "2025-01-31 · A processor · Linux 6 · 2 threads · PyTorch 2.6.0",
     ):
         assert told in head
-
-
-def test_the_head_counts_for_itself_where_there_is_no_evaluation(tmp_path: Path) -> None:
-    head = read(tmp_path, examples.bare()).text.partition("Training")[0]
-    assert "75.00\u202f%" in head and "all 4 test examples" in head
-    loss = -np.log([0.9, 0.8, 0.4, 0.7]).mean()
-    assert f"{loss:.4f}" in head
-    assert "notebook" not in head and "iterations" not in head and "elapsed" not in head
 
 
 def test_the_head_has_data_network_pace_and_command(tmp_path: Path) -> None:
@@ -141,17 +132,6 @@ def test_a_class_that_is_never_there_has_dashes(tmp_path: Path) -> None:
     assert rows[2] == ["b", "100.00\u202f%", "50.00\u202f%", "66.67\u202f%", "2", "a (1×)"]
 
 
-def test_a_perfect_run_says_so(tmp_path: Path) -> None:
-    data = examples.without(examples.bare(), y_true=np.array([0, 1, 0, 0]))
-    assert "No mistakes." in read(tmp_path, data).sections["confusion"]
-
-
-def test_the_most_frequent_mistakes() -> None:
-    matrix = np.array([[9, 1, 0], [4, 9, 0], [0, 2, 9]])
-    assert labels.most_confused(matrix, ["a", "b", "c"], 2) == [("b", "a", 4), ("c", "b", 2)]
-    assert len(labels.most_confused(matrix, ["a", "b", "c"], 9)) == 3
-
-
 def test_many_classes_become_an_image(tmp_path: Path) -> None:
     page = read(tmp_path, examples.ragged(50))
     assert "Rows: true class. Columns: predicted class." not in page.tables
@@ -168,6 +148,16 @@ def test_the_curves_and_their_numbers(tmp_path: Path) -> None:
     assert [row[0] for row in rows[1:]] == ["0", "1,000", "2,000", "3,000", "4,000", "5,000"]
     assert rows[1][2] == "2.3" and rows[-1][3] == "96.60\u202f%"
     assert "validation" not in texts(page, "Loss")
+    validated = {"validation_loss": 0.5, "validation_accuracy": 0.9}
+    metrics = [{**examples.report(i), **validated} for i in range(1001)]
+    del metrics[0]["validation_loss"]
+    page = read(tmp_path, examples.without(examples.run(), metrics=metrics))
+    for curve in ("Loss over", "Accuracy over"):
+        assert {"training batch", "validation"} <= set(texts(page, curve))
+    rows = page.tables["30 of 1,001 reports of the training"]
+    assert len(rows) == 31 and rows[1][0] == "0" and rows[-1][0] == "1,000"
+    at = rows[0].index("validation loss")
+    assert rows[1][at] == "–" and rows[2][at] == "0.5"
 
 
 def test_the_course_of_the_loss_is_faint_under_its_running_mean(tmp_path: Path) -> None:
@@ -195,26 +185,6 @@ def test_the_accuracy_axis_is_where_the_data_are(tmp_path: Path) -> None:
         assert low < near.metrics[0]["train_accuracy"]
         assert "Below the axis" not in read(tmp_path, near).sections["training"]
     assert common.accuracy_limits(with_shares(1.0).metrics) == pytest.approx((0.99, 1.01))
-
-
-def test_validation_gets_its_own_curve(tmp_path: Path) -> None:
-    metrics = [
-        {**examples.report(i), "validation_loss": 0.5, "validation_accuracy": 0.9}
-        for i in range(0, 3001, 1000)
-    ]
-    del metrics[0]["validation_loss"]
-    page = read(tmp_path, examples.without(examples.run(), metrics=metrics))
-    assert {"training batch", "validation"} <= set(texts(page, "Loss over"))
-    assert {"training batch", "validation"} <= set(texts(page, "Accuracy over"))
-    rows = page.tables["4 of 4 reports of the training"]
-    assert rows[1][rows[0].index("validation loss")] == "–"
-
-
-def test_of_many_reports_the_table_shows_some_with_both_ends(tmp_path: Path) -> None:
-    metrics = [examples.report(i) for i in range(1001)]
-    rows = read(tmp_path, examples.without(examples.run(), metrics=metrics)).tables
-    shown = rows["30 of 1,001 reports of the training"][1:]
-    assert len(shown) == 30 and shown[0][0] == "0" and shown[-1][0] == "1,000"
 
 
 def test_a_loss_that_became_nan_is_a_gap(tmp_path: Path) -> None:
@@ -251,18 +221,6 @@ def test_no_step_is_named_where_chance_makes_the_difference(tmp_path: Path) -> N
         assert ("nine tenths" in told) is named
         noise = "no more apart than chance makes them with 300 examples" in told
         assert noise is (abs(last - first) < 0.098)
-
-
-def test_a_rise_is_made_when_it_is_kept(tmp_path: Path) -> None:
-    accuracy = np.array([0.1, 0.95, 0.2, 0.95, 0.96])  # of 0.86; nine tenths: 0.874
-    told = read(tmp_path, examples.without(examples.run(), accuracy_by_step=accuracy))
-    assert "are made, and kept, after 4." in told.sections["steps"]
-
-
-def test_one_step_is_enough(tmp_path: Path) -> None:
-    data = examples.without(examples.run(), accuracy_by_step=np.array([0.5]))
-    rows = read(tmp_path, data).tables["Accuracy by rows read"]
-    assert rows[1:] == [["1", "50.00\u202f%"]]
 
 
 def test_a_hard_example_tells_what_the_network_believed(tmp_path: Path) -> None:
@@ -358,15 +316,6 @@ def test_a_single_mistake_shows(tmp_path: Path) -> None:
     assert tints == [("low", "55"), ("high", "13"), ("low", "55")]
 
 
-def test_hidden_states_are_scaled_by_their_largest(tmp_path: Path) -> None:
-    data = examples.run()
-    states = data.hardest[0].states
-    assert states is not None
-    page = read(tmp_path, data)
-    assert f"{np.abs(states).max():.2f}" in page.sections["states"]
-    assert "16 hidden units" in texts(page, "Heat map of 16 hidden units over 28 steps")
-
-
 def test_a_bidirectional_network_has_no_beliefs_by_step(tmp_path: Path) -> None:
     page = read(tmp_path, examples.bidirectional())
     why = "No beliefs by step: a bidirectional network reads from both ends at once."
@@ -376,7 +325,10 @@ def test_a_bidirectional_network_has_no_beliefs_by_step(tmp_path: Path) -> None:
 
 
 def test_a_bare_run_says_what_it_leaves_out(tmp_path: Path) -> None:
-    told = read(tmp_path, examples.bare()).sections
+    page = read(tmp_path, examples.bare())
+    told, loss = page.sections, -np.log([0.9, 0.8, 0.4, 0.7]).mean()
+    assert "75.00\u202f%" in page.text and f"{loss:.4f}" in page.text  # of no evaluation
+    assert "No mistakes" not in told["confusion"] and "elapsed" not in page.text
     assert "the run kept no metrics" in told["training"]
     assert "were not computed" in told["steps"]
     assert "no test example was kept" in told["hardest"]
@@ -390,12 +342,6 @@ def test_configuration_and_environment_are_told_whole(tmp_path: Path) -> None:
     assert page.tables["general"] == [["date", "2025-01-31T10:00:00+00:00"]]  # the environment's
     assert "titlex" in page.sections["configuration"].replace("\n", "")
     assert page.tables["packages"] == [["torch", "2.6.0"]]
-
-
-def test_values_as_they_stand_in_a_configuration() -> None:
-    shown = panels.SettingsTables({"a": None, "b": True, "c": [1, "x"], "d": []})
-    told = report_reader.read(shown.html())
-    assert told.tables["general"] == [["a", "none"], ["b", "true"], ["c", "1, x"], ["d", "none"]]
 
 
 @draws(200)

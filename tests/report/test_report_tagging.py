@@ -125,13 +125,6 @@ def test_groups_by_length_and_position_count_every_answer_once(
         assert hits == sum(part[low - 1 : high].sum() for part in parts)
 
 
-def test_groups_by_length_have_as_many_sequences() -> None:
-    lengths = np.random.default_rng(0).permutation(np.arange(1, 81))
-    found = labels.by_length(lengths, np.ones(80, int), np.ones(80, int))
-    assert found is not None and len(found.n) == labels.MOST_GROUPS
-    assert found.n.min() >= 8 and found.n.max() <= 12
-
-
 def test_calibration_against_a_loop() -> None:
     rng = np.random.default_rng(0)
     sure = np.append(rng.uniform(0.2, 1, 500), [1.0, 0.0])
@@ -215,14 +208,6 @@ def test_labels_of_a_type_share_a_colour_and_what_is_outside_has_none() -> None:
     shown = {int(i) for v in many.hardest for i in (*v.true, *v.predicted)}
     assert [c for c in colours if c is not None and c >= 0] == list(range(8))
     assert colours.count(-1) == len(shown) - 8
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_no_errors_no_sequences(tmp_path: Path) -> None:
-    data = task_examples.tagging()
-    right = TaggingData(**{**vars(data), "y_pred": data.y_true, "hardest": []})
-    told = read(tmp_path, right).sections
-    assert "None: no label is wrong." in told["hardest"] and "No mistakes." in told["confusion"]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any
 
 from ostinato.report.markup import Html, tag, text
 
-NARROW = 5  # columns that a phone has room for
+NARROW = 4  # columns that a phone has room for
 SCROLLS = '<p class="scrolls">Wider than the screen: it scrolls sideways \u2192</p>'
 
 

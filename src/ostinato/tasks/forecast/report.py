@@ -205,12 +205,11 @@ class ForecastData(PageData):
         )
         return Card(Html(f"{name}{text(told + place)}"), [fan])
 
-    def _by_step(self) -> PageSection:
-        """The error of each step ahead, beside those of the baselines."""
+    def _by_step(self) -> PageSection | None:
+        """The error of each step ahead, beside those of the baselines; None of a single step."""
         heading, horizon = "Error by step ahead", self.actual.shape[1]
         if horizon == 1:
-            why = "The forecasts are one step long; the measures say how good they are."
-            return PageSection("steps", "By step ahead", (), heading, why=why)
+            return None
         by = "mean absolute scaled error" if self.scaled else "mean absolute error"
         answers = {"network": self.quantiles, **self.naive}
         curves = {name: _means(self.shown_errors(each)) for name, each in answers.items()}
@@ -275,10 +274,10 @@ class ForecastData(PageData):
             f"on the dotted line. Counted over {n} values.",
         )
 
-    def _each_series(self) -> PageSection:
-        """The errors of each series, the worst first."""
+    def _each_series(self) -> PageSection | None:
+        """The errors of each series, the worst first; None of a single series."""
         if len(self.names) == 1:
-            return PageSection("series", "Series", why="There is one series; see the measures.")
+            return None
         ours = of_series(self, self.shown_errors(self.quantiles))
         plain_errors = of_series(self, self.errors(self.quantiles))
         theirs = {n: of_series(self, self.shown_errors(each)) for n, each in self.naive.items()}
