@@ -104,3 +104,45 @@ def test_what_cannot_go_there_is_refused_before_the_training(
     assert f"--for {flags[1]}" in refused.err
     assert message in refused.err
     assert not (tmp_path / "run").exists()
+
+
+def planned(out):
+    """The rows of a section of --dry-run that have one line each."""
+    rows = (line.strip().split("  ", 1) for line in out.splitlines() if line.startswith("  "))
+    return {row[0]: row[1].strip() for row in rows if len(row) == 2}
+
+
+@pytest.mark.parametrize(
+    "characters, network, length",
+    [
+        (22_000, "lstm, 128 units", "30 epochs, 8 at a time"),
+        pytest.param(600_000, "lstm, 256 units", "20 epochs, 32 at a time", marks=pytest.mark.slow),
+    ],
+)
+def test_a_language_model_is_of_the_size_of_its_text(
+    ostinato, tmp_path, characters, network, length
+):
+    words = np.array(["the", "cat", "sat", "on", "a", "mat", "and", "ran", "off", "to", "see", "what", "there", "was"])
+    drawn = words[np.random.default_rng(0).integers(0, len(words), characters // 3)]
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(drawn)[: characters * 5 // 4])  # a fifth of it is the test part
+    plan = planned(ostinato("train", text, "--dry-run").out)
+    assert (plan["network"], plan["length"]) == (network, length)
+    chosen = ostinato("train", text, "--dry-run", "--hidden-size", 16, "--epochs", 2).out
+    assert planned(chosen)["network"] == "lstm, 16 units"
+    assert planned(chosen)["length"].startswith("2 epochs")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_time_of_a_training_is_estimated_and_bounded(ostinato, tmp_path, task):
+    path, *roles = TASKS[task](tmp_path)
+    line = ("train", path, *roles, "--hidden-size", 4, "--threads", 1)
+    long = ("--iterations", 10_000_000)
+    plan = planned(ostinato(*line, *long, "--dry-run").out)
+    assert plan["time"].endswith("on this machine, for 10,000,000 updates")
+    run = tmp_path / "run"
+    bounded = ostinato(*line, *long, "--minutes", 0.01, "-o", run)
+    assert "updates of the 10,000,000 planned" in bounded.err
+    made = configuration.read_file(run / "config.toml")["training.iterations"]
+    assert 1 <= made < 600_000  # a µs an update, were they as quick as that
+    assert ostinato("train", path, *roles, *QUICK, "--minutes", 100).code == 0  # all 12 of them

@@ -22,7 +22,7 @@ HELP_ALL = "--help-all"
 # The configuration's flags that the shorter help shows; those of the command itself are all there.
 FIRST_HOUR = {
     "--classify", "--tag", "--forecast", "--horizon", "--language",
-    "--id", "--time", "--features", "--epochs", "--bidirectional", "--for", "--from",
+    "--id", "--time", "--features", "--epochs", "--bidirectional", "--for", "--minutes", "--from",
 }  # fmt: skip
 # Flags of the commands themselves that the shorter help leaves out.
 LATER = {"--set", "--print-config", "--resume", "--overwrite", "--json", "--ray"}

@@ -176,10 +176,14 @@ def _begun(asked: Given) -> tuple[Config, Job | None]:
     asked = destination.chosen(settings, asked)
     settings = configuration.resolve(asked)
     is_known = settings.data.source in ("mnist", "austen")  # how they are learnt, without a look
-    if is_known and settings.run.for_ is None:
+    if is_known and settings.run.for_ is None and settings.run.minutes is None:
         return jobs.with_defaults(settings, asked), None
     job = jobs.read(settings, asked)
     destination.check(job)
+    if settings.run.minutes is not None:
+        from ostinato.cli.run import timing
+
+        job = timing.within(job, asked)
     return job.settings, job
 
 

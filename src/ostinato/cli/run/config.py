@@ -158,6 +158,11 @@ class RunConfig(Declared):
         "Begin with the weights of this run or saved model: its network, scales, words and labels.",
         cli_name="from",
     )
+    minutes: float | None = declare(
+        None,
+        "Train for this time at most: the number of updates is chosen by some that are measured.",
+        above=0,
+    )
     for_: Literal["stream", "c"] | None = declare(
         None,
         "Where the model is to go: a network is chosen that `ostinato stream` or `export --to c` "

@@ -1,4 +1,4 @@
-"""train --dry-run: the data as they were understood, and what would be trained; nothing is."""
+"""train --dry-run: the data as they were understood, and what would be trained, for how long."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ def shown(job: Job) -> str:
         "data": [("source", str(settings.data.source)), ("aim", job.aim)]
     }
     sections |= job.shown()
-    sections["recipe"] = _recipe(settings)
+    from ostinato.cli.run import timing
+
+    sections["recipe"] = [*_recipe(settings), ("time", timing.estimate(job))]
     lines: list[str] = []
     for name, rows in sections.items():
         if rows:
             lines += [name, *(f"  {line}".rstrip() for line in summaries.aligned(rows))]
     return "\n".join(
-        [*lines, "Nothing was trained or written; --print-config shows every setting."]
+        [*lines, "No model was trained, nothing written; --print-config shows every setting."]
     )
 
 

@@ -37,6 +37,12 @@ _log = logging.getLogger(__name__)
 
 HELD_OUT = "Persuasion"  # the novel that a model of the others is measured on
 CHARACTERS = 5  # of a word or a word piece, about: to estimate the length of a training
+# The recipe by the size of a text; see `_sized`.
+UNITS = ((2_000_000, 512), (300_000, 256), (0, 128))  # from so many tokens on
+UPDATES_AN_EPOCH = 20  # at least, if the rows of a batch allow it
+ROWS = (8, 32)
+CHARACTERS_READ = 12e6  # in all epochs together
+EPOCHS = (4, 30)
 ORDERS = {"character": 8, "word": 5, "piece": 5}  # of the n-gram baseline
 
 
@@ -96,14 +102,35 @@ def folds(settings: Config, given: Given, k: int) -> Iterator[LanguageJob]:
 
 
 def _job(settings: Config, given: Given, texts: TextParts) -> LanguageJob:
-    training, task = settings.training, settings.task
+    characters = sum(map(len, texts.train))
+    tokens = characters / (1 if settings.task.level == "character" else CHARACTERS)
+    if settings.data.source != "austen":
+        settings = _sized(settings, given, characters, tokens)
+    training = settings.training
     total = training.iterations
     if total is None:
-        characters = 1 if task.level == "character" else CHARACTERS
-        tokens = sum(map(len, texts.train)) / characters
         total = round((training.epochs or 0) * tokens / (training.batch_size * window(settings)))
     _check_whole(settings, texts)
     return LanguageJob(defaults.with_warm_up(settings, given, total), texts)
+
+
+def _sized(settings: Config, given: Given, characters: float, tokens: float) -> Config:
+    """The settings with a recipe by the size of the text, where nothing else is given.
+
+    A small text is learnt better, and sooner, by a small network that reads it often: of 160 kB of
+    tunes an LSTM of 512 units reached 1.811 bits a character in 4 epochs, one of 128 units 1.537
+    in 30 epochs and less time.
+    """
+    units = next((units for least, units in UNITS if tokens >= least))
+    rows = 2 ** int(math.log2(max(1.0, tokens / (UPDATES_AN_EPOCH * window(settings)))))
+    epochs = min(max(round(CHARACTERS_READ / max(1.0, characters)), EPOCHS[0]), EPOCHS[1])
+    chosen: Given = {
+        "model.hidden_size": units,
+        "training.batch_size": min(max(rows, ROWS[0]), ROWS[1]),
+    }
+    if settings.training.epochs is not None:
+        chosen["training.epochs"] = float(epochs)
+    return settings.updated({key: v for key, v in chosen.items() if given.get(key) is None})
 
 
 def to_check(settings: Config, as_trained: bool) -> tuple[Documents, TextParts | None]:
