@@ -68,10 +68,10 @@ TASKS: dict[str, tuple[Callable[..., dict[str, Any]], int, tuple[str, ...]]] = {
 
 
 def megabytes(process: int | str) -> float:
-    """Resident memory of a process."""
+    """Memory that is a process's own: without mapped files, which the system takes back."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    (resident,) = (line for line in lines if line.startswith("VmRSS"))
-    return int(resident.split()[1]) / 1e3
+    (own,) = (line for line in lines if line.startswith("RssAnon"))
+    return int(own.split()[1]) / 1e3
 
 
 def imports() -> float:

@@ -86,7 +86,7 @@ CASES: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
     ("no gzip", ".csv.gz", GOOD, CLASSIFY, "not a whole gzip file"),
     ("gzip in a .csv", ".csv", gzip.compress(GOOD), CLASSIFY, "wanted a name that ends with .gz"),
     ("empty gzip", ".csv.gz", gzip.compress(b""), CLASSIFY, "the file is empty"),
-    ("zip in a .csv", ".csv", b"PK\x03\x04" + GOOD, CLASSIFY, "a ZIP archive, to be unpacked, or Excel"),
+    ("zip in a .csv", ".csv", b"PK\x03\x04" + GOOD, CLASSIFY, "ends with .xlsx"),
     ("old Excel", ".csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + GOOD, CLASSIFY, "Excel"),
     ("PDF", ".csv", b"%PDF-1.7\n" + GOOD, CLASSIFY, "PDF"),
     ("truncated text in gzip", ".txt.gz", gzip.compress(b"abc " * 99)[:-4], NONE, "gzip"),

@@ -187,12 +187,12 @@ def test_training_from_a_file_gives_the_same_weights(both):
 def test_words_are_renumbered_a_little_at_a_time(path, monkeypatch):
     asked = []
 
-    def write(descriptor, content, position):  # at most 2 GiB at once on Linux, 7 bytes here
+    def slowly(descriptor, content):  # at most 2 GiB at once on Linux, 7 bytes here
         asked.append(len(content))
-        return pwrite(descriptor, bytes(content)[:7], position)
+        return write(descriptor, bytes(content)[:7])
 
-    pwrite = os.pwrite
-    monkeypatch.setattr(os, "pwrite", write)
+    write = os.write
+    monkeypatch.setattr(os, "write", slowly)
     monkeypatch.setattr(stream, "BLOCK", 300)
     monkeypatch.setattr(store, "AT_ONCE", 20)
     kept = store.keep(stream_examples(path, ROLES), None)

@@ -86,27 +86,37 @@ def parse_conll(
     universal = ending(Path(source)) == ".conllu"
     word = word if word is not None else _UNIVERSAL_WORD if universal else 0
     tag = tag if tag is not None else _UNIVERSAL_TAG if universal else -1
-    words: list[list[str]] = [[]]
-    tags: list[list[str]] = [[]]
-    documents = [0]
-    document = 0
-    for _, fields in _rows(content, source, universal, max(_needed(word), _needed(tag), 2)):
-        begins = fields is not None and fields[0] == _DOCUMENT
-        if (fields is None or begins) and words[-1]:
+    words: list[list[str]] = []
+    tags: list[list[str]] = []
+    documents: list[int] = []
+    at_least = max(_needed(word), _needed(tag), 2)
+    for _, fields, sentence, document in _words(content, source, universal, at_least):
+        if sentence == len(words):
             words.append([])
             tags.append([])
             documents.append(document)
-        if begins:
-            document += bool(words[:-1])
-            documents[-1] = document
-        elif fields is not None:
-            words[-1].append(fields[word])
-            tags[-1].append(fields[tag])
-    if not words[-1]:
-        words, tags, documents = words[:-1], tags[:-1], documents[:-1]
+        words[-1].append(fields[word])
+        tags[-1].append(fields[tag])
     if not words:
         raise ValueError(f"{source}: there are no words; wanted a word and its tag on each line")
     return TaggedWords(words, [np.array(t) for t in tags], np.array(documents), source)
+
+
+def _words(
+    content: bytes, source: str, universal: bool, at_least: int
+) -> Iterator[tuple[int, list[str], int, int]]:
+    """Of each word its line, its fields, and the numbers of its sentence and document, from 0."""
+    sentence = document = 0
+    begun = any_yet = False
+    for line, fields in _rows(content, source, universal, at_least):
+        begins = fields is not None and fields[0] == _DOCUMENT
+        if (fields is None or begins) and begun:
+            sentence, begun = sentence + 1, False
+        if begins:
+            document += any_yet
+        elif fields is not None:
+            begun = any_yet = True
+            yield line, fields, sentence, document
 
 
 def _rows(
@@ -169,30 +179,16 @@ def parse_conll_table(content: bytes, source: str) -> Table:
     with needs("tables", "pyarrow"):
         import pyarrow as pa
     universal = ending(Path(source)) == ".conllu"
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    sentences: list[int] = []
-    documents: list[int] = []
-    sentence, document = 1, 0
-    for line, fields in _rows(content, source, universal, 1):
-        begins = fields is not None and fields[0] == _DOCUMENT
-        if (fields is None or begins) and sentences and sentences[-1] == sentence:
-            sentence += 1
-        if begins:
-            document += bool(rows)
-        elif fields is not None:
-            rows.append(fields)
-            lines.append(line)
-            sentences.append(sentence)
-            documents.append(document)
-    if not rows:
+    words = list(_words(content, source, universal, 1))
+    if not words:
         raise ValueError(f"{source}: there are no words; wanted one on each line, and its tag")
+    lines, rows, sentences, documents = zip(*words, strict=True)
 
     def place(row: int) -> str:
         return f"{source}, line {lines[row]}"
 
     columns: dict[str, Column] = {
-        "id": Typed("id", place_of(place, "id"), np.array(sentences)),
+        "id": Typed("id", place_of(place, "id"), np.array(sentences) + 1),
         "document": Typed("document", place_of(place, "document"), np.array(documents)),
     }
     for i, name in enumerate(_names(len(rows[0]), universal)):

@@ -69,9 +69,9 @@ class GrowingArray:
 
     def _write(self, position: int, rows: Any) -> None:
         content = np.ascontiguousarray(rows, self.dtype).reshape(-1).view(np.uint8).data
+        os.lseek(self.descriptor, position, os.SEEK_SET)
         while len(content):  # Linux writes at most 2 GiB at once
-            n = os.pwrite(self.descriptor, content, position)
-            content, position = content[n:], position + n
+            content = content[os.write(self.descriptor, content) :]
 
 
 def is_mapped(array: Any) -> bool:
