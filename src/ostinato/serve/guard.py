@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ostinato.serve.metrics import Metrics
-from ostinato.serve.refused import Refused
+from ostinato.serve.refused import BODY, Refused
 from ostinato.serve.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -138,16 +138,8 @@ class _Exchange:
             raise Refused(
                 408, f"the body did not arrive in {self.settings.timeout:g} seconds (--timeout)"
             ) from None
-        given: Message | None = {"type": "http.request", "body": body, "more_body": False}
-
-        async def receive() -> Message:
-            nonlocal given
-            if given is None:
-                return await self.receive()
-            message, given = given, None
-            return message
-
-        await self.guard._app(self.scope, receive, self._send)
+        self.scope[BODY] = body
+        await self.guard._app(self.scope, self.receive, self._send)
 
     async def _body(self) -> bytes:
         headers = _headers(self.scope)
@@ -164,7 +156,7 @@ class _Exchange:
             pieces.append(piece)
             if not message.get("more_body"):
                 break
-        body = b"".join(pieces)
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         coding = headers.get("content-encoding", "identity")
         return body if coding == "identity" else self._unpacked(body, coding)
 

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from ostinato import files
 from ostinato.runtime.saved import README, model_in
 from ostinato.serve.models import Models
-from ostinato.serve.refused import Refused
+from ostinato.serve.refused import Refused, body_of
 from ostinato.serve.tensors import bad, check_text, object_of, shown
 
 _KINDS = {
@@ -101,13 +101,13 @@ class Page:
         of, name = self._of(request), request.path_params["model"]
         if of.table is None:
             raise bad(f"{name!r} was not trained on a table; ask it by /infer")
-        content = await request.body()
+        content = body_of(request)
         async with self._lock:
             return JSONResponse(await asyncio.to_thread(of.table, content))
 
     async def suggest(self, request: Request) -> Response:
         """What may follow a text, and the bits of each of its tokens."""
-        given = object_of(await request.body())
+        given = object_of(body_of(request))
         text, n = given.pop("text", None), given.pop("n", 5)
         _none_left(given)
         _check_text(text, "'text'")
@@ -118,7 +118,7 @@ class Page:
 
     async def write(self, request: Request) -> Response:
         """Text that a language model writes, as it comes; it stops when the reader goes."""
-        given = object_of(await request.body())
+        given = object_of(body_of(request))
         prompt, n = given.pop("prompt", ""), given.pop("n", 400)
         temperature, seed = given.pop("temperature", 1.0), given.pop("seed", 0)
         _none_left(given)

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 import ostinato
 from ostinato.serve.models import Models, Version
-from ostinato.serve.refused import Refused
+from ostinato.serve.refused import Refused, body_of
 from ostinato.serve.sequences import Frame, Key
 from ostinato.serve.tensors import (
     HEADER,
@@ -74,7 +74,7 @@ class Protocol:
 
     async def infer(self, request: Request) -> Response:
         """Answers to a batch of whole sequences, or to steps of one that is open."""
-        body, length = await request.body(), request.headers.get(HEADER)
+        body, length = body_of(request), request.headers.get(HEADER)
         self._version(request)  # is there
         if len(body) > LARGE:
             asked = await asyncio.to_thread(read_request, body, length)
@@ -151,7 +151,7 @@ class Protocol:
 
     async def load(self, request: Request) -> Response:
         """Load a model anew from its directory."""
-        body = await request.body()
+        body = body_of(request)
         if body and object_of(body).get("parameters"):
             raise bad("'parameters' came; this server loads the model that it was started with")
         version = await self.models.reload(request.path_params["model"])

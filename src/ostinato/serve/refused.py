@@ -1,8 +1,18 @@
-"""`Refused`: a request that is answered by an error."""
+"""`Refused`: a request that is answered by an error; and the body of one that is read."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
+
+
+BODY = "ostinato.body"  # in the scope of a request: its body, which the guard has read
+
+
+def body_of(request: Any) -> bytes:
+    """The body of a Starlette request; unlike its own `body()` without a copy."""
+    found: bytes = request.scope[BODY]
+    return found
 
 
 class Refused(Exception):  # noqa: N818  it is an answer

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ostinato.serve.models import Models, Version
 from ostinato.serve.protocol import checked_key
-from ostinato.serve.refused import Refused
+from ostinato.serve.refused import Refused, body_of
 from ostinato.serve.sequences import Frame, Sequences
 from ostinato.serve.tensors import bad, object_of, shown
 
@@ -38,7 +38,7 @@ class Sessions:
 
     async def begin(self, request: Request) -> Response:
         """Begin a session."""
-        body = await request.body()
+        body = body_of(request)
         given = object_of(body) if body else {}
         _only(given, {"id"})
         key = checked_key(given.get("id", secrets.token_urlsafe(12)))
@@ -58,7 +58,7 @@ class Sessions:
 
     async def steps(self, request: Request) -> Response:
         """Read steps of a session, and answer."""
-        given = object_of(await request.body())
+        given = object_of(body_of(request))
         return JSONResponse(await self._played(request, _id(request), given))
 
     async def _played(self, of: HTTPConnection, key: str, given: dict[str, Any]) -> Any:
@@ -94,7 +94,7 @@ class Sessions:
         key = _id(request)
         sequences = self._where(request, key)
         replaced = sequences.is_open(key)
-        n = await sequences.begin(key, await request.body(), replace=True)
+        n = await sequences.begin(key, body_of(request), replace=True)
         return JSONResponse({"id": key, "n": n, "replaced": replaced}, 200 if replaced else 201)
 
     async def end(self, request: Request) -> Response:

@@ -102,14 +102,14 @@ def read_request(body: bytes, header_length: str | None) -> InferRequest:
     Raises:
         Refused: the body is no such; the message names the place.
     """
-    text, rest = body, b""
+    text, rest = body, memoryview(b"")
     if header_length is not None:
         if not header_length.isascii() or not header_length.isdigit():
             raise bad(f"{HEADER} is {shown(header_length)}; wanted a number of bytes")
         n = int(header_length[:12])
         if n > len(body):
             raise bad(f"{HEADER} is {n}, and the body has {len(body)} bytes")
-        text, rest = body[:n], body[n:]
+        text, rest = body[:n], memoryview(body)[n:]
     request = object_of(text)
     parameters = _object(request, "parameters")
     given = request.get("inputs")
@@ -149,7 +149,7 @@ def _wanted(request: dict[str, Any], binary: bool) -> dict[str, bool] | None:
     return found
 
 
-def _input(tensor: Any, rest: bytes, at: int) -> tuple[str, Array, int]:
+def _input(tensor: Any, rest: memoryview, at: int) -> tuple[str, Array, int]:
     """Name and array of an input, and how many of the bytes behind the JSON it has."""
     if not isinstance(tensor, dict):
         raise bad(f"an input is {shown(tensor)}; wanted an object with name, shape and datatype")
@@ -179,7 +179,7 @@ def _input(tensor: Any, rest: bytes, at: int) -> tuple[str, Array, int]:
             f"input {shown(name)} has binary_data_size {shown(size)}; {len(rest) - at} bytes are "
             "left of the body"
         )
-    return name, _of_bytes(name, memoryview(rest)[at : at + size], datatype, shape), size
+    return name, _of_bytes(name, rest[at : at + size], datatype, shape), size
 
 
 def _of_json(name: str, data: Any, datatype: str, shape: list[int]) -> Array:
