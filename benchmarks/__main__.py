@@ -24,6 +24,7 @@ BENCHMARKS = (
     "batch",
     "memory",
     "steps",
+    "serve",
 )
 THREADS = 2
 
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "batch": "sequences classified beside ONNX Runtime, OpenVINO and PyTorch",
         "memory": "long runs within a budget: peak memory, time a step, growth with T, B and H",
         "steps": "matrix states, heads, attention: training beside PyTorch's loop, JAX, chunks",
+        "serve": "a server beside an echo of the same stack: steps, frames, batches",
         "check": "all of these; exits 1 if a bound is missed in the best of three measurements",
     }
     for name, text in helps.items():

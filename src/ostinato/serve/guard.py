@@ -53,7 +53,7 @@ class Guard:
             await _Exchange(self, scope, receive, send).run()
         elif scope["type"] == "websocket":
             try:
-                self.check(scope)
+                self.check(scope, _headers(scope))
             except Refused as problem:
                 await send({"type": "websocket.close", "code": 1008, "reason": problem.message})
                 return
@@ -61,9 +61,8 @@ class Guard:
         else:
             await self._app(scope, receive, send)
 
-    def check(self, scope: Scope) -> None:
+    def check(self, scope: Scope, headers: dict[str, str]) -> None:
         """Raise Refused if the request is from a page or a program that may not ask."""
-        headers = _headers(scope)
         host = headers.get("host", "")
         self._check_host(host)
         origin = headers.get("origin")
@@ -109,6 +108,7 @@ class _Exchange:
         self.scope, self.receive, self.send = scope, receive, send
         self.status, self.sent, self.began = 0, 0, time.perf_counter()
         self.held = 0  # bytes of the body
+        self.headers = _headers(scope)
 
     async def run(self) -> None:
         self.guard.under_way += 1
@@ -127,23 +127,37 @@ class _Exchange:
             self._write_line()
 
     async def _answer(self) -> None:
-        self.guard.check(self.scope)
+        self.guard.check(self.scope, self.headers)
         if self.guard.under_way > self.settings.connections:
             raise Refused(503, f"{self.guard.under_way:,} requests are under way; try again", 1)
         if self.guard.ending and self.scope["path"] != OPEN[0]:
             raise Refused(503, "the server is ending; ask the next one", 1)
-        try:
-            body = await asyncio.wait_for(self._body(), self.settings.timeout)
-        except asyncio.TimeoutError:
-            raise Refused(
-                408, f"the body did not arrive in {self.settings.timeout:g} seconds (--timeout)"
-            ) from None
-        self.scope[BODY] = body
+        self.scope[BODY] = await self._in_time()
         await self.guard._app(self.scope, self.receive, self._send)
 
+    async def _in_time(self) -> bytes:
+        """The body; without `asyncio.wait_for`, whose task takes as long as all the rest."""
+        task, late = asyncio.current_task(), False
+        assert task is not None
+
+        def stop() -> None:
+            nonlocal late
+            late = True
+            task.cancel()
+
+        timer = asyncio.get_running_loop().call_later(self.settings.timeout, stop)
+        try:
+            return await self._body()
+        except asyncio.CancelledError:
+            if not late:
+                raise
+            seconds = f"{self.settings.timeout:g} seconds"
+            raise Refused(408, f"the body did not arrive in {seconds} (--timeout)") from None
+        finally:
+            timer.cancel()
+
     async def _body(self) -> bytes:
-        headers = _headers(self.scope)
-        length = headers.get("content-length", "")
+        length = self.headers.get("content-length", "")
         if length.isdigit() and int(length[:18]) > self.settings.body:
             raise self._too_large()
         pieces: list[bytes] = []
@@ -157,7 +171,7 @@ class _Exchange:
             if not message.get("more_body"):
                 break
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        coding = headers.get("content-encoding", "identity")
+        coding = self.headers.get("content-encoding", "identity")
         return body if coding == "identity" else self._unpacked(body, coding)
 
     def _hold(self, n: int) -> None:

@@ -19,6 +19,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._requests = Counter(
             "ostinato_requests", "Requests by route and status.", ("route", "status"),
             registry=self.registry,
@@ -46,8 +47,13 @@ class Metrics:
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """A request was answered."""
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        key = (route, status)
+        if key not in self._children:  # a look-up of labels takes longer than counting
+            requests, of = self._requests.labels(route, str(status)), self._seconds.labels(route)
+            self._children[key] = (requests, of)
+        counter, histogram = self._children[key]
+        counter.inc()
+        histogram.observe(seconds)
 
     def played(self, model: str, frames: int, steps: int) -> None:
         """Frames were played together."""

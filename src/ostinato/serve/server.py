@@ -31,6 +31,7 @@ HEAD = 1 << 16  # bytes of a request's head, at most
 TENDED = 1.0  # seconds between two looks at what is idle, and flushes of the journal
 WINDOW = 32  # frames of a WebSocket that wait
 MESSAGE = 1 << 22  # bytes of a WebSocket's message
+IDLE = 75  # seconds that a connection is kept between two requests
 
 
 def serve(
@@ -52,31 +53,29 @@ def serve(
         OSError: the address is taken, and the like.
     """
     metrics = Metrics()
-    listening = _listening(settings)
-    try:
+    with listening(settings) as sockets:
         models = Models(directories, settings, metrics)
-        asyncio.run(_run(models, application(models, settings, metrics, shown), listening, started))
-    finally:
-        listening.close()
+        asyncio.run(_run(models, application(models, settings, metrics, shown), sockets, started))
 
 
 async def _run(
-    models: Models, guard: Guard, listening: socket.socket, started: Callable[[str], None]
+    models: Models, guard: Guard, sockets: socket.socket, started: Callable[[str], None]
 ) -> None:
     settings = models.settings
     config = uvicorn.Config(
         guard, http=bounded(settings.timeout), log_config=None, access_log=False, lifespan="off",
         server_header=False, timeout_graceful_shutdown=max(1, round(settings.timeout)),
-        limit_concurrency=2 * settings.connections, ws_max_size=MESSAGE, ws_max_queue=WINDOW,
+        limit_concurrency=2 * settings.connections, timeout_keep_alive=IDLE,
+        ws_max_size=MESSAGE, ws_max_queue=WINDOW,
     )  # fmt: skip
     server = _Server(config, models, guard)
     models.start()
     tending = asyncio.create_task(_tend(models))
     try:
-        host, port = listening.getsockname()[:2]
+        host, port = sockets.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         started(f"http://{shown}:{port}")
-        await server.serve(sockets=[listening])
+        await server.serve(sockets=[sockets])
     finally:
         tending.cancel()
         await asyncio.gather(tending, return_exceptions=True)
@@ -188,14 +187,19 @@ def bounded(timeout: float) -> type[HttpToolsProtocol]:
     return Bounded
 
 
-def _listening(settings: Settings) -> socket.socket:
+def listening(settings: Settings) -> socket.socket:
+    """A socket at which requests wait from now on.
+
+    Raises:
+        OSError: the address is taken, and the like; the error names it.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # Of this protocol: asyncio sets TCP_NODELAY on no other, and answers would wait for 40 ms.
     found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((settings.host, settings.port))
-        found.listen(2048)  # requests wait from now on
+        found.listen(2048)
     except OSError as problem:
         found.close()
         problem.filename = f"{settings.host}:{settings.port}"

@@ -62,7 +62,7 @@ def json_of(body: bytes | str) -> Any:
         Refused: it is none, or has NaN or infinity, which JSON lacks.
     """
     try:
-        return json.loads(body, parse_constant=_no_constant)
+        return _JSON.decode(body if isinstance(body, str) else body.decode())
     except RecursionError:
         raise bad("the JSON has lists or objects within each other without end") from None
     except ValueError as problem:
@@ -223,7 +223,8 @@ def numbers(data: Any, datatype: str, noun: str) -> Array:
         cast = array.astype(DTYPES[datatype])
         if cast.dtype.kind in "biu" and not np.array_equal(cast, array):
             raise bad(f"{noun} has a number that is not one of {datatype}")
-        if cast.dtype.kind == "f" and not np.array_equal(np.isfinite(cast), np.isfinite(array)):
+        lost = cast.dtype.kind == "f" and not np.isfinite(cast).all()
+        if lost and not np.array_equal(np.isfinite(cast), np.isfinite(array)):
             raise bad(f"{noun} has a number that is too large for {datatype}")
     return cast
 
@@ -290,6 +291,8 @@ def _no_shared_memory(name: str, parameters: dict[str, Any]) -> None:
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON; a missing value is null")
 
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
 
 # ---- answers
 
