@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-
 BODY = "ostinato.body"  # in the scope of a request: its body, which the guard has read
 
 

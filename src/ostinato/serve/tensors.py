@@ -292,6 +292,7 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON; a missing value is null")
 
 
+_NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 _JSON = json.JSONDecoder(parse_constant=_no_constant)
 
 # ---- answers
@@ -351,7 +352,7 @@ def datatype_of(array: Array) -> str:
     """The protocol's name of an array's dtype."""
     if array.dtype == object:
         return BYTES
-    return next(name for name, dtype in DTYPES.items() if np.dtype(dtype) == array.dtype)
+    return _NAMES[array.dtype]
 
 
 def _bytes_of(array: Array) -> bytes:
