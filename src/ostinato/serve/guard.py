@@ -27,7 +27,7 @@ from ostinato.serve.settings import Settings
 _log = logging.getLogger(__name__)
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 AT_ONCE = 4  # bodies of the largest size in memory at the same time
-OPEN = ("/v2/health/live", "/v2/health/ready", "/v2/health")  # for probes: they have no token, and any Host
+OPEN = ("/v2/health/live", "/v2/health/ready")  # for probes: they have no token, and any Host
 
 
 class Guard:
