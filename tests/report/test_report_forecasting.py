@@ -14,8 +14,14 @@ import task_examples
 from ostinato import SequenceForecaster
 from ostinato.data.series.panel import Panel
 from ostinato.hyperparameters import Architecture
-from ostinato.metrics.forecasts import coverage
-from ostinato.report import ForecastData, RunFacts, collect_forecasts, figures, write_report
+from ostinato.report import (
+    ForecastData,
+    RunFacts,
+    collect_forecasts,
+    figures,
+    quantiles,
+    write_report,
+)
 from ostinato.tasks.forecast import report as module
 from ostinato.tasks.forecast.fit import fit
 from ostinato.tasks.forecast.loss import ForecastSettings
@@ -68,8 +74,6 @@ def test_what_is_collected_agrees_with_the_measures(collected: Any) -> None:
         each = [np.nanmean(row) for row in data.shown_errors(data.naive[name])]
         assert np.mean(each) == pytest.approx(theirs["mase"])
     assert set(data.naive) == {"last value", "seasonal naive"}
-    share = coverage(data.actual, data.quantiles, data.levels, 0.8)
-    assert module.coverage(data, 0.8) == pytest.approx(share)
 
 
 def test_an_estimator_and_arrays(collected: Any) -> None:
@@ -106,8 +110,8 @@ def test_the_series_drawn_are_the_worst_the_middle_and_the_best(collected: Any) 
         assert ((view.values == values) | np.isnan(values)).all()
         assert len(view.values) == 6 + module.LEAST_HISTORY and len(view.x) == 30
         assert view.x.dtype.kind == "M"
-        (first, _), (second, quantiles) = view.windows
-        assert (first, second) == (24, 27) and quantiles.shape == (3, 9)
+        (first, _), (second, given_there) = view.windows
+        assert (first, second) == (24, 27) and given_there.shape == (3, 9)
         assert view.error == pytest.approx(found[i])
     assert module._chosen([4, 2]) == [(4, "worst"), (2, "best")]
     assert module._chosen([4]) == [(4, "worst")]
@@ -117,9 +121,9 @@ def test_what_follows_is_forecast_if_its_inputs_are_known(collected: Any, tmp_pa
     given, model, data = collected
     wanted = model.predict_quantiles(given)
     for view in data.views:
-        times, quantiles = view.ahead
+        times, ahead = view.ahead
         # In another batch PyTorch may round a readout of float32 otherwise: some units of 1e-7.
-        assert np.allclose(quantiles, wanted[int(view.name[1:])], rtol=1e-5, atol=1e-5)
+        assert np.allclose(ahead, wanted[int(view.name[1:])], rtol=1e-5, atol=1e-5)
         assert (np.diff([view.x[-1], *times]) == np.timedelta64(1, "D")).all()
     page = read(tmp_path, data)
     assert "goes beyond the end of the series" in page.sections["forecasts"]
@@ -139,9 +143,10 @@ def test_a_quantile_below_which_half_of_the_values_lie() -> None:
             float(a > q)
             for q, a in zip(data.actual[known], data.quantiles[:, :, i][known], strict=True)
         )
-        assert module.below(data, i) == pytest.approx(below / known.sum())
+        found = quantiles.below(data.actual, data.quantiles[:, :, i])
+        assert found == pytest.approx(below / known.sum())
     tied = replace(data, quantiles=np.repeat(np.nan_to_num(data.actual)[:, :, None], 5, axis=2))
-    assert module.below(tied, 2) == 0.5
+    assert quantiles.below(tied.actual, tied.quantiles[:, :, 2]) == 0.5
     bands = [(low, high, round(share, 9)) for low, high, share in figures.bands(data.levels)]
     assert bands == [(0, 4, 0.8), (1, 3, 0.4)]
 

@@ -39,7 +39,7 @@ class Figure(PagePanel):
 
     Attributes:
         id: unique within the page.
-        label: what it shows, for those who do not see it.
+        label: what it shows, for those who do not see it; they are told the caption, too.
         caption: a sentence under it.
         below: markup between the two.
         height: in inches.
@@ -62,7 +62,8 @@ class Figure(PagePanel):
         raise NotImplementedError
 
     def html(self) -> str:
-        svg = inline_svg(self.id, self.label, (self.width, self.height), self.draw)
+        label = f"{self.label}. {self.caption}" if self.caption else self.label
+        svg = inline_svg(self.id, label, (self.width, self.height), self.draw)
         told = self.below + (tag("figcaption", self.caption) if self.caption else "")
         if not self.wide:
             return f'<figure><div class="scroll">{svg}</div>{told}</figure>'

@@ -259,7 +259,7 @@ def calibration(confidence: np.ndarray, right: np.ndarray, answers: str) -> Page
     told += f" Expected calibration error: {percent(calibration_error(groups, mean))}."
     drawn = Curve(
         id="calibration",
-        label=f"Accuracy by confidence. {told}",
+        label="Accuracy by confidence",
         caption=told,
         height=3.4,
         lines=[Line(mean[there], shown.accuracy, errors=shown.errors)],
@@ -311,11 +311,11 @@ def where(shown: Sequence[tuple[str, str, Groups | None, str]], heading: str) ->
 
 def _groups(identity: str, axis: str, groups: Groups) -> Curve:
     """The accuracy of each group with its 95 % interval; `axis` names what they are of."""
-    told, places = _extremes(groups), np.arange(len(groups.n))
+    places = np.arange(len(groups.n))
     return Curve(
         id=identity,
-        label=f"Accuracy by {axis}. {told}",
-        caption=told,
+        label=f"Accuracy by {axis}",
+        caption=_extremes(groups),
         height=2.8,
         lines=[
             Line(places, groups.accuracy, style={"linewidth": 1, "alpha": 0.5}),

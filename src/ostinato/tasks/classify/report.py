@@ -87,7 +87,7 @@ class ReportData(PageData):
         features: the names of the F features, if they have any.
 
     Raises:
-        ValueError: the shapes do not fit each other, or y_true names a class that is not there.
+        ValueError: y_true and proba do not fit each other, or y_true names no class.
 
     Example:
         >>> import numpy as np
@@ -125,17 +125,6 @@ class ReportData(PageData):
                 f"ReportData: proba has shape {list(self.proba.shape)}; wanted [{len(y)}, "
                 f"{n_classes}], a row for each of y_true and a column for each of classes"
             )
-        for view in self.hardest:
-            if not {view.label, view.prediction} <= set(self.classes):
-                raise ValueError(
-                    f"ReportData: a hardest example is of class {view.label!r}, taken for "
-                    f"{view.prediction!r}; one of these is not among classes"
-                )
-            if view.beliefs is not None and view.beliefs.shape[1] != n_classes:
-                raise ValueError(
-                    f"ReportData: a hardest example has beliefs of shape "
-                    f"{list(view.beliefs.shape)}; wanted {n_classes} columns, one for each class"
-                )
 
     @property
     def y_pred(self) -> np.ndarray:
@@ -217,7 +206,7 @@ class ReportData(PageData):
         )
         drawn = Curve(
             id="accuracy-by-step",
-            label=f"{heading}: {told}",
+            label=heading,
             caption=told,
             lines=[
                 Line(edges(len(accuracy))[1:], means(accuracy)),
@@ -295,8 +284,8 @@ class ReportData(PageData):
         drawn = Beliefs(
             id=f"hardest-{rank}",
             label=f"Example {rank}: true class {plain(view.label)}, chosen "
-            f"{plain(view.prediction)}. {story}",
-            caption=story if view.beliefs is not None else "",
+            f"{plain(view.prediction)}",
+            caption=story,
             x=view.x if view.words is None else None,
             names=self.features,
             unit=self.unit,
@@ -312,7 +301,7 @@ class ReportData(PageData):
     def _story(self, view: StepView) -> str:
         """What the beliefs did, in two sentences."""
         if view.beliefs is None:
-            return f"{counted(len(view.x), self.unit)}."
+            return ""
         last = view.beliefs[-1]
         true, chosen = self.classes.index(view.label), self.classes.index(view.prediction)
         shares = f"In the end {_share(last[chosen])} for {plain(view.prediction)}"

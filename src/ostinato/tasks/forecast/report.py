@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato.data.series.panel import Panel, as_panel
-from ostinato.metrics.forecasts import seasonal_scale, widest_interval
+from ostinato.metrics.forecasts import coverage, seasonal_scale, widest_interval
 from ostinato.metrics.naive_forecasts import seasonal_naive
 from ostinato.report import common, measures
+from ostinato.report import quantiles as calibrated
 from ostinato.report.figures import Curve, Fan, Line, bands, dots
 from ostinato.report.markup import Html, count, counted, percent, plain, short, tag, text
 from ostinato.report.page import PageData, RunFacts
@@ -131,8 +132,9 @@ class ForecastData(PageData):
                 tiles.append(Tile(f"{self.test[key]:.4f}", key.upper(), self._beside(key, told)))
         share = widest_interval(self.levels)
         if share is not None:
-            inside = f"of what came lies inside the {percent(share, 0)} interval"
-            tiles.append(Tile(percent(coverage(self, share), 1), inside))
+            told = f"of what came lies inside the {percent(share, 0)} interval"
+            inside = coverage(self.actual, self.quantiles, self.levels, share)
+            tiles.append(Tile(percent(inside, 1), told))
         return tiles
 
     def _beside(self, key: str, told: str) -> str:
@@ -147,7 +149,7 @@ class ForecastData(PageData):
             measures.section(self, MEASURES),
             self._forecasts(),
             self._by_step(),
-            self._calibration(),
+            calibrated.calibration(self.levels, self.actual, self.quantiles),
             self._each_series(),
             common.training(self, told),
             *common.surroundings(self),
@@ -221,7 +223,7 @@ class ForecastData(PageData):
         steps, few = np.arange(1, horizon + 1), dots(horizon)
         drawn = Curve(
             id="by-step",
-            label=f"{heading}. {told}",
+            label=heading,
             caption=told if first != last else "",
             lines=[
                 Line(steps, values, short(name, 40), {**few, **style})
@@ -237,42 +239,6 @@ class ForecastData(PageData):
         header = ["steps ahead", *curves]
         table = PageTable(f"The {by} of each", header, rows, "numbers measures")
         return PageSection("steps", "By step ahead", [Grid([drawn, table])], heading)
-
-    def _calibration(self) -> PageSection:
-        """How many of the values lie below each quantile, and inside each interval."""
-        n = count(int(np.isfinite(self.actual).sum()))
-        shares = np.array([below(self, i) for i in range(len(self.levels))])
-        worst = int(np.abs(shares - self.levels).argmax())
-        told = (
-            f"Furthest from honest: {percent(shares[worst], 1)} lie below the quantile "
-            f"{self.levels[worst]:g}."
-        )
-        drawn = Curve(
-            id="calibration",
-            label=f"Calibration of the quantiles. {told}",
-            caption=told,
-            height=3.2,
-            lines=[Line(np.array(self.levels), shares, style=dots(1))],
-            x="level of the quantile",
-            y="share of values below it",
-            shares="xy",
-            x_limits=(-0.03, 1.03),
-            y_limits=(-0.03, 1.03),
-            diagonal=True,
-        )
-        rows = []
-        for low, high, share in bands(self.levels):
-            width = float((self.quantiles[:, :, high] - self.quantiles[:, :, low]).mean())
-            rows.append([percent(share, 0), percent(coverage(self, share), 1), f"{width:.4g}"])
-        header = ["interval", "of the values inside", "mean width"]
-        table = [PageTable("Central intervals", header, rows, "numbers measures")] if rows else []
-        return PageSection(
-            "calibration",
-            "Calibration",
-            [Grid([drawn, *table])],
-            note="Below an honest quantile of level 0.9 lie 90\u202f% of the values: its point is "
-            f"on the dotted line. Counted over {n} values.",
-        )
 
     def _each_series(self) -> PageSection | None:
         """The errors of each series, the worst first; None of a single series."""
@@ -307,21 +273,6 @@ class ForecastData(PageData):
     def _number(self, error: float) -> str:
         """An error as it is shown: scaled ones are of the order of 1."""
         return f"{error:.3f}" if self.scaled else f"{error:.4g}"
-
-
-def below(data: ForecastData, level: int) -> float:
-    """The share of the values below a quantile, those equal to it counted half."""
-    known = np.isfinite(data.actual)
-    values, quantile = data.actual[known], data.quantiles[:, :, level][known]
-    return float(((values < quantile) + 0.5 * (values == quantile)).mean())
-
-
-def coverage(data: ForecastData, share: float) -> float:
-    """The share of the values inside a central interval."""
-    low, high = next((a, b) for a, b, each in bands(data.levels) if abs(each - share) < 1e-9)
-    known = np.isfinite(data.actual)
-    above = data.quantiles[:, :, low] <= data.actual
-    return float((above & (data.actual <= data.quantiles[:, :, high]))[known].mean())
 
 
 def _means(errors: np.ndarray) -> np.ndarray:

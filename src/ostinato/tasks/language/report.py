@@ -217,7 +217,7 @@ class LanguageData(PageData):
         told = f"{bits[0]:.2f} bits at the beginning of a document, {bits[-1]:.2f} at the end."
         drawn = Curve(
             id="by-position",
-            label=f"{heading}: {told}",
+            label=heading,
             caption=told,
             height=2.8,
             lines=[Line(places, bits, style={"marker": "o", "markersize": 4})],
