@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure as Canvas
 
 from ostinato.report import labels, write_report
-from ostinato.report.figures import Curve, Line
+from ostinato.report.figures import MAX_NAMED_CLASSES, Curve, Figure, Line, Matrix
 from ostinato.report.markup import distinct
 from ostinato.report.page import PageData
 from ostinato.report.panels import Card, Grid, PageSection, PageTable, PageText, Tile, Word
@@ -61,25 +61,34 @@ def test_a_kind_of_answer_costs_a_list_of_panels(tmp_path: Path) -> None:
     assert "3.5" in page.text and "2 recordings" in page.text
 
 
-def overlaps(names: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Neighbours among the names along an axis that lie over each other."""
-    places = np.arange(len(names))
-    curve = Curve(id="a", label="a", lines=[Line(places, places)], x="x", names=names)
-    canvas = Canvas(figsize=(curve.width, curve.height), layout="constrained")
-    curve.draw(canvas)
+def overlaps(figure: Figure) -> list[tuple[str, str]]:
+    """Neighbours among the names along both axes that lie over each other."""
+    canvas = Canvas(figsize=(figure.width, figure.height), layout="constrained")
+    figure.draw(canvas)
     canvas.draw_without_rendering()
-    ticks = canvas.axes[0].get_xticklabels()
-    boxes = [tick.get_window_extent() for tick in ticks]
-    texts = [tick.get_text() for tick in ticks]
-    pairs = zip(texts, texts[1:], boxes, boxes[1:], strict=False)
+    found, ax = [], canvas.axes[0]
+    for ticks in (ax.get_xticklabels(), ax.get_yticklabels()):
+        texts = [tick.get_text() for tick in ticks]
+        boxes = [tick.get_window_extent() for tick in ticks]
+        pairs = zip(texts, texts[1:], boxes, boxes[1:], strict=False)
+        found += [(a, b) for a, b, one, other in pairs if one.overlaps(other)]
     assert len(texts) >= 2
-    return [(a, b) for a, b, one, other in pairs if one.x1 >= other.x0]
+    return found
 
 
 @pytest.mark.parametrize("n", [8, 24])
 @pytest.mark.parametrize("width", [1, 5, 11])
 def test_names_along_an_axis_do_not_overlap(n: int, width: int) -> None:
-    assert overlaps(tuple("8" * width for _ in range(n))) == []
+    names, places = ["8" * width] * n, np.arange(n)
+    lines = [Line(places, places)]
+    assert overlaps(Curve(id="a", label="a", lines=lines, x="x", names=names)) == []
+
+
+def test_names_of_many_classes_do_not_overlap() -> None:
+    for n in (21, 45, MAX_NAMED_CLASSES):
+        names = [f"speaker {c} of the {n}" for c in range(n)]
+        drawn = Matrix(id="a", label="a", counts=np.eye(n, dtype=int), names=names)
+        assert overlaps(drawn) == []
 
 
 @draws(60)
