@@ -122,7 +122,7 @@ def planned(out):
 def test_a_language_model_is_of_the_size_of_its_text(
     ostinato, tmp_path, characters, network, length
 ):
-    words = np.array(["the", "cat", "sat", "on", "a", "mat", "and", "ran", "off", "to", "see", "what", "there", "was"])
+    words = np.array("the cat sat on a mat and ran off to see what there was".split())
     drawn = words[np.random.default_rng(0).integers(0, len(words), characters // 3)]
     text = tmp_path / "text.txt"
     text.write_text(" ".join(drawn)[: characters * 5 // 4])  # a fifth of it is the test part
