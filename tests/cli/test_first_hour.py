@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from four_tasks import QUICK, TASKS
@@ -122,7 +124,7 @@ def planned(out):
 def test_a_language_model_is_of_the_size_of_its_text(
     ostinato, tmp_path, characters, network, length
 ):
-    words = np.array("the cat sat on a mat and ran off to see what there was".split())
+    words = np.array(["the", "cat", "sat", "on", "a", "mat", "and", "ran", "off", "to", "see"])
     drawn = words[np.random.default_rng(0).integers(0, len(words), characters // 3)]
     text = tmp_path / "text.txt"
     text.write_text(" ".join(drawn)[: characters * 5 // 4])  # a fifth of it is the test part
@@ -146,3 +148,34 @@ def test_the_time_of_a_training_is_estimated_and_bounded(ostinato, tmp_path, tas
     made = configuration.read_file(run / "config.toml")["training.iterations"]
     assert 1 <= made < 600_000  # a µs an update, were they as quick as that
     assert ostinato("train", path, *roles, *QUICK, "--minutes", 100).code == 0  # all 12 of them
+
+
+@pytest.mark.parametrize(
+    "series, iterations, verdict",
+    [
+        (8, 1, "WORSE than seasonal naive ("),  # eight waves that repeat, and an untrained network
+        (1, 1, "not tested against"),
+    ],
+)
+def test_the_verdict_on_forecasts_is_that_of_a_test(
+    ostinato, tmp_path, series, iterations, verdict
+):
+    path, *roles = TASKS["forecast"](tmp_path, n=series)
+    line = ("train", path, *roles, *QUICK, "--iterations", iterations, "-o", tmp_path / "run")
+    assert f" {verdict}" in ostinato(*line).out
+    kept = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert kept["verdict"].startswith(verdict)
+    assert kept["verdict"].rstrip(".") in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_forecasts_that_differ_by_chance_are_not_called_better():
+    from ostinato.tasks.forecast.job import _verdict
+
+    generator = np.random.default_rng(0)
+    series, theirs = np.repeat(np.arange(20), 5), generator.uniform(1, 2, 100)
+    alike = theirs * generator.choice([0.99, 1.01], 100)
+    assert _verdict(theirs, alike, series, "it").startswith("no significant difference from it")
+    assert _verdict(theirs, theirs * 0.99, series, "it") == "better than it"
+    assert _verdict(theirs, theirs * 1.01, series, "it") == "WORSE than it"
+    assert _verdict(theirs, theirs * 0.99, series * 0, "it") == "better than it"  # by windows
+    assert _verdict(theirs[:5], alike[:5], series[:5], "it").startswith("not tested against it")

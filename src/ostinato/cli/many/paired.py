@@ -145,12 +145,8 @@ def forecast(a: Rows, b: Rows, horizon: int) -> PairedResult:
             "the errors of one forecast say nothing of those of the next (the forecasts of a "
             "series follow each other and do not overlap)"
         )
-    known = np.isfinite(losses[0])
-    sums = [np.bincount(unit[known], each[known]) for each in losses]
-    total = sums[0] + sums[1]
-    usable = total > 0  # not of units without a value, nor where both are exact
-    _check_enough(int(usable.sum()), what)
-    relative = 2 * (sums[1] - sums[0])[usable] / total[usable]
+    relative = relative_differences(losses[0], losses[1], unit)
+    _check_enough(len(relative), what)
     return PairedResult(
         "sign-flip test",
         what,
@@ -163,6 +159,23 @@ def forecast(a: Rows, b: Rows, horizon: int) -> PairedResult:
         flips(relative),
         assumption,
     )
+
+
+def relative_differences(a: Any, b: Any, unit: Any) -> np.ndarray:
+    """2 (b − a) / (a + b) of the sums of two losses in each unit, `[n]`.
+
+    Units without a known loss are left out, and those where both are zero.
+
+    Args:
+        a, b: `[M]`, losses; NaN where they are unknown.
+        unit: `[M]`, the number of the unit of each.
+    """
+    known = np.isfinite(a)
+    sums = [np.bincount(unit[known], each[known]) for each in (a, b)]
+    total = sums[0] + sums[1]
+    usable = total > 0
+    differences: np.ndarray = 2 * (sums[1] - sums[0])[usable] / total[usable]
+    return differences
 
 
 def flips(differences: Any, seed: int = 0) -> float:

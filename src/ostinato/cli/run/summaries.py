@@ -24,7 +24,7 @@ def summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
     else:
         rows += _measures(task, test)
     rows += findings(evaluation)
-    rows += _baselines(task, test, evaluation.get("baselines", {}))
+    rows += _baselines(task, test, evaluation.get("baselines", {}), "verdict" in evaluation)
     if "verdict" in evaluation:
         rows.append(("  the network is", evaluation["verdict"]))
     rows.append(("elapsed time", f"{evaluation['elapsed_s']:.1f} s"))
@@ -66,8 +66,13 @@ def _measures(task: str, test: dict[str, Any]) -> Rows:
     return [*rows, ("tokens that it knows", f"{size:,}")] if size else rows
 
 
-def _baselines(task: str, test: dict[str, Any], baselines: dict[str, dict[str, Any]]) -> Rows:
-    """Each baseline's first measure, and a plain word where it is no worse than the network's."""
+def _baselines(
+    task: str, test: dict[str, Any], baselines: dict[str, dict[str, Any]], tested: bool
+) -> Rows:
+    """Each baseline's first measure, and a plain word where it is no worse than the network's.
+
+    Where a test decides (`tested`), the row of the verdict has its result instead.
+    """
     rows: Rows = []
     known = tasks.named(task)
     name = known.first_measure(test)
@@ -77,8 +82,7 @@ def _baselines(task: str, test: dict[str, Any], baselines: dict[str, dict[str, A
             continue
         ours, theirs = test[name], measures[name]
         beaten = ours < theirs if measure.lower else ours > theirs
-        # For classes a test over the examples decides; the row of the verdict tells its result.
-        verdict = "" if beaten or task == "classify" else "   the network is not better"
+        verdict = "" if beaten or tested else "   the network is not better"
         rows.append((f"  {baseline}", measure.shown(theirs) + verdict))
     return rows
 

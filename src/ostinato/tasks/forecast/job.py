@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato import environment
+from ostinato.baselines import SURE
 from ostinato.cli.failures import BadInput
 from ostinato.cli.many import paired
 from ostinato.cli.output import csv_text, time_type, times_as_text
@@ -25,6 +27,7 @@ from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.mapped import Mapped, stretches
 from ostinato.data.sequences.prepare import Preparation
 from ostinato.data.series.panel import BLOCK, Panel
+from ostinato.tasks.forecast import TASK
 from ostinato.tasks.job import Job
 
 if TYPE_CHECKING:
@@ -230,13 +233,21 @@ class ForecastJob(Job):
         from ostinato.tasks.forecast.model import in_turn
 
         panel, windows = self._panel(model.preparation)
-        found = model.evaluate(panel, windows, answer=in_turn(answers))
+        found = _known(model.evaluate(panel, windows, answer=in_turn(answers)))
+        simple = {name: _known(each) for name, each in model.baselines(panel, windows).items()}
+        key = TASK.first_measure(found)
+        best = min(simple, key=lambda name: simple[name].get(key, math.inf))
+        losses = [
+            model.losses(panel, windows, answer)
+            for answer in (model.naive(model.season)[best], in_turn(answers))
+        ]
+        shown = [TASK.measures[key].shown(each[key]) for each in (found, simple[best])]
+        figures = f"({shown[0]} and {shown[1]} by {TASK.measures[key].words})"
         return {
             "task": "forecast",
-            "test": _known(found) | {"windows": windows},
-            "baselines": {
-                name: _known(found) for name, found in model.baselines(panel, windows).items()
-            },
+            "test": found | {"windows": windows},
+            "baselines": simple,
+            "verdict": _verdict(losses[0][0], losses[1][0], losses[0][1], f"{best} {figures}"),
         }
 
     def parameters(self, model: Forecaster) -> dict[str, Any]:
@@ -314,6 +325,25 @@ class ForecastJob(Job):
     def _preparation(self) -> Preparation:
         """Scales of inputs are the network's own matter, as for arrays."""
         return partition.preparation(self.series, _filled(self.settings), standardize=False)
+
+
+def _verdict(theirs: np.ndarray, ours: np.ndarray, series: np.ndarray, baseline: str) -> str:
+    """The comparison with the best baseline, tested over series, or over windows of few series.
+
+    Args:
+        theirs, ours: `[M]`, the losses of each window.
+        series: `[M]`, the series of each.
+        baseline: its name, and the measures of both.
+    """
+    units = np.unique(series, return_inverse=True)[1]
+    if units.max() + 1 < paired.FEWEST:
+        units = np.arange(len(series))
+    differences = paired.relative_differences(theirs, ours, units)
+    if len(differences) < paired.FEWEST:
+        return f"not tested against {baseline}: {len(differences)} forecasts are too few"
+    if paired.flips(differences) >= SURE:
+        return f"no significant difference from {baseline}"
+    return f"{'better' if differences.mean() < 0 else 'WORSE'} than {baseline}"
 
 
 def _filled(settings: Config) -> str:

@@ -249,12 +249,33 @@ class Forecaster(Model):
         They are "last value" and, if a season has more than one step, "seasonal naive".
         """
         season = self.season if season is None else season
-        result = {}
-        for name, step in {"last value": 1, "seasonal naive": season}.items():
-            if name == "last value" or season > 1:
-                naive = partial(self._naive, season=step)
-                result[name] = _measured(self.backtests(panel, windows, stride, naive), season)
-        return result
+        return {
+            name: _measured(self.backtests(panel, windows, stride, naive), season)
+            for name, naive in self.naive(season).items()
+        }
+
+    def naive(self, season: int) -> dict[str, Answer]:
+        """The naive forecasts, by their names, as functions that give quantiles."""
+        steps = {"last value": 1} | ({"seasonal naive": season} if season > 1 else {})
+        return {name: partial(self._naive, season=step) for name, step in steps.items()}
+
+    def losses(
+        self, panel: Panel, windows: int = 1, answer: Answer | None = None
+    ) -> tuple[Array, Array]:
+        """The mean pinball loss of each window of `backtests`, `[M]`, and its series, `[M]`.
+
+        A window without a known value has NaN.
+        """
+        found, series = [], []
+        for chosen, _, each in self.backtests(panel, windows, None, answer):
+            error = each.actual[:, :, None] - each.quantiles
+            levels = np.asarray(each.levels)
+            loss = np.maximum(levels * error, (levels - 1) * error).mean(axis=2)
+            known = np.isfinite(loss)
+            with np.errstate(invalid="ignore"):
+                found.append(np.where(known, loss, 0).sum(axis=1) / known.sum(axis=1))
+            series.append(chosen[each.series])
+        return np.concatenate(found), np.concatenate(series)
 
     def _panel(self, X: Any, future: Any, static: Any) -> Any:
         if isinstance(X, Panel):
