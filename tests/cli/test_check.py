@@ -98,7 +98,7 @@ def test_the_flags_of_train_mean_here_what_they_mean_there(ostinato, tmp_path):
     roles = ("--classify", "mode", "--features", "speed", *named)
     drawn = ostinato("check", path, *roles, "--test-fraction", 0.25, "--missing", "mask", "-q").out
     assert "30 sequences for training, 10 for testing" in drawn
-    assert "with --missing mask a training takes them" in drawn
+    assert "with --missing mask a training accepts them" in drawn
     (tmp_path / "trips.toml").write_text(
         '[data]\nid = "id"\ntime = "time"\nfeatures = ["speed"]\ntest_fraction = 0.25\n'
         'missing = "mask"\n[task]\nclassify = "mode"\n'

@@ -223,7 +223,7 @@ def test_other_test_parts_are_not_tested_and_the_reason_is_said(ostinato, traine
     data = json.loads((trained / "environment.json").read_text())["data"]
     (digest,) = data["sha256"].values()
     assert "tested on different data" in reason("environment.json", digest, digest[::-1])
-    assert "does not tell which data" in reason("environment.json", "sha256", "md5")
+    assert "does not say which data" in reason("environment.json", "sha256", "md5")
     first = (trained / "predictions.csv").read_text().splitlines()[1]
     assert "differ in the column index" in reason("predictions.csv", f"{first}\n", "")
     (trained / "predictions.csv").unlink()
@@ -250,14 +250,14 @@ def test_the_same_test_file_is_the_same_part_whatever_was_learnt_from(ostinato, 
 def test_what_cannot_be_compared_is_named(ostinato, trained, tmp_path):
     assert "wanted two or more" in ostinato("compare", trained).err
     assert "no such run" in ostinato("compare", trained, tmp_path / "gone").err
-    assert "without results" in ostinato("compare", trained, trained / "model").err
+    assert "it has no results" in ostinato("compare", trained, trained / "model").err
     tagger = tmp_path / "tagger"
     shutil.copytree(trained, tagger)
     config = tagger / "model" / "config.json"
     config.write_text(config.read_text().replace("sequence_classifier", "sequence_tagger"))
     outcome = ostinato("compare", trained, tagger)
     assert outcome.code == 2
-    assert "learnt to classify" in outcome.err
+    assert "was trained to classify" in outcome.err
     (trained / "evaluation.json").unlink()
     outcome = ostinato("compare", trained, trained)
     assert outcome.code == 2

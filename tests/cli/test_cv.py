@@ -198,7 +198,7 @@ def test_ctrl_c_keeps_nothing(ostinato, tmp_path, monkeypatch):
     file = tmp_path / "cv.json"
     outcome = ostinato("cv", *four_tasks.tag(tmp_path), *QUICK, "--folds", 3, "-o", file)
     assert outcome.code == 130
-    assert "interrupted in fold 2 of 3; nothing was kept" in outcome.err
+    assert "interrupted in fold 2 of 3; nothing was written" in outcome.err
     assert not file.exists()
 
 

@@ -100,7 +100,7 @@ def test_a_file_that_is_there_is_kept(ostinato, trained, tmp_path):
     file.write_text("mine")
     done = ostinato("export", trained, "--to", "onnx", "-o", file)
     assert done.code == 2
-    assert "is there already" in done.err
+    assert "exists already" in done.err
     assert file.read_text() == "mine"
     header = tmp_path / "m.h"
     header.write_text("mine")

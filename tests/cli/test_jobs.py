@@ -137,7 +137,7 @@ def test_an_interrupt_ends_the_workers_of_tune(ostinato, tmp_path, number, code)
     arguments = (*arguments, "--epochs", 30, "-o", study)
     ended = interrupted(number, *arguments)
     assert ended.returncode == code
-    assert f"in {study}.\nThe same command goes on." in ended.stderr
+    assert f"in {study}.\nThe same command resumes the study." in ended.stderr
     assert "Traceback" not in ended.stderr
     again = ostinato(*arguments, "--trials", 1)
     assert again.code == 0, again.err
@@ -172,5 +172,5 @@ def test_an_interrupt_ends_the_workers_of_cv(tmp_path, number, code):
     arguments = ("cv", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
     ended = interrupted(number, *arguments, "--epochs", 20, "--folds", 9)
     assert ended.returncode == code
-    assert ended.stderr.splitlines()[-1] == "ostinato: interrupted; nothing was kept"
+    assert ended.stderr.splitlines()[-1] == "ostinato: interrupted; nothing was written"
     assert "Traceback" not in ended.stderr

@@ -300,7 +300,7 @@ def test_a_signal_ends_all_and_the_study_goes_on(
     assert ended.returncode == code
     assert "Traceback" not in ended.stderr
     if number != signal.SIGKILL:
-        assert f"in {tuning[-1]}.\nThe same command goes on." in ended.stderr
+        assert f"in {tuning[-1]}.\nThe same command resumes the study." in ended.stderr
         assert not list(temporary.glob("ray*"))
     again = ostinato(*tuning, "--trials", 1)
     assert again.code == 0, again.err

@@ -46,7 +46,7 @@ def test_an_existing_file_is_replaced_only_when_asked(ostinato, trained, data, t
     refused = ostinato("predict", trained, data, "--output", result)
     assert refused.code == 2
     assert refused.err == (
-        f"ostinato: {result} is there already; take another name, or --overwrite\n"
+        f"ostinato: {result} exists already; take another name, or --overwrite\n"
     )
     assert result.read_text() == "mine"
     assert ostinato("predict", trained, data, "--output", result, "--overwrite").code == 0

@@ -22,7 +22,7 @@ def test_what_is_there_is_refused_whatever_it_is(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("x")
     for name in ("run", "folder", "file"):
-        with pytest.raises(RunDirError, match="is there already"):
+        with pytest.raises(RunDirError, match="exists already"):
             rundir.create(tmp_path / name)
 
 

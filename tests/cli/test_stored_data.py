@@ -58,7 +58,7 @@ def test_of_many_sequences_some_are_looked_at(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sources, "LARGE", 0)
     monkeypatch.setattr(findings, "LOOKED_AT", 50)
     train(tmp_path, "run")
-    assert "of 32 sequences are looked at" in capsys.readouterr().err
+    assert "of 32 sequences are checked" in capsys.readouterr().err
 
 
 def test_the_report_of_a_large_test_part_shows_some_of_it(tmp_path, monkeypatch):

@@ -311,7 +311,7 @@ def test_a_wrong_line(stream, kind, at):
     assert shown(stopped.out) == expected(rows[:at])
     skipped = stream(text, "--skip")
     assert skipped.code == 0
-    assert "1 lines were wrong, and left out" in skipped.err
+    assert "1 lines were invalid, and left out" in skipped.err
     assert shown(skipped.out) == expected(rows)
 
 

@@ -560,7 +560,7 @@ def test_a_forecast_reads_what_is_known_ahead_and_says_when_it_is_not_there(osti
     rows[5][2] = rows[9][2] = rows[50][3] = ""
     file.write_text("\n".join([lines[0], *map(",".join, rows)]) + "\n")
     told = ostinato("train", file, *flags, *inputs, "--dry-run").err
-    assert "2 of 160 values of 'value' are missing; they are stepped over" in told
+    assert "2 of 160 values of 'value' are missing; they are skipped" in told
     assert "1 of 160 values of 'day' are missing; they are taken from the step before" in told
     checked = ostinato("check", file, *flags[:2], *flags[4:], *inputs[:2])
     assert "a forecast steps over them" in checked.out
@@ -575,7 +575,7 @@ def test_a_forecast_reads_what_is_known_ahead_and_says_when_it_is_not_there(osti
     answers = list(csv.DictReader(io.StringIO(outcome.out)))
     assert [row["time"] for row in answers[:2]] == ["2024-03-21T00:00", "2024-03-21T12:00"]
     assert len(answers) == 8
-    assert f"{file}: 2 of 160 values of 'value' are missing; they are stepped over" in outcome.err
+    assert f"{file}: 2 of 160 values of 'value' are missing; they are skipped" in outcome.err
     assert "1 of 168 values of 'day' are missing; they are taken from" in outcome.err
     del ahead[60:63]  # and a value that is missing ahead
     ahead[40][3] = ""
@@ -665,7 +665,7 @@ def test_the_only_column_of_texts_needs_no_name(ostinato, tmp_path):
     arguments = ("train", file, *QUICK, "--truncate", 8, "--output", run, "--language")
     outcome = ostinato(*arguments)
     assert outcome.code == 0
-    assert "taken as texts: 'abc'" in outcome.err
+    assert "the column of texts is 'abc'" in outcome.err
     assert 'language = "abc"' in (run / "config.toml").read_text()
     assert "is finished" in ostinato(*arguments, "--resume").out
     answers = ostinato("predict", run, file)

@@ -137,7 +137,7 @@ def test_an_interrupted_study_ends_like_one_that_was_not(ostinato, tmp_path, mon
         outcome = ostinato(*arguments, "-o", broken)
     assert outcome.code == 130
     assert f"in {broken}" in outcome.err
-    assert "The same command goes on." in outcome.err
+    assert "The same command resumes the study." in outcome.err
     assert 0 < len(tried(broken)) < 6
     assert ostinato(*arguments, "-o", broken).code == 0
     assert tried(broken) == tried(whole)

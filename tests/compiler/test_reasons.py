@@ -34,7 +34,7 @@ twice = torch.ops.ostinato_test.twice.default
 
 SUM = "computes with a sum over the batch"
 REASONS: list[tuple[str, Callable[[Tensor, Tensor], Any]]] = [
-    ("another in every run", lambda h, x: h * time.perf_counter()),
+    ("differs in every run", lambda h, x: h * time.perf_counter()),
     ("batch size", lambda h, x: h / x.shape[0]),
     ("give it num_classes", lambda h, x: h * nn.functional.one_hot((x > 0).long()).sum(-1)),
     ("no acos of complex numbers: write it in pairs of real tensors",

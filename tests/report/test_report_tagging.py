@@ -138,9 +138,9 @@ def test_calibration_against_a_loop() -> None:
             assert mean[tenth] == pytest.approx(sure[inside].mean())
             error += inside.sum() * abs(right[inside].mean() - sure[inside].mean()) / 502
     assert labels.calibration_error(found, mean) == pytest.approx(error) and error > 0.1
-    assert "too sure by" in labels.calibration(sure, right, "labels").html()
+    assert "too confident by" in labels.calibration(sure, right, "labels").html()
     honest = rng.random(502) < sure
-    assert "no more apart than chance" in labels.calibration(sure, honest, "labels").html()
+    assert "no significant difference" in labels.calibration(sure, honest, "labels").html()
     assert "too cautious by" in labels.calibration(sure, np.ones(502, bool), "labels").html()
 
 

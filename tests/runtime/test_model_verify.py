@@ -38,7 +38,7 @@ def test_answers_are_those_that_were_saved(tmp_path, make, capsys):
     found = runtime.verify(tmp_path / "m")
     assert (found.n, found.n_different, found.largest) == (4, 0, 0.0)
     assert main(["verify", str(tmp_path / "m")]) == 0
-    assert "4 answers are those that were saved, bit for bit" in capsys.readouterr().out
+    assert "4 answers equal the saved ones, bit for bit" in capsys.readouterr().out
 
 
 def rewritten(path, name, content):

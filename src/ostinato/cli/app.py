@@ -95,10 +95,10 @@ def main(argv: list[str] | None = None) -> int:
     except Terminated as end:
         print("ended by SIGTERM", file=sys.stderr)
         return end.exit_code
-    except SystemExit as end:  # of Typer: completion is done, or the reader of its help has gone
+    except SystemExit as end:  # from Typer: completion is done, or the reader of its help has gone
         return BROKEN_PIPE if end.code else OK
     except BrokenPipeError:
-        # The interpreter flushes both streams once more when it ends, and would fail again.
+        # The interpreter flushes both streams again when it ends, and would fail again.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())
@@ -131,13 +131,13 @@ def explained(error: Exception) -> tuple[int, str | None]:
             f"get it with: {install('torch')}"
         )
     if isinstance(error, ModuleNotFoundError) and isinstance(error.__cause__, ImportError):
-        return BAD_INPUT, f"ostinato: {error}"  # of `_extras.needs`, which names the extra
+        return BAD_INPUT, f"ostinato: {error}"  # from `_extras.needs`, which names the extra
     if isinstance(error, OSError) and error.strerror:
         files = " -> ".join(str(f) for f in (error.filename, error.filename2) if f is not None)
         bad_name = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
         code = BAD_INPUT if isinstance(error, bad_name) else FAILED
         return code, f"ostinato: {files + ': ' if files else ''}{error.strerror}"
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):  # of PyTorch
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):  # PyTorch's
         return FAILED, "ostinato: the memory is full; a smaller network or batch takes less"
     if isinstance(error, ValueError) and _raised_by_ostinato(error):
         return BAD_INPUT, f"ostinato: {error}"

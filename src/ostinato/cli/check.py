@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SERIOUS = 1  # the exit code
 WIDTH = 100
-# A user who gives one of them wants the parts that a training draws.
+# With one of these flags, the parts are those that a training draws.
 DRAWS = ("data.test_fraction", "training.seed")
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def check(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="FILE|RUN|mnist|vowels|austen", help="Data, or a run: its own parts."
+            metavar="FILE|RUN|mnist|vowels|austen", help="Data; or a run, for its parts."
         ),
     ],
     given: Given,
@@ -54,7 +54,7 @@ def check(
 ) -> None:
     """Look for errors in data: leaks, copies, label shortcuts, gaps. Exit code 1 if serious.
 
-    The flags of train that say how data are read, which parts they have and what is learnt. With
+    The flags are those of train for reading and dividing data and for the task. With
     --test-fraction or --seed the test part is drawn as for a training with them.
     """
     hush(quiet)
@@ -90,7 +90,7 @@ def check(
 def _at_sequences(
     what: str, settings: Config, given: Given, is_run: bool
 ) -> tuple[dict[str, Any], str, list[Finding]]:
-    """Sizes for programs, a line about the data, and the findings."""
+    """The sizes for --json, a line about the data, and the findings."""
     train, test = _sides(settings, is_run, given)
 
     from ostinato.data import checks
@@ -106,14 +106,14 @@ def _at_sequences(
 def _at_texts(
     what: str, settings: Config, given: Given, is_run: bool
 ) -> tuple[dict[str, Any], str, list[Finding]]:
-    """The same of documents."""
+    """The same for documents."""
     from statistics import median_low
 
     from ostinato.data import checks
     from ostinato.data.checks.finding import plural
     from ostinato.tasks.language import job as language
 
-    if not is_run:  # the parts that are given, and no other
+    if not is_run:  # only the given parts
         settings = jobs.with_defaults(settings, given).updated(
             {"training.validation_fraction": 0.0}
         )
@@ -149,7 +149,7 @@ def _is_language(settings: Config) -> bool:
 
 
 def _check_used(settings: Config, given: Given) -> None:
-    """Raise BadInput for a flag that would change nothing; log one that a training alone uses."""
+    """Raise BadInput for a flag without effect; log a flag that only a training uses."""
     source, task = str(settings.data.source), settings.task
     named = any(getattr(task, name) is not None for name in tasks.NAMES)
     if named or source in sources.BUILT_IN or not sources.is_table(source):
@@ -160,7 +160,7 @@ def _check_used(settings: Config, given: Given) -> None:
     if task.horizon is None and {"task.context", "task.season"} & given.keys():
         raise BadInput("--context and --season need --horizon N: how many steps ahead?")
     if given.get("data.standardize") is False:
-        _log.warning("--no-standardize changes nothing here: check looks at the values of the file")
+        _log.warning("--no-standardize changes nothing here: check reads the values of the file")
 
 
 def _wants_parts(given: Given) -> bool:
@@ -168,10 +168,10 @@ def _wants_parts(given: Given) -> bool:
 
 
 def _filled(finding: Finding, missing: str) -> Finding:
-    """A finding of data whose missing values a training fills in."""
+    """A finding about data whose missing values a training fills in."""
     if finding.code != "missing-values":
         return finding
-    return replace(finding, remedy=f"nothing: with --missing {missing} a training takes them")
+    return replace(finding, remedy=f"nothing: with --missing {missing} a training accepts them")
 
 
 def _config_of(path: Path) -> Config:
@@ -182,18 +182,18 @@ def _config_of(path: Path) -> Config:
 
 
 def _sides(settings: Config, is_run: bool, given: Given) -> tuple[Examples, Examples | None]:
-    """The parts to learn from (and choose by) and to measure on; None: one file, not split."""
+    """The training (with validation) part and the test part; None: one file, not split."""
     data, task = settings.data, settings.task
     sources.check(data)
     source = sources.known(data.source)
-    # Missing values are a finding and no error; the validation part counts as training.
+    # Missing values are a finding, not an error; the validation part counts as training.
     settings = replace(settings, data=replace(data, missing="mask")).updated(
         {"training.validation_fraction": 0.0}
     )
-    if task.forecast is not None:  # it is measured on the end of its series
+    if task.forecast is not None:  # the ends of the series are the test part
         drawn = False
         if task.horizon is not None and not is_run:
-            jobs.read(settings, given)  # which refuses series that are too short
+            jobs.read(settings, given)  # refuses series that are too short
     else:
         drawn = is_run or _wants_parts(given)
     if source in sources.BUILT_IN or (drawn and data.test is None and data.split is None):
@@ -206,7 +206,7 @@ def _sides(settings: Config, is_run: bool, given: Given) -> tuple[Examples, Exam
 
 
 def _divided(everything: Examples) -> tuple[Examples, Examples | None]:
-    """By a column that names the parts, which may put a group on both sides: that is found."""
+    """Parts named by a column, which may put a group on both sides; check reports that."""
     import numpy as np
 
     from ostinato.data.sequences import splits
@@ -218,7 +218,7 @@ def _divided(everything: Examples) -> tuple[Examples, Examples | None]:
 
 
 def _head(what: str, train: Examples, test: Examples | None) -> str:
-    n_features = max(1, sources.n_features(train.X))  # none but the series, to forecast
+    n_features = max(1, sources.n_features(train.X))  # a forecast may have only the series
     shortest, longest = int(train.lengths.min()), int(train.lengths.max())
     steps = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
     return (
@@ -239,7 +239,7 @@ def _told(finding: Finding) -> str:
 
 
 def _wrapped(text: str, indent: str) -> str:
-    """Text in lines, none of which ends between a number and its "%"."""
+    """Text in lines, without a break between a number and its "%"."""
     joined = text.replace(" %", "\u00a0%")
     lines = textwrap.fill(
         joined, WIDTH, initial_indent=indent, subsequent_indent="    ", break_on_hyphens=False

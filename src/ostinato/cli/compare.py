@@ -25,11 +25,11 @@ class Measured:
     Attributes:
         name: as the user gave it.
         run: its directory.
-        task: what it learnt.
+        task: the name of its task.
         settings: its configuration.
-        results: what evaluation.json holds.
-        digests: of its files.
-        parameters: numbers in the saved model.
+        results: the content of evaluation.json.
+        digests: the digests of its files.
+        parameters: the number of parameters of the model.
     """
 
     name: str
@@ -50,17 +50,17 @@ def compare(
 ) -> None:
     """Compare runs, and test whether differences are significant.
 
-    Each run is tested against the first one, where both were measured on the same test part.
+    Each run is tested against the first one, if both were measured on the same test part.
     """
     hush(quiet)
     if len(run) < 2:
-        raise BadInput(f"there is one run, {run[0]}, to compare; wanted two or more")
+        raise BadInput(f"one run, {run[0]}, cannot be compared; wanted two or more")
     measured = [_measured(path) for path in run]
     tasks = {each.task: each.name for each in measured}
     if len(tasks) > 1:
         (one, a), (other, b) = list(tasks.items())[:2]
         raise BadInput(
-            f"{a} learnt to {one} and {b} to {other}: they have no measure in common; wanted runs "
+            f"{a} was trained to {one} and {b} to {other}: no measure is common; wanted runs "
             "of one task"
         )
 
@@ -78,11 +78,11 @@ def _measured(path: Path) -> Measured:
     """The finished run at `path`.
 
     Raises:
-        BadInput: there is none.
+        BadInput: there is no finished run.
     """
     trained = runs.find(path)
     if trained.run is None or trained.config is None:
-        raise BadInput(f"{path} is a model without a run, and so without results; wanted a run")
+        raise BadInput(f"{path} is a model without a run, so it has no results; wanted a run")
     results = trained.run.results()
     if results is None:
         raise BadInput(
@@ -96,7 +96,7 @@ def _measured(path: Path) -> Measured:
 
 
 def _parameters(model: Path) -> int:
-    """The numbers in a saved model; what it remembers of texts is no parameter."""
+    """The number of parameters of a saved model, without its hashes of texts."""
     from safetensors import safe_open
 
     with safe_open(files.current(model) / "model.safetensors", framework="numpy") as tensors:
@@ -116,7 +116,7 @@ def _as_json(measured: Measured) -> dict[str, Any]:
 
 
 def _findings(measured: Sequence[Measured]) -> list[str]:
-    """What puts the measures of a run in doubt."""
+    """The findings that put the measures of a run in doubt."""
     return [
         f"{run.name}: {severity.strip()}: {message}"
         for run in measured
@@ -176,7 +176,7 @@ def _verdict(test: dict[str, Any], sure: float) -> str:
 
 
 def _signed(test: dict[str, Any]) -> str:
-    """A difference as a user reads it."""
+    """A difference as text."""
     unit = "points" if test["measure"].startswith("accuracy") else "%"
     return f"{100 * test['difference']:+.2f} {unit}"
 

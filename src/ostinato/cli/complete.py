@@ -22,7 +22,7 @@ def complete(
     text: Annotated[
         Optional[str],  # noqa: UP045  typer of Python 3.10
         typer.Argument(
-            metavar="[TEXT]", help="What was typed so far; by default each line of standard input."
+            metavar="[TEXT]", help="The text typed so far; by default each line of standard input."
         ),
     ] = None,
     n: Annotated[int, typer.Option("--suggestions", "-n", help="How many.", min=1)] = 3,

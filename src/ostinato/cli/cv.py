@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ostinato.tasks.job import Job
 
 MOST_FREQUENT = "always the most frequent class"
-Spread = dict[str, Any]  # mean, sd and the values of the folds; None where there is no number
+Spread = dict[str, Any]  # mean, sd and the values of the folds; None for a missing number
 
 
 @with_flags("data", "task", "model", "training", "run.threads")
@@ -38,7 +38,7 @@ def cv(
         Optional[str],  # noqa: UP045  typer of Python 3.10
         typer.Argument(
             metavar="mnist|vowels|austen|FILE",
-            help="As for train. A test part that it has of its own stays out of all folds.",
+            help="As for train. Its own test part, if it has one, stays out of all folds.",
             autocompletion=completion(sources.BUILT_IN),
         ),
     ] = None,
@@ -66,7 +66,7 @@ def cv(
 ) -> None:
     """Cross-validate: train on each fold, and show how results vary.
 
-    Folds are drawn of sequences by their class, of whole groups with --group, of documents; series
+    Folds consist of sequences, drawn by class, of whole groups (--group), or of documents; series
     are forecast from origins that roll towards their end.
     """
     hush(quiet)
@@ -75,7 +75,7 @@ def cv(
         check_file(output, overwrite)
     asked = asked_for(source, config, set_, given)
     if asked.get("run.from") is not None:
-        raise BadInput("--from is not for cv: its weights may have seen what a fold tests on")
+        raise BadInput("--from is not for cv: its weights may have learnt from a fold's test part")
     sources.known(asked.get("data.source"))
     settings = configuration.resolve(asked)
     n_jobs, dealer = min(n_jobs, folds), _Folds(folds, quiet)
@@ -84,9 +84,9 @@ def cv(
             workers.alone(_work(asked, folds), dealer)
         else:
             _side_by_side(asked, folds, n_jobs, ray, dealer)
-    except (KeyboardInterrupt, Terminated) as error:  # between two folds, or of several jobs
+    except (KeyboardInterrupt, Terminated) as error:  # between two folds, or with several jobs
         code = Terminated.exit_code if isinstance(error, Terminated) else Interrupted.exit_code
-        raise Interrupted("interrupted; nothing was kept", code) from None
+        raise Interrupted("interrupted; nothing was written", code) from None
     result = {
         "source": settings.data.source,
         "folds": folds,
@@ -107,7 +107,7 @@ class _Folds:
     """The dealer of k folds, by their numbers from 1; see `workers.Dealer`.
 
     Attributes:
-        evaluations: of each fold that is done, what evaluation.json of a run would hold.
+        evaluations: for each finished fold, the content of a run's evaluation.json.
     """
 
     def __init__(self, k: int, quiet: bool):
@@ -119,7 +119,7 @@ class _Folds:
         return iter(range(1, self._k + 1))
 
     def answer(self, number: int, question: Any) -> None:
-        """Nothing: a fold goes on to its end, whatever it reports."""
+        """None: a fold is always trained to its end."""
 
     def tell(self, number: int, evaluation: dict[str, Any]) -> None:
         self.evaluations[number] = evaluation
@@ -141,7 +141,7 @@ class _Folds:
 
 
 def _side_by_side(asked: Given, k: int, n_jobs: int, ray: bool, dealer: _Folds) -> None:
-    # Read here, too: this logs the sizes of the data once for all workers.
+    # Read here, too, so that the sizes of the data are logged once, not by each worker.
     first = next(jobs.folds(configuration.resolve(asked), asked, k))
     with workers.team(n_jobs, asked.get("run.threads"), ray) as team:
         given = asked | {"run.threads": team.threads}
@@ -155,7 +155,7 @@ def _worker(asked: Given, k: int, digests: dict[str, str]) -> workers.Work:
 
 
 def _work(asked: Given, k: int) -> workers.Work:
-    """Evaluates folds by their numbers, and reads once those whose numbers grow."""
+    """Evaluates folds by their numbers; the data are read once if the numbers grow."""
 
     def numbered() -> Iterator[tuple[int, Job]]:
         return enumerate(jobs.folds(configuration.resolve(asked), asked, k), start=1)
@@ -165,7 +165,7 @@ def _work(asked: Given, k: int) -> workers.Work:
     def work(number: int, ask: workers.Ask) -> dict[str, Any]:
         nonlocal folds
         job = next((job for n, job in folds if n == number), None)
-        if job is None:  # trials of Ray that wait for room may change places
+        if job is None:  # trials of Ray that wait for room may change their order
             folds = numbered()
             job = next(job for n, job in folds if n == number)
         return _evaluation(job, number, k)
@@ -174,14 +174,14 @@ def _work(asked: Given, k: int) -> workers.Work:
 
 
 def _evaluation(job: Job, number: int, k: int) -> dict[str, Any]:
-    """What evaluation.json of a run would hold, for fold `number` of k."""
+    """The content of a run's evaluation.json, for fold `number` of k."""
     from ostinato.cli.run import experiment
 
-    found = findings.kept(findings.tell(job) if number == 1 else [])  # of all folds much the same
+    found = findings.kept(findings.tell(job) if number == 1 else [])  # similar in all folds
     try:
         result = experiment.run(job, quiet=True, beside=found)
     except Interrupted as error:
-        message = f"interrupted in fold {number} of {k}; nothing was kept"
+        message = f"interrupted in fold {number} of {k}; nothing was written"
         raise Interrupted(message, error.exit_code) from None
     except Failure as error:
         raise type(error)(f"fold {number} of {k}: {error}") from None
@@ -193,7 +193,7 @@ def summary(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation over folds, of the network's measures and the baselines'.
 
     Args:
-        evaluations: of each fold, as evaluation.json holds them: "test", and maybe "baselines".
+        evaluations: for each fold the content of evaluation.json: "test", and maybe "baselines".
 
     Returns:
         "task"; "measures": name -> mean, sd and values; "baselines": name -> its "measures", and
@@ -230,7 +230,7 @@ def summary(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float | None]) -> Spread:
-    """Mean and standard deviation (of n − 1) of what is there; None where it is not defined.
+    """Mean and standard deviation (with n − 1) of the values; None where it is not defined.
 
     Example:
         >>> spread([1.0, 3.0, None])
@@ -258,7 +258,7 @@ def _baselines(
 ) -> dict[str, list[dict[str, Any]]]:
     """The measures of each baseline, a dict for each fold.
 
-    The kind of the best simple classifier may differ between folds; it has one name here.
+    The best simple classifier may be of different kinds in the folds; it has one name here.
     """
     found: list[dict[str, dict[str, Any]]] = [
         dict(evaluation.get("baselines") or {}) for evaluation in evaluations
@@ -288,14 +288,14 @@ def _lines(result: dict[str, Any], settings: Config, output: Path | None) -> lis
         if difference["mean"] is None:
             continue
         rows.append((f"  {baseline}", _shown(known[name], found["measures"][name])))
-        mean = round(difference["mean"], 12)  # a sum of differences that cancel is no 0
+        mean = round(difference["mean"], 12)  # differences that cancel may leave a rounding error
         beaten = mean < 0 if known[name].lower else mean > 0
         verdict = f"   better in {better} of {k} folds" + ("" if beaten else ": not better")
         shown = ("+" if mean > 0 else "") + _shown(known[name], difference)
         rows.append(("    the network's difference", shown + verdict))
     lines = [f"{k} folds of {Path(settings.data.source or '').name}: mean ± standard deviation"]
     lines += summaries.aligned([*rows, *summaries.findings(result)])
-    lines.append(f"Written to {output}." if output else "Nothing was written; -o FILE keeps it.")
+    lines.append(f"Written to {output}." if output else "Nothing was written; see -o FILE.")
     return lines
 
 

@@ -17,12 +17,12 @@ from ostinato._extras import install
 from ostinato.cli.output import say, say_json
 
 MINIMAL_PYTHON = (3, 10)
-BUSY = 0.5  # of the cores: from here on a training meets another program on most of them
+BUSY = 0.5  # load per core from which on other programs slow a training down
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One thing looked at. "slow" costs time, "broken" keeps something from working."""
+    """The result of one check. "slow" costs time, "broken" means that something does not work."""
 
     name: str
     state: str  # "ok", "slow" or "broken"
@@ -93,7 +93,7 @@ def _packages() -> list[Diagnosis]:
 
 
 def _engine() -> list[Diagnosis]:
-    """The native engine and the instruction set it would use."""
+    """The native engine and its instruction set."""
     try:
         importlib.import_module("ostinato._native")
         native = importlib.import_module("ostinato.engine.native")
@@ -136,7 +136,7 @@ def _threads() -> list[Diagnosis]:
 
 
 def _load() -> list[Diagnosis]:
-    """Whether other programs want the cores, and whether the system gives the whole of them."""
+    """Whether other programs use the cores, and whether a quota limits them."""
     cores, quota = environment.cores(), environment.cpu_quota()
     findings = []
     if quota is not None and quota < cores:

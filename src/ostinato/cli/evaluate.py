@@ -29,7 +29,7 @@ def evaluate(
         Optional[int],  # noqa: UP045
         typer.Option(
             help="Forecasts of each series to measure; the last one ends where the series ends. By "
-            "default as many as the run was tested on.",
+            "default the number in the test of the run.",
             min=1,
         ),
     ] = None,
@@ -45,7 +45,7 @@ def evaluate(
     trained = runs.find(run).reading(given)
     if given and file is None:
         flag = OPTIONS[next(iter(given))].flag
-        raise BadInput(f"{flag} is for a FILE; the run's own data are read as they were")
+        raise BadInput(f"{flag} is for a FILE; the run's own data are read as in the training")
     task, module = jobs.of_model(trained)
     if task.name != "forecast" and (windows or stride):
         flag = "--windows" if windows else "--stride"

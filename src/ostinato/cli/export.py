@@ -26,7 +26,7 @@ def export(
     resets: Annotated[
         bool,
         typer.Option(
-            "--resets", help="ONNX only: an input that says where sequences begin within a row."
+            "--resets", help="ONNX only: an input that marks where sequences begin within a row."
         ),
     ] = False,
     output: Annotated[
@@ -73,7 +73,7 @@ def _check_flags(to: str, form: str | None, resets: bool, int8: bool) -> None:
 
 
 def _named_after(run: Path, to: str) -> Path:
-    """A file in the working directory; its name begins the names of C functions, too."""
+    """A file in the working directory; its name is also the prefix of the C functions."""
     whole = run.resolve()
     name = whole.parent.name if whole.name == "model" else whole.name
     plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "model"

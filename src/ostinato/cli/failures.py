@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Failure(Exception):  # noqa: N818  it ends a command, it need not be an error
-    """Ends the command with a message on stderr. Its message says what to do."""
+    """Ends the command with a message on stderr, which says what to do."""
 
     exit_code = 1
 
@@ -16,7 +16,7 @@ class BadInput(Failure):
 
 
 class Told(Failure):
-    """Another process has told why this one ends, and nothing is left to be said."""
+    """Ends the command without a message: another process has shown it."""
 
     def __init__(self, exit_code: int = Failure.exit_code):
         super().__init__()
@@ -24,7 +24,7 @@ class Told(Failure):
 
 
 class Interrupted(Failure):
-    """By Ctrl-C, or by SIGTERM if `exit_code` says so."""
+    """The command was interrupted by Ctrl-C, or by SIGTERM if `exit_code` says so."""
 
     exit_code = 130
 

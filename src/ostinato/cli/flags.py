@@ -1,7 +1,7 @@
 """Flags made from the configuration: a command takes `given` and shows a flag per parameter.
 
 `Command` shows them in `--help` under the sections of the configuration. Commands that train have
-some eighty: there `--help` shows those of the first hour, and `--help-all` all of them.
+some eighty flags: their `--help` shows the most important ones, and `--help-all` all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ostinato.cli.run.config import ONLY, OPTIONS, Option
 
 OPTIONAL = ("--language",)
 HELP_ALL = "--help-all"
-# The configuration's flags that the shorter help shows; those of the command itself are all there.
+# The configuration's flags in the shorter help, which also has those of the command itself.
 FIRST_HOUR = {
     "--classify", "--tag", "--forecast", "--horizon", "--language",
     "--id", "--time", "--features", "--epochs", "--bidirectional", "--for", "--minutes", "--from",
@@ -31,12 +31,12 @@ LATER = {"--set", "--print-config", "--resume", "--overwrite", "--json", "--ray"
 class Command(TyperCommand):
     """A command whose help has a heading for each section of the configuration.
 
-    A flag of `OPTIONAL` may stand without a value, which then is `ONLY`. Where there is a
-    `--help-all`, `--help` shows the flags of the first hour.
+    A flag of `OPTIONAL` may be given without a value, which is then `ONLY`. With a `--help-all`,
+    `--help` shows the most important flags.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put `ONLY` behind each optional flag that stands without a value."""
+        """Put `ONLY` after each optional flag without a value."""
         full: list[str] = []
         for i, word in enumerate(args):
             full.append(word)
@@ -45,7 +45,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, full)
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
-        """Write what the command does; its first sentence alone in the shorter help."""
+        """Write the description of the command; only its first sentence in the shorter help."""
         if not self._is_short(ctx):
             super().format_help_text(ctx, formatter)
             return
@@ -56,7 +56,7 @@ class Command(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the flags under the headings of their sections, those of the configuration last.
 
-        The few of the shorter help have one heading.
+        The shorter help has one heading for them.
         """
         groups: dict[str, list[tuple[str, str]]] = {}
         short = self._is_short(ctx)
@@ -83,7 +83,7 @@ def _is_of_first_hour(parameter: Any) -> bool:
 
 
 def _show_all(context: typer.Context, wanted: bool) -> None:
-    if wanted and not context.resilient_parsing:  # as it is when a shell completes a word
+    if wanted and not context.resilient_parsing:  # as for the completion of a word in a shell
         context.meta[HELP_ALL] = True
         typer.echo(context.get_help())
         raise typer.Exit()
@@ -101,8 +101,8 @@ def with_flags(*wanted: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     Args:
         wanted: sections ("model") or keys ("training.batch_size") of the configuration.
 
-    The command gets the flags that were really given as a checked dict "section.key" → value. One
-    that trains has `--help-all`, too.
+    The command gets the given flags as a checked dict "section.key" → value. A command that trains
+    has `--help-all`, too.
     """
     options = [o for o in OPTIONS.values() if o.section in wanted or o.key in wanted]
     options = [o for o in options if o.key != "data.source"]  # a positional argument
@@ -148,7 +148,7 @@ def _parameters(options: Iterable[Option]) -> Iterable[inspect.Parameter]:
 
 
 def completion(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
-    """What a shell offers for a word that has been begun."""
+    """The completions of a word in a shell."""
     return lambda incomplete: [c for c in choices if c.startswith(incomplete)]
 
 
@@ -164,5 +164,5 @@ def _help(o: Option) -> str:
     if o.default is None:
         return o.help
     default = str(o.default).lower() if o.type is bool else o.default
-    default = f"'{default}'" if default == "." else default  # a sentence ends with one, too
+    default = f"'{default}'" if default == "." else default  # not to be read as a full stop
     return f"{o.help} Default: {default}."

@@ -25,14 +25,14 @@ def generate(
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="How the text begins.")] = "",
     n: Annotated[int, typer.Option("--tokens", "-n", help="Tokens at most.", min=1)] = 400,
     temperature: Annotated[
-        float, typer.Option(help="Below 1 likelier, above 1 more surprising; 0: the likeliest.")
+        float, typer.Option(help="Below 1 likelier text, above 1 less likely; 0: the likeliest.")
     ] = 1.0,
     top_k: Annotated[
         Optional[int],  # noqa: UP045  typer of Python 3.10
         typer.Option(help="Draw only among this many of the likeliest tokens.", min=1),
     ] = None,
     top_p: Annotated[
-        float, typer.Option(help="Draw only among the fewest tokens that together are this likely.")
+        float, typer.Option(help="Draw only among the likeliest tokens of this total probability.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
@@ -69,7 +69,7 @@ def find(run: Path) -> runs.Trained:
     """The run of a language model.
 
     Raises:
-        BadInput: it is a model of another task.
+        BadInput: the model has another task.
     """
     trained = runs.find(run)
     task = trained.task().name

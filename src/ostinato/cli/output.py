@@ -33,18 +33,18 @@ Quiet = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
 
 
-SILENT_S = 3.0  # a command that works for longer says at what
+SILENT_S = 3.0  # a command that works for longer says what it does
 
-# What stands for characters that a terminal cannot show.
+# Replacements for characters that a terminal cannot show.
 PLAIN = str.maketrans({"…": "...", "±": "+-", "×": "x", "·": "*", "→": "->", "−": "-"})
 
-# Types of times, from the shortest text to the one in which every time is exact.
+# Types of times, from the shortest text to the type in which every time is exact.
 _DATES = ("M8[D]", "M8[m]", "M8[s]", "M8[ms]", "M8[us]", "M8[ns]")
 _NUMBERS = ("i8", "f8")
 
 
 class _Notes(logging.Handler):
-    """Shows what the package logs as notes on stderr."""
+    """Shows the log of the package as notes on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(f"ostinato: {record.getMessage()}", file=sys.stderr)
@@ -63,14 +63,14 @@ def notes() -> Iterator[None]:
 
 
 def hush(quiet: bool) -> None:
-    """Leave out notes until the command ends, if `quiet`, or not in the first of its processes."""
+    """Hide notes until the command ends, if `quiet`, or in all processes but the first."""
     silent = quiet or environment.rank() > 0
     logging.getLogger("ostinato").setLevel(logging.ERROR if silent else logging.NOTSET)
 
 
 @contextmanager
 def working(what: str, quiet: bool) -> Iterator[None]:
-    """Say on stderr at what a command works, if it takes longer than `SILENT_S`."""
+    """Say on stderr what a command does, if it takes longer than `SILENT_S`."""
     if quiet or environment.rank() > 0:
         yield
         return
@@ -87,7 +87,7 @@ def check_alone(command: str) -> None:
     """Refuse a command that several processes of `torchrun` would each run for themselves.
 
     Raises:
-        BadInput: they would.
+        BadInput: there are several processes.
     """
     if environment.launched():
         raise BadInput(f"torchrun is for train alone; {command} has --jobs N for several processes")
@@ -97,13 +97,13 @@ def check_file(path: Path, overwrite: bool) -> None:
     """Raise BadInput if `path` cannot be written or, without `overwrite`, something would be lost.
 
     Raises:
-        BadInput: it cannot; nothing is left of the try.
+        BadInput: it cannot be written; the attempt leaves nothing behind.
     """
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if path.is_file() and not overwrite:
-            raise BadInput(f"{path} is there already; take another name, or --overwrite")
+            raise BadInput(f"{path} exists already; take another name, or --overwrite")
         if path.is_file() or not path.exists():
             folder = Path(os.path.realpath(path)).parent
             if not folder.exists():
@@ -114,10 +114,10 @@ def check_file(path: Path, overwrite: bool) -> None:
 
 
 def check_directory(path: Path) -> None:
-    """Raise BadInput if no directory can be made at `path`, or the one there cannot be written to.
+    """Raise BadInput if no directory can be made at `path`, or an existing one is not writable.
 
     Raises:
-        BadInput: it cannot; nothing is left of the try.
+        BadInput: it cannot be written; the attempt leaves nothing behind.
     """
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -131,7 +131,7 @@ def check_directory(path: Path) -> None:
 
 
 def write(path: Path | None, pieces: Iterable[str]) -> None:
-    """Write a result to a file that `check_file` allows; to stdout for None, as it comes."""
+    """Write a result to a file that `check_file` allows; for None to stdout, piece by piece."""
     if path is None:
         for piece in pieces:
             sys.stdout.write(piece)
@@ -146,9 +146,9 @@ def percent(share: float) -> str:
 
 
 def say(text: str) -> None:
-    """Print a result, in ASCII where stdout's encoding cannot hold it.
+    """Print a result, in ASCII if stdout's encoding cannot hold it.
 
-    Of several processes the first one prints.
+    If there are several processes, the first one prints.
     """
     if environment.rank() > 0:
         return
@@ -179,7 +179,7 @@ def time_type(times: Iterable[np.ndarray]) -> str:
     """The type in which all times are exact, and shortest as text.
 
     Args:
-        times: of several sequences, each `[T]`, float64 or datetime64[ns].
+        times: those of several sequences, each `[T]`, float64 or datetime64[ns].
     """
     import numpy as np
 
@@ -207,15 +207,15 @@ def predictions_csv(
     with_header: bool = True,
     several: bool = False,
 ) -> str:
-    """One line an example: index or id, label (if known), prediction and its probability.
+    """One line per example: index or id, label (if known), prediction and its probability.
 
-    Where an example may have several labels, semicolons stand between those that are likelier than
-    not, and the probability is that of the least sure decision about a label.
+    If an example may have several labels, those with a probability above one half are joined by
+    semicolons, and the probability is that of the least certain decision about a label.
 
     Args:
         classes: `[C]` labels.
         proba: `[N, C]` probabilities.
-        y: `[N]` true labels, or None; `[N, C]` zeros and ones of several.
+        y: `[N]` true labels, or None; `[N, C]` zeros and ones if there may be several.
         all_classes: also a column for the probability of every class.
         ids: `[N]` names of the examples.
         with_header: whether it is the first piece of the file.

@@ -35,20 +35,20 @@ def serve(
     ],
     port: Annotated[int, typer.Option("--port", "-p", help="0: any.", min=0, max=65535)] = 8000,
     host: Annotated[
-        str, typer.Option("--host", help="Any other than loopback needs a token.")
+        str, typer.Option("--host", help="The address; any other than loopback needs a token.")
     ] = "127.0.0.1",
     token: Annotated[
         Optional[str],  # noqa: UP045  typer of Python 3.10
         typer.Option(
             "--token",
             metavar="TOKEN",
-            help="What a request has to name; or set OSTINATO_TOKEN, which other users of the "
+            help="A request must name it; or set OSTINATO_TOKEN, which other users of the "
             "machine do not see.",
         ),
     ] = None,
     token_file: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--token-file", metavar="FILE", help="Tokens, one a line; # begins a remark."),
+        typer.Option("--token-file", metavar="FILE", help="A token per line; # begins a comment."),
     ] = None,
     allow_host: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -56,38 +56,38 @@ def serve(
     ] = None,
     allow_origin: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--allow-origin", metavar="URL", help="Another page that may ask."),
+        typer.Option("--allow-origin", metavar="URL", help="Another page that may send requests."),
     ] = None,
     state: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--state", metavar="DIR", help="Keep open sequences here, and go on."),
+        typer.Option("--state", metavar="DIR", help="Save open sequences here, and resume them."),
     ] = None,
     every: Annotated[
         float, typer.Option("--state-every", metavar="SECONDS", help="Between snapshots.", min=1)
     ] = 60.0,
     sequences: Annotated[
-        int, typer.Option("--sequences", help="Open at a time, of each model.", min=1)
+        int, typer.Option("--sequences", help="Open sequences of each model, at most.", min=1)
     ] = 10_000,
     idle: Annotated[
         float,
-        typer.Option("--idle", metavar="SECONDS", help="A sequence without a step ends.", min=0.1),
+        typer.Option("--idle", metavar="SECONDS", help="End sequences that pause.", min=0.1),
     ] = 3600.0,
-    queue: Annotated[int, typer.Option("--queue", help="Requests that wait.", min=1)] = 10_000,
+    queue: Annotated[int, typer.Option("--queue", help="Most waiting requests.", min=1)] = 10_000,
     body: Annotated[
-        int, typer.Option("--body", metavar="MB", help="Of a request, at most.", min=1)
+        int, typer.Option("--body", metavar="MB", help="Size of a request, at most.", min=1)
     ] = 64,
     steps: Annotated[
-        int, typer.Option("--steps", help="Of a sequence in one request, at most.", min=1)
+        int, typer.Option("--steps", help="Steps of a sequence in one request, at most.", min=1)
     ] = 100_000,
     batch: Annotated[
         int, typer.Option("--batch", help="Sequences in one request, at most.", min=1)
     ] = 10_000,
     connections: Annotated[
-        int, typer.Option("--connections", help="Requests under way, at most.", min=1)
+        int, typer.Option("--connections", help="Open connections, at most.", min=1)
     ] = 1000,
     timeout: Annotated[
         float,
-        typer.Option("--timeout", metavar="SECONDS", help="For a request to arrive.", min=0.1),
+        typer.Option("--timeout", metavar="SECONDS", help="Time for a request to arrive.", min=0.1),
     ] = 30.0,
     replaced: Annotated[
         str,

@@ -57,7 +57,7 @@ def stream(
     ] = None,
     state: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--state", metavar="FILE", help="Keep the streams here, and go on from it."),
+        typer.Option("--state", metavar="FILE", help="Save the streams here, and resume from it."),
     ] = None,
     every: Annotated[
         float,
@@ -99,7 +99,7 @@ def stream(
         ),
     ] = None,
     skip: Annotated[
-        bool, typer.Option("--skip", help="Leave out lines that are wrong, and count them.")
+        bool, typer.Option("--skip", help="Leave out invalid lines, and count them.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answers as JSON lines.")] = False,
     quiet: Quiet = False,
@@ -130,10 +130,10 @@ def stream(
 
 
 def _dialect(given: dict[str, str], trained: Trained, file: str) -> Dialect:
-    """How CSV is written: as given, or else as the file that the run was trained on.
+    """The dialect of CSV: as given, or else that of the run's training file.
 
     Raises:
-        BadInput: it is not possible; or lines in this encoding do not end with a single byte.
+        BadInput: it is invalid; or lines in this encoding do not end with a single byte.
     """
     from ostinato.data.formats.content import ending
 
@@ -163,7 +163,7 @@ def _confidence(given: str | None, model: Model) -> float | None:
         if model.sure_from is None:
             raise BadInput(
                 "--until-confidence sure is for a model trained with early_error, which this one "
-                "was not; wanted a probability, as 0.95"
+                "was not; wanted a probability, such as 0.95"
             )
         return model.sure_from
     try:

@@ -46,12 +46,12 @@ def train(
         bool,
         typer.Option(
             "--resume",
-            help="Go on with the run in --output. A finished one goes on to more --iterations or "
+            help="Continue the run in --output. A finished run continues to more --iterations or "
             "--epochs; the schedule cosine then follows the new end.",
         ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin the run in --output again.")
+        bool, typer.Option("--overwrite", help="Replace the run in --output by a new one.")
     ] = False,
     config: Annotated[
         Optional[Path],  # noqa: UP045
@@ -118,7 +118,7 @@ def train(
 
 @contextmanager
 def _together(alone: bool) -> Iterator[None]:
-    """The processes that `torchrun` started as a group, which also share the work of reading."""
+    """The processes of `torchrun` as a group, which also share the work of reading."""
     if alone or not environment.launched():
         yield
         return
@@ -134,7 +134,7 @@ def _together(alone: bool) -> Iterator[None]:
 def asked_for(
     source: str | None, config: Path | None, sets: list[str] | None, given: Given
 ) -> Given:
-    """What a user asks for: flags are stronger than --set, and --set than --config."""
+    """The given parameters: flags override --set, and --set overrides --config."""
     from_file = configuration.read_file(config) if config else {}
     if config:
         from_file = configuration.relative_to(config.parent, from_file)
@@ -188,7 +188,7 @@ def _begun(asked: Given) -> tuple[Config, Job | None]:
 
 
 def _closed_by_default(settings: Config, asked: Given) -> str | None:
-    """`TaskSpec.closes`; None where a user or the first model has chosen the direction."""
+    """`TaskSpec.closes`; None if the user or the first model has chosen the direction."""
     chosen = "model.bidirectional" in asked or settings.run.from_ is not None
     closed = tasks.named(jobs.task_of(settings)).closes(settings)
     return None if settings.model.bidirectional and chosen else closed
@@ -203,7 +203,7 @@ def _reopened(output: Path | None, resume: bool, overwrite: bool) -> RunDir | No
 
 
 def _resolved(asked: Given) -> Given:
-    """With absolute paths, which hold in every working directory."""
+    """The parameters with absolute paths, which are valid in every working directory."""
     files = {k: asked[k] for k in ("data.source", "data.test") if asked.get(k) is not None}
     asked = asked | {key: sources.known(path) for key, path in files.items()}
     origin = asked.get("run.from")

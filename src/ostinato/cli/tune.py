@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from ostinato.tasks.job import Job
 
-VALIDATION = 0.2  # of the training part, where nothing is given
-SHOWN = 10  # trials of the table
-DRAWS = 5  # of a small validation part; their mean loss counts
-ASKS_S = 1.0  # from one question for the time to the next; it takes milliseconds
+VALIDATION = 0.2  # of the training part, by default
+SHOWN = 10  # trials in the table
+DRAWS = 5  # draws of a small validation part; their mean loss counts
+ASKS_S = 1.0  # seconds between two questions about the time, each of which takes milliseconds
 
 
 @with_flags("data", "task", "model", "training", "run.threads")
@@ -41,16 +41,16 @@ def tune(
         Optional[str],  # noqa: UP045  typer of Python 3.10
         typer.Argument(
             metavar="mnist|vowels|austen|FILE",
-            help="As for train. The test part is not looked at.",
+            help="As for train. The test part is not used.",
             autocompletion=completion(sources.BUILT_IN),
         ),
     ] = None,
     minutes: Annotated[
-        float, typer.Option(help="Begin no trial after so many minutes, and stop the last.")
+        float, typer.Option(help="After this time, begin no trial and stop the running ones.")
     ] = 10.0,
     n_trials: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option("--trials", metavar="N", help="End after so many finished trials.", min=1),
+        typer.Option("--trials", metavar="N", help="End after N finished trials.", min=1),
     ] = None,
     n_jobs: Annotated[
         int, typer.Option("--jobs", metavar="N", help="Trials at a time, in N processes.", min=1)
@@ -59,7 +59,7 @@ def tune(
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            "--output", "-o", metavar="STUDY", help="Directory; the same command goes on with it."
+            "--output", "-o", metavar="STUDY", help="Directory; the same command resumes it."
         ),
     ] = None,
     config: Annotated[
@@ -75,8 +75,8 @@ def tune(
 ) -> None:
     """Search for better parameters by the loss on a validation part.
 
-    The first trial is the recipe that train takes. What you give is not searched. The result is a
-    configuration for train --config.
+    The first trial is the recipe of train. Parameters that you give are not searched. The result is
+    a configuration for train --config.
     """
     hush(quiet)
     check_alone("tune")
@@ -115,10 +115,10 @@ def tune(
 
 
 def _with_validation(asked: Given) -> Given:
-    """What is asked for, with a validation part to choose by.
+    """The given parameters, with a validation part to choose by.
 
     Raises:
-        BadInput: none is wanted, or weights are to begin with that do not fit other sizes.
+        BadInput: the validation part is disabled, or --from is given, whose weights fit one size.
     """
     if asked.get("run.from") is not None:
         raise BadInput("--from is not for tune: its weights fit one size of network only")
@@ -128,7 +128,7 @@ def _with_validation(asked: Given) -> Given:
     if key in jobs.unused(settings):  # a forecaster keeps the end of each series
         return asked
     if asked.get(key) == 0:
-        raise BadInput("--validation-fraction is 0; wanted a part to choose by, as 0.2")
+        raise BadInput("--validation-fraction is 0; wanted a part to choose by, such as 0.2")
     return {key: VALIDATION} | asked
 
 
@@ -142,7 +142,7 @@ def _search(
     ray: bool,
     quiet: bool,
 ) -> None:
-    """Run trials, n_jobs at a time, until the time or their number is up."""
+    """Run trials, n_jobs at a time, until the time or their number is reached."""
     search = _Search(study, until, n_trials, quiet)
     if n_jobs == 1 and not ray:
         workers.alone(_work(job), search)
@@ -153,7 +153,7 @@ def _search(
 
 
 class Piece(NamedTuple):
-    """A trial to train: its number, and what it changes of the recipe.
+    """A trial to train: its number, and its changes of the recipe.
 
     Its worker asks whether there is time left, since clocks of other machines differ.
     """
@@ -163,7 +163,7 @@ class Piece(NamedTuple):
 
 
 class TrialProgress(NamedTuple):
-    """How far a trial has come: its step of `trials.STEPS`, the share of its schedule, its loss."""
+    """The progress of a trial: its step of `trials.STEPS`, the share of its schedule, its loss."""
 
     step: int
     share: float
@@ -172,12 +172,12 @@ class TrialProgress(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial.
+    """The outcome of a trial.
 
     Attributes:
-        said: in words, where it was not trained to its end.
-        pruned: whether it counts as a bad one; if not, and there are no reports, the time was up.
-        reports: of each draw, the best.
+        said: the outcome in words, if it was not trained to its end.
+        pruned: whether it counts as bad; if not, and there are no reports, the time was up.
+        reports: the best report of each draw.
     """
 
     said: str = ""
@@ -190,7 +190,7 @@ class _Search:
 
     def __init__(self, study: trials.Study, until: float, n_trials: int | None, quiet: bool):
         self._study, self._until, self._n_trials, self._quiet = study, until, n_trials, quiet
-        self._running: dict[int, tuple[optuna.Trial, float]] = {}  # and when each has begun
+        self._running: dict[int, tuple[optuna.Trial, float]] = {}  # with the time of each begin
 
     def pieces(self) -> Iterator[Piece]:
         while (now := time.monotonic()) < self._until and (
@@ -202,9 +202,10 @@ class _Search:
             yield Piece(trial.number, used)
 
     def answer(self, piece: Piece, progress: TrialProgress | None) -> Outcome | None:
-        """The outcome of a trial that is to end: one that is worse than others were so far.
+        """The outcome of a trial that must end, because it is worse than others at this step; or
+        None.
 
-        Any trial ends when the time is up, for which it asks without progress.
+        Any trial ends when the time is up; for that it asks without progress.
         """
         if time.monotonic() > self._until:
             return Outcome("the time is up")
@@ -246,9 +247,9 @@ def _work(job: Job) -> workers.Work:
 
 
 def _more_draws(job: Job) -> list[Job]:
-    """The job with other draws of a small validation part: a loss on few sequences is partly luck.
+    """The jobs with other draws of a small validation part: a loss on few sequences is partly luck.
 
-    The best of many trials would be the luckiest one.
+    Without them the best of many trials would be the luckiest one.
     """
     found = (job.redrawn(draw) for draw in range(1, DRAWS))
     return [each for each in found if each is not None]
@@ -261,8 +262,8 @@ def _with(job: Job, settings: Config) -> Job:
 def _trained(draws: Sequence[Job], changed: Given, ask: workers.Ask) -> Outcome:
     """Train once on each draw.
 
-    A trial is pruned in the first training alone. One that the time has ended is left to the next
-    call.
+    A trial is pruned only in the first training. A trial that ran out of time is left to the next
+    command.
     """
     from ostinato.cli.run import experiment
     from ostinato.training import Diverged
@@ -286,7 +287,7 @@ def _trained(draws: Sequence[Job], changed: Given, ask: workers.Ask) -> Outcome:
 
 
 def _told(study: trials.Study, trial: optuna.Trial, outcome: Outcome) -> str:
-    """Tell the study of an outcome; the outcome in words."""
+    """Report an outcome to the study; return it in words."""
     import optuna
 
     found = outcome.reports
@@ -313,13 +314,13 @@ class _Ended(Exception):  # noqa: N818  it ends a trial, it is no error
 
 
 def _watch(ask: workers.Ask, prunes: bool) -> Any:
-    """A callback that ends a trial for which there is no time, or, if it prunes, a bad one."""
+    """A callback that ends a trial when the time is up or, if it prunes, when the trial is bad."""
     from ostinato import training
 
     class Watch(training.Callback):
         def __init__(self) -> None:
             self.step = -1
-            self.asked = -math.inf  # when it last asked for the time, by the clock of this machine
+            self.asked = -math.inf  # the time of the last question, by the clock of this machine
 
         def on_iteration(self, run: training.Run) -> None:
             if run.iteration < run.total and time.monotonic() - self.asked > ASKS_S:
@@ -343,11 +344,11 @@ def _watch(ask: workers.Ask, prunes: bool) -> Any:
 
 def _how_to_go_on(study: trials.Study) -> str:
     if study.path is None:
-        return "interrupted; nothing was kept (-o STUDY keeps a study)"
+        return "interrupted; nothing was written (-o STUDY keeps a study)"
     n = len(study.finished())
     return (
         f"interrupted; {n} finished trial{'' if n == 1 else 's'} in {study.path}.\n"
-        "The same command goes on."
+        "The same command resumes the study."
     )
 
 

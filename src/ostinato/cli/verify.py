@@ -26,8 +26,8 @@ def verify(
     if found.n_different:
         raise Failure(
             f"{trained.model}: {found.n_different} of {found.n} answers differ from those that "
-            f"were saved, by {found.largest:.2g} at most (on {found.isa}); the model is whole, so "
-            "this build of ostinato, or this processor, computes something else"
+            f"were saved, by {found.largest:.2g} at most (on {found.isa}); the files are whole, so "
+            "this build of ostinato, or this processor, computes differently"
         )
     if not as_json:
-        say(f"{found.n} answers are those that were saved, bit for bit ({found.isa})")
+        say(f"{found.n} answers equal the saved ones, bit for bit ({found.isa})")

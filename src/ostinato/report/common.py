@@ -77,13 +77,13 @@ def network(sizes: Anatomy | None) -> PageSection:
 def training(
     facts: RunFacts, told: str, name: str = "Loss", *, accuracy: bool = False
 ) -> PageSection:
-    """The loss over the iterations, and beside it the accuracy of the batches.
+    """The loss over the iterations, and the accuracy of the batches.
 
     Args:
-        facts: of the run.
-        told: how to read the curves.
-        name: of the loss, with its unit if it needs one.
-        accuracy: whether the reports have it.
+        facts: the facts of the run.
+        told: a sentence that explains the curves.
+        name: the name of the loss, with its unit if it needs one.
+        accuracy: whether the reports have an accuracy.
     """
     metrics = facts.metrics
     if not metrics:
@@ -98,7 +98,7 @@ def training(
 def _loss(facts: RunFacts, name: str, wide: bool) -> Curve:
     """The loss: of single batches faint, their running mean, validation.
 
-    Without `losses` the batches are those of the reports.
+    Without `losses`, the batches of the reports are shown.
     """
     lines = _course(np.array(facts.losses, float)) if facts.losses else []
     if not lines:
@@ -138,7 +138,7 @@ def _course(losses: np.ndarray) -> list[Line]:
 def _reported(
     metrics: Sequence[dict[str, Any]], key: str, name: str, style: Mapping[str, Any]
 ) -> list[Line]:
-    """One entry of the reports over iterations, where it was reported."""
+    """An entry of the reports over the iterations at which it was reported."""
     known = [report for report in metrics if np.isfinite(report.get(key, np.nan))]
     if not known:
         return []
@@ -148,7 +148,7 @@ def _reported(
 
 
 def _accuracy(metrics: Sequence[dict[str, Any]]) -> Curve:
-    """The accuracy over iterations, on an axis for what was reported after the start."""
+    """The accuracy over iterations, on an axis for the reports after the start."""
     lines = _reported(metrics, "train_accuracy", "training batch", {"marker": "o"})
     lines += _reported(metrics, "validation_accuracy", "validation", VALIDATION)
     ends, start = accuracy_limits(metrics), metrics[0]["train_accuracy"]
@@ -182,7 +182,7 @@ def _label(name: str, key: str, metrics: Sequence[dict[str, Any]]) -> str:
 
 
 def _numbers(metrics: Sequence[dict[str, Any]]) -> PageTable:
-    """The reports of the training; of many, some at even distances with the first and the last."""
+    """The reports of the training; if many, some at even distances with the first and the last."""
     shown = np.unique(np.linspace(0, len(metrics) - 1, MAX_METRIC_ROWS).round().astype(int))
     keys = [key for key in _METRICS if any(key in report for report in metrics)]
     rows = [[_metric(key, metrics[i]) for key in keys] for i in shown]

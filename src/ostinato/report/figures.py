@@ -151,7 +151,7 @@ class Curve(Figure):
         for name, axis in (("x", ax.xaxis), ("y", ax.yaxis)):
             if name in self.log:
                 getattr(ax, f"set_{name}scale")("log")
-                # By default 10 to a power, in mathematics, which the page shows as it is written.
+                # By default 10 to a power as TeX, which the page would show as source.
                 axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
                 axis.set_minor_formatter(NullFormatter())
             elif name in self.shares:

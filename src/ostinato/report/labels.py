@@ -14,7 +14,7 @@ from ostinato.report.markup import Html, count, distinct, percent, plain, short,
 from ostinato.report.panels import Cell, Grid, PagePanel, PageSection, PageTable, Sentence
 
 MAX_TABLE_CLASSES = 20  # more classes than this are an image, not a table of counts
-MAX_IMAGE_CLASSES = 1000  # more than these are neither: a matrix of 10,000 classes takes 800 MB
+MAX_IMAGE_CLASSES = 1000  # more are neither: a matrix of 10,000 classes takes 800 MB
 MOST_GROUPS = 8
 BINS = 10  # of confidence
 
@@ -38,7 +38,7 @@ def apart(a: float, b: float, n: int, both: bool = True) -> bool:
 
 
 def confusion(y_true: np.ndarray, y_pred: np.ndarray, classes: Sequence[str]) -> PageSection:
-    """Which class is taken for which: counts in a table; of many classes, an image."""
+    """Which class is taken for which: counts in a table; an image if there are many classes."""
     if len(classes) > MAX_IMAGE_CLASSES:
         return PageSection("confusion", "Confusion", why=_too_many(classes))
     matrix = counts(y_true, y_pred, len(classes))
@@ -114,7 +114,7 @@ def scores(
     Args:
         y_true, y_pred: class numbers.
         classes: names.
-        kind, of: what a class is called, and what is classified.
+        kind, of: the nouns for a class, and for the things that are classified.
     """
     heading = "Labels" if kind == "label" else "Classes"
     if len(classes) > MAX_IMAGE_CLASSES:
@@ -139,8 +139,8 @@ def scores(
         "classes",
         heading,
         [PageTable(f"Scores of each {kind} on the test {of}", header, rows)],
-        note=f"Precision: how many of those given this {kind} have it. Recall: how many of this "
-        f"{kind} were found. F1: their harmonic mean. A dash: never given, or never there.",
+        note=f"Precision: the share of those given this {kind} that have it. Recall: the share of "
+        f"this {kind} that was found. F1: their harmonic mean. A dash: never given, or never true.",
     )
 
 
@@ -161,9 +161,9 @@ class Groups:
     """Answers in G groups.
 
     Attributes:
-        names: of the groups, as shown.
-        n: `[G]`, answers.
-        right: `[G]`, right ones among them.
+        names: the names of the groups, as shown.
+        n: `[G]`, the number of answers.
+        right: `[G]`, the number of right answers.
     """
 
     names: tuple[str, ...]
@@ -172,7 +172,7 @@ class Groups:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """`[G]`; NaN of an empty group."""
+        """`[G]`; NaN for an empty group."""
         with np.errstate(invalid="ignore"):
             return self.right / self.n
 
@@ -185,11 +185,11 @@ class Groups:
 
 
 def by_length(lengths: np.ndarray, n: np.ndarray, right: np.ndarray) -> Groups | None:
-    """Answers by the length of their sequence, in groups of about as many sequences.
+    """Answers by the length of their sequence, in groups of about the same number of sequences.
 
     Args:
         lengths: `[N]`, of the sequences.
-        n, right: `[N]`, answers and right ones of each.
+        n, right: `[N]`, the numbers of answers and of right answers of each.
 
     Returns:
         None if all are of the same length.
@@ -197,7 +197,7 @@ def by_length(lengths: np.ndarray, n: np.ndarray, right: np.ndarray) -> Groups |
     bounds = np.unique(np.quantile(lengths, np.linspace(0, 1, MOST_GROUPS + 1)).round())
     if len(bounds) < 2:
         return None
-    # A group reaches from above its lower bound to its upper one; the first has both.
+    # A group excludes its lower bound and includes its upper one; the first includes both.
     group = np.maximum(np.searchsorted(bounds, lengths) - 1, 0)
     members = [np.flatnonzero(group == g) for g in range(len(bounds) - 1)]
     members = [each for each in members if len(each)]
@@ -207,11 +207,11 @@ def by_length(lengths: np.ndarray, n: np.ndarray, right: np.ndarray) -> Groups |
 
 
 def by_position(lengths: np.ndarray, right: np.ndarray) -> Groups:
-    """Answers by their step; of long sequences steps in parts.
+    """Answers by their step; long sequences are divided into parts.
 
     Args:
         lengths: `[N]`, of the sequences.
-        right: `[ΣT]`, bool, the answers of all steps, end to end.
+        right: `[ΣT]`, bool, for the answers of all steps, end to end.
     """
     position = np.arange(len(right)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     longest = int(lengths.max())
@@ -228,7 +228,7 @@ def _range(low: int, high: int) -> str:
 
 
 def by_confidence(confidence: np.ndarray, right: np.ndarray) -> tuple[Groups, np.ndarray]:
-    """Answers in tenths of the probability given to them, and its mean in each tenth, `[10]`.
+    """Answers by tenths of their probability, and its mean in each tenth, `[10]`.
 
     Args:
         confidence: `[N]`, the probability of each answer.
@@ -279,17 +279,17 @@ def calibration(confidence: np.ndarray, right: np.ndarray, answers: str) -> Page
         "Calibration",
         [Grid([drawn, PageTable("Answers by the probability given", header, rows)])],
         note="Whether answers given with a probability of 80\u202f% are right in 80\u202f% of the "
-        "cases. On the dotted line they are; below it the network is too sure.",
+        "cases. On the dotted line they are; below it the network is too confident.",
     )
 
 
 def _trust(sure: float, right: float, n: int) -> str:
-    """The mean confidence beside the accuracy; apart if by more than three standard errors."""
+    """Mean confidence and accuracy; they differ if by more than three standard errors."""
     told = f"Mean confidence {percent(sure, 1)}, accuracy {percent(right, 1)}"
     if not apart(right, sure, n, both=False):
-        return f"{told}: no more apart than chance makes them."
+        return f"{told}: no significant difference."
     points = f"{100 * abs(sure - right):.1f} points"
-    return f"{told}: too {'sure' if sure > right else 'cautious'} by {points}."
+    return f"{told}: too {'confident' if sure > right else 'cautious'} by {points}."
 
 
 def where(shown: Sequence[tuple[str, str, Groups | None, str]], heading: str) -> PageSection:

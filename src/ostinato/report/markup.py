@@ -6,7 +6,7 @@ import html
 import math
 import re
 
-# What neither HTML nor UTF-8 can carry: control characters, lone surrogates, non-characters.
+# Characters that HTML or UTF-8 cannot carry: control characters, lone surrogates, non-characters.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 

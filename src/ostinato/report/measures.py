@@ -18,10 +18,10 @@ Baselines = Mapping[str, Mapping[str, Any]]  # name → key of a measure → its
 def section(
     facts: RunFacts, measures: Measures, more: Mapping[str, Any] | None = None
 ) -> PageSection:
-    """The measures on the test part, those of the baselines beside them, and who wins.
+    """The measures on the test part, those of the baselines, and which is better.
 
     Args:
-        facts: of the run.
+        facts: the facts of the run.
         measures: those of the task.
         more: values of measures that the evaluation may lack.
     """
@@ -68,7 +68,7 @@ def _tested(facts: RunFacts) -> Sentence | None:
 
 
 def verdict(measures: Measures, test: Mapping[str, Any], baselines: Baselines) -> Sentence | None:
-    """The network against the best baseline, by the first measure that both have; None without.
+    """The network against the best baseline, by the first measure that both have, or None.
 
     Example:
         >>> forecasts = {"mase": MeasureSpec("MASE", lower=True)}

@@ -15,7 +15,7 @@ from ostinato.files import write_text
 from ostinato.report.markup import count, duration, tag, text
 from ostinato.report.panels import PageSection, Tile
 
-# Nothing is loaded from anywhere: the browser itself refuses all but inline styles and pictures.
+# Nothing is loaded: the browser itself refuses everything but inline styles and pictures.
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'"
@@ -24,18 +24,18 @@ _POLICY = (
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What the report says of a run, whatever its task; it leaves out empty fields and says why.
+    """Facts of a run for its report, for any task; the report says why an empty field is left out.
 
     Args:
         title: the heading, for example "mnist, rnn, 128 units".
         metrics: the reports of the training, in order: dicts with `iteration`, `loss`, further
-            measures of the batch, as `train_accuracy`, and, where there was a validation set,
-            `validation_loss` and others, as `validation_accuracy`.
+            measures of the batch, such as `train_accuracy`, and, with a validation set,
+            `validation_loss` and others, such as `validation_accuracy`.
         losses: (iteration, loss of its batch), finer than the metrics: `History.course`.
-        evaluation: what `evaluation.json` holds: `{"test": {…}, "baselines": {name: {…}},
+        evaluation: the content of `evaluation.json`: `{"test": {…}, "baselines": {name: {…}},
             "elapsed_s", "iterations", "findings"}`; each may be absent.
         config: the run's resolved configuration, nested as in `config.toml`.
-        environment: what `environment.json` holds.
+        environment: the content of `environment.json`.
     """
 
     title: str
@@ -52,7 +52,7 @@ class RunFacts:
 
     @property
     def command(self) -> str:
-        """The command that made the run, to be pasted into a shell."""
+        """The command of the run, to be pasted into a shell."""
         return shlex.join(map(str, self.environment.get("command", [])))
 
 
@@ -87,8 +87,8 @@ def write_report(path: str | os.PathLike[str], data: PageData) -> None:
     Args:
         path: where to write; by convention `report.html` in the run directory. An old one
             is replaced.
-        data: what to show: `ReportData`, `TaggingData`, … Its strings may hold anything, they
-            are escaped.
+        data: the contents: `ReportData`, `TaggingData`, … Its strings may hold anything; they are
+            escaped.
 
     Raises:
         FileNotFoundError: the directory does not exist.
@@ -156,7 +156,7 @@ def _head(data: PageData, sections: Sequence[PageSection]) -> str:
 
 
 def _of_the_training(data: PageData) -> list[Tile]:
-    """Iterations, elapsed time and the size of the network, as far as they are known."""
+    """Iterations, elapsed time and the size of the network, as far as known."""
     last = data.metrics[-1]["iteration"] if data.metrics else 0
     iterations = int(data.evaluation.get("iterations", last))
     elapsed, tiles = data.evaluation.get("elapsed_s"), []
@@ -171,7 +171,7 @@ def _of_the_training(data: PageData) -> list[Tile]:
 
 
 def _findings(facts: RunFacts) -> str:
-    """What the check of the data found that puts the numbers of the head in doubt."""
+    """The findings of the data check that put the numbers of the head in doubt."""
     found = facts.evaluation.get("findings", [])
     return "".join(
         tag("p", f"{each['message']}: {each['remedy']}", "verdict lost") + "\n" for each in found
@@ -179,7 +179,7 @@ def _findings(facts: RunFacts) -> str:
 
 
 def _machine(environment: dict[str, Any]) -> str:
-    """Where it ran, in a line; environment.json's own words, as far as it has them."""
+    """The machine of the run, in a line, from environment.json."""
     machine = environment.get("machine", {})
     threads = environment.get("threads", {}).get("torch")
     version = environment.get("packages", {}).get("torch")

@@ -113,7 +113,7 @@ class PageTable(PagePanel):
     css: str = "numbers"
 
     def html(self) -> str:
-        # One that is wider than a phone says so there: what is cut off may not show.
+        # A table that is wider than a phone says there that it scrolls, since the cut may not show.
         scrolls = SCROLLS if len(self.header) > NARROW else ""
         head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in self.header)
         caption = text(self.caption)
@@ -141,7 +141,7 @@ def _cell(name: str, value: object) -> str:
 
 @dataclass(frozen=True)
 class SettingsTables(PagePanel):
-    """A nested mapping as tables: one for what stands alone, one for each mapping inside."""
+    """A nested mapping as tables: one for its plain values, one for each mapping inside."""
 
     values: Mapping[str, Any]
 

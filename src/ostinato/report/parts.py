@@ -1,4 +1,4 @@
-"""Long series in few points: a page has no more pixels across than it can show."""
+"""Long series in few points: a page shows no more than it has pixels across."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ MOST = 200  # points of a series; longer ones are drawn by equal parts
 
 
 def edges(n: int, most: int = MOST) -> np.ndarray:
-    """Where the parts of n values begin and end: 0, …, n. At most `most`, as equal as can be."""
+    """The bounds of the parts of n values: 0, …, n. At most `most` parts, as equal as possible."""
     return np.linspace(0, n, min(n, most) + 1).round().astype(int)
 
 
 def means(values: np.ndarray, most: int = MOST) -> np.ndarray:
-    """`[n, …]` → `[parts, …]`, the mean of each part; short series stay as they are."""
+    """`[n, …]` → `[parts, …]`, the mean of each part; short series are unchanged."""
     bounds = edges(len(values), most)
     sums = np.add.reduceat(values, bounds[:-1], axis=0, dtype=np.float64)
     return sums / np.diff(bounds).reshape(-1, *[1] * (values.ndim - 1))
@@ -37,7 +37,7 @@ def extremes(values: np.ndarray, most: int = MOST) -> np.ndarray:
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """`[n]`: the mean of the `window` values around each, of fewer at both ends."""
+    """`[n]`: the mean of the `window` values around each; at both ends of fewer values."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     middle = np.arange(len(values))
     start = np.maximum(middle - (window - 1) // 2, 0)

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from ostinato.anatomy import Anatomy
 
-LEFT_OUT = "…"  # stands for the columns that are not drawn
+LEFT_OUT = "…"  # drawn for the columns left out
 BOX_W, CELL_H = 90, 44  # pixels
 COLUMN, GAP = 150, 46  # from box to box: sideways from middle to middle, upwards between edges
 LEFT, TOP = 150, 80  # the middle of the first column; the top of the first layer
@@ -26,7 +26,7 @@ TIP = (
 class OneWay:
     """One direction of one layer: a state, carried along its row."""
 
-    mark: str  # tells it apart: layer (if there are several) and direction (if there are two)
+    mark: str  # its layer (if there are several) and direction (if there are two)
     backwards: bool
 
 
@@ -61,7 +61,7 @@ def caption(a: Anatomy) -> str:
 
 
 def _answer(anatomy: Anatomy) -> str:
-    """The name of the answer, above the last state, which it is read of if nothing else is said."""
+    """The label of the answer, which says if it is computed from all states, not the last one."""
     return "y" if anatomy.readout == "last" else "y, of all"
 
 
@@ -89,7 +89,8 @@ def _drawing(anatomy: Anatomy) -> tuple[int, int, str]:
 
 
 def _svg_readout(anatomy: Anatomy, x: list[int]) -> str:
-    """y above the last column. A backward state comes round from the first one, at the left."""
+    """y above the last column. The backward state is led around from the first column, at the
+    left."""
     parts = [
         _way(f"M{x[-1]} {TOP}V{TOP - 44}"),
         _text(x[-1], TOP - 52, _answer(anatomy)),

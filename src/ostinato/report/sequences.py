@@ -1,8 +1,8 @@
 """One sequence seen step by step: what was read, beliefs, labels or hidden states beside it.
 
-A picture is read from top to bottom, so its time axis runs down, row t of the picture level with
-the belief after row t. Time of any other sequence runs to the right; a long one is drawn by equal
-parts of it (`parts.py`), so that a report of thousands of steps stays small.
+A picture is read from top to bottom, so that its time axis runs down, with row t of the picture
+level with the belief after row t. For other sequences time runs to the right; a long sequence is
+drawn in equal parts (`parts.py`), so that a report of thousands of steps stays small.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ IMAGE_SHAPE = (28, 28)  # sequences of this shape, with values in [0, 1], are sh
 MAX_LANES = 12  # with more classes, the most probable ones have a lane
 MAX_LINES = 12  # more features than this are a heat map, not lines
 MAX_NAMED = 4  # more lines than this cannot be told apart by their strokes
-LINE_POINTS = 1000  # of all lines of an example together
-MAX_ROWS = {"features": 64, "units": 128}  # of a heat map; more are drawn by equal parts
+LINE_POINTS = 1000  # for all lines of an example together
+MAX_ROWS = {"features": 64, "units": 128}  # in a heat map; more are drawn in equal parts
 LANE = 0.88  # height of a belief of 1 in its lane
-Colours = Sequence[int | None]  # of each class: which of LABELS, −1 for the rest; None is no colour
+Colours = Sequence[int | None]  # for each class one of LABELS; −1: the rest; None: no colour
 
 
 def is_image(x: np.ndarray) -> bool:
@@ -297,7 +297,7 @@ Stretches = Sequence[tuple[int, int]]
 def _bars(
     ax: Axes, y: float, height: float, first: int, stretches: Stretches, colour: str, **style: Any
 ) -> None:
-    """Bars over stretches of steps, all in one path: it takes the least room in the page."""
+    """Bars over stretches of steps, all in one path, which takes the least space in the page."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
@@ -315,5 +315,5 @@ def _colour(colour: int | None) -> str:
 
 
 def css_class(colour: int | None) -> str:
-    """The class of a label's colour in the style sheet; "plain" for none, and for shared ones."""
+    """The class of a label's colour in the style sheet; "plain" without a colour of its own."""
     return "plain" if colour is None or colour < 0 else f"label-{colour}"

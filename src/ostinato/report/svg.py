@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Stand-ins: matplotlib draws in these, the page replaces them by its own variables.
 INK, MUTED, LINE, ACCENT, WRONG = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
-# Of labels, which are told apart by colour; the page has as many variables.
+# The colours of labels; the page has a variable for each.
 LABELS = tuple(f"#1{i}2{i}3{i}" for i in range(8))
 _VARIABLES = {
     INK: "var(--ink)",
@@ -26,7 +26,7 @@ _VARIABLES = {
     WRONG: "var(--wrong)",
     **{stand_in: f"var(--label-{i})" for i, stand_in in enumerate(LABELS)},
 }
-# The same two hues where pixels cannot follow the page: mid-tones, readable on white and black.
+# The same two hues for pixels, which cannot follow the page: mid-tones, for white and black.
 ACCENT_RGB, WRONG_RGB = (0.24, 0.50, 0.86), (0.87, 0.44, 0.13)
 
 _STYLE: dict[Any, Any] = {
@@ -67,7 +67,7 @@ def inline_svg(
 
     Args:
         name: unique within the page; prefixes every id inside.
-        label: what the figure shows, for those who do not see it.
+        label: a description of the figure, for readers who do not see it.
         size: width and height in inches of 96 pixels; narrower pages scale it down.
         draw: paints an empty figure.
     """
@@ -76,7 +76,7 @@ def inline_svg(
 
     file = io.BytesIO()
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # The reader's browser chooses the font; that DejaVu lacks a glyph does not matter.
+        # The reader's browser chooses the font, so that a glyph missing in DejaVu does not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         matplotlib.rcdefaults()  # a matplotlibrc of the user's does not change the report
         matplotlib.rcParams.update({**_STYLE, "svg.hashsalt": name})
@@ -148,7 +148,7 @@ def _path(d: str) -> str:
 def tinted(values: np.ndarray, rgb: tuple[float, float, float]) -> np.ndarray:
     """`[...]` values in [0, 1] as `[..., 4]` pixels: one colour, opaque at 1 and clear at 0.
 
-    What is zero lets the page shine through, so that one picture serves light and dark.
+    The page shows through zeros, so that one picture fits light and dark.
     """
     pixels = np.empty((*values.shape, 4), dtype=np.float32)
     pixels[..., :3] = rgb

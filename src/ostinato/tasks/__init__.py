@@ -1,17 +1,17 @@
-"""The kinds of answer: a folder each, and the registry that finds it.
+"""The tasks: a folder each, and the registry that finds it.
 
-    base.py          `TaskSpec`: what every kind says of itself, in a few lines
+    base.py          `TaskSpec`: the description of a task
     <kind>/          __init__.py   its `TaskSpec`: flags, recipe, measures; nothing heavy
                      model.py      outputs as answers, and measures: NumPy alone, also without torch
                      net.py        the network, a PyTorch module; graph.py: the same as nodes
-                     loss.py       what is learnt from a batch
+                     loss.py       the loss of a batch
                      fit.py        from data to a trained model
                      estimator.py  the class in scikit-learn's manner
                      job.py        the command line: from a file to results
                      report.py     what the report shows of a run, as panels
 
-Whoever adds a kind adds its folder and its name to `NAMES`. This module and `base.py` stand low:
-the runtime, the training and the command line ask them, and import a folder when they need it.
+A new task is a folder, and a name in `NAMES`. This module and `base.py` import no folder: the
+runtime, the training and the command line import a folder when they need it.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def by_kind(kind: str, where: str) -> TaskSpec:
     """The task of a saved model, by the entry "kind" of its configuration.
 
     Args:
-        kind: as "sequence_classifier".
+        kind: the kind, such as "sequence_classifier".
         where: the origin of the model, for errors.
 
     Raises:
-        ValueError: no task is of this kind.
+        ValueError: no task has this kind.
     """
     for task in every():
         if task.kind == kind:

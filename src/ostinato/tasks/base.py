@@ -1,4 +1,4 @@
-"""`TaskSpec`: what a kind of answer says of itself. Neither torch nor NumPy is imported here."""
+"""`TaskSpec`: the description of a task. Neither torch nor NumPy is imported here."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class MeasureSpec:
 
     Attributes:
         words: its name for users.
-        unit: "%" of a share, or none.
-        lower: whether a smaller one is better.
+        unit: "%" for a share, or "".
+        lower: whether smaller is better.
         sided: whether one of two values is better; a coverage may be too large, too.
     """
 
@@ -33,29 +33,28 @@ class MeasureSpec:
     sided: bool = True
 
     def shown(self, value: float) -> str:
-        """A value as a user reads it."""
+        """A value as text."""
         return f"{100 * value:.2f} %" if self.unit == "%" else f"{value:.4f}"
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A kind of answer, as the registry knows it.
+    """The description of a task.
 
     Attributes:
-        name: of the folder, of the flag that names the target, and of the key in [task].
-        kind: of its saved models, as "sequence_classifier".
+        name: the name of its folder, of the flag that names the target, and of the key in [task].
+        kind: the kind of its saved models, such as "sequence_classifier".
         does: a sentence for a model's card.
-        uses: parameters that not every task uses, as "data.group", of which it uses these.
-        recipe: its defaults for a user's file, where they differ from the notebook's.
-        measures: name → words, in their order. The first one that there is compares a model with
-            its baselines.
-        built_in: the data sets in the package that are for it.
-        learnt: parameters beside those of [model] that the weights were learnt with, and their
-            places in a saved model's configuration.
-        drawn: parameters that decide which part of the data is tested on, where no file and no
-            column says it.
-        reads_tables, reads_arrays, reads_text: the sources that it learns from.
-        closes: what a choice of settings makes impossible with the trained model, or None.
+        uses: those parameters that it uses and some task does not, such as "data.group".
+        recipe: its defaults for a user's file, if they differ from the notebook's.
+        measures: name → words, in order. The first available one compares a model with its
+            baselines.
+        built_in: the data sets in the package for this task.
+        learnt: parameters outside of [model] that the weights were learnt with, and their places in
+            a saved model's configuration.
+        drawn: parameters that decide the test part if no file and no column does.
+        reads_tables, reads_arrays, reads_text: the kinds of sources that it accepts.
+        closes: what the settings make impossible with the trained model, or None.
         several_targets: whether the flag may name several columns, a,b.
     """
 
@@ -88,16 +87,16 @@ class TaskSpec:
         return import_module(f"ostinato.tasks.{self.name}.{name}")
 
 
-# What the tasks that read sequences from a table use; each adds its own.
+# Parameters of the tasks that read sequences from a table; each adds its own.
 OF_TABLES = frozenset(
     f"data.{name}"
     for name in ("shape", "id", "time", "time_format", "every", "features", "categories", "sort")
 )
-# What the tasks that learn from parts of a file use.
+# Parameters of the tasks that learn from parts of a file.
 OF_PARTS = frozenset(
     ("data.group", "data.split", "data.test_fraction", "training.validation_fraction")
 )
-# What the tasks that learn from prepared sequences use.
+# Parameters of the tasks that learn from prepared sequences.
 OF_SEQUENCES = (
     OF_TABLES
     | OF_PARTS
@@ -106,7 +105,7 @@ OF_SEQUENCES = (
 
 
 def closed_by(settings: Any, late: bool) -> str | None:
-    """What the settings of a model that reads sequences close; see `TaskSpec.closes`.
+    """What the settings of a model of sequences make impossible; see `TaskSpec.closes`.
 
     The conditions are those of `ModelGraph.why_not_streamable` and `why_no_lookahead`, and of
     `stream_source.scaling_of`, which refuse the trained model.

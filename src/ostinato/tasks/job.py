@@ -1,4 +1,4 @@
-"""`Job`: what the command line does for a task, from a user's file to results."""
+"""`Job`: the work of the command line for a task, from a user's file to results."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Job(ABC):
-    """A training on data that were read and checked. torch is imported by the methods alone.
+    """A training on data that were read and checked. Only its methods import torch.
 
     Attributes:
-        settings: the configuration, with defaults that follow from the task and the data.
+        settings: the configuration, with defaults from the task and the data.
     """
 
     settings: Config
@@ -28,7 +28,7 @@ class Job(ABC):
     @property
     @abstractmethod
     def aim(self) -> str:
-        """What is learnt, for `train --dry-run`."""
+        """A phrase for the task, for `train --dry-run`."""
 
     @abstractmethod
     def shown(self) -> dict[str, list[tuple[str, str]]]:
@@ -40,23 +40,23 @@ class Job(ABC):
 
     @abstractmethod
     def redrawn(self, draw: int) -> Job | None:
-        """The job with another draw of a small validation part; None where there is no other."""
+        """The job with another draw of a small validation part; None if there is no other."""
 
     @abstractmethod
     def least_memory(self) -> int:
-        """Bytes that the training takes at least."""
+        """The least number of bytes of the training."""
 
     @abstractmethod
     def fit(
         self, callbacks: Sequence[Callback], resume: str | None, origin: Path | None = None
     ) -> tuple[Any, History]:
-        """Train. The result is what the other methods take.
+        """Train, and return the model for the other methods.
 
         Args:
             callbacks: called in the course of the training.
-            resume: the directory of a checkpoint to go on from.
-            origin: the directory of a saved model, with whose weights it begins, and which reads
-                features and words as they are read.
+            resume: the directory of a checkpoint to resume from.
+            origin: the directory of a saved model, whose weights are the start, and whose
+                preparation of features and words is kept.
 
         Raises:
             BadInput, ValueError: the data or the settings cannot be used.
@@ -65,19 +65,20 @@ class Job(ABC):
 
     @abstractmethod
     def answers(self, model: Any, ranks: Ranks, report: bool) -> Any:
-        """The answers to the test part, for `evaluate` and `keep`; None but in the first process.
+        """The answers to the test part, for `evaluate` and `keep`; None except in the first
+        process.
 
-        Every process answers its share, and all call this together.
+        Every process answers its share, and all processes must call this.
 
         Args:
-            model: what `fit` gave, the same in all.
+            model: the result of `fit`, the same in all processes.
             ranks: the processes.
-            report: whether there are answers to be kept, and a report.
+            report: whether answers are kept and a report is written.
         """
 
     @abstractmethod
     def evaluate(self, model: Any, answers: Any) -> dict[str, Any]:
-        """The entries of evaluation.json that are the task's own, "test" among them."""
+        """The entries of evaluation.json that depend on the task, "test" among them."""
 
     @abstractmethod
     def parameters(self, model: Any) -> dict[str, Any]:

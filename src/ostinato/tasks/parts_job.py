@@ -20,7 +20,7 @@ J = TypeVar("J", bound="PartsJob")
 
 @dataclass(frozen=True)
 class PartsJob(Job):
-    """A job whose data are parts of a file: to learn from, to choose by, and to measure on."""
+    """A job whose data are the training, validation and test part of a file."""
 
     settings: Config
     parts: partition.Parts
@@ -36,6 +36,6 @@ class PartsJob(Job):
         return limits.least_memory(self.settings, partition.describe(self.parts))
 
     def _share(self, ranks: Ranks) -> Examples:
-        """The test sequences that this process answers, none if there are too few for all."""
+        """The test sequences of this process; empty if there are too few for all processes."""
         test = self.parts.test
         return test if ranks.alone else test.select(np.arange(len(test))[ranks.rows(len(test))])

@@ -1,8 +1,8 @@
-"""`--jobs N --ray`: the pieces are trials of Ray Tune, whose Tuner places and runs them.
+"""`--jobs N --ray`: the pieces of work are trials of Ray Tune, whose Tuner places and runs them.
 
-The Tuner starts the processes of the trials, uses them again, notices their deaths and ends them.
-What a trial tries, and whether it is pruned, is asked of the command, so that a study has the
-sampler, the pruner and the journal that it has without Ray:
+The Tuner starts the processes of the trials, reuses them, notices their deaths and ends them. The
+command decides what a trial tries and whether it is pruned, so that a study has the same sampler,
+pruner and journal as without Ray:
 
     hook of Ray Tune                the command's dealer
     ────────────────                ────────────────────
@@ -29,7 +29,7 @@ from ostinato.cli.many import ray_cluster, workers
 _VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_COLOR_PREFIX": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # its tables come even where nothing is to be shown
+    "RAY_AIR_NEW_OUTPUT": "0",  # its tables would be shown even with verbose=0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C raises KeyboardInterrupt, as without Ray
 }
@@ -40,8 +40,8 @@ class Trials:
     """Trials on the cluster that this process has joined.
 
     Attributes:
-        n: how many at a time.
-        threads: of each: as many CPUs are reserved for it.
+        n: the number of trials at a time.
+        threads: the threads of each trial, for which as many CPUs are reserved.
     """
 
     n: int
@@ -56,7 +56,7 @@ class Trials:
 
         trial = functools.partial(_trial, prepare, ray.put(arguments))
         hooks = _hooks(dealer)
-        # The first error ends all trials, and is raised as it is.
+        # The first error ends all trials, and is raised unchanged.
         failing = tune.FailureConfig(fail_fast="raise")
         with (
             tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
@@ -96,7 +96,7 @@ class Trials:
 def _trial(
     prepare: Callable[..., workers.Work], arguments: Any, config: dict[str, Any]
 ) -> dict[str, Any]:
-    """A trial, in a process of Ray. Where an answer ends it, `tune.report` raises SystemExit."""
+    """A trial, in a process of Ray. If an answer ends it, `tune.report` raises SystemExit."""
     from ray import tune
 
     def result() -> Any:
@@ -108,7 +108,7 @@ def _trial(
 
 @functools.lru_cache(maxsize=1)
 def _prepared(prepare: Callable[..., workers.Work], arguments: Any) -> workers.Work:
-    """The work of this process, which is prepared in its first trial."""
+    """The work of this process, prepared in its first trial."""
     import ray
 
     workers.hush()
@@ -116,7 +116,7 @@ def _prepared(prepare: Callable[..., workers.Work], arguments: Any) -> workers.W
 
 
 def _hooks(dealer: workers.Dealer) -> Any:
-    """What Ray Tune calls for the next trial, after each report, and when a trial has ended."""
+    """Called by Ray Tune for the next trial, after each report, and at the end of a trial."""
     from ray.tune import Stopper
     from ray.tune.search import Searcher
 
@@ -142,7 +142,7 @@ def _hooks(dealer: workers.Dealer) -> Any:
                     result["outcome"] = ("result", ended)
             if "outcome" not in result:
                 return False
-            # A failure is raised here: of one in on_trial_complete Ray would log the traceback.
+            # A failure is raised here: from on_trial_complete Ray would log the traceback.
             workers.result(*result["outcome"])
             return True
 
@@ -160,7 +160,7 @@ def team(n: int, threads: int | None) -> Iterator[Trials]:
     """n trials at a time on the cluster of `ray_cluster.room`, which names arguments and errors."""
     with (
         ray_cluster.variables(_VARIABLES),
-        redirect_stdout(sys.stderr),  # Ray tells of workers that died
+        redirect_stdout(sys.stderr),  # Ray reports workers that died
         ray_cluster.room(n, threads) as threads_of_each,
     ):
         yield Trials(n, threads_of_each)

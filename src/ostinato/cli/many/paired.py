@@ -1,11 +1,11 @@
-"""Two runs on the same test part: whether what differs can be chance.
+"""Two runs on the same test part: significance tests of their difference.
 
-The predictions of both are compared unit by unit: a sequence, a series, a stretch of text. Which
-unit depends on the task, since the steps of a sequence say much the same: as single observations
-they would make any difference look sure.
+The predictions of both are compared unit by unit: a sequence, a series, a stretch of text. The
+steps of a sequence are not the units, since they depend on each other: as single observations they
+would make any difference look significant.
 
-    exact sign test      of units that one run is right about and the other wrong (McNemar's test),
-                         or better and worse: as likely as so many heads among throws of a coin
+    exact sign test      counts the units in which one run is right and the other wrong (McNemar's
+                         test), or better and worse, like heads among throws of a coin
     sign-flip test       of mean differences: how many of the ways to swap the two runs in some
                          units make a mean as far from 0. All ways up to 2¹⁴, else 10,000 drawn.
 """
@@ -26,7 +26,7 @@ from ostinato.cli.failures import BadInput
 if TYPE_CHECKING:
     from ostinato.cli.compare import Measured
 
-FEWEST = 6  # units: of five, even one side winning all has a probability of 2 · 2⁻⁵ = 0.06
+FEWEST = 6  # units: with five, even that one run wins all has a probability of 2 · 2⁻⁵ = 0.06
 ALL_FLIPS, DRAWN = 14, 10_000
 AT_ONCE = 1_000_000  # signs drawn together: 16 MB
 
@@ -43,14 +43,14 @@ class PairedResult:
 
     Attributes:
         test: its name.
-        unit: what was compared, in the plural.
-        n: how many.
+        unit: the noun for the compared units, in the plural.
+        n: the number of units.
         better, worse: the units in which B is better, and worse, than A.
-        ahead: whether B is the better one by what the test looks at.
+        ahead: whether B is better by the test's measure.
         difference: B's mean minus A's, in the words of `measure`.
-        measure: what differs.
+        measure: the name of the difference.
         p: the probability of a difference as large as this, or larger, if the runs are alike.
-        assumption: under which p is that.
+        assumption: the assumption behind p.
     """
 
     test: str
@@ -69,13 +69,13 @@ class PairedResult:
 
 
 def classify(a: Rows, b: Rows) -> PairedResult:
-    """Two classifiers by the sequences that only one of them is right about.
+    """Compare two classifiers by the sequences that only one of them classifies correctly.
 
     Args:
         a, b: lines of predictions.csv.
 
     Raises:
-        Apart: they are of other sequences.
+        Apart: they belong to other sequences.
     """
     _check_same(a, b, ("index", "id", "label"))
     right_a, right_b = _right(a), _right(b)
@@ -95,7 +95,7 @@ def classify(a: Rows, b: Rows) -> PairedResult:
 
 
 def tag(a: Rows, b: Rows) -> PairedResult:
-    """Two taggers by the sequences in which one of them is right about more steps.
+    """Compare two taggers by the sequences in which one of them has more steps right.
 
     Args, Raises: as for `classify`.
     """
@@ -120,7 +120,7 @@ def tag(a: Rows, b: Rows) -> PairedResult:
 
 
 def forecast(a: Rows, b: Rows, horizon: int) -> PairedResult:
-    """Two forecasters by their quantile losses on each series, or on each window of few series.
+    """Compare two forecasters by their quantile losses on each series, or window of few series.
 
     The loss is the mean pinball loss, or the absolute error if their quantiles have other levels.
     Differences are relative to the mean of both, since series differ in size.
@@ -130,7 +130,7 @@ def forecast(a: Rows, b: Rows, horizon: int) -> PairedResult:
         horizon: steps of a window.
 
     Raises:
-        Apart: they are of other steps, or of too few.
+        Apart: they belong to other steps, or to too few.
     """
     _check_same(a, b, ("id", "step", "time", "value"))
     levels = [name for name in a[0] if name.startswith("q")]
@@ -142,7 +142,7 @@ def forecast(a: Rows, b: Rows, horizon: int) -> PairedResult:
         unit = np.arange(len(a)) // horizon
         what = "forecasts"
         assumption = (
-            "the errors of one forecast say nothing of those of the next (the forecasts of a "
+            "the errors of one forecast are independent of those of the next (the forecasts of a "
             "series follow each other and do not overlap)"
         )
     relative = relative_differences(losses[0], losses[1], unit)
@@ -179,11 +179,11 @@ def relative_differences(a: Any, b: Any, unit: Any) -> np.ndarray:
 
 
 def flips(differences: Any, seed: int = 0) -> float:
-    """The share of the ways to flip signs that bring the mean as far from 0 as it is, or farther.
+    """The share of the ways to flip signs that leave the mean as far from 0 as it is, or farther.
 
     Args:
         differences: `[n]`.
-        seed: of the flips, where there are too many to try all.
+        seed: the seed of the flips, if there are too many to try all.
 
     Example:
         >>> flips([1.0, 2.0, 3.0])  # only all three positive or all three negative: 2 of 8
@@ -202,14 +202,14 @@ def flips(differences: Any, seed: int = 0) -> float:
         drawn = 1.0 - 2.0 * generator.integers(0, 2, (rows, n))
         as_far += int((np.abs(drawn @ d) >= least).sum())
         left -= rows
-    return (as_far + 1) / (DRAWN + 1)  # the data themselves are one of the ways
+    return (as_far + 1) / (DRAWN + 1)  # the data themselves count as one way
 
 
 def predictions(a: Measured, b: Measured) -> tuple[Rows, Rows]:
     """The predictions of both runs.
 
     Raises:
-        Apart: one has none.
+        Apart: one has no predictions.
     """
     return read(a.run.predictions), read(b.run.predictions)
 
@@ -231,7 +231,7 @@ def read(path: Path) -> Rows:
 
 
 def _check_same(a: Rows, b: Rows, names: Iterable[str]) -> None:
-    """Raise Apart if the lines are not of the same examples in the same order."""
+    """Raise Apart if the lines do not have the same examples in the same order."""
     for name in names:
         if (name in a[0]) != (name in b[0]):
             raise Apart(f"the predictions of one run have no {name}, so they cannot be paired")

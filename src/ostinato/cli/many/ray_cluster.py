@@ -1,4 +1,4 @@
-"""The Ray cluster on which a command runs its jobs: one that is there, or one of its own."""
+"""The Ray cluster on which a command runs its jobs: an existing one, or one of its own."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ostinato.interrupt import Terminated
 _log = logging.getLogger(__name__)
 
 LOCAL = "local"  # the address of a cluster that begins and ends with the command
-# A path of Ray's sockets in its folder takes some 65 of the 103 bytes that systems allow.
+# The paths of Ray's sockets in its folder have some 65 of the 103 bytes that systems allow.
 LONGEST_FOLDER = 36
 ANSWERS_WITHIN_S = 10
-# 80 MB are near Ray's least: the messages are small.
+# 80 MB are close to Ray's minimum; the messages are small.
 _SMALL = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
-# The token without which nobody speaks with a cluster that is started here. Ray keeps the first one
-# for as long as a process runs. Without one it would write its own into the home directory.
+# The token for all communication with a cluster that is started here. Ray keeps the first token
+# while a process runs. Without one it would write its own into the home directory.
 _TOKEN = secrets.token_hex(32)
 
 
@@ -36,10 +36,10 @@ def room(n: int, threads: int | None) -> Iterator[int]:
     """The threads of each of n jobs on a cluster, which is joined or started for this context.
 
     Args:
-        threads: as the user asks; None: a share of the cores.
+        threads: the number given by the user; None: a share of the cores.
 
     Raises:
-        BadInput: no cluster answers at RAY_ADDRESS, or it has no room for so many.
+        BadInput: no cluster answers at RAY_ADDRESS, or it has too little room.
         ModuleNotFoundError: Ray is not installed.
     """
     address = os.environ.get("RAY_ADDRESS") or LOCAL
@@ -73,10 +73,10 @@ def _started_here(cpus: int) -> Iterator[None]:
 @contextmanager
 def _joined(address: str) -> Iterator[None]:
     failure = f"the Ray cluster at RAY_ADDRESS={address} cannot be joined"
-    if "://" in address:  # Ray Tune would run on the cluster, away from the study
-        raise BadInput(f"{failure}: wanted HOST:PORT of its first machine, on a machine of it")
+    if "://" in address:  # Ray Tune would run on the cluster, without access to the study
+        raise BadInput(f"{failure}: wanted HOST:PORT of its first machine, on one of its machines")
     host, _, port = address.rpartition(":")
-    if host and port.isdecimal():  # Ray itself would wait for minutes where nothing listens
+    if host and port.isdecimal():  # Ray itself would wait for minutes if nothing listens
         try:
             socket.create_connection((host, int(port)), ANSWERS_WITHIN_S).close()
         except (OSError, OverflowError) as error:
@@ -87,7 +87,7 @@ def _joined(address: str) -> Iterator[None]:
 
 @contextmanager
 def _connected(failure: str, **options: Any) -> Iterator[None]:
-    """Connected with a cluster; Ray's handling of SIGTERM is not kept."""
+    """Within this context the process is connected with a cluster; Ray does not handle SIGTERM."""
     with needs("ray", "ray", "pandas", "pyarrow"):
         import pandas  # noqa: F401  Ray Tune needs both, and its error names neither
         import pyarrow  # noqa: F401
@@ -127,7 +127,7 @@ def _room(n: int, asked: int | None, address: str) -> int:
 
 
 def share(nodes: Sequence[int], n: int) -> int:
-    """The most threads with which n jobs find room, each on one machine; at least one.
+    """The largest number of threads with which n jobs fit, each on one machine; at least one.
 
     Args:
         nodes: CPUs of each machine.

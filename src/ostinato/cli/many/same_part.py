@@ -1,4 +1,4 @@
-"""Whether two runs were measured on the same test part, and the test that fits their task."""
+"""Checks that two runs were measured on the same test part, and the test for their task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ostinato.cli.run import sources
 
 
 def tested(a: Measured, b: Measured) -> dict[str, Any]:
-    """The test of run B against run A as JSON values, or the reason why there is none."""
+    """The test of run B against run A as JSON values, or the reason why there is no test."""
     pair: dict[str, Any] = {"runs": [a.name, b.name]}
     try:
         _check_same_part(a, b)
@@ -22,11 +22,7 @@ def tested(a: Measured, b: Measured) -> dict[str, Any]:
 
 
 def _check_same_part(a: Measured, b: Measured) -> None:
-    """Raise Apart if two runs were not measured on the same test part.
-
-    Raises:
-        Apart: they were not, or it cannot be told.
-    """
+    """Raise Apart if two runs were not measured on the same test part, or it is unknown."""
     one, other = _origin(a), _origin(b)
     if one != other:
         raise Apart(
@@ -42,13 +38,13 @@ def _check_same_part(a: Measured, b: Measured) -> None:
         values = a.settings.get(key), b.settings.get(key)
         if values[0] != values[1]:
             raise Apart(
-                f"{key} is {values[0]!r} and {values[1]!r}, so that other parts of the data were "
-                "tested on; wanted the same, or --test FILE or --split COLUMN for both"
+                f"{key} is {values[0]!r} and {values[1]!r}, so that different parts of the data "
+                "were tested on; wanted the same, or --test FILE or --split COLUMN for both"
             )
 
 
 def _origin(measured: Measured) -> str | None:
-    """What the test part came from: the digest of its file, or the name of a data set.
+    """The origin of the test part: the digest of its file, or the name of a data set.
 
     Raises:
         Apart: the run does not say it.
@@ -58,7 +54,7 @@ def _origin(measured: Measured) -> str | None:
         return data.source
     digest = measured.digests.get(str(data.test or data.source))
     if digest is None:
-        raise Apart(f"{measured.run.environment} does not tell which data {measured.name} had")
+        raise Apart(f"{measured.run.environment} does not say which data {measured.name} had")
     return digest
 
 

@@ -1,7 +1,7 @@
-"""What `ostinato tune` searches, and the study in which it keeps its trials.
+"""The search space of `ostinato tune`, and the study in which it keeps its trials.
 
     axis    a parameter that is searched, and its values around the recipe of the task
-    trial   a training with one value for each axis; pruned: ended early, as it is worse than others
+    trial   a training with one value for each axis; pruned: ended early, because it is worse
     study   the trials so far, in a directory:
 
 study.json     what is tuned, on which data, over which space, by which sampler and pruner
@@ -10,9 +10,9 @@ best.toml      the configuration of the best trial; `ostinato train --config` ta
 trials.csv     all finished trials, the best first
 
 A trial is a pure function of the study and of the number of finished trials: the sampler is seeded
-anew for each. A trial that was running when the process ended is run again by the next one, so that
-a study ends the same however often it was interrupted. Where trials run side by side, it is also a
-function of those that run when it begins; which these are depends on the clock.
+anew for each. A trial that was running when the process ended is run again by the next process, so
+that interruptions do not change the result of a study. If trials run side by side, a trial also
+depends on those that run when it begins, and so on the clock.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NAME = "tune"
 FORMAT = 1
 
 SAMPLER: dict[str, Any] = {"name": "TPESampler", "n_startup_trials": 8}
-# No trial is ended in the first quarter of a schedule, where its loss says little about its last.
+# No trial is pruned in the first quarter of a schedule, where its loss does not predict its last.
 PRUNER: dict[str, Any] = {
     "name": "MedianPruner",
     "n_startup_trials": 4,
@@ -53,7 +53,7 @@ PRUNER: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class SearchedParameter:
-    """A parameter and the values to try; those of the recipe are always among them.
+    """A parameter and the values to try, which always include that of the recipe.
 
     Attributes:
         key: of the configuration.
@@ -98,7 +98,7 @@ SPACE = (
 
 
 def space(settings: Config, given: Given) -> tuple[SearchedParameter, ...]:
-    """The axes of a task, but for those that the user has decided."""
+    """The axes of a task, without the parameters that the user has set."""
     left_out = jobs.unused(settings) | given.keys()
     return tuple(axis for axis in SPACE if axis.key not in left_out)
 
@@ -110,11 +110,11 @@ class Study:
     Attributes:
         study: Optuna's.
         base: the configuration that trials change.
-        axes: what they change.
-        decided: the keys that the user gave, which they do not.
-        seed: of the sampler.
-        path: the directory; None: it is in memory alone.
-        fresh: whether it was begun just now.
+        axes: the parameters that they change.
+        decided: the keys that the user set, which trials keep.
+        seed: the seed of the sampler.
+        path: the directory; None: only in memory.
+        fresh: whether it is new.
     """
 
     study: optuna.Study
@@ -130,13 +130,13 @@ class Study:
         return None if self.path is None else self.path / "best.toml"
 
     def ask(self) -> tuple[optuna.Trial, Given]:
-        """The next trial, and what it changes of the recipe."""
+        """The next trial, and its changes of the recipe."""
         import optuna
 
         options = {name: value for name, value in SAMPLER.items() if name != "name"}
         running = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
         seed = (self.seed + len(self.finished()) + len(running)) % 2**32
-        # Trials that run are taken for bad ones, so that others keep away from them.
+        # Running trials count as bad ones, so that the sampler avoids their values.
         options["constant_liar"] = bool(running)
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, **options)
         trial = self.study.ask()
@@ -184,14 +184,14 @@ class Study:
         )
 
     def discard(self) -> None:
-        """Remove a study that was begun just now and has no trial."""
+        """Remove a new study without a trial."""
         if self.path is not None and self.fresh and not self.finished():
             shutil.rmtree(self.path)
 
     def _scaled(self, used: Mapping[str, Value]) -> Given:
         """Reports and warm-up at the same shares of the schedule as with the recipe's batches.
 
-        Where epochs are counted, smaller batches make more iterations.
+        If the length is in epochs, smaller batches make more iterations.
         """
         size = self.base.training.batch_size
         more = size / used.get("training.batch_size", size)
@@ -205,13 +205,13 @@ def check(path: Path) -> None:
     """Raise BadInput if no study can begin, or go on, at `path`.
 
     Raises:
-        BadInput: something else is there, or nothing can be made there.
+        BadInput: something else exists there, or nothing can be written there.
     """
     if os.path.lexists(path) and not path.is_dir():
         raise BadInput(f"{path} is a file; wanted a directory for the study: another --output")
     if path.is_dir() and any(path.iterdir()) and not (path / "study.json").is_file():
         raise BadInput(
-            f"{path} is there already and holds no study of ostinato; take another --output"
+            f"{path} exists already and is not a study of ostinato; take another --output"
         )
     check_directory(path)
 
@@ -224,13 +224,13 @@ def opened(
 
     Args:
         path: the directory, which `check` allows; None: nothing is kept.
-        base: the recipe, with what the user gave.
-        given: what the user gave, which is not searched.
-        description: of the data; a study goes on with the same alone.
-        seed: of the sampler.
+        base: the recipe, with the parameters that the user set.
+        given: the parameters that the user set, which are not searched.
+        description: that of the data; a study continues only with the same.
+        seed: the seed of the sampler.
 
     Raises:
-        BadInput: another study is there, another process works on it, or everything is given.
+        BadInput: there is another study, another process works on it, or every parameter is given.
         ModuleNotFoundError: Optuna is not installed.
     """
     with needs("tune", "optuna"):
@@ -272,8 +272,8 @@ def opened(
 def _begun(study: Study) -> Study:
     """A study whose first trial is the recipe itself.
 
-    A trial that was running when the process ended has failed. The next one draws the same values,
-    since as many are finished as were then.
+    A trial that was running when the process ended counts as failed. The next trial draws the same
+    values, since the number of finished trials is the same.
     """
     import optuna
 
@@ -301,11 +301,10 @@ def _identity(
 
 
 def _check_same(path: Path, identity: dict[str, Any], decided: frozenset[str]) -> None:
-    """Raise BadInput if the study at `path` is not the one that is asked for.
+    """Raise BadInput if the study at `path` has other settings.
 
     Raises:
-        BadInput: it is not; the message names a difference, if there is one in what the user
-            gave rather than in what follows from it.
+        BadInput: they differ; the message names a difference, preferably one that the user gave.
     """
     try:
         began = files.parse_json((path / "study.json").read_bytes())
@@ -329,7 +328,7 @@ def _check_same(path: Path, identity: dict[str, Any], decided: frozenset[str]) -
 
 
 def _lock(file: IO[str], path: Path) -> None:
-    """Keep other processes out of a study until `file` is closed, where the system can."""
+    """Lock a study against other processes until `file` is closed, if the system can."""
     try:
         import fcntl
     except ImportError:  # on Windows
@@ -341,7 +340,7 @@ def _lock(file: IO[str], path: Path) -> None:
 
 
 def _repair(log: Path) -> None:
-    """Remove what a kill may have left: Optuna's lock, and a line that was written in part."""
+    """Remove the remains of a kill: Optuna's lock, and an incomplete line."""
     log.with_name(log.name + ".lock").unlink(missing_ok=True)
     if log.is_file():
         content = log.read_bytes()
@@ -351,7 +350,7 @@ def _repair(log: Path) -> None:
 
 
 def _loss(trial: optuna.trial.FrozenTrial) -> float:
-    """The validation loss of a trial: its best, or of a pruned one the last that was reported."""
+    """The validation loss of a trial: its best, or the last one of a pruned trial."""
     if trial.value is not None:
         return trial.value
     return float("inf") if trial.last_step is None else trial.intermediate_values[trial.last_step]

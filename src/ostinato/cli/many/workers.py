@@ -1,7 +1,7 @@
 """`--jobs N`: pieces of work done by N workers of one command.
 
-The command deals out pieces, and each worker does one after the other. What a worker needs for all
-of its pieces, such as the data, it makes for itself once, so that little is sent:
+The command deals out pieces, and each worker does one after the other. A worker prepares once what
+it needs for all of its pieces, such as the data, so that little is sent:
 
     dealer of the command             worker
     ─────────────────────             ──────
@@ -10,8 +10,8 @@ of its pieces, such as the data, it makes for itself once, so that little is sen
     answer(piece, question)      ←→     ask(question), as often as it likes
     tell(piece, result)          ←
 
-An answer other than None ends the piece: it is the result. A `Team` works for a dealer: `Processes`
-of this machine, or `on_ray.Trials`. Workers end with the command.
+An answer other than None ends the piece, and is its result. A `Team` works for a dealer:
+`Processes` of this machine, or `on_ray.Trials`. Workers end with the command.
 """
 
 from __future__ import annotations
@@ -50,27 +50,27 @@ OnRay = Annotated[
 ]
 
 _NOTHING = object()
-ENDS_WITHIN_S = 10  # a worker after SIGTERM, before it is killed
+ENDS_WITHIN_S = 10  # seconds from SIGTERM until a worker is killed
 
 
 class Dealer(Protocol):
-    """What a command has done by workers."""
+    """The part of a command that deals out work to workers."""
 
     def pieces(self) -> Iterator[Any]:
         """The pieces, taken one by one, when a worker is free."""
 
     def answer(self, piece: Any, question: Any) -> Any:
-        """None, if the piece goes on; or the result with which it ends."""
+        """None if the piece continues; else the result with which it ends."""
 
     def tell(self, piece: Any, result: Any) -> None:
         """Take the result of a piece."""
 
 
 class Team(Protocol):
-    """Workers, who are there while they work.
+    """Workers, which exist while they work.
 
     Attributes:
-        threads: of each.
+        threads: the threads of each worker.
     """
 
     @property
@@ -82,14 +82,14 @@ class Team(Protocol):
         """Do all pieces of a dealer.
 
         Args:
-            prepare: a function of a module, called in each worker with `arguments`. The work that
-                it returns is called with each piece and with `ask`, which returns the answer to a
-                question. Where that is not None, the work ends and returns it; on Ray it ends
-                inside `ask`.
+            prepare: a function of a module, called in each worker with `arguments`. It returns a
+                function, which is called with each piece and with `ask`, which returns the answer
+                to a question. If the answer is not None, the work ends and returns it; on Ray it
+                ends inside `ask`.
 
         Raises:
-            Failure: a worker failed; the message tells its error.
-            Told: the same, of a bug whose traceback the worker has shown.
+            Failure: a worker failed; the message has its error.
+            Told: a worker failed by a bug, and has shown the traceback.
         """
 
 
@@ -103,7 +103,7 @@ def team(n: int, threads: int | None, ray: bool) -> AbstractContextManager[Team]
     """A team of n workers.
 
     Args:
-        threads: of each, as the user asks; None: a share of the cores.
+        threads: the threads of each, as given by the user; None: a share of the cores.
         ray: whether Ray places and runs them.
     """
     if not ray:
@@ -114,10 +114,10 @@ def team(n: int, threads: int | None, ray: bool) -> AbstractContextManager[Team]
 
 
 def threads_of_a_job(n_jobs: int, asked: int | None) -> int:
-    """The threads of each of n jobs: as many as are asked for, or a share of the cores.
+    """The threads of each of n jobs: as given, or a share of the cores.
 
     Raises:
-        BadInput: only a mistake explains so many jobs on one machine.
+        BadInput: there are far more jobs than cores.
     """
     cores = environment.cores()
     most = max(limits.MOST_THREADS, cores)
@@ -133,7 +133,7 @@ def check_same(here: Mapping[str, str], there: Mapping[str, str]) -> None:
     """Raise BadInput if a worker has not the files of the command.
 
     Args:
-        here, there: the digests of the files by their names, of a worker and of the command.
+        here, there: the digests of a worker's and of the command's files, by name.
 
     Raises:
         BadInput: they differ.
@@ -156,7 +156,7 @@ class Lost(Failure):
 
 @contextmanager
 def _alive() -> Iterator[None]:
-    """Whoever speaks with a worker in this context expects that it is there."""
+    """Within this context, a closed connection means that a worker has died."""
     try:
         yield
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -167,8 +167,8 @@ def result(kind: str, content: Any) -> Any:
     """The result of an `outcome`.
 
     Raises:
-        Failure: of the worker.
-        Told: it is a bug, whose traceback is shown.
+        Failure: the worker failed.
+        Told: the worker failed by a bug, whose traceback is shown.
     """
     if kind == "result":
         return content
@@ -193,7 +193,7 @@ class Processes:
     ) -> None:
         """See `Team`."""
         with self._started(prepare, arguments) as connections:
-            # Until a worker is prepared it is busy with nothing.
+            # None: the worker is preparing.
             left, busy = dealer.pieces(), dict.fromkeys(connections, _NOTHING)
             free: list[Connection] = []
             while True:
@@ -223,7 +223,7 @@ class Processes:
         self, prepare: Callable[..., Work], arguments: tuple[Any, ...]
     ) -> Iterator[list[Connection]]:
         """The connections to the workers, which end with the context."""
-        context = multiprocessing.get_context("spawn")  # a fork has locks of threads it lacks
+        context = multiprocessing.get_context("spawn")  # a fork copies locks, but not their threads
         processes: list[BaseProcess] = []
         connections: list[Connection] = []
         try:
@@ -257,7 +257,7 @@ def _process(connection: Connection, prepare: Callable[..., Work], arguments: tu
 
 
 def _end_with_the_command() -> None:
-    """End this process by SIGTERM when the command is gone, also in the middle of a training."""
+    """End this process by SIGTERM when the command has ended, even in the middle of a training."""
     command = multiprocessing.parent_process()
     assert command is not None
     command.join()
@@ -293,6 +293,6 @@ def outcome(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
         return "result", function(*arguments)
     except Exception as error:
         code, message = explained(error)
-        if message is not None:  # the command says its name once more
+        if message is not None:  # the command adds its name again
             message = message.removeprefix("ostinato: ")
         return "failure", (code, message, traceback.format_exc())

@@ -1,4 +1,4 @@
-"""The card of a model, which a training writes into it: what it learnt from, and how good it is."""
+"""The card of a model, which a training writes into it: its data and its measures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def keep(trained: runs.Trained, results: dict[str, Any] | None) -> Path:
 
 
 def text_of(trained: runs.Trained, results: dict[str, Any] | None) -> str:
-    """The card of a model; `results` is what evaluation.json holds or will hold.
+    """The card of a model; `results` is the content of evaluation.json.
 
     Raises:
         BadInput, ValueError: the model is damaged.
@@ -65,7 +65,7 @@ def _data(settings: Config, run: RunDir) -> list[tuple[str, str]]:
 
 
 def _measured(task: TaskSpec, results: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """The test part's measures in words, of the model and of simple methods beside it."""
+    """The measures on the test part in words, of the model and of the baselines."""
     columns = {"this model": results["test"], **results.get("baselines", {})}
     return {
         name: {

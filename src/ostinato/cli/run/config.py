@@ -36,7 +36,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
-ONLY = "*"  # stands for the only column of a kind
+ONLY = "*"  # means the only column of a kind
 BUILT_IN = ("mnist", "vowels", "austen")
 # Keys whose value is a list: "a,b", or in TOML ["a", "b"].
 LISTS = (
@@ -48,14 +48,14 @@ Given = dict[str, Value]  # "section.key" → checked value, of the parameters t
 
 
 class ConfigError(ValueError):
-    """A key or a value that cannot be taken; the message says what came and what was wanted."""
+    """A key or a value is not allowed; the message says what came and what was wanted."""
 
 
 @dataclass(frozen=True)
 class DataConfig(Declared):
-    """Section [data]: what is learnt from, and how it is read."""
+    """Section [data]: the data, and how they are read."""
 
-    source: str | None = declare(None, "What to learn: mnist, vowels, austen, or a file.")
+    source: str | None = declare(None, "The data: mnist, vowels, austen, or a file.")
     as_sequence: Literal["rows", "columns", "pixels", "permuted"] = declare(
         "rows", "How an MNIST image becomes a sequence."
     )
@@ -75,26 +75,26 @@ class DataConfig(Declared):
         Literal["day-first", "month-first", "seconds", "milliseconds", "microseconds"] | None
     ) = declare(
         None,
-        "How times are written: dates as 01/02/2024 with the day or the month first, or numbers "
-        "since 1970. Default: as the dates say it; numbers as they are.",
+        "How times are written: dates such as 01/02/2024 with the day or the month first, or "
+        "numbers since 1970. Default: found from the dates; numbers are unchanged.",
     )
     features: str | None = declare(
         None, "Columns to read at each step: a,b,c. Default: all without another role."
     )
     categories: str | None = declare(
-        None, "Columns of codes: names that look like numbers: a,b."
+        None, "Columns of codes, which are names although they look like numbers: a,b."
     )
     static: str | None = declare(None, "Columns with one value a sequence, for forecasts: a,b.")
     known: str | None = declare(
         None, "Columns among the features that are known ahead of time, for forecasts: a,b."
     )
     group: str | None = declare(
-        None, "Column whose groups (a person, a hospital, a book) stay on one side of each split."
+        None, "Column whose groups (a patient, a hospital, a book) stay on one side of each split."
     )
     split: str | None = declare(
-        None, "Column that says the part of a sequence: train, validation or test."
+        None, "Column with the part of each sequence: train, validation or test."
     )
-    sort: bool = declare(False, "Sort rows by id and time; by default another order is an error.")
+    sort: bool = declare(False, "Sort rows by id and time; by default unsorted rows are an error.")
     every: str | None = declare(
         None,
         "Distance of the steps, 5min or 1h: rows go to the nearest step, and steps without a row "
@@ -103,14 +103,14 @@ class DataConfig(Declared):
     separator: str | None = declare(None, "Separator of CSV fields. Default: a comma.")
     decimal: Literal[".", ","] = declare(".", "Decimal mark of the numbers in a CSV file.")
     encoding: str = declare("utf-8", "Encoding of a CSV file, by its name in Python: cp1252.")
-    na: str | None = declare(None, "Fields of a CSV file that mean a missing value, too: Low,n/a.")
+    na: str | None = declare(None, "Further CSV fields that mean a missing value: Low,n/a.")
     thousands: str | None = declare(
         None, "Sign between the thousands of the numbers in a CSV file: , or . or a blank."
     )
     skip_lines: int = declare(0, "Lines above the header of a CSV file.", low=0)
     missing: Literal["error", "mask", "fill", "forward", "zero"] = declare(
         "error",
-        "Missing values: an error, zeros with a feature that says so, the training mean, or the "
+        "Missing values: an error, zeros with a feature that marks them, the training mean, or the "
         "last value before. Of a forecast's inputs, where this is the default, also zero, and by "
         "column: forward,dose=zero.",
         by_column=True,
@@ -122,15 +122,15 @@ class DataConfig(Declared):
 
 @dataclass(frozen=True)
 class TaskConfig(Declared):
-    """Section [task]: what is learnt, and how it is measured."""
+    """Section [task]: the task and its settings."""
 
     classify: str | None = declare(None, "Classify sequences: the column of the label.")
     tag: str | None = declare(None, "A label for each step: the column of the labels.")
     forecast: str | None = declare(None, "The next values of a series: its column.")
     language: str | None = declare(
         None,
-        "The next word or character of a text. Of a table: its column; without a name, the only "
-        "one of texts.",
+        "The next word or character of a text. In a table: its column; without a name, the only "
+        "column of texts.",
     )
     horizon: int | None = declare(None, "Steps to forecast.", low=1)
     context: int | None = declare(
@@ -214,7 +214,7 @@ class Config:
         return tables
 
     def toml(self, without: Set[str] = frozenset()) -> str:
-        """The configuration as TOML, parameters that are not set left out, and these keys."""
+        """The configuration as TOML, without unset parameters and these keys."""
         lines: list[str] = []
         for section, table in self.tables().items():
             entries = [
@@ -228,7 +228,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Option(Declaration):
-    """A declaration and its section: a parameter as flags, `--set` and TOML files have it."""
+    """A declaration and its section: a parameter of flags, `--set` and TOML files."""
 
     section: str
 
@@ -241,7 +241,7 @@ class Option(Declaration):
         return "--" + self.cli_name.replace("_", "-")
 
     def check(self, raw: Value, where: str) -> Value:
-        """The value meant by `raw` (text, or what TOML gave); ConfigError names `where`."""
+        """The value of `raw` (text, or a value from TOML); ConfigError names `where`."""
         if self.optional and raw == "none":
             return None
         value = self.plain(self._meant(raw))
@@ -257,7 +257,7 @@ class Option(Declaration):
         return self.wanted.replace("True or False", "true or false").replace("None", "none")
 
     def _meant(self, raw: Value) -> Value:
-        """The value of this type that text stands for; other values as they are."""
+        """The value of this type that a text means; other values unchanged."""
         if self.type is bool:
             return {"true": True, "false": False}.get(str(raw).lower())
         if self.key in LISTS and isinstance(raw, list) and all(isinstance(v, str) for v in raw):
@@ -283,7 +283,7 @@ SECTIONS: tuple[str, ...] = tuple(f.name for f in fields(Config))
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names as one text, "a,b,c"; one with a comma in it is quoted, as in a CSV file."""
+    """Names as one text, "a,b,c"; a name with a comma is quoted, as in a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(names)
     return text.getvalue()
@@ -324,7 +324,7 @@ def read_file(path: Path) -> Given:
 
 
 def relative_to(folder: Path, given: Given) -> Given:
-    """The parameters of a file in `folder`: its paths begin there."""
+    """The parameters of a file in `folder`; paths are relative to it."""
     paths = {key: given.get(key) for key in PATHS}
     beside = {k: str(folder / v) for k, v in paths.items() if isinstance(v, str)}
     return given | {k: v for k, v in beside.items() if given[k] not in BUILT_IN}
@@ -343,7 +343,7 @@ def read_sets(assignments: list[str]) -> Given:
 
 
 def merge(*layers: Given) -> Given:
-    """Later layers win. Iterations and epochs are one choice: the later layer's stands alone."""
+    """Later layers win. Iterations and epochs exclude each other: a later layer's replaces both."""
     merged: Given = {}
     for layer in layers:
         length = {"training.iterations", "training.epochs"}
@@ -357,7 +357,7 @@ def merge(*layers: Given) -> Given:
 
 
 def resolve(*layers: Given) -> Config:
-    """The configuration of the layers over the defaults, the number of iterations decided."""
+    """The configuration of the layers over the defaults, with a number of iterations."""
     config = Config().updated(merge(*layers))
     if config.training.iterations is None and config.training.epochs is None:
         config = config.updated({"training.iterations": DEFAULT_ITERATIONS})

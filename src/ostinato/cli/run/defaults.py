@@ -1,4 +1,4 @@
-"""Defaults that follow the size of a user's own file; the data sets in the package keep theirs.
+"""Defaults that depend on the size of a user's own file; the built-in data sets keep theirs.
 
 5,000 iterations are the notebook's ten epochs of MNIST, but thousands of epochs of 100 examples.
 """
@@ -13,15 +13,15 @@ from ostinato.cli.run.config import Config, Given
 from ostinato.hyperparameters import DEFAULT_ITERATIONS, Training
 
 EPOCHS = 30
-PATIENCE = 5  # reports, where there is something to validate on and no length is given
-# With fewer batches, 30 epochs are too few updates to learn from. A file of Japanese Vowels (270
-# examples) is learnt to 94.6 % with the batches of 32 that follow, to 65.7 % with those of 128.
+PATIENCE = 5  # reports, if there is a validation part and no length is given
+# With fewer batches, 30 epochs are too few updates. On a file of Japanese Vowels (270 examples) the
+# resulting batches of 32 reach 94.6 %, those of 128 reach 65.7 %.
 BATCHES_AN_EPOCH = 8
 WARM_UP = 0.05  # the share of the iterations over which the rate rises
 SMALLEST_BATCH = 8
 REPORTS_AT_LEAST, REPORTS_AT_MOST = 20, 100
 
-# The help of these flags says this instead of a number that holds for MNIST alone.
+# The help of these flags says this instead of a default that is valid only for MNIST.
 HELP = {
     "training.iterations": f"Default for a FILE: --epochs, but {DEFAULT_ITERATIONS} at most.",
     "training.epochs": f"Default for a FILE: {EPOCHS}.",
@@ -37,14 +37,14 @@ _LENGTH = {"training.iterations", "training.epochs"}
 
 
 def holds_arrays(source: str) -> bool:
-    """Whether a file says itself what is X and what is y."""
+    """Whether a file itself says what X and y are."""
     from ostinato.data.formats.content import ending
 
     return source.endswith(ARRAYS) or ending(Path(source)) == ".idx"
 
 
 def for_task(task: str, settings: Config, given: Given) -> Config:
-    """The settings with the recipe of a task, but for what is given.
+    """The settings with the recipe of a task, except given parameters.
 
     mnist, and files that hold X and y, keep the notebook's.
     """
@@ -62,12 +62,12 @@ def for_task(task: str, settings: Config, given: Given) -> Config:
 
 
 def for_file(settings: Config, given: Given, n_examples: int) -> Config:
-    """The settings with defaults for a file, where nothing else is given.
+    """The settings with defaults for a file, except given parameters.
 
     Args:
         settings: resolved, with the defaults of the notebook.
-        given: what the user set; None, as an unset option has, is no default's business.
-        n_examples: of the training part, those for validation included.
+        given: the parameters that the user set, also to None; no default replaces these.
+        n_examples: the number of examples of the training part, with those for validation.
     """
     training = settings.training
     n = max(1, round(n_examples * (1 - training.validation_fraction)))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ostinato.tasks.parts_job import PartsJob
 
 SHOWN = 4  # steps of the first example
-MOST = 40  # columns that are shown
+MOST = 40  # columns shown
 
 
 def shown(job: Job) -> str:
@@ -48,7 +48,7 @@ def shown(job: Job) -> str:
 
 
 def of_sequences(job: PartsJob, *baselines: tuple[str, str]) -> dict[str, Rows]:
-    """The sections of a job that learns labels; `baselines` are further ones."""
+    """The sections of a job that learns labels; `baselines` are further baselines."""
     parts, settings = job.parts, job.settings
     train, test = parts.train, parts.test
     _check_prepared(parts, settings)
@@ -78,8 +78,8 @@ def of_sequences(job: PartsJob, *baselines: tuple[str, str]) -> dict[str, Rows]:
 
 
 def _check_prepared(parts: Parts, settings: Config) -> None:
-    """Refuse what a training would refuse, such as missing values; what lies in a file is left
-    to it."""
+    """Refuse data that a training would refuse, such as missing values; sequences on disk are left
+    to the training."""
     data = settings.data
     if parts.train.roles is None or isinstance(parts.train.X, Mapped):
         return
@@ -91,7 +91,7 @@ def _check_prepared(parts: Parts, settings: Config) -> None:
 
 
 def _labels(part: Examples, known: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """The labels of a part, or those that are known, and how often each is there."""
+    """The labels of a part, or the known labels, and their numbers."""
     if part.roles is not None and part.roles.labels:
         return np.array(part.roles.labels), part.y.sum(axis=0)
     if hasattr(part.y, "dtype"):
@@ -105,7 +105,7 @@ def _labels(part: Examples, known: Any = None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def columns(settings: Config, roles: Roles | None) -> Rows:
-    """The columns of a table with their roles; none of a file of arrays."""
+    """The columns of a table with their roles; empty for a file of arrays."""
     source = settings.data.source or ""
     if roles is None or not sources.is_table(source):
         return []
@@ -156,7 +156,7 @@ def _value(value: float, words: Sequence[str] | None) -> str:
 
 
 def size(part: Examples) -> str:
-    """How many sequences a part has, of how many steps and groups."""
+    """The numbers of sequences, steps and groups of a part."""
     shortest, longest = int(part.lengths.min()), int(part.lengths.max())
     steps = f"{longest:,}" if shortest == longest else f"{shortest:,} to {longest:,}"
     n = 0 if part.groups is None else len(np.unique(part.groups))

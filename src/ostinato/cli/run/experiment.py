@@ -1,4 +1,4 @@
-"""One training from data to results, with everything that its run directory keeps.
+"""One training from data to results, with its run directory.
 
 This module imports torch; commands import it when they train.
 """
@@ -35,17 +35,17 @@ without_dynamo()  # no command compiles anything
 
 @dataclass(frozen=True)
 class Result:
-    """What a training gave: its evaluation, and its directory if it has one."""
+    """The results of a training: its evaluation, and its directory if it has one."""
 
-    evaluation: dict[str, Any]  # what evaluation.json holds
+    evaluation: dict[str, Any]  # the content of evaluation.json
     run: RunDir | None
 
 
 class RunRecorder(training.Callback):
     """Opens the run directory when the training begins, and keeps metrics and checkpoints there.
 
-    By then all arguments have been checked, so that a wrong flag leaves nothing behind. Of several
-    processes the others take part in the checkpoints, and write nothing.
+    By then all arguments have been checked, so that a wrong flag leaves no directory. If there are
+    several processes, the others take part in the checkpoints, and write nothing.
     """
 
     everywhere = True
@@ -110,14 +110,14 @@ def run(
     quiet: bool = False,
     beside: Mapping[str, Any] = MappingProxyType({}),
 ) -> Result | None:
-    """Train and measure, in all the processes that `torchrun` started; the first one writes.
+    """Train and measure, in all processes of `torchrun`; the first one writes.
 
     Args:
-        job: what is learnt.
-        open_run: gives the directory of the run, once it is needed; None: nothing is kept.
-        resumed: the run to go on with.
+        job: the task and its data.
+        open_run: returns the directory of the run when it is needed; None: nothing is written.
+        resumed: the run to continue.
         quiet: no progress on stderr.
-        beside: further entries of the results, as the findings of the data.
+        beside: further entries of the results, such as the findings of the data.
 
     Returns:
         The results; None in all processes but the first.
@@ -126,7 +126,7 @@ def run(
         BadInput, ValueError: the data or the settings cannot be used.
         Failure: the training diverged, or another process of it has ended.
         Interrupted: Ctrl-C or SIGTERM.
-        Told: of another process, where the first one raises one of these.
+        Told: in the other processes, if the first one raises one of these.
     """
     with distributed.joined() as ranks:
         return _run(job, open_run, resumed, quiet, beside, ranks)
@@ -142,7 +142,7 @@ def _run(
 ) -> Result | None:
     settings = with_threads(job.settings, ranks)
     job = replace(job, settings=settings)  # type: ignore[type-var]  # all jobs are dataclasses
-    # Those of one machine read the same files; to read them once for their digests is enough.
+    # Processes of one machine read the same files: it is enough if one computes the digests.
     described = ranks.from_first_here(job.description)
     surroundings = environment.environment() | {"data": described}
     if not ranks.alone:
@@ -176,12 +176,12 @@ def _run(
 
 @contextmanager
 def _told(recorder: RunRecorder | None, ranks: distributed.Ranks) -> Iterator[None]:
-    """Tell a user why a training ends, and how it can go on: the first process alone does.
+    """Raise the reason why a training ends, and how it can go on: only in the first process.
 
     Raises:
         Failure: it diverged, or another process has ended.
         Interrupted: Ctrl-C or SIGTERM.
-        Told: in the other processes, where the first one raises one of these.
+        Told: in the other processes, if the first one raises one of these.
     """
     try:
         yield
@@ -203,7 +203,7 @@ def _told(recorder: RunRecorder | None, ranks: distributed.Ranks) -> Iterator[No
 
 
 def _origin(settings: Config, resumed: RunDir | None) -> Path | None:
-    """The directory of the model with whose weights a training begins; of a run its own copy."""
+    """The directory of the model whose weights a training starts from; a run has its own copy."""
     if resumed is not None and resumed.start.is_dir():
         return resumed.start
     return None if settings.run.from_ is None else runs.find(Path(settings.run.from_)).model
@@ -212,8 +212,8 @@ def _origin(settings: Config, resumed: RunDir | None) -> Path | None:
 def with_threads(settings: Config, ranks: distributed.Ranks = distributed.ALONE) -> Config:
     """Set the number of threads, and keep it in the configuration: some bits depend on it.
 
-    PyTorch's own choice does not know of the CPU quota of a container. Where several processes
-    share a machine the number follows from theirs, and is not kept: a run may go on in more.
+    PyTorch's own choice ignores the CPU quota of a container. If several processes share a machine
+    the number depends on theirs, and is not kept: a run may be resumed with more.
     """
     if not ranks.alone:
         distributed.set_threads(settings.run.threads)
@@ -228,7 +228,7 @@ def _check_same_data(run: RunDir, data: dict[str, Any]) -> None:
     if began != data:
         files = ", ".join(data["sha256"]) or "the data set"
         raise BadInput(
-            f"{files} has changed since the run in {run.path} began; begin another run"
+            f"{files} has changed since the run in {run.path} began; begin a new run"
         )
 
 
@@ -242,7 +242,7 @@ def _checkpoint(run: RunDir | None) -> str | None:
 def _how_to_go_on(run: RunDir | None) -> str:
     checkpoint = _checkpoint(run)
     if run is None or checkpoint is None:
-        return "nothing was kept"
+        return "nothing was written"
     state = files.parse_json((files.current(run.checkpoint) / "checkpoint.json").read_text("utf-8"))
     return (
         f"a checkpoint of iteration {state['iteration']} is kept.\n"
@@ -253,7 +253,7 @@ def _how_to_go_on(run: RunDir | None) -> str:
 def _measured(
     job: Job, model: Any, history: History, answers: Any, beside: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What evaluation.json holds, but for the time that it took; `beside` are further entries."""
+    """The content of evaluation.json, without its time; `beside` are further entries."""
     return job.evaluate(model, answers) | {
         "elapsed_s": history.reports[-1]["elapsed_s"],
         "iterations": history.iterations,

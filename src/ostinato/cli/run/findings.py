@@ -1,4 +1,4 @@
-"""The serious findings of `ostinato check`, which `train` and `cv` tell and keep in the results."""
+"""The serious findings of `ostinato check`, which `train` and `cv` show and keep in the results."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from ostinato.tasks.job import Job
 if TYPE_CHECKING:
     from ostinato.data.sequences.examples import Examples
 
-# Warnings that change what a forecast means: its steps are taken as equally far apart.
+# Warnings that change the meaning of a forecast, which takes steps as equally far apart.
 OF_FORECASTS = ("gaps",)
-# If the sequences of a part stay in a file, so many of their values are checked.
+# The number of values that are checked if the sequences of a part stay in a file.
 LOOKED_AT = 1 << 24
 
-# Large data sets of ours, in which there is nothing serious.
+# Large data sets of the package, without serious findings.
 UNSEEN = ("mnist", "austen")
 
 _log = logging.getLogger(__name__)
 
 
 def tell(job: Job) -> list[dict[str, Any]]:
-    """Log each serious finding in one line, also where notes are left out; and give them.
+    """Log each serious finding in one line, even with --quiet; and return them.
 
     Returns:
-        Each as JSON has it, for the entry "findings" of the results. None of `UNSEEN`.
+        Each as JSON values, for the entry "findings" of the results; empty for `UNSEEN`.
     """
     from ostinato.data import checks
 
@@ -56,17 +56,17 @@ def tell(job: Job) -> list[dict[str, Any]]:
 
 
 def kept(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The entry of the results that holds findings; nothing if there are none."""
+    """The entry of the results for findings; empty without findings."""
     return {"findings": found} if found else {}
 
 
 def _in_memory(part: Examples) -> Examples:
-    """A part whose sequences are in the memory; of those in a file, some that are drawn."""
+    """A part with its sequences in memory; of sequences in a file some, drawn at random."""
     found = part.some(LOOKED_AT)
     if len(found) < len(part):
         _log.warning(
-            "%s: %s of %s sequences are looked at for what may be wrong with them; ostinato check "
-            "looks at all",
+            "%s: %s of %s sequences are checked for errors in the data; ostinato check "
+            "checks all",
             part.source,
             f"{len(found):,}",
             f"{len(part):,}",

@@ -1,7 +1,7 @@
 """The tasks of the command line: which one a configuration asks for, and its job.
 
-The flag that names the target names the task. Files that hold X and y (.npz, .ts), and the data
-sets in the package, have theirs.
+The flag that names the target names the task. Files with X and y (.npz, .ts), and the built-in data
+sets, have a fixed task.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from ostinato.tasks.job import Job
 
 def task_of(settings: Config) -> str:
-    """The task that a configuration asks for.
+    """The task of a configuration.
 
     Raises:
-        BadInput: two are asked for, or none where the file does not say it; or there is no file.
+        BadInput: it names two tasks, or none although the file does not imply one; or there is no
+            file.
     """
     asked = [name for name in tasks.NAMES if getattr(settings.task, name) is not None]
     if len(asked) > 1:
@@ -43,7 +44,7 @@ def task_of(settings: Config) -> str:
 
 
 def _only_task_of(source: str) -> str | None:
-    """The task of a source that is for one alone; None: a flag names it."""
+    """The task of a source with a fixed task; None: a flag names it."""
     for task in tasks.every():
         of_files = (
             (task.reads_arrays and defaults.holds_arrays(source))
@@ -59,7 +60,7 @@ def with_defaults(settings: Config, given: Given) -> Config:
 
     Args:
         settings: resolved, with the defaults of the notebook.
-        given: what the user set: it is left alone.
+        given: the parameters that the user set, which are kept.
 
     Raises:
         BadInput: a parameter is given that the task does not use.
@@ -79,7 +80,7 @@ def check_used(task: str, given: Given) -> None:
 
 
 def unused(settings: Config) -> frozenset[str]:
-    """The keys of the configuration that its task has no use for."""
+    """The keys of the configuration that its task does not use."""
     return _unused(task_of(settings))
 
 
@@ -89,7 +90,7 @@ def _unused(task: str) -> frozenset[str]:
 
 
 def read(settings: Config, given: Given) -> Job:
-    """The job that a configuration asks for, its data read and checked; torch is not imported.
+    """The job of a configuration, its data read and checked; torch is not imported.
 
     Args:
         settings, given: as for `with_defaults`; further defaults follow from the data.
@@ -104,38 +105,34 @@ def read(settings: Config, given: Given) -> Job:
 def folds(settings: Config, given: Given, k: int) -> Iterator[Job]:
     """The jobs of a cross-validation, one for each of k folds, in which everything is checked.
 
-    Sequences are dealt out by class, and each --group whole; documents likewise. A text is cut into
-    k stretches. Of series, fold j learns from all before the j-th stretch of their ends, and is
-    tested on it. A source with a test part of its own keeps it out of all folds.
+    Sequences are dealt out by class, and each --group whole; so are documents. A text is cut into k
+    stretches. For series, fold j learns from all steps before the j-th stretch of their ends, and
+    is tested on that stretch. A source with its own test part keeps it out of all folds.
 
     Raises:
-        BadInput, ValueError: the data or a parameter cannot be used, or there are too few.
+        BadInput, ValueError: the data or a parameter cannot be used, or there are too few data.
     """
     settings = with_defaults(settings, given)
     return _module(settings).folds(settings, given, k)
 
 
 def again(settings: Config) -> Job:
-    """`read` for settings in which everything is decided, as those of a run that goes on."""
+    """`read` for complete settings, such as those of a resumed run."""
     return _module(settings).read(settings, dict(settings.items()))
 
 
 def of_model(trained: Trained) -> tuple[TaskSpec, ModuleType]:
-    """The task of a saved model, and the module that has its job.
+    """The task of a saved model, and the module with its job.
 
     Raises:
-        BadInput: it is of a kind that this version does not know.
+        BadInput: this version does not know its kind.
     """
     task = trained.task()
     return task, task.module("job")
 
 
 def check_origin(settings: Config) -> None:
-    """Raise BadInput if the weights to begin with are of a model with another task.
-
-    Raises:
-        BadInput: they are not.
-    """
+    """Raise BadInput if the weights to start from belong to a model with another task."""
     origin = settings.run.from_
     if origin is None:
         return

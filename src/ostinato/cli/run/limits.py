@@ -1,4 +1,4 @@
-"""What this machine can hold: refused before anything is made."""
+"""Limits of this machine: what exceeds them is refused before anything is written."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ostinato.anatomy import GATES, Anatomy
 from ostinato.cli.failures import BadInput
 from ostinato.cli.run.config import Config
 
-# More than a machine has cores is allowed: a run that began on a larger one is resumed with its
-# own number, on which bits depend.
+# More threads than cores are allowed: a run from a larger machine is resumed with its own number,
+# on which bits depend.
 MOST_THREADS = 256
 
-# Numbers that an optimizer keeps for each weight, at least.
+# The least number of values that an optimizer keeps for each weight.
 KEPT = {"sgd": 0, "rmsprop": 1, "adam": 2, "adamw": 2}
 
 
 def check_threads(threads: int | None) -> None:
-    """Refuse a number of threads that only a mistake explains."""
+    """Refuse a number of threads that must be a mistake."""
     cores = environment.cores()
     most = max(MOST_THREADS, cores)
     if threads is not None and threads > most:
@@ -47,11 +47,11 @@ def check_memory(settings: Config, needed: int) -> None:
 def least_memory(settings: Config, data: dict[str, Any]) -> int:
     """Bytes that a training takes at least: its weights, and the states of a batch.
 
-    A weight is there with its gradient and what the optimizer keeps; a state with its gates.
+    A weight counts with its gradient and the optimizer's state; a hidden state with its gates.
 
     Args:
-        data: n_train, max_length, n_features and n_classes; of another task than to classify, the
-            sizes that stand in for them.
+        data: n_train, max_length, n_features and n_classes, or the corresponding sizes of other
+            tasks.
     """
     m, plan = settings.model, settings.training
     B, T = min(plan.batch_size, data["n_train"]), data["max_length"]

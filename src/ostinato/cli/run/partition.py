@@ -1,4 +1,4 @@
-"""The parts of the data of the command line: to learn from, to choose by, to measure on."""
+"""The parts of the data of the command line: training, validation and test."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from ostinato.data.sequences.examples import Examples
     from ostinato.data.sequences.prepare import Missing, Preparation
 
-# A loss on so many sequences or fewer is partly luck.
+# A loss on this number of sequences or fewer is partly luck.
 REDRAWN = 500
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The examples to learn from, to choose the best weights by, and to measure on.
+    """The training, validation and test examples.
 
     Attributes:
-        learnable: training and validation part together, where the latter was drawn and has few
+        learnable: training and validation part together, if the latter was drawn and has few
             sequences, so that it can be drawn again.
     """
 
@@ -39,14 +39,14 @@ class Parts:
 def load(settings: Config, preparation: Preparation | None = None) -> Parts:
     """The parts of a source with a label for each sequence or step.
 
-    Without a --test file and a --split column, parts are drawn: of each class its share, and each
+    Without a --test file and a --split column, parts are drawn: a share of each class, and each
     --group whole.
 
     Args:
-        preparation: of the model that was trained with these settings: it knows the columns.
+        preparation: that of the model trained with these settings, which knows the columns.
 
     Raises:
-        BadInput, ValueError: the data cannot be read, or cannot be divided so.
+        BadInput, ValueError: the data cannot be read, or cannot be divided.
     """
     config = settings.data
     sources.check(config)
@@ -69,9 +69,9 @@ def load(settings: Config, preparation: Preparation | None = None) -> Parts:
 
 
 def folds(settings: Config, k: int) -> Iterator[Parts]:
-    """The parts of each fold: of each class its share, and each --group whole.
+    """The parts of each fold: a share of each class, and each --group whole.
 
-    The test part that a data set or a --split column has, or that --test names, stays out of all.
+    The test part of a data set, a --split column or --test stays out of all folds.
 
     Raises:
         BadInput, ValueError: as for `load`, or a label would be tested without being learnt.
@@ -98,7 +98,7 @@ def folds(settings: Config, k: int) -> Iterator[Parts]:
 
 
 def _learnable(settings: Config) -> Examples:
-    """What is not kept apart to be tested on, with labels."""
+    """The labelled examples outside of the test part."""
     import numpy as np
 
     from ostinato.data.sequences import splits
@@ -148,8 +148,8 @@ def _divided(everything: Examples, settings: Config) -> Parts:
 def redrawn(parts: Parts, settings: Config, draw: int) -> Parts | None:
     """The parts with another draw of the validation part.
 
-    None if the file says which it is, if it has more than `REDRAWN` sequences, or if a label would
-    be validated without being learnt.
+    None if the file determines it, if it has more than `REDRAWN` sequences, or if a label would be
+    validated without being learnt.
     """
     if parts.learnable is None:
         return None
@@ -164,7 +164,7 @@ def redrawn(parts: Parts, settings: Config, draw: int) -> Parts | None:
 
 
 def _strata(part: Examples) -> np.ndarray | None:
-    """What a split shares out evenly: labels of sequences, of several the rarest; else None."""
+    """The labels that a split shares out evenly (of several the rarest); else None."""
     from ostinato.data.sequences import label_sets
 
     if not hasattr(part.y, "dtype"):
@@ -173,9 +173,9 @@ def _strata(part: Examples) -> np.ndarray | None:
 
 
 def _labels_in(part: Examples, indices: np.ndarray) -> np.ndarray:
-    """The labels of the sequences, or of the steps, at `indices`; none where each has several.
+    """The labels of the sequences, or of the steps, at `indices`; none if each may have several.
 
-    Among several, a label that no sequence has is learnt too: no sequence has it.
+    With several, a label that no sequence has is learnt, too.
     """
     from ostinato.data.sequences.steps import label_counts
 
@@ -185,7 +185,7 @@ def _labels_in(part: Examples, indices: np.ndarray) -> np.ndarray:
 
 
 def _with_validation(train: Examples, test: Examples, settings: Config, draw: int = 0) -> Parts:
-    """The parts, a share of the training part kept for validation if one is wanted."""
+    """The parts, with a share of the training part for validation, if requested."""
     from ostinato.data.sequences import splits
 
     fraction = settings.training.validation_fraction
@@ -193,7 +193,7 @@ def _with_validation(train: Examples, test: Examples, settings: Config, draw: in
         return Parts(train, test)
     stratify = _strata(train)
     shares = {"train": 1 - fraction, "validation": fraction}
-    # Another seed than that of the test part: the two draws have nothing to do with each other.
+    # Another seed than that of the test part, so that the two draws are independent.
     found = splits.split(replace(train, parts=None), shares, settings.training.seed + 1 + draw,
                          stratify=stratify)  # fmt: skip
     learnable = train if len(found["validation"]) <= REDRAWN else None
@@ -201,7 +201,7 @@ def _with_validation(train: Examples, test: Examples, settings: Config, draw: in
 
 
 def _check_alike(train: Examples, test: Examples) -> None:
-    """Raise BadInput if what is learnt from one file cannot be tested on the other."""
+    """Raise BadInput if the files of the training and the test part do not fit together."""
     wanted, came = sources.n_features(train.X), sources.n_features(test.X)
     if came != wanted and test.roles is None:
         raise BadInput(
@@ -212,7 +212,7 @@ def _check_alike(train: Examples, test: Examples) -> None:
 def preparation(train: Examples, missing: str, standardize: bool) -> Preparation:
     """How examples become the input of a network, learnt from the training part.
 
-    One of the processes of a machine learns it for all: of examples in a file it takes two passes.
+    One of the processes of a machine learns it for all: for examples in a file it takes two passes.
 
     Args:
         missing: see `DataConfig`.
@@ -250,7 +250,7 @@ def how_missing(train: Examples, missing: str) -> dict[str, Missing]:
 
 
 def inputs(preparation: Preparation | None, part: Examples) -> Any:
-    """The input of a network; the first process of a machine looks at all values, for all."""
+    """The input of a network; the first process of a machine checks all values, for all."""
     if preparation is None:
         return part.X
     return preparation.apply(part, unseen=environment.rank_here() > 0)

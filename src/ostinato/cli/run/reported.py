@@ -1,4 +1,4 @@
-"""What the reports of all tasks tell of a run of the command line."""
+"""The facts of a run of the command line for the reports of all tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def facts(settings: Config, run: RunDir, history: History, evaluation: dict[str, Any]) -> RunFacts:
     """Title, course, results, configuration and surroundings of a run.
 
-    Parameters that the task has no use for, or that are not set, are left out.
+    Parameters that the task does not use, or that are not set, are left out.
     """
     from ostinato.report import RunFacts
 

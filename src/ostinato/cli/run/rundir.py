@@ -1,6 +1,6 @@
-"""The directory of a run: what lies in it, and who may write there.
+"""The directory of a run: its files, and who may write them.
 
-model/             what `.save(dir)` writes
+model/             the model, as `.save(dir)` writes it
 config.toml        the resolved configuration
 metrics.jsonl      one report a line
 losses.csv         the loss of every tenth iteration
@@ -8,8 +8,8 @@ evaluation.json    the results; written last, so its presence says that the run 
 predictions.csv    the test part: index, label, prediction, probability
 environment.json   versions, machine, git state
 report.html        the report
-checkpoint/        where an interrupted run goes on
-start/             with --from, a copy of the model that it began with
+checkpoint/        the state from which an interrupted run is resumed
+start/             with --from, a copy of the model that it started from
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from ostinato import files
 HEADER = "# ostinato: the resolved configuration of this run\n"  # marks a directory as a run
 
 
-RESULTS = {"test", "elapsed_s", "iterations", "outcome"}  # of evaluation.json, at least
+RESULTS = {"test", "elapsed_s", "iterations", "outcome"}  # required in evaluation.json
 
 
 class RunDirError(ValueError):
-    """The directory cannot be used as asked; the message says why and what to do."""
+    """The directory cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,16 @@ class RunDir:
         return self.path / "start"
 
     def is_run(self) -> bool:
-        """Whether the directory has a configuration that begins as this program writes them."""
+        """Whether the directory has a configuration written by this program."""
         if not self.config.is_file():
             return False
         with self.config.open("rb") as file:
             return file.read(len(HEADER)) == HEADER.encode()
 
     def results(self) -> dict[str, Any] | None:
-        """What evaluation.json holds; None while the run is not finished.
+        """The content of evaluation.json; None while the run is not finished.
 
-        A damaged one counts as none: the results are then written again from the checkpoint.
+        A damaged file counts as missing: the results are then written again from the checkpoint.
         """
         try:
             results = files.parse_json(self.evaluation.read_bytes())
@@ -101,7 +101,7 @@ class RunDir:
         return results if whole and isinstance(results["test"], dict) else None
 
     def surroundings(self) -> dict[str, Any]:
-        """What environment.json holds; empty if the run was stopped before it was written.
+        """The content of environment.json; empty if the run was stopped before it was written.
 
         Raises:
             RunDirError: it is damaged.
@@ -119,20 +119,20 @@ class RunDir:
     def begin(
         self, config_toml: str, environment: dict[str, Any], start: dict[str, bytes] | None = None
     ) -> None:
-        """The files that say what is about to run; `start` are those of the model to begin with."""
+        """Write the files that describe the run; `start` are those of the model to start from."""
         if start is not None:
             files.write_directory(self.start, start)
         files.write_text(self.config, HEADER + config_toml)
         files.write_json(self.environment, environment)
 
     def go_on(self, config_toml: str) -> None:
-        """Before more is trained: the run is no longer finished, and its configuration is this."""
-        # In this order: a run killed in between is unfinished, and not finished for too little.
+        """Mark the run as unfinished, and write its new configuration, before more is trained."""
+        # In this order: a run killed in between is unfinished, not finished with the wrong length.
         self.evaluation.unlink(missing_ok=True)
         files.write_text(self.config, HEADER + config_toml)
 
     def clear(self) -> None:
-        """Remove the files of the run, and nothing else that may lie beside them."""
+        """Remove the files of the run, and no others."""
         # evaluation.json goes first, so that a run half removed does not look finished;
         # config.toml goes last, so that it still looks like a run.
         results = (self.evaluation, self.report, self.predictions, self.metrics, self.losses)
@@ -143,16 +143,16 @@ class RunDir:
 
 
 def check(output: Path, overwrite: bool = False) -> None:
-    """Raise RunDirError if `create` could not make a run at `output`; nothing is touched.
+    """Raise RunDirError if `create` could not make a run at `output`; nothing is changed.
 
     Raises:
-        RunDirError: something is there already (with `overwrite`: something that is not a run).
+        RunDirError: something exists there already (with `overwrite`: something that is not a run).
     """
     if output.name.endswith("-N") or not os.path.lexists(output):
         return
     if not overwrite:
         raise RunDirError(
-            f"{output} is there already; take another --output, or --resume to go on with it, "
+            f"{output} exists already; take another --output, or --resume to go on with it, "
             "or --overwrite to begin again"
         )
     if not RunDir(output).is_run() and not _is_empty_directory(output):
@@ -182,8 +182,8 @@ def reopen(output: Path) -> RunDir:
     """The run to resume at `output`.
 
     Raises:
-        RunDirError: nothing has been begun there, what is there is not a run, or `output` names
-            no run in particular.
+        RunDirError: nothing exists there, or something that is not a run, or `output` does not name
+            a single run.
     """
     if output.name.endswith("-N"):
         newest = max(_numbers(output), default=None)
@@ -205,7 +205,8 @@ def reopen(output: Path) -> RunDir:
 
 
 def _near(output: Path, most: int = 3) -> str:
-    """The runs that may have been meant, for an error: those with like names, or the newest."""
+    """The runs that the user may have meant, for an error: those with similar names, or the
+    newest."""
     place = output.parent if output.parent.is_dir() else output.parent.parent
     names = {str(run.path.relative_to(place)): run.path for run in _runs_under(place)}
     like = difflib.get_close_matches(str(output.relative_to(place)), names, n=most)
@@ -241,7 +242,7 @@ def _create_numbered(output: Path) -> RunDir:
         number += 1
         path = _numbered(output, number)
         try:
-            path.mkdir()  # it fails if another process has made it
+            path.mkdir()  # fails if another process has made it
         except FileExistsError:
             continue
         return RunDir(path)

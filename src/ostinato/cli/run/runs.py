@@ -18,10 +18,10 @@ from ostinato.tasks import TaskSpec
 if TYPE_CHECKING:
     from ostinato.data.sequences.prepare import Preparation
 
-# How a file at hand is to be read.
+# Parameters that say how a given file is read.
 READING = ("data.separator", "data.decimal", "data.encoding", "data.na", "data.thousands",
            "data.skip_lines", "data.sort")  # fmt: skip
-# The hyperparameters that make a finished run longer; the others of EXTENDABLE only look at it.
+# The hyperparameters that make a finished run longer; the others of EXTENDABLE do not.
 LENGTH = ("training.iterations", "training.epochs")
 
 
@@ -32,12 +32,12 @@ class Trained:
     model: Path
     config: Config | None
     run: RunDir | None
-    file: Given = field(default_factory=dict)  # how the file at hand is to be read
+    file: Given = field(default_factory=dict)  # how the given file is read
 
     def reading(self, given: Given) -> Trained:
-        """The same model for a file that is read in this way: how it is written, whether to sort.
+        """The same model for a file that is read in this way: its dialect, whether to sort.
 
-        Without a word, a file is read as the one that the run began with.
+        By default a file is read like that of the run.
         """
         return replace(self, file=given)
 
@@ -49,7 +49,7 @@ class Trained:
         """The task of the saved model.
 
         Raises:
-            BadInput: its configuration is damaged, or of a kind that this version does not know.
+            BadInput: its configuration is damaged, or this version does not know its kind.
         """
         try:
             return tasks.by_kind(str(self.entries().get("kind")), str(self.model))
@@ -57,7 +57,7 @@ class Trained:
             raise BadInput(str(problem)) from None
 
     def entries(self) -> dict[str, Any]:
-        """What stands in config.json of the saved model, unchecked.
+        """The content of config.json of the saved model, unchecked.
 
         Raises:
             BadInput: it is not a JSON object.
@@ -72,7 +72,7 @@ class Trained:
         return found
 
     def preparation(self) -> Preparation | None:
-        """How the model prepares its columns, read without torch; None: it was given arrays.
+        """How the model prepares its columns, read without torch; None for a model of arrays.
 
         Raises:
             BadInput: its configuration is damaged.
@@ -113,7 +113,7 @@ class Trained:
         raise BadInput(f"{self.model}: its cell is a user's own, whose code no saved model holds")
 
     def columns(self) -> Given:
-        """What the columns of a table are for, as far as this model knows it.
+        """The roles of the columns of a table, as far as this model knows them.
 
         Raises:
             BadInput: the model's configuration is damaged.
@@ -130,7 +130,7 @@ class Trained:
             f"task.{roles.task}": roles.target,
         }
         task = tasks.named(roles.task)
-        if task.several_targets:  # the names of columns, where other tasks have one name
+        if task.several_targets:  # the names of columns; other tasks have one name
             found[task.target] = configuration.listed(
                 [roles.target] if roles.target else roles.labels
             )
@@ -141,7 +141,7 @@ class Trained:
         return {key: value for key, value in found.items() if value}
 
     def learnt(self) -> Given:
-        """What else of a configuration the weights were learnt with: `TaskSpec.learnt`.
+        """Further parameters that the weights were learnt with: `TaskSpec.learnt`.
 
         Raises:
             BadInput: the model's configuration is damaged.
@@ -154,7 +154,7 @@ class Trained:
             if value is not None:
                 found[key] = OPTIONS[key].check(value, f"{self.model}: {place}")
         if "data.missing" in learnt:
-            if "data.missing" not in found:  # fitted in Python: values are left as they are
+            if "data.missing" not in found:  # fitted in Python: values are not filled
                 return {**found, "data.missing": "error", "data.standardize": False}
             if self.config is not None:
                 found["data.standardize"] = self.config.data.standardize
@@ -180,7 +180,7 @@ def find(path: Path) -> Trained:
         raise BadInput(f"{path}: no such run or model")
     if run.config.is_file() and run.model.is_dir():
         raise BadInput(
-            f"{run.config} is damaged: it does not begin as the one of a run does; the model alone "
+            f"{run.config} is damaged: it does not begin like that of a run; the model alone "
             f"is {run.model}"
         )
     raise BadInput(
@@ -189,17 +189,17 @@ def find(path: Path) -> Trained:
 
 
 def read_config(run: RunDir) -> Config:
-    """The configuration of a run, with defaults for what its file does not name."""
+    """The configuration of a run, with defaults for parameters that its file does not name."""
     return configuration.resolve(configuration.read_file(run.config))
 
 
 def with_origin(asked: Given) -> Given:
-    """What was asked for, with what the model that the weights come from was built with, if any.
+    """The given parameters, with those of the model that the weights come from, if any.
 
-    The columns of a table are called as those that it has learnt from, unless others are asked for.
+    The columns of a table have the names from its training, unless others are given.
 
     Raises:
-        BadInput: another network is asked for, into which the weights would not fit.
+        BadInput: the parameters describe a network into which the weights do not fit.
     """
     if asked.get("run.from") is None:
         return asked
@@ -207,7 +207,7 @@ def with_origin(asked: Given) -> Given:
     found = find(origin)
     began = found.network() | found.learnt()
     for key, value in began.items():
-        # Dropout has no weights, and may be another one from now on.
+        # Dropout has no weights, and may change.
         if key != "model.dropout" and asked.get(key, value) != value:
             raise BadInput(
                 f"{key} is {asked[key]}, but the weights from {origin} have {value}; leave it out "
@@ -220,15 +220,15 @@ def with_origin(asked: Given) -> Given:
 
 
 def continued(run: RunDir, asked: Given) -> Config:
-    """The configuration with which a run goes on: as it began, but for its length and reports.
+    """The configuration of a resumed run: unchanged, except its length and reports.
 
     Raises:
-        BadInput: something else is asked for.
+        BadInput: another parameter is to be changed.
     """
     began = read_config(run)
     may_change = {"run.checkpoint_every", *(f"training.{name}" for name in EXTENDABLE)}
     if began.training.validation_fraction:
-        may_change -= {"training.eval_every"}  # the weights of the best report are the result
+        may_change -= {"training.eval_every"}  # the best report decides the resulting weights
     changed = {k: v for k, v in asked.items() if v != began.get(k)}
     changed = {k: v for k, v in changed.items() if v is not None or k not in LENGTH}
     if changed.get("task.language") == ONLY and began.task.language is not None:
@@ -244,10 +244,10 @@ def continued(run: RunDir, asked: Given) -> Config:
 
 
 def is_done(run: RunDir, settings: Config) -> bool:
-    """Whether a run is finished, also under settings with which it goes on.
+    """Whether a run is finished, also under the settings of its resumption.
 
     Raises:
-        BadInput: more is asked for, but the run would stop early again, where it did.
+        BadInput: more iterations are given, but the run would stop early again at the same place.
     """
     results = run.results()
     if results is None:

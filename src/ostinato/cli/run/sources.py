@@ -1,4 +1,4 @@
-"""The files of the command line: opened, told apart by kind, and read."""
+"""The files of the command line: opened, recognised by kind, and read."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ WANTED = f"{', '.join(BUILT_IN)}, or a file: " + ", ".join(
     f"FILE{ending}" for ending in (".npz", ".ts", *TABLES, *TEXTS)
 )
 STDIN = "-"
-LARGE = 1 << 28  # bytes of a table whose sequences do not stay in the memory
-AT_ONCE = 1 << 17  # steps that a model answers before more are written
+LARGE = 1 << 28  # bytes of a table from which on its sequences stay on disk
+AT_ONCE = 1 << 17  # steps that a model answers before the answers are written
 TAB = "\\t"  # as a user writes it in a shell
 FILE_HELP = (
     "A file like the training file; - reads standard input, and finds the format by its "
@@ -117,7 +117,7 @@ def dialect(config: DataConfig) -> Dialect:
     """How CSV files are written.
 
     Raises:
-        BadInput: the separator is none, or the encoding is not known.
+        BadInput: the separator is invalid, or the encoding is unknown.
     """
     from ostinato.data.formats.dialect import Dialect
 
@@ -152,7 +152,7 @@ def every(config: DataConfig) -> str | None:
 
 
 def roles(settings: Config) -> Roles:
-    """What the columns of a table are for."""
+    """The roles of the columns of a table."""
     from ostinato.data.tables.roles import Roles
 
     data = settings.data
@@ -184,15 +184,15 @@ def roles(settings: Config) -> Roles:
 
 
 def trained_roles(preparation: Preparation | None, settings: Config, answers: bool) -> Roles | None:
-    """The columns of a table as a model knows them, by their names; None: it was given arrays.
+    """The columns of a table as a model knows them, by name; None for a model of arrays.
 
-    Nothing is guessed again: other columns may stand beside them, in any order. The id of rows
-    that are sequences may be missing.
+    Nothing is guessed again: there may be further columns, in any order. The id of rows that are
+        sequences may be missing.
 
     Args:
-        settings: as the user wants this file to be read: how it is written, whether to sort.
-        answers: whether the target is needed, to measure the model by. A series to be forecast is
-            needed in any case.
+        settings: how this file is read: its dialect, whether to sort.
+        answers: whether the target is needed, to measure the model. A series to be forecast is
+            always needed.
     """
     roles = preparation.roles if preparation else None
     if roles is None:
@@ -207,7 +207,7 @@ def trained_roles(preparation: Preparation | None, settings: Config, answers: bo
 
 
 def names(listed: str | None) -> tuple[str, ...]:
-    """The names of columns in what `config.listed` makes of them, "a,b,c"."""
+    """The names of columns in a text made by `config.listed`, "a,b,c"."""
     if listed is None:
         return ()
     (row,) = csv.reader([listed], skipinitialspace=True) if listed.strip() else ([],)
@@ -215,7 +215,7 @@ def names(listed: str | None) -> tuple[str, ...]:
 
 
 def named(X: Sequences, y: np.ndarray | None, source: str = "") -> Examples:
-    """Arrays as examples, their features called by their numbers."""
+    """Arrays as examples; features are named by their numbers."""
     from ostinato.data.sequences.examples import Examples
 
     return Examples(X, y, tuple(f"feature {i}" for i in range(n_features(X))), source=source)
@@ -227,13 +227,13 @@ def read(
     as_sequence: str = "rows",
     trained: Roles | None = None,
 ) -> Examples:
-    """The examples in a file, with their labels if it has any; of a data set, its test part.
+    """The examples in a file, with labels if it has any; for a data set, its test part.
 
     Args:
         source: a file, a built-in name, or - for standard input.
-        settings: of the run, which say what the columns of a table are for.
+        settings: those of the run, which have the roles of the columns of a table.
         as_sequence: see `DataConfig`.
-        trained: what the columns are for to a trained model, instead of `settings`.
+        trained: the roles of a trained model, instead of `settings`.
     """
     from ostinato import data
 
@@ -272,7 +272,7 @@ def read(
 def _stored(name: str, columns: Roles) -> Examples:
     """The examples of a table, with their sequences in a file.
 
-    The processes of a training on this machine share the work: each reads some of the row groups.
+    The processes of a training on this machine share the work: each reads some row groups.
     """
     from ostinato.data.tables.store import store_examples
     from ostinato.data.tables.stream import stream_examples
@@ -291,8 +291,8 @@ def _stored(name: str, columns: Roles) -> Examples:
 def _stays_in_a_file(name: str, columns: Roles) -> bool:
     """Whether the sequences of a table are read from the disk batch by batch.
 
-    Those of a larger table would be in the memory several times while they are read. To sort them
-    takes the whole.
+    Sequences of a large table would be in memory several times while they are read. Sorting needs
+    the whole table in memory.
     """
     return Path(name).stat().st_size > LARGE and columns.task is not None and not columns.sort
 
@@ -305,8 +305,8 @@ def blocks(
 ) -> Iterator[Examples]:
     """The examples of a file for a model to answer, without labels.
 
-    Those of a table come some at a time, in their order, so that memory does not grow with it;
-    unless rows are to be sorted.
+    Those of a table come some at a time, in their order, so that memory stays bounded, unless rows
+    are to be sorted.
     """
     columns = trained_roles(preparation, settings, answers=False)
     if source != STDIN:
@@ -322,7 +322,8 @@ def blocks(
 
 
 def begun(parts: Iterator[Examples]) -> Iterator[Examples]:
-    """The same examples, the first read now: a bad file is refused before torch is imported."""
+    """The same examples, with the first already read: a bad file is refused before torch is
+    imported."""
     return chain([next(parts)], parts)
 
 
@@ -340,7 +341,7 @@ def table(source: str, data: DataConfig) -> Table:
     """The table in a file or on standard input.
 
     Raises:
-        BadInput, ValueError: it is none, or damaged.
+        BadInput, ValueError: it is not a table, or damaged.
     """
     name, kind, content = _opened(source)
     if kind not in TABLES:
@@ -385,7 +386,7 @@ def _stdin() -> BinaryIO:
 
 
 def _labels(source: str, y: np.ndarray) -> np.ndarray:
-    """The labels of a file, `[N]`; bytes, as NumPy's S makes them, become strings."""
+    """The labels of a file, `[N]`; bytes (NumPy's type S) become strings."""
     import numpy as np
 
     if y.ndim != 1:
@@ -409,14 +410,14 @@ def read_labelled(
     examples = read(source, settings, as_sequence, trained)
     y = examples.y
     if y is None:
-        raise BadInput(f"{source} has no labels (y); without them there is nothing to compare with")
+        raise BadInput(f"{source} has no labels (y), which are needed for a comparison")
     if hasattr(y, "dtype") and y.dtype.kind == "f" and (y != y.round()).any():
         raise BadInput(f"{source}: y holds numbers such as {y[y != y.round()][0]}; wanted classes")
     return examples
 
 
 def check_fits(source: str, examples: Examples, model: Classifier, labels: bool) -> None:
-    """Raise BadInput if a model cannot be used on these examples, or measured by their labels.
+    """Raise BadInput if a model cannot be used on these examples, or measured on their labels.
 
     Raises:
         BadInput, ValueError: another number of features, or labels that the model does not know.
@@ -436,12 +437,12 @@ def check_fits(source: str, examples: Examples, model: Classifier, labels: bool)
 
 
 def n_features(X: Sequences) -> int:
-    """Features of one time step, of an array `[N, T, F]` or of ragged sequences."""
+    """The number of features of an array `[N, T, F]` or of ragged sequences."""
     return int(X.n_features if hasattr(X, "n_features") else X.shape[2])
 
 
 def digest(config: DataConfig) -> dict[str, str]:
-    """SHA-256 of each file of the user: a run is resumed only with the data it began with."""
+    """SHA-256 of each of the user's files: a run is resumed only with unchanged data."""
     files = [f for f in (config.source, config.test) if f is not None and f not in BUILT_IN]
     return {f: _sha256(Path(f)) for f in files}
 

@@ -1,4 +1,4 @@
-"""`--from RUN`: a training begins with the weights of a model, and reads data as it reads them."""
+"""`--from RUN`: a training starts from the weights of a model, and reads data as the model does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def origin(path: Path) -> Any:
 def preparation(origin: Path, fitted: Any, train: Examples) -> Preparation | None:
     """How a fitted model prepares the features of these examples: its scales and words are kept.
 
-    Columns are those of its table. A model of arrays takes them in their order.
+    Columns are found by the names of its table. A model of arrays takes them in their order.
     """
     known: Preparation | None = fitted.preparation
     if known is None:
@@ -51,9 +51,10 @@ def preparation(origin: Path, fitted: Any, train: Examples) -> Preparation | Non
 
 
 def _in_order(origin: Path, fitted: Any, train: Examples) -> Preparation | None:
-    """The preparation for a model that was fitted in Python: values stay, and columns get names.
+    """The preparation for a model that was fitted in Python: values are unchanged, columns are
+    named.
 
-    None: the examples are arrays, too.
+    It is None if the examples are arrays, too.
     """
     is_forecast = train.roles is not None and train.roles.task == "forecast"
     reads_words = getattr(fitted, "vocabulary", None) is not None
@@ -75,20 +76,20 @@ def _in_order(origin: Path, fitted: Any, train: Examples) -> Preparation | None:
 
 
 def check_several(origin: Path, fitted: Any, names: np.ndarray | None) -> None:
-    """Raise BadInput unless sequences have one label each, or several, as the classifier has.
+    """Raise BadInput unless sequences have one label each, or several, like the classifier's.
 
     Args:
-        names: the labels, `[C]`, of which a sequence may have several; None: each has one.
+        names: the labels `[C]`, if a sequence may have several; None: each has one.
     """
     if fitted.multilabel != (names is not None):
         one, other = ("several", "one") if fitted.multilabel else ("one", "several")
         raise BadInput(
-            f"--from {origin} tells {one} of its labels for each sequence, and the data have "
+            f"--from {origin} gives {one} of its labels to each sequence, and the data have "
             f"{other}; wanted the same"
         )
     if names is not None and fitted.classes.tolist() != names.tolist():
         raise BadInput(
-            f"--from {origin} knows the labels {_some(fitted.classes.tolist())} apart, and the "
+            f"--from {origin} has the labels {_some(fitted.classes.tolist())}, and the "
             f"data have {_some(names.tolist())}; wanted the same"
         )
 

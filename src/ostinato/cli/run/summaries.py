@@ -11,7 +11,7 @@ from ostinato.cli.run.rundir import RunDir
 Rows = list[tuple[str, str]]
 
 def summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
-    """The results of a run as lines; where a baseline is better, they say so."""
+    """The results of a run as lines, which say if a baseline is better."""
     task, test = evaluation.get("task", "classify"), evaluation["test"]
     rows: Rows = []
     if "notebook_128" in evaluation:
@@ -46,7 +46,7 @@ def measured(task: str, measures: dict[str, Any]) -> str:
 
 
 def findings(results: dict[str, Any]) -> Rows:
-    """What puts the measures in doubt; see `cli.findings`."""
+    """The findings that put the measures in doubt; see `findings.py`."""
     return [(f"  {each['severity']}", each["message"]) for each in results.get("findings", [])]
 
 
@@ -63,7 +63,7 @@ def _measures(task: str, test: dict[str, Any]) -> Rows:
     if task == "forecast":
         rows.append(("values that were forecast", f"{test['n']:,}"))
     size = test.get("vocabulary_size")
-    return [*rows, ("tokens that it knows", f"{size:,}")] if size else rows
+    return [*rows, ("tokens in the vocabulary", f"{size:,}")] if size else rows
 
 
 def _baselines(
@@ -88,7 +88,7 @@ def _baselines(
 
 
 def _labels(test: dict[str, Any]) -> Rows:
-    """The measures where a sequence may have several labels."""
+    """The measures for sequences that may have several labels."""
     return [
         (f"labels right on all {test['n']:,} test examples", percent(test["label_accuracy"])),
         ("all labels of an example right", percent(test["accuracy"])),

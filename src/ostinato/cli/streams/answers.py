@@ -1,4 +1,4 @@
-"""The answers of `ostinato stream`: which rows get one, and what it looks like.
+"""The answers of `ostinato stream`, as CSV or JSON.
 
 A piece of output is at most `PIECE` bytes of whole lines, and one write: a pipe takes it whole or
 not at all, also if the process is killed (POSIX: PIPE_BUF is 4096 on Linux).
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 PIECE = 4096
-PATIENCE = 0.2  # seconds between two looks at whether a signal came
+PATIENCE = 0.2  # seconds between two checks for a signal
 
 Line = Callable[[str, int, str, float], str]  # from key, step, label and probability
 
@@ -32,8 +32,8 @@ class KeyedStream:
         key: None, without keys.
         stream: None once the key is done.
         shown: the key as it is written in an answer.
-        label: of the last answer that was written.
-        answered: whether there was one.
+        label: the label of the last answer that was written.
+        answered: whether there was an answer.
     """
 
     key: str | None
@@ -45,10 +45,10 @@ class KeyedStream:
 
 @dataclass(frozen=True)
 class Form:
-    """What an answer looks like.
+    """The format of an answer.
 
     Attributes:
-        json: as a line of JSON; else of CSV.
+        json: whether it is a line of JSON; else of CSV.
         key: the name of the key's column, or None.
     """
 
@@ -56,7 +56,7 @@ class Form:
     key: str | None
 
     def header(self) -> str | None:
-        """The line above the answers, of CSV; JSON has none."""
+        """The header of CSV; None for JSON."""
         if self.json:
             return None
         names = [] if self.key is None else [self.key]
@@ -70,7 +70,7 @@ class Form:
         return "" if key is None else _csv([key])[:-1] + ","
 
     def label_text(self, label: Any) -> str:
-        """The label; several labels in CSV stand one behind the other with semicolons."""
+        """The label; in CSV several labels are joined by semicolons."""
         value = plain(label)
         if self.json:
             return json.dumps(value, ensure_ascii=False)
@@ -93,11 +93,11 @@ def plain(label: Any) -> Any:
 
 
 def probability_of(answer: Any) -> float:
-    """The probability of the label; where there may be several, of the decision that is least sure:
-    that a label is there, or that it is not."""
+    """The probability of the label; with several labels, that of the least certain decision for or
+    against a label."""
     if isinstance(answer.label, tuple):
         return float(np.maximum(answer.proba, 1 - answer.proba).min())
-    return max(answer.proba.tolist())  # of a few classes faster than NumPy's
+    return max(answer.proba.tolist())  # faster than NumPy's for a few classes
 
 
 def _csv(fields: list[Any]) -> str:
@@ -109,11 +109,11 @@ def _csv(fields: list[Any]) -> str:
 def show(lines: list[str], stopped: Callable[[], bool] = lambda: False) -> bool:
     """Write lines to stdout at once; False if `stopped` while they wait for their reader.
 
-    A piece is written when there is room for it, so that no write waits: a signal finds every line
-    written or not.
+    A piece is written when there is room for it, so that no write waits: at a signal every line is
+    written whole or not at all.
 
     Raises:
-        BrokenPipeError: nobody reads them.
+        BrokenPipeError: the reader has closed the pipe.
     """
     out = sys.stdout
     text = "".join(lines)
@@ -124,7 +124,7 @@ def show(lines: list[str], stopped: Callable[[], bool] = lambda: False) -> bool:
             if stopped():
                 return False
         end = len(text) if len(text) - at <= limit else text.rfind("\n", at, at + limit) + 1
-        if end <= at:  # a line that is longer
+        if end <= at:  # the line is longer
             end = text.index("\n", at) + 1
         out.write(text[at:end])
         out.flush()
@@ -133,11 +133,11 @@ def show(lines: list[str], stopped: Callable[[], bool] = lambda: False) -> bool:
 
 
 def _has_room(seconds: float) -> bool:
-    """Whether stdout takes a piece now, or within so many seconds."""
-    if os.name == "nt":  # where only sockets can be asked
+    """Whether stdout accepts a piece within this number of seconds."""
+    if os.name == "nt":  # select works only on sockets there
         return True
     try:
         handle = sys.stdout.fileno()
-    except (AttributeError, OSError):  # it is no file
+    except (AttributeError, OSError):  # it is not a file
         return True
     return bool(select.select([], [handle], [], seconds)[1])

@@ -1,7 +1,7 @@
-"""The columns of a stream's rows: which of them are the key and the features of the model.
+"""The columns of a stream's rows: the key and the features of the model.
 
-They are found once, from the names of the first line, from those that were given, or, if the model
-was trained on arrays, by their order.
+They are found once, from the names in the first line, from given names, or, if the model was
+trained on arrays, by their order.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ MISSING = {"", "NA", "N/A", "NaN", "nan", "null", "None"}
 
 @dataclass(frozen=True)
 class StreamColumns:
-    """Where a row has what.
+    """The places of the key and the features in a row.
 
     Attributes:
-        names: of all columns; empty if rows are arrays without names.
+        names: the names of all columns; empty if rows are arrays without names.
         key: the name of the key's column, or None.
         features: the places of the features among the columns, in the order of the model.
     """
@@ -41,13 +41,13 @@ class StreamColumns:
     def named(
         names: Sequence[str], key: str | None, features: Sequence[str] | None, n: int
     ) -> StreamColumns:
-        """The columns of a header, or of names that were given.
+        """The columns of a header, or of given names.
 
         Args:
-            names: of the columns.
-            features: what the model calls its features; None: it knows their order only, and every
-                column but the key is one.
-            n: how many features it reads.
+            names: the names of the columns.
+            features: the model's names of its features; None: it knows only their order, and every
+                column but the key is a feature.
+            n: the number of its features.
 
         Raises:
             BadInput: a column is missing, or named twice.
@@ -69,7 +69,7 @@ class StreamColumns:
 
 
 def _hint(names: Sequence[str]) -> str:
-    """What else it may be, if the first line is one column."""
+    """A hint at another separator, if the first line is one column."""
     other = next((each for each in ";\t|" if len(names) == 1 and each in names[0]), None)
     return f"; name what is between them with --separator {other!r}" if other else ""
 
@@ -104,7 +104,7 @@ def columns_in(first: str, source: InputFormat, model: Any) -> tuple[StreamColum
     """The columns by the first line of CSV; and whether it names them.
 
     Raises:
-        BadInput: it does not, and no other names were given; or see `StreamColumns.named`.
+        BadInput: there are no names, neither there nor given; or see `StreamColumns.named`.
     """
     fields = next(csv.reader([first], delimiter=source.dialect.between(".csv")))
     fields = [field.strip() for field in fields]
@@ -122,10 +122,10 @@ def columns_in(first: str, source: InputFormat, model: Any) -> tuple[StreamColum
 
 
 def columns_of_object(first: str, source: InputFormat, model: Any) -> StreamColumns:
-    """The columns by the first line of JSON: those that the model knows, or those that are there.
+    """The columns from the first line of JSON: those of the model, or those of the line.
 
     Raises:
-        BadInput: it is no JSON; or see `columns_of`.
+        BadInput: it is not JSON; or see `columns_of`.
     """
     try:
         row = parse_json(first)

@@ -1,15 +1,15 @@
 """The loop of `ostinato stream`: rows in, answers out, snapshots between.
 
-    wait for bytes → whole lines → keys and features → one push a row → answers, written at once
-                                                                       → now and then a snapshot
+        wait for bytes → whole lines → keys and features → one push a row → answers, written at once
+    → from time to time a snapshot
 
-    source.py   bytes              answers.py   what an answer looks like
+    source.py   bytes              answers.py   the format of answers
     columns.py  key and features   state.py     the file of the snapshots
     rows.py     lines, numbers
 
-A signal that comes while rows are played takes effect behind them, or when their answers wait for a
-reader. A snapshot is always one of whole rows whose answers were written. An answer can be written
-twice (after a kill between it and the next snapshot), with the same step, and none is lost.
+A signal takes effect after the rows at hand, or while their answers wait for a reader. A snapshot
+always follows whole rows whose answers were written. After a kill between an answer and the next
+snapshot, the answer is written again, with the same step; no answer is lost.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Rule:
-    """Which rows get an answer, and what becomes of lines that are wrong.
+    """Which rows get an answer, and what happens to invalid lines.
 
     Attributes:
-        on_change: only a label that differs from the one before.
-        until: only the first of a key whose probability reaches this; None: all.
-        skip: leave out lines that are wrong; else stop at the first one.
+        on_change: only rows whose label differs from the one before.
+        until: only the first row of a key whose probability reaches this; None: all.
+        skip: leave out invalid lines; else stop at the first one.
     """
 
     on_change: bool = False
@@ -56,11 +56,11 @@ class StreamPlayer:
     """Plays the rows of an input through a model.
 
     Args:
-        model: what `ostinato.runtime.load` gives.
+        model: a model from `ostinato.runtime.load`.
         source, input, rule: see there.
         as_json: whether answers are JSON in any case; else as the rows are.
         state: the file of the snapshots, or None.
-        every: seconds between two of them.
+        every: seconds between two snapshots.
         lookahead: steps by which answers come later; None: at once.
     """
 
@@ -79,18 +79,18 @@ class StreamPlayer:
         self.as_json, self.state, self.every = as_json, state, every
         self.lookahead = lookahead
         self.lines = Lines()
-        self.answers: list[str] = []  # that are not written yet
+        self.answers: list[str] = []  # not written yet
         self.skipped = 0
         self.sessions: dict[str | None, KeyedStream] = {}
         self.rows: RowParser | None = None
         self.form: Form | None = None
         self.encoding = source.dialect.encoding
-        self.saved_at = (time.monotonic(), 1)  # when, and the line then
+        self.saved_at = (time.monotonic(), 1)  # time and line of the last snapshot
         self.may_repeat_header = False
         self.label_texts: dict[Any, str] = {}
         of_rows = model.preparation is not None and model.preparation.reads_words
         if getattr(model, "vocabulary", None) is not None and not of_rows:
-            raise BadInput("the model reads text; wanted one of rows (see complete)")
+            raise BadInput("the model reads text; wanted a model of rows (for text see complete)")
         self._stream()  # refuses a model that cannot stream, before anything is read
         if state is not None:
             self._resume(state)
@@ -99,7 +99,7 @@ class StreamPlayer:
         """Until the input ends, or every answer is given.
 
         Raises:
-            BadInput: a line is wrong; what came before it was answered and saved.
+            BadInput: a line is invalid; the lines before it were answered and saved.
         """
         try:
             for piece in self.input.pieces(self._until_snapshot):
@@ -111,7 +111,7 @@ class StreamPlayer:
             else:
                 self._end()
         except (BadInput, Terminated, KeyboardInterrupt):
-            if not self.answers:  # else nobody reads them, and the last snapshot stands
+            if not self.answers:  # else nobody reads them, and the last snapshot stays valid
                 self._snapshot()
             raise
         self._snapshot()
@@ -137,7 +137,7 @@ class StreamPlayer:
             self._play_rows(lines, ended)
 
     def _play_rows(self, lines: Sequence[bytes], ended: bool) -> None:
-        """All lines at once; if one is wrong, each by itself."""
+        """Parse all lines at once; if one is invalid, each by itself."""
         assert self.rows is not None
         try:
             texts = decoded(lines, self.encoding)
@@ -163,7 +163,7 @@ class StreamPlayer:
         self.lines.done(lines[first:], ended)
 
     def _push(self, keys: Keys, X: Any, first: int) -> tuple[int, str | None]:
-        """One step a row, from the first on; the row that was refused, and why, if one was."""
+        """Push the rows one by one; the number of a refused row and the reason, if there is one."""
         assert self.form is not None
         sessions, line = self.sessions, self.form.line()
         for i in range(first, len(X)):
@@ -182,7 +182,7 @@ class StreamPlayer:
         return len(X), None
 
     def _tell_answer(self, session: KeyedStream, answer: Answer, line: Line) -> None:
-        """Write an answer, if the rule wants it."""
+        """Write an answer, if the rule says so."""
         label = answer.label
         if self.rule.on_change and session.answered and label == session.label:
             return
@@ -213,7 +213,7 @@ class StreamPlayer:
         return text
 
     def _refuse(self, line: Sequence[bytes], ended: bool, problem: str) -> None:
-        """A line that is wrong."""
+        """Skip an invalid line, or raise BadInput."""
         if not self.rule.skip:
             raise BadInput(
                 f"{self.source.shown}, line {self.lines.number}: {problem}; "
@@ -223,14 +223,14 @@ class StreamPlayer:
         self.lines.done(line, ended)
 
     def _all_sure(self) -> bool:
-        """Whether the only stream has given its only answer."""
+        """Whether the only stream has already given its only answer."""
         session = self.sessions.get(None)
         return session is not None and session.stream is None
 
     # ---- the first line, and the last
 
     def _begin(self, lines: Sequence[bytes], ended: bool) -> Sequence[bytes]:
-        """Find out from the first line how rows are read; returns the lines that are rows."""
+        """Find from the first line how rows are read; returns the lines that are rows."""
         blank = 0
         while blank < len(lines) and self._is_above(lines[blank]):
             blank += 1
@@ -268,12 +268,12 @@ class StreamPlayer:
         return not {*(self.model.columns or ["#"])} <= {field.strip(' "') for field in fields}
 
     def _without_header(self, lines: Sequence[bytes]) -> Sequence[bytes]:
-        """The lines without the header, with which the writer of a pipe may have begun again."""
+        """The lines without the header, which the writer of a pipe may have repeated."""
         self.may_repeat_header = False
         assert self.rows is not None
         try:
             (first,) = decoded(lines[:1], self.encoding)
-        except ValueError:  # the row is refused as such
+        except ValueError:  # the row is refused later
             return lines
         if first != self.source.dialect.between(".csv").join(self.rows.columns.names):
             return lines
@@ -293,8 +293,8 @@ class StreamPlayer:
         self.form = Form(is_json or self.as_json, columns.key)
 
     def _end(self) -> None:
-        """The last line may lack its end. With a state it is left for the next time: what writes
-        the file may not be done with it."""
+        """Handle a last line without an end. With a state it is left for the next command, since
+        its writer may not have finished it."""
         rest = self.lines.rest()
         if rest and self.state is not None and self.input.is_file:
             _log.warning("the last line has no end yet, and was left for the next time")
@@ -304,8 +304,8 @@ class StreamPlayer:
             self._finish()
 
     def _finish(self) -> None:
-        """The answers that wait for further steps, of which there are none. With a state they are
-        left for the next time, when there may be."""
+        """Give the answers that wait for further steps at the end of the input. With a state they
+        are left for the next command, which may have further steps."""
         waiting = [s for s in self.sessions.values() if s.stream is not None and s.stream.n]
         if self.state is not None:
             n = sum(session.stream.n - session.stream.n_answered for session in waiting)
@@ -318,7 +318,7 @@ class StreamPlayer:
         with Interrupt() as interrupt:
             for session in waiting:
                 for answer in session.stream.finish():
-                    if session.stream is not None:  # None: it was sure before
+                    if session.stream is not None:  # None: it has given its answer
                         self._tell_answer(session, answer, line)
             if show(self.answers, lambda: interrupt.requested):
                 self.answers.clear()
@@ -327,11 +327,11 @@ class StreamPlayer:
         for name, n in (self.rows.n_unknown if self.rows else {}).items():
             if n:
                 _log.warning(
-                    "%s: %s values of %r were not in the training part and are taken as unknown",
+                    "%s: %s values of %r were not in the training part and are read as unknown",
                     self.source.shown, f"{n:,}", name,
                 )  # fmt: skip
         if self.skipped:
-            _log.warning("%d lines were wrong, and left out", self.skipped)
+            _log.warning("%d lines were invalid, and left out", self.skipped)
         if self.rule.until is not None:
             unsure = sum(session.stream is not None for session in self.sessions.values())
             if unsure:
@@ -367,7 +367,7 @@ class StreamPlayer:
 
     @property
     def _written(self) -> dict[str, Any]:
-        """How CSV is written, as JSON has it."""
+        """The dialect of CSV as JSON values."""
         return {**asdict(self.source.dialect), "na": list(self.source.dialect.na)}
 
     def _described(self, rows: RowParser) -> dict[str, Any]:
@@ -381,15 +381,15 @@ class StreamPlayer:
         }
 
     def _resume(self, path: Path) -> None:
-        """Go on from a snapshot, if there is one.
+        """Resume from a snapshot, if there is one.
 
         Raises:
-            BadInput: it is of another input, of other rows, or of another model.
+            BadInput: it belongs to another input, to other rows, or to another model.
         """
         snapshot = Snapshot.read(path)
         if snapshot is None:
             return
-        anew = "; give what it was made with, or another --state to begin anew"
+        anew = "; give the same as then, or another --state to begin anew"
         asked = {
             "key": self.source.key,
             **self._written,
@@ -415,7 +415,7 @@ class StreamPlayer:
         self.saved_at = (time.monotonic(), self.lines.number)
 
     def _find_place(self, snapshot: Snapshot, path: Path) -> None:
-        """Behind the last row that was answered."""
+        """Continue after the last row that was answered."""
         self.skipped = snapshot.skipped
         if (snapshot.begins is None) != (not self.input.is_file):
             was, now = ("a file", "a pipe") if snapshot.begins else ("a pipe", "a file")

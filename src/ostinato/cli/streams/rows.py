@@ -1,9 +1,9 @@
 """Rows of a stream: bytes as they come → whole lines → keys and features.
 
     Lines       cuts bytes into whole lines, and counts lines and bytes
-    Csv, Json   parse lines, many at once; a line that is wrong is refused with a reason
+    Csv, Json   parse lines, many at once; an invalid line is refused with a reason
 
-A line is a row: a quoted field does not go on in the next line.
+A line is a row: a quoted field cannot continue in the next line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ostinato.data.tables.text_column import FALSE, MISSING, TRUE
 from ostinato.files import parse_json
 
 BOM = "\ufeff"
-MAX_LINE = 1 << 20  # bytes; a longer one is no row of features
+MAX_LINE = 1 << 20  # bytes; a longer line is not a row of features
 
 Keys = Sequence[Any] | None
 
@@ -37,7 +37,7 @@ class Lines:
 
     Attributes:
         position: bytes of the lines that `done` was called for, from the beginning of the input.
-        number: of the next line, from 1.
+        number: the number of the next line, from 1.
     """
 
     def __init__(self, position: int = 0, number: int = 1):
@@ -45,7 +45,7 @@ class Lines:
         self._rest = b""
 
     def add(self, piece: bytes) -> list[bytes]:
-        """The lines that are whole now, with their ends."""
+        """The lines that are complete now, with their ends."""
         whole, newline, rest = (self._rest + piece).rpartition(b"\n")
         self._rest = rest
         if len(rest) > MAX_LINE:
@@ -57,7 +57,7 @@ class Lines:
         return self._rest
 
     def done(self, lines: Sequence[bytes], ended: bool = True) -> None:
-        """These lines were played."""
+        """Count these lines as answered."""
         self.position += sum(map(len, lines)) + (len(lines) if ended else 0)
         self.number += len(lines)
 
@@ -79,13 +79,13 @@ class RowParser:
     """Parses lines.
 
     Args:
-        columns: of a row.
-        allow_missing: whether the model knows what to do about a missing value.
+        columns: the columns of a row.
+        allow_missing: whether the model accepts missing values.
         names: of each feature, None where it is a number; () if all are.
         reads_words: whether the only feature is a word of a vocabulary.
 
     Attributes:
-        n_unknown: names that were not trained, by feature.
+        n_unknown: the number of names unknown from the training, by feature.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class RowParser:
         """Keys `[n]`, or None, and features `[n, F]` float32, or words `[n]`.
 
         Raises:
-            ValueError: a line is wrong; of one line alone the message says how.
+            ValueError: a line is invalid; for a single line the message says how.
         """
         raise NotImplementedError
 
@@ -135,7 +135,7 @@ class Csv(RowParser):
 
     Args:
         columns, allow_missing, names, reads_words: see `RowParser`.
-        dialect: how they are written.
+        dialect: how fields are written.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Csv(RowParser):
         self.separator = dialect.between(".csv")
         self.width = len(columns.names)
         every = [i for i in range(self.width) if i != columns.key_at]
-        # Then one list is read, as numbers alone.
+        # Then all fields are read as one list of numbers.
         self._in_order = list(columns.features) == every and not any(self.names)
 
     def parse(self, lines: Sequence[str]) -> tuple[Keys, Any]:
@@ -196,7 +196,7 @@ class Csv(RowParser):
         return np.array([self._number(field) for field in fields])
 
     def _there(self, field: str) -> str:
-        """A field of names; nothing of one that says that there is none."""
+        """A field of names; "" for a field that means a missing value."""
         return "" if field.strip() in self._na else field
 
     def _number(self, field: str) -> float:
@@ -207,7 +207,7 @@ class Csv(RowParser):
             return float(stripped in TRUE)
         if self._thousands and self._grouped.match(stripped):
             stripped = stripped.replace(self._thousands, "")
-        if self._has_commas:  # a point, as before thousands, makes it no number
+        if self._has_commas:  # with a decimal comma, a point (as for thousands) is an error
             stripped = stripped.replace(".", "·").replace(",", ".")
         try:
             if not _only_python_reads(stripped):
@@ -218,7 +218,7 @@ class Csv(RowParser):
 
 
 def _only_python_reads(field: str) -> bool:
-    """Whether a text may be a number to Python alone: 1_000, or digits of Unicode."""
+    """Whether a text may be a number only for Python: 1_000, or digits of Unicode."""
     return "_" in field or not field.isascii()
 
 
@@ -248,7 +248,7 @@ class Json(RowParser):
         return (None if key is None else keys), of_all
 
     def _values(self, row: Any, at: Sequence[Any]) -> Any:
-        """What is at these places of a row; of a model of words the text at the first."""
+        """The values at these places of a row; for a model of words the text at the first."""
         if self.reads_words:
             return _json_text(row, at[0])
         return [_json_value(row, *of) for of in zip(at, self.names, strict=True)]
@@ -265,7 +265,7 @@ def _json_at(row: Any, name: Any) -> Any:
     try:
         return row[name]
     except KeyError:
-        raise ValueError(f"{name!r} is not there") from None
+        raise ValueError(f"{name!r} is missing") from None
 
 
 def _json_text(row: Any, name: Any) -> str:
@@ -289,5 +289,5 @@ def _json_value(row: Any, name: Any, known: Names | None) -> float:
 def _json_key(row: dict[str, Any], name: str) -> str:
     value = row.get(name)
     if value is None or isinstance(value, (list, dict)):
-        raise ValueError(f"{name!r} is missing, or no text or number")
+        raise ValueError(f"{name!r} is missing, or neither a text nor a number")
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""The input of `ostinato stream`: how it was described, and its bytes as they come."""
+"""The input of `ostinato stream`: its description, and its bytes as they come."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from ostinato.data.formats.dialect import Dialect
 
 BLOCK = 1 << 16  # bytes that are read at once: some thousand rows
-HEAD = 4096  # bytes at the beginning of a file by which it is known again
+HEAD = 4096  # bytes at the beginning of a file, whose digest identifies it
 
 
 @dataclass(frozen=True)
 class InputFormat:
-    """How the input was described.
+    """The description of the input.
 
     Attributes:
-        name: of the file, or "-".
+        name: the name of the file, or "-".
         key: the column of the key, or None.
-        names: of the columns; None: the first line has them.
-        dialect: how CSV is written.
+        names: the names of the columns; None: they are in the first line.
+        dialect: the dialect of CSV.
     """
 
     name: str
@@ -44,8 +44,8 @@ class Input:
         self.is_file = stat.S_ISREG(os.fstat(handle).st_mode)
 
     def pieces(self, deadline: Callable[[], float | None]) -> Iterator[bytes]:
-        """What comes, as it comes; b"" when nothing came until the deadline, in seconds from now
-        (None: there is none)."""
+        """The next bytes; b"" if none came within the deadline, in seconds from now (None: no
+        deadline)."""
         while True:
             if not self.is_file and os.name != "nt":
                 ready, _, _ = select.select([self.handle], [], [], deadline())
@@ -58,7 +58,7 @@ class Input:
             yield piece
 
     def begins(self, at_most: int) -> tuple[str, int] | None:
-        """By what a file is known again: SHA-256 and number of its first bytes."""
+        """The identity of a file: SHA-256 and number of its first bytes."""
         if not self.is_file:
             return None
         here = os.lseek(self.handle, 0, os.SEEK_CUR)

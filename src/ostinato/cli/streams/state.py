@@ -1,8 +1,8 @@
-"""The file of `--state`: the streams of all keys, and how far the input was read.
+"""The file of `--state`: the streams of all keys, and the place in the input.
 
-    ostinato stream 1\n      what the file is
-    {…}\n                    `Snapshot`, but for the bytes of the states; their sizes and SHA-256
-    …                        the states, one behind the other
+    ostinato stream 1\n      the kind of the file
+    {…}\n                    `Snapshot` without the bytes of the states; their sizes and SHA-256
+    …                        the states, one after the other
 
 It is written whole or not at all, and nothing in it is executed.
 """
@@ -26,8 +26,8 @@ class KeyState:
     """The stream of one key.
 
     Attributes:
-        key: None, of a stream without keys.
-        state: what `Stream.save` gave; None once the key is done.
+        key: None for a stream without keys.
+        state: the result of `Stream.save`; None once the key is done.
         label, answered: see `KeyedStream`.
     """
 
@@ -39,13 +39,13 @@ class KeyState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a stream goes on.
+    """The place from which a stream is resumed.
 
     Attributes:
-        position: bytes of the input whose rows were answered; of a pipe, those read in all.
+        position: bytes of the input whose rows were answered; for a pipe, all bytes read.
         line: the number of the next line.
-        skipped: lines that were wrong, so far.
-        begins: SHA-256 of the first bytes of the input, and how many; None of a pipe.
+        skipped: the number of invalid lines so far.
+        begins: SHA-256 of the first bytes of the input, and their number; None for a pipe.
         rows: how rows are read: form, columns, key, and the like.
         keys: one state a key.
     """
@@ -58,7 +58,8 @@ class Snapshot:
     keys: list[KeyState]
 
     def write(self, path: Path) -> None:
-        """Raises: OSError: it cannot be written; the file is as it was."""
+        """Write the snapshot. Raises OSError if it cannot be written; the file is then
+        unchanged."""
         states = [k.state for k in self.keys if k.state is not None]
         digest = hashlib.sha256()
         for state in states:
@@ -83,7 +84,7 @@ class Snapshot:
         """The snapshot in a file; None if there is no file, or an empty one.
 
         Raises:
-            BadInput: it is something else, or damaged.
+            BadInput: it is not a state, or is damaged.
         """
         try:
             content = path.read_bytes()

@@ -1,7 +1,7 @@
-"""Captured tensors with a row for each of the batch: an encoder's states, a mask drawn before.
+"""Captured tensors with a row for each row of the batch: an encoder's states, a mask.
 
-They are played as leaves of the carry that the step hands on, which are read where they lie. The
-batch is their first axis, or the second (torch.nn's layout of a sequence).
+They become leaves of the carry that the step hands on unchanged; the engine reads them in place.
+The batch is their first axis, or the second (torch.nn's layout of a sequence).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PerRow = tuple[CapturedRows, ...]
 
 
 def parted(captured: list[Tensor], per_row: PerRow) -> tuple[list[Tensor], list[Tensor]]:
-    """The tensors that a step takes from outside: those that no batch changes, those with rows.
+    """The tensors that a step takes from outside: those without a batch, and those with rows.
 
     The latter have the batch as their first axis.
     """
@@ -42,12 +42,12 @@ def parted(captured: list[Tensor], per_row: PerRow) -> tuple[list[Tensor], list[
 
 
 def batch_first(t: Tensor, axis: int) -> Tensor:
-    """A view with the batch as its first axis; or from it, in the place where it was."""
+    """A view with the batch as its first axis; or the reverse."""
     return t if axis == 0 else t.transpose(0, axis)
 
 
 def rejoined(fixed: list[Tensor], rows: list[Tensor], per_row: PerRow) -> list[Tensor]:
-    """All tensors that a step takes from outside, as it finds them."""
+    """All tensors that a step takes from outside, in their own layout."""
     given = {of.position: batch_first(t, of.axis) for of, t in zip(per_row, rows, strict=True)}
     others = iter(fixed)
     return [given[i] if i in given else next(others) for i in range(len(fixed) + len(rows))]
@@ -58,16 +58,17 @@ def captured_rows(
 ) -> PerRow:
     """The captured tensors that have a row for each of the batch.
 
-    A matrix may have as many rows as the batch by chance. So one tensor after the other is taken
-    with which the step gets further on another batch, or two that one call needs, until it runs.
+    A matrix may have as many rows as the batch by chance. So tensors are added one after the other,
+    if the step then runs further on another batch size (or two, if one call needs both), until it
+    runs to its end.
 
     Args:
-        captured: in the order in which the step uses them first.
-        reached: how far the step gets on other numbers of rows, if these tensors have as many;
-            infinity at its end. It may stop where that is no further than a given number.
+        captured: the captured tensors, in the order of their first use.
+        reached: how far the step runs on other numbers of rows, if these tensors have them, too;
+            infinity at its end. It may stop at a given number of calls.
 
     Returns:
-        () where the step needs none, or none is of use.
+        () if the step needs none, or none helps.
     """
     if a.weights is not None or (a.shared is not None and a.shared.alone):
         return ()
@@ -90,7 +91,7 @@ def captured_rows(
 
 
 def _further(fitting: list[CapturedRows], found: PerRow) -> Iterator[PerRow]:
-    """With one tensor more, then with two."""
+    """The candidates: one more tensor, then two more."""
     taken = {of.position for of in found}
     rest = [of for of in fitting if of.position not in taken]
     for n in (1, 2):

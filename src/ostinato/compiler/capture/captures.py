@@ -1,7 +1,7 @@
-"""Searching a step: one run of it, for the tensors it takes from outside and what it did.
+"""Searching a step: one run, which finds the tensors that it takes from outside, and its calls.
 
-Where a step can't be watched for changes it is searched at each call, and played from its recording
-if it did the same.
+A step that guards cannot describe is searched at each call, and played from a recording with the
+same calls.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ _PLAIN = {
 }  # fmt: skip
 _LEAVES = {Tensor, torch.nn.Parameter, *_PLAIN}
 _FROM_VALUES = {"tensor", "as_tensor", "asarray", "new_tensor"}
-# These calls change a tensor itself, not its elements. For a tensor from outside, the loop plays.
+# These calls change a tensor itself, not its elements. On a tensor from outside the Python loop
+# runs.
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook"}
 _OF_ITSELF = {"__set__", "__delete__", "requires_grad_", *_HOOKS}
-# Calls on tensors that show no value of one: what a step may learn of a tensor, beside what begins
-# with is_, since a recording depends on it; and calls without a result.
+# Calls that show no value of a tensor, but properties that a recording depends on (as do those that
+# begin with is_); and calls without a result.
 _ABOUT = {
     "shape", "size", "dim", "ndim", "ndimension", "numel", "nelement", "stride", "dtype", "device",
     "layout", "itemsize", "element_size", "nbytes", "requires_grad", "names", "get_device",
@@ -50,11 +51,11 @@ _ABOUT = {
     *_OF_ITSELF,
 }  # fmt: skip
 _OF_GRAPH = {"grad_fn", "is_leaf", "grad", "retains_grad", "output_nr", "_version"}
-_NOT_ABOUT = {"is_nonzero", "is_leaf", "is_inference"}  # a recording is not made under it
-# Calls that read the value of a tensor. Of captured tensors alone it is guarded, if it is short.
+_NOT_ABOUT = {"is_nonzero", "is_leaf", "is_inference"}  # no recording is made in inference mode
+# Calls that read the value of a tensor. Short captured tensors are guarded by value.
 _READS = {"__bool__", "__float__", "__index__", "__int__", "is_nonzero", "item", "tolist"}
 MOST_READ = 64  # elements: each call compares them in some µs
-# What they say is a part of the trail: how a tensor lies in memory.
+# Their results are part of the trail: how a tensor lies in memory.
 _OF_LAYOUT = {"is_contiguous", "is_non_overlapping_and_dense", "stride"}
 _LOOKED_AT = {*_OF_ITSELF, *_FROM_VALUES, "backward"}
 _count_modes, _is_inference = torch._C._len_torch_dispatch_stack, torch.is_inference_mode_enabled
@@ -82,7 +83,7 @@ class _Writes(TorchDispatchMode):
         if func._schema.is_mutable or func in _UNSAID:
             search.must_watch = True
             written = [t for t in tree.leaves(_written(func, args, kwargs)) if torch.is_tensor(t)]
-            with torch._C.DisableTorchFunction():  # the search does not see us
+            with torch._C.DisableTorchFunction():  # hidden from the search
                 memory = {memory_of(t) for t, _ in search.outside} - {None}
                 own = memory.isdisjoint(map(memory_of, written))
             if not own:
@@ -111,12 +112,12 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
 
 
 def version_of(t: Tensor) -> int | None:
-    """How often a tensor was changed in place; None of an inference tensor, which counts none."""
+    """How often a tensor was changed in place; None for an inference tensor, which has no count."""
     return None if t.is_inference() else t._version
 
 
 def memory_of(t: Tensor) -> int | None:
-    """The address of a tensor's memory; None where it has none of its own."""
+    """The address of a tensor's memory; None if it has no memory of its own."""
     try:
         return t.untyped_storage().data_ptr() or None
     except (RuntimeError, NotImplementedError):
@@ -126,22 +127,22 @@ def memory_of(t: Tensor) -> int | None:
 class Search(OwnMode):
     """The tensors a step takes from outside, by identity, in order of first use.
 
-    Writes are watched, which takes some µs a call of torch; but not as long as the step does what
-    it did in an earlier run without any.
+    Writes are watched, which takes some µs a call of torch; but not while the step repeats the
+    calls of an earlier run without writes.
 
     Attributes:
         marks: id of a tensor → its number in the trail, from 1.
-        outside: the tensors that were there before, with their versions.
+        outside: the tensors that existed before, with their versions.
         made: those that the step made, by id.
         must_watch: a call wrote into some memory, or only the watch saw it.
-        trail: what the step did: functions, their arguments, and what came of them.
-        did: the trail, and the kinds of the tensors that it is of; hashable.
-        unclear: an argument is of a kind whose text may not say all of it, or it is in_context.
-        in_context: it has hooks on saved tensors, or a mode that sees operations below autograd:
-            what these do is no call of the step.
+        trail: the calls of the step: functions, their arguments and results.
+        did: the trail, and the kinds of its tensors; hashable.
+        unclear: an argument is of a kind whose text may not describe it fully, or it is in_context.
+        in_context: there are hooks on saved tensors, or a mode that sees operations below autograd:
+            their work is not a call of the step.
         asks_layout: the step asks how a tensor lies in memory.
         read: ids of captured tensors whose values the step read: the recording depends on them.
-        generators: those that the step draws from, by id.
+        generators: the random generators that the step draws from, by id.
     """
 
     did: Any
@@ -179,7 +180,7 @@ class Search(OwnMode):
         self.writes = writes
 
     def meet_generator(self, generator: torch.Generator | None) -> None:
-        """The step is about to draw; None: from PyTorch's own generator."""
+        """Record that the step is about to draw; None: from PyTorch's own generator."""
         generator, self.must_watch = generator or torch.default_generator, True
         self.generators[id(generator)] = generator
         self.states.meet(generator)
@@ -193,17 +194,18 @@ class Search(OwnMode):
             self.states.put_back()  # as if it had not run
 
     def surroundings(self) -> Any:
-        """What the trail says of the contexts around a call, beside no_grad, which is a call."""
+        """The entry of the trail for the contexts around a call, except no_grad, which is a
+        call."""
         n_modes = _count_modes() - (self.writes is not None)
         if n_modes != self.n_modes or top_hooks(False) != self.hooks:
             self.unclear = self.in_context = True
         autocast, inference = _is_autocast("cpu"), _is_inference()
-        if not (autocast or inference):  # most often, and every call of the step comes here
+        if not (autocast or inference):  # the usual case, at every call of the step
             return None
         return autocast and torch.get_autocast_dtype("cpu"), inference
 
     def told(self, leaf: Any) -> Any:
-        """What the trail says of an argument that has no number yet."""
+        """The entry of the trail for an argument without a number."""
         if isinstance(leaf, Tensor):
             return self.meet_outside(leaf)
         kind = type(leaf)
@@ -251,7 +253,7 @@ class Search(OwnMode):
         return out
 
     def refuse_values(self, name: str) -> None:
-        """Refuse a call that was given a tensor and gave none: it may show a value."""
+        """Refuse a call that takes a tensor and returns none: it may show a value."""
         if name in _ABOUT or (name.startswith("is_") and name not in _NOT_ABOUT):
             return
         if name in _READS and self.reads_captured():
@@ -261,7 +263,8 @@ class Search(OwnMode):
         raise Unsupported("the step turns a tensor into a Python value", name)
 
     def reads_captured(self) -> bool:
-        """Whether the last call of the trail is on what is computed of few captured numbers alone.
+        """Whether the last call of the trail is on values computed from a few captured numbers
+        alone.
 
         These are then among `read`.
         """
@@ -274,7 +277,7 @@ class Search(OwnMode):
                 needed = needed.difference(came).union(m for m in arguments if type(m) is int)
         outside = {self.marks[id(t)]: t for t, _ in self.outside}
         if not needed <= outside.keys() or (computed and self.must_watch):
-            return False  # of what the step changed in place it is not known when
+            return False  # the step changed it in place, at an unknown time
         tensors = [outside[mark] for mark in needed]
         within = [m for m in needed if m < first]
         if within or any(t.numel() > MOST_READ or id(t) in self.unread for t in tensors):
@@ -283,7 +286,7 @@ class Search(OwnMode):
         return True
 
     def finish(self, states: list[Tensor], y: Any, a: Arguments) -> None:
-        """The step has returned."""
+        """End the search when the step has returned."""
         leaves, spec = tree.flatten(y)
         self.y_shapes = [leaf.shape for leaf in leaves]
         result = (*states, *leaves)
@@ -297,7 +300,7 @@ class Search(OwnMode):
         self.did = (*self.trail, (self.came, spec, marks)), described(self.captured, a)
 
     def keeps_some(self) -> bool:
-        """Whether a tensor that the step made is alive without us: in an attribute, a cache."""
+        """Whether a tensor that the step made is still alive: in an attribute, a cache."""
         made = [*map(weakref.ref, self.made.values())]
         self.made.clear()
         if all(ref() is None for ref in made):
@@ -306,7 +309,8 @@ class Search(OwnMode):
         return any(ref() is not None for ref in made)
 
     def refuse(self, name: str, args: Any, kwargs: Any) -> None:
-        """Stop before a call that leaves more than its results, or whose results leave us."""
+        """Stop before a call with effects besides its results, or whose results escape the
+        search."""
         if name in _OF_ITSELF and isinstance(args[0], Tensor) and id(args[0]) not in self.made:
             raise Unsupported(A_HOOK if name in _HOOKS else IN_PLACE, name)
         if name == "backward":
@@ -314,7 +318,7 @@ class Search(OwnMode):
         values = args[-1] if name in _FROM_VALUES else None
         if isinstance(values, (list, tuple)) and any(map(torch.is_tensor, tree.leaves(values))):
             raise Unsupported(
-                f"{name}([…]) takes the values of tensors, which are then the same for ever; "
+                f"{name}([…]) takes the values of tensors, which would then never change; "
                 "torch.stack keeps them"
             )
 
@@ -322,7 +326,7 @@ class Search(OwnMode):
 class swapped(OwnMode):  # noqa: N801 (reads as a context)
     """Captured tensors replaced by fresh leaves wherever they enter a call.
 
-    functions: those of torch that are replaced, too, where the replacement takes the arguments.
+    functions: functions of torch to replace, too, if the replacement takes the arguments.
     """
 
     def __init__(self, old: list[Tensor], new: list[Tensor], functions: Any = None):
@@ -350,22 +354,22 @@ def search_step(
     a: Arguments, known: tuple[Any, ...] = (), reached: Collection[int] = (),
     unread: Collection[int] = (),
 ) -> Search:  # fmt: skip
-    """Run a step once, for the tensors it takes from outside and for what it did.
+    """Run a step once, to find the tensors that it takes from outside, and its calls.
 
-    It runs with the very tensors, which it is stopped from changing, and in the caller's mode.
-    Where the caller has hooks on saved tensors, these see nothing, and the tensors are saved
-    detached: an output that its own graph holds is never freed.
+    It runs with the tensors themselves, which it is stopped from changing, and in the caller's
+    mode. Hooks of the caller on saved tensors see nothing, and the tensors are saved detached: an
+    output that its own graph holds is never freed.
 
     Args:
         known: the trail of an earlier run, in which nothing had to be watched.
-        reached: the ids of leaves of init that the step reaches from outside, too, as a decoder
-            does that begins with what it is also told at every step. It is given views of them, so
-            that the two are told apart.
-        unread: the ids of tensors that stand for Python floats, whose values the step may not read.
+        reached: the ids of leaves of init that the step reaches from outside, too (a decoder may
+            start from a tensor that it also reads at every step). The step gets views of them, so
+            that the two can be distinguished.
+        unread: the ids of tensors in place of Python floats, whose values the step may not read.
 
     Raises:
-        Unsupported: it does what the loop alone can do.
-        TypeError, ValueError: what it returned does not fit init.
+        Unsupported: only the Python loop can run the step.
+        TypeError, ValueError: its result does not fit init.
     """
     with torch.enable_grad():
         states = [t.view_as(t) if id(t) in reached else t for t in a.init_leaves]

@@ -8,10 +8,10 @@ import sys
 import types
 from typing import Any
 
-# Packages whose functions and classes mean the same as long as a program runs, beside the standard
+# Packages whose functions and classes do not change while a program runs, like the standard
 # library.
 _FIXED = {"torch", "numpy"}
-# Of our own package the steps of cells are read like a user's, and the models.
+# In our own package, models and the steps of cells are read like a user's code.
 _OURS_TO_READ = (
     "ostinato.nn.steps", "ostinato.models", "ostinato.integrations", "ostinato.loops.scanned",
 )  # fmt: skip
@@ -22,15 +22,15 @@ def is_fixed(value: Any) -> bool:
     if isinstance(value, types.ModuleType):
         return is_fixed_name(value.__name__)
     if isinstance(value, types.FunctionType):
-        # Where it was written, and where it says: functools.wraps copies that from what it wraps.
+        # The module of the code, and the stated module, which functools.wraps copies.
         written, says = value.__globals__.get("__name__"), value.__module__
-        made_here = is_of_the_library(written) and value.__closure__  # by singledispatch, say
+        made_here = is_of_the_library(written) and value.__closure__  # by singledispatch
         return is_fixed_name(written) and is_fixed_name(says) and not made_here
     return isinstance(value, type) and is_fixed_name(value.__module__)
 
 
 def is_fixed_name(module: Any) -> bool:
-    """Whether no step changes what a module of this name holds: Python's own, libraries, ours."""
+    """Whether no step changes the contents of this module: Python's own, libraries, ours."""
     ours = root(module) == "ostinato" and not str(module).startswith(_OURS_TO_READ)
     return ours or root(module) in _FIXED or is_of_the_library(module)
 
@@ -47,10 +47,10 @@ def root(module: Any) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def names_of(code: types.CodeType) -> frozenset[str]:
-    """The names that code mentions: globals, attributes, and texts that could be such."""
+    """The names that code mentions: globals, attributes, and strings that could be names."""
     texts = [c for c in code.co_consts if isinstance(c, str)]
     for constant in code.co_consts:
-        if isinstance(constant, tuple):  # attributes in a pattern of `match` stand here
+        if isinstance(constant, tuple):  # here are the attributes in a pattern of `match`
             texts += [c for c in constant if isinstance(c, str)]
     parts = {part for text in texts for part in text.split(".")}  # also of "cfg.gain"
     return frozenset(code.co_names) | {part for part in parts if part.isidentifier()}

@@ -1,8 +1,8 @@
-"""Complex numbers as pairs of real tensors: what the recorder puts in place of a call on them.
+"""Complex numbers as pairs of real tensors, and the replacements of calls on them.
 
 A complex tensor of the step is a `Pair` of recorded real tensors, its real and its imaginary part.
-`PAIRED` has what a call means for pairs, by ATen's name; an argument that is not complex comes as
-it is. As in `decompositions.py`, all runs below autograd, so that gradients are PyTorch's own: for
+`PAIRED` has the meaning of a call for pairs, by ATen's name; real arguments are passed unchanged.
+As in `decompositions.py`, everything runs below autograd, so that gradients are PyTorch's own: for
 a complex z, ∂L/∂Re z + i ∂L/∂Im z.
 """
 
@@ -19,7 +19,7 @@ from ostinato.compiler.capture.decompositions import Function, rows_of
 
 
 class Pair(NamedTuple):
-    """a + ib. Of a Python number, which takes the type of what it meets, the parts are numbers."""
+    """a + ib. For a Python number, which has no dtype of its own, the parts are numbers."""
 
     re: Any
     im: Any
@@ -30,7 +30,7 @@ paired = rows_of(PAIRED)
 
 
 def is_complex(leaf: Any) -> bool:
-    """Whether an argument, or a dtype among them, makes a call one of complex numbers."""
+    """Whether an argument, or a dtype among them, makes a call one on complex numbers."""
     if isinstance(leaf, (Tensor, torch.dtype)):
         return leaf.is_complex if isinstance(leaf, torch.dtype) else leaf.is_complex()
     return isinstance(leaf, complex)
@@ -45,7 +45,7 @@ def as_pair(z: Any) -> Pair:
     return Pair(complex(z).real, complex(z).imag)
 
 
-# ---- what moves numbers does the same to both parts
+# ---- calls that move numbers do the same to both parts
 
 _OF_EACH_PART = (
     "_reshape_alias", "_unsafe_view", "alias", "clone", "cumsum", "detach", "diagonal",
@@ -140,7 +140,7 @@ PAIRED["rsub"] = lambda a, b, *, alpha=1: _add(b, a, alpha=-alpha)
 
 
 def _product(a: Any, b: Any, by: Callable[[Tensor, Tensor], Tensor]) -> Pair:
-    """(a + ib)(c + id) = ac − bd + i (ad + bc); half of it where one of them is real."""
+    """(a + ib)(c + id) = ac − bd + i (ad + bc); two of the products if one of them is real."""
     if not isinstance(a, Pair):
         return Pair(by(a, b.re), by(a, b.im))
     if not isinstance(b, Pair):
@@ -182,7 +182,7 @@ def _div(a: Any, b: Any) -> Pair:
 
 @paired("pow")
 def _pow(z: Any, n: Any) -> Any:
-    """Powers: of a whole number n by squaring, of another one as exp(n log z)."""
+    """Powers: for an integer n by squaring, else as exp(n log z)."""
     if isinstance(n, (Tensor, Pair, complex)):
         return NotImplemented
     if n != int(n) or not isinstance(z, Pair):
@@ -211,7 +211,7 @@ def _angle(z: Pair) -> Tensor:
 
 @paired("sgn")
 def _sgn(z: Pair) -> Pair:
-    """z / |z|, and 0 where z is."""
+    """z / |z|, and 0 where z is 0."""
     size = _abs(z)
     size = torch.where(size == 0, 1, size)
     return Pair(z.re / size, z.im / size)

@@ -1,13 +1,13 @@
-"""Operations as compositions of others: what the recorder puts in their place.
+"""Operations as compositions of others, by which the recorder replaces them.
 
-`DECOMPOSITIONS` has them by ATen's name, with the overload where only that one is meant. They run
-below autograd, so that a gradient is PyTorch's own formula, of which each call is looked up here in
-turn: `gelu_backward` stands beside `gelu`. Here are the elementwise ones, other files have those of
-axes, norms, losses and images; `functions.py` has what stands above autograd.
+`DECOMPOSITIONS` has them by ATen's name, with the overload if only that one is meant. They run
+below autograd, so that a gradient is PyTorch's own formula, whose calls are looked up here in turn:
+there is `gelu_backward` besides `gelu`. This file has the elementwise ones, other files those of
+axes, norms, losses and images; `functions.py` has replacements above autograd.
 
-A composition computes what the operation does, up to rounding; at infinities, NaN and 0 too. Second
-derivatives are those of the composition (`recorded_step`): where the operation has a gradient, no
-branch that `where` leaves out may have a pole.
+A composition equals the operation up to rounding, also at infinities, NaN and 0. Second derivatives
+are those of the composition (`recorded_step`): if the operation has a gradient, no branch that
+`where` discards may have a pole.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _in_place(function: Function, target: Tensor, *args: Any, **kwargs: Any) -> 
 
 
 def zero(x: Tensor) -> Tensor:
-    """A constant, which is selected where a product with 0 would hand on NaN."""
+    """A constant, to be selected where a product with 0 would pass NaN on."""
     return x.new_zeros(())
 
 
@@ -134,7 +134,7 @@ def _elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float =
 def _elu_backward(
     g: Tensor, alpha: float, scale: float, input_scale: float, is_result: bool, x: Tensor
 ) -> Tensor:
-    """Of a result, too, which PyTorch's composition once had wrong."""
+    """Also of a result; PyTorch's own composition was once wrong there."""
     below = x + alpha * scale if is_result else (x * input_scale).exp() * (alpha * scale)
     return torch.where(x > 0, g * scale, g * (below * input_scale))
 
@@ -171,7 +171,7 @@ def _normal_cdf(x: Tensor) -> Tensor:
 
 @named("addmm", "baddbmm", "addmv")
 def _plus_product(c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Any:
-    if beta == 0 or alpha == 0:  # PyTorch does not look at the other part, which may be NaN
+    if beta == 0 or alpha == 0:  # PyTorch does not read the other part, which may be NaN
         return NotImplemented
     c = c if beta == 1 else beta * c  # a captured one stays itself
     return c + alpha * (a @ b)

@@ -1,4 +1,4 @@
-"""Decompositions of operations along an axis: sums, movements, the largest and where it is."""
+"""Decompositions of operations along an axis: sums, movements, maxima and their places."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ def _mask_put(x: Tensor, indices: list[Any], values: Tensor, accumulate: bool = 
     return torch.where(mask, values.reshape(()) if values.dim() else values, x)
 
 
-# ---- the largest and the smallest, and where they are
+# ---- the largest and the smallest elements, and their places
 
 
 def _first(x: Tensor, top: Tensor, dim: int, taken: Tensor | None = None) -> Tensor:
-    """The first place that `top`, kept along `dim`, has in x, but for those taken."""
+    """The first place of `top`, kept along `dim`, in x, without those already taken."""
     n = x.shape[dim]
     places = torch.where(x == top, columns(x, dim), n)
     if taken is not None:

@@ -16,7 +16,7 @@ from ostinato.compiler.errors import Unsupported
 aten = torch.ops.aten
 
 
-# ---- a transposed convolution is the gradient of one, and the other way about
+# ---- a transposed convolution is the gradient of a convolution, and the reverse
 
 
 def _of_input(d: Tensor, shape: Any, kernel: Tensor, *how: Any) -> Tensor:
@@ -67,7 +67,7 @@ def _transposed_convolution_backward(
 
 
 def _each(given: Any, n: int) -> list[Any]:
-    """A value for each of n axes, of one for all or of as many."""
+    """A value for each of n axes, given one for all or one for each."""
     values = list(given) if isinstance(given, (list, tuple)) else [given]
     return values * (n // len(values))
 
@@ -77,9 +77,9 @@ def _windows(
 ) -> Any:
     """`[…, places, elements]`: windows of the last n axes.
 
-    An element of the padding is the nearest one of its window instead. So each window has its own
-    elements, the first of those that are equal still first, and −∞ among them is no padding.
-    NotImplemented if a window lies in the padding as a whole.
+    An element of the padding is replaced by the nearest element of its window. So each window has
+    only its own elements, the first of equal ones stays the first, and −∞ is never padding.
+    NotImplemented if a whole window lies in the padding.
     """
     for i in range(n):
         width, whole = x.shape[-n], dilation[i] * (size[i] - 1) + 1
@@ -119,7 +119,7 @@ def _max_pool(
 
 
 def _adaptive_max_pool(n: int, x: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """With the window that leaves so many places."""
+    """With the window size that gives the wanted number of places."""
     sizes = [m or old for m, old in zip(_each(output_size, n), x.shape[-n:], strict=True)]
     if any(old % m for m, old in zip(sizes, x.shape[-n:], strict=True)):
         raise Unsupported("an adaptive pooling to a size that does not divide the image")
@@ -142,7 +142,7 @@ def interpolate(
     align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
     antialias: bool = False,
 ) -> Any:  # fmt: skip
-    """Along each axis by itself: elements by their places, or a product with a matrix.
+    """Along each axis by itself: elements selected by place, or a product with a matrix.
 
     Both are found by interpolating 0, 1, … and the identity.
     """

@@ -56,7 +56,7 @@ def _huber_backward(g: Tensor, a: Tensor, b: Tensor, reduction: int, delta: floa
 
 @named("nll_loss_forward", "nll_loss2d_forward")
 def _nll(x: Tensor, target: Tensor, weight: Any, reduction: int, ignored: int) -> Any:
-    """The mean is over the rows that are not ignored, by their weights: a quotient of two sums."""
+    """The weighted mean over the rows that are not ignored: a quotient of two sums."""
     here, counts = target.unsqueeze(1) == columns(x, 1), target != ignored
     loss = -torch.where(here, x if weight is None else x * weight, zero(x)).sum(1)
     loss = torch.where(counts, loss, zero(x))

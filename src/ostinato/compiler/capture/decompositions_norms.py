@@ -99,8 +99,8 @@ def _layer_norm(x: Tensor, shape: Sequence[int], weight: Any, bias: Any, eps: fl
     z = centred * scale
     z = z if weight is None else z * weight
     z = z if bias is None else z + bias
-    # Under autocast x is of half precision, and the parameters are not. The other outputs are
-    # copies, since they have no gradient, and the values that they are of have one.
+    # Under autocast x has half precision, and the parameters do not. The other outputs are copies,
+    # since they have no gradient, and the original values have one.
     return z.to(x.dtype), mean.clone(), scale.clone()
 
 
@@ -130,7 +130,7 @@ def _attention(
 ) -> Any:  # fmt: skip
     """p v, where p = softmax(q kᵀ · scale + mask): q `[…, L, E]`, k `[…, S, E]`, v `[…, S, D]`.
 
-    In place of log Σ exp(…), from which it would compute p, autograd is given p.
+    Autograd gets p itself instead of log Σ exp(…), from which it would compute p.
     """
     if dropout != 0:
         return NotImplemented
@@ -143,13 +143,13 @@ def _attention(
 
 
 def _for_heads(q: Tensor, k: Tensor) -> Tensor:
-    """k for each head of q, where several share one: Ainslie et al. 2023, arXiv:2305.13245."""
+    """k for each head of q, if several share one: Ainslie et al. 2023, arXiv:2305.13245."""
     n = q.shape[-3] // k.shape[-3]
     return k if n == 1 else k.repeat_interleave(n, -3)
 
 
 def _of_heads(d: Tensor, k: Tensor) -> Tensor:
-    """The gradient of k, of that of `_for_heads`."""
+    """The gradient of k, from that of `_for_heads`."""
     return d if d.shape == k.shape else d.unflatten(-3, (k.shape[-3], -1)).sum(-3)
 
 

@@ -1,4 +1,4 @@
-"""Random numbers of a step: drawn before it plays, by PyTorch's generators, as the loop draws them.
+"""Random numbers of a step: PyTorch's generators draw them beforehand, in the loop's order.
 
     draw         one call of the step that takes numbers from a generator, reduced to the method
                  that fills a tensor: `torch.randn(B, 4)` is `torch.empty(B, 4).normal_()`
@@ -40,7 +40,7 @@ _COMPUTED = (torch.float32, torch.float64)  # types of probabilities, means and 
 
 
 class States:
-    """The states of random generators, to be put back."""
+    """The states of random generators, to be restored."""
 
     def __init__(self, generators: Iterable[torch.Generator] = ()) -> None:
         self._default = random_state()
@@ -59,7 +59,7 @@ class States:
 
     def put_back(self) -> None:
         """Give the generators these states again."""
-        # Only where it changed: another thread may draw, too, and would draw the same again.
+        # Only if it changed: another thread may draw, too, and would draw the same numbers again.
         if not torch.equal(self._default, random_state()):
             set_random_state(self._default)
         for generator, state in self._others.values():
@@ -77,10 +77,12 @@ class Draw:
 
     Attributes:
         fill, args: the method of a tensor that draws its elements, and the arguments.
-        shape: of that tensor, with a symbolic batch on one axis; on none if all rows share it.
-        dtype: of that tensor.
-        generator: that the step passes; None: PyTorch's own.
-        rank: the axes of a row of the carry: numbers that all rows share broadcast to these.
+        shape: the shape of that tensor, with a symbolic batch on one axis, or on none if all rows
+            share it.
+        dtype: the dtype of that tensor.
+        generator: the generator that the step passes; None: PyTorch's own.
+        rank: the number of axes of a row of the carry, to which numbers that all rows share
+            broadcast.
     """
 
     fill: str
@@ -108,7 +110,8 @@ class Draw:
         return buffer.unflatten(axis, (n_rows, -1)).movedim(axis, 1)
 
     def as_drawn(self, rows: Tensor) -> Tensor:
-        """Of one step `[B, …]`, in the shape that the step asks for: the inverse of as_rows."""
+        """The numbers of one step `[B, …]` in the shape of the step's call: the inverse of
+        as_rows."""
         if self.axis is None:
             return rows
         return rows.movedim(0, self.axis).flatten(self.axis, self.axis + 1)
@@ -138,7 +141,7 @@ class Drawn:
         self.leaves = [draw.as_rows(buffer, n_rows) for draw, buffer in both]
 
     def draw(self) -> None:
-        """Draw the numbers, step by step as the loop does: one large draw has other ones."""
+        """Draw the numbers step by step, as the loop does: one large draw would give others."""
         self._before = self.states()
         both = zip(self._draws, self._buffers, strict=True)
         calls = [(getattr(torch.Tensor, d.fill), b, d.args, d.generator) for d, b in both]
@@ -150,11 +153,11 @@ class Drawn:
         self._after = self.states()
 
     def put_back(self) -> None:
-        """Put the generators back to where they were before `draw`."""
+        """Restore the generators' states from before `draw`."""
         self._before.put_back()
 
     def ended_now(self) -> bool:
-        """Whether the generators are where `draw` left them."""
+        """Whether the generators have the states from after `draw`."""
         return self._after.are_now()
 
     def states(self) -> States:
@@ -231,7 +234,7 @@ class _Draws(TorchDispatchMode):
         return out
 
     def drawing(self, call: _Drawing, func: Any, args: Any, kwargs: Any) -> Any:
-        """What a call that draws gives."""
+        """The result of a call that draws."""
         raise NotImplementedError
 
 
@@ -243,7 +246,7 @@ class FindDraws(_Draws):
         self.draws: list[Draw] = []
 
     def drawing(self, call: _Drawing, func: Any, args: Any, kwargs: Any) -> Any:
-        """Let it draw, and note how."""
+        """Let it draw, and record how."""
         out, name = func(*args, **kwargs), str(func)
         if not out.is_contiguous():
             raise Unsupported(
@@ -255,7 +258,7 @@ class FindDraws(_Draws):
             raise Unsupported("the step draws complex numbers: draw their parts", name)
         parameters = () if call.computed is None else (out, *args)
         if any(isinstance(t, Tensor) and t.dtype not in _COMPUTED for t in parameters):
-            raise Unsupported("a distribution is of another type than float32 or float64", name)
+            raise Unsupported("a distribution has another type than float32 or float64", name)
         dtype = call.computed.dtype if call.computed is not None else out.dtype
         shape, generator = tuple(out.shape), kwargs.get("generator")
         if generator is torch.default_generator:
@@ -272,7 +275,7 @@ class GiveNumbers(_Draws):
         self._next = iter(list(zip(draws, numbers, strict=True)))
 
     def drawing(self, call: _Drawing, func: Any, args: Any, kwargs: Any) -> Any:
-        """What the call gives, of the next numbers."""
+        """The result of the call, from the next numbers."""
         draw, rows = next(self._next, (None, None))
         if draw is None or rows is None or (draw.fill, draw.args) != (call.fill, call.args):
             raise Unsupported(ANOTHER_COURSE, str(func))
@@ -292,8 +295,8 @@ class _Drawing(NamedTuple):
 
     Attributes:
         fill, args: see Draw.
-        value: what the call gives, of the numbers.
-        computed: the first of the tensors that `value` reads; None where it reads none.
+        value: computes the result of the call from the numbers.
+        computed: the first of the tensors that `value` reads; None if it reads none.
     """
 
     fill: str
@@ -303,7 +306,8 @@ class _Drawing(NamedTuple):
 
 
 def _call(func: Any, args: Any) -> _Drawing | None:
-    """How a call of ATen draws its numbers; None where these depend on values, or on its parts."""
+    """How a call of ATen draws its numbers; None if these depend on values, or if its parts
+    draw."""
     _, packet, overload = str(func).split(".")
     if packet in _FILLS:
         return _Drawing(_FILLS[packet], tuple(args[1:]))
@@ -325,7 +329,7 @@ def _call(func: Any, args: Any) -> _Drawing | None:
         case "normal", "Tensor_Tensor" | "Tensor_float" | "float_Tensor":
             mean, std = args if len(args) == 2 else (args[0], 1.0)
             first = next(a for a in args if isinstance(a, Tensor))
-            # Detached: autograd, above us, gives mean and deviation no gradient.
+            # Detached: autograd gives mean and deviation no gradient.
             return _Drawing("normal_", (), lambda z: aten.detach(z * std + mean), first)
         case "bernoulli", "p":
             return _Drawing("bernoulli_", tuple(args[1:]))

@@ -1,8 +1,8 @@
 """Functions of torch that the recorder replaces above autograd.
 
-Their implementation, or that of their gradient, looks at values; or what autograd makes of the
-replacement is as short as a formula of ours would be. Autograd differentiates what is put in their
-place. A replacement gives NotImplemented where it does not take the arguments.
+Their implementation, or that of their gradient, reads values; or autograd's gradient of the
+replacement is as short as a formula of our own. Autograd differentiates the replacement, which
+gives NotImplemented if it does not take the arguments.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _logcumsumexp(x: Tensor, dim: int) -> Tensor:
 
 
 def _padded(x: Tensor, pad: Any, mode: str = "constant", value: Any = None) -> Any:
-    """Beyond the ends: the last element again, or those before it, or those of the other end."""
+    """Padding with the last element, with those before it, or with those of the other end."""
     if mode not in _BEYOND:
         return NotImplemented
     for i in range(0, len(pad), 2):
@@ -62,7 +62,7 @@ _BEYOND: dict[str, Callable[[int, int], int]] = {
 
 
 def _bilinear(a: Tensor, b: Tensor, weight: Tensor, bias: Any = None) -> Any:
-    """y_o = a W_o b: the product of a with all W_o, and of what comes out with b."""
+    """y_o = a W_o b: the product of a with all W_o, then with b."""
     n, k, m = weight.shape
     products = (a @ weight.permute(1, 0, 2).reshape(k, n * m)).unflatten(-1, (n, m))
     out = (products * b.unsqueeze(-2)).sum(-1)
@@ -108,7 +108,7 @@ def _batch_norm(
     x: Tensor, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False,
     momentum: float = 0.1, eps: float = 1e-5,
 ) -> Any:  # fmt: skip
-    """By statistics that were gathered before."""
+    """With running statistics."""
     if training:
         return NotImplemented
     scale = (var + eps).rsqrt()
@@ -128,10 +128,10 @@ def _lstm(*arguments: Any) -> Any:
 
 
 def _written(view: Tensor, value: Any) -> Any:
-    """`copy_`, of whose functional form autograd knows no gradient."""
+    """`copy_`, whose functional form has no gradient in autograd."""
     if view.dtype is torch.bool:
         return NotImplemented
-    if isinstance(value, Tensor):  # which may be a view of the same tensor: x[0] += 1 puts it back
+    if isinstance(value, Tensor):  # may be a view of the same tensor: x[0] += 1 writes it back
         value = value.clone()
     return view.masked_fill_(torch.ones((), dtype=torch.bool), 0).add_(value)
 
@@ -143,7 +143,7 @@ def _item_set(x: Tensor, index: Any, value: Any) -> Any:
     return _written(x[index], value)
 
 
-# Of a step that is made functional, in which views that were changed are computed anew.
+# For a step that is made functional, in which changed views are computed anew.
 CHANGES_IN_PLACE: dict[Any, Function] = {
     Tensor.__setitem__: _item_set,
     Tensor.copy_: lambda view, value, *_: _written(view, value),

@@ -1,17 +1,17 @@
-"""Guards: what a step read while it was recorded, checked before its recording is played again.
+"""Guards: the values that a step read while it was recorded, checked before each replay.
 
-If every value that a run of a step read is the same, the next run is the same. Three things follow.
+If every value that a run of a step read is unchanged, the next run does the same. Three classes:
 
     Observation  watches a run: which code ran, and therefore which names may have been read. It
-                 saves what the step could change before the code that could change it begins.
+        saves containers before code runs that could change them.
     Walk         (reads.py) follows those names from the step: closure cells, globals, attributes,
                  items. Each read becomes a line of Python that reads it again and compares.
     Guards       are those lines, compiled. They hold constants, code objects and weak references,
-                 so they keep nothing alive; they are paths from the step, so they fit a closure
-                 that is made anew from the same code.
+    so that they keep nothing alive; they are paths from the step, so that they fit a closure that
+    is made anew from the same code.
 
-What Python does not show (an attribute whose name is computed, the contents of an object of an
-extension module) is *opaque*: the step is then run once a call, see `cache.py`.
+Reads that Python does not show (an attribute whose name is computed, the contents of an object of
+an extension module) are *opaque*: the step is then run once a call, see `cache.py`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from ostinato.engine import native
 _ANYWHERE = (globals, locals, vars, eval, exec, __import__, dir, id, hash)
 _WATCHED = (*_ANYWHERE, getattr, hasattr)  # the last two are Python's own, see `computed_names`
 _OF_NUMBERS = {"float", "int", "Number", "Real"}
-# Packages that only report: what they read does not change a step's result.
+# Packages that only report: their reads do not change a step's result.
 _BESIDE = {"logging", "warnings", "importlib", "traceback", "linecache"}
 _IMPORT = importlib._bootstrap._find_and_load.__code__  # type: ignore[attr-defined]
 # The stable ABI has no name for it.
@@ -55,13 +55,13 @@ _Check = Callable[[Any, int], "list[Any] | int"]
 
 
 class Guards:
-    """The reads of one run, as a function of the step.
+    """The reads of one run, compiled into a function of the step.
 
     Attributes:
         paths: the text of each check, such as `step.__self__.scale`, for messages.
         opaque: what could not be guarded, or None.
         codes: the observed code of the step, by id.
-        lifted: path of a Python float that is taken as a tensor → its number among the tensors.
+        lifted: path of a Python float that is recorded as a tensor → its number among the tensors.
     """
 
     def __init__(self, walk: Walk, codes: dict[int, types.CodeType]):
@@ -70,15 +70,15 @@ class Guards:
         at = {id(t): i for i, t in enumerate(walk.tensors)}
         self.lifted = {path: at[id(lift.tensor)] for path, lift in walk.lifts.items()}
         self.changed = ""  # the path whose check failed last
-        # Reads the functions whose code the backward pass runs, and checks what these read. Without
-        # it the backward pass may read all that the step did.
+        # Checks the functions whose code the backward pass runs, and what they read. Without it the
+        # backward pass may read everything that the step read.
         self._of_backward: tuple[_Check, _Check] | None = None
 
     def guard_backward(self, walk: Walk, of_functions: Walk) -> None:
-        """Guard what the backward pass reads.
+        """Guard the values that the backward pass reads.
 
         Args:
-            walk: that of the step, which has met the functions.
+            walk: the walk from the step, which has met the functions.
             of_functions: a walk from the list of them.
         """
         functions = ", ".join(v for _, v in walk.backward_functions)
@@ -87,7 +87,7 @@ class Guards:
         self._of_backward = find, _defined(of_functions.lines, "[]", of_functions)
 
     def for_backward(self, step: Any, n_rows: int) -> Callable[[], bool]:
-        """A function that says whether all is as now that the backward pass reads."""
+        """A function that says whether the values that the backward pass reads are unchanged."""
         if self._of_backward is None:
             return lambda: self.tensors(step, n_rows) is not None
         find, check = self._of_backward
@@ -95,7 +95,7 @@ class Guards:
         return lambda: type(check(functions, n_rows)) is list
 
     def tensors(self, step: Any, n_rows: int) -> list[Any] | None:
-        """The tensors that the step reaches, if all else is as it was; else None.
+        """The tensors that the step reaches, if all guards hold; else None.
 
         Args:
             n_rows: B, which some numbers may have to be.
@@ -108,7 +108,7 @@ class Guards:
 
 
 def _defined(lines: list[str], result: str, walk: Walk) -> _Check:
-    """A function of what the walk began at, and B; it returns the number of a changed path."""
+    """A function of the walk's start and of B, which returns the number of a changed path."""
     body = "\n".join(f"  {line}" for line in lines)
     source = f"def check(v0, n):\n try:\n{body}\n  return {result}\n except Exception: return 0"
     scope = dict(walk.constants)
@@ -124,7 +124,7 @@ def _compiled(source: str) -> types.CodeType:
 
 
 class Observation:
-    """Watches runs of a step, as a context: what code ran, and what was there before it did."""
+    """A context that watches runs of a step: the code that ran, and the values before it."""
 
     def __init__(
         self,
@@ -138,12 +138,12 @@ class Observation:
         """An observation.
 
         Args:
-            known: code of the step that earlier runs have found, by id.
+            known: code of the step that earlier runs found, by id.
             lifted: path of a Python float → the tensor that the step finds in its place while it
                 is observed.
             places: containers and keys of state, whose changes are no side effects.
             batch: the paths of whole numbers that are the size of the batch, and this size.
-            same: code of which an equal one, compiled again, counts as code of the step, too.
+            same: code of the step; equal code, compiled again, counts as well.
         """
         self.step, self.users = step, dict(known or {})  # code of the step, by id
         self.names = {name for code in self.users.values() for name in names_of(code)}
@@ -178,7 +178,7 @@ class Observation:
         watch, self._watch = self._watch, None  # a cycle would keep the tensors alive
         names_seen.end()
         if error[0] is None and sys.getprofile() is not watch:
-            self.opaque = "it sets another profile function, under which no read is seen"
+            self.opaque = "it sets another profile function, so that its reads are not seen"
         # A profiler written in C switches itself on again, if it can.
         sys.setprofile(self._before if callable(self._before) else None)
         if hasattr(self._before, "enable"):
@@ -189,7 +189,7 @@ class Observation:
             raise self._refusal.bare() from None  # the kept one never holds this frame
 
     def _began(self, frame: types.FrameType) -> bool:
-        """Some code runs for the first time; says whether it is the step's."""
+        """Called when code runs for the first time; returns whether it belongs to the step."""
         code = frame.f_code
         self.codes[id(code)] = code
         of_the_step = self._is_of_the_step(frame)
@@ -200,12 +200,12 @@ class Observation:
         return of_the_step
 
     def _called(self, frame: types.FrameType, function: Any) -> None:
-        """Code of the step calls a function that may read what no code names."""
+        """Called when code of the step calls a function that may read anything."""
         if function in _ANYWHERE or not names_a_literal(frame):
             self.opaque = f"{function.__name__}() may read what the code does not name"
 
     def _asked(self, code: types.CodeType, name: str) -> None:
-        """Code asks for an attribute; its name may be computed."""
+        """Called when code reads an attribute; its name may be computed."""
         if id(code) in self.users and name not in self.names:
             self.names.add(name)
             self._save()
@@ -221,16 +221,16 @@ class Observation:
         )
 
     def tells_numbers_apart(self) -> bool:
-        """Whether the step may take another course where it finds tensors in place of numbers.
+        """Whether the step may behave differently with tensors in place of numbers.
 
-        It looks one up in a set or dict, where a tensor is another key, or may ask of what kind it
-        is. What it asks of the value is refused by the search.
+        It may look a number up in a set or dict, where a tensor is another key, or ask for its
+        type. Reading its value is refused by the search.
         """
         asks_for_kinds = {"isinstance", "type"} & self.names and _OF_NUMBERS & self.names
         return bool(asks_for_kinds) or id(Tensor.__hash__.__code__) in self.codes
 
     def _save(self) -> None:
-        """Save what the code that has just begun could change."""
+        """Save the containers that the code that has just begun could change."""
         try:
             with torch._C.DisableTorchFunction():  # the search does not see us
                 self.walk = self._walked()
@@ -239,7 +239,7 @@ class Observation:
             raise
 
     def renew(self) -> None:
-        """Let go of what a run had on the way, where it has left all as it was.
+        """Release the intermediate objects of a run without side effects.
 
         A walk within the run, and what was saved then, hold objects that the step made.
         """
@@ -260,7 +260,7 @@ class Observation:
         """The guards of all runs so far, and the tensors that they lead to.
 
         Args:
-            backward: the code that the backward pass runs, if it reads nothing but what this does.
+            backward: the code that the backward pass runs, if it reads nothing else.
         """
         walk = self._walked(self.read)
         found = Guards(walk, self.users)
@@ -272,5 +272,5 @@ class Observation:
             if of_functions.opaque is None:
                 found.guard_backward(walk, of_functions)
         if walk.opaque is None and found.tensors(self.step, walk.batch[1]) is None:
-            found.opaque = f"{found.changed} is another at each look"
+            found.opaque = f"{found.changed} differs at each read"
         return found, walk.tensors

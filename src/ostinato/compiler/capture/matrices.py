@@ -1,7 +1,7 @@
 """Linear algebra of the small matrices of each row: `[…, N, N]`, N up to `LARGEST`.
 
-A single matrix `[N, N]` is a captured one, which PyTorch solves once a scan. Checks of values are
-left out: of a singular matrix the inverse is infinite, where PyTorch raises an error.
+A single matrix `[N, N]` is captured, and PyTorch solves it once a scan. Values are not checked: the
+inverse of a singular matrix is infinite, where PyTorch raises an error.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ostinato.compiler.capture.decompositions import named
 
-LARGEST = 8  # of N: what is written out grows with N²
-LARGEST_DETERMINANT = 4  # of N: by minors
+LARGEST = 8  # N at most: the number of operations grows with N²
+LARGEST_DETERMINANT = 4  # N at most: by minors
 
 
 def _of_rows(A: Tensor, largest: int = LARGEST) -> bool:
@@ -47,10 +47,9 @@ def cross(a: Tensor, b: Tensor, *, dim: int = -1) -> Tensor:
 
 
 def _eliminated(A: Tensor) -> Tensor:
-    """Gauss and Jordan: [A, 1] becomes [1, A⁻¹]; of each column the largest element is divided by.
+    """Gauss-Jordan: [A, 1] becomes [1, A⁻¹]; the pivot is the largest element of each column.
 
-    Rows that are done come first; the row that the largest element is in is exchanged with the
-    first of the others.
+    Finished rows come first; the row of the pivot is exchanged with the first of the others.
     """
     N = A.shape[-1]
     M = torch.cat([A, torch.eye(N, dtype=A.dtype).expand(A.shape)], -1)
@@ -69,7 +68,7 @@ def _eliminated(A: Tensor) -> Tensor:
 
 
 def _nothing(A: Tensor) -> tuple[Tensor, Tensor]:
-    """Pivots `[…, 0]`, by which `_lu_solve` knows its own, and that no matrix was singular."""
+    """Pivots `[…, 0]`, which mark factors for `_lu_solve`, and 0: no matrix was singular."""
     shape = A.shape[:-2]
     return A.new_zeros((*shape, 0), dtype=torch.int32), A.new_zeros(shape, dtype=torch.int32)
 
@@ -81,7 +80,7 @@ def _inv(A: Tensor, check_errors: bool = False) -> Any:
 
 @named("_linalg_solve_ex")
 def _solve(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> Any:
-    """A⁻¹ B. In place of the factors of A, autograd is given A⁻¹, which `_lu_solve` knows."""
+    """A⁻¹ B. Autograd gets A⁻¹ in place of the factors of A; `_lu_solve` expects it."""
     if _of_rows(A):
         inv = inverse(A)
     elif A.dim() == 2 and B.dim() > 2:
@@ -105,7 +104,7 @@ def _lu_solve(
     return inv @ B if left else B @ inv
 
 
-# ---- above autograd, which differentiates what is written out
+# ---- above autograd, which differentiates these formulas
 
 
 def determinant(A: Tensor) -> Any:

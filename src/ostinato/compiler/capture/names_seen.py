@@ -1,8 +1,8 @@
 """The names of attributes that code computes: `getattr(self, name)`.
 
-While a step is observed, `getattr` and `hasattr` are functions of ours, which note the name and do
-what Python's do. The names are then followed like those that the code mentions: what they are
-computed of is read by the step, too, and guarded.
+While a step is observed, `getattr` and `hasattr` are replaced by functions that record the name and
+call Python's. These names are followed like those that the code mentions; the values that they are
+computed from are read by the step, too, and guarded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _n_threads = 0  # that observe a step
 
 
 class _Observing(threading.local):
-    """Who is given the names that this thread computes, the innermost last."""
+    """The receivers of the names that this thread computes, the innermost last."""
 
     def __init__(self) -> None:
         self.notes: list[Note] = []

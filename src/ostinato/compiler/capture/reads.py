@@ -42,7 +42,7 @@ _OF_C = (
     type(vars(collections.namedtuple("_One", "field"))["field"]),
 )  # fmt: skip
 _CONTAINERS = (list, tuple, dict, set, frozenset)
-# Classes written in C of which a walk sees all that an object holds.
+# Classes written in C whose objects a walk can read completely.
 _OPEN = (*_CONTAINERS, collections.OrderedDict, object, functools.partial, types.SimpleNamespace)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Methods by which code reaches all parts of a module without naming them.
@@ -50,15 +50,15 @@ _ALL_PARTS = {
     "parameters", "named_parameters", "buffers", "named_buffers", "children", "named_children",
     "modules", "named_modules", "apply", "state_dict", *PARTS,
 }  # fmt: skip
-# PyTorch's own modules may read these of themselves, beside their parts.
+# PyTorch's own modules may read these attributes of themselves, besides their parts.
 _OF_A_MODULE = (*_CONSTANTS, Tensor, tuple, types.FunctionType, types.BuiltinFunctionType)
 _UNNAMED = ("forward", "_value_")  # read by torch.nn.Module, and by the property `value` of an Enum
 MOST_ITEMS, MOST_READS = 3000, 8000
-Put = Callable[[Any], None]  # puts another value in the place of one
+Put = Callable[[Any], None]  # puts another value in place of one
 
 
 class Lift(NamedTuple):
-    """A Python float that is taken as a tensor."""
+    """A Python float that is recorded as a tensor."""
 
     put: Put
     value: float
@@ -73,8 +73,8 @@ def as_tensor(number: float) -> Tensor:
 class Walk:
     """One walk from a step along the names that its observed code mentions.
 
-    `lines` read every value into a variable of its own and return the number of the path where a
-    value differs.
+    `lines` read every value into a variable of its own, and return the number of the first path
+    whose value differs.
     """
 
     def __init__(self, of: Observation, by_value: Collection[int] = ()):
@@ -91,8 +91,8 @@ class Walk:
         self.opaque = of.opaque
         self.backward_functions: list[tuple[types.FunctionType, str]] = []  # of custom Functions
         self.seen: dict[int, str] = {}
-        self.alive: list[Any] = []  # so that ids stay theirs
-        self.objects: list[str] = []  # variables of objects, which are not one and the same
+        self.alive: list[Any] = []  # kept alive, so that their ids stay unique
+        self.objects: list[str] = []  # variables of objects that are distinct
         if "random" in of.names:
             of.snapshots.add_global_generators()
 
@@ -105,7 +105,7 @@ class Walk:
         return name
 
     def check(self, condition: str, path: str) -> None:
-        """Add a line that must hold; where it does not, the path is what changed."""
+        """Add a condition that must hold; if it does not, the path has changed."""
         if self.paths[-1] is not path:
             self.paths.append(path)
         self.lines.append(f"if not ({condition}): return {len(self.paths) - 1}")
@@ -117,7 +117,7 @@ class Walk:
         return name
 
     def read(self, expression: str, value: Any, path: str, put: Put | None = None) -> None:
-        """Read a value, in whose place another may be put."""
+        """Read a value that can be replaced by another one."""
         if len(self.lines) > MOST_READS:
             self.opaque = "the step reaches more than can be guarded"
             return
@@ -134,17 +134,17 @@ class Walk:
             self.visit(value, v, path)
 
     def lift(self, value: float, v: str, path: str, put: Put) -> None:
-        """Take a number that changes as a tensor: the recording stands for every value of it."""
+        """Record a number that changes as a tensor: the recording is then valid for every value."""
         self.check(f"type({v}) is float", path)
         tensor = self.lifted[path]
-        if float(tensor) != value:  # a change that is none would look like one of the step's
+        if float(tensor) != value:  # writing an equal value would look like a change by the step
             tensor.fill_(value)
         self.lifts[path] = Lift(put, value, tensor)
         self.tensors.append(tensor)
         self.tensor_variables.append(f"{self.constant(as_tensor)}({v})")
 
     def fields(self, value: Any, v: str, path: str, *names: str) -> None:
-        """Read those of these attributes that the value has."""
+        """Read these attributes, if the value has them."""
         for name in names:
             if hasattr(value, name):
                 self.read(f"{v}.{name}", getattr(value, name), f"{path}.{name}")
@@ -167,16 +167,16 @@ class Walk:
     # ------------------------------------------------------------------------ values
 
     def visit(self, value: Any, v: str, path: str) -> None:
-        """Read a value; one that raises while it is read makes the step one that is searched."""
+        """Read a value; if reading raises, the step is searched at every call."""
         try:
             self.look(value, v, path)
         except (Unsupported, MemoryError):
             raise
-        except Exception as error:  # of an object that does not let itself be looked at
-            self.opaque = f"{path} cannot be looked at ({type(error).__name__})"
+        except Exception as error:  # from an object that cannot be inspected
+            self.opaque = f"{path} cannot be read ({type(error).__name__})"
 
     def look(self, value: Any, v: str, path: str) -> None:
-        """Read a value by its kind, and what the run can have reached through it."""
+        """Read a value by its kind, and the values that the run can have reached through it."""
         if isinstance(value, types.FunctionType):
             source = torch_compat.source_of(value)
             if source is not value:
@@ -212,7 +212,7 @@ class Walk:
             self.check(f"{v} is {known} or type({v}) is {kind} and {v} == {known}", path)
 
     def tensor(self, value: Tensor, v: str, path: str) -> None:
-        """Note a tensor, and read its attributes.
+        """Record a tensor, and read its attributes.
 
         Raises:
             Unsupported: it is a parameter without a shape.
@@ -245,7 +245,7 @@ class Walk:
             return
         self.snapshots.add_names(f.__globals__, names)
         self.namespace(f.__globals__, f"{v}.__globals__", names, "")
-        for name in sorted((names - f.__globals__.keys()) & sys.modules.keys()):  # it may import it
+        for name in sorted((names - f.__globals__.keys()) & sys.modules.keys()):  # importable
             if not is_fixed_name(name):
                 self.read(f"{self.constant(sys.modules)}[{name!r}]", sys.modules[name], name)
 
@@ -263,7 +263,7 @@ class Walk:
         """An object around functions: a method, partial, staticmethod, property, lru_cache."""
         self.check(f"type({v}) is {self.constant(type(value))}", path)
         if hasattr(value, "cache_info"):
-            self.opaque = f"what {path} remembers (functools.lru_cache) is not seen"
+            self.opaque = f"the results that {path} remembers (functools.lru_cache) are not seen"
         names = ("func", "args", "keywords", "__func__", "__self__", "fget", "__wrapped__")
         self.fields(value, v, path, *names)
         if not is_fixed(type(value)):
@@ -294,7 +294,7 @@ class Walk:
                 names = names - vars(base).keys()
 
     def ran(self, attribute: Any) -> bool:
-        """Whether a function, or what stands around one, is among the code that ran."""
+        """Whether a function, or the function in a wrapper, is among the code that ran."""
         around = [attribute, *(getattr(attribute, n, None) for n in ("__func__", "fget"))]
         functions = [f for f in around if isinstance(f, types.FunctionType)]
         codes = [f.__code__ for f in functions]
@@ -330,7 +330,7 @@ class Walk:
                 self.read(f"{name}.__getitem__({v}, {i})", item, f"{path}[{i}]")
 
     def array(self, value: np.ndarray[Any, Any], v: str, path: str) -> None:
-        """A NumPy array, compared by its bytes where these are few."""
+        """A NumPy array, compared by its bytes if these are few."""
         if type(value) is not np.ndarray or value.dtype.hasobject or value.nbytes > MOST_BYTES:
             self.opaque = f"the contents of {path} (an array) are not seen"
             return
@@ -338,14 +338,15 @@ class Walk:
         self.check(f"({v}.dtype, {v}.shape, {v}.tobytes()) == {known}", path)
 
     def refused(self, value: Any, v: str, path: str) -> None:
-        """Refuse the step; called for the kinds of values that no guard can describe."""
+        """Refuse the step; called for values that no guard can describe."""
         raise Unsupported(
             f"it reaches a {type(value).__name__}: every run takes an element of an iterator, and "
             "calls of TorchScript are not seen"
         )
 
     def nn_module(self, m: nn.Module, v: str, path: str) -> None:
-        """Its parts by name; all of them where a class of PyTorch may read them unnamed."""
+        """Its parts by name; all of them if a class of PyTorch may read them without naming
+        them."""
         every = vars(nn.modules.module)
         if id(every) not in self.seen:
             self.seen[id(every)] = v
@@ -379,7 +380,7 @@ class Walk:
         d = {} if own is None else own
         self.read(f"type({v})", cls, path)
         torchs = cls.__module__.partition(".")[0] == "torch" and not isinstance(value, nn.Module)
-        if torchs or "__dict__" in self.names:  # PyTorch reads it unnamed
+        if torchs or "__dict__" in self.names:  # PyTorch reads it without naming it
             names |= d.keys()
         if own is not None:
             self.namespace(d, f"{v}.__dict__", names, f"{path}.")
@@ -429,4 +430,4 @@ def _values(container: Any) -> Any:
 
 
 def _is_written_in_c(cls: type) -> bool:
-    return bool(cls.__flags__ & 1 << 8)  # Py_TPFLAGS_IMMUTABLETYPE: nobody sets its attributes
+    return bool(cls.__flags__ & 1 << 8)  # Py_TPFLAGS_IMMUTABLETYPE: its attributes never change

@@ -1,7 +1,7 @@
 """Recording a step: its ATen calls, and those of `torch.autograd.grad` of it.
 
 The gradients are PyTorch's own; there is no table of derivatives to get wrong. The step runs twice,
-on batches of 3 and of 5 rows: what differs between the two recordings is the batch.
+on batches of 3 and of 5 rows: the differences between the two recordings are the batch.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def record(
     Args:
         a: the call; real values of init and of the first element of xs are used, with other rows.
         captured: the tensors that the step takes from outside.
-        observation: watches the step; a recorded operation must not read another tensor that it
-            led to. None for a layer's step.
-        generators: those that the step draws from.
+        observation: watches the step; a recorded operation may read no other tensor that a walk led
+            to. None for a layer's step.
+        generators: the random generators that the step draws from.
 
     Raises:
         Unsupported: the step cannot be recorded, or depends on the batch size.
@@ -70,7 +70,7 @@ def record(
     ids = () if observation is None else observation.read
     read = tuple([i for i, t in enumerate(captured) if id(t) in ids])
     in_context = observation is not None and observation.in_context
-    # The step may turn autocast off for a product, which PyTorch would compute with it.
+    # The step may turn autocast off for a product, but PyTorch would compute that product with it.
     alone = torch.is_autocast_enabled("cpu") or in_context
     found = None
     states = States(generators) if generators else None
@@ -83,7 +83,7 @@ def record(
                 states.put_back()
         products = _products(a, captured, per_row, draws) if per_row and not alone else ()
         if products:
-            with suppress(Unsupported):  # a product that the step changes in place, say
+            with suppress(Unsupported):  # for example a product that the step changes in place
                 found = _at_both(a, captured, per_row, products, draws, outside, read)
         recording, small = found or _at_both(a, captured, per_row, (), draws, outside, read)
     if in_context:
@@ -92,7 +92,7 @@ def record(
 
 
 class _Outside:
-    """The ids of tensors that a step leads to, also through code that has begun since: a hook."""
+    """The ids of the tensors that a step reaches, also through code that began later: a hook."""
 
     def __init__(self, observation: Observation):
         self.observation = observation
@@ -109,7 +109,7 @@ def _at_both(
         _recorded(a, captured, per_row, products, draws, n, outside, read) for n in BATCHES
     )
     if products and small.runs_python_backward:
-        raise Unsupported("where the backward pass runs the step again, it has no other tensors")
+        raise Unsupported("the backward pass runs the step again, which then reads other tensors")
     return without_unused(unify(small, large, BATCHES[1])), small
 
 
@@ -134,7 +134,7 @@ def _type_of(dtypes: Iterable[torch.dtype]) -> torch.dtype:
 
 
 def check_recording(recording: Recording, a: Arguments, observation: Observation | None) -> None:
-    """Raise Unsupported where a step was recorded that the engine has no way to play."""
+    """Raise Unsupported if the engine cannot play a recorded step."""
     dtype = step_type(recording)
     if dtype not in (torch.float32, torch.float64):
         raise Unsupported(f"the step computes in {dtype}; the engine plays float32 and float64")
@@ -151,15 +151,11 @@ def check_recording(recording: Recording, a: Arguments, observation: Observation
             "autograd.Function, or hooks): give every leaf of init and xs the batch"
         )
     if any(0 in recording.shapes[i] for i in (*given, *outs)):
-        raise Unsupported("a tensor in it is empty, where the engine has nothing to play")
+        raise Unsupported("a tensor in it is empty, so that the engine has nothing to play")
 
 
 def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
-    """Raise Unsupported if the step takes another course with as many rows as `a` has.
-
-    Raises:
-        Unsupported: it does not.
-    """
+    """Raise Unsupported if the step behaves differently with the number of rows of `a`."""
     n_rows = a.n_rows
     if n_rows not in BATCHES:
         with undisturbed(), among_ours():
@@ -172,8 +168,8 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
 
 
 def _per_row(a: Arguments, captured: list[Tensor]) -> PerRow:
-    """The captured tensors that are played as leaves of the carry."""
-    # An index of gather may have fewer rows than what it reads. One row would be broadcast.
+    """The captured tensors that become leaves of the carry."""
+    # An index of gather may have fewer rows than its source. A single row would be broadcast.
     sizes = (a.n_rows + 1, a.n_rows - 1 if a.n_rows > 2 else a.n_rows + 2)
 
     def reached(per_row: PerRow, at_least: float) -> float:
@@ -181,7 +177,7 @@ def _per_row(a: Arguments, captured: list[Tensor]) -> PerRow:
         for i, other in enumerate(sizes):
             n += _reached(a, captured, per_row, other)
             if n + (len(sizes) - 1 - i) * _END <= at_least:
-                break  # no further, wherever it gets on the other batch
+                break  # it runs no further, whatever happens on the other batch
         return math.inf if n == len(sizes) * _END else n
 
     return captured_rows(a, captured, reached)
@@ -206,7 +202,7 @@ def _draws(a: Arguments, captured: list[Tensor], per_row: PerRow) -> Draws:
 def _products(
     a: Arguments, captured: list[Tensor], per_row: PerRow, draws: Draws
 ) -> Products:
-    """The products that the step computes of captured rows alone."""
+    """The products that the step computes from captured rows alone."""
     flat, runs = _flat(a), []
     for n_rows in BATCHES:
         leaves = _copies(a, captured, per_row, (), draws, n_rows)
@@ -233,9 +229,9 @@ class _Counted(swapped):
 
 
 def _reached(a: Arguments, captured: list[Tensor], per_row: PerRow, other: int) -> float:
-    """Up to which call the step runs, forward; `_END` if its results have `other` rows.
+    """The number of calls that the step runs, forward; `_END` if its results have `other` rows.
 
-    That they can be differentiated counts as one call more.
+    That the results can be differentiated counts as one more call.
     """
     leaves = _copies(a, captured, per_row, (), (), other)
     calls = _Counted(captured, rejoined(leaves.fixed, leaves.rows, per_row), FUNCTIONS)
@@ -279,7 +275,7 @@ def _flat(a: Arguments) -> Callable[..., Any]:
 
 
 def transformed(step: Callable[..., Any], transform: Callable[..., Any]) -> Callable[..., Any]:
-    """The step on leaves under a transform of torch.func, to which its output is a list."""
+    """The step on leaves under a transform of torch.func, for which its output is a list."""
     # PyTorch 2.6 imports torch._dynamo in a first call, and with it runs operations: not in a step.
     transform(torch.neg)(torch.zeros(1))
 
@@ -307,13 +303,13 @@ def _leaves_given(a: Arguments) -> tuple[list[Tensor], list[Tensor]]:
 
 
 class Leaves(NamedTuple):
-    """What a step is recorded with: leaves in the places of what the call has.
+    """The inputs of a recording: leaves in place of the tensors of the call.
 
     Attributes:
-        fixed: in the places of captured tensors that no batch changes.
-        rows: in those of the others, with the batch first.
-        products: of captured rows alone, with the batch first.
-        init, xs: of the carry, and of the first element.
+        fixed: leaves for captured tensors without a batch.
+        rows: leaves for the other captured tensors, with the batch first.
+        products: products of captured rows alone, with the batch first.
+        init, xs: leaves of the carry, and of the first element.
         draws, drawn: the step's draws of random numbers, and numbers for them.
     """
 
@@ -327,7 +323,7 @@ class Leaves(NamedTuple):
 
 
 def _given(leaves: Leaves) -> AbstractContextManager[Any]:
-    """A context in which a step is given the random numbers that it draws."""
+    """A context that gives a step the random numbers that it draws."""
     return GiveNumbers(leaves.draws, leaves.drawn) if leaves.draws else nullcontext()
 
 
@@ -337,8 +333,8 @@ def _copies(
 ) -> Leaves:  # fmt: skip
     """Leaves of a batch of n_rows rows.
 
-    The captured ones share their memory, which may be large; the recorder stops the step before
-    it changes one. What has rows is copied.
+    Captured tensors share their memory, which may be large; the recorder stops the step before it
+    changes one. Tensors with rows are copied.
     """
 
     def leaf(t: Tensor, needs_grad: bool) -> Tensor:
@@ -384,7 +380,7 @@ def _record_once(
             with refused(_FAILS), recorder, torch.enable_grad(), _given(leaves):
                 new_states, y = step(leaves.init, leaves.xs)
         finally:
-            recorder.whole = None  # they hold each other, and the step: no collector has to run
+            recorder.whole = None  # they hold each other, and the step: breaks the cycle
         if isinstance(replaced, RowProducts):
             replaced.check(products)
         with recorder:
@@ -437,15 +433,15 @@ def _record_once(
 
 
 def _check_result(given: list[Tensor], y_leaves: list[Tensor], nodes: set[Any]) -> None:
-    """Raise Unsupported where the step gave a result, or a gradient, that no recording has.
+    """Raise Unsupported if a result or a gradient of the step cannot be recorded.
 
     Args:
         given: the leaves that the step was given.
         y_leaves: its outputs.
-        nodes: of the autograd graph behind all that it returned.
+        nodes: the nodes of the autograd graph behind its results.
     """
     if any(t._backward_hooks or t._post_accumulate_grad_hooks for t in given):
-        # On a carry it sees the gradient of the last step's output, too: they are one tensor.
+        # A hook on a carry sees the gradient of the last step's output, too: they are one tensor.
         raise Unsupported(A_HOOK)
     if any(t.is_complex() for t in y_leaves):  # it would be a pair, were a leaf complex
         raise Unsupported(
@@ -453,7 +449,7 @@ def _check_result(given: list[Tensor], y_leaves: list[Tensor], nodes: set[Any]) 
             "and call torch.view_as_complex on what scan returns"
         )
     if {id(v) for v in _leaves_of(nodes)} - {id(t) for t in given}:
-        # The recording has the function's result, and not the gradient of the captured tensor.
+        # The recording has the function's result, but not the gradient of the captured tensor.
         raise Unsupported(
             "a captured tensor goes into a custom autograd.Function as it is: give it W * 1"
         )
@@ -488,12 +484,12 @@ _CONTEXT = (Tensor, bool, int, float, str, type(None), torch.dtype, torch.device
 def _differentiated(
     recorder: Recorder, outputs: list[Tensor], cotangents: list[Tensor], given: list[Tensor]
 ) -> list[Tensor | None]:
-    """The gradient of each tensor given; None where there is none."""
+    """The gradient of each given tensor; None without one."""
     pairs = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]
     if not pairs:
         return [None] * len(given)
     wanted = [t for t in given if t.requires_grad]
-    with recorder, refused("the step cannot be differentiated here ({})"):  # nor need it ever be
+    with recorder, refused("the step cannot be differentiated here ({})"):  # it may not need to be
         gradients = iter(gradients_of(pairs, wanted))
     return [next(gradients) if t.requires_grad else None for t in given]
 
@@ -511,12 +507,12 @@ def _nodes_behind(output: Tensor) -> set[Any]:
 
 
 def _leaves_of(nodes: set[Any]) -> list[Tensor]:
-    """The tensors that gradients are collected in, which a leaf's own node names."""
+    """The tensors that collect gradients, which a leaf's own node names."""
     return [n.variable for n in nodes if type(n).__name__ == "AccumulateGrad"]
 
 
 def _sources(output: Tensor, nodes: set[Any], states: list[Tensor]) -> Sources:
-    # An input that is given back as it is has no node.
+    # An input that is returned unchanged has no node.
     leaves = {id(leaf) for leaf in _leaves_of(nodes)}
     if output.grad_fn is None and output.requires_grad:
         leaves.add(id(output))

@@ -27,7 +27,7 @@ aten = torch.ops.aten
 
 
 class ViewChanged(Unsupported):
-    """The step reads a tensor of which it changed another view in place."""
+    """The step reads a tensor after changing another view of it in place."""
 
 
 class Recorder(TorchDispatchMode):
@@ -39,8 +39,8 @@ class Recorder(TorchDispatchMode):
         """A recorder.
 
         Args:
-            given: the tensors that the step is given, from outside or as arguments.
-            outside: ids of tensors that are not the step's own, and have values of their own.
+            given: the tensors that the step gets, from outside or as arguments.
+            outside: ids of tensors from outside whose values the recording does not have.
             read: the numbers of captured tensors whose values the step may read: they are guarded.
         """
         super().__init__()
@@ -56,7 +56,7 @@ class Recorder(TorchDispatchMode):
         self.pairs: dict[int, Pair] = {}  # of complex tensors, by id
         self.arrays: list[int] = []
         self.given = given
-        self.whole: WholeNumbers | None = None  # looks at each call
+        self.whole: WholeNumbers | None = None  # sees each call
         for t in given:
             self.new(t)
 
@@ -74,10 +74,10 @@ class Recorder(TorchDispatchMode):
         return number
 
     def ref(self, leaf: Any) -> Any:
-        """An argument as the recording holds it: a tensor by its number, all others as they are.
+        """An argument as recorded: a tensor by its number, all others unchanged.
 
         Raises:
-            Unsupported: the tensor came from nowhere that the recording sees.
+            Unsupported: the recording does not know the origin of the tensor.
         """
         if not isinstance(leaf, Tensor):
             return leaf
@@ -108,7 +108,7 @@ class Recorder(TorchDispatchMode):
             self.arrays.append(number)
 
     def is_guarded(self, leaf: Tensor) -> bool:
-        """Whether a value is computed of captured tensors alone whose values are guarded."""
+        """Whether a value is computed only from captured tensors whose values are guarded."""
         needed = {self.ref(leaf).index}
         for call in reversed(self.calls):
             if not needed.isdisjoint(call.outs):
@@ -118,8 +118,8 @@ class Recorder(TorchDispatchMode):
     def captured_arrays(self, captured: Sequence[Tensor]) -> dict[int, int]:
         """The numbers of captured tensors that are views of an array (from_numpy), by place.
 
-        The step makes them anew in every run, so that the one of this run is not the one that the
-        search found: that has the same values, and no call has read it.
+        The step makes them anew in every run, so that the tensor of this run is not the one that
+        the search found, which has the same values and was read by no call.
         """
         read = {i for call in self.calls for i in call.refs}
         unread = [i for i in range(len(captured)) if i not in read]
@@ -174,11 +174,11 @@ class Recorder(TorchDispatchMode):
                 "batch only; draw them before and pass them through xs",
                 name,
             )
-        with self:  # composite calls: below autograd, or in inference mode, nothing took them apart
+        with self:  # composite calls that were not decomposed: below autograd, or in inference mode
             return func.decompose(*args, **kwargs)
 
     def recorded(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
-        """The results of a call, which is recorded as it is."""
+        """The results of a call, which is recorded unchanged."""
         recorded_args, recorded_kwargs = tree.mapped(self.ref, (args, kwargs))
         out = self.called(func, args, kwargs)
         outs = out if isinstance(out, (tuple, list)) else [out]
@@ -210,7 +210,7 @@ class Recorder(TorchDispatchMode):
             raise Unsupported(f"the engine has no {packet} of such complex numbers", name)
         if isinstance(found, Tensor):
             return found
-        if torch.is_grad_enabled():  # autograd sees the whole, and not where a conjugate is copied
+        if torch.is_grad_enabled():  # autograd sees the whole, but not that a conjugate is copied
             parts = tree.leaves(list(found) if isinstance(found, Pair) else found)
             self.inner |= {self.number[id(t)] for t in parts if isinstance(t, Tensor)}
         out = self.called(func, args, kwargs)
@@ -247,7 +247,7 @@ class Recorder(TorchDispatchMode):
             return Pair(whole.select(-1, 0), whole.select(-1, 1))
 
     def gradient(self, leaf: Tensor) -> int:
-        """The number of a gradient; a complex one is made of its parts."""
+        """The number of a gradient; a complex one is assembled from its parts."""
         if not leaf.is_complex():
             number: int = self.ref(leaf).index
             return number
@@ -259,7 +259,7 @@ class Recorder(TorchDispatchMode):
         return out
 
     def needs_grad(self) -> list[bool]:
-        """Whether each value does; the parts of a complex tensor do as it does."""
+        """Whether each value needs a gradient; the parts of a complex tensor do if it does."""
         found = [t.requires_grad or i in self.inner for i, t in enumerate(self.values)]
         for t in self.values:
             if t.requires_grad and id(t) in self.pairs:
@@ -269,7 +269,7 @@ class Recorder(TorchDispatchMode):
         return found
 
     def composed(self, composition: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Record what an operation is a composition of, instead of itself."""
+        """Record the composition of an operation instead of the operation."""
         self.depth += 1
         n_before = len(self.calls)
         try:
@@ -279,7 +279,7 @@ class Recorder(TorchDispatchMode):
             self.depth -= 1
         if out is not NotImplemented and not self.depth:
             made = {self.number[id(t)] for t in tree.leaves(out) if isinstance(t, Tensor)}
-            # An output that has no gradient may be one that others with a gradient are made of.
+            # Outputs with a gradient may be computed from an output without one.
             self.inner -= made - {i for call in self.calls[n_before:] for i in call.refs}
         return out
 

@@ -43,7 +43,7 @@ class Call:
     args: Any
     kwargs: Any
     outs: tuple[int | None, ...]
-    refs: list[int] = field(init=False, compare=False)  # the values that the call is given
+    refs: list[int] = field(init=False, compare=False)  # the values among its arguments
 
     def __post_init__(self) -> None:
         # The lock of a cached_property (until Python 3.11) would stay held in a forked child.
@@ -81,22 +81,22 @@ class Recording:
     y_spec: tree.Spec
     init_needs_grad: tuple[bool, ...]
     differentiable_in: tuple[Sources, ...]  # new states, then ys
-    needs_grad: tuple[bool, ...]  # whether each value does: not so where a step says no_grad
-    # A custom autograd.Function, hooks, or a mode below autograd: what they read is not seen.
+    needs_grad: tuple[bool, ...]  # whether each value needs a gradient: not under no_grad
+    # A custom autograd.Function, hooks, or a mode below autograd: their reads are not seen.
     runs_python_backward: bool
-    # The code of all that, if it reads nothing but what guards of these functions see.
+    # The code of these, if it reads nothing but what guards of these functions see.
     backward_code: tuple[CodeType, ...] = ()
-    # Which of the tensors taken from outside have a row for each of the batch, and products of
-    # these: they are the last states, and not among `captured`.
+    # Which of the tensors from outside have a row for each row of the batch, and products of these:
+    # they are the last states, and not among `captured`.
     per_row: PerRow = ()
     products: Products = ()
-    read: tuple[int, ...] = ()  # of those taken from outside: whose values the step read
+    read: tuple[int, ...] = ()  # the tensors from outside whose values the step read
     sized: bool = False  # the very last state is the largest whole number: see `whole_numbers.py`
-    draws: Draws = ()  # of random numbers, which are the last leaves of xs
+    draws: Draws = ()  # the random numbers, which are the last leaves of xs
 
 
 def overload_of(name: str) -> Any:
-    """The function of ATen that has this name, as `aten.mm.default`."""
+    """The function of ATen with this name, such as `aten.mm.default`."""
     _, operation, overload = name.split(".")
     return getattr(getattr(aten, operation), overload)
 
@@ -104,12 +104,12 @@ def overload_of(name: str) -> Any:
 def recorded_step(recording: Recording, captured: Any, rows: Any) -> Callable[[Any, Any], Any]:
     """The step as it was recorded, as a differentiable function of lists of leaves.
 
-    rows: what the recording holds as its last states: captured tensors that have the batch's rows,
-    products of these, and the largest whole number.
+    rows: the last states of the recording: captured tensors with the rows of the batch, products of
+        these, and the largest whole number.
 
-    It computes what was computed when the step was recorded, whatever the step has become since.
-    Its gradients are autograd's of the recorded calls, so those of a composition where one stands
-    for an operation (`decompositions.py`).
+    It computes what the step computed when it was recorded, even if the step has changed since. Its
+    gradients are autograd's for the recorded calls, including compositions in place of operations
+    (`decompositions.py`).
     """
 
     def step(states: Any, xs: Any) -> tuple[list[Tensor], list[Tensor]]:
@@ -126,7 +126,7 @@ def recorded_step(recording: Recording, captured: Any, rows: Any) -> Callable[[A
         for call in recording.calls[: recording.n_forward]:
             args, kwargs = tree.mapped(filled, (call.args, call.kwargs))
             run = aten.reshape if call.name in VIEWS else overload_of(call.name)
-            out = run(*args, **kwargs)  # what is viewed may lie otherwise now
+            out = run(*args, **kwargs)  # the viewed tensor may have another memory layout now
             outs = out if isinstance(out, (tuple, list)) else [out]
             for i, t in zip(call.outs, outs, strict=True):
                 if i is not None:

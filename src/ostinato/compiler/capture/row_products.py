@@ -1,7 +1,7 @@
-"""Products of captured rows alone: `self.Ua(encoded)`, which a decoder writes into its step.
+"""Products of captured rows alone: `self.Ua(encoded)`, as a decoder computes in its step.
 
-Every step would compute the same. So PyTorch computes them, once a call and as written; to the step
-they are further captured tensors with a row for each of the batch.
+Every step would compute the same values. So PyTorch computes them once a call, as written; for the
+step they are further captured tensors with a row for each row of the batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PRODUCTS = {
     "linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "einsum", "tensordot", "addmm",
     "baddbmm", "conv1d",
 }  # fmt: skip
-# Functions of one tensor, through which a product may be given a captured one, or another product.
+# Functions of one tensor that may be applied to the captured tensor before the product.
 _THROUGH = {
     "__getitem__", "contiguous", "detach", "gelu", "permute", "relu", "select", "sigmoid", "silu",
     "squeeze", "swapaxes", "t", "tanh", "transpose", "unsqueeze",
@@ -76,10 +76,10 @@ class RowProducts(swapped):
 
     Args:
         new: replace the captured tensors, as for `swapped`.
-        made: what is given to the step instead of each product, in their order; None computes it.
+        made: what the step gets instead of each product, in order; None: compute it.
 
     Attributes:
-        found, results: the products so far, and what the step was given.
+        found, results: the products so far, and the tensors that the step got.
     """
 
     def __init__(
@@ -100,7 +100,8 @@ class RowProducts(swapped):
         self.origins[id(t)] = origin, version_of(t)
 
     def origin(self, t: Tensor) -> Origin | None:
-        """Where a tensor comes from; None if it has another origin, or was changed since."""
+        """The origin of a tensor; None if it is of another kind, or the tensor was changed
+        since."""
         origin, version = self.origins.get(id(t), (None, None))
         return origin if version == version_of(t) else None
 
@@ -130,7 +131,7 @@ class RowProducts(swapped):
         return out
 
     def check(self, products: Products) -> None:
-        """Raise Unsupported where the step computes other products than those."""
+        """Raise Unsupported if the step computes other products than those."""
         if [of[:3] for of in self.found] != [of[:3] for of in products]:
             raise Unsupported(ANOTHER_COURSE)
 
@@ -149,8 +150,8 @@ class RowProducts(swapped):
 def common(runs: Sequence[RowProducts], batches: tuple[int, int]) -> Products:
     """The products that a step computes at both batch sizes, with their axes of the batch.
 
-    () if it computes others at the other one, or one that has no such axis, or has it in a place
-    where none is taken.
+    () if the products differ between the two sizes, or one has no such axis, or has it in an
+    unsupported place.
     """
     small, large = runs
     if small.found != large.found:

@@ -1,7 +1,8 @@
-"""Side effects: what a step changes beside its results, noticed and undone.
+"""Side effects: changes that a step makes besides its results, detected and undone.
 
-A step is run a few times more than the loop would run it. What it could change is saved before: of
-each container the values that it holds, not copies of these, which are containers of their own.
+A step runs a few more times than in the loop. The containers that it could change are saved before:
+for each container the objects that it holds, not copies of them, since these are containers of
+their own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ostinato.compiler.errors import SideEffect, Unsupported
 from ostinato.compiler.torch_compat import random_state, set_random_state
 
 PARTS = ("_parameters", "_buffers", "_modules")  # dictionaries of a torch.nn.Module
-MOST_BYTES = 1 << 16  # of an array that is compared
+MOST_BYTES = 1 << 16  # of an array to be compared
 _NOTHING = object()
 _NUMBERS = (int, float, complex, bool, str, bytes)
 
@@ -32,7 +33,7 @@ class Snapshots:
     """The contents of containers as they were when each was first met.
 
     Args:
-        places: containers and keys of state, which is handed from step to step.
+        places: containers and keys of state, which is passed from step to step.
     """
 
     def __init__(self, places: Collection[tuple[Any, Any]] = ()) -> None:
@@ -41,7 +42,7 @@ class Snapshots:
         self._torch = random_state()
 
     def add(self, value: Any) -> None:
-        """Save what a value holds: items, attributes, and the cells of a function.
+        """Save the contents of a value: items, attributes, and the cells of a function.
 
         Of a Python module, and of the globals of a function, only `add_names` saves something.
         """
@@ -58,7 +59,7 @@ class Snapshots:
                 self._saved[id(part)] = kind, part, self._content(kind, part)
 
     def add_names(self, scope: Any, names: Collection[str]) -> None:
-        """Save the names that code mentions, there or not: other threads may change the others."""
+        """Save the names that code mentions, bound or not: other threads may change other names."""
         for name in names:
             if (id(scope), name) not in self._saved:
                 item = scope, name
@@ -69,7 +70,7 @@ class Snapshots:
         self.add(np.random.mtrand._rand)
 
     def check(self) -> None:
-        """Raise SideEffect if anything has changed: the loop must play."""
+        """Raise SideEffect if anything has changed: the call then runs in the Python loop."""
         changed = [_name(c, before, self._content(k, c)) for k, c, before in self._changed()]
         if changed:
             raise SideEffect(
@@ -78,12 +79,12 @@ class Snapshots:
             )
 
     def put_back(self) -> None:
-        """Undo the changes of saved containers and of the random state; not of state."""
+        """Undo the changes of saved containers and of the random state, but not those of state."""
         for kind, container, before in self._changed():
             now = kind[1](container) if self._state else {}
             state = {k: v for k, v in now.items() if (id(container), k) in self._state}
             kind[2](container, before | state)
-        # Only where it changed: another thread may draw, too, and would draw the same again.
+        # Only if it changed: another thread may draw, too, and would draw the same numbers again.
         if not torch.equal(self._torch, random_state()):
             set_random_state(self._torch)
 
@@ -94,7 +95,7 @@ class Snapshots:
         ]  # fmt: skip
 
     def _content(self, kind: Kind, container: Any) -> dict[Any, Any]:
-        """What a container holds, beside state."""
+        """The contents of a container, without state."""
         content = kind[1](container)
         if self._state:
             for key in [k for k in content if (id(container), k) in self._state]:
@@ -103,7 +104,7 @@ class Snapshots:
 
 
 def attributes_of(value: Any) -> dict[str, Any] | None:
-    """An object's own attributes, past what its class makes of `__dict__`; None if it has none."""
+    """An object's own attributes, even if its class overrides `__dict__`; None if it has none."""
     try:
         found = object.__getattribute__(value, "__dict__")
     except AttributeError:
@@ -112,7 +113,7 @@ def attributes_of(value: Any) -> dict[str, Any] | None:
 
 
 def is_generator(value: Any) -> bool:
-    """Whether it draws random numbers. PyTorch's: a step is refused before it draws from one."""
+    """Whether a value is a source of random numbers, except PyTorch's."""
     numpys = sys.modules.get("numpy.random")  # not a part of every start
     of_numpy = numpys is not None and isinstance(value, (numpys.Generator, numpys.RandomState))
     return of_numpy or isinstance(value, (random.Random, torch.Generator))
@@ -135,7 +136,7 @@ def _name(container: Any, before: dict[Any, Any], now: dict[Any, Any]) -> str:
     return f"a {type(container).__name__}"
 
 
-# How each kind of container is saved, as a dictionary, and put back.
+# How each kind of container is saved, as a dictionary, and restored.
 
 
 def _put(now: Mapping[Any, Any], before: dict[Any, Any], put: Any, delete: Any) -> None:
@@ -172,7 +173,7 @@ def _state(r: Any) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
         return r.getstate, r.setstate
     if hasattr(r, "bit_generator"):
         return lambda: r.bit_generator.state, lambda state: setattr(r.bit_generator, "state", state)
-    if isinstance(r, torch.Generator):  # a pickled tensor tells its address, too
+    if isinstance(r, torch.Generator):  # a pickled tensor contains its address, too
         return lambda: r.get_state().numpy(), lambda state: r.set_state(torch.from_numpy(state))
     return r.get_state, r.set_state
 

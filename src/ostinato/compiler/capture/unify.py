@@ -1,4 +1,4 @@
-"""Two recordings of a step, on batches of other sizes, as one with a symbolic batch."""
+"""Two recordings of a step, on different batch sizes, as one with a symbolic batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ostinato.compiler.capture.recording import Batch, Call, Recording
 from ostinato.compiler.errors import ANOTHER_COURSE, Unsupported
 
 BATCHES = (3, 5)
-# ATen calls whose arguments may hold the batch size: as a shape.
+# ATen calls whose arguments may contain the batch size, as a part of a shape.
 _SHAPED = {
     "view", "_unsafe_view", "reshape", "_reshape_alias", "expand", "slice", "narrow",
     "slice_backward", "select_backward", "zeros", "ones", "full", "empty", "new_zeros", "new_ones",
@@ -23,7 +23,7 @@ _SHAPED = {
 
 
 def without_unused(r: Recording) -> Recording:
-    """Without calls that nothing reads: what PyTorch makes for a backward pass, say."""
+    """Without calls whose results are unused: values for a backward pass, for example."""
     outputs = (*r.new_states, *r.ys, *r.d_captured, *r.d_states, *r.d_xs)
     used = {i for i in outputs if i is not None}
     calls: list[Call] = []
@@ -74,7 +74,7 @@ def _same(a: Any, b: Any, name: str, n_large: int) -> Any:
     if a != b and not (a != a and b != b):  # NaN equals itself here
         if type(a) is float and type(b) is float and not _follows_batch(a, b, n_large):
             raise Unsupported(
-                "a number that the step computes is another in every run (a clock, say): let xs "
+                "a number that the step computes differs in every run (a clock, say): let xs "
                 "hold it",
                 name,
             )
@@ -83,6 +83,6 @@ def _same(a: Any, b: Any, name: str, n_large: int) -> Any:
 
 
 def _follows_batch(a: float, b: float, n_large: int) -> bool:
-    """Whether two numbers are as the batch sizes, or these less one, or as their reciprocals."""
+    """Whether two numbers relate as the batch sizes, or these less one, or their reciprocals."""
     of_each = n_large / BATCHES[0], (n_large - 1) / (BATCHES[0] - 1)
     return any(math.isclose(b, a * r, rel_tol=1e-9) for q in of_each for r in (q, 1 / q))

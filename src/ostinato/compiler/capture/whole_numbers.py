@@ -1,7 +1,7 @@
 """Whole numbers of a step, which the engine computes in floats: whether they stay exact.
 
 A float32 holds every whole number up to M = 2²⁴, a float64 up to 2⁵³. Rounding is monotone: a
-result beyond M is at least M when it is rounded, too. While a step is recorded, each call that
+result beyond M is at least M after rounding, too. While a step is recorded, each call that
 gives whole numbers gets a bound. Comparisons, indices, remainders by a number, and sums of a few
 of these have a small one. Where no bound below M is known, the size |n| of the result is recorded
 as well, and the largest size so far is a further leaf of the carry. If that leaf reaches M, some
@@ -25,7 +25,7 @@ from ostinato.eager import is_integer
 
 SMALL = 1 << 24  # exact in float32, and in float64
 _SUMS = {"add", "rsub", "sub"}
-_ADDED_UP = {"bmm", "dot", "mm", "mv", "sum"}  # a sum may be small that was large on the way
+_ADDED_UP = {"bmm", "dot", "mm", "mv", "sum"}  # partial sums may be larger than the sum
 # The result is no larger than the first operand.
 _NO_LARGER = {"abs", "ceil", "div", "floor", "fmod", "neg", "round", "sgn", "sign", "trunc"}
 # Calls that choose among numbers, some of which may be arguments.
@@ -46,11 +46,11 @@ _FILLED = {"full_like", "new_full", "new_ones", "new_zeros", "ones_like", "zeros
 
 
 class WholeNumbers:
-    """The bounds of a recorded step's whole numbers, and the sizes that a run has to look at.
+    """The bounds of a recorded step's whole numbers, and the sizes that a run has to check.
 
     Args:
         recorder: numbers the values, and records the sizes.
-        captured, rows: the numbers of values that the step captures, and that have rows.
+        captured, rows: the numbers of the captured values, and of those with rows.
         n_rows: B.
     """
 
@@ -58,11 +58,11 @@ class WholeNumbers:
         self.recorder, self.n_rows = recorder, n_rows
         self.captured, self.rows = {*captured}, {*rows}
         self.bounds: dict[int, float] = dict.fromkeys((*captured, *rows), math.inf)
-        self.looked_at: set[int] = set()  # those captured
+        self.looked_at: set[int] = set()  # captured values already checked
         self.sizes: list[Tensor] = []  # [B, 1], or [] of captured numbers
 
     def see(self, func: Any, args: Any, kwargs: Any, call: Call) -> None:
-        """Note a call that was just recorded."""
+        """Bound the result of a call that was just recorded."""
         name = call.name.split(".")[1]
         name = name if name.endswith("__") else name.removesuffix("_")
         made = [i for i in call.outs if i is not None]
@@ -78,7 +78,7 @@ class WholeNumbers:
             return
         for i in set(call.refs) & self.captured - self.rows - self.looked_at:
             captured = self.recorder.values[i]
-            if is_integer(captured.dtype):  # it is rounded where it meets rows
+            if is_integer(captured.dtype):  # it is rounded when combined with rows
                 self.looked_at.add(i)
                 self._look_at(functools.partial(_largest_of, captured))
         bound = self._bound_of_result(name, call, self.recorder.values[whole[0]])
@@ -92,9 +92,9 @@ class WholeNumbers:
         self.bounds.update(dict.fromkeys(whole, bound if bound < SMALL else math.inf))
 
     def largest(self, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
-        """A leaf of the carry, `[B, 1]`, and what the step makes of it: the largest size so far.
+        """A leaf of the carry, `[B, 1]`, and its next value: the largest size so far.
 
-        None where no size has to be looked at. To be called where calls are recorded.
+        None if no size has to be checked. To be called while calls are recorded.
         """
         if not self.sizes:
             return None
@@ -108,7 +108,7 @@ class WholeNumbers:
         return so_far, largest
 
     def _look_at(self, size: Callable[[], Tensor]) -> None:
-        """Record a size: of each row its largest element."""
+        """Record a size: the largest element of each row."""
         self.recorder.whole = None
         with self.recorder:
             found = size()
@@ -123,12 +123,12 @@ class WholeNumbers:
         self.recorder.whole = self
 
     def _is_exact(self, name: str, call: Call) -> bool:
-        """Whether a result is exact where the operands are."""
+        """Whether a result is exact if the operands are."""
         if name == "_to_copy":
             return not self._value(call.args[0]).is_floating_point()
-        if name == "sum":  # over the batch alone, which is added up in float64
+        if name == "sum":  # over the batch alone, which is summed in float64
             return self._value(call.args[0]).numel() == self.n_rows
-        if name in ("div", "fmod"):  # which by 0 are infinite, and NaN
+        if name in ("div", "fmod"):  # a division by 0 gives infinity or NaN
             return isinstance(call.args[1], int) and call.args[1] != 0
         return name in _NO_LARGER or name in _CHOOSING or name in _MOVING
 
@@ -136,7 +136,7 @@ class WholeNumbers:
         """A number that no element of the result exceeds.
 
         Raises:
-            Unsupported: the call is none of those known here.
+            Unsupported: the call is unknown here.
         """
         first, *others = call.args
         if name in _FILLED:
@@ -171,13 +171,13 @@ class WholeNumbers:
         raise Unsupported(f"the engine has no {name} of whole numbers", call.name)
 
     def _bound(self, operand: Any) -> float:
-        """A number that no element of an argument exceeds; of floats 0."""
+        """A number that no element of an argument exceeds; 0 for floats."""
         if not isinstance(operand, Ref):
             return abs(operand) if isinstance(operand, int) else 0
         t = self._value(operand)
         if not is_integer(t.dtype):
             return int(t.dtype is torch.bool)
-        if operand.index not in self.bounds:  # the step made it of numbers
+        if operand.index not in self.bounds:  # the step made it from numbers
             self.bounds[operand.index] = _largest_number(t)
         return self.bounds[operand.index]
 

@@ -7,7 +7,7 @@ from ostinato.tasks.base import OF_SEQUENCES, SCHEDULE, MeasureSpec, TaskSpec, c
 TASK = TaskSpec(
     name="classify",
     kind="sequence_classifier",
-    does="Names the class of a sequence.",
+    does="Gives a class to a sequence.",
     uses=OF_SEQUENCES
     | {"data.as_sequence", "model.init", "model.readout", "training.class_weight"},
     recipe=SCHEDULE
@@ -19,7 +19,7 @@ TASK = TaskSpec(
         "training.learning_rate": 4e-3,
     },
     measures={
-        "label_accuracy": MeasureSpec("labels right", "%"),  # where a sequence may have several
+        "label_accuracy": MeasureSpec("labels right", "%"),  # if a sequence may have several
         "accuracy": MeasureSpec("accuracy", "%"),
         "f1": MeasureSpec("F1 of labels", "%"),
         "loss": MeasureSpec("loss", lower=True),

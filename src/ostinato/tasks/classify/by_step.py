@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from ostinato.training.examples import Inputs
 
 # Sequences cut after each step are read anew: a multiply and an add for each weight and step, half
-# a second at 30 GFLOP a second; of fewer sequences the accuracy would say little.
+# a second at 30 GFLOP a second. With fewer sequences the accuracy would say little.
 CUT_WORK, LEAST_CUT = 2**34, 50
 BATCH_FLOATS = 2**20  # states and logits of one batch, all steps: 4 MiB, which caches hold
 
 
 def right_by_step(fitted: Classifier, X: Any, y: Any) -> np.ndarray:
-    """How many answers are right after each step, `[T]`; a sequence that has ended keeps its last.
+    """The number of right answers after each step, `[T]`; an ended sequence keeps its last answer.
 
     Args:
-        fitted: reads in one direction.
+        fitted: a classifier that reads in one direction.
         X, y: test sequences and their labels, as for `report.collect`.
     """
     encoded = LabelEncoder(fitted.classes).encode(np.asarray(y))
@@ -39,9 +39,9 @@ def right_by_step(fitted: Classifier, X: Any, y: Any) -> np.ndarray:
 def cut_short(
     net: ClassifierNet | ClassifierEnsemble, sequences: Inputs, y_true: np.ndarray
 ) -> tuple[np.ndarray | None, int]:
-    """The accuracy `[T]` on sequences cut after each step and read anew, and of how many.
+    """The accuracy `[T]` on sequences cut after each step and read anew, and their number.
 
-    Of many sequences some are drawn; None if fewer than LEAST_CUT would take too long.
+    From many sequences some are drawn; None if even LEAST_CUT would take too long.
     """
     from ostinato.training import evaluation
 

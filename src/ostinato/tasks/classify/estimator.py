@@ -74,7 +74,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
     Attributes:
         classes_: `[C]`, the labels, sorted.
         net_: the `models.ClassifierNet`; a `models.ClassifierEnsemble` with `ensemble` above 1.
-        history_: the `training.History` (not saved), of an ensemble that of its last network.
+        history_: the `training.History` (not saved); for an ensemble that of its last network.
         n_features_in_: F; 1 for X of two axes.
         feature_names_in_: `[T]`, the names of the columns, if X was a data frame `[N, T]`.
         n_iter_: updates made by the last `fit`.
@@ -167,7 +167,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         self._check_ensemble(given, resume)
         preparation = self._prepares(given.X) if start is None else start.preparation
         if start is not None and start.multilabel and given.y.shape[1:] == start.classes.shape:
-            given = replace(given, encoder=LabelEncoder(start.classes))  # y has no names for them
+            given = replace(given, encoder=LabelEncoder(start.classes))  # y does not name them
         if preparation is not None and not isinstance(given.X, Words):
             given = given.prepared_by(preparation)
         for i, start in enumerate(starts):

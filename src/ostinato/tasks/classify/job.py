@@ -1,4 +1,4 @@
-"""Training a classifier: X and y of a file, a table with `--classify COLUMN`, mnist and vowels."""
+"""The job of a classifier: a file with X and y, a table with `--classify COLUMN`, mnist, vowels."""
 
 from __future__ import annotations
 
@@ -98,11 +98,12 @@ def compared(a: Measured, b: Measured) -> paired.PairedResult:
 
 @dataclass(frozen=True)
 class ClassAnswers:
-    """What a network tells of the test part.
+    """The answers of a network to the test part.
 
     Attributes:
         proba: `[N, C]` float32.
-        n_right: see `report.collect`; None if no report is wanted, or the network reads both ways.
+        n_right: see `report.collect`; None without a report, or if the network reads in two
+            directions.
     """
 
     proba: np.ndarray
@@ -152,7 +153,7 @@ class ClassifyJob(PartsJob):
             if names is None:
                 y = given.encoder.encode(y, name="validation: y")
             given = replace(given, validation=(X, y))
-        as_texts_or_sequences(partition.inputs(preparation, self.parts.test))  # fails now or never
+        as_texts_or_sequences(partition.inputs(preparation, self.parts.test))  # errors now
         plan = asdict(settings.training)
         model, history = fit(
             given,
@@ -194,7 +195,7 @@ class ClassifyJob(PartsJob):
         return evaluation
 
     def _baselines(self, model: Classifier, answers: ClassAnswers) -> dict[str, Any]:
-        """What simple methods reach, and the network beside the best of them in words."""
+        """The results of the baselines, and a comparison of the network with the best in words."""
         from ostinato import baselines
 
         train, test = self.parts.train, self.parts.test
@@ -242,7 +243,7 @@ class ClassifyJob(PartsJob):
 
     def _preparation(self) -> Preparation | None:
         data = self.settings.data
-        if data.source == "mnist":  # its values lie between 0 and 1 already
+        if data.source == "mnist":  # its values are already between 0 and 1
             return None
         return partition.preparation(self.parts.train, data.missing, data.standardize)
 
@@ -258,10 +259,10 @@ class ClassifyJob(PartsJob):
 def measure(
     model: Classifier, part: Examples, proba: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """What the model's `evaluate` tells, and the share of the part's most frequent class.
+    """The result of the model's `evaluate`, and the share of the part's most frequent class.
 
-    An answer that is always this class has that accuracy, without looking at a sequence. Where a
-    sequence may have several labels, see `label_metrics.measure` instead.
+    Always answering this class has that accuracy. If a sequence may have several labels, see
+    `metrics.label_sets.measure` instead.
 
     Args:
         proba: `[N, C]`, the answers, if they are known.
@@ -276,14 +277,14 @@ def measure(
 
 
 def _added(counts: Sequence[Tensor]) -> np.ndarray:
-    """The sum of counts by step, `[T_r]` each, of which the last one goes on for ever."""
+    """The sum of counts by step, `[T_r]` each; the last count of each is repeated."""
     longest = max(map(len, counts))
     each = [np.pad(c.numpy(), (0, longest - len(c)), mode="edge") for c in counts]
     return np.sum(each, axis=0)
 
 
 def _check_labels(settings: Config, parts: partition.Parts) -> None:
-    """Raise BadInput if what is learnt from one part cannot be measured on the others."""
+    """Raise BadInput if the test or validation part has a label that is not learnt."""
     from ostinato.data import LabelEncoder
 
     if several.names(parts.train) is not None:
@@ -296,7 +297,7 @@ def _check_labels(settings: Config, parts: partition.Parts) -> None:
     if len(encoder) < 2:
         raise BadInput(
             f"{settings.data.source} has one class only, {encoder.classes.tolist()[0]!r}, to learn "
-            "from; wanted two or more to tell apart"
+            "from; wanted two or more"
         )
 
 
@@ -304,11 +305,11 @@ def parsed_weights(given: str | None, labels: np.ndarray) -> str | dict[Any, flo
     """`--class-weight`: `balanced`, or the mapping meant by "cat=1,dog=2.5".
 
     Args:
-        given: as on the command line.
-        labels: all that there are, repeated or not.
+        given: the text from the command line.
+        labels: all labels, repeated or not.
 
     Raises:
-        BadInput: it means neither, or names a class that is not among the labels.
+        BadInput: it is neither, or names a class that is not among the labels.
     """
     if given is None or given == "balanced":
         return given

@@ -44,8 +44,8 @@ class StepView:
         x: `[T, F]` the sequence as the network read it.
         label: the true class, as shown.
         prediction: the class the network chose after the last step, as shown.
-        beliefs: `[T, C]` class probabilities after each step, or None where a network has none
-            (a bidirectional one reads from both ends).
+        beliefs: `[T, C]` class probabilities after each step, or None for a bidirectional network,
+            which has none.
         states: `[T, H]` hidden states of the top layer, or None.
         words: T of them, if the steps are words; x is then their numbers, `[T, 1]`.
     """
@@ -70,7 +70,7 @@ class StepView:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData(PageData):
-    """The contents of a classifier's report; it leaves out empty fields and says why.
+    """The contents of a classifier's report, which says why an empty field is left out.
 
     Args:
         title, …, environment, parameters: see `RunFacts` and `PageData`. Of the evaluation,
@@ -80,8 +80,8 @@ class ReportData(PageData):
         proba: `[N, C]` the class probabilities that the network gave.
         hardest: the test examples to show step by step, the hardest first.
         accuracy_by_step: `[T]` test accuracy when only the first t + 1 steps are read, or None.
-        n_cut: of how many sequences, if they were cut after each step and read anew; 0 if a network
-            answered after every step.
+        n_cut: the number of sequences, if they were cut after each step and read anew; 0 if the
+            network answered after every step.
         network: the sizes of the network, or None.
         lengths: `[N]`, steps of each test sequence, or None.
         features: the names of the F features, if they have any.
@@ -138,7 +138,7 @@ class ReportData(PageData):
 
     @property
     def chance(self) -> float:
-        """The accuracy of always naming the most frequent class."""
+        """The accuracy of always answering the most frequent class."""
         return float(np.bincount(self.y_true).max() / len(self.y_true))
 
     @property
@@ -195,7 +195,7 @@ class ReportData(PageData):
         ]
 
     def _by_step(self) -> PageSection:
-        """How the accuracy grows with what has been read, as a curve and as a table."""
+        """The accuracy after each step, as a curve and as a table."""
         unit, accuracy = self.unit, self.accuracy_by_step
         heading = f"Accuracy by {unit}s read"
         if accuracy is None:
@@ -299,7 +299,7 @@ class ReportData(PageData):
         return Card(found, [*read, replace(drawn, height=height)])
 
     def _story(self, view: StepView) -> str:
-        """What the beliefs did, in two sentences."""
+        """The course of the beliefs, in two sentences."""
         if view.beliefs is None:
             return ""
         last = view.beliefs[-1]
@@ -355,11 +355,11 @@ def rise(accuracy: np.ndarray, n: int, unit: str) -> str:
         f"{percent(first)} after the first {unit}, {percent(last)} after all {count(len(accuracy))}"
     )
     if not labels.apart(first, last, n):
-        return f"{told}: no more apart than chance makes them with {counted(n, 'example')}."
+        return f"{told}: no significant difference with {counted(n, 'example')}."
     if last < first:
         return f"{told}."
     below = np.flatnonzero(accuracy < first + 0.9 * (last - first))
-    return f"{told}; nine tenths of the rise are made, and kept, after {count(int(below[-1]) + 2)}."
+    return f"{told}; nine tenths of the rise are kept after {count(int(below[-1]) + 2)}."
 
 
 def _share(belief: float) -> str:
@@ -378,19 +378,20 @@ def collect(
 ) -> ReportData:
     """Compute the contents of a classifier's report from test data, for `write_report`.
 
-    The hardest examples are the misclassified ones, by falling loss; if they are too few, those
-    right by the smallest margin follow. Memory stays bounded: states and beliefs of all steps are
-    kept for the hardest alone. A bidirectional network has no belief before the end of a sequence,
-    so its examples come without, and its accuracy by step is that of sequences cut short.
+    The hardest examples are the misclassified ones, by falling loss; if they are too few, the right
+    ones with the smallest margin follow. Memory stays bounded: states and beliefs of all steps are
+    kept only for the hardest examples. A bidirectional network has no belief before the end of a
+    sequence, so that its examples have none, and its accuracy by step is that of sequences cut
+    short.
 
     Args:
-        classifier: fitted.
+        classifier: a fitted one.
         X: `[N, T, F]` test sequences, or whatever else `predict` takes, of different lengths too.
         y: `[N]` their labels, each one of the classes of the classifier.
-        facts: of the run.
+        facts: the facts of the run.
         n_hardest: how many examples to show step by step.
         proba: `[N, C]`, the result of `predict_proba` for X, if it is already known.
-        n_right: what `right_by_step` tells, if it is known.
+        n_right: the result of `right_by_step`, if it is already known.
 
     Raises:
         ValueError: y has another length than X, or a label that the classifier does not know.
@@ -426,14 +427,14 @@ def collect(
 
 
 def fitted_of(classifier: SequenceClassifier | Classifier) -> Classifier:
-    """The fitted classifier within an estimator; NotFittedError if there is none."""
+    """The fitted classifier within an estimator; NotFittedError if it is not fitted."""
     return classifier._fitted() if hasattr(classifier, "_fitted") else classifier
 
 
 def anatomy(net: ClassifierNet | ClassifierEnsemble, lengths: np.ndarray) -> Anatomy | None:
-    """The sizes of a network that reads sequences of these lengths; None of an own cell."""
+    """The sizes of a network that reads sequences of these lengths; None for a user's own cell."""
     config = net.config
-    if not isinstance(config["cell"], str):  # a cell of one's own, whose equations are not known
+    if not isinstance(config["cell"], str):  # a user's own cell, whose equations are unknown
         return None
     return Anatomy(
         config["cell"],
@@ -449,14 +450,14 @@ def anatomy(net: ClassifierNet | ClassifierEnsemble, lengths: np.ndarray) -> Ana
 
 
 def _hardest(proba: np.ndarray, y_true: np.ndarray, n: int) -> np.ndarray:
-    """Indices: the misclassified by falling loss, then the others by rising margin."""
+    """Positions: the misclassified examples by falling loss, then the others by rising margin."""
     rows = np.arange(len(y_true))
     true = proba[rows, y_true]
     others = proba.copy()
     others[rows, y_true] = -1
     margin = true - others.max(axis=1)
     right = proba.argmax(axis=1) == y_true
-    # The loss is −log of the true class's probability: it falls as that rises.
+    # The loss is −log of the true class's probability: one falls as the other rises.
     return np.lexsort((margin, np.where(right, margin, true), right))[:n]
 
 
@@ -486,7 +487,7 @@ def _views(
 
 
 def _steps(sequences: Inputs, n: int) -> np.ndarray:
-    """`[T, F]`, sequence n; of words their numbers, `[T, 1]`."""
+    """`[T, F]`, sequence n; for words their numbers, `[T, 1]`."""
     if not isinstance(sequences, CodedWords):
         return sequences[n]
     return sequences.words[sequences.places[n]][:, None]

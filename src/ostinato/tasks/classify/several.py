@@ -1,4 +1,4 @@
-"""The differences of a classifier where a sequence may have several labels."""
+"""The parts of a classifier's job that differ if a sequence may have several labels."""
 
 from __future__ import annotations
 
@@ -16,24 +16,20 @@ if TYPE_CHECKING:
 
 
 def names(part: Examples) -> np.ndarray | None:
-    """The labels, `[C]`, of which a sequence may have several; None: each has one."""
+    """The labels `[C]`, if a sequence may have several; None: each has one."""
     if part.roles is None or not part.roles.labels:
         return None
     return np.array(part.roles.labels)
 
 
 def check(settings: Config, parts: Parts) -> None:
-    """Raise BadInput if there is nothing to learn in the way that is asked for.
-
-    Raises:
-        BadInput: there is not.
-    """
+    """Raise BadInput if there is nothing to learn, or --class-weight is given."""
     y, labels = parts.train.y, parts.train.roles.labels if parts.train.roles else ()
     if (y == y[0]).all():
         raise BadInput(
             f"{settings.data.source}: all sequences to learn from have the same labels "
             f"({', '.join(map(repr, np.array(labels)[y[0] > 0].tolist())) or 'none'}); wanted "
-            "labels that tell them apart"
+            "labels that differ between sequences"
         )
     if settings.training.class_weight is not None:
         raise BadInput(
@@ -44,7 +40,7 @@ def check(settings: Config, parts: Parts) -> None:
 def measure(
     model: Classifier, part: Examples, proba: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """See `label_metrics.measure`; "accuracy" is the share of sequences with all labels right.
+    """See `metrics.label_sets.measure`; "accuracy" is the share of sequences with all labels right.
 
     Args:
         proba: `[N, C]`, the answers, if they are known.
@@ -59,7 +55,7 @@ def measure(
 def baselines(
     model: Classifier, train: Examples, test: Examples, seed: int, proba: np.ndarray
 ) -> dict[str, Any]:
-    """What simple methods reach, and the network beside the best of them in words.
+    """The results of the baselines, and a comparison of the network with the best in words.
 
     Args:
         proba: `[N, C]`, the network's answers to the test part.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ostinato.estimators import SequenceClassifier
     from ostinato.tasks.classify.model import Classifier
 
-SHOWN_WORDS = 80  # of a hard example
+SHOWN_WORDS = 80  # shown of a hard example
 SETS = 12  # of labels that are shown, the commonest
 MEASURES = {**TASK.measures, "accuracy": MeasureSpec("all labels of an example right", "%")}
 
@@ -152,13 +152,13 @@ class SeveralData(PageData):
             "classes",
             "Labels",
             [PageTable("Scores of each label on the test examples", header, rows)],
-            note="A label is given where its probability is above one half. Precision: how many of "
-            "those given it have it. Recall: how many of those that have it were given it. A "
-            "dash: never given, or never there.",
+            note="A label is given if its probability is above one half. Precision: the share of "
+            "those given it that have it. Recall: the share of those that have it to which it was "
+            "given. A dash: never given, or never true.",
         )
 
     def _sets(self) -> PageSection:
-        """The commonest sets of labels, and how often each was given whole."""
+        """The most frequent sets of labels, and how often the whole set was given."""
         right = (self.y_true == self.y_pred).all(axis=1)
         found, which, n = np.unique(
             joined(self.y_true, self.labels), return_inverse=True, return_counts=True
@@ -178,7 +178,7 @@ class SeveralData(PageData):
         )
 
     def _hardest(self) -> PageSection:
-        """The examples with the least likely labels: which were missed, and which invented."""
+        """The examples with the least likely labels: labels missed, and labels given in error."""
         key = Key([("true", "labels that it has"), ("predicted", "given, but not there")])
         return PageSection(
             "hardest",
@@ -216,10 +216,10 @@ def collect_several(
     """Compute the contents of the report of a classifier with several labels, for `write_report`.
 
     Args:
-        classifier: fitted, with several labels a sequence.
+        classifier: a fitted one, with several labels a sequence.
         X: N test sequences, or `Examples` of them.
         y: `[N, C]` zeros and ones.
-        facts: of the run.
+        facts: the facts of the run.
         n_hardest: how many examples to show.
         proba: `[N, C]`, the result of `predict_proba` for X, if it is already known.
 

@@ -6,7 +6,7 @@ from ostinato.tasks.base import OF_TABLES, SCHEDULE, MeasureSpec, TaskSpec
 TASK = TaskSpec(
     name="forecast",
     kind="sequence_forecaster",
-    does="Says what the next values of a series may be.",
+    does="Forecasts the next values of a series.",
     uses=OF_TABLES
     | {
         "data.static", "data.known", "data.missing", "task.horizon", "task.context", "task.season",

@@ -1,4 +1,4 @@
-"""Training a forecaster: a table with `--forecast COLUMN --horizon N`."""
+"""The job of a forecaster: a table with `--forecast COLUMN --horizon N`."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-SHOWN = 1 << 20  # values of series in a file that the report looks at
-FEW = 0.05  # of the steps of a series are late by chance; more by its calendar
-WINDOWS = 5  # forecasts of each series, one after another, that a model is measured by, at most
+SHOWN = 1 << 20  # values of series in a file that the report reads
+FEW = 0.05  # share of late steps: fewer are gaps, more are the calendar of the series
+WINDOWS = 5  # forecasts of each series, one after another, in the test, at most
 
 
 def read(settings: Config, given: Given) -> ForecastJob:
@@ -52,7 +52,7 @@ def read(settings: Config, given: Given) -> ForecastJob:
     if settings.task.horizon is None:
         raise BadInput("--forecast needs --horizon N: how many steps ahead?")
     if settings.data.test is not None:
-        raise BadInput("--test is not for forecasts: the ends of the series are what is tested on")
+        raise BadInput("--test is not for forecasts: the test part is the ends of the series")
     series = _series(sources.known(settings.data.source), settings)
     total = settings.training.iterations
     if total is not None:
@@ -84,8 +84,8 @@ def evaluated(
     """The measures of a saved forecaster, on the ends of the series of a file or of its run's.
 
     Args:
-        windows: forecasts of each series; None: as many as a run on these series is tested by.
-        stride: steps from one to the next; None: the horizon.
+        windows: the number of forecasts of each series; None: that of a run on these series.
+        stride: steps from one forecast to the next; None: the horizon.
 
     Raises:
         BadInput: the run learnt from steps that would be forecast; or there is no series.
@@ -111,7 +111,8 @@ def evaluated(
 
 
 def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
-    """What follows the end of each series, as CSV: the median, or with `proba` all quantiles."""
+    """The forecasts after the end of each series, as CSV: the median, or with `proba` all
+    quantiles."""
     if file != sources.STDIN and not sources.is_table(sources.known(file)):
         raise BadInput(f"{file} is not a table; wanted {', '.join(sources.TABLES)}")
     parts = sources.begun(sources.blocks(file, trained.settings(), trained.preparation()))
@@ -151,7 +152,7 @@ class ForecastJob(Job):
 
     settings: Config
     series: Examples
-    windows: int | None = None  # forecasts of each series to test by; None: as many as there can be
+    windows: int | None = None  # test forecasts of each series; None: as many as possible
     held_back: int = 0  # steps at the end of each series that are left out
 
     @property
@@ -279,12 +280,12 @@ class ForecastJob(Job):
             windows=self.n_windows(),
             ids=shown.ids,
             times=shown.times,
-            quantiles=None if on_disk else answers,  # a few of many series are answered again
+            quantiles=None if on_disk else answers,  # on disk, a few series are answered again
         )
         report.write_report(run.report, contents)
 
     def _backtest(self, model: Forecaster, answers: np.ndarray) -> Iterator[str]:
-        """A line for each step that the model is measured by: what came, and the quantiles."""
+        """A line for each step of the test: the actual value, and the quantiles."""
         from ostinato.tasks.forecast.model import in_turn
 
         panel, windows = self._panel(model.preparation)
@@ -300,18 +301,19 @@ class ForecastJob(Job):
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Steps of each series, `[N]`, up to its last value; of series in a file a pass over it."""
+        """Steps of each series, `[N]`, up to its last value; for series in a file by a pass over
+        it."""
         return _lengths(self.series)
 
     def n_windows(self) -> int:
-        """Forecasts of each series to test by."""
+        """The number of test forecasts of each series."""
         lengths = self.lengths - self.held_back
         return self.windows or _windows(lengths, self._asked().horizon, self.series.source)
 
     def _panel(
         self, preparation: Preparation | None, unseen: bool = True
     ) -> tuple[Panel, int]:
-        """What there is to learn from and to test on, and the windows to test by."""
+        """The sizes of the training and the test part, and the test windows."""
         panel = _panel(self.series, preparation, unseen)
         return panel.before(self.held_back), self.n_windows()
 
@@ -323,7 +325,7 @@ class ForecastJob(Job):
         return ForecastSettings(horizon=task.horizon, context=task.context, season=task.season)
 
     def _preparation(self) -> Preparation:
-        """Scales of inputs are the network's own matter, as for arrays."""
+        """The preparation, without scales: the network scales its inputs itself, as for arrays."""
         return partition.preparation(self.series, _filled(self.settings), standardize=False)
 
 
@@ -354,7 +356,7 @@ def _filled(settings: Config) -> str:
 
 
 def _series(source: str, settings: Config, preparation: Preparation | None = None) -> Examples:
-    """The series in a table, with their inputs: those of a model, if it is trained."""
+    """The series in a table, with their inputs: those of the model, if there is one."""
     if source != sources.STDIN and not sources.is_table(source):
         raise BadInput(f"{source} is not a table; --forecast reads {', '.join(sources.TABLES)}")
     columns = sources.trained_roles(preparation, settings, answers=True)
@@ -371,8 +373,8 @@ def _panel(
     Steps at the end of a series without a value are its future, in which inputs may be known.
 
     Args:
-        series: with their inputs.
-        preparation: of the inputs.
+        series: the series with their inputs.
+        preparation: that of the inputs.
         unseen: see `Preparation.apply`.
     """
     has_inputs = bool(series.features or series.statics)
@@ -409,7 +411,7 @@ def _lengths(series: Examples) -> np.ndarray:
 
 
 def _lines(tested: Backtest, ids: np.ndarray, times: list[list[Any]] | None) -> Iterator[list]:
-    """The lines of a backtest: name, time or step, what came, the median, all quantiles."""
+    """The lines of a backtest: name, time or step, actual value, median, all quantiles."""
     median = tested.levels.index(0.5)
     for i, cutoff, actual, answers in zip(
         tested.series, tested.cutoffs, tested.actual, tested.quantiles, strict=True
@@ -421,12 +423,12 @@ def _lines(tested: Backtest, ids: np.ndarray, times: list[list[Any]] | None) -> 
 
 
 def _written(value: float) -> str:
-    """A value of a series: its variation may be small beside it."""
+    """A value of a series as text, with enough digits for small variations of large values."""
     return f"{value:.12g}"
 
 
 def _known(measures: dict[str, Any]) -> dict[str, Any]:
-    """Measures for JSON, which has no NaN: MASE has no scale where a series never changes."""
+    """Measures for JSON, which has no NaN: MASE has no scale if a series never changes."""
     return {name: None if np.isnan(value) else value for name, value in measures.items()}
 
 
@@ -440,7 +442,7 @@ BECOME = {
 
 @dataclass(frozen=True)
 class _Missing:
-    """How many values are missing in each column, of how many."""
+    """The numbers of missing values and of all values in each column."""
 
     n_missing: Counter[str] = field(default_factory=Counter)
     n: Counter[str] = field(default_factory=Counter)
@@ -465,10 +467,10 @@ class _Missing:
 
 
 def _missing(series: Examples, also_ahead: bool = False) -> _Missing:
-    """What is missing in series.
+    """Count the missing values in series.
 
     Args:
-        also_ahead: whether inputs that are known in advance are needed in their future, too.
+        also_ahead: whether inputs that are known in advance are needed in the future, too.
     """
     target = str(series.roles.target) if series.roles else "y"
     known = series.roles.known if series.roles and also_ahead else ()
@@ -486,9 +488,9 @@ def _missing(series: Examples, also_ahead: bool = False) -> _Missing:
 
 
 def _after_gaps(series: Examples) -> int:
-    """How many steps come later than 1.5 times the usual time of their series, if few do.
+    """The number of steps that come later than 1.5 times the usual time of their series, if few do.
 
-    Of days of work every fifth does.
+    With working days, for example, every fifth step does.
     """
     steps = [np.diff(times.astype(np.float64)) for times in series.times or ()]
     late = [d > 1.5 * np.median(d) for d in steps if len(d)]
@@ -496,18 +498,18 @@ def _after_gaps(series: Examples) -> int:
 
 
 def _end(y: np.ndarray) -> int:
-    """Steps up to the last value."""
+    """The number of steps up to the last value."""
     present = np.flatnonzero(~np.isnan(y))
     return int(present[-1]) + 1 if len(present) else len(y)
 
 
 def _windows(lengths: np.ndarray, horizon: int, source: str, folds: int = 1) -> int:
-    """Forecasts of each series to measure by, in each fold.
+    """The number of test forecasts of each series, in each fold.
 
-    As many as leave a part of the shortest series for training that is as long as that of a fold.
+    As many as possible so that the shortest series keeps a training part as long as a fold's.
 
     Raises:
-        BadInput: none does.
+        BadInput: the shortest series is too short.
     """
     shortest = int(lengths.min())
     windows = min(WINDOWS, (shortest - 1) // ((folds + 1) * horizon))
@@ -520,7 +522,7 @@ def _windows(lengths: np.ndarray, horizon: int, source: str, folds: int = 1) -> 
     if windows < 1:
         raise BadInput(
             f"{source}: the shortest series has {shortest} steps; wanted more than two horizons of "
-            f"{horizon}: one to begin with, and one to test on"
+            f"{horizon}: one to learn from, and one to test on"
         )
     return windows
 
@@ -554,7 +556,7 @@ def _csv(model: Forecaster, series: Examples, proba: bool, with_header: bool = T
     """A line for each series and step ahead."""
     _check_values(series)
     panel = _panel(series, model.preparation)
-    assert isinstance(panel, Panel)  # series to answer are in memory
+    assert isinstance(panel, Panel)  # series to be forecast are in memory
     _check_future(series, panel, model.windows.horizon)
     answers = model.predict_quantiles(panel)
     levels = model.levels
@@ -571,7 +573,7 @@ def _csv(model: Forecaster, series: Examples, proba: bool, with_header: bool = T
 
 
 def _ahead(series: Examples, i: int, end: int, horizon: int) -> np.ndarray:
-    """The times of the steps ahead: those in the file, or on as the steps go on."""
+    """The times of the steps ahead: those in the file, or continued at the same distance."""
     if series.times is None:
         return np.arange(1, horizon + 1)
     times = series.times[i]

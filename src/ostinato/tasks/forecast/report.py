@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from ostinato.tasks.forecast.model import Forecaster
 
 SHOWN = 6  # series: the worst, the middle and the best ones
-LEAST_HISTORY = 24  # steps before the first forecast; else as many as there are after it
-MOST_STEPS = 600  # of a series that are drawn, at most
-MOST_AGAIN = 2_000  # forecasts, at most, for which baselines are computed again: a millisecond each
-MOST_ROWS = 12  # of the table of series
+LEAST_HISTORY = 24  # steps drawn before the first forecast; more if more are drawn after it
+MOST_STEPS = 600  # drawn of a series
+MOST_AGAIN = 2_000  # forecasts for which baselines are computed again: a millisecond each
+MOST_ROWS = 12  # in the table of series
 MEASURES = {**TASK.measures, "pinball": MeasureSpec("pinball loss", lower=True)}
 
 
@@ -40,13 +40,13 @@ class SeriesView:
     """The end of a series with the forecasts of it.
 
     Attributes:
-        name: of the series.
+        name: the name of the series.
         x: `[t]`, times (datetime64) or steps.
-        values: `[t]`, what came; NaN where a value is missing.
+        values: `[t]`, the actual values; NaN where a value is missing.
         windows: of each forecast the first of its steps among the t, and quantiles `[h, Q]`.
         ahead: times of the steps after the end, and their forecast `[h, Q]`; None without one.
         place: "worst", "middle" or "best".
-        error: the mean absolute error of its forecasts, scaled (MASE) where that is possible.
+        error: the mean absolute error of its forecasts, scaled (MASE) if possible.
     """
 
     name: str
@@ -66,11 +66,11 @@ class ForecastData(PageData):
         title, …, environment, parameters: see `RunFacts` and `PageData`.
         levels: of the quantiles, Q of them, with 0.5.
         series: `[M]`, the series of each forecast, a number below len(names).
-        actual: `[M, h]`, what came; NaN where a value is missing.
+        actual: `[M, h]`, the actual values; NaN where a value is missing.
         quantiles: `[M, h, Q]`.
-        scales: `[M]`, by which errors are divided for MASE; NaN where there is none.
+        scales: `[M]`, the divisors of errors for MASE; NaN where there is none.
         naive: baseline → its quantiles `[M, h, Q]`.
-        names: of the series.
+        names: the names of the series.
         views: the series that are drawn, the worst first.
         read: what the network reads, in words.
 
@@ -105,11 +105,11 @@ class ForecastData(PageData):
 
     @property
     def scaled(self) -> bool:
-        """Whether errors can be scaled, so that series of different sizes count alike."""
+        """Whether errors can be scaled, so that series of different sizes weigh the same."""
         return bool((self.scales > 0).any())
 
     def shown_errors(self, quantiles: np.ndarray) -> np.ndarray:
-        """`errors`, divided by the scales where any is there; those without are left out (NaN)."""
+        """`errors`, divided by the scales if there are any; errors without a scale become NaN."""
         if not self.scaled:
             return self.errors(quantiles)
         return self.errors(quantiles) / np.where(self.scales > 0, self.scales, np.nan)[:, None]
@@ -138,13 +138,13 @@ class ForecastData(PageData):
         return tiles
 
     def _beside(self, key: str, told: str) -> str:
-        """The measure, and that of each baseline."""
+        """The measure of the network and of each baseline."""
         baselines = self.evaluation.get("baselines", {}).items()
         theirs = {name: each[key] for name, each in baselines if each.get(key) is not None}
         return "; ".join([told, *(f"{name}: {value:.4f}" for name, value in theirs.items())])
 
     def sections(self) -> list[PageSection | None]:
-        told = "Loss: the mean pinball loss of the quantiles, of windows scaled by what is read."
+        told = "Loss: the mean pinball loss of the quantiles; windows are scaled by their context."
         return [
             measures.section(self, MEASURES),
             self._forecasts(),
@@ -161,14 +161,14 @@ class ForecastData(PageData):
         cards = [self._card(rank, view, wide) for rank, view in enumerate(self.views)]
         shares = ", ".join(percent(share, 0) for *_, share in bands(self.levels))
         told = f"Bands: the intervals in which {shares} should lie. Line in them: the median."
-        told += " Each forecast begins at a dotted line and knows nothing that came after it."
+        told += " Each forecast begins at a dotted line, and uses no value after it."
         ahead = any(view.ahead is not None for view in self.views)
         if ahead:
             told += " The last one goes beyond the end of the series."
         if not wide:
             told += f" The series are those with the largest, middle and smallest {self.by}."
         key = Key([("", "what came"), ("true", "forecast")])
-        heading = "Forecasts of what was held out" + " and of what follows" * ahead
+        heading = "Forecasts of the held-out steps" + " and of what follows" * ahead
         return PageSection(
             "forecasts",
             "Forecasts",
@@ -271,12 +271,12 @@ class ForecastData(PageData):
         return PageSection("series", "Series", [table], note=" ".join(notes))
 
     def _number(self, error: float) -> str:
-        """An error as it is shown: scaled ones are of the order of 1."""
+        """An error as text; scaled errors are of the order of 1."""
         return f"{error:.3f}" if self.scaled else f"{error:.4g}"
 
 
 def _means(errors: np.ndarray) -> np.ndarray:
-    """`[h]`: the mean error of each step; NaN where nothing came."""
+    """`[h]`: the mean error of each step; NaN without an actual value."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
         return np.nanmean(errors, axis=0)
@@ -295,12 +295,13 @@ def collect_forecasts(
     """Compute the contents of a forecaster's report from the ends of series, for `write_report`.
 
     Args:
-        forecaster: fitted.
-        X: the series, whole: a `Panel`, or what `SequenceForecaster` takes for X.
-        facts: of the run.
-        windows: forecasts of each series, a horizon apart, the last one of its end.
+        forecaster: a fitted one.
+        X: the whole series: a `Panel`, or an X of `SequenceForecaster`.
+        facts: the facts of the run.
+        windows: the number of forecasts of each series, a horizon apart; the last one is at its
+            end.
         ids: `[N]`, the names of the series; by default their numbers from 1.
-        times: of each series, `[T_i]`, datetime64 or numbers; by default its steps from 1.
+        times: for each series `[T_i]`, datetime64 or numbers; by default its steps from 1.
         quantiles: `[M, h, Q]`, those of `Forecaster.backtest`, if they are known.
 
     Raises:
@@ -383,7 +384,7 @@ def _ahead(fitted: Forecaster, panel: Panel, chosen: list[int]) -> dict[int, np.
 
 
 def _chosen(order: list[int]) -> list[tuple[int, str]]:
-    """Series, the worst first, and their places: all of a few, else some of each place."""
+    """Series, the worst first, and their places: all if there are few, else some of each place."""
     n, each = len(order), SHOWN // 3
     if n <= SHOWN:
         last = n - 1

@@ -6,7 +6,7 @@ from ostinato.tasks.base import OF_PARTS, SCHEDULE, MeasureSpec, TaskSpec
 TASK = TaskSpec(
     name="language",
     kind="language_model",
-    does="Says which token comes next in a text.",
+    does="Predicts the next token of a text.",
     uses=OF_PARTS | {"task.level", "task.vocabulary"},
     recipe=SCHEDULE
     | {

@@ -26,8 +26,8 @@ from ostinato.tasks.language.net import LanguageArchitecture
 class LanguageModel(Estimator):
     """A recurrent network that predicts the next character, word or word piece of texts.
 
-    Documents `X` are a list of N texts (str). A document is read from its beginning, with a state
-    of its own.
+    Documents `X` are a list of N texts (str). Each document is read from its beginning, with its
+    own state.
 
     Args:
         level: what a token is: "character"; "word", words and marks of punctuation; or "piece",

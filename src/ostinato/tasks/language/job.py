@@ -1,4 +1,4 @@
-"""Training a language model: a text, a column of texts with `--language COLUMN`, or austen."""
+"""The job of a language model: a text, a column of texts with `--language COLUMN`, or austen."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-HELD_OUT = "Persuasion"  # the novel that a model of the others is measured on
-CHARACTERS = 5  # of a word or a word piece, about: to estimate the length of a training
+HELD_OUT = "Persuasion"  # the novel on which a model of the others is measured
+CHARACTERS = 5  # per word or word piece, about, to estimate the length of a training
 # The recipe by the size of a text; see `_sized`.
 UNITS = ((2_000_000, 512), (300_000, 256), (0, 128))  # from so many tokens on
 UPDATES_AN_EPOCH = 20  # at least, if the rows of a batch allow it
@@ -48,7 +48,7 @@ ORDERS = {"character": 8, "word": 5, "piece": 5}  # of the n-gram baseline
 
 @dataclass(frozen=True)
 class TextParts:
-    """Documents to learn from, to choose the best weights by, and to measure on."""
+    """The training, validation and test documents."""
 
     train: list[str]
     test: list[str]
@@ -57,12 +57,12 @@ class TextParts:
 
 @dataclass(frozen=True)
 class Documents:
-    """The documents of a file: a text is one, and each row of a table, each tune of a collection.
+    """The documents of a file: a text, each row of a table, or each tune of a collection.
 
     Attributes:
         texts: N of them.
-        groups: `[N]`, what belongs together (a book, an author), if a column says it.
-        parts: `[N]`, the part of each, if a column says it.
+        groups: `[N]`, the group of each (a book, an author), if a column has it.
+        parts: `[N]`, the part of each, if a column has it.
     """
 
     texts: list[str]
@@ -78,7 +78,7 @@ class Documents:
         )
 
     def held_out(self, fraction: float, seed: int) -> tuple[Documents, Documents]:
-        """All but a share of the documents, and that share; of a single one, its end."""
+        """All but a share of the documents, and that share; for a single document, its end."""
         from ostinato.data.sequences import splits
 
         if len(self.texts) == 1:
@@ -134,10 +134,10 @@ def _sized(settings: Config, given: Given, characters: float, tokens: float) -> 
 
 
 def to_check(settings: Config, as_trained: bool) -> tuple[Documents, TextParts | None]:
-    """The documents of a source, and their parts; None: many documents that nothing divides.
+    """The documents of a source, and their parts; None: many documents without a division.
 
     Args:
-        as_trained: whether the parts are those of a training, also where it has drawn them.
+        as_trained: whether the parts are those of a training, even if it draws them.
     """
     settings = _with_column(settings)
     data = settings.data
@@ -150,7 +150,7 @@ def to_check(settings: Config, as_trained: bool) -> tuple[Documents, TextParts |
 
 
 def window(settings: Config) -> int:
-    """How many tokens the network reads before each update of its weights."""
+    """The number of tokens that the network reads before each update."""
     return settings.training.truncate or DEFAULT_WINDOW
 
 
@@ -184,10 +184,8 @@ def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
 
 
 def compared(a: Measured, b: Measured) -> PairedResult:
-    """Raises:
-    Apart: always: no test fits.
-    """
-    raise Apart("the stretches of a text are not independent; look at their measures")
+    """Raise Apart: there is no test for language models."""
+    raise Apart("the stretches of a text are not independent; compare the measures")
 
 
 @dataclass(frozen=True)
@@ -326,7 +324,8 @@ class LanguageJob(Job):
 def _texts(settings: Config) -> TextParts:
     """The documents of a source, in parts.
 
-    A single document is divided: its end is for the test. Of many, whole ones are held out.
+    A single document is divided: its end is the test part. Of many documents, whole ones are held
+        out.
     """
     config = settings.data
     if config.split is not None:
@@ -364,7 +363,7 @@ def _check_whole(settings: Config, texts: TextParts) -> None:
 
 
 def _learnable(settings: Config) -> Documents:
-    """The documents of a source, but for those that are kept apart to be tested on."""
+    """The documents of a source outside of its own test part."""
     if settings.data.source != "austen":
         read = _read(str(settings.data.source), settings, settings.task.language)
         if read.parts is None:
@@ -395,7 +394,7 @@ def _divided(settings: Config) -> TextParts:
 
 
 def _with_column(settings: Config) -> Config:
-    """With the name of the column of texts, if it was left open."""
+    """The settings with the name of the column of texts, if it was not given."""
     sources.check(settings.data)
     if settings.task.language != ONLY or not sources.is_table(settings.data.source or ""):
         return settings
@@ -412,7 +411,7 @@ def documents_of(file: str, trained: Trained) -> list[str]:
 
 
 def _given_documents(file: str, settings: Config) -> list[str]:
-    """The documents of a file that is not divided."""
+    """The documents of a file without a division."""
     settings = settings.updated({"data.split": None, "data.group": None})
     return _read(file, settings, settings.task.language).texts
 
@@ -440,7 +439,7 @@ def _folded(settings: Config, k: int) -> list[TextParts]:
 def _stretches(text: str, k: int, settings: Config) -> list[TextParts]:
     """k stretches of a text, each tested on once.
 
-    The two beside the tested one are no documents: each gives its end for validation.
+    The text before and after the tested stretch is kept apart; the end of each validates.
     """
     cuts = [len(text) * j // k for j in range(k + 1)]
     folds = []
@@ -454,7 +453,7 @@ def _stretches(text: str, k: int, settings: Config) -> list[TextParts]:
 
 
 def _n_grams(texts: TextParts, vocabulary: Vocabulary, order: int) -> dict[str, float]:
-    """How well n-grams of the training part predict the test part."""
+    """The measures of an n-gram model of the training part on the test part."""
     from ostinato.data.text.ngram import KneserNey
 
     learnt = [vocabulary.encode(text) for text in texts.train]
@@ -471,13 +470,13 @@ def _read(source: str, settings: Config, column: str | None) -> Documents:
     """Read a file, or standard input.
 
     Args:
-        column: of the texts; `ONLY` or None: the only one that holds texts.
+        column: the column of the texts; `ONLY` or None: the only column of texts.
     """
     from ostinato.data.formats.content import as_text, ending
     from ostinato.data.formats.documents import TUNES, tunes
 
     alike = source
-    if source == sources.STDIN:  # read as the file that the run learnt from
+    if source == sources.STDIN:  # read like the training file
         alike = settings.data.source or ""
     else:
         sources.known(source)
@@ -507,5 +506,5 @@ def _text_column(table: Table, column: str | None) -> str:
             f"training names (--language COLUMN); the columns are "
             f"{', '.join(map(repr, table.names[:20]))}"
         )
-    _log.warning("%s: taken as texts: %r", table.source, found[0])
+    _log.warning("%s: the column of texts is %r", table.source, found[0])
     return found[0]

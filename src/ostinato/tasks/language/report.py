@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 PROMPTS = 6
 READ = 1_000  # characters before a prompt's end that the model reads
-SHOWN = 90  # characters of a prompt that are shown
-AHEAD = {"character": 40, "word": 8, "piece": 10}  # tokens that a completion goes on for
-PASSAGE = {"character": 600, "word": 140, "piece": 180}  # tokens that are shown with their bits
+SHOWN = 90  # characters of a prompt in the report
+AHEAD = {"character": 40, "word": 8, "piece": 10}  # tokens of a completion
+PASSAGE = {"character": 600, "word": 140, "piece": 180}  # tokens shown with their bits
 SAMPLE = {"character": 500, "word": 120, "piece": 150}
 TEMPERATURES = (0.5, 1.0)
 # Tokens by their place in a document: multiply-adds of the readout, which is most of the work.
 WORK = 2**33
-DOCUMENTS, LENGTH = 32, 1_024  # read for it at most
-MOST_CHARACTERS = 8  # of a token, on average; of a long document so many are encoded
+DOCUMENTS, LENGTH = 32, 1_024  # at most
+MOST_CHARACTERS = 8  # per token, on average: how much of a long document is encoded
 DEEPEST = 12.0  # bits of the strongest colour of a token
-SIGNS = {"\n": "↵", "\t": "⇥", " ": "␣"}  # of characters that would not be seen
+SIGNS = {"\n": "↵", "\t": "⇥", " ": "␣"}  # for invisible characters
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Completion:
     """The suggestions of a keyboard at a place in a text.
 
     Attributes:
-        prompt: the end of what was read.
+        prompt: the end of the text before.
         suggestions: the likeliest next tokens and their probabilities, the best first.
-        came: what followed in the text.
-        continued: what the model would have gone on with, always its likeliest token.
+        came: the text that followed.
+        continued: the model's own continuation, always its likeliest token.
     """
 
     prompt: str
@@ -68,7 +68,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Sample:
-    """A text that the model made; see `fitted_language.Generated`."""
+    """A text that the model generated; see `fitted_language.Generated`."""
 
     temperature: float
     text: str
@@ -152,7 +152,7 @@ class LanguageData(PageData):
         return common.training(facts, told, f"Bits of a {self.level}")
 
     def _completions(self) -> PageSection:
-        """Suggestions at places of the test part, beside what came there."""
+        """Suggestions at places of the test part, and the text that followed there."""
         cards = Grid([_completed(each, self.level) for each in self.completions])
         return PageSection(
             "completions",
@@ -165,7 +165,8 @@ class LanguageData(PageData):
         )
 
     def _samples(self) -> PageSection:
-        """Texts that the model wrote, and how much of each is copied from the training text."""
+        """Texts that the model generated, and the share of each that is copied from the training
+        text."""
         cards = Grid([self._written(each) for each in self.samples], tall=True)
         return PageSection(
             "samples",
@@ -173,7 +174,7 @@ class LanguageData(PageData):
             [cards] if self.samples else [],
             note="Drawn from the model's own probabilities; a temperature below 1 makes the likely "
             f"likelier. A text that copies its training text has 20 {self.level}s in a row that "
-            "stand there, word for word; a copied text says little about the model.",
+            "for word; a copied text says little about the model.",
             why="None: no text was generated.",
         )
 
@@ -253,7 +254,7 @@ def _completed(each: Completion, level: str) -> Card:
 
 
 def begins(came: str, suggestion: str, level: str) -> bool:
-    """Whether a text goes on with a suggestion, which is a whole word at the level "word"."""
+    """Whether a text continues with a suggestion, which is a whole word at the level "word"."""
     came = came if level == "character" else came.lstrip()
     suggestion = suggestion if level == "character" else suggestion.lstrip()
     after = came[len(suggestion) : len(suggestion) + 1]
@@ -262,7 +263,7 @@ def begins(came: str, suggestion: str, level: str) -> bool:
 
 
 def _seen(token: str) -> str:
-    """A token with signs for what would not be seen."""
+    """A token with signs for invisible characters."""
     return "".join(SIGNS.get(c, c) for c in token) if not token.strip() else token
 
 
@@ -279,9 +280,9 @@ def collect_language(
     The same model and documents give the same data: places and samples are drawn by fixed seeds.
 
     Args:
-        model: fitted.
+        model: a fitted one.
         documents: texts that it was not trained on.
-        facts: of the run.
+        facts: the facts of the run.
     """
     from ostinato.tasks.language.fit import as_documents
 
@@ -322,7 +323,7 @@ def _places(documents: list[str], level: str) -> list[tuple[str, int]]:
             place = text.rfind(" ") + 1
         if 0 < place < len(text):
             # At the level "character" the first letter of the word is given: without it, too many
-            # words could come.
+            # words are possible.
             found[i, min(place + (level == "character"), len(text) - 1)] = None
     return [(documents[i], place) for i, place in found]
 
@@ -344,7 +345,7 @@ def _completion(model: TokenModel, text: str, place: int) -> Completion:
 
 
 def _beginning(model: TokenModel, text: str, n: int) -> str:
-    """The first n tokens of a text, as it writes them: as many of its words."""
+    """The first n tokens of a text, as they are written: that many words."""
     words = text.split(" ")
     for stop in range(1, len(words) + 1):
         begun = " ".join(words[:stop])
@@ -384,7 +385,7 @@ def _by_position(model: TokenModel, documents: list[str]) -> np.ndarray | None:
     for text in documents[:DOCUMENTS]:
         tokens = model.vocabulary.encode(text[: MOST_CHARACTERS * LENGTH])
         (found,) = _bits(model, [tokens[:LENGTH]])
-        # The END after a document that was cut is none of the text's.
+        # The END after a document that was cut does not belong to the text.
         cut = len(tokens) > LENGTH or len(text) > MOST_CHARACTERS * LENGTH
         bits.append(found[:-1] if cut else found)
         if sum(map(len, bits)) >= most:
@@ -401,7 +402,7 @@ def _by_position(model: TokenModel, documents: list[str]) -> np.ndarray | None:
 
 
 def _bits(model: TokenModel, documents: list[np.ndarray]) -> list[np.ndarray]:
-    """The bits of each token, and of the END, of documents of token numbers: `[n + 1]` each."""
+    """The bits of each token, and of the END, for documents of token numbers: `[n + 1]` each."""
     with needs("torch", "torch"):
         import torch
     result = []

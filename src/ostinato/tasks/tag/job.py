@@ -240,7 +240,7 @@ class TagJob(PartsJob):
 
 
 def _check_labels(settings: Config, parts: partition.Parts) -> None:
-    """Raise BadInput if what is learnt from one part cannot be measured on the others."""
+    """Raise BadInput if the test or validation part has a label that is not learnt."""
     known = label_counts(parts.train.y)[0]
     if len(known) < 2:
         raise BadInput(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ostinato.estimators import SequenceTagger
     from ostinato.tasks.tag.model import Tagger
 
-MOST_STEPS, MOST_WORDS = 160, 60  # drawn of a sequence: the stretch with most errors
+MOST_STEPS, MOST_WORDS = 160, 60  # drawn of a sequence, where it has most errors
 MEASURES = {
     **TASK.measures,
     "precision": MeasureSpec("precision of spans", "%"),
@@ -34,7 +34,7 @@ MEASURES = {
     "unknown": MeasureSpec("unknown words", "%", sided=False),
 }
 ERRORS = {  # of spans, see `span_metrics.span_errors`
-    "right": "found as they are",
+    "right": "found exactly",
     "wrong type": "found with another type",
     "wrong extent": "found with another beginning or end",
     "wrong both": "overlapped by one of another type and extent",
@@ -48,12 +48,12 @@ class TagView:
     """A part of a sequence, step by step.
 
     Attributes:
-        name: of the sequence.
-        start, length: the first step of the part, and how many the sequence has.
+        name: the name of the sequence.
+        start, length: the first step of the part, and the number of steps of the sequence.
         n_wrong: wrong labels in the whole sequence.
         true, predicted: `[t]`, class numbers of the part.
-        x: `[t, F]`, what the network read; None of words.
-        words: t of them; None of vectors.
+        x: `[t, F]`, the input of the network; None for words.
+        words: t words; None for vectors.
     """
 
     name: str
@@ -189,7 +189,7 @@ class TaggingData(PageData):
             )
         families = _families(self)
         colours = _colours(self, families)
-        told = "Of a long sequence the part with most errors is shown."
+        told = "For a long sequence the part with most errors is shown."
         if self.hardest[0].words is not None:
             told = (
                 "Under each word its true label, and in a frame the network's where it is "
@@ -248,14 +248,14 @@ def _taken(view: TagView, classes: list[str]) -> str:
 
 
 def _families(data: TaggingData) -> list[str]:
-    """The name of each label; where labels write spans, the type of its span, "" outside."""
+    """The name of each label; if labels encode spans, the type of its span, "" outside."""
     if data.scheme is None:
         return list(data.classes)
     return [name.partition("-")[2] if name != "O" else "" for name in data.classes]
 
 
 def _colours(data: TaggingData, families: list[str]) -> Colours:
-    """A colour for each of the families that the sequences show most of; the rest share one."""
+    """A colour for each of the most frequent families of labels; the others share one."""
     shown = np.concatenate([[*view.true, *view.predicted] for view in data.hardest])
     counts = np.bincount(shown.astype(np.int64), minlength=len(families))
     total: dict[str, int] = {}
@@ -263,7 +263,8 @@ def _colours(data: TaggingData, families: list[str]) -> Colours:
         total[family] = total.get(family, 0) + n
     outside = "" if data.scheme is not None else None
     ranked = sorted((f for f in total if f != outside and total[f]), key=lambda f: -total[f])
-    # Colours follow the order of the labels, so that a report of the same data has the same ones.
+    # Colours follow the order of the labels, so that reports of the same data have the same
+    # colours.
     coloured = sorted(ranked[: len(LABELS)], key=families.index)
     place = {family: i for i, family in enumerate(coloured)}
     return [
@@ -273,7 +274,7 @@ def _colours(data: TaggingData, families: list[str]) -> Colours:
 
 
 def _key(colours: Colours, families: Sequence[str]) -> Key:
-    """Which colour is which label; labels of one family share a colour and a name."""
+    """The legend of colours and labels; labels of one family share a colour and a name."""
     shown: dict[int, str] = {}
     for family, colour in zip(families, colours, strict=True):
         if colour is not None:
@@ -296,13 +297,13 @@ def collect_tagging(
     """Compute the contents of a tagger's report from test data, for `write_report`.
 
     Args:
-        tagger: fitted.
+        tagger: a fitted one.
         X: the test sequences, as `predict` takes them.
         y: the labels of each.
-        facts: of the run.
+        facts: the facts of the run.
         ids: `[N]`, the names of the sequences; by default their numbers from 1.
-        words: the words of each sequence where X has numbers made of them; they are shown.
-        n_hardest: how many sequences to show, of those with errors.
+        words: the words of each sequence, to be shown if X has numbers computed from them.
+        n_hardest: the number of sequences with errors to show.
         answers: the likeliest labels of each sequence as class numbers, and their probabilities,
             `[T_i]` each, if they are known.
 
@@ -347,7 +348,7 @@ def collect_tagging(
 
 
 def _hardest(wrong: np.ndarray, lengths: np.ndarray, n: int) -> list[int]:
-    """The sequences with most errors, but none without: their numbers."""
+    """The numbers of the sequences with most errors; sequences without errors are left out."""
     counts = np.add.reduceat(wrong.astype(np.int64), np.cumsum(lengths) - lengths)
     order = np.argsort(-counts, kind="stable")[:n]
     return [int(i) for i in order if counts[i]]
@@ -380,7 +381,7 @@ def _view(
 
 
 def _densest(wrong: np.ndarray, most: int) -> int:
-    """Where the part of `most` steps begins that has most errors."""
+    """The first step of the part of `most` steps with most errors."""
     if len(wrong) <= most:
         return 0
     before = np.concatenate([[0], np.cumsum(wrong)])
