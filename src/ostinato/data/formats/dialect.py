@@ -86,7 +86,7 @@ class Dialect:
         return rf"^[+-]?\d{{1,3}}({re.escape(self.thousands)}\d{{3}})+([{self.decimal}]\d*)?$"
 
     def without_head(self, content: bytes, between: str) -> bytes:
-        """UTF-8 with empty lines in place of what stands above the header.
+        r"""UTF-8 with empty lines in place of what stands above the header.
 
         Lines that begin with # stand above it; but the last of them is the header, if it has as
         many fields as the next line, unless that seems to be one itself: without a number, where
