@@ -15,7 +15,7 @@ W = 4  # features of every value
 
 HEAD = '''\
 """A drawn program."""
-import collections, dataclasses
+import collections, dataclasses, math
 import torch
 from torch.nn import functional as F
 
@@ -33,6 +33,10 @@ Pair = collections.namedtuple("Pair", "a b")
 
 def mixed(a, b, k=0.5):
     return torch.sin(a) * k + b / (1 + b.abs())
+
+
+def read(x, t):
+    return x[:, t] * 0.5
 
 
 def of_layers(p, a, hs):
@@ -110,7 +114,11 @@ class Loop:
         if self.t is not None:
             forms += ["{a} * (1 + {t} / T)", "({a} if {t} == {first} else {b})",
                       "{a} / (T - {t} + 1)", "{a} * ({t} + 1)", "{a} * ({t} % 3)",
-                      "{a} * 0.9 ** {t}"]  # fmt: skip
+                      "{a} * 0.9 ** {t}", "{a} * math.sin({t})", "{a} * ws[{t}]",
+                      "({a} if {t} in (1, 4) else {b})", "({a} if {t} in {{2, 3}} else {b})",
+                      "{a} * (float({t}) + ws[{t} // 2])"]  # fmt: skip
+            if p.chance(15):
+                forms += ["({a} if {t} % 2 else {b})", "({b} if {t} % 3 == 1 else {a})"]
             if self.forward:
                 forms += ["({b} if {t} > {first} else {a})", "({b} if {t} < T - 1 else {a})"]
         if p.chance(6):
@@ -132,12 +140,17 @@ class Loop:
         rng, p = self.program.rng, self.program
         kind = rng.choice([
             *["range"] * 6, "from1", "offset", "short", "back", "reversed", "step", "for", "for",
+            "numbers", "order",
             "enumerate", "enumerate", "zip", "split", "list", "mixed", "blind", "optional",
         ])  # fmt: skip
         t = rng.choice(["t", "i", "step"])
         reads = [f"x[:, {t}]", f"x[:, {t}, :]", f"x[..., {t}, :]", f"xt[{t}]", f"xs[{t}]",
                  f"x[:, {t}:{t} + 1].squeeze(1)", f"x[:, T - {t} - 1]", f"y[{t}]",
-                 f"y[{t}:{t} + 1].mean(0)", f"x[:, {t} - 1]", f"y[T - 1 - {t}]"]  # fmt: skip
+                 f"y[{t}:{t} + 1].mean(0)", f"x[:, {t} - 1]", f"y[T - 1 - {t}]",
+                 f"x.select(1, {t})", f"x[:, max({t} - 2, 0)]", f"x[:, min({t} + 1, T - 1)]",
+                 f"x.narrow(1, {t}, 1).squeeze(1)", f"x[:, order[{t}]]", f"read(x, {t})",
+                 f"read(x, T - 1 - {t})"]  # fmt: skip
+        self.setup.append("ws, order = [0.1 * k for k in range(40)], list(range(x.shape[1]))[::-1]")
         self.setup += ["T, B = x.shape[1], x.size(0)", "xt, xs = x.transpose(0, 1), x.unbind(1)"]
         if kind in ("range", "blind", "optional"):
             self.header, self.t = f"for {t} in range(T):", t
@@ -178,6 +191,13 @@ class Loop:
             over = rng.choice(["x.unbind(1), y", "xs, y, strict=True", "y, xt", "y, y.flip(0)",
                                "y[:-1], y[1:]"])  # fmt: skip
             self.header, reads = f"for a_t, b_t in zip({over}):", ["a_t", "b_t"]
+        elif kind == "numbers":
+            over = rng.choice(["zip(ws, x.unbind(1))", "zip(ws[1:], y)", "zip(reversed(ws), xs)"])
+            self.header, reads = f"for w, x_t in {over}:", ["x_t", "x_t * w", "x_t / (1 + w)"]
+        elif kind == "order":
+            self.header, self.t = f"for {t} in order:", t
+            self.first, self.forward = "T - 1", False
+            reads = [f"x[:, {t}]", f"y[{t}]", f"read(x, {t})"]
         elif kind == "split":
             over = rng.choice(["x.split(1, 1)", "x.chunk(T, 1)", "torch.split(x, 1, dim=1)"])
             self.header, reads = f"for x_t in {over}:", ["x_t.squeeze(1)", "x_t[:, 0]"]

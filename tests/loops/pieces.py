@@ -272,7 +272,6 @@ def conditional(loop: Any, line: str) -> list[str]:
         conditions += [f"{t} > {loop.first}", f"{t} < T - 1", f"{t} == T - 1", f"{t} >= T // 2"]
         if p.chance(20):
             conditions = [f"{t} % 2 == 0", f"{t} % 3"]
-            p.python("t % n")
     return [f"if {p.rng.choice(conditions)}:", f"    {line}"]
 
 
@@ -296,6 +295,35 @@ def appended(loop: Any) -> None:
         gives(loop, f"r{o}")
     if p.chance(50):
         gives(loop, o)
+
+
+def of_its_length(loop: Any) -> None:
+    """A list whose length is asked for, or that is made anew in each iteration."""
+    o, rng, value = loop.program.name("out"), loop.program.rng, loop.value(1)
+    loop.before.append(f"{o} = []")
+    before = rng.choice([
+        f"({o}[-1] if {o} else x[:, 1])", f"({o}[-2] if len({o}) > 1 else x[:, 1])",
+        f"x[:, 0] / (1 + len({o}))", f"({value} if len({o}) == 3 else x[:, 0])",
+    ])  # fmt: skip
+    loop.body.append(rng.choice([
+        f"{o}.append({value} + {before})", f"{o} = {o} + [torch.sin({value}) + {before}]",
+        f"{o} = [*{o}, {value} * {before}]",
+    ]))  # fmt: skip
+    if loop.program.chance(50):
+        loop.after.append(f"r{o} = torch.stack({o}, 1)")
+        gives(loop, f"r{o}")
+    gives(loop, o)
+
+
+def numbers_into_a_buffer(loop: Any) -> None:
+    b, t, rng = loop.program.name("buf"), loop.t, loop.program.rng
+    if t is None or loop.first not in ("0", "1", "T - 1"):
+        return of_its_length(loop)
+    kind = rng.choice(["dtype=x.dtype", "dtype=torch.int64"])
+    loop.before.append(f"{b} = torch.zeros(T, 2, {kind})")
+    number = rng.choice(["1", f"2 * {t}"] + ([f"{t} / T", "0.5"] if "x" in kind else []))
+    loop.body += conditional(loop, rng.choice([f"{b}[{t}] = {number}", f"{b}[{t}, 1] = {number}"]))
+    return gives(loop, b)
 
 
 def of_the_state(loop: Any) -> None:
@@ -385,6 +413,7 @@ def index_after(loop: Any) -> None:
 
 OUTPUTS = [
     appended, appended, appended, of_the_state, into_a_buffer, into_a_buffer, accumulated,
+    of_its_length, of_its_length, numbers_into_a_buffer,
     into_a_dict, of_the_module, by_number, same_growing_list, comprehension, index_after,
 ]  # fmt: skip
 

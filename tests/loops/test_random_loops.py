@@ -315,8 +315,28 @@ def fed_back(p, x, y, z, flag):
     return h, o
 
 
+def fails_as_a_step(p, x, y, z, flag):
+    h, n, p.log = torch.zeros_like(x[:, 0]), 0, []
+    for x_t in x.unbind(1):
+        n += 1
+        h = 0.5 * h + x_t
+        if n == 3:
+            h = h.float()
+        if flag:
+            p.log.append(h)
+    return h, list(p.log)
+
+
+def one_with_a_gradient_and_one_without(p, x, y, z, flag):
+    h, out = torch.zeros_like(x[:, 0]), []
+    for a, b in zip(x.unbind(1), y.detach(), strict=True):
+        h = torch.tanh(a + h)
+        out.extend([h, b.clone()])
+    return out
+
+
 FOUND = [
-    two_names, two_names_of_outputs, beyond_the_end, refused_after_draws, backwards_by_number,
+    fails_as_a_step, one_with_a_gradient_and_one_without, two_names, two_names_of_outputs, beyond_the_end, refused_after_draws, backwards_by_number,
     counted_from, more_state_than_was_seen, fed_back,
 ]  # fmt: skip
 

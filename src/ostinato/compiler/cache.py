@@ -371,6 +371,8 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
             a.flat(a.init_leaves, a.first_x)  # a mistake in it is raised here, as by the loop
         finally:
             states.put_back()
+        if observation is not None:  # the Python loop will do again what this run has done
+            observation.snapshots.put_back()
         why = f"the step fails while it is watched ({error_in_short(error)})"
         return owner.refuse(Unsupported(why))
 

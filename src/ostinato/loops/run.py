@@ -738,7 +738,7 @@ class Loop(Unwatched):
             self.rows.add(target, next(ys), emitted[0][0] == "insert", lazy)
             return
         parts = [[next(ys) for _ in range(_tensors_in(spec))] for _, spec in emitted]
-        alike = {(part.shape, part.dtype) for of in parts for part in of}
+        alike = {(part.shape, part.dtype, part.requires_grad) for of in parts for part in of}
         if {*emitted} == {("append", "tensor")} and len(alike) == 1:
             whole = torch.stack([part for (part,) in parts], 1).flatten(0, 1)
             self.rows.add(target, whole, False, False)
