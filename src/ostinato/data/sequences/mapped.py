@@ -44,7 +44,7 @@ class GrowingArray:
         directory: str | os.PathLike[str] | None = None,
         path: str | None = None,
     ):
-        """Rows of a dtype and the shape `row`, (width,) or none; of a file by its path, if given"""
+        """Rows of a dtype and the shape `row`, (width,) or none; of a file, if `path` names it."""
         if path is not None:
             self.descriptor = os.open(path, os.O_RDWR)
         else:
@@ -82,7 +82,15 @@ def is_mapped(array: Any) -> bool:
 
 
 class Pieces:
-    """Arrays that will be one, end to end: in memory, or on disk."""
+    """Arrays that will be one, end to end: in memory, or on disk.
+
+    Example:
+        >>> pieces = Pieces(on_disk=True)
+        >>> pieces.append(np.arange(2))
+        >>> pieces.append(np.arange(3))
+        >>> pieces.joined().tolist()
+        [0, 1, 0, 1, 2]
+    """
 
     def __init__(self, on_disk: bool):
         self._on_disk = on_disk

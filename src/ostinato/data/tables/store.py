@@ -13,7 +13,8 @@ whether 1.50 is a number is decided when all are known.
 `store_together` does the same in several processes of one machine: each stores the sequences that
 begin in its share of the row groups of a Parquet file, and appends them to the files of the first,
 which all of them map. A file without a name is opened by its number in its process, in Linux's
-/proc. A process that fails, as over a damaged row group, must end the exchange of the others.
+/proc. A process that fails, as over a damaged row group, must end the exchange of the others. What
+they exchange is pickled: the processes of a training trust each other, as in torch.distributed.
 """
 
 from __future__ import annotations
