@@ -224,24 +224,24 @@ def test_a_file_that_is_read_in_blocks_gives_the_same_bits(
     ostinato, trained_tasks, monkeypatch, task
 ):
     from ostinato.cli.run import sources
-    from ostinato.data.tables import stream
+    from ostinato.data.tables import blocks
 
     file = file_of(trained_tasks, task)
     wanted = ostinato("predict", trained_tasks / task, file)
     monkeypatch.setattr(sources, "AT_ONCE", 15)
     assert ostinato("predict", trained_tasks / task, file) == wanted
-    monkeypatch.setattr(stream, "BLOCK", 500)
+    monkeypatch.setattr(blocks, "BLOCK", 500)
     assert ostinato("predict", trained_tasks / task, file) == wanted
 
 
 def test_a_file_that_breaks_in_a_later_block_leaves_no_output(
     ostinato, trained_tasks, tmp_path, monkeypatch
 ):
-    from ostinato.data.tables import stream
+    from ostinato.data.tables import blocks
 
     file = tmp_path / "late.csv"
     file.write_text(file_of(trained_tasks, "classify").read_text() + "s99,p1,0,x,1,up\n")
-    monkeypatch.setattr(stream, "BLOCK", 500)
+    monkeypatch.setattr(blocks, "BLOCK", 500)
     outcome = ostinato("predict", trained_tasks / "classify", file, "-o", tmp_path / "answers.csv")
     assert outcome.code == 2
     assert f"{file}, line 242, column 'a': 'x'" in outcome.err

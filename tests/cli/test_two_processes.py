@@ -325,9 +325,9 @@ with contextlib.suppress(ImportError):
     import pandas  # by pyarrow, where it is there, at the first table
 from ostinato.cli import main
 from ostinato.cli.run import sources
-from ostinato.data.tables import store, stream
+from ostinato.data.tables import blocks, store
 
-stream.BLOCK, stream.PIECE, stream.ROWS = 1 << 16, 1 << 12, 1 << 8  # for a small file
+blocks.BLOCK, blocks.PIECE, blocks.ROWS = 1 << 16, 1 << 12, 1 << 8  # for a small file
 
 def bytes_read():
     lines = open("/proc/self/io").read().splitlines()

@@ -16,7 +16,7 @@ import torch
 from c_examples import STRICT, Library, checked_run, library_of, needs_gcc, run
 
 from ostinato.data.sequences.examples import Examples
-from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.preparation import Preparation
 from ostinato.engine import native
 from ostinato.export.c import Given, export_network
 from ostinato.export.c.play import bound

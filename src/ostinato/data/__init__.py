@@ -16,7 +16,7 @@ _PUBLIC = {
     "Examples": "ostinato.data.sequences.examples",
     "LabelEncoder": "ostinato.data.sequences.labels",
     "Panel": "ostinato.data.series.panel",
-    "Preparation": "ostinato.data.sequences.prepare",
+    "Preparation": "ostinato.data.sequences.preparation",
     "Ragged": "ostinato.data.sequences.ragged",
     "Roles": "ostinato.data.tables.roles",
     "as_panel": "ostinato.data.series.panel",
@@ -27,7 +27,7 @@ _PUBLIC = {
     "read_examples": "ostinato.data.tables.read_examples",
     "read_stream": "ostinato.data.formats.read",
     "store_examples": "ostinato.data.tables.store",
-    "stream_examples": "ostinato.data.tables.stream",
+    "stream_examples": "ostinato.data.tables.blocks",
 }
 __all__ = [
     "Batches",
@@ -56,13 +56,13 @@ if TYPE_CHECKING:
     from ostinato.data.sequences.batches import Batches
     from ostinato.data.sequences.examples import Examples
     from ostinato.data.sequences.labels import LabelEncoder
-    from ostinato.data.sequences.prepare import Preparation
+    from ostinato.data.sequences.preparation import Preparation
     from ostinato.data.sequences.ragged import Ragged
     from ostinato.data.series.panel import Panel, as_panel
+    from ostinato.data.tables.blocks import stream_examples
     from ostinato.data.tables.read_examples import read_examples
     from ostinato.data.tables.roles import Roles
     from ostinato.data.tables.store import store_examples
-    from ostinato.data.tables.stream import stream_examples
 
 
 def __getattr__(name: str) -> Any:

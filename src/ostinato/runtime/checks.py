@@ -9,7 +9,7 @@ import numpy as np
 
 from ostinato.data.sequences.as_sequences import one_sequence
 from ostinato.data.sequences.labels import LabelEncoder
-from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.text.copies import Copies
 from ostinato.data.text.vocabulary import Vocabulary

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, overload
 import numpy as np
 
 from ostinato import tasks
-from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.preparation import Preparation
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.network import Inputs, Network
 from ostinato.runtime.saved import Saved

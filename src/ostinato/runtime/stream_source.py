@@ -24,7 +24,7 @@ from ostinato.runtime.step_graph import StepGraph
 from ostinato.runtime.tensors import Array
 
 if TYPE_CHECKING:
-    from ostinato.data.sequences.prepare import Preparation
+    from ostinato.data.sequences.preparation import Preparation
     from ostinato.runtime.model import Model
 
 

@@ -13,7 +13,7 @@ from pyarrow import parquet
 from ostinato.data import Roles, read_examples
 from ostinato.data.checks import check
 from ostinato.data.formats import dates
-from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.tables.text_column import Text
 from zoo.suites import draws
 

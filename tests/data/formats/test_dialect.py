@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ostinato.data import Roles, read_examples, stream_examples
 from ostinato.data.formats.delimited import parse_delimited
 from ostinato.data.formats.dialect import Dialect
-from ostinato.data.tables import stream
+from ostinato.data.tables import blocks
 from zoo.suites import draws
 
 pytest.importorskip("pyarrow")
@@ -46,7 +46,7 @@ def test_as_the_plain_file(tmp_path, monkeypatch, encoding, decimal, ends):
     roles = Roles(**NAMES, separator=";", decimal=decimal, encoding=encoding)
     _same(read_examples(other, roles), wanted)
     for size in (3, 7, 32):
-        monkeypatch.setattr(stream, "BLOCK", size)
+        monkeypatch.setattr(blocks, "BLOCK", size)
         for source in (other, io.BytesIO(content)):
             parts = list(stream_examples(source, roles))
             assert np.concatenate([*map(_values, parts)]).tolist() == _values(wanted).tolist()
@@ -106,11 +106,11 @@ def test_what_stands_above_the_header_is_left_out(tmp_path, monkeypatch, above, 
     roles = Roles(id="id", time="t", features=("x",), **written)
     found = read_examples(path, roles)
     assert _values(found)[:, 0].tolist() == [1, 2, 3]
-    monkeypatch.setattr(stream, "BLOCK", len(head) + 30)
-    blocks = list(stream_examples(io.BytesIO(content.encode()), roles))
-    assert np.concatenate([*map(_values, blocks)])[:, 0].tolist() == [1, 2, 3]
+    monkeypatch.setattr(blocks, "BLOCK", len(head) + 30)
+    parts = list(stream_examples(io.BytesIO(content.encode()), roles))
+    assert np.concatenate([*map(_values, parts)])[:, 0].tolist() == [1, 2, 3]
     place = f"line {head.count(chr(10)) + 4}, column 'x'"
-    assert place in found.place(2, 0) and place in blocks[-1].place(len(blocks[-1].values) - 1, 0)
+    assert place in found.place(2, 0) and place in parts[-1].place(len(parts[-1].values) - 1, 0)
     path.write_text(content.replace("b,0,3", "b,0,x"), "utf-8", newline="")
     with pytest.raises(ValueError, match=place):
         read_examples(path, roles)

@@ -14,7 +14,7 @@ from ostinato import data
 from ostinato.cli.streams.columns import StreamColumns
 from ostinato.data import Examples, Roles, read_examples, stream_examples
 from ostinato.data.formats import content
-from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.tables.feature_names import in_order
 from ostinato.data.tables.roles import resolve
 from ostinato.data.tables.table import Table, Typed
@@ -178,7 +178,7 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_file_that_unpacks_to_too_much_is_refused_by_every_reader(tmp_path, monkeypatch, name):
     monkeypatch.setattr(content, "MAX_UNPACKED", 1 << 20)
-    monkeypatch.setattr("ostinato.data.tables.stream.CHUNK", 1 << 16)
+    monkeypatch.setattr("ostinato.data.tables.blocks.CHUNK", 1 << 16)
     path = tmp_path / name
     path.write_bytes(BOMBS[name])
     readers = [read_examples, lambda path: list(stream_examples(path))]

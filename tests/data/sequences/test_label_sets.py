@@ -10,7 +10,7 @@ from ostinato.data import Roles, read_examples
 from ostinato.data.checks import check
 from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.label_sets import joined, rarest
-from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.preparation import Preparation
 
 LONG = "trip,x,rain,wind\na,1,1,0\na,2,1,0\nb,3,1,1\nc,4,0,0\n"
 WANTED = [[1, 0], [1, 1], [0, 0]]

@@ -7,7 +7,7 @@ import pytest
 
 from ostinato.data.sequences.labels import LabelEncoder
 from ostinato.data.sequences.mapped import GrowingArray, Series, is_mapped
-from ostinato.data.sequences.steps import CodedLabels, encoded, label_counts
+from ostinato.data.sequences.step_labels import CodedLabels, encoded, label_counts
 from ostinato.data.text import words as words_module
 from ostinato.data.text.words import CodedWords, Integers, Words, WordVocabulary
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ostinato.data import Ragged
-from ostinato.data.sequences.steps import as_labels, as_steps, lengths_of, width_of
+from ostinato.data.sequences.step_labels import as_labels, as_steps, lengths_of, width_of
 from ostinato.data.text.words import Words
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ostinato.data import Roles, read_examples, store_examples, stream_examples
-from ostinato.data.tables import stream
+from ostinato.data.tables import blocks
 
 pytest.importorskip("pyarrow")
 
@@ -52,7 +52,7 @@ def test_steps_have_the_mean_or_the_last_of_their_rows(path):
 
 def test_blocks_and_files_have_the_same_steps(path, monkeypatch):
     wanted = read_examples(path, ROLES)
-    monkeypatch.setattr(stream, "BLOCK", 80)
+    monkeypatch.setattr(blocks, "BLOCK", 80)
     found = store_examples(stream_examples(path, ROLES))
     np.testing.assert_array_equal(found.values, wanted.values)
     np.testing.assert_array_equal(np.concatenate(list(found.y)), np.concatenate(wanted.y))

@@ -25,8 +25,8 @@ from ostinato.data import (
 )
 from ostinato.data.sequences import examples
 from ostinato.data.sequences.mapped import GrowingArray, Mapped, Series
-from ostinato.data.sequences.steps import CodedLabels, as_labels, label_counts
-from ostinato.data.tables import store, stream
+from ostinato.data.sequences.step_labels import CodedLabels, as_labels, label_counts
+from ostinato.data.tables import blocks, store
 from ostinato.data.tables.read_examples import parse_examples
 
 pytest.importorskip("pyarrow")
@@ -51,7 +51,7 @@ def path(tmp_path):
 @pytest.fixture
 def both(path, monkeypatch):
     """The same examples in memory and, read in small blocks, in a file."""
-    monkeypatch.setattr(stream, "BLOCK", 300)
+    monkeypatch.setattr(blocks, "BLOCK", 300)
     monkeypatch.setattr(examples, "BLOCK", 50)
     stored = store_examples(stream_examples(path, ROLES))
     assert isinstance(stored.X, Mapped)
@@ -129,7 +129,7 @@ def test_what_is_refused_has_its_place(both):
 @pytest.mark.parametrize("kinds", [["1", "2", "red", "blue"], ["red", "blue", "2", "1"]])
 def test_numbers_in_one_part_and_words_in_another_are_refused(tmp_path, monkeypatch, kinds):
     """Numbers would be taken for places among the words."""
-    monkeypatch.setattr(stream, "BLOCK", 100)
+    monkeypatch.setattr(blocks, "BLOCK", 100)
     rows = [f"s{i // 2},{kinds[i // 50]},{i // 2 % 3}" for i in range(199)]
     (tmp_path / "a.csv").write_text("\n".join(["id,kind,y", *rows]))
     roles = Roles(id="id", features=("kind",), target="y", task="classify")
@@ -193,7 +193,7 @@ def test_words_are_renumbered_a_little_at_a_time(path, monkeypatch):
 
     write = os.write
     monkeypatch.setattr(os, "write", slowly)
-    monkeypatch.setattr(stream, "BLOCK", 300)
+    monkeypatch.setattr(blocks, "BLOCK", 300)
     monkeypatch.setattr(store, "AT_ONCE", 20)
     kept = store.keep(stream_examples(path, ROLES), None)
     words = store.in_order([kept.words])
@@ -248,7 +248,7 @@ def test_a_label_for_each_step(path, tmp_path, monkeypatch, labels, features):
     path.write_text("\n".join([head, *(",".join(line) for line in lines)]))
     roles = replace(TAGGED, features=features)
     memory = read_examples(path, roles)
-    monkeypatch.setattr(stream, "BLOCK", 300)
+    monkeypatch.setattr(blocks, "BLOCK", 300)
     monkeypatch.setattr(examples, "BLOCK", 50)
     stored = store_examples(stream_examples(path, roles))
     assert isinstance(stored.X, Mapped) and isinstance(stored.y, CodedLabels)
@@ -291,7 +291,7 @@ def test_labels_are_typed_when_all_are_known(tmp_path, monkeypatch, kind, task):
     (tmp_path / "a.csv").write_text("\n".join(["id,x,y", *rows]))
     roles = Roles(id="id", features=("x",), target="y", task=task)
     memory = read_examples(tmp_path / "a.csv", roles)
-    monkeypatch.setattr(stream, "BLOCK", 300)
+    monkeypatch.setattr(blocks, "BLOCK", 300)
     monkeypatch.setattr(store, "AT_ONCE", 20)
     stored = store_examples(stream_examples(tmp_path / "a.csv", roles))
     assert stored.values.tobytes() == memory.values.tobytes()
@@ -310,7 +310,7 @@ def test_times_of_steps_that_have_answers(tmp_path, monkeypatch, written):
     (tmp_path / "a.csv").write_text("\n".join(["id,time,x,y", *rows]))
     roles = Roles(id="id", time="time", features=("x",), target="y", task="tag")
     memory = read_examples(tmp_path / "a.csv", roles)
-    monkeypatch.setattr(stream, "BLOCK", 300)
+    monkeypatch.setattr(blocks, "BLOCK", 300)
     stored = store_examples(stream_examples(tmp_path / "a.csv", roles))
     assert isinstance(stored.times, Series)
     for one, other in ((stored, memory), (stored.select([5, 2]), memory.select([5, 2]))):
@@ -350,7 +350,7 @@ def test_labels_of_a_sequence_are_learnt_from_all_rows(tmp_path, monkeypatch, wr
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     roles = Roles("nested", features=("x",), target="y", task="classify")
     memory = read_examples(tmp_path / "a.jsonl", roles)
-    monkeypatch.setattr(stream, "BLOCK", 200)
+    monkeypatch.setattr(blocks, "BLOCK", 200)
     stored = store_examples(stream_examples(tmp_path / "a.jsonl", roles))
     assert stored.roles.labels == memory.roles.labels == ("calm", "fog", "rain", "snow", "wind")
     assert stored.y.tolist() == memory.y.tolist()

@@ -12,8 +12,8 @@ import pytest
 
 from ostinato.data import Preparation, Roles, store_examples, stream_examples
 from ostinato.data.sequences.mapped import Mapped
-from ostinato.data.sequences.steps import CodedLabels
-from ostinato.data.tables import store, stream
+from ostinato.data.sequences.step_labels import CodedLabels
+from ostinato.data.tables import blocks, store
 from ostinato.data.tables.store import store_together
 
 pa = pytest.importorskip("pyarrow")
@@ -97,8 +97,8 @@ def assert_same(found, wanted):
 @pytest.mark.parametrize("of", [1, 2, 3, 9])
 @pytest.mark.parametrize("group", one_in(4, [7, 40, 10_000]))
 def test_long_tables(tmp_path, monkeypatch, task, of, group):
-    monkeypatch.setattr(stream, "BLOCK", 3000)
-    monkeypatch.setattr(stream, "ROWS", 20)
+    monkeypatch.setattr(blocks, "BLOCK", 3000)
+    monkeypatch.setattr(blocks, "ROWS", 20)
     monkeypatch.setattr(store, "AT_ONCE", 11)
     table, roles = long_table(), LONG
     if task == "tag":
@@ -137,7 +137,7 @@ def test_tables_whose_rows_are_sequences(tmp_path, task, named):
 @pytest.mark.parametrize("named", [False, True])
 def test_series_in_the_columns_of_a_table(tmp_path, monkeypatch, named):
     """Such series tell no places in the file."""
-    monkeypatch.setattr(stream, "ROWS", 4)
+    monkeypatch.setattr(blocks, "ROWS", 4)
     rows = [{"name": f"n{i}"} | {f"t{k}": float(10 * i + k) for k in range(5)} for i in range(23)]
     rows[3]["t4"] = None
     path = tmp_path / "a.parquet"
@@ -156,8 +156,8 @@ def test_series_in_the_columns_of_a_table(tmp_path, monkeypatch, named):
 
 
 def test_several_labels_are_those_of_all_shares(tmp_path, monkeypatch):
-    monkeypatch.setattr(stream, "BLOCK", 50)
-    monkeypatch.setattr(stream, "ROWS", 4)
+    monkeypatch.setattr(blocks, "BLOCK", 50)
+    monkeypatch.setattr(blocks, "ROWS", 4)
     labels = [["rain", "wind"]] * 8 + [["snow"]] * 8 + [["calm", "rain"]] * 8
     table = pa.table({"x": [[float(i)] for i in range(24)], "y": labels})
     parquet.write_table(table, tmp_path / "a.parquet", row_group_size=4)
@@ -171,7 +171,7 @@ def test_several_labels_are_those_of_all_shares(tmp_path, monkeypatch):
 @pytest.mark.parametrize("task", ["classify", "tag"])
 @pytest.mark.parametrize("last", ["1", "2.5", "x"])
 def test_a_file_without_row_groups_is_read_by_the_first(tmp_path, monkeypatch, task, last):
-    monkeypatch.setattr(stream, "BLOCK", 60)
+    monkeypatch.setattr(blocks, "BLOCK", 60)
     labels = [*(("0", "1", "1.0")[i // 3 % 3] for i in range(27)), *[last] * 3]
     lines = ["id,x,y", *(f"s{i // 3},{i},{label}" for i, label in enumerate(labels))]
     (tmp_path / "a.csv").write_text("\n".join(lines))

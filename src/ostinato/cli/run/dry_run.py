@@ -14,8 +14,8 @@ from ostinato.cli.run.config import Config
 from ostinato.cli.run.summaries import Rows
 from ostinato.data.sequences.label_sets import joined
 from ostinato.data.sequences.mapped import Mapped
-from ostinato.data.sequences.prepare import Preparation
-from ostinato.data.sequences.steps import label_counts
+from ostinato.data.sequences.preparation import Preparation
+from ostinato.data.sequences.step_labels import label_counts
 from ostinato.tasks.job import Job
 
 if TYPE_CHECKING:

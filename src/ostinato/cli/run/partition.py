@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ostinato.data.sequences.examples import Examples
-    from ostinato.data.sequences.prepare import Missing, Preparation
+    from ostinato.data.sequences.preparation import Missing, Preparation
 
 # A loss on this number of sequences or fewer is partly luck.
 REDRAWN = 500
@@ -177,7 +177,7 @@ def _labels_in(part: Examples, indices: np.ndarray) -> np.ndarray:
 
     With several, a label that no sequence has is learnt, too.
     """
-    from ostinato.data.sequences.steps import label_counts
+    from ostinato.data.sequences.step_labels import label_counts
 
     if not hasattr(part.y, "dtype"):
         return label_counts(part.select(indices).y)[0]
@@ -220,7 +220,7 @@ def preparation(train: Examples, missing: str, standardize: bool) -> Preparation
     Raises:
         BadInput: missing values are described by column, and there is no forecast.
     """
-    from ostinato.data.sequences.prepare import Preparation
+    from ostinato.data.sequences.preparation import Preparation
     from ostinato.training import distributed
 
     def learnt() -> Preparation:
@@ -260,7 +260,7 @@ def describe(parts: Parts) -> dict[str, Any]:
     """Sizes, for environment.json."""
     import numpy as np
 
-    from ostinato.data.sequences.steps import label_counts
+    from ostinato.data.sequences.step_labels import label_counts
 
     train, y = parts.train, parts.train.y
     labels = y if hasattr(y, "dtype") else label_counts(y)[0]

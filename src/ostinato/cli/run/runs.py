@@ -16,7 +16,7 @@ from ostinato.hyperparameters import EXTENDABLE
 from ostinato.tasks import TaskSpec
 
 if TYPE_CHECKING:
-    from ostinato.data.sequences.prepare import Preparation
+    from ostinato.data.sequences.preparation import Preparation
 
 # Parameters that say how a given file is read.
 READING = ("data.separator", "data.decimal", "data.encoding", "data.na", "data.thousands",
@@ -77,7 +77,7 @@ class Trained:
         Raises:
             BadInput: its configuration is damaged.
         """
-        from ostinato.data.sequences.prepare import Preparation
+        from ostinato.data.sequences.preparation import Preparation
 
         path = files.current(self.model) / "config.json"
         try:

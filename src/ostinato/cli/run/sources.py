@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ostinato.data import Ragged
     from ostinato.data.formats.dialect import Dialect
     from ostinato.data.sequences.examples import Examples
-    from ostinato.data.sequences.prepare import Preparation
+    from ostinato.data.sequences.preparation import Preparation
     from ostinato.data.tables.roles import Roles
     from ostinato.data.tables.table import Table
     from ostinato.tasks.classify.model import Classifier
@@ -274,8 +274,8 @@ def _stored(name: str, columns: Roles) -> Examples:
 
     The processes of a training on this machine share the work: each reads some row groups.
     """
+    from ostinato.data.tables.blocks import stream_examples
     from ostinato.data.tables.store import store_examples
-    from ostinato.data.tables.stream import stream_examples
 
     if environment.launched():
         from ostinato.data.tables.store import is_possible, store_together
@@ -315,7 +315,7 @@ def blocks(
         yield read(source, settings, as_sequence, columns)
         return
 
-    from ostinato.data.tables.stream import stream_examples
+    from ostinato.data.tables.blocks import stream_examples
 
     for part in stream_examples(_stdin() if source == STDIN else source, columns):
         yield from _pieces(part)

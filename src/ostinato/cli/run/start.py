@@ -12,7 +12,7 @@ import numpy as np
 from ostinato.cli.failures import BadInput
 from ostinato.cli.run import partition
 from ostinato.data.sequences.examples import Examples
-from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.preparation import Preparation
 
 
 def origin(path: Path) -> Any:

@@ -14,7 +14,7 @@ from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.tables.feature_names import are_steps, column_names, in_order, is_frame
 
 if TYPE_CHECKING:
-    from ostinato.data.sequences.prepare import Preparation
+    from ostinato.data.sequences.preparation import Preparation
     from ostinato.data.tables.roles import Roles
 
 Names = Mapping[str, np.ndarray]

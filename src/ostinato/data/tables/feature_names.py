@@ -21,7 +21,7 @@ from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.tables.names import named_twice
 
 if TYPE_CHECKING:
-    from ostinato.data.sequences.prepare import Preparation
+    from ostinato.data.sequences.preparation import Preparation
 
 _SHOWN = 5
 

@@ -30,9 +30,9 @@ import numpy as np
 
 from ostinato.data.sequences.examples import Examples, Places
 from ostinato.data.sequences.mapped import GrowingArray, Mapped, Series
-from ostinato.data.sequences.steps import CodedLabels
+from ostinato.data.sequences.step_labels import CodedLabels
+from ostinato.data.tables.blocks import stream_share
 from ostinato.data.tables.roles import Roles
-from ostinato.data.tables.stream import stream_share
 from ostinato.data.tables.text_column import typed
 
 AT_ONCE = 1 << 20  # rows that are read at a time to number words anew, or to be given to others

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.data.sequences.prepare import Feature, Preparation
+from ostinato.data.sequences.preparation import Feature, Preparation
 from ostinato.data.text.words import WordVocabulary
 from ostinato.export.c.play import PartPlayer, answers, bound
 from ostinato.export.c.prepare import Prepare, prepared, tokens, unprepared

@@ -12,7 +12,7 @@ from itertools import groupby
 
 import numpy as np
 
-from ostinato.data.sequences.prepare import Feature, Preparation
+from ostinato.data.sequences.preparation import Feature, Preparation
 from ostinato.export.c.quantize import quantized
 from ostinato.runtime.model_graph import Embed
 

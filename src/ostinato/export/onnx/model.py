@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ostinato.compiler.graph.node import reachable
-from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.series.windows import SeriesWindows
 from ostinato.export.onnx.forecast import described_inputs, write_forecast
 from ostinato.export.onnx.prepare import scaled, write_preparation

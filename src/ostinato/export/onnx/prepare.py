@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ostinato.data.sequences.prepare import Feature, Preparation
+from ostinato.data.sequences.preparation import Feature, Preparation
 from ostinato.export.onnx.writer import BOOL, DOUBLE, FLOAT, Writer
 
 

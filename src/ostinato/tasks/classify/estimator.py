@@ -16,8 +16,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from ostinato import training
 from ostinato.data import LabelEncoder
 from ostinato.data.sequences.examples import Examples
-from ostinato.data.sequences.prepare import Preparation
-from ostinato.data.sequences.steps import Steps, as_texts_or_sequences, n_features
+from ostinato.data.sequences.preparation import Preparation
+from ostinato.data.sequences.step_labels import Steps, as_texts_or_sequences, n_features
 from ostinato.data.tables.feature_names import check_rows_are_sequences, column_names
 from ostinato.data.text.words import Words
 from ostinato.hyperparameters import (

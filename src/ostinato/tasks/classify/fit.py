@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ostinato.data import Batches, LabelEncoder, Ragged
-from ostinato.data.sequences.steps import Steps, as_texts_or_sequences, width_of
+from ostinato.data.sequences.step_labels import Steps, as_texts_or_sequences, width_of
 from ostinato.data.tables.feature_names import as_trained
 from ostinato.data.text.words import Words, WordVocabulary
 from ostinato.hyperparameters import Classifying, WordSettings

@@ -19,7 +19,7 @@ from ostinato.cli.run.rundir import RunDir
 from ostinato.cli.run.runs import Trained
 from ostinato.cli.run.summaries import Rows
 from ostinato.data.sequences.examples import Examples
-from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.preparation import Preparation
 from ostinato.tasks.classify import several
 from ostinato.tasks.parts_job import PartsJob
 
@@ -127,7 +127,7 @@ class ClassifyJob(PartsJob):
     ) -> tuple[Classifier, History]:
         from ostinato.cli.run import start
         from ostinato.data import LabelEncoder
-        from ostinato.data.sequences.steps import as_texts_or_sequences
+        from ostinato.data.sequences.step_labels import as_texts_or_sequences
         from ostinato.tasks.classify.fit import fit
         from ostinato.tasks.classify.labelled import Labelled
         from ostinato.training import Plan

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ostinato.data import LabelEncoder, Ragged, as_sequences
-from ostinato.data.sequences.prepare import Preparation
-from ostinato.data.sequences.steps import Steps
+from ostinato.data.sequences.preparation import Preparation
+from ostinato.data.sequences.step_labels import Steps
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ostinato.data.sequences.as_sequences import as_sequences, shape_sequences
 from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.labels import LabelEncoder
 from ostinato.data.sequences.ragged import Ragged
-from ostinato.data.sequences.steps import as_texts_or_sequences
+from ostinato.data.sequences.step_labels import as_texts_or_sequences
 from ostinato.data.tables.feature_names import as_trained
 from ostinato.data.text.words import CodedWords, Words, WordVocabulary
 from ostinato.runtime import checks

@@ -25,7 +25,7 @@ from ostinato.cli.run.summaries import Rows
 from ostinato.data.formats import dates
 from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.mapped import Mapped, stretches
-from ostinato.data.sequences.prepare import Preparation
+from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.series.panel import BLOCK, Panel
 from ostinato.tasks.forecast import TASK
 from ostinato.tasks.job import Job

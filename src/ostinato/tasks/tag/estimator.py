@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ostinato import training
-from ostinato.data.sequences.steps import as_labels, lengths_of
+from ostinato.data.sequences.step_labels import as_labels, lengths_of
 from ostinato.hyperparameters import Architecture, Fitting, Training, documented
 from ostinato.tasks.estimator import Estimator, as_the_start, check_pair
 from ostinato.tasks.tag import fit

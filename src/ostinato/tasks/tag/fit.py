@@ -13,8 +13,8 @@ import torch
 
 from ostinato.data import LabelEncoder
 from ostinato.data.sequences.as_sequences import as_sequences
-from ostinato.data.sequences.prepare import Preparation
-from ostinato.data.sequences.steps import (
+from ostinato.data.sequences.preparation import Preparation
+from ostinato.data.sequences.step_labels import (
     Steps,
     as_steps,
     encoded,

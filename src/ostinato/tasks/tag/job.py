@@ -20,8 +20,8 @@ from ostinato.cli.run.runs import Trained
 from ostinato.cli.run.summaries import Rows
 from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.mapped import Mapped, stretches
-from ostinato.data.sequences.prepare import Preparation
-from ostinato.data.sequences.steps import as_labels, label_counts
+from ostinato.data.sequences.preparation import Preparation
+from ostinato.data.sequences.step_labels import as_labels, label_counts
 from ostinato.data.text.words import Words
 from ostinato.metrics.spans import scheme_of, to_iob2, written_in
 from ostinato.tasks.parts_job import PartsJob

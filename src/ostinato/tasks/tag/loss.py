@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ostinato.data import Batches
-from ostinato.data.sequences.steps import lengths_of
+from ostinato.data.sequences.step_labels import lengths_of
 from ostinato.data.text.words import UNKNOWN, Integers
 from ostinato.hyperparameters import Declared, declare
 from ostinato.models.words import WordBatch

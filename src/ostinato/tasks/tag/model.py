@@ -13,7 +13,7 @@ import numpy as np
 from ostinato.data.sequences.as_sequences import as_sequences, shape_sequences
 from ostinato.data.sequences.labels import LabelEncoder
 from ostinato.data.sequences.ragged import Ragged
-from ostinato.data.sequences.steps import as_labels, as_steps, encoded, lengths_of
+from ostinato.data.sequences.step_labels import as_labels, as_steps, encoded, lengths_of
 from ostinato.data.series.windows import Columns
 from ostinato.data.tables.feature_names import as_trained
 from ostinato.data.text.words import CodedWords, Integers, Words, WordVocabulary

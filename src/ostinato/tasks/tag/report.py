@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato.data import LabelEncoder
-from ostinato.data.sequences.steps import as_labels, lengths_of
+from ostinato.data.sequences.step_labels import as_labels, lengths_of
 from ostinato.data.text.words import Words
 from ostinato.metrics.spans import SpanScores, scheme_of, span_errors, span_scores
 from ostinato.report import common, labels, measures

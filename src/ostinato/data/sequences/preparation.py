@@ -19,7 +19,7 @@ from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.sequences.moments import Moments
 from ostinato.data.sequences.ragged import Ragged
-from ostinato.data.sequences.steps import n_features
+from ostinato.data.sequences.step_labels import n_features
 from ostinato.data.tables.roles import Roles
 from ostinato.data.text.words import MAX_WORDS, Integers, Words
 

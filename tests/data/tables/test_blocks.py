@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ostinato.data import Roles, read_examples, stream_examples
-from ostinato.data.tables import stream
-from ostinato.data.tables.stream import stream_share
+from ostinato.data.tables import blocks
+from ostinato.data.tables.blocks import stream_share
 from zoo.suites import draws
 
 pa = pytest.importorskip("pyarrow")
@@ -95,8 +95,8 @@ def bits(parts):
 def test_blocks_are_the_whole_in_parts(lengths, block, rows_of_block):
     rows = rows_of(lengths)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream, "BLOCK", block)
-        patch.setattr(stream, "ROWS", rows_of_block)
+        patch.setattr(blocks, "BLOCK", block)
+        patch.setattr(blocks, "ROWS", rows_of_block)
         for name, content in contents(rows).items():
             content = content.replace(b"a\r\n", b"a\n") if name == "windows.csv" else content
             file = Pipe(content) if block % 2 else io.BytesIO(content)
@@ -110,8 +110,8 @@ def test_blocks_are_the_whole_in_parts(lengths, block, rows_of_block):
 
 @pytest.mark.parametrize("block", [20, 64, 200, 1 << 20])
 def test_blocks_give_the_same_as_the_whole_file(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(stream, "BLOCK", block)
-    monkeypatch.setattr(stream, "ROWS", max(1, block // 50))
+    monkeypatch.setattr(blocks, "BLOCK", block)
+    monkeypatch.setattr(blocks, "ROWS", max(1, block // 50))
     for name, content in contents(rows_of([3, 1, 4, 1, 5, 9, 2, 6])).items():
         path = tmp_path / name
         path.write_bytes(content)
@@ -137,8 +137,8 @@ def test_shares_of_row_groups_are_the_whole(lengths, group, of, rows, block):
     """Sequences over the ends of row groups, shares without a sequence, more shares than groups."""
     table = pa.Table.from_pylist(rows_of(lengths))
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(stream, "BLOCK", block)
-        patch.setattr(stream, "ROWS", rows)
+        patch.setattr(blocks, "BLOCK", block)
+        patch.setattr(blocks, "ROWS", rows)
         path = f"{folder}/a.parquet"
         with parquet.ParquetWriter(path, table.schema) as writer:
             for start in range(0, len(table), group):
@@ -190,7 +190,7 @@ def test_rows_that_are_sequences_are_dealt_by_row_groups(tmp_path):
 
 
 def test_rows_without_an_id_are_numbered_on(monkeypatch):
-    monkeypatch.setattr(stream, "BLOCK", 16)
+    monkeypatch.setattr(blocks, "BLOCK", 16)
     text = "label,a,b\n" + "".join(f"u,{i},{i}\n" for i in range(20))
     parts = list(stream_examples(io.BytesIO(text.encode()), Roles("wide", features=("b", "a"))))
     assert np.concatenate([part.ids for part in parts]).tolist() == list(range(1, 21))
@@ -198,14 +198,14 @@ def test_rows_without_an_id_are_numbered_on(monkeypatch):
 
 
 def test_what_is_found_out_is_said_once(monkeypatch, caplog):
-    monkeypatch.setattr(stream, "BLOCK", 16)
+    monkeypatch.setattr(blocks, "BLOCK", 16)
     text = "label,s0,s1\n" + "".join(f"u,{i},{i}\n" for i in range(20))
     assert sum(len(part) for part in stream_examples(io.BytesIO(text.encode()))) == 20
     assert len(caplog.messages) == 1
 
 
 def test_a_key_that_no_line_of_a_block_has(monkeypatch):
-    monkeypatch.setattr(stream, "BLOCK", 16)
+    monkeypatch.setattr(blocks, "BLOCK", 16)
     text = '{"id": 1, "x": [1.0], "who": "u"}\n' + "".join(
         f'{{"id": {i}, "x": [1.0]}}\n' for i in range(2, 9)
     )
@@ -237,7 +237,7 @@ HEADER = "id,t,x,kind,note\n"
     ],
 )  # fmt: skip
 def test_errors_name_the_line_of_the_file(monkeypatch, text, wanted):
-    monkeypatch.setattr(stream, "BLOCK", 24)
+    monkeypatch.setattr(blocks, "BLOCK", 24)
     file = io.BytesIO(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(ValueError, match=wanted):
         list(stream_examples(file, LONG, name="f.csv"))
@@ -245,7 +245,7 @@ def test_errors_name_the_line_of_the_file(monkeypatch, text, wanted):
 
 @pytest.mark.parametrize("block", range(18, 60))
 def test_an_empty_line_is_refused_wherever_a_block_ends(monkeypatch, block):
-    monkeypatch.setattr(stream, "BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     text = HEADER + "a,1,1,u,n\nb,1,1,u,n\n\n\nc,1,1,u,n\nd,1,1,u,n\n"
     for roles in (LONG, Roles("wide", features=("t", "x"))):  # rows are put back, or are not
         with pytest.raises(ValueError, match=r"f\.csv, line 4: an empty line"):
@@ -267,7 +267,7 @@ def test_what_a_stream_refuses(tmp_path):
 @pytest.mark.parametrize("shares", [1, 2])
 def test_few_rows_of_long_lists_are_a_block(tmp_path, monkeypatch, shares):
     """Rows of a Parquet file are counted by their bytes: 4 KB each here."""
-    monkeypatch.setattr(stream, "BLOCK", 1 << 15)
+    monkeypatch.setattr(blocks, "BLOCK", 1 << 15)
     lists = [np.full(1000, i, np.float32) for i in range(60)]
     table = pa.table({"x": lists, "y": [i % 2 for i in range(60)]})
     parquet.write_table(table, tmp_path / "a.parquet", use_dictionary=False)
@@ -289,9 +289,9 @@ def test_a_single_series_that_the_memory_cannot_hold_is_refused(tmp_path, monkey
     else:
         parquet.write_table(table, tmp_path / name)
     roles = Roles("long", time="time", target="y", task="forecast")
-    monkeypatch.setattr(stream, "BLOCK", 1 << 12)
+    monkeypatch.setattr(blocks, "BLOCK", 1 << 12)
     (whole,) = stream_examples(tmp_path / name, roles)
     assert len(whole) == 1 and len(whole.y[0]) == 20_000
-    monkeypatch.setattr(stream.environment, "memory", lambda: 8 * (1 << 17))
+    monkeypatch.setattr(blocks.environment, "memory", lambda: 8 * (1 << 17))
     with pytest.raises(ValueError, match=r"a\.\w+: a single sequence fills more than .* \(--id\)"):
         list(stream_examples(tmp_path / name, roles))
