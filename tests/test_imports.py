@@ -39,7 +39,7 @@ PACKAGE = """
     models
     training
     baselines
-    tasks/*/labelling
+    tasks/*/labelling tasks/reading
     tasks/*/model
     report
     tasks

@@ -22,6 +22,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "SequenceClassifier": ("ostinato.estimators", "SequenceClassifier"),
     "SequenceForecaster": ("ostinato.estimators", "SequenceForecaster"),
     "LanguageModel": ("ostinato.estimators", "LanguageModel"),
+    "SequenceRegressor": ("ostinato.estimators", "SequenceRegressor"),
     "SequenceTagger": ("ostinato.estimators", "SequenceTagger"),
     "load": ("ostinato.estimators", "load"),
     "data": ("ostinato.data", None),
@@ -36,6 +37,7 @@ __all__ = [
     "LanguageModel",
     "SequenceClassifier",
     "SequenceForecaster",
+    "SequenceRegressor",
     "SequenceTagger",
     "__version__",
     "accelerate",
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
         LanguageModel,
         SequenceClassifier,
         SequenceForecaster,
+        SequenceRegressor,
         SequenceTagger,
         load,
     )

@@ -275,17 +275,19 @@ def _of_words(X: Words, y: np.ndarray, X_test: Words) -> np.ndarray:
         from sklearn.linear_model import LogisticRegression
 
     make = partial(LogisticRegression, C=10, max_iter=1000)
-    columns = TfidfVectorizer(analyzer=_words_and_pairs, sublinear_tf=True)
+    columns = TfidfVectorizer(analyzer=words_and_pairs, sublinear_tf=True)
     model = _ForEachLabel(make) if y.ndim == 2 else make()
-    model.fit(columns.fit_transform(_lists(X)), y)
-    return model.predict(columns.transform(_lists(X_test)))
+    model.fit(columns.fit_transform(lists_of(X)), y)
+    return model.predict(columns.transform(lists_of(X_test)))
 
 
-def _lists(X: Words) -> list[list[str]]:
+def lists_of(X: Words) -> list[list[str]]:
+    """The words of each sequence."""
     return [[X.different[i] for i in X.places[n]] for n in range(len(X))]
 
 
-def _words_and_pairs(sequence: list[str]) -> list[str]:
+def words_and_pairs(sequence: list[str]) -> list[str]:
+    """The words of a sequence, and its pairs of words that follow each other."""
     return sequence + [f"{a} {b}" for a, b in pairwise(sequence)]
 
 

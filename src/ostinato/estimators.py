@@ -7,6 +7,7 @@ features:
                          check_classifiers_train: a 2-D X is [examples, steps], so that another
                          number of columns is another length;
                          check_sample_weight_equivalence_on_dense_data: batches are drawn at random
+    SequenceRegressor    as SequenceClassifier
     SequenceTagger       check_methods_sample_order_invariance, check_methods_subset_invariance: the
                          rows of a 2-D X are the steps of one sequence, and their order matters
     SequenceForecaster   check_n_features_in, check_n_features_in_after_fitting: the columns of X
@@ -30,10 +31,18 @@ with needs("torch", "torch", "sklearn"):
     from ostinato.tasks.classify.estimator import SequenceClassifier
     from ostinato.tasks.forecast.estimator import SequenceForecaster
     from ostinato.tasks.language.estimator import LanguageModel
+    from ostinato.tasks.regress.estimator import SequenceRegressor
     from ostinato.tasks.tag.estimator import SequenceTagger
     from ostinato.training import saved_model
 
-__all__ = ["LanguageModel", "SequenceClassifier", "SequenceForecaster", "SequenceTagger", "load"]
+__all__ = [
+    "LanguageModel",
+    "SequenceClassifier",
+    "SequenceForecaster",
+    "SequenceRegressor",
+    "SequenceTagger",
+    "load",
+]
 
 
 def load(path: str | Path) -> Any:

@@ -51,7 +51,26 @@ def language(folder: Path, n: int = 240) -> tuple[object, ...]:
     return (_write(folder / "text.txt", [" ".join(drawn)]), "--truncate", 16)
 
 
-TASKS = {"classify": classify, "tag": tag, "forecast": forecast, "language": language}
+def regress(folder: Path, n: int = 40, steps: int = 6) -> tuple[object, ...]:
+    """The sum of all values with noise."""
+    generator = np.random.default_rng(5)
+    lines = ["id,t,a,b,total"]
+    for i in range(n):
+        values = generator.normal(size=(steps, 2))
+        total = values.sum() + generator.normal(0, 0.1)
+        for t, (a, b) in enumerate(values):
+            lines.append(f"s{i},{t},{a:.4f},{b:.4f},{total:.4f}")
+    columns = ("--id", "id", "--time", "t")
+    return (_write(folder / "regress.csv", lines), "--regress", "total", *columns)
+
+
+TASKS = {
+    "classify": classify,
+    "tag": tag,
+    "regress": regress,
+    "forecast": forecast,
+    "language": language,
+}
 
 
 def words(folder: Path) -> tuple[object, ...]:

@@ -215,6 +215,7 @@ def test_each_task(ostinato, tmp_path, task):
     shape = {
         "classify": "[batch, 2]",
         "tag": "[batch, time, 2]",
+        "regress": "[batch, 1]",
         "forecast": "[batch, 2, 9]",
         "language": "[batch, time, ",
     }

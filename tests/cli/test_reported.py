@@ -12,6 +12,7 @@ from zoo.suites import one_in
 SMALL = ["--hidden-size", 4, "--quiet"]
 SECTIONS = {
     "tag": ("confusion", "where", "calibration", "hardest"),
+    "regress": ("against", "worst"),
     "forecast": ("forecasts", "steps", "calibration", "series"),
     "language": ("completions", "passage", "samples", "position"),
 }
@@ -31,11 +32,14 @@ def arguments(tmp_path):
     tags = [(*step, "up" if step[2] > 0 else "down") for step in steps]
     table(tmp_path / "tags.csv", ["id", "t", "x", "label"], tags)
     table(tmp_path / "series.csv", ["id", "t", "x"], steps)
+    numbers = [(*step, "abcdefgh".index(step[0])) for step in steps]
+    table(tmp_path / "numbers.csv", ["id", "t", "x", "y"], numbers)
     (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 60)
     of_table = ["--id", "id", "--time", "t", "--epochs", 1]
     return {
         "tag": [tmp_path / "tags.csv", "--tag", "label", *of_table],
         "forecast": [tmp_path / "series.csv", "--forecast", "x", "--horizon", 2, *of_table],
+        "regress": [tmp_path / "numbers.csv", "--regress", "y", *of_table],
         "language": [tmp_path / "text.txt", "--iterations", 2],
     }
 

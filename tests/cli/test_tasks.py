@@ -26,6 +26,7 @@ from zoo.suites import one_in
 MEASURE = {
     "classify": "accuracy",
     "tag": "accuracy",
+    "regress": "mae",
     "forecast": "mase",
     "language": "bits_per_character",
 }
@@ -83,7 +84,7 @@ def test_a_run_keeps_its_model_its_measures_and_its_configuration(trained_tasks,
     text = (run / "config.toml").read_text()
     assert "horizon" in text if task == "forecast" else "horizon" not in text
     assert "class_weight" not in text
-    assert ("missing" in text) == (task in ("classify", "tag", "forecast"))
+    assert ("missing" in text) == (task != "language")
 
 
 @pytest.mark.parametrize("task", TASKS)

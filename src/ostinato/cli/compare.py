@@ -99,8 +99,11 @@ def _parameters(model: Path) -> int:
     """The number of parameters of a saved model, without its hashes of texts."""
     from safetensors import safe_open
 
+    from ostinato.runtime.card import FOLDED
+
     with safe_open(files.current(model) / "model.safetensors", framework="numpy") as tensors:
-        slices = [tensors.get_slice(name) for name in tensors.keys()]  # noqa: SIM118  no mapping
+        learnt = [name for name in tensors.keys() if not name.startswith(FOLDED)]  # noqa: SIM118
+        slices = [tensors.get_slice(name) for name in learnt]
         floats = [each for each in slices if each.get_dtype().startswith(("F", "BF"))]
         return sum(math.prod(each.get_shape()) for each in floats)
 

@@ -14,7 +14,8 @@ class Answer(NamedTuple):
     Attributes:
         n: steps so far, this one included.
         label: the likeliest label; of a classifier with several labels a tuple of those that are
-            likelier than not; of a language model the likeliest next token.
+            likelier than not; of a language model the likeliest next token; of a regressor its
+            number, or a tuple of several.
         proba: `[K]` float32, the probability of each of the model's `labels`.
         sure: whether the label's probability is that from which on the model was found to be right
             often enough (`early_error` of `SequenceClassifier`); None: that was not asked for.

@@ -177,6 +177,11 @@ class Model:
         return False
 
     @property
+    def gives_numbers(self) -> bool:
+        """Whether answers are numbers, and not labels with their probabilities."""
+        return False
+
+    @property
     def scaling(self) -> tuple[Array, Array] | None:
         """Mean and deviation of each feature, if a model without a preparation scales them."""
         return None

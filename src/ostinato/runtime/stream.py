@@ -96,7 +96,7 @@ class Stream:
         self._state = native.stream_state(source.native) if state is None else state
         self._push = self._state.push
         self._n_answers, self._sure_from = source.n_answers, source.sure_from
-        self._labels = None if source.several else source.names
+        self._labels = source.names if source.naming is None and not source.several else None
 
     @property
     def n(self) -> int:

@@ -109,6 +109,7 @@ class RowSource:
         fingerprint: of the saved model, in hexadecimal.
         sure_from: the probability from which on an answer is sure, if the model has one.
         columns: the names of a row's features, if the model knows them.
+        naming: from an answer's row to its label; None: the name of its largest value.
     """
 
     def __init__(
@@ -122,7 +123,9 @@ class RowSource:
         fingerprint: str = "",
         sure_from: float | None = None,
         columns: Sequence[str] | None = None,
+        naming: Callable[[Array], Any] | None = None,
     ):
+        self.naming = naming
         self.columns = columns
         self.network, self.names, self.several = network, list(names), several
         self.fingerprint, self._reader, self.sure_from = fingerprint, reader, sure_from
@@ -200,6 +203,8 @@ class RowSource:
 
     def name(self, at: int, row: Array) -> Any:
         """The label of an answer whose largest value is at a place."""
+        if self.naming is not None:
+            return self.naming(row)
         if self.several:
             return tuple([name for name, p in zip(self.names, row, strict=True) if p > 0.5])
         return self.names[at]

@@ -21,6 +21,7 @@ from ostinato.serve.tensors import BYTES, Array, bad, check_text, numbers, shown
 from ostinato.tasks.classify.model import Classifier
 from ostinato.tasks.forecast.model import Forecaster
 from ostinato.tasks.language.model import LanguageModel
+from ostinato.tasks.regress.model import Regressor
 from ostinato.tasks.tag.model import Tagger
 
 MOST_LABELS = 1000  # in the metadata: of a vocabulary the first ones
@@ -244,6 +245,29 @@ class _Classes(_Rows):
         return {"label": self._label(labels.tolist(), (len(proba),)), "probabilities": proba}
 
 
+class _Numbers(_Rows):
+    """Numbers for a sequence, and their quantiles if there are any."""
+
+    model: Regressor
+
+    def __init__(self, model: Regressor):
+        super().__init__(model)
+        K, Q = len(model.targets), len(model.levels)
+        self.outputs = [described("value", "FP64", -1, K)]
+        self.outputs += [described("quantiles", "FP64", -1, K, Q)] if Q else []
+
+    def answer(self, given: Tensors) -> Tensors:
+        return self._named(self.model.predict_quantiles(self._sequences(given)))
+
+    def stepped(self, answers: Answers) -> Tensors:
+        last = answers.proba[-1:].astype(np.float64)
+        return self._named(last.reshape(1, len(self.model.targets), -1))
+
+    def _named(self, quantiles: Array) -> Tensors:
+        values = self.model.points(quantiles).reshape(len(quantiles), -1)
+        return {"value": values} | ({"quantiles": quantiles} if self.model.levels else {})
+
+
 class _Tags(_Rows):
     """An answer for every step."""
 
@@ -358,7 +382,8 @@ class _Series(Head):
 
 
 _HEADS: tuple[tuple[type[Model], type[Head]], ...] = (
-    (Classifier, _Classes), (Tagger, _Tags), (LanguageModel, _Texts), (Forecaster, _Series),
+    (Classifier, _Classes), (Regressor, _Numbers), (Tagger, _Tags), (LanguageModel, _Texts),
+    (Forecaster, _Series),
 )  # fmt: skip
 
 

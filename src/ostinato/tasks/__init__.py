@@ -23,7 +23,7 @@ from ostinato.tasks.base import TaskSpec
 
 __all__ = ["NAMES", "TaskSpec", "by_kind", "every", "named"]
 
-NAMES = ("classify", "tag", "forecast", "language")
+NAMES = ("classify", "tag", "regress", "forecast", "language")
 
 
 @cache

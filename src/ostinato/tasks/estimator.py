@@ -107,6 +107,7 @@ class Estimator(BaseEstimator):
         """
         known = set(signature(cls).parameters) - set(cls._of_model)
         of_model = {name: getattr(model, place) for name, place in cls._of_model.items()}
+        of_model = {name: value for name, value in of_model.items() if value}
         estimator = cls(**saved_model.parameters(saved, known, path), **of_model)
         estimator.n_iter_ = saved.iterations
         return estimator._take(model)

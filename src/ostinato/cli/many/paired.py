@@ -178,6 +178,41 @@ def relative_differences(a: Any, b: Any, unit: Any) -> np.ndarray:
     return differences
 
 
+def regress(a: Rows, b: Rows) -> PairedResult:
+    """Two regressors by their absolute errors on each sequence, of several targets relative to
+    the deviation of each.
+
+    Args:
+        a, b: lines of predictions.csv.
+
+    Raises:
+        Apart: they are of other sequences, or of too few.
+    """
+    values = [name for name in a[0] if name == "value" or name.startswith("value_")]
+    _check_same(a, b, (next(iter(a[0])), *values))
+    _check_enough(len(a), "sequences")
+    losses = []
+    for rows in (a, b):
+        known = np.array([[float(row[name]) for name in values] for row in rows])
+        told = [[float(row[name.replace("value", "prediction", 1)]) for name in values]
+                for row in rows]  # fmt: skip
+        spread = known.std(axis=0)
+        losses.append((np.abs(np.array(told) - known) / np.where(spread, spread, 1)).mean(axis=1))
+    gain = losses[1] - losses[0]
+    return PairedResult(
+        "sign-flip test",
+        "sequences",
+        len(gain),
+        int((gain < 0).sum()),
+        int((gain > 0).sum()),
+        bool(gain.mean() < 0),
+        float(gain.mean()),
+        "mean absolute error, in deviations of the target",
+        flips(gain),
+        "the test sequences were drawn independently of each other",
+    )
+
+
 def flips(differences: Any, seed: int = 0) -> float:
     """The share of the ways to flip signs that leave the mean as far from 0 as it is, or farther.
 

@@ -41,7 +41,7 @@ BUILT_IN = ("mnist", "vowels", "austen")
 # Keys whose value is a list: "a,b", or in TOML ["a", "b"].
 LISTS = (
     *("data.features", "data.categories", "data.static", "data.known", "data.na"),
-    *("task.classify", "training.class_weight"),
+    *("task.classify", "task.regress", "training.class_weight"),
 )
 PATHS = ("data.source", "data.test", "run.from")  # keys that name files, unless built in
 Given = dict[str, Value]  # "section.key" → checked value, of the parameters that were given
@@ -126,6 +126,9 @@ class TaskConfig(Declared):
 
     classify: str | None = declare(None, "Classify sequences: the column of the label.")
     tag: str | None = declare(None, "A label for each step: the column of the labels.")
+    regress: str | None = declare(
+        None, "A number for each sequence, or several: the columns of the targets, a,b."
+    )
     forecast: str | None = declare(None, "The next values of a series: its column.")
     language: str | None = declare(
         None,
@@ -140,6 +143,11 @@ class TaskConfig(Declared):
     )
     season: int = declare(
         1, "Steps of a season; forecasts, MASE and a baseline use the value a season ago.", low=1
+    )
+    loss: Literal["squared", "absolute", "quantiles"] = declare(
+        "squared",
+        "How an error in a number counts: by its square, by its size, or for nine quantiles at "
+        "once, which give intervals.",
     )
     crf: bool = declare(False, "Learn which tags may follow each other (a linear-chain CRF).")
     level: Literal["character", "word", "piece"] = declare(

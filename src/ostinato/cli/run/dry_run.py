@@ -51,7 +51,7 @@ def of_sequences(job: PartsJob, *baselines: tuple[str, str]) -> dict[str, Rows]:
     """The sections of a job that learns labels; `baselines` are further baselines."""
     parts, settings = job.parts, job.settings
     train, test = parts.train, parts.test
-    _check_prepared(parts, settings)
+    check_prepared(parts, settings)
     labels, counts = _labels(train)
     _, test_counts = _labels(test, labels)
     total = max(1, int(test_counts.sum()))
@@ -77,7 +77,7 @@ def of_sequences(job: PartsJob, *baselines: tuple[str, str]) -> dict[str, Rows]:
     }
 
 
-def _check_prepared(parts: Parts, settings: Config) -> None:
+def check_prepared(parts: Parts, settings: Config) -> None:
     """Refuse data that a training would refuse, such as missing values; sequences on disk are left
     to the training."""
     data = settings.data

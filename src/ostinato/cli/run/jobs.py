@@ -34,7 +34,7 @@ def task_of(settings: Config) -> str:
     source = settings.data.source
     if not source:
         raise BadInput(f"what should be learnt? wanted {sources.WANTED}")
-    own = _only_task_of(source)
+    own = _task_of_source(source, asked)
     if own is not None and asked and asked != [own]:
         raise BadInput(f"--{asked[0]} is not for {source}, whose task is {own}")
     if own is None and not asked:
@@ -43,9 +43,9 @@ def task_of(settings: Config) -> str:
     return own or asked[0]
 
 
-def _only_task_of(source: str) -> str | None:
-    """The task of a source with a fixed task; None: a flag names it."""
-    for task in tasks.every():
+def _task_of_source(source: str, asked: list[str]) -> str | None:
+    """The task of a source that says it, or of those that it allows the one that is asked for."""
+    for task in sorted(tasks.every(), key=lambda task: task.name not in asked):
         of_files = (
             (task.reads_arrays and defaults.holds_arrays(source))
             or (task.reads_text and sources.is_text(source))

@@ -169,7 +169,9 @@ def _strata(part: Examples) -> np.ndarray | None:
 
     if not hasattr(part.y, "dtype"):
         return None
-    return label_sets.rarest(part.y) if part.y.ndim == 2 else part.y
+    if part.y.ndim == 2:
+        return None if part.y.dtype.kind == "f" else label_sets.rarest(part.y)
+    return part.y
 
 
 def _labels_in(part: Examples, indices: np.ndarray) -> np.ndarray:

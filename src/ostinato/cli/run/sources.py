@@ -406,11 +406,15 @@ def read_labelled(
     as_sequence: str = "rows",
     trained: Roles | None = None,
 ) -> Any:
-    """`read` of a file that must have labels."""
+    """`read` of a file that must have labels, or numbers."""
+    import numpy as np
+
     examples = read(source, settings, as_sequence, trained)
     y = examples.y
     if y is None:
         raise BadInput(f"{source} has no labels (y), which are needed for a comparison")
+    if settings is not None and settings.task.regress is not None:
+        return examples if y.ndim == 2 else replace(examples, y=y.astype(np.float64)[:, None])
     if hasattr(y, "dtype") and y.dtype.kind == "f" and (y != y.round()).any():
         raise BadInput(f"{source}: y holds numbers such as {y[y != y.round()][0]}; wanted classes")
     return examples

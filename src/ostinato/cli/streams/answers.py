@@ -50,17 +50,19 @@ class Form:
     Attributes:
         json: whether it is a line of JSON; else of CSV.
         key: the name of the key's column, or None.
+        numbers: whether answers are numbers, without a probability.
     """
 
     json: bool
     key: str | None
+    numbers: bool = False
 
     def header(self) -> str | None:
         """The header of CSV; None for JSON."""
         if self.json:
             return None
         names = [] if self.key is None else [self.key]
-        return _csv([*names, "step", "prediction", "probability"])
+        return _csv([*names, "step", "prediction", *([] if self.numbers else ["probability"])])
 
     def key_text(self, key: str | None) -> str:
         """The beginning of all answers of a key."""
@@ -78,6 +80,10 @@ class Form:
 
     def line(self) -> Line:
         """Writes an answer, from the texts of key and label, the step and the probability."""
+        if self.numbers and self.json:
+            return lambda key, n, label, _: f'{key}"step": {n}, "prediction": {label}}}\n'
+        if self.numbers:
+            return lambda key, n, label, _: f"{key}{n},{label}\n"
         if self.json:
             return lambda key, n, label, p: (
                 f'{key}"step": {n}, "prediction": {label}, "probability": {p:.6f}}}\n'
@@ -89,6 +95,8 @@ def plain(label: Any) -> Any:
     """A label, or a tuple of several, for JSON and CSV: numbers and texts of NumPy as Python's."""
     if isinstance(label, tuple):
         return [plain(each) for each in label]
+    if isinstance(label, float):
+        return float(f"{label:.9g}")  # as many digits as a float32 has
     return label.item() if hasattr(label, "item") else label
 
 

@@ -91,6 +91,9 @@ class StreamPlayer:
         of_rows = model.preparation is not None and model.preparation.reads_words
         if getattr(model, "vocabulary", None) is not None and not of_rows:
             raise BadInput("the model reads text; wanted a model of rows (for text see complete)")
+        if model.gives_numbers and (rule.on_change or rule.until is not None):
+            flag = "--on-change" if rule.on_change else "--until-confidence"
+            raise BadInput(f"{flag} is for labels, and this model answers with numbers")
         self._stream()  # refuses a model that cannot stream, before anything is read
         if state is not None:
             self._resume(state)
@@ -206,9 +209,11 @@ class StreamPlayer:
         return self.model.stream(state, lookahead=self.lookahead)
 
     def _text(self, label: Any) -> str:
+        assert self.form is not None
+        if self.form.numbers:
+            return self.form.label_text(label)
         text = self.label_texts.get(label)
         if text is None:
-            assert self.form is not None
             text = self.label_texts[label] = self.form.label_text(label)
         return text
 
@@ -290,7 +295,7 @@ class StreamPlayer:
             self.rows = Json(columns, missing, names, words)
         else:
             self.rows = Csv(columns, missing, names, words, self.source.dialect)
-        self.form = Form(is_json or self.as_json, columns.key)
+        self.form = Form(is_json or self.as_json, columns.key, self.model.gives_numbers)
 
     def _end(self) -> None:
         """Handle a last line without an end. With a state it is left for the next command, since

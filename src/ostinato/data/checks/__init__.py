@@ -86,6 +86,8 @@ about new data']
 def _examples(part: Any) -> Examples:
     examples = part if isinstance(part, Examples) else Examples(part.X, getattr(part, "y", None))
     examples = examples.loaded()
+    if getattr(examples.y, "ndim", 1) == 2 and examples.y.dtype.kind == "f":
+        examples = replace(examples, y=None)  # numbers to learn, which are no labels
     if isinstance(examples.y, list) and len(examples) and examples.y[0].dtype.kind == "f":
         examples = _with_series(examples)
     if len(examples) == 0 or examples.values.shape[1] == 0:

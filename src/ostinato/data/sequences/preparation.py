@@ -392,7 +392,8 @@ def _is_words(examples: Examples) -> bool:
     if roles.task == "tag":
         return True
     (words,) = examples.categories.values()
-    return roles.task == "classify" and (roles.shape == "wide" or len(words) > MAX_WORDS)
+    of_sequences = roles.task in ("classify", "regress")
+    return of_sequences and (roles.shape == "wide" or len(words) > MAX_WORDS)
 
 
 def _words_of(examples: Examples, unseen: bool = False) -> Words:

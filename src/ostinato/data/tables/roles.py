@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ostinato.data.tables.table import Table
 
 Shape = Literal["long", "nested", "wide"]
-TaskName = Literal["classify", "tag", "forecast"]
+TaskName = Literal["classify", "tag", "regress", "forecast"]
 
 # Names by which a column without a role is known, in any case.
 _IDS = re.compile(r"id|sequence|sequence_id|seq_id|series|series_id|unique_id|uid", re.I)

@@ -24,6 +24,8 @@ from ostinato.data.text.words import MAX_WORDS, words_of
 
 _WHOLE = 1 << 24  # whole numbers up to this are told apart in float32
 
+OF_SEQUENCES = ("classify", "regress")  # tasks with one answer for a sequence
+
 
 def to_examples(table: Table, roles: Roles) -> Examples:
     """The sequences in a table.
@@ -64,7 +66,9 @@ def _long(table: Table, roles: Roles) -> Examples:
         place = table[roles.split].place
         parts = part_names(once(roles.split), lambda i: place(int(rows[starts[i]])))
     y: Any = None
-    if roles.labels:
+    if roles.task == "regress":
+        y = _targets(table, roles, rows, codes, starts)
+    elif roles.labels:
         y = label_sets.read(
             table,
             roles,
@@ -97,7 +101,7 @@ def _nested(table: Table, roles: Roles) -> Examples:
     """A row is a sequence, whose features are lists."""
     target = table[roles.target] if roles.target else None
     lists = [_lists(table[name], name, roles) for name in roles.features]
-    if target is not None and roles.task != "classify":
+    if target is not None and roles.task not in OF_SEQUENCES:
         lists = [*lists, _lists(target, target.name, roles)]
     times = _lists(table[roles.time], roles.time, roles) if roles.time else None
     offsets = _same_lengths([*lists, *([times] if times else [])])
@@ -109,7 +113,7 @@ def _nested(table: Table, roles: Roles) -> Examples:
         stamps = times.inner.times(roles.time_format)
         check_times(stamps, offsets, times.inner.place)
     y: Any = None
-    if roles.task == "classify" or roles.labels:
+    if roles.task in OF_SEQUENCES or roles.labels:
         y = _label_of_each(table, roles)
     elif target is not None:
         inner = lists[-1].inner
@@ -193,9 +197,11 @@ def _wide_series(table: Table, roles: Roles) -> Examples:
 
 def _label_of_each(table: Table, roles: Roles) -> np.ndarray | None:
     """The label of each row, `[N]`, or its labels, `[N, C]`; None without a target."""
+    every = np.arange(len(table))
+    if roles.task == "regress":
+        return _targets(table, roles, every, every, every)
     if not roles.labels:
         return table[roles.target].labels() if roles.target else None
-    every = np.arange(len(table))
 
     def once(name: str) -> np.ndarray:
         if roles.target is None:
@@ -203,6 +209,36 @@ def _label_of_each(table: Table, roles: Roles) -> np.ndarray | None:
         return _once(table[name], every, every, every, missing=True)
 
     return label_sets.read(table, roles, once, lambda name, i: table[name].place(i))
+
+
+def _targets(
+    table: Table, roles: Roles, rows: np.ndarray, codes: np.ndarray, starts: np.ndarray
+) -> np.ndarray | None:
+    """The numbers of each sequence to learn, `[N, K]` float64; None without a target.
+
+    Args:
+        rows, codes, starts: see `_once`.
+
+    Raises:
+        ValueError: one is missing, infinite, not a number, or changes within a sequence.
+    """
+    names = [roles.target] if roles.target else roles.labels
+    if not names:
+        return None
+    found = np.empty((len(starts), len(names)))
+    for k, name in enumerate(names):
+        column = table[name]
+        numbers = column.numbers()[rows]
+        found[:, k] = numbers[starts]
+        of_sequence = found[:, k][np.cumsum(np.diff(codes, prepend=-1) != 0) - 1]
+        wrong = np.flatnonzero(~np.isfinite(numbers) | (numbers != of_sequence))
+        if len(wrong):
+            place, value = column.place(int(rows[wrong[0]])), numbers[wrong[0]]
+            why = f"{value:g} is another value than the sequence's {of_sequence[wrong[0]]:g}"
+            if not np.isfinite(value):
+                why = "the target is missing, or infinite"
+            raise ValueError(f"{place}: {why}; wanted one number for each sequence")
+    return found
 
 
 def _of_rows(table: Table, roles: Roles) -> dict[str, Any]:
@@ -249,7 +285,7 @@ def _matrix(
             # Names that all come once, as ids do, would teach a classifier nothing.
             different = len(column.names()[1])
             repeated = different < n or column.name in named
-            reads_words = roles.task == "tag" or (roles.task == "classify" and repeated)
+            reads_words = roles.task == "tag" or (roles.task in OF_SEQUENCES and repeated)
             most = different if reads_words and len(columns) == 1 else MAX_WORDS
             values[:, i], categories[column.name] = _words(column, most)
         else:

@@ -37,13 +37,19 @@ def graph(
     return _ensemble(members, _tables(net._members, names))
 
 
-def _classifier(net: ClassifierNet, names: TensorNames, several: bool) -> ModelGraph:
+def body_of(
+    net: ClassifierNet, names: TensorNames
+) -> tuple[Embed | None, tuple[Scan, ...], model_graph.ReadoutGraph]:
+    """The words of a network, if it reads any, its layers, and how their states become one."""
     embed, width = words_of(net.words, names)
     layers = layers_of(net.body, width or net.config["n_features"], names)
     if net.pool is None:
-        readout = model_graph.ReadoutGraph("last")
-    else:
-        readout = readout_of(net.pool, names, layers[-1].width)
+        return embed, layers, model_graph.ReadoutGraph("last")
+    return embed, layers, readout_of(net.pool, names, layers[-1].width)
+
+
+def _classifier(net: ClassifierNet, names: TensorNames, several: bool) -> ModelGraph:
+    embed, layers, readout = body_of(net, names)
     c = Composer()
     x = c.input(layers[-1].width)
     logits = linear(c, x, *parameters(net.readout), names)

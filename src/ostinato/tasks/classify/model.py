@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ostinato.data.sequences.as_sequences import as_sequences, shape_sequences
-from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.labels import LabelEncoder
 from ostinato.data.sequences.ragged import Ragged
-from ostinato.data.sequences.step_labels import as_texts_or_sequences
-from ostinato.data.tables.feature_names import as_trained
-from ostinato.data.text.words import CodedWords, Words, WordVocabulary
+from ostinato.data.text.words import CodedWords
 from ostinato.runtime import checks
 from ostinato.runtime.measures import nats
-from ostinato.runtime.model import Inputs, Model
 from ostinato.runtime.saved import Saved
 from ostinato.runtime.tensors import Array
 from ostinato.runtime.values import fail
+from ostinato.tasks.reading import HOW_TO_READ, SequenceReader
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Early:
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class Classifier(Model):
+class Classifier(SequenceReader):
     """A model that names the class of a whole sequence.
 
     Attributes:
@@ -71,37 +67,31 @@ class Classifier(Model):
     """
 
     task = "classify"
+    estimator = "SequenceClassifier"
 
     classes: Array
     multilabel: bool = False
-    vocabulary: WordVocabulary | None = None
     early: Early | None = None
 
     @classmethod
     def values(cls, saved: Saved, where: str) -> dict[str, Any]:
         fitted, graph = saved.fitted, saved.graph
-        wanted = {"classes", "feature_names", "preparation", "multilabel", "vocabulary", "early"}
-        checks.names(fitted, wanted, where)
+        checks.names(fitted, {"classes", "multilabel", "early", *HOW_TO_READ}, where)
         if type(fitted["multilabel"]) is not bool:
             fail(f"{where}: 'multilabel' is neither true nor false")
         early = checks.threshold(fitted["early"], where)
         return {
             "classes": checks.labels(fitted["classes"], graph, where).classes,
-            "feature_names": checks.columns(fitted["feature_names"], where),
-            "preparation": checks.preparation(fitted["preparation"], graph, where),
+            **cls.how_to_read(saved, where),
             "multilabel": fitted["multilabel"],
-            "vocabulary": checks.words(fitted["vocabulary"], graph, where),
             "early": None if early is None else Early(**fitted["early"]),
         }
 
     def fitted(self) -> dict[str, Any]:
-        names = self.feature_names
         return {
             "classes": LabelEncoder(self.classes).as_json(),
-            "feature_names": None if names is None else list(names),
-            "preparation": self.preparation and self.preparation.as_json(),
+            **self.read_as(),
             "multilabel": self.multilabel,
-            "vocabulary": self.vocabulary and self.vocabulary.as_json(),
             "early": self.early and asdict(self.early),
         }
 
@@ -122,45 +112,6 @@ class Classifier(Model):
     def encoder(self) -> LabelEncoder:
         """From labels to class numbers, and back."""
         return LabelEncoder(self.classes)
-
-    def prepared(self, X: Any) -> Inputs:
-        """The sequences that the network reads, made of a user's.
-
-        Raises:
-            ValueError: X has other features than the training data, or a value is missing or
-                infinite where that is an error.
-        """
-        if self.vocabulary is not None:
-            return self.vocabulary.code(self.words(X))
-        if self.preparation is None:
-            X = as_trained(X, self.feature_names, None, "SequenceClassifier")
-            sequences = as_texts_or_sequences(X)
-            if isinstance(sequences, Words):
-                raise ValueError("X has words, but the model was trained with numbers")
-            checks.n_features(sequences, self.n_features, "SequenceClassifier")
-            return sequences
-        if self.preparation.knows(X):
-            return as_sequences(self.preparation.apply(X))
-        X = shape_sequences(self.in_order(X))
-        checks.n_features(X, self.n_features, "SequenceClassifier")
-        return as_sequences(self.preparation.apply_in_order(X))
-
-    def in_order(self, X: Any) -> Any:
-        """X with the columns of its data frames in the order of the training; see `as_trained`."""
-        return as_trained(X, self.feature_names, self.preparation, "SequenceClassifier")
-
-    def words(self, X: Any) -> Words:
-        """The words of X: texts, lists of words, or `Examples` of them.
-
-        Raises:
-            ValueError: X holds something else.
-        """
-        if isinstance(X, Examples) and self.preparation is not None:
-            X = self.preparation.apply(X)
-        X = as_texts_or_sequences(X.X if isinstance(X, Examples) else X)
-        if not isinstance(X, Words):
-            raise ValueError("X has numbers, but the model was trained with words")
-        return X
 
     def predict_proba(self, X: Any) -> Array:
         """The probability of each label, `[N, C]` float32 in the order of `labels`.
@@ -258,14 +209,7 @@ class Classifier(Model):
         return labels
 
     def stream_parts(self) -> dict[str, Any]:
-        from ostinato.runtime.stream_source import rows_of_words
-
-        if self.vocabulary is None:
-            return self._scaling() | {"several": self.multilabel}
-        roles = self.preparation.roles if self.preparation else None
-        texts = roles is None or roles.shape == "wide"  # as for `predict`, one string is a text
-        reader = partial(rows_of_words, self, self.vocabulary, texts)
-        return {"reader": reader, "several": self.multilabel}
+        return self._reading() | {"several": self.multilabel}
 
 
 MODEL = Classifier

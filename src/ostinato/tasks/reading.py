@@ -1,0 +1,99 @@
+"""`SequenceReader`: a model that gives one answer to a whole sequence of numbers or words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+from ostinato.data.sequences.as_sequences import as_sequences, shape_sequences
+from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.step_labels import as_texts_or_sequences
+from ostinato.data.tables.feature_names import as_trained
+from ostinato.data.text.words import Words, WordVocabulary
+from ostinato.runtime import checks
+from ostinato.runtime.model import Inputs, Model
+from ostinato.runtime.saved import Saved
+
+HOW_TO_READ = ("feature_names", "preparation", "vocabulary")  # entries of a saved model's "fitted"
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class SequenceReader(Model):
+    """A model that reads whole sequences.
+
+    Attributes:
+        vocabulary: of the words; None if the steps are vectors.
+    """
+
+    estimator: ClassVar[str]  # its name in errors
+
+    vocabulary: WordVocabulary | None = None
+
+    @staticmethod
+    def how_to_read(saved: Saved, where: str) -> dict[str, Any]:
+        """The fields that say how sequences are read, checked."""
+        fitted, graph = saved.fitted, saved.graph
+        return {
+            "feature_names": checks.columns(fitted["feature_names"], where),
+            "preparation": checks.preparation(fitted["preparation"], graph, where),
+            "vocabulary": checks.words(fitted["vocabulary"], graph, where),
+        }
+
+    def read_as(self) -> dict[str, Any]:
+        """The entries of a saved model's "fitted" that `how_to_read` reads."""
+        names = self.feature_names
+        return {
+            "feature_names": None if names is None else list(names),
+            "preparation": self.preparation and self.preparation.as_json(),
+            "vocabulary": self.vocabulary and self.vocabulary.as_json(),
+        }
+
+    def prepared(self, X: Any) -> Inputs:
+        """The sequences that the network reads, made of a user's.
+
+        Raises:
+            ValueError: X has other features than the training data, or a value is missing or
+                infinite where that is an error.
+        """
+        if self.vocabulary is not None:
+            return self.vocabulary.code(self.words(X))
+        if self.preparation is None:
+            X = as_trained(X, self.feature_names, None, self.estimator)
+            sequences = as_texts_or_sequences(X)
+            if isinstance(sequences, Words):
+                raise ValueError("X has words, but the model was trained with numbers")
+            checks.n_features(sequences, self.n_features, self.estimator)
+            return sequences
+        if self.preparation.knows(X):
+            return as_sequences(self.preparation.apply(X))
+        X = shape_sequences(self.in_order(X))
+        checks.n_features(X, self.n_features, self.estimator)
+        return as_sequences(self.preparation.apply_in_order(X))
+
+    def in_order(self, X: Any) -> Any:
+        """X with the columns of its data frames in the order of the training; see `as_trained`."""
+        return as_trained(X, self.feature_names, self.preparation, self.estimator)
+
+    def words(self, X: Any) -> Words:
+        """The words of X: texts, lists of words, or `Examples` of them.
+
+        Raises:
+            ValueError: X holds something else.
+        """
+        if isinstance(X, Examples) and self.preparation is not None:
+            X = self.preparation.apply(X)
+        X = as_texts_or_sequences(X.X if isinstance(X, Examples) else X)
+        if not isinstance(X, Words):
+            raise ValueError("X has numbers, but the model was trained with words")
+        return X
+
+    def _reading(self) -> dict[str, Any]:
+        """How a stream reads rows, or words."""
+        from ostinato.runtime.stream_source import rows_of_words
+
+        if self.vocabulary is None:
+            return self._scaling()
+        roles = self.preparation.roles if self.preparation else None
+        texts = roles is None or roles.shape == "wide"  # as for `predict`, one string is a text
+        return {"reader": partial(rows_of_words, self, self.vocabulary, texts)}

@@ -1,0 +1,65 @@
+"""Simple methods that a regressor is compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ostinato._extras import needs
+from ostinato.baselines import MOST_LEARNT, lists_of, pooled, words_and_pairs
+from ostinato.data.sequences.as_sequences import shape_sequences
+from ostinato.data.text.words import Words
+from ostinato.tasks.regress.model import mean_of, measures
+
+PENALTIES = 10.0 ** np.arange(-3, 5)  # of the ridge regression; chosen by cross-validation
+
+
+def of_all(
+    X: Any, y: np.ndarray, X_test: Any, y_test: np.ndarray, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """The measures of the mean, of the median, and of a linear method on summaries of a sequence.
+
+    Args:
+        X, X_test: sequences as a network reads them, or words.
+        y, y_test: `[N, K]`.
+        seed: of the sample to learn from, if there are more than 5,000 examples.
+
+    Raises:
+        ModuleNotFoundError: scikit-learn is not installed.
+    """
+    found = {
+        "always the mean": np.broadcast_to(y.mean(axis=0), y_test.shape),
+        "always the median": np.broadcast_to(np.median(y, axis=0), y_test.shape),
+    }
+    learnt = np.sort(np.random.default_rng(seed).permutation(len(y))[:MOST_LEARNT])
+    if isinstance(X, Words):
+        found["ridge regression on words and pairs"] = _of_words(X[learnt], y[learnt], X_test)
+    else:
+        columns = [pooled(part) for part in (shape_sequences(X)[learnt], shape_sequences(X_test))]
+        found["ridge regression on summaries"] = _linear(columns[0], y[learnt], columns[1])
+    return {name: _measured(y_test, values) for name, values in found.items()}
+
+
+def _measured(y: np.ndarray, values: np.ndarray) -> dict[str, Any]:
+    return mean_of([measures(y[:, k], values[:, k]) for k in range(y.shape[1])])
+
+
+def _linear(columns: np.ndarray, y: np.ndarray, tested: np.ndarray) -> np.ndarray:
+    with needs("torch", "sklearn"):
+        from sklearn.impute import SimpleImputer
+        from sklearn.linear_model import RidgeCV
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    scaled = SimpleImputer(keep_empty_features=True), StandardScaler()
+    method = make_pipeline(*scaled, RidgeCV(PENALTIES)).fit(columns, y)
+    return np.asarray(method.predict(tested)).reshape(len(tested), -1)
+
+
+def _of_words(X: Words, y: np.ndarray, tested: Words) -> np.ndarray:
+    with needs("torch", "sklearn"):
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import RidgeCV
+    columns = TfidfVectorizer(analyzer=words_and_pairs, sublinear_tf=True)
+    method = RidgeCV(PENALTIES).fit(columns.fit_transform(lists_of(X)), y)
+    return np.asarray(method.predict(columns.transform(lists_of(tested)))).reshape(len(tested), -1)

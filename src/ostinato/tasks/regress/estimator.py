@@ -1,0 +1,317 @@
+"""`SequenceRegressor`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.base import RegressorMixin
+
+from ostinato import training
+from ostinato.data.sequences.as_sequences import as_sequences
+from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.preparation import Preparation
+from ostinato.data.sequences.step_labels import as_texts_or_sequences, n_features
+from ostinato.data.tables.feature_names import check_rows_are_sequences, column_names
+from ostinato.data.text.words import Words
+from ostinato.hyperparameters import (
+    Architecture,
+    Classifying,
+    Declared,
+    Fitting,
+    Training,
+    WordSettings,
+    declare,
+    documented,
+)  # fmt: skip
+from ostinato.tasks.estimator import Estimator, as_the_start, check_pair
+from ostinato.tasks.forecast.net import NINE
+from ostinato.tasks.regress import fit
+from ostinato.tasks.regress.fit import Targeted
+from ostinato.tasks.regress.model import Regressor, as_targets
+from ostinato.training.examples import check_sample_weight
+
+# The share of the updates over which the learning rate rises, where `warmup` is None.
+WARM_UP = 0.05
+# The length of a training where neither epochs nor iterations are given.
+EPOCHS, AT_LEAST = 30, 500
+
+
+@dataclass(frozen=True)
+class RegressSettings(Declared):
+    """The parameters of a regressor beside those of its network and its training."""
+
+    loss: Literal["squared", "absolute", "quantiles"] = declare("squared", "How an error counts.")
+
+
+@documented
+@dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
+class SequenceRegressor(RegressorMixin, Estimator):
+    """A recurrent network that gives a number, or several, to each sequence.
+
+    Sequences `X` are as for `SequenceClassifier`: an array `[N, T, F]` or `[N, T]`, a list of
+    arrays `[T_i, F]`, `data.Ragged`; or N texts, or N lists of words. Targets `y` are `[N]`, or
+    `[N, K]` for several numbers; predictions have the same axes. The network learns them scaled by
+    their mean and deviation in the training, and answers in their units.
+
+    Args:
+        loss: "squared", "absolute", or "quantiles", with which it learns all of `quantiles` at
+            once: `predict` gives the median, and `predict_quantiles` them all. Default: 'squared'.
+        quantiles: increasing levels between 0 and 1, with 0.5 among them. Default: 0.1 to 0.9.
+        {hyperparameters}
+        cell: "rnn", "gru" or "lstm"; or a class of your own, whose forward is a step: see
+            `models.Stack`. Default: 'gru'.
+        iterations: updates to make; by default `epochs` decides.
+        epochs: passes over the sequences; by default 30, and more where 30 are fewer than 500
+            updates, unless iterations is given.
+        batch_size: sequences an update sees; all N if there are fewer. Default: 32.
+        warmup: iterations at the start over which the learning rate rises from zero; by default a
+            twentieth of all.
+        validation_fraction: share of the sequences kept from the training for validation.
+            Default: 0.0.
+        standardize: scale each feature by its mean and deviation in the training. Default: True.
+        embedding_size: size of a word's embedding. Default: 100.
+        vocabulary_size: number of words that have an embedding of their own, the most frequent
+            ones; all others share that of the unknown word. Default: 20000.
+        random_state: an integer, from which the same training follows again; a
+            `numpy.random.RandomState`, or None for another one each time. Default: 0.
+        warm_start: `fit` goes on from the weights of the fitted model, if there are any, with its
+            scales and words. The network must still have the same sizes. Default: False.
+        verbose: 1 shows the progress on stderr. Default: 0.
+
+    Attributes:
+        net_: the `RegressorNet`.
+        history_: the `training.History` (not saved).
+        n_features_in_: F; 1 for X of two axes.
+        feature_names_in_: the names of the columns, if X was a data frame.
+        n_iter_: updates made by `fit`.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato import SequenceRegressor
+        >>> X = np.random.default_rng(0).normal(size=(200, 6, 1))
+        >>> y = 100 + X.sum((1, 2))
+        >>> model = SequenceRegressor(hidden_size=16).fit(X[:150], y[:150])
+        >>> model.score(X[150:], y[150:]) > 0.9
+        True
+        >>> model.predict(X[150:]).shape
+        (50,)
+    """
+
+    loss: str = RegressSettings.loss
+    quantiles: Sequence[float] = NINE
+    cell: str = "gru"
+    hidden_size: int = 64
+    num_layers: int = Architecture.num_layers
+    bidirectional: bool = Architecture.bidirectional
+    dropout: float = Architecture.dropout
+    readout: str = Classifying.readout
+    iterations: int | None = None
+    epochs: float | None = None
+    batch_size: int = 32
+    optimizer: str = "adamw"
+    learning_rate: float = 4e-3
+    momentum: float = Training.momentum
+    weight_decay: float = Training.weight_decay
+    clip_norm: float | None = 1.0
+    schedule: str = "cosine"
+    warmup: int | None = None
+    step_size: int = Training.step_size
+    step_gamma: float = Training.step_gamma
+    memory: str | None = Training.memory
+    truncate: int | None = Training.truncate
+    similar_lengths: bool = Training.similar_lengths
+    eval_every: int = 100
+    patience: int | None = Training.patience
+    restore_best: bool = Training.restore_best
+    random_state: int | np.random.RandomState | None = Training.seed
+    validation_fraction: float = Fitting.validation_fraction
+    standardize: bool = True
+    embedding_size: int = WordSettings.embedding_size
+    vocabulary_size: int = WordSettings.vocabulary_size
+    warm_start: bool = False
+    verbose: int = 0
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        validation: tuple[Any, Any] | None = None,
+        callbacks: Sequence[training.Callback] = (),
+        resume: str | Path | None = None,
+    ) -> SequenceRegressor:
+        """Train a new network, or with `warm_start` the fitted one.
+
+        Args:
+            X: the sequences, N of them.
+            y: `[N]` or `[N, K]`, their numbers.
+            sample_weight: `[N]`, how much each example counts; by default 1.
+            validation: (X, y), evaluated at every report.
+            callbacks: called in the course of the training; see `training.Callback`.
+            resume: the directory of a checkpoint of the same training, to go on from it.
+
+        Returns:
+            self
+
+        Raises:
+            ValueError, TypeError: a parameter or an argument cannot be used; the message says why.
+            training.Diverged: the loss became NaN or infinite.
+        """
+        settings, plan = RegressSettings(**self._own(RegressSettings)), self._plan()
+        start = self._start()
+        X, validation = as_the_start(start, X, validation)
+        given = _checked(X, y, sample_weight)
+        fraction = Fitting(validation_fraction=self.validation_fraction).validation_fraction
+        if validation is not None and fraction:
+            raise ValueError(
+                f"validation was given, and validation_fraction={fraction}; wanted one of them"
+            )
+        if validation is not None:
+            check_pair(validation)
+            held_out = _checked(*validation)
+            as_targets(held_out.y, len(held_out.y), given.y.shape[1])
+            given = replace(given, validation=(held_out.X, held_out.y))
+        elif fraction:
+            given = _split(given, fraction, plan.seed)
+        preparation = self._prepares(given.X) if start is None else start.preparation
+        if preparation is not None and not isinstance(given.X, Words):
+            given = _prepared(given, preparation)
+        trained, self.history_ = fit.fit(
+            given,
+            Classifying(**self._own(Classifying)),
+            _with_length(plan, len(given.y)),
+            loss=settings.loss,
+            quantiles=self.quantiles,
+            words=WordSettings(**self._own(WordSettings)),
+            warm_up=WARM_UP if self.warmup is None else None,
+            start=start,
+            callbacks=self._callbacks(callbacks),
+            resume=resume,
+        )
+        self.n_iter_ = self.history_.iterations
+        return self._take(replace(trained, preparation=preparation))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The number for each sequence, `[N]`, or `[N, K]`; with quantiles the medians."""
+        return self._fitted().predict(X)
+
+    def predict_quantiles(self, X: Any) -> np.ndarray:
+        """The quantiles of each target, `[N, K, Q]`, in the order of `quantiles`.
+
+        Without the loss "quantiles" Q is 1.
+        """
+        return self._fitted().predict_quantiles(X)
+
+    def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
+        """Measure the model on sequences with targets.
+
+        Returns:
+            r2, mae and rmse, each the mean over the targets; with quantiles also pinball,
+            coverage (the share of values in the widest interval) and width (its mean width); n, the
+            sequences; of several targets "targets", the measures of each.
+
+        Raises:
+            ValueError: X or y cannot be used.
+        """
+        return self._fitted().evaluate(X, y)
+
+    def save(self, path: str | Path, *, examples: Any = None) -> None:
+        """Write the fitted model into a directory: all or nothing.
+
+        `load` reads it, and `ostinato.runtime.load` where torch is not. A `RandomState` is not
+        kept.
+
+        Args:
+            path: the directory.
+            examples: some sequences, which stay in the directory with their answers, so that
+                `ostinato verify` replays them; by default it replays random numbers.
+
+        Raises:
+            ValueError: the directory exists and is something else than a saved model; or a weight
+                is NaN or infinite.
+            OSError: it cannot be written.
+        """
+        self._save(path, examples)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.target_tags.multi_output = True
+        tags.regressor_tags.poor_score = True  # of tables whose columns are no steps
+        return tags
+
+    def _prepares(self, X: Any) -> Preparation | None:
+        if not self.standardize or isinstance(X, Words):
+            return None
+        names = tuple(f"feature {i}" for i in range(n_features(X)))
+        return Preparation.fit(Examples(X, features=names))
+
+    def _attributes(self, model: Regressor) -> dict[str, Any]:
+        return {"n_features_in_": model.n_features, "feature_names_in_": model.feature_names}
+
+    _of_model = MappingProxyType({"quantiles": "levels"})
+
+
+ESTIMATOR = SequenceRegressor
+
+
+def _checked(X: Any, y: Any, sample_weight: Any = None) -> Targeted:
+    given, names = X, column_names(X)
+    X = as_texts_or_sequences(X)
+    if y is None:
+        raise ValueError(
+            "SequenceRegressor requires y to be passed, but the target y is None; wanted a number "
+            "for each example"
+        )
+    targets = as_targets(y, len(X))
+    check_rows_are_sequences(given, targets[:, 0])
+    if sample_weight is not None:
+        sample_weight = check_sample_weight(sample_weight, len(X))
+    is_one = np.asarray(y).ndim == 1
+    columns = ("y",) if is_one else tuple(f"y{k}" for k in range(targets.shape[1]))
+    return Targeted(X, targets, columns, is_one, names, sample_weight)
+
+
+def _split(given: Targeted, fraction: float, seed: int) -> Targeted:
+    """Keep a share of the examples, drawn at random, for validation; both in their order."""
+    n = len(given.y)
+    kept = round(fraction * n)
+    if not 0 < kept < n:
+        raise ValueError(
+            f"validation_fraction={fraction} of {n} examples leaves {kept} for validation and "
+            f"{n - kept} to learn from; wanted one or more of each"
+        )
+    order = np.random.default_rng(seed).permutation(n)
+    held_out, rest = np.sort(order[:kept]), np.sort(order[kept:])
+    weights = given.sample_weight
+    return replace(
+        given,
+        X=given.X[rest],
+        y=given.y[rest],
+        sample_weight=None if weights is None else weights[rest],
+        validation=(given.X[held_out], given.y[held_out]),
+    )
+
+
+def _prepared(given: Targeted, preparation: Preparation) -> Targeted:
+    """With all sequences as a preparation makes them of features in this order."""
+
+    def of(X: Any) -> Any:
+        return as_sequences(preparation.apply_in_order(X))
+
+    held_out = given.validation and (of(given.validation[0]), given.validation[1])
+    return replace(given, X=of(given.X), validation=held_out)
+
+
+def _with_length(plan: training.Plan, n: int) -> training.Plan:
+    """The plan for n sequences, with a length if it has none."""
+    if plan.iterations is not None or plan.epochs is not None:
+        return plan
+    updates = -(-EPOCHS * n // min(plan.batch_size, n))
+    return replace(plan, iterations=max(updates, AT_LEAST))
