@@ -124,6 +124,8 @@ def test_what_stands_above_the_header_is_left_out(tmp_path, monkeypatch, above, 
         ("# Ann, Bob\nid,x\na,1\n", ("id", "x")),
         ("# Ann, Bob\nid,x\na,b\n", ("# Ann", "Bob")),  # nothing tells which it is
         ("#x\n1\n2\n", ("#x",)),
+        ("#id,x,y\na,NA,b\nc,1,d\n", ("#id", "x", "y")),
+        ("#id,x,y\na,,b\nc,1,d\n", ("#id", "x", "y")),
     ],
 )
 def test_a_header_may_begin_like_a_comment(content, names):

@@ -12,6 +12,8 @@ from typing import IO, Literal, cast
 Decimal = Literal[".", ","]
 SEPARATOR_OF = {".csv": ",", ".tsv": "\t", ".xlsx": ","}  # by the ending of the file
 OF_TEXT = ("separator", "decimal", "encoding")  # what a spreadsheet says itself
+# How text says that a number is missing. A word is missing only if it is empty: "NA" is a name.
+MISSING = ("", "NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "None", "?", ".", "-")
 _NO_SEPARATORS = ('"', "\r", "\n")
 _THOUSANDS = (",", ".", "'", "’", " ", "\u00a0", "\u202f", "_")
 _UTF8 = "utf-8"
@@ -132,10 +134,12 @@ class Dialect:
 
 
 def _has_number(line: bytes, between: bytes) -> bool:
-    """Whether a field of a line is a number."""
-    for field in line.split(between):
+    """Whether a field of a line is a number, or may stand for one."""
+    for field in line.decode("utf-8", "replace").split(between.decode()):
+        if field.strip(' "\r') in MISSING:
+            return True
         with suppress(ValueError):
-            float(field.strip(b' "\r'))
+            float(field.strip(' "\r'))
             return True
     return False
 

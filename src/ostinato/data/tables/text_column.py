@@ -15,7 +15,7 @@ import numpy as np
 
 from ostinato.data.formats import dates
 from ostinato.data.formats.dates import Order, TimeFormat
-from ostinato.data.formats.dialect import Dialect
+from ostinato.data.formats.dialect import MISSING, Dialect
 from ostinato.data.tables.column import (
     MAX_NAME,
     Column,
@@ -33,8 +33,6 @@ from ostinato.data.tables.names import spelled
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# How text says that a number is missing. A word is missing only if it is empty: "NA" is a name.
-MISSING = ("", "NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "None", "?", ".", "-")
 TRUE, FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 # A number as text: without zeros before it, so that "007" is a name.
 _NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
