@@ -29,7 +29,7 @@ X = np.random.default_rng(1).normal(size=(400, 3)).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def server():
-    with Process(GRU, str(GOLDEN / "language"), "--timeout", "1", "--connections", "50") as process:
+    with Process(GRU, str(GOLDEN / "language"), "--timeout", "1", "--body", "1") as process:
         yield process
 
 
@@ -49,6 +49,8 @@ def test_tritonclient_plays_sequences_as_in_its_own_examples(server, binary, ids
     with triton.InferenceServerClient(server.address) as client:
         assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("gru")
         assert client.get_model_metadata("gru")["outputs"][1]["name"] == "probabilities"
+        assert client.get_model_config("gru")["input"][0]["dims"] == [-1, 3]
+        assert client.get_model_repository_index()[0]["state"] == "READY"
         for _ in range(2):
             for t in range(6):
                 for i, key in enumerate(ids):
@@ -170,6 +172,8 @@ def test_sigterm_answers_what_is_under_way_and_ends(tmp_path):
          b"408"),
         (b"POST " + INFER.encode() + b" HTTP/1.1\r\nHost: localhost\r\n"
          b"content-length: 99999999999\r\n\r\n", b"413"),
+        (b"POST " + INFER.encode() + b" HTTP/1.1\r\nHost: localhost\r\ncontent-length: 3000000"
+         b"\r\n\r\n" + b" " * 3_000_000, b"413"),
         (b"nonsense\r\n\r\n", b"400"),
         (b"\x16\x03\x01\x00\xa5\x01\x00", b"400"),
     ],
@@ -177,7 +181,7 @@ def test_sigterm_answers_what_is_under_way_and_ends(tmp_path):
 def test_what_is_no_request_or_comes_too_slowly_is_let_go(server, sent, status):
     host, port = server.address.split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(sent)
+        connection.sendall(sent)  # all of it, also if the answer comes before
         answer = b""
         while piece := connection.recv(1 << 16):  # and the server closes it
             answer += piece

@@ -145,6 +145,7 @@ def routes(protocol: Protocol, sessions: Sessions, page: Page) -> list[Row]:
         Row("GET", "/v2/health/ready", protocol.ready),
         Row("GET", MODEL, protocol.metadata),
         Row("GET", MODEL + "/ready", protocol.model_ready),
+        Row("GET", MODEL + "/config", protocol.config),
         Row("GET", VERSION, protocol.metadata),
         Row("GET", VERSION + "/ready", protocol.model_ready),
         Row("POST", "/v2/repository/index", protocol.index, "load", needs_body=False),

@@ -14,6 +14,7 @@ import logging
 import sys
 import time
 import zlib
+from collections.abc import Coroutine
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,6 +28,7 @@ from ostinato.serve.settings import Settings
 _log = logging.getLogger(__name__)
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 AT_ONCE = 4  # bodies of the largest size in memory at the same time
+DRAINED = 2.0  # seconds in which the rest of a body that is too large may come
 OPEN = ("/v2/health/live", "/v2/health/ready")  # for probes: they have no token, and any Host
 
 
@@ -116,6 +118,8 @@ class _Exchange:
         try:
             await self._answer()
         except Refused as problem:
+            if problem.status == 413:
+                await self._drain()
             await self._error(problem)
         except _Gone:
             self.status = 499
@@ -133,11 +137,16 @@ class _Exchange:
             raise Refused(503, f"{self.guard.under_way:,} requests are under way; try again", 1)
         if self.guard.ending and self.scope["path"] != OPEN[0]:
             raise Refused(503, "the server is ending; ask the next one", 1)
-        self.scope[BODY] = await self._in_time()
+        body = await self._in_time(self._body(), self.settings.timeout)
+        if body is None:
+            seconds = f"{self.settings.timeout:g} seconds"
+            raise Refused(408, f"the body did not arrive in {seconds} (--timeout)")
+        self.scope[BODY] = body
         await self.guard._app(self.scope, self.receive, self._send)
 
-    async def _in_time(self) -> bytes:
-        """The body; without `asyncio.wait_for`, whose task takes as long as all the rest."""
+    async def _in_time(self, work: Coroutine[Any, Any, bytes], seconds: float) -> bytes | None:
+        """What a coroutine returns, None if it takes longer; `asyncio.wait_for` would need a task,
+        which takes as long as all the rest of a request."""
         task, late = asyncio.current_task(), False
         assert task is not None
 
@@ -146,16 +155,26 @@ class _Exchange:
             late = True
             task.cancel()
 
-        timer = asyncio.get_running_loop().call_later(self.settings.timeout, stop)
+        timer = asyncio.get_running_loop().call_later(seconds, stop)
         try:
-            return await self._body()
+            return await work
         except asyncio.CancelledError:
             if not late:
                 raise
-            seconds = f"{self.settings.timeout:g} seconds"
-            raise Refused(408, f"the body did not arrive in {seconds} (--timeout)") from None
+            return None
         finally:
             timer.cancel()
+
+    async def _drain(self) -> None:
+        """Let go what still comes: a client that is sending would see its connection cut, and not
+        the answer."""
+
+        async def rest() -> bytes:
+            while (await self.receive()).get("more_body"):
+                pass
+            return b""
+
+        await self._in_time(rest(), DRAINED)
 
     async def _body(self) -> bytes:
         length = self.headers.get("content-length", "")

@@ -5,9 +5,8 @@
     DIR/NAME/000007.log   the journal: what happened since, appended record by record
 
 A record is its length, its CRC-32, the CRC-32 of these two, a line of JSON [kind, key, …] and
-bytes. The engine gives the
-same bits for the same rows, so that the rows are enough: a server that starts plays them again. A
-snapshot has the same records, those of the sequences that are open. It is written beside the next
+bytes. The engine gives the same bits for the same rows, so that the rows are enough: a server that
+starts plays them again. A snapshot has the states of all sequences. It is written beside the next
 journal; older files are deleted when it is whole.
 
 A process that is killed leaves at most an incomplete record at the end, of a request that was not

@@ -28,7 +28,7 @@ from ostinato.serve.tensors import (
     write_response,
 )
 
-EXTENSIONS = ["binary_tensor_data", "sequence", "model_repository"]
+EXTENSIONS = ["binary_tensor_data", "sequence", "model_repository", "model_configuration"]
 LARGE = 1 << 16  # bytes of a body that is read in another thread
 _FLAGS = ("sequence_start", "sequence_end")
 
@@ -65,6 +65,33 @@ class Protocol:
         found = version.served.metadata()
         name = request.path_params["model"]
         found["versions"] = [each.served.version for each in self.models.versions(name)]
+        return JSONResponse(found)
+
+    async def config(self, request: Request) -> Response:
+        """The model as Triton's tools ask for it."""
+        served = self._version(request).served
+
+        def tensors(every: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            kinds = {"BYTES": "TYPE_STRING"}
+            return [
+                {
+                    "name": each["name"],
+                    "data_type": kinds.get(each["datatype"], f"TYPE_{each['datatype']}"),
+                    "dims": each["shape"][1:] or [1],
+                }
+                for each in every
+            ]
+
+        found: dict[str, Any] = {
+            "name": served.name,
+            "platform": "ostinato",
+            "max_batch_size": self.models.settings.batch,
+            "input": tensors(served.head.inputs),
+            "output": tensors(served.head.outputs),
+        }
+        if served.why_not is None:
+            idle = int(self.models.settings.idle * 1e6)
+            found["sequence_batching"] = {"max_sequence_idle_microseconds": idle}
         return JSONResponse(found)
 
     async def model_ready(self, request: Request) -> Response:

@@ -6,8 +6,8 @@ A *frame* is the steps of one request. Whatever is queued when the player is fre
 together; nothing is waited for. Between two frames of a sequence its state changes only by a
 request that names it, or by `idle`; both are in the journal before they are in the pool.
 
-The state before the last frame and the rows of that frame are kept: the same frame again, by its
-step number, is computed again from there, and its answer has the same bits.
+The state before the last frame and a digest of its rows are kept: the same frame again, by its step
+number, is computed again from there, and its answer has the same bits.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from ostinato.serve.tensors import Array, bad
 Key = str | int
 INLINE = 2_000_000  # multiplications, about a millisecond: more are played in another thread
 ENDED = 10_000  # sequences that ended are remembered, so that the reason can be told
-KEPT_BYTES = 1 << 16  # of the last frame of a sequence that ended
+LAST = "it ended with its last step"
 WINDOW = 256  # answers that wait for a slow reader of events
 
 
@@ -65,24 +66,25 @@ class _Open:
 
     Attributes:
         before: the state before the last frame.
-        first, rows: the number of its first step, and the frame; None: there was none yet.
+        first, digest: the number of its first step, and its rows; b"": there was none yet.
         used: when it was last used.
         why: of a sequence that ended.
     """
 
     before: bytes
     first: int = 0
-    rows: Array | None = None
+    digest: bytes = b""
     used: float = 0.0
     why: str = ""
 
     def repeats(self, frame: Frame) -> bool:
         """Whether a frame is the last one again."""
-        if frame.n is None or self.rows is None or frame.n != self.first:
-            return False
-        return frame.rows.shape == self.rows.shape and np.array_equal(
-            frame.rows.view(np.uint32), self.rows.view(np.uint32)
-        )
+        return frame.n == self.first and self.digest == digest_of(frame.rows)
+
+
+def digest_of(rows: Array) -> bytes:
+    """A digest of rows `[T, F]`."""
+    return blake2b(rows.tobytes(), digest_size=16).digest()
 
 
 class Sequences:
@@ -334,7 +336,7 @@ class Sequences:
                 self._begin(frame.key, None)
             known = self._open[frame.key]
             known.before = self._pool.save(frame.key)
-            known.first, known.rows = self._pool.n(frame.key) + 1, frame.rows
+            known.first, known.digest = self._pool.n(frame.key) + 1, digest_of(frame.rows)
         single = [frame for frame in frames if len(frame.rows) == 1]
         if single:
             slots = self._pool.slots([frame.key for frame in single])
@@ -353,9 +355,9 @@ class Sequences:
             self._journal.cut(mark)
         for frame in frames:
             known = self._open.get(frame.key)
-            if known is not None and known.rows is frame.rows:
+            if known is not None and known.digest == digest_of(frame.rows):
                 self._pool.restore(frame.key, known.before)
-                known.rows = None
+                known.digest = b""
 
     def _answered(self, frame: Frame) -> None:
         self._open[frame.key].used = time.monotonic()
@@ -368,7 +370,7 @@ class Sequences:
                     self._dismiss(queue)
                     break
         if frame.end:
-            self._end(frame.key, "it ended with its last step")
+            self._end(frame.key, LAST)
         if not frame.future.done():
             frame.future.set_result(frame)
 
@@ -408,8 +410,8 @@ class Sequences:
     def _end(self, key: Key, why: str) -> None:
         ended = self._open.pop(key)
         ended.why = why
-        if ended.rows is not None and ended.rows.nbytes > KEPT_BYTES:
-            ended.rows = None
+        if why != LAST:  # there is no last frame to be asked for again
+            ended.before = ended.digest = b""
         self._pool.drop([key])
         self._remember(key, ended)
         for queue in self._listeners.pop(key, []):
@@ -482,7 +484,9 @@ class Sequences:
             rows = np.frombuffer(record.content, "<f4").astype(np.float32).reshape(T, -1)
             self._play([Frame(key, rows, start=start, end=end)])
             if end:
-                self._end(key, "it ended with its last step")
+                self._end(key, LAST)
+        elif kind == "open":
+            self._reopen(key, record)
         elif key in self._open:
             self._end(key, rest[0])
         else:
@@ -491,12 +495,20 @@ class Sequences:
     def _kept(self) -> Iterator[Record]:
         """All that is open, and what ended, as records."""
         for key, known in (*self._ended.items(), *self._open.items()):
-            if known.before:
-                yield Record(["begin", key], known.before)
-                if known.rows is not None:
-                    yield self._record(Frame(key, known.rows))
-            if known.why:
-                yield Record(["gone", key, known.why])
+            now = self._pool.save(key) if key in self._open else b""
+            head = ["open", key, known.first, known.digest.hex(), len(known.before), known.why]
+            yield Record(head, known.before + now)
+
+    def _reopen(self, key: Key, record: Record) -> None:
+        """A sequence of a snapshot."""
+        first, digest, size, why = record.head[2:]
+        before, now = record.content[:size], record.content[size:]
+        known = _Open(before, first, bytes.fromhex(digest), time.monotonic(), why)
+        if why:
+            self._remember(key, known)
+        else:
+            self._pool.restore(key, now)
+            self._open[key] = known
 
     @property
     def snapshot_due(self) -> bool:

@@ -19,7 +19,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ostinato.serve.app import application
-from ostinato.serve.guard import Guard
+from ostinato.serve.guard import DRAINED, Guard
 from ostinato.serve.metrics import Metrics
 from ostinato.serve.models import Models
 from ostinato.serve.page import Shown
@@ -92,6 +92,8 @@ async def _tend(models: Models) -> None:
             due = loop.time() - last >= models.settings.snapshot_every
             await models.snapshot(due_only=not due)
             last = loop.time() if due else last
+        except (Refused, OSError) as problem:
+            _log.warning("idle sequences were not ended: %s", problem)
         except Exception:
             _log.exception("idle sequences were not looked for")
 
@@ -141,12 +143,15 @@ def bounded(timeout: float) -> type[HttpToolsProtocol]:
     class Bounded(HttpToolsProtocol):
         _head: int | None = 0  # bytes of a head that is not whole yet
         _timer: asyncio.TimerHandle | None = None
+        _refused = False
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._await_head()
 
         def data_received(self, data: bytes) -> None:
+            if self._refused:
+                return
             if self._head is not None:
                 self._head += len(data)
             super().data_received(data)
@@ -175,14 +180,17 @@ def bounded(timeout: float) -> type[HttpToolsProtocol]:
             self._timer = self.loop.call_later(timeout, self._too_slow)
 
         def _too_slow(self) -> None:
-            if not self.transport.is_closing():
+            if not self.transport.is_closing() and not self._refused:
                 self._refuse(b"408 Request Timeout")
 
         def _refuse(self, status: bytes) -> None:
             body = b'{"error": "the head of the request is too long, or came too slowly"}'
             head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
             self.transport.write(head % (status, len(body)) + b"connection: close\r\n\r\n" + body)
-            self.transport.close()
+            self.transport.write_eof()
+            # Closed at once, the connection would be cut before the client has read the answer.
+            self._refused = True
+            self._timer = self.loop.call_later(DRAINED, self.transport.close)
 
     return Bounded
 
