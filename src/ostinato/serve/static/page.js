@@ -611,8 +611,22 @@ async function asSequences(found, parts, words) {
 
 const SHOWN = 500; // rows of a table
 
+// Answers to each row of what was given stand beside it, if they are in its order.
+function beside({ header, rows, given }) {
+  if (!given || given.rows.length !== rows.length) return { header, rows };
+  const shared = header.flatMap((name, i) => {
+    const j = given.header.indexOf({ id: facts.roles.id, time: facts.roles.time }[name] || "");
+    return j < 0 ? [] : [[i, j]];
+  });
+  const same = rows.every((row, k) => shared.every(([i, j]) => row[i] === given.rows[k][j]));
+  if (!shared.length || !same) return { header, rows };
+  const own = header.map((_, i) => i).filter((i) => !shared.some(([each]) => each === i));
+  const of = (row, k) => [...given.rows[k], ...own.map((i) => row[i])];
+  return { header: [...given.header, ...own.map((i) => header[i])], rows: rows.map(of) };
+}
+
 function showAnswers() {
-  const { header, rows } = asked, at = header.indexOf("prediction");
+  const { header, rows } = beside(asked), at = header.indexOf("prediction");
   const number = (cell) => /^-?\d+\.\d{4,}(e-?\d+)?$/i.test(cell) ? String(Number(Number(cell).toPrecision(5))) : cell;
   const head = make("tr", {}, ...header.map((name) => make("th", { scope: "col" }, name)));
   const body = rows.slice(0, SHOWN).map((row) => make("tr", {},
