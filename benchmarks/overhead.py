@@ -123,9 +123,9 @@ def training(kind: str, n_steps: int) -> Callable[[], Any]:
     def closure(h: Any, x: Any) -> Any:
         return torch.tanh(x @ U + h @ W + b)
 
-    # getattr with a computed name cannot be guarded, so this step is searched at every call.
+    # What vars() gives cannot be guarded, so this step is searched at every call.
     def opaque(h: Any, x: Any) -> Any:
-        return getattr(torch, activation)(x @ U + h @ W + b)
+        return vars(torch)[activation](x @ U + h @ W + b)
 
     activation = "tanh"
     if kind == ANEW:
