@@ -218,3 +218,19 @@ def test_the_batch_is_second_in_some_leaves_and_outputs() -> None:
 
     case = Case(step, [*lstm.parameters(), *linear.parameters()], init, inputs(kit))
     assert_played_as_by_the_loop(case, (4, 2, 3, 1), T=5)
+
+
+def test_an_output_without_layers_where_another_step_of_the_code_has_them() -> None:
+    def of(summed: bool) -> Any:
+        def step(h: Tensor, x: Tensor) -> Any:
+            first = torch.tanh(x + h[0])
+            h = torch.stack([first, torch.tanh(first + h[1])])
+            return h, (h[1].sum(-1).to(torch.int16) + 1 if summed else h)
+
+        return step
+
+    init, xs = torch.zeros(2, 3, 4), torch.ones(5, 3, 4)  # [L, B, H]
+    ostinato.scan(of(False), init, xs)
+    with pytest.warns(UserWarning, match="int16"):  # why it runs in the Python loop
+        ours = ostinato.scan(of(True), init, xs)
+    assert_same_leaves(ours, loop(of(True), init, xs))

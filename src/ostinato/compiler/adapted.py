@@ -98,13 +98,13 @@ def turned(a: Arguments, outputs: bool) -> Iterator[Arguments]:
 @functools.lru_cache(maxsize=128)
 def _output_kinds(code: Any) -> Callable[[int, Tensor, int], Kind]:
     """Which outputs have the batch second: seen in a run whose rows are not as many as layers."""
-    known: dict[int, Kind] = {}
+    known: dict[tuple[int, int], Kind] = {}  # by number and axes
 
     def kind(i: int, leaf: Tensor, n_rows: int) -> Kind:
         sizes = [n == n_rows for n in leaf.shape[:2]]
         if sizes in ([True, False], [False, True]):
-            known[i] = Turned if sizes[1] else None
-        return known.get(i)
+            known[i, leaf.dim()] = Turned if sizes[1] else None
+        return known.get((i, leaf.dim()))
 
     return kind
 
