@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ostinato import LanguageModel, load
-from ostinato.data.text.held_out import held_out
+from ostinato.tasks.language.estimator import held_out
 from ostinato.tasks.language.fit import Reading
 from ostinato.tasks.language.net import LanguageArchitecture
 from ostinato.training import Plan
