@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure as Canvas
 
-from ostinato.report import labels, write_report
+from ostinato.report import common, labels, write_report
 from ostinato.report.figures import MAX_NAMED_CLASSES, Curve, Figure, Line, Matrix
 from ostinato.report.markup import distinct
 from ostinato.report.page import PageData
@@ -109,3 +109,9 @@ def test_groups_that_are_alike_are_not_compared() -> None:
         assert ("From " in shown) is told
         # One figure alone would leave half of the page empty: its numbers lie beside it.
         assert "Right answers by length" in shown
+
+
+def test_of_a_long_text_the_beginning_is_shown() -> None:
+    assert common.words_read(["late", "parcel"]).html() == '<p class="words">late parcel</p>'
+    told = common.words_read(["late"] * 5000).html()
+    assert told.count("late") == common.SHOWN_WORDS and told.endswith("late …</p>")

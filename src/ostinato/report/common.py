@@ -20,12 +20,15 @@ from ostinato.report.panels import (
     PagePanel,
     PageSection,
     PageTable,
+    PageText,
     SettingsTables,
+    Word,
 )
 from ostinato.report.svg import MUTED, WRONG
 
 MAX_BATCHES = 500  # points of the loss of single batches
 MAX_METRIC_ROWS = 30
+SHOWN_WORDS = 80  # of a text
 VALIDATION = {"color": WRONG, "marker": "s"}
 _METRICS = {  # metric → column heading, in the order shown
     "iteration": "iteration",
@@ -37,6 +40,12 @@ _METRICS = {  # metric → column heading, in the order shown
     "learning_rate": "learning rate",
     "elapsed_s": "elapsed, s",
 }
+
+
+def words_read(words: Sequence[str]) -> PageText:
+    """The words of a sequence; of a long text its beginning."""
+    more = " …" if len(words) > SHOWN_WORDS else ""
+    return PageText([Word(" ".join(words[:SHOWN_WORDS]) + more)], "words")
 
 
 def feature_names(fitted: Any) -> tuple[str, ...]:

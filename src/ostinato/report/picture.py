@@ -54,92 +54,63 @@ def caption(a: Anatomy) -> str:
         read = f"{steps} words, each as {a.n_features} numbers"
     number = f", {a.n_layers} layers" if a.n_layers > 1 else ""
     both = ", both directions" if a.bidirectional else ""
-    return (
-        f"{a.cell}: {read}, "
-        f"{a.hidden_size} hidden{number}{both}, {a.n_classes} classes"
-    )
-
-
-def _answer(anatomy: Anatomy) -> str:
-    """The label of the answer, which says if it is computed from all states, not the last one."""
-    return "y" if anatomy.readout == "last" else "y, of all"
+    return f"{a.cell}: {read}, {a.hidden_size} hidden{number}{both}, {a.n_classes} classes"
 
 
 def inline_svg(anatomy: Anatomy) -> str:
     """The drawing within an HTML page, which has the style for its classes."""
-    width, height, body = _drawing(anatomy)
+    names, parts, top = columns(anatomy), [TIP], TOP
+    x = [LEFT + COLUMN * i for i in range(len(names))]
+    shown = [(at, name) for at, name in zip(x, names, strict=True) if name != LEFT_OUT]
+    parts += _readout(anatomy, x)
+    for cells in layers(anatomy):
+        lowest = top + CELL_H * len(cells)
+        parts += [_way(f"M{at} {lowest + GAP}V{lowest + 2}") for at, _ in shown]
+        for cell in cells:
+            parts += _carried(cell, names, x, top)
+            top += CELL_H
+        top += GAP
+    weight, foot = "U" + layers(anatomy)[-1][0].mark.rstrip("→"), top + 14
+    for at, name in zip(x, names, strict=True):
+        parts.append(_text(at, foot + 5, name if name == LEFT_OUT else f"x_{name}"))
+        parts += [_text(at + 18, foot - 30, weight, "weight")] if name != LEFT_OUT else []
+    width, height, body = x[-1] + LEFT, foot + 26, "\n".join(parts)
     return (
         f'<svg class="unrolled" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img" aria-label="{escape(caption(anatomy))}, unrolled over time">\n{body}\n</svg>'
     )
 
 
-def _drawing(anatomy: Anatomy) -> tuple[int, int, str]:
-    """Width, height and elements."""
-    names, stack = columns(anatomy), layers(anatomy)
-    x = [LEFT + COLUMN * i for i in range(len(names))]
-    parts, top = [TIP, _svg_readout(anatomy, x)], TOP
-    for cells in stack:
-        parts.append(_svg_layer(cells, names, x, top))
-        top += CELL_H * len(cells) + GAP
-    foot = top + 14
-    weight = "U" + stack[-1][0].mark.rstrip("→")
-    parts.append(_svg_inputs(weight, names, x, foot))
-    return x[-1] + LEFT, foot + 26, "\n".join(parts)
-
-
-def _svg_readout(anatomy: Anatomy, x: list[int]) -> str:
-    """y above the last column. The backward state is led around from the first column, at the
-    left."""
+def _readout(anatomy: Anatomy, x: list[int]) -> list[str]:
+    """y above the last column; the backward state is led around from the first, at the left."""
+    answer = "y" if anatomy.readout == "last" else "y, of all"
     parts = [
         _way(f"M{x[-1]} {TOP}V{TOP - 44}"),
-        _text(x[-1], TOP - 52, _answer(anatomy)),
+        _text(x[-1], TOP - 52, answer),
         _text(x[-1] + 16, TOP - 12, "V", "weight"),
     ]
     if anatomy.bidirectional:
         y, edge = TOP + CELL_H * 3 // 2, x[0] - BOX_W // 2
         parts.append(_way(f"M{edge} {y}H{edge - 70}V{TOP - 26}H{x[-1] - 2}"))
-    return "\n".join(parts)
+    return parts
 
 
-def _svg_layer(cells: list[OneWay], names: list[str], x: list[int], top: int) -> str:
-    parts = []
-    bottom = top + CELL_H * len(cells)
-    for i, name in enumerate(names):
-        if name != LEFT_OUT:
-            parts.append(_way(f"M{x[i]} {bottom + GAP}V{bottom + 2}"))
-    for row, cell in enumerate(cells):
-        parts.append(_svg_cell(cell, names, x, top + CELL_H * row, "W" + cell.mark))
-    return "\n".join(parts)
-
-
-def _svg_cell(cell: OneWay, names: list[str], x: list[int], top: int, weight: str) -> str:
+def _carried(cell: OneWay, names: list[str], x: list[int], top: int) -> list[str]:
+    """A state along its row: a box in each column, and the weight on the way to the next."""
+    parts: list[str] = []
     half, y = BOX_W // 2, top + CELL_H // 2
-    parts = []
-    for i, name in enumerate(names):
+    for at, name in zip(x, names, strict=True):
         if name != LEFT_OUT:
             size = f'width="{BOX_W}" height="{CELL_H}"'
-            parts.append(f'<rect class="box" x="{x[i] - half}" y="{top}" {size} rx="4"></rect>')
-        parts.append(_text(x[i], y + 5, name if name == LEFT_OUT else f"s{cell.mark}_{name}"))
+            parts.append(f'<rect class="box" x="{at - half}" y="{top}" {size} rx="4"></rect>')
+        parts.append(_text(at, y + 5, name if name == LEFT_OUT else f"s{cell.mark}_{name}"))
     for left, right in pairwise(x):
         start, end = left + half, right - half
-        parts.append(
-            _way(f"M{end} {y}H{start + 2}" if cell.backwards else f"M{start} {y}H{end - 2}")
-        )
-        parts.append(_text((left + right) // 2, y - 8, weight, "weight"))
+        way = f"M{end} {y}H{start + 2}" if cell.backwards else f"M{start} {y}H{end - 2}"
+        parts += [_way(way), _text((left + right) // 2, y - 8, f"W{cell.mark}", "weight")]
     edge, out = (x[-1] + half, 1) if cell.backwards else (x[0] - half, -1)
-    parts.append(_way(f"M{edge + 30 * out} {y}H{edge + 2 * out}"))
-    parts.append(_text(edge + 38 * out, y + 5, "0"))
-    return "\n".join(parts)
-
-
-def _svg_inputs(weight: str, names: list[str], x: list[int], foot: int) -> str:
-    parts = []
-    for i, name in enumerate(names):
-        parts.append(_text(x[i], foot + 5, name if name == LEFT_OUT else f"x_{name}"))
-        if name != LEFT_OUT:
-            parts.append(_text(x[i] + 18, foot - 30, weight, "weight"))
-    return "\n".join(parts)
+    zero = _way(f"M{edge + 30 * out} {y}H{edge + 2 * out}")
+    return [*parts, zero, _text(edge + 38 * out, y + 5, "0")]
 
 
 def _text(x: int, y: int, words: str, kind: str = "") -> str:

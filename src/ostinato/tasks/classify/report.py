@@ -14,7 +14,7 @@ from ostinato.report import common, labels, measures
 from ostinato.report.figures import Curve, Line, limits
 from ostinato.report.markup import Html, count, counted, percent, plain, tag
 from ostinato.report.page import PageData, RunFacts
-from ostinato.report.panels import Card, Grid, Key, PageSection, PageTable, PageText, Tile, Word
+from ostinato.report.panels import Card, Grid, Key, PageSection, PageTable, Tile
 from ostinato.report.parts import MOST, edges, means
 from ostinato.report.sequences import Beliefs, HiddenStates, is_image
 from ostinato.runtime.card import n_parameters
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from ostinato.models import ClassifierEnsemble, ClassifierNet
     from ostinato.tasks.classify.model import Classifier
     from ostinato.training.examples import Inputs
-
 
 
 @dataclass(frozen=True)
@@ -278,7 +277,7 @@ class ReportData(PageData):
         taken = tag("strong", view.prediction, "predicted")
         if view.label != view.prediction:
             found = Html(tag("strong", view.label, "true") + " taken for " + taken)
-        read = [] if view.words is None else [PageText([Word(" ".join(view.words))], "words")]
+        read = [] if view.words is None else [common.words_read(view.words)]
         if view.words is not None and view.beliefs is None:
             return Card(found, read)
         drawn = Beliefs(

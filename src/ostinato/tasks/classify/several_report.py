@@ -21,9 +21,7 @@ from ostinato.report.panels import (
     PagePanel,
     PageSection,
     PageTable,
-    PageText,
     Tile,
-    Word,
 )
 from ostinato.runtime.card import n_parameters
 from ostinato.tasks.base import MeasureSpec
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from ostinato.estimators import SequenceClassifier
     from ostinato.tasks.classify.model import Classifier
 
-SHOWN_WORDS = 80  # shown of a hard example
 SETS = 12  # of labels that are shown, the commonest
 MEASURES = {**TASK.measures, "accuracy": MeasureSpec("all labels of an example right", "%")}
 
@@ -191,8 +188,7 @@ class SeveralData(PageData):
 
 
 def _card(view: SetView) -> Card:
-    words = " ".join(view.words[:SHOWN_WORDS]) + " …" * (len(view.words) > SHOWN_WORDS)
-    panels: list[PagePanel] = [PageText([Word(words)], "words")] if words else []
+    panels: list[PagePanel] = [common.words_read(view.words)] if view.words else []
     for told, named, css in (
         ("Missed", view.missed, "true"),
         ("Given, but not there", view.invented, "predicted"),
