@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import collections
 import copy
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -317,6 +318,27 @@ def lists_of_numbers(p, x):
     return h
 
 
+@dataclasses.dataclass
+class Memory:
+    h: Tensor
+    steps: int = 0
+
+
+class Pair(NamedTuple):
+    h: Tensor
+    weight: float
+
+
+def numbers_in_structures(p, x):
+    zeros = x.new_zeros(len(x), 6)
+    memory, pair, state = Memory(zeros), Pair(zeros, 1.0), {"h": [zeros, 0], "n": 3}
+    for t in range(x.shape[1]):
+        memory = Memory(torch.tanh(x[:, t] + memory.h / (1 + memory.steps)), memory.steps + 1)
+        pair = pair._replace(h=x[:, t] * pair.weight + pair.h, weight=pair.weight * 0.9)
+        state = {"h": [state["h"][0] * 0.5 + x[:, state["n"] - 3], t], "n": state["n"] + 1}
+    return memory.h, memory.steps, pair, state
+
+
 def branches_that_repeat(p, x):
     h, g, outs, some, n = None, x.new_zeros(len(x), 6), [], [], 0
     buffer = x.new_zeros(len(x), x.shape[1] + 1, 6)
@@ -359,7 +381,8 @@ def buffers_made_in_the_loop(p, x):
 
 NATIVE = [
     buffers_made_in_the_loop,
-    in_called_functions, lists_of_numbers, lengths_of_lists, branches_that_repeat,
+    numbers_in_structures, branches_that_repeat,
+    in_called_functions, lists_of_numbers, lengths_of_lists,
     elements_as_indices,
     under_a_flag,
     gathered,

@@ -316,11 +316,10 @@ def fed_back(p, x, y, z, flag):
 
 
 def fails_as_a_step(p, x, y, z, flag):
-    h, n, p.log = torch.zeros_like(x[:, 0]), 0, []
-    for x_t in x.unbind(1):
-        n += 1
-        h = 0.5 * h + x_t
-        if n == 3:
+    h, p.log = torch.zeros_like(x[:, 0]), []
+    for t in range(x.shape[1]):
+        h = 0.5 * h + x[:, t]
+        if t == 2:
             h = h.float()
         if flag:
             p.log.append(h)
@@ -336,7 +335,8 @@ def one_with_a_gradient_and_one_without(p, x, y, z, flag):
 
 
 FOUND = [
-    fails_as_a_step, one_with_a_gradient_and_one_without, two_names, two_names_of_outputs, beyond_the_end, refused_after_draws, backwards_by_number,
+    fails_as_a_step, one_with_a_gradient_and_one_without,
+    two_names, two_names_of_outputs, beyond_the_end, refused_after_draws, backwards_by_number,
     counted_from, more_state_than_was_seen, fed_back,
 ]  # fmt: skip
 

@@ -191,10 +191,10 @@ def test_random_numbers_are_those_of_python(function, generator):
 
 
 def counted(p, x):
-    h, j = None, [0]
+    h, j = None, "steps: "
     for t in range(x.shape[1]):
-        h = p.cell(x[:, t] * (1 + j[0] / 10), h)
-        j[0] += 1
+        h = p.cell(x[:, t], h)
+        j += "."
     return h, j
 
 

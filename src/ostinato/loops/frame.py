@@ -34,7 +34,7 @@ from ostinato.loops.items import table_of as table_of_numbers
 from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale
 from ostinato.loops.periods import Grouped
 from ostinato.loops.rewrite import LoopSource
-from ostinato.loops.state import UNBOUND, Flat, Maker, Spec
+from ostinato.loops.state import UNBOUND, Flat, Maker, Spec, part_name, parts_of
 
 HIDDEN = object()  # in place of a tensor that a step does not name
 ANOTHER_NAME = "an iteration keeps a list that iterations append to by another name"
@@ -143,20 +143,19 @@ class State:
         for name in trailing:
             if name not in names:
                 raise NoStep(f"{name} is not bound after the first iteration")
-        self.carried, self.placed, self.trailing = Flat(), Flat(), Flat()
+        count = functools.partial(self.count, counted)
+        self.carried, self.placed, self.trailing = Flat(count), Flat(count), Flat()
         self.summed: list[tuple[Tensor, bool]] = []
         self.counts: list[tuple[Any, int | None]] = []
         self.list_names: list[str | None] = []
         for name in carried:
             value = names.get(name, UNBOUND)
-            if self.counts_on(self.carried, name, value, counted):
-                continue
             if name in source.summed and isinstance(value, Tensor) and not value.dim():
                 self.summed.append((value, source.summed[name]))
                 self.carried.specs.append(("sum", value.dtype))
             else:
                 n, depth = len(self.carried.lists), grown.get(name)
-                self.carried.add(value, depth)
+                self.carried.add(value, depth, name)
                 whole = [name if depth == 0 else None]
                 self.list_names += whole * (len(self.carried.lists) - n)
         self.places = places
@@ -164,8 +163,7 @@ class State:
             value = container[place.key] if _has(container, place.key) else ABSENT
             if value is ABSENT:
                 raise NoStep(f"{place} does not exist after the first iteration")
-            if not self.counts_on(self.placed, str(place), value, counted):
-                self.placed.add(value, 0 if place.grows else None)
+            self.placed.add(value, 0 if place.grows else None, str(place))
         self.list_names += [None] * len(self.placed.lists)
         for name in trailing:
             self.trailing.add(names[name])
@@ -181,16 +179,13 @@ class State:
         if len(ids) < len(held) or any(id(c) in ids for c in others):
             raise NoStep("two names hold one list, dict or object that iterations may change")
 
-    def counts_on(
-        self, of: Flat, name: str, value: Any, counted: dict[str, int | None]
-    ) -> bool:
-        """Record a number that changes from iteration to iteration; whether it is one."""
-        if name not in counted or type(value) not in (int, float):
-            return False
+    def count(self, counted: dict[str, int | None], name: str, value: Any) -> Spec | None:
+        """Record a number that changes from iteration to iteration; None if it does not."""
+        if name not in counted:
+            return None
         by = counted[name] if type(value) is int else None
-        of.specs.append(("count", len(self.counts), by))
         self.counts.append((value, by))
-        return True
+        return "count", len(self.counts) - 1, by
 
     def let_go(self) -> None:
         """Hold no tensors any longer, but how many there were."""
@@ -615,11 +610,7 @@ class Step:
         state, n = self.state, len(self.state.carried.specs)
         new, sums, n_sums = Flat(), [], []
         updates: list[Any] = [None] * len(state.counts)
-        for name, value, spec in zip(self.source_names, out, state.carried.specs, strict=False):
-            if spec[0] == "count":
-                new.specs.append(spec)
-                updates[spec[1]] = self.next_number(name, spec[1], value)
-                continue
+        for value, spec in zip(out, state.carried.specs, strict=False):
             if spec[0] != "sum":
                 new.add(value)
                 continue
@@ -630,19 +621,12 @@ class Step:
             sums += value.added
             n_sums.append(len(value.added))
             value.added = []
-        for (place, _), value, spec in zip(state.places, placed, state.placed.specs, strict=True):
-            if spec[0] == "count":
-                new.specs.append(spec)
-                updates[spec[1]] = self.next_number(str(place), spec[1], value)
-            else:
-                new.add(value)
+        for value in placed:
+            new.add(value)
         for name, spec, was in zip(
             self.names(), new.specs, (*state.carried.specs, *state.placed.specs), strict=True
         ):
-            if spec != was:
-                forms = f"{_shown(was)}, then {_shown(spec)}"
-                why = f"{name} changes its form in each iteration: {forms}"
-                raise self.counted(name, was, spec, why) or NoStep(why)
+            self.compare(name, spec, was, updates)
         if not all(a is b for a, b in zip(new.lists, fresh, strict=True)):
             raise NoStep("an iteration replaces a list that grows by another list")
         trailing = Flat()
@@ -692,6 +676,26 @@ class Step:
             lags += [*old[1:], written[write]]
         return [*new.tensors, *trailing.tensors, *lags, *items.tensors], outputs, facts
 
+    def compare(self, name: str, spec: Spec, was: Spec, updates: list[Any]) -> None:
+        """Compare a part of the state with what it was; numbers that change give their updates.
+
+        Raises:
+            Counted: a number has changed that was not known to.
+            NoStep: another part has.
+        """
+        if was[0] == "count":
+            updates[was[1]] = self.next_number(name, was[1], spec)
+            return
+        if spec == was:
+            return
+        before, now = parts_of(was), parts_of(spec)
+        if before is not None and now is not None and before[:2] == now[:2]:
+            for key, of, its in zip(now[1], now[2], before[2], strict=True):
+                self.compare(part_name(name, key), of, its, updates)
+            return
+        why = f"{name} changes its form in each iteration: {_shown(was)}, then {_shown(spec)}"
+        raise self.counted(name, was, spec, why) or NoStep(why)
+
     def counted(self, name: str, was: Spec, spec: Spec, why: str) -> Counted | None:
         """The refusal of a number that has changed."""
         if was[0] not in (int, float):
@@ -706,13 +710,14 @@ class Step:
         is_whole = type(before) is int and type(after) is int
         return Counted(why, name=name, by=after - before if is_whole else None)
 
-    def next_number(self, name: str, k: int, value: Any) -> Any:
+    def next_number(self, name: str, k: int, spec: Spec) -> Any:
         """The next value of a number of the state, as an expression; None if it counts on."""
         by, number = self.state.counts[k][1], self.numbers[k]
-        if by is None and isinstance(value, Number):
-            return value.key
-        if by is not None and isinstance(value, Index) and value.step == by:
-            now = value.start - number.start
+        key: Any = spec[1] if spec[0] == "number" else ("constant", None)
+        if by is None and spec[0] == "number":
+            return key
+        if by is not None and key[0] == "index" and key[1] == by:
+            now = key[2] - number.start
             if now == by:
                 return None
             raise Counted(f"{name} counts by another number", name=name, by=now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -40,21 +40,23 @@ class Flat:
         specs: the structure of each value, hashable.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, count: Callable[[str, Any], Spec | None] | None = None) -> None:
+        """count: gives the spec of a number that changes, of its name and value."""
+        self.count = count
         self.tensors: list[Tensor] = []
         self.lists: list[list[Any]] = []
         self.containers: list[Any] = []
         self.specs: list[Spec] = []
 
-    def add(self, value: Any, grows: int | None = None) -> None:
-        self.specs.append(self.spec(value, grows))
+    def add(self, value: Any, grows: int | None = None, name: str = "") -> None:
+        self.specs.append(self.spec(value, grows, name))
 
     def let_go(self) -> None:
         """Hold no values any longer, but how many there were."""
         self.tensors, self.containers = [None] * len(self.tensors), []  # type: ignore[list-item]
         self.lists = [range(len(of)) for of in self.lists]  # type: ignore[misc]
 
-    def spec(self, value: Any, grows: int | None = None) -> Spec:
+    def spec(self, value: Any, grows: int | None = None, name: str = "") -> Spec:
         """The structure of a value; its parts are recorded.
 
         Args:
@@ -70,6 +72,9 @@ class Flat:
             return ("unbound",)
         kind = type(value)
         if kind in _CONSTANTS:
+            count = self.count(name, value) if self.count and kind in (int, float) else None
+            if count is not None:
+                return count
             return kind, repr(value) if kind in (float, complex) else value
         if isinstance(value, Number):
             return "number", value.key
@@ -78,20 +83,40 @@ class Flat:
             return ("grows",)
         grows = grows - 1 if grows else None
         if isinstance(value, tuple):
-            return kind, tuple([self.spec(v, grows) for v in value])
+            return kind, self.parts(enumerate(value), grows, name)
         if kind is list or kind is collections.deque:
             self.containers.append(value)
             length = () if kind is list else (value.maxlen,)
-            return kind, *length, tuple([self.spec(v, grows) for v in value])
+            return kind, *length, self.parts(enumerate(value), grows, name)
         if isinstance(value, dict) and kind is not collections.Counter:
             self.containers.append(value)
-            keys = tuple(value)
-            return kind, keys, tuple([self.spec(v, grows) for v in value.values()])
+            return kind, tuple(value), self.parts(value.items(), grows, name)
         if _is_plain_object(value):
             self.containers.append(value)
             d = vars(value)
-            return kind, tuple(d), tuple([self.spec(v, grows) for v in d.values()]), "object"
+            return kind, tuple(d), self.parts(d.items(), grows, name), "object"
         raise NoStep(f"the state holds a {kind.__name__}, which is not a structure of tensors")
+
+
+    def parts(
+        self, items: Iterable[tuple[Any, Any]], grows: int | None, name: str
+    ) -> tuple[Spec, ...]:
+        return tuple([self.spec(v, grows, part_name(name, key)) for key, v in items])
+
+
+def part_name(name: str, key: Any) -> str:
+    """The name of a part of a structure, of its number, key or attribute."""
+    return f"{name}[{key!r}]"
+
+
+def parts_of(spec: Spec) -> tuple[Any, tuple[Any, ...], tuple[Spec, ...]] | None:
+    """What a structure is beside its parts, their keys, and their specs; None of other specs."""
+    kind = spec[0]
+    if not isinstance(kind, type) or len(spec) < 2 or kind in _CONSTANTS:
+        return None
+    if issubclass(kind, dict) or len(spec) == 4:
+        return (kind, *spec[3:]), spec[1], spec[2]
+    return spec[:-1], tuple(range(len(spec[-1]))), spec[-1]
 
 
 def _is_plain_object(value: Any) -> bool:
