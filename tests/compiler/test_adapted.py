@@ -231,6 +231,6 @@ def test_an_output_without_layers_where_another_step_of_the_code_has_them() -> N
 
     init, xs = torch.zeros(2, 3, 4), torch.ones(5, 3, 4)  # [L, B, H]
     ostinato.scan(of(False), init, xs)
-    with pytest.warns(UserWarning, match="int16"):  # why it runs in the Python loop
+    with pytest.warns(UserWarning, match="in the slow Python loop"):
         ours = ostinato.scan(of(True), init, xs)
     assert_same_leaves(ours, loop(of(True), init, xs))
