@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure as Canvas
 
-from ostinato.report import common, labels, write_report
+from ostinato.report import RunFacts, common, labels, measures, write_report
 from ostinato.report.figures import MAX_NAMED_CLASSES, Curve, Figure, Line, Matrix
 from ostinato.report.markup import distinct
 from ostinato.report.page import PageData
 from ostinato.report.panels import Card, Grid, PageSection, PageTable, PageText, Tile, Word
+from ostinato.tasks.base import MeasureSpec
 from zoo.suites import draws
 
 
@@ -109,6 +110,20 @@ def test_groups_that_are_alike_are_not_compared() -> None:
         assert ("From " in shown) is told
         # One figure alone would leave half of the page empty: its numbers lie beside it.
         assert "Right answers by length" in shown
+
+
+@pytest.mark.parametrize(
+    ("verdict", "told", "css"),
+    [
+        ("better than a (90 % and 80 %)", "The network is better", "verdict"),
+        ("no significant difference from a", "There is no significant", "verdict lost"),
+        ("not tested against a: 5 are too few", "The network is not tested", "note"),
+    ],
+)
+def test_a_verdict_is_a_sentence(verdict: str, told: str, css: str) -> None:
+    facts = RunFacts(title="t", evaluation={"verdict": verdict, "test": {"loss": 1.0}})
+    shown = measures.section(facts, {"loss": MeasureSpec("loss", lower=True)}).html()
+    assert f'<p class="{css}">{told}' in shown
 
 
 def test_of_a_long_text_the_beginning_is_shown() -> None:

@@ -64,6 +64,7 @@ def _tested(facts: RunFacts) -> Sentence | None:
         return None
     subject = "There is" if told.startswith("no ") else "The network is"
     css = "verdict" if told.startswith("better") else "verdict lost"
+    css = "note" if told.startswith("not tested") else css
     return Sentence(f"{subject} {told}.".replace(" %", "\u202f%"), css)
 
 
