@@ -201,9 +201,9 @@ def _answers(trained: Trained, content: bytes) -> dict[str, Any]:
     """What `ostinato predict --proba` says of a table; of a classifier also the belief so far.
 
     Raises:
-        Refused: the table cannot be read.
+        Refusal: the table cannot be read.
     """
-    from ostinato.serve.refused import Refused
+    from ostinato.serve.refused import Refusal
 
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "table.csv"
@@ -213,7 +213,7 @@ def _answers(trained: Trained, content: bytes) -> dict[str, Any]:
             csv = "".join(module.predicted(trained, str(file), True))
             belief = _belief(trained, str(file)) if trained.task().name == "classify" else {}
         except (BadInput, ValueError, csv_module.Error) as problem:
-            raise Refused(400, str(problem).replace(f"{place}/", "")) from None
+            raise Refusal(400, str(problem).replace(f"{place}/", "")) from None
     return {"csv": csv, "belief": belief}
 
 

@@ -23,7 +23,7 @@ from ostinato.serve.metrics import Metrics
 from ostinato.serve.models import Models
 from ostinato.serve.page import Page, Shown
 from ostinato.serve.protocol import Protocol
-from ostinato.serve.refused import Refused
+from ostinato.serve.refused import Refusal
 from ostinato.serve.sessions import Sessions
 from ostinato.serve.settings import Settings
 
@@ -187,7 +187,7 @@ def application(
     every.append(StarletteRoute("/", page.file, methods=["GET"]))
     every.append(StarletteRoute("/page/{name}", page.file, methods=["GET"]))
     every.append(WebSocketRoute(SESSION + "/socket", sessions.socket))
-    handlers: Any = dict.fromkeys((HTTPException, Refused, Exception), _error)
+    handlers: Any = dict.fromkeys((HTTPException, Refusal, Exception), _error)
     app = Starlette(routes=every, exception_handlers=handlers)
     return Guard(app, settings, metrics)
 
@@ -196,9 +196,9 @@ async def _error(request: Request, problem: Exception) -> Response:
     if isinstance(problem, HTTPException):
         detail = f"{request.method} {request.url.path[:200]}: {problem.detail}"
         return JSONResponse({"error": detail}, problem.status_code, headers=problem.headers)
-    if isinstance(problem, Refused):
+    if isinstance(problem, Refusal):
         return answer_of(problem)
-    return answer_of(Refused(500, "the server failed; its log has the reason"))
+    return answer_of(Refusal(500, "the server failed; its log has the reason"))
 
 
 def described(table: list[Row]) -> dict[str, Any]:

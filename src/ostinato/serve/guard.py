@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ostinato.serve.metrics import Metrics
-from ostinato.serve.refused import BODY, Refused
+from ostinato.serve.refused import BODY, Refusal
 from ostinato.serve.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Guard:
         elif scope["type"] == "websocket":
             try:
                 self.check(scope, _headers(scope))
-            except Refused as problem:
+            except Refusal as problem:
                 await send({"type": "websocket.close", "code": 1008, "reason": problem.message})
                 return
             await self._app(scope, receive, send)
@@ -64,7 +64,7 @@ class Guard:
             await self._app(scope, receive, send)
 
     def check(self, scope: Scope, headers: dict[str, str]) -> None:
-        """Raise Refused if the request is from a page or a program that may not ask."""
+        """Raise Refusal if the request is from a page or a program that may not ask."""
         host = headers.get("host", "")
         if scope["path"] not in OPEN:
             self._check_host(host)
@@ -72,7 +72,7 @@ class Guard:
         if origin is not None and origin not in self._settings.origins:
             same = urlsplit(origin).netloc
             if not same or same.lower() != host.lower():
-                raise Refused(
+                raise Refusal(
                     403, f"the page of {origin[:100]!r} may not ask this server (--allow-origin)"
                 )
         if self._tokens and scope["path"] not in OPEN and not scope["path"].startswith("/page/"):
@@ -84,7 +84,7 @@ class Guard:
         if self._tokens and not self._settings.hosts:
             return  # a page of another name has no token
         if name.lower() not in allowed:
-            raise Refused(
+            raise Refusal(
                 403,
                 f"the Host header is {host[:100]!r}; wanted {', '.join(sorted(allowed))} "
                 "(--allow-host)",
@@ -100,7 +100,7 @@ class Guard:
         if scope["path"] == "/" and scope["method"] == "GET":
             return  # the page itself asks for the token
         if kind.lower() != "bearer" or not any(equal):
-            raise Refused(401, "wanted the header Authorization: Bearer TOKEN, with a valid token")
+            raise Refusal(401, "wanted the header Authorization: Bearer TOKEN, with a valid token")
 
 
 class _Exchange:
@@ -117,7 +117,7 @@ class _Exchange:
         self.guard.under_way += 1
         try:
             await self._answer()
-        except Refused as problem:
+        except Refusal as problem:
             if problem.status == 413:
                 await self._drain()
             await self._error(problem)
@@ -125,7 +125,7 @@ class _Exchange:
             self.status = 499
         except Exception:
             _log.exception("%s %s failed", self.scope["method"], self.scope["path"][:200])
-            await self._error(Refused(500, "the server failed; its log has the reason"))
+            await self._error(Refusal(500, "the server failed; its log has the reason"))
         finally:
             self.guard.under_way -= 1
             self.guard._bytes -= self.held
@@ -134,13 +134,13 @@ class _Exchange:
     async def _answer(self) -> None:
         self.guard.check(self.scope, self.headers)
         if self.guard.under_way > self.settings.connections:
-            raise Refused(503, f"{self.guard.under_way:,} requests are under way; try again", 1)
+            raise Refusal(503, f"{self.guard.under_way:,} requests are under way; try again", 1)
         if self.guard.ending and self.scope["path"] != OPEN[0]:
-            raise Refused(503, "the server is ending; ask the next one", 1)
+            raise Refusal(503, "the server is ending; ask the next one", 1)
         body = await self._in_time(self._body(), self.settings.timeout)
         if body is None:
             seconds = f"{self.settings.timeout:g} seconds"
-            raise Refused(408, f"the body did not arrive in {seconds} (--timeout)")
+            raise Refusal(408, f"the body did not arrive in {seconds} (--timeout)")
         self.scope[BODY] = body
         await self.guard._app(self.scope, self.receive, self._send)
 
@@ -200,10 +200,10 @@ class _Exchange:
         if self.held > self.settings.body:
             raise self._too_large()
         if self.guard._bytes > AT_ONCE * self.settings.body:
-            raise Refused(503, "too many large requests at the same time; try again", 1)
+            raise Refusal(503, "too many large requests at the same time; try again", 1)
 
-    def _too_large(self) -> Refused:
-        return Refused(
+    def _too_large(self) -> Refusal:
+        return Refusal(
             413, f"the body has more than {self.settings.body:,} bytes, which is the most (--body)"
         )
 
@@ -214,9 +214,9 @@ class _Exchange:
             elif coding == "deflate":
                 found = zlib.decompressobj().decompress(body, self.settings.body + 1)
             else:
-                raise Refused(415, f"Content-Encoding is {coding[:40]!r}; wanted gzip or deflate")
+                raise Refusal(415, f"Content-Encoding is {coding[:40]!r}; wanted gzip or deflate")
         except (OSError, EOFError, zlib.error) as problem:
-            raise Refused(400, f"the body is not packed by {coding}: {problem}") from None
+            raise Refusal(400, f"the body is not packed by {coding}: {problem}") from None
         self._hold(len(found))
         return found
 
@@ -227,7 +227,7 @@ class _Exchange:
             self.sent += len(message.get("body", b""))
         await self.send(message)
 
-    async def _error(self, problem: Refused) -> None:
+    async def _error(self, problem: Refusal) -> None:
         if not self.status:  # else an answer has begun, and is cut
             await answer_of(problem)(self.scope, self.receive, self._send)
 
@@ -250,7 +250,7 @@ class _Gone(Exception):  # noqa: N818
     """The client closed the connection before its request was whole."""
 
 
-def answer_of(problem: Refused) -> Response:
+def answer_of(problem: Refusal) -> Response:
     """The answer to a request that is refused."""
     headers = dict(problem.headers)
     if problem.status in (408, 413):

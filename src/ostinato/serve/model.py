@@ -15,7 +15,7 @@ import numpy as np
 from ostinato.data.tables.names import known_names
 from ostinato.runtime.answers import Answers
 from ostinato.runtime.model import Model
-from ostinato.serve.refused import Refused
+from ostinato.serve.refused import Refusal
 from ostinato.serve.settings import Settings
 from ostinato.serve.tensors import BYTES, Array, bad, check_text, numbers, shown, texts_of
 from ostinato.tasks.classify.model import Classifier
@@ -55,7 +55,7 @@ class Head:
         """Outputs for a batch of whole sequences, with the bits of the model's `predict`.
 
         Raises:
-            Refused, ValueError, TypeError: the tensors cannot be read.
+            Refusal, ValueError, TypeError: the tensors cannot be read.
         """
         raise NotImplementedError
 
@@ -72,10 +72,10 @@ class Head:
         raise NotImplementedError
 
     def count(self, given: Tensors, settings: Settings) -> None:
-        """Raise Refused (413) if there are too many sequences, or steps of one."""
+        """Raise Refusal (413) if there are too many sequences, or steps of one."""
         for name, array in given.items():
             if array.ndim and len(array) > settings.batch:
-                raise Refused(
+                raise Refusal(
                     413,
                     f"input {shown(name)} has {len(array):,} sequences; wanted {settings.batch:,} "
                     "at most (--batch)",
@@ -83,7 +83,7 @@ class Head:
             n = max(map(len, array.flat), default=0) if name == "text" else 0
             n = array.shape[1] if array.ndim > 1 and name != "static" else n
             if n > settings.steps:
-                raise Refused(
+                raise Refusal(
                     413,
                     f"input {shown(name)} has {n:,} steps; wanted {settings.steps:,} at most "
                     "(--steps)",
@@ -435,7 +435,7 @@ class Served:
         """The model, if it is one of a language.
 
         Raises:
-            Refused: it is none.
+            Refusal: it is none.
         """
         if not isinstance(self.model, LanguageModel):
             raise bad(f"{self.name!r} is a {self.model.kind}; wanted a language model")
@@ -454,7 +454,7 @@ class Served:
         """Outputs for a batch of whole sequences.
 
         Raises:
-            Refused: the tensors cannot be read.
+            Refusal: the tensors cannot be read.
         """
         self.head.count(given, settings)
         try:

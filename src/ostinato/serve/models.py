@@ -20,8 +20,8 @@ from ostinato.runtime.saved import CONFIG, TENSORS, model_in
 from ostinato.serve.journal import Journal
 from ostinato.serve.metrics import Metrics
 from ostinato.serve.model import Served
-from ostinato.serve.refused import Refused
-from ostinato.serve.sequences import Key, Sequences
+from ostinato.serve.refused import Refusal
+from ostinato.serve.sequences import Key, OpenSequences
 from ostinato.serve.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Version:
     """
 
     served: Served
-    sequences: Sequences | None
+    sequences: OpenSequences | None
     journal: Journal | None
     task: asyncio.Task[None] | None = None
 
@@ -82,10 +82,10 @@ class Models:
         """The version of a model that answers a request.
 
         Raises:
-            Refused: there is no such model, or no such version.
+            Refusal: there is no such model, or no such version.
         """
         if name not in self._versions:
-            raise Refused(404, f"there is no model {name!r}; there are {', '.join(self.names)}")
+            raise Refusal(404, f"there is no model {name!r}; there are {', '.join(self.names)}")
         found = self._versions[name]
         if version is None:
             return found[0]
@@ -93,17 +93,17 @@ class Models:
             if each.served.version == version:
                 return each
         known = ", ".join(each.served.version for each in found)
-        raise Refused(404, f"{name!r} has no version {version!r}; wanted {known}")
+        raise Refusal(404, f"{name!r} has no version {version!r}; wanted {known}")
 
     def with_sequence(self, name: str, key: Key, version: str | None = None) -> Version:
         """The version that has a sequence, or else the newest.
 
         Raises:
-            Refused: there is no such model, or it does not answer step by step.
+            Refusal: there is no such model, or it does not answer step by step.
         """
         newest = self.newest(name, version)
         if newest.sequences is None:
-            raise Refused(400, f"{name!r}: {newest.served.why_not}")
+            raise Refusal(400, f"{name!r}: {newest.served.why_not}")
         if version is None and not newest.sequences.is_open(key):
             for each in self._versions[name][1:]:
                 if each.sequences is not None and each.sequences.is_open(key):
@@ -174,7 +174,7 @@ class Models:
         The same files again change nothing.
 
         Raises:
-            Refused: there is no such model, or the files cannot be loaded; the old one goes on.
+            Refusal: there is no such model, or the files cannot be loaded; the old one goes on.
         """
         old, path = self.newest(name), self.directories[name]
         try:
@@ -187,7 +187,7 @@ class Models:
                     return each
             new = self._made(name, model, path)
         except (ValueError, OSError) as problem:
-            raise Refused(400, f"{name!r} was not loaded anew: {problem}") from None
+            raise Refusal(400, f"{name!r} was not loaded anew: {problem}") from None
         self._versions[name].insert(0, new)
         self._start(new)
         if self.settings.replaced == "refuse":
@@ -220,7 +220,7 @@ class Models:
             copy_of(model_in(path), place / "model")
             journal = Journal(place, model.fingerprint)
         counted = partial(self.metrics.played, name)
-        return Version(served, Sequences(served, self.settings, journal, counted), journal)
+        return Version(served, OpenSequences(served, self.settings, journal, counted), journal)
 
     def _earlier(self, name: str) -> None:
         """The versions of a model that a server before this one left with open sequences."""

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from ostinato import files
 from ostinato.runtime.saved import README, model_in
 from ostinato.serve.models import Models
-from ostinato.serve.refused import Refused, body_of
+from ostinato.serve.refused import Refusal, body_of
 from ostinato.serve.tensors import bad, check_text, object_of, shown
 
 _KINDS = {
@@ -70,7 +70,7 @@ class Page:
         """The page, its script and its style."""
         name = request.path_params.get("name", "index.html")
         if name not in _KINDS:
-            raise Refused(404, f"there is no {shown(name)}; there are {', '.join(_KINDS)}")
+            raise Refusal(404, f"there is no {shown(name)}; there are {', '.join(_KINDS)}")
         headers = {"content-security-policy": _POLICY, "cache-control": "no-cache",
                    "x-content-type-options": "nosniff"}  # fmt: skip
         return Response(_content(name), headers=headers, media_type=_KINDS[name])
@@ -90,7 +90,7 @@ class Page:
         """Some sequences of the test part."""
         of, name = self._of(request), request.path_params["model"]
         if of.examples is None:
-            raise Refused(404, f"{name!r} has no examples: it is a model without its run, or table")
+            raise Refusal(404, f"{name!r} has no examples: it is a model without its run, or table")
         async with self._lock:
             if name not in self._examples:
                 self._examples[name] = await asyncio.to_thread(of.examples)
@@ -150,7 +150,7 @@ def _check_text(text: Any, noun: str) -> None:
     if not isinstance(text, str):
         raise bad(f"{noun} is {shown(text)}; wanted a text")
     if len(text) > TEXT:
-        raise Refused(413, f"{noun} has {len(text):,} characters; wanted {TEXT:,} at most")
+        raise Refusal(413, f"{noun} has {len(text):,} characters; wanted {TEXT:,} at most")
     check_text(text, noun)
 
 

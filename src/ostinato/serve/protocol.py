@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 
 import ostinato
 from ostinato.serve.models import Models, Version
-from ostinato.serve.refused import Refused, body_of
-from ostinato.serve.sequences import Frame, Key
+from ostinato.serve.refused import Refusal, body_of
+from ostinato.serve.sequences import Key, StepRequest
 from ostinato.serve.tensors import (
     HEADER,
     InferRequest,
@@ -117,7 +117,7 @@ class Protocol:
     async def _batch(self, version: Version, asked: InferRequest) -> InferResponse:
         settings = self.models.settings
         if self._waiting >= settings.queue:
-            raise Refused(503, f"{self._waiting:,} batches wait; try again", 1)
+            raise Refusal(503, f"{self._waiting:,} batches wait; try again", 1)
         served = version.served
 
         def work() -> InferResponse:
@@ -150,7 +150,7 @@ class Protocol:
             rows = sequences.rows(head.steps(asked.inputs))
         except (ValueError, TypeError) as problem:
             raise bad(str(problem)) from None
-        frame = await sequences.play(Frame(key, rows, n, start, end, head.each))
+        frame = await sequences.play(StepRequest(key, rows, n, start, end, head.each))
         assert frame.answers is not None
         if frame.restarted:
             self.models.metrics.restarted.labels(path["model"]).inc()
@@ -210,7 +210,7 @@ def checked_key(key: Any) -> Key:
     """The name of a sequence: a text, or a whole number; 7 and "7" are two sequences.
 
     Raises:
-        Refused: it is none.
+        Refusal: it is none.
     """
     if type(key) is int and 0 < key < 1 << 64:
         return key

@@ -1,4 +1,4 @@
-"""`Refused`: a request that is answered by an error; and the body of one that is read."""
+"""`Refusal`: a request that is answered by an error; and the body of one that is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def body_of(request: Any) -> bytes:
     return found
 
 
-class Refused(Exception):  # noqa: N818  it is an answer
+class Refusal(Exception):  # noqa: N818  it is an answer
     """Ends a request with a status and a message, which says what came and what was wanted.
 
     Args:

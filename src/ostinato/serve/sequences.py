@@ -1,4 +1,4 @@
-"""`Sequences`: the open sequences of one model, each with a state of its own.
+"""`OpenSequences`: the open sequences of one model, each with a state of its own.
 
     request → rows, checked → queue → taken, one frame a sequence → journal → pool → answer
 
@@ -25,7 +25,7 @@ import numpy as np
 from ostinato.runtime.answers import Answers
 from ostinato.serve.journal import MAX_LOG, Journal, Record
 from ostinato.serve.model import Served
-from ostinato.serve.refused import Refused
+from ostinato.serve.refused import Refusal
 from ostinato.serve.settings import Settings
 from ostinato.serve.tensors import Array, bad
 
@@ -37,7 +37,7 @@ WINDOW = 256  # answers that wait for a slow reader of events
 
 
 @dataclass(eq=False)
-class Frame:
+class StepRequest:
     """Steps of one sequence, from one request.
 
     Attributes:
@@ -57,7 +57,7 @@ class Frame:
     each: bool = False
     restarted: bool = False
     answers: Answers | None = None
-    future: asyncio.Future[Frame] = field(init=False)
+    future: asyncio.Future[StepRequest] = field(init=False)
 
 
 @dataclass(eq=False)
@@ -77,7 +77,7 @@ class _Open:
     used: float = 0.0
     why: str = ""
 
-    def repeats(self, frame: Frame) -> bool:
+    def repeats(self, frame: StepRequest) -> bool:
         """Whether a frame is the last one again."""
         return frame.n == self.first and self.digest == digest_of(frame.rows)
 
@@ -87,7 +87,7 @@ def digest_of(rows: Array) -> bytes:
     return blake2b(rows.tobytes(), digest_size=16).digest()
 
 
-class Sequences:
+class OpenSequences:
     """See above. All methods are called in the thread of the event loop.
 
     Args:
@@ -115,7 +115,7 @@ class Sequences:
         self._open: OrderedDict[Key, _Open] = OrderedDict()  # the least recently used first
         self._ended: OrderedDict[Key, _Open] = OrderedDict()
         self._listeners: dict[Key, list[asyncio.Queue[Any]]] = {}
-        self._queue: deque[Frame] = deque()
+        self._queue: deque[StepRequest] = deque()
         self._wake, self._lock = asyncio.Event(), asyncio.Lock()
         self._taken = 0  # frames that are being played
         self._beginning = 0  # of them, those that begin a sequence
@@ -154,7 +154,7 @@ class Sequences:
         """Steps as frames have them, of what the model reads.
 
         Raises:
-            Refused: they cannot be read, or there are too many.
+            Refusal: they cannot be read, or there are too many.
         """
         try:
             rows = self._pool.rows(x)
@@ -162,20 +162,20 @@ class Sequences:
             hint = "Nothing was read; finite=False lets such values pass"
             raise bad(str(problem).replace(hint, "Nothing was read")) from None
         if len(rows) > self._settings.steps:
-            raise Refused(
+            raise Refusal(
                 413, f"{len(rows):,} steps came; wanted {self._settings.steps:,} at most (--steps)"
             )
         return rows
 
-    async def play(self, frame: Frame) -> Frame:
+    async def play(self, frame: StepRequest) -> StepRequest:
         """Read a frame, and return it with its answers.
 
         Raises:
-            Refused: there is no such sequence (404), it ended (410), n is not its next step (409),
+            Refusal: there is no such sequence (404), it ended (410), n is not its next step (409),
                 no further sequence can begin (429), or too many frames wait (503).
         """
         if self.waiting >= self._settings.queue:
-            raise Refused(503, f"{self.waiting:,} requests wait to be played; try again", 1)
+            raise Refusal(503, f"{self.waiting:,} requests wait to be played; try again", 1)
         frame.future = asyncio.get_running_loop().create_future()
         self._queue.append(frame)
         self._wake.set()
@@ -188,12 +188,12 @@ class Sequences:
             replace: whether an open sequence may have another state from here on.
 
         Raises:
-            Refused: the state is damaged or another model's (400); it is open already (409); no
+            Refusal: the state is damaged or another model's (400); it is open already (409); no
                 further sequence can begin (429); the journal cannot be written (503).
         """
         async with self._lock:
             if key in self._open and not replace:
-                raise Refused(409, f"the sequence {key!r} is open already; take another name")
+                raise Refusal(409, f"the sequence {key!r} is open already; take another name")
             if key not in self._open:
                 self._check_room()
             try:
@@ -209,7 +209,7 @@ class Sequences:
         """End a sequence, and return the steps that it has read.
 
         Raises:
-            Refused: there is no such sequence, or the journal cannot be written.
+            Refusal: there is no such sequence, or the journal cannot be written.
         """
         async with self._lock:
             self._known(key)
@@ -253,10 +253,10 @@ class Sequences:
                 async with self._lock:
                     await self._play_together(self._take())
 
-    def _take(self) -> list[Frame]:
+    def _take(self) -> list[StepRequest]:
         """The first frame of each sequence; the others wait."""
-        taken: dict[Key, Frame] = {}
-        later: deque[Frame] = deque()
+        taken: dict[Key, StepRequest] = {}
+        later: deque[StepRequest] = deque()
         for frame in self._queue:
             if frame.future.done():  # the client has gone
                 continue
@@ -265,7 +265,7 @@ class Sequences:
         self._queue = later
         return list(taken.values())
 
-    async def _play_together(self, frames: list[Frame]) -> None:
+    async def _play_together(self, frames: list[StepRequest]) -> None:
         self._taken, self._beginning = len(frames), 0
         try:
             ready = [frame for frame in frames if self._ready(frame)]
@@ -291,12 +291,12 @@ class Sequences:
         finally:
             self._taken = 0
 
-    def _ready(self, frame: Frame) -> bool:
+    def _ready(self, frame: StepRequest) -> bool:
         """Whether a frame is to be played; otherwise it is answered or refused here."""
         try:
             if frame.start:
                 if frame.n not in (None, 1):
-                    raise Refused(409, f"a sequence that starts begins with n = 1, not {frame.n}")
+                    raise Refusal(409, f"a sequence that starts begins with n = 1, not {frame.n}")
                 frame.restarted = frame.key in self._open
                 if not frame.restarted:
                     self._check_room(self._beginning)
@@ -314,22 +314,22 @@ class Sequences:
                 self._repeat(frame, known)
                 return False
             other = " with other values" if frame.n == known.first else ""
-            raise Refused(
+            raise Refusal(
                 409,
                 f"n = {frame.n} came{other}; the sequence {frame.key!r} has read "
                 f"{following - 1} steps, so that the next one is n = {following}",
             )
-        except Refused as problem:
+        except Refusal as problem:
             frame.future.set_exception(problem)
             return False
 
-    def _repeat(self, frame: Frame, known: _Open) -> None:
+    def _repeat(self, frame: StepRequest, known: _Open) -> None:
         """Answer the last frame of a sequence again."""
         self._scratch.restore("", known.before)
         frame.answers = self._scratch.read("", frame.rows, each=frame.each)
         frame.future.set_result(frame)
 
-    def _play(self, frames: list[Frame]) -> None:
+    def _play(self, frames: list[StepRequest]) -> None:
         """Play frames of different sequences."""
         for frame in frames:
             if frame.start:
@@ -349,7 +349,7 @@ class Sequences:
                 each = frame.each or frame.key in self._listeners
                 frame.answers = self._pool.read(frame.key, frame.rows, each=each)
 
-    def _undo(self, frames: list[Frame], mark: int) -> None:
+    def _undo(self, frames: list[StepRequest], mark: int) -> None:
         """Frames were not played, for want of memory and the like: nothing has read them."""
         if self._journal is not None:
             self._journal.cut(mark)
@@ -359,7 +359,7 @@ class Sequences:
                 self._pool.restore(frame.key, known.before)
                 known.digest = b""
 
-    def _answered(self, frame: Frame) -> None:
+    def _answered(self, frame: StepRequest) -> None:
         self._open[frame.key].used = time.monotonic()
         self._open.move_to_end(frame.key)
         for queue in self._listeners.get(frame.key, ()):
@@ -382,14 +382,14 @@ class Sequences:
             return known
         ended = self._ended.get(key)
         if ended is not None:
-            raise Refused(410, f"the sequence {key!r} is gone: {ended.why}; begin it anew")
-        raise Refused(404, f"there is no sequence {key!r}; begin it first")
+            raise Refusal(410, f"the sequence {key!r} is gone: {ended.why}; begin it anew")
+        raise Refusal(404, f"there is no sequence {key!r}; begin it first")
 
     def _check_room(self, more: int = 0) -> None:
         if len(self._open) + more < self._settings.sequences:
             return
         oldest = next(iter(self._open.values())).used if self._open else time.monotonic()
-        raise Refused(
+        raise Refusal(
             429,
             f"{len(self._open):,} sequences are open, as many as there may be (--sequences); end "
             "some",
@@ -463,14 +463,14 @@ class Sequences:
         try:
             return self._journal.append(records)
         except OSError as problem:
-            raise Refused(
+            raise Refusal(
                 503,
                 f"the state cannot be kept ({problem.strerror}), so that nothing was read; try "
                 "again when the disk of --state has room",
                 5,
             ) from None
 
-    def _record(self, frame: Frame) -> Record:
+    def _record(self, frame: StepRequest) -> Record:
         head = ["step", frame.key, len(frame.rows), frame.start, frame.end]
         return Record(head, frame.rows.astype("<f4").tobytes())
 
@@ -482,7 +482,7 @@ class Sequences:
         elif kind == "step":
             T, start, end = rest
             rows = np.frombuffer(record.content, "<f4").astype(np.float32).reshape(T, -1)
-            self._play([Frame(key, rows, start=start, end=end)])
+            self._play([StepRequest(key, rows, start=start, end=end)])
             if end:
                 self._end(key, LAST)
         elif kind == "open":

@@ -23,7 +23,7 @@ from ostinato.serve.guard import DRAINED, Guard
 from ostinato.serve.metrics import Metrics
 from ostinato.serve.models import Models
 from ostinato.serve.page import Shown
-from ostinato.serve.refused import Refused
+from ostinato.serve.refused import Refusal
 from ostinato.serve.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ async def _tend(models: Models) -> None:
             due = loop.time() - last >= models.settings.snapshot_every
             await models.snapshot(due_only=not due)
             last = loop.time() if due else last
-        except (Refused, OSError) as problem:
+        except (Refusal, OSError) as problem:
             _log.warning("idle sequences were not ended: %s", problem)
         except Exception:
             _log.exception("idle sequences were not looked for")
@@ -133,7 +133,7 @@ class _Server(uvicorn.Server):
             try:
                 version = await self._models.reload(name)
                 _log.warning("%s has version %s", name, version.served.version)
-            except Refused as problem:
+            except Refusal as problem:
                 _log.warning("%s", problem.message)
 
 

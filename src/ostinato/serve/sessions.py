@@ -18,8 +18,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ostinato.serve.models import Models, Version
 from ostinato.serve.protocol import checked_key
-from ostinato.serve.refused import Refused, body_of
-from ostinato.serve.sequences import Frame, Sequences
+from ostinato.serve.refused import Refusal, body_of
+from ostinato.serve.sequences import OpenSequences, StepRequest
 from ostinato.serve.tensors import bad, object_of, shown
 
 N = "ostinato-n"  # a header: how many steps a state has read
@@ -46,7 +46,7 @@ class Sessions:
             raise bad(f"'id' is {shown(key)}; wanted a text")
         version = self.models.newest(request.path_params["model"])
         if self._where(request, key).is_open(key):
-            raise Refused(409, f"the sequence {key!r} is open already; take another name")
+            raise Refusal(409, f"the sequence {key!r} is open already; take another name")
         n = await _sequences(version).begin(key)
         return JSONResponse({"id": key, "n": n, "version": version.served.version}, 201)
 
@@ -75,7 +75,7 @@ class Sessions:
         version = self.models.with_sequence(of.path_params["model"], key)
         sequences, head = _sequences(version), version.served.head
         each = head.each if each is None else each
-        frame = await sequences.play(Frame(key, sequences.rows(head.read(given["x"])), n,
+        frame = await sequences.play(StepRequest(key, sequences.rows(head.read(given["x"])), n,
                                            end=end, each=each))  # fmt: skip
         assert frame.answers is not None
         found = {"id": key, **as_json(frame.answers[-1])}
@@ -134,7 +134,7 @@ class Sessions:
                 text = await socket.receive_text()
                 try:
                     found = await self._played(socket, key, object_of(text))
-                except Refused as problem:
+                except Refusal as problem:
                     found = {"error": problem.message, "status": problem.status}
                 sent = socket.send_text(json.dumps(found))
                 await asyncio.wait_for(sent, self.models.settings.timeout)
@@ -143,7 +143,7 @@ class Sessions:
         except KeyError:  # a binary message
             await socket.close(1003, "wanted text, a JSON object")
 
-    def _where(self, request: HTTPConnection, key: str) -> Sequences:
+    def _where(self, request: HTTPConnection, key: str) -> OpenSequences:
         return _sequences(self.models.with_sequence(request.path_params["model"], key))
 
 
@@ -156,7 +156,7 @@ def as_json(answer: Any) -> dict[str, Any]:
     return found
 
 
-def _sequences(version: Version) -> Sequences:
+def _sequences(version: Version) -> OpenSequences:
     if version.sequences is None:
         raise bad(f"{version.served.name!r}: {version.served.why_not}")
     return version.sequences

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.serve.refused import Refused
+from ostinato.serve.refused import Refusal
 
 HEADER = "inference-header-content-length"
 DTYPES = {
@@ -50,16 +50,16 @@ class InferRequest:
     binary: bool = False
 
 
-def bad(message: str) -> Refused:
+def bad(message: str) -> Refusal:
     """A request that cannot be read: 400."""
-    return Refused(400, message)
+    return Refusal(400, message)
 
 
 def json_of(body: bytes | str) -> Any:
     """A JSON value of a body.
 
     Raises:
-        Refused: it is none, or has NaN or infinity, which JSON lacks.
+        Refusal: it is none, or has NaN or infinity, which JSON lacks.
     """
     try:
         return _JSON.decode(body if isinstance(body, str) else body.decode())
@@ -84,7 +84,7 @@ def shown(value: Any) -> str:
 
 
 def check_text(text: str, noun: str) -> None:
-    """Raise Refused if a text has half a surrogate pair, which JSON can write and UTF-8 cannot."""
+    """Raise Refusal if a text has half a surrogate pair, which JSON can write and UTF-8 cannot."""
     try:
         text.encode()
     except UnicodeEncodeError as problem:
@@ -100,7 +100,7 @@ def read_request(body: bytes, header_length: str | None) -> InferRequest:
             follow.
 
     Raises:
-        Refused: the body is no such; the message names the place.
+        Refusal: the body is no such; the message names the place.
     """
     text, rest = body, memoryview(b"")
     if header_length is not None:
@@ -202,7 +202,7 @@ def numbers(data: Any, datatype: str, noun: str) -> Array:
     """Nested lists of numbers as an array; null is NaN.
 
     Raises:
-        Refused: something else is there, lists have different lengths, or a number is not one of
+        Refusal: something else is there, lists have different lengths, or a number is not one of
             the datatype.
     """
     try:
@@ -317,7 +317,7 @@ def write_response(
         request: which says what is wanted, and in which form.
 
     Raises:
-        Refused: an output is wanted that the model does not have.
+        Refusal: an output is wanted that the model does not have.
     """
     wanted = request.wanted
     if wanted is None:
