@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from ostinato.cli.run.summaries import Rows
 from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.preparation import Preparation
 from ostinato.tasks.classify import several
-from ostinato.tasks.parts_job import PartsJob
+from ostinato.tasks.parts_job import PartsJob, measured_part
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,15 +57,7 @@ def _job(settings: Config, given: Given, parts: partition.Parts) -> ClassifyJob:
 
 def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     """The measures of a saved classifier, on a file or on the test part of its run."""
-    settings, preparation = trained.settings(), trained.preparation()
-    columns = sources.trained_roles(preparation, settings, answers=True)
-    if file is not None:
-        part = sources.read_labelled(file, settings, trained.reading_of(file), columns)
-    elif trained.config is not None:
-        part = partition.load(settings, preparation).test
-    else:
-        raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
-
+    part = measured_part(trained, file)
     model = answering.model_of(trained)
     sources.check_fits(file or str(trained.model), part, model, labels=True)
     return measure(model, part)
@@ -130,7 +122,6 @@ class ClassifyJob(PartsJob):
         from ostinato.data.sequences.step_labels import as_texts_or_sequences
         from ostinato.tasks.classify.fit import fit
         from ostinato.tasks.classify.labelled import Labelled
-        from ostinato.training import Plan
 
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
         names, began = several.names(train), None
@@ -154,11 +145,10 @@ class ClassifyJob(PartsJob):
                 y = given.encoder.encode(y, name="validation: y")
             given = replace(given, validation=(X, y))
         as_texts_or_sequences(partition.inputs(preparation, self.parts.test))  # errors now
-        plan = asdict(settings.training)
         model, history = fit(
             given,
             settings.model,
-            Plan(**{f.name: plan[f.name] for f in fields(Plan)}),
+            self._plan(),
             class_weight=parsed_weights(settings.training.class_weight, train.y),
             start=began,
             callbacks=callbacks,

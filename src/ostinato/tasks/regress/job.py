@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from ostinato.cli.run.runs import Trained
 from ostinato.cli.run.summaries import Rows
 from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.preparation import Preparation
-from ostinato.tasks.parts_job import PartsJob
+from ostinato.tasks.parts_job import PartsJob, measured_part
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,15 +52,7 @@ def _job(settings: Config, given: Given, parts: partition.Parts) -> RegressJob:
 
 def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     """The measures of a saved regressor, on a file or on the test part of its run."""
-    settings, preparation = trained.settings(), trained.preparation()
-    columns = sources.trained_roles(preparation, settings, answers=True)
-    if file is not None:
-        regressing = settings.updated({"task.regress": settings.task.regress or "y"})
-        part = sources.read_labelled(file, regressing, trained=columns)
-    elif trained.config is not None:
-        part = partition.load(settings, preparation).test
-    else:
-        raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
+    part = measured_part(trained, file)
     model = answering.model_of(trained)
     sources.check_fits(file or str(trained.model), part, model, labels=False)
     return model.evaluate(part, part.y)
@@ -128,7 +120,6 @@ class RegressJob(PartsJob):
         from ostinato.cli.run import start
         from ostinato.data.sequences.step_labels import as_texts_or_sequences
         from ostinato.tasks.regress.fit import Targeted, fit
-        from ostinato.training import Plan
 
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
         data, began = settings.data, None
@@ -145,11 +136,10 @@ class RegressJob(PartsJob):
         held_out = None if validation is None else (inputs(validation), validation.y)
         given = Targeted(inputs(train), train.y, self.targets, train.y.shape[1] == 1)
         inputs(self.parts.test)  # fails now or never
-        plan = asdict(settings.training)
         model, history = fit(
             replace(given, validation=held_out),
             settings.model,
-            Plan(**{f.name: plan[f.name] for f in fields(Plan)}),
+            self._plan(),
             loss=settings.task.loss,
             start=began,
             callbacks=callbacks,

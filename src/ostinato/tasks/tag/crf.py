@@ -81,16 +81,6 @@ class CRF(torch.nn.Module):
             alpha, _ = scan(step, alpha, scores, lengths=lengths - 1)
         return torch.logsumexp(alpha + self.end, dim=1)
 
-    def marginals(self, emissions: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The probability of each label at each step, given all steps, `[B, T, C]`.
-
-        It is the derivative of log Z by the score of that label. Beyond the lengths it is 0.
-        """
-        with torch.enable_grad():
-            emissions = emissions.detach().requires_grad_()
-            (result,) = torch.autograd.grad(self.log_partition(emissions, lengths).sum(), emissions)
-        return result
-
     def best(
         self,
         emissions: Tensor,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.sequences.step_labels import as_labels, label_counts
 from ostinato.data.text.words import Words
 from ostinato.metrics.spans import scheme_of, to_iob2, written_in
-from ostinato.tasks.parts_job import PartsJob
+from ostinato.tasks.parts_job import PartsJob, measured_part
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,15 +61,7 @@ def _job(settings: Config, given: Given, parts: partition.Parts) -> TagJob:
 
 def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
     """The measures of a saved tagger, on a file or on the test part of its run."""
-    settings, preparation = trained.settings(), trained.preparation()
-    columns = sources.trained_roles(preparation, settings, answers=True)
-    if file is not None:
-        part = sources.read_labelled(file, settings, trained=columns)
-    elif trained.config is not None:
-        part = partition.load(settings, preparation).test
-    else:
-        raise BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
-
+    part = measured_part(trained, file)
     model = answering.model_of(trained)
     return model.evaluate(part, part.y)
 
@@ -116,7 +108,6 @@ class TagJob(PartsJob):
         from ostinato.data import LabelEncoder
         from ostinato.tasks.tag.fit import Tagged, fit
         from ostinato.tasks.tag.loss import TaggerSettings
-        from ostinato.training import Plan
 
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
         data, scheme, began, encoder = settings.data, _scheme(train), None, None
@@ -138,7 +129,6 @@ class TagJob(PartsJob):
             X = partition.inputs(preparation, validation)
             given = given.validated_by(X, validation.y, scheme)
         partition.inputs(preparation, self.parts.test)  # fails now or never
-        plan = asdict(settings.training)
         model, history = fit(
             given,
             settings.network,
@@ -147,7 +137,7 @@ class TagJob(PartsJob):
                 scheme=scheme,  # type: ignore[arg-type]  # one of these
                 standardize=False,
             ),
-            Plan(**{f.name: plan[f.name] for f in fields(Plan)}),
+            self._plan(),
             start=began,
             callbacks=callbacks,
             resume=resume,

@@ -125,57 +125,26 @@ class Tagging(OfBatches):
         }
 
 
-@dataclass(frozen=True)
-class Scores:
-    """A network's scores of some sequences.
-
-    Attributes:
-        chosen: `[B]`, the positions of the sequences.
-        scores: `[B, T, C]`.
-        lengths: `[B]`, or None if all are T.
-    """
-
-    chosen: np.ndarray
-    scores: Tensor
-    lengths: Tensor | None
-
-    def rows(self, values: Tensor) -> Iterator[tuple[int, np.ndarray]]:
-        """Each sequence's number, and its part `[T_i, …]` of values `[B, T, …]`."""
-        lengths = [values.shape[1]] * len(values) if self.lengths is None else self.lengths.tolist()
-        for i, length, row in zip(self.chosen.tolist(), lengths, values.numpy(), strict=True):
-            yield i, row[:length]
-
-
-@torch.no_grad()
-def scored(net: TaggerNet, X: Inputs, rows: slice = slice(None)) -> Iterator[Scores]:
-    """A network's scores of sequences, in evaluation mode, in batches of similar length.
-
-    The network keeps its mode.
-
-    Args:
-        rows: which of them.
-    """
-    was_training = net.training
-    net.eval()
-    wanted = np.arange(len(X))[rows]
-    for positions in _by_length(np.asarray(lengths_of(X))[wanted]):
-        chosen = wanted[positions]
-        x, lengths = tensors(X, chosen)
-        yield Scores(chosen, net(x, lengths), lengths)
-    net.train(was_training)
-
-
 @torch.no_grad()
 def measure(
     net: TaggerNet, X: Inputs, y: Integers, allowed: Allowed | None = None,
     rows: slice = slice(None),
 ) -> TagMeasures:  # fmt: skip
-    """Loss and accuracy of a network over labelled sequences, or over some rows of them."""
+    """Loss and accuracy of a network over labelled sequences, or over some rows of them.
+
+    It answers in evaluation mode, batches of similar length, and keeps the mode it had.
+    """
+    was_training = net.training
+    net.eval()
     loss = right = 0.0
-    for batch in scored(net, X, rows):
-        labels = torch.from_numpy(y.padded(batch.chosen, NO_LABEL))
-        loss += net.losses(batch.scores, labels, batch.lengths).double().sum().item()
-        right += (net.best(batch.scores, batch.lengths, allowed) == labels).sum().item()
+    wanted = np.arange(len(X))[rows]
+    for positions in _by_length(np.asarray(lengths_of(X))[wanted]):
+        chosen = wanted[positions]
+        x, lengths = tensors(X, chosen)
+        scores, labels = net(x, lengths), torch.from_numpy(y.padded(chosen, NO_LABEL))
+        loss += net.losses(scores, labels, lengths).double().sum().item()
+        right += (net.best(scores, lengths, allowed) == labels).sum().item()
+    net.train(was_training)
     n = int(y.lengths[rows].sum())
     return TagMeasures(loss / n, right / n, n) if n else TagMeasures(0.0, 0.0, 0)
 

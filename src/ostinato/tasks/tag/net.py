@@ -179,15 +179,3 @@ class TaggerNet(torch.nn.Module):
             nothing = torch.zeros(scores.shape[2], dtype=scores.dtype)
             return viterbi(scores, nothing.diag(), nothing, nothing, lengths, allowed)
         return scores.argmax(2)
-
-    def probabilities(self, scores: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The probability of each label at each step, `[B, T, C]` float64.
-
-        With a CRF the whole row is taken into account, in float32.
-
-        Args:
-            scores, lengths: as for `losses`.
-        """
-        if self.crf is not None:
-            return self.crf.marginals(scores, lengths).double()
-        return torch.softmax(scores.double(), dim=2)
