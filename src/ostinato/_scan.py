@@ -325,7 +325,7 @@ def _other_forms(
 
 
 def _found(a: Arguments) -> ScanCall | Unsupported:
-    """The recorded step, verified; or why there is none. Elsewhere is raised, as by `compiled`."""
+    """The recorded step, verified, or the refusal; raises Elsewhere, as `compiled` does."""
     try:
         found = cache.find(a)
         call = _verified(a, found)

@@ -137,7 +137,7 @@ CASES: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
     ("two roles", ".csv", GOOD, (*CLASSIFY, "--features", "x,label"), "both target and features"),
     ("a feature twice", ".csv", GOOD, (*CLASSIFY, "--features", "x,x"), "twice"),
     ("no id", ".csv", GOOD.replace(b"id", b"name", 1), ("--classify", "label", "--features", "x"),
-     "Name the column that tells"),
+     "Name the column that distinguishes"),
     ("a split that names no parts", ".csv", GOOD.replace(b",0,", b",z,").replace(b",1,", b",z,")
      .replace(b",2,", b",z,"), ("--classify", "label", "--id", "id", "--features", "x", "--split",
      "t"), "line 2, column 't': 'z' is no part"),

@@ -319,7 +319,7 @@ def test_a_wrong_line(stream, kind, at):
     ("line", "reason"),
     [
         ("{", "it is not JSON"),
-        ('{"x": 1}', "'y' is not there"),
+        ('{"x": 1}', "'y' is missing"),
         ('{"x": 1, "y": "2"}', "'y' is '2'; wanted a number"),
         ('{"x": 1, "y": null}', "y is missing or infinite"),
         ('{"x": 1, "y": 1e400}', "y is missing or infinite"),

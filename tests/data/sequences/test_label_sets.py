@@ -77,7 +77,7 @@ def test_a_model_reads_labels_however_they_are_written(tmp_path, trained, betwee
     examples = read_examples(written(tmp_path, "\n".join(lines), "mine.jsonl"), known)
     assert examples.y.tolist() == [[1, 0], [1, 1], [0, 0]]
     lines[1] = lines[1].replace("wind", "hail")
-    with pytest.raises(ValueError, match=r"label '.*hail, cold' is not among those that are known"):
+    with pytest.raises(ValueError, match=r"label '.*hail, cold' is not among the known ones"):
         read_examples(written(tmp_path, "\n".join(lines), "mine.jsonl"), known)
 
 

@@ -139,7 +139,7 @@ def every(config: DataConfig) -> str | None:
     """The distance of the steps, checked.
 
     Raises:
-        BadInput: it is none.
+        BadInput: it is not a table.
     """
     from ostinato.data.tables.resample import distance
 

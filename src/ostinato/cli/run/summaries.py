@@ -69,7 +69,7 @@ def _measures(task: str, test: dict[str, Any]) -> Rows:
 def _baselines(
     task: str, test: dict[str, Any], baselines: dict[str, dict[str, Any]], tested: bool
 ) -> Rows:
-    """Each baseline's first measure, and a plain word where it is no worse than the network's.
+    """Each baseline's first measure, and a remark if the network is not better.
 
     Where a test decides (`tested`), the row of the verdict has its result instead.
     """

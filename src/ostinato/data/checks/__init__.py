@@ -23,16 +23,16 @@ from ostinato.data.sequences.ragged import Ragged
 
 __all__ = ["Finding", "check", "check_texts"]
 
-MOST_LABELS = 16  # of several a sequence: shortcuts to the first ones are looked for, a pass each
+MOST_LABELS = 16  # whose shortcuts are searched, if a sequence may have several: a pass each
 
 
 def check(train: Any, test: Any = None) -> list[Finding]:
     """Look for errors in sequences and their labels.
 
     Args:
-        train: `Examples`; or anything with the attributes X and, if there are labels, y. Values
+        train: `Examples`, or any object with the attributes X and, if there are labels, y. Values
             may be missing (NaN).
-        test: the same of a test part. Without it, `train` is one file that is to be split.
+        test: the test part, likewise. Without it, `train` is one file that is to be split.
 
     Returns:
         The findings, the serious ones first. The same data give the same findings.

@@ -30,7 +30,7 @@ def labels(train: Side, test: Side | None) -> Iterator[Finding]:
         yield Finding(
             "serious",
             "one-class",
-            f"every {noun} has the label {_name(names[0])}; there is nothing to tell apart",
+            f"every {noun} has the label {_name(names[0])}; there is nothing to learn",
             1,
             (f"class {_name(names[0])}",),
             "is this the column of the labels?",
@@ -78,8 +78,8 @@ def _several(train: dict[str, np.ndarray], test: dict[str, np.ndarray] | None) -
         yield Finding(
             "warning",
             "small-class",
-            f"{share(len(few), len(train))} labels tell fewer than {HANDFUL} sequences from the "
-            "others",
+            f"{share(len(few), len(train))} labels separate fewer than {HANDFUL} sequences from "
+            "the others",
             len(few),
             tuple(f"label {_name(name)}: {plural(few[name], 'sequence')}" for name in [*few][:3]),
             "collect more sequences with them, join them with another label, or leave them out",
@@ -126,7 +126,7 @@ def _unknown(names: np.ndarray, test: Side) -> Iterator[Finding]:
 
 
 def columns(side: Side, varying: np.ndarray | None = None) -> Iterator[Finding]:
-    """Values that are missing or infinite; columns that tell nothing (not asked of a test part)."""
+    """Values that are missing or infinite; columns without information (not for a test part)."""
     n_steps = len(side.values)
     missing, infinite = np.zeros((2, side.n_features), np.int64)
     low = np.full(side.n_features, np.inf, np.float32)

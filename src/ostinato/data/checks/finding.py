@@ -14,12 +14,12 @@ class Finding:
     """One finding of a check of the data.
 
     Attributes:
-        severity: "serious": results on these data mislead, or training fails; "warning": look at
-            it; "note": good to know.
+        severity: "serious": results on these data mislead, or training fails; "warning": check it;
+            "note": for information.
         code: the kind of the finding, for programs: lower-case words joined by "-".
         message: what was found, in a sentence.
-        count: how many sequences (or columns, classes, steps: as the message says) it concerns.
-        places: the first three of them.
+        count: the number of sequences (or columns, classes, steps: as the message says) concerned.
+        places: the places of the first three.
         remedy: what to do.
 
     Example:

@@ -10,7 +10,7 @@ from ostinato.data.checks.finding import Finding, plural, share
 from ostinato.data.checks.side import Side
 from ostinato.data.checks.surprise import surprising
 
-# Copies in one file matter as far as a split at random puts them on both sides.
+# Copies within a file matter because a random split puts some on both sides.
 SERIOUS_SHARE = 0.05
 LEAK_SHARE = 0.01
 
@@ -80,7 +80,7 @@ def _conflicts(side: Side, first: np.ndarray) -> Iterator[Finding]:
     odd = np.flatnonzero(labels != labels[first])
     if len(odd) == 0:
         return
-    torn = np.zeros(len(side), bool)  # by the first of each set of equal sequences
+    torn = np.zeros(len(side), bool)  # indexed by the first of each set of equal sequences
     torn[first[odd]] = True
     members = np.flatnonzero(torn[first])
     pairs, counts = np.unique(np.stack([first[members], labels[members]]), axis=1,
@@ -94,7 +94,7 @@ def _conflicts(side: Side, first: np.ndarray) -> Iterator[Finding]:
         f"no model can be right about {unavoidable:,} of them",
         len(members),
         _pairs(side, odd, side, first[odd], labels=True),
-        "look at how these were labelled; add a feature that tells them apart, or leave them out",
+        "check how these were labelled; add a feature that distinguishes them, or leave them out",
     )
 
 
@@ -147,7 +147,7 @@ def groups(train: Side, test: Side) -> Iterator[Finding]:
 
 
 def names(train: Side, test: Side) -> Iterator[Finding]:
-    """Sequences of one name on both sides; numbers are no names."""
+    """Sequences with the same name on both sides; numbers do not count as names."""
     a, b = np.asarray(train.examples.ids), np.asarray(test.examples.ids)
     if a.dtype.kind not in "UO" or b.dtype.kind not in "UO":
         return

@@ -1,7 +1,7 @@
-"""Label shortcuts: what tells the label without the content of a sequence.
+"""Label shortcuts: properties that predict the label without the content of a sequence.
 
-A shallow tree is given one cue alone (the length, the first step, the missing values, …) and scored
-by cross-validation, in whole groups where there are groups. The score counts if it exceeds both the
+A shallow tree gets a single cue (the length, the first step, the missing values, …) and is scored
+by cross-validation, with whole groups if there are groups. The score counts if it exceeds both the
 share of the most frequent class and the scores on permuted labels, by four standard errors.
 """
 
@@ -22,9 +22,9 @@ from ostinato.data.sequences import splits
 SAMPLE, MOST_FEATURES, MOST_CLASSES = 10_000, 64, 64
 FOLDS, PERMUTATIONS = 5, 5
 SMALLEST_LEAF = 5
-FEWEST = 40  # sequences (or groups), below which no score can be told from chance
+FEWEST = 40  # sequences (or groups); with fewer, no score is significant
 ERRORS = 4
-# The part of the way from the baseline to 100 % from which a score is told, a warning, serious.
+# How far a score must be on the way from the baseline to 100 % to be reported, a warning, serious.
 TOLD, WARNING, SERIOUS = 0.1, 0.5, 0.9
 
 
@@ -79,7 +79,7 @@ def cues(side: Side, chosen: np.ndarray) -> Iterator[Cue]:
         chosen[:, None].astype(np.float64),
         ("place",),
         "the file is sorted by label, or was joined from parts: shuffle before cutting it in two, "
-        "and see that no feature tells the part",
+        "and check that no feature reveals the part",
     )
 
 
@@ -94,7 +94,7 @@ def _missing_shares(side: Side, chosen: np.ndarray) -> np.ndarray:
 
 
 def shortcuts(side: Side, asked: str = "the label") -> Iterator[Finding]:
-    """Cues that tell the label of a sequence; `asked` is what the label is called."""
+    """Cues that predict the label of a sequence; `asked` is the noun for the label."""
     if side.labels is None or isinstance(side.examples.y, list):
         return
     generator = np.random.default_rng(0)
@@ -103,7 +103,7 @@ def shortcuts(side: Side, asked: str = "the label") -> Iterator[Finding]:
     if groups is not None:
         groups = np.unique(groups[chosen].astype(str), return_inverse=True)[1]
         n_groups = int(groups.max(initial=0)) + 1
-    # Where all sequences of a group have one label, the group counts as one observation.
+    # If all sequences of a group have one label, the group counts as one observation.
     independent = n_groups if _is_of_groups(y, groups) else len(chosen)
     n_classes = len(np.unique(y))
     few = independent < FEWEST or n_classes < 2 or 3 * n_classes > len(y)
@@ -149,7 +149,7 @@ def _score(
 def _tree(values: np.ndarray, y: np.ndarray, depth: int) -> Any:
     """A decision tree of scikit-learn's, which asks whether a value is missing, too."""
     with needs("torch", "sklearn"):
-        from sklearn.tree import DecisionTreeClassifier  # a second, where it is needed
+        from sklearn.tree import DecisionTreeClassifier  # takes a second
     tree = DecisionTreeClassifier(
         max_depth=depth, min_samples_leaf=min(SMALLEST_LEAF, len(y)), random_state=0
     )
@@ -191,7 +191,7 @@ def _questions(cue: Cue, y: np.ndarray) -> tuple[str, ...]:
     tree = _tree(cue.values, y, 2).tree_
     asked = []
     for node in (0, tree.children_left[0], tree.children_right[0]):
-        if tree.children_left[node] >= 0:  # no leaf
+        if tree.children_left[node] >= 0:  # not a leaf
             border = tree.threshold[node]
             what = "missing" if np.isinf(border) else f"below {border:.4g}"
             asked.append(f"{cue.names[tree.feature[node]]} {what}")
@@ -208,14 +208,14 @@ def _finding(
 ) -> Finding:
     way = (right - majority) / (1 - majority)
     severity: Severity = "serious" if way >= SERIOUS else "warning" if way >= WARNING else "note"
-    if cue.code == "shortcut-order":  # a model does not see it; a split at random is not harmed
+    if cue.code == "shortcut-order":  # a model does not see the order; a random split is not harmed
         severity = "note" if way < WARNING else "warning"
     elif cue.code in ("shortcut-length", "shortcut-missing") and severity == "note":
-        severity = "warning"  # lengths and gaps have no content, and should tell nothing
+        severity = "warning"  # lengths and gaps have no content, and should predict nothing
     return Finding(
         severity,
         cue.code,
-        f"{cue.what} tells {asked} in {right:.1%} of the {side.sequences} (the most frequent "
+        f"{cue.what} predicts {asked} in {right:.1%} of the {side.sequences} (the most frequent "
         f"answer: {majority:.1%})".replace("%", " %"),
         round(right * len(side)),
         questions,

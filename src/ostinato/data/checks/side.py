@@ -3,8 +3,8 @@
     step hash       64 bits of the F values of a step
     sequence hash   64 bits of a sequence's steps: Σ_t step_hash[t] · BASE^t mod 2^64
 
-The sum S over all steps gives the hash of any stretch of steps: (S[end] − S[start]) · BASE^−start.
-A hash finds what may be equal; the steps themselves confirm it.
+The running sum S over all steps gives the hash of any stretch of steps: (S[end] − S[start]) ·
+BASE^−start. Equal hashes are candidates; the steps themselves are then compared.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ostinato.data.sequences.label_sets import joined
 # Odd, with bits that look random: ⌊2⁶⁴ / φ⌋ and ⌊2⁶⁴ / √2⌋, made odd.
 SPREAD, BASE = 0x9E3779B97F4A7C15, 0xB504F333F9DE6485
 BASE_INVERSE = pow(BASE, -1, 2**64)
-_AT_ONCE = 2**20  # values, or steps, that are hashed
+_AT_ONCE = 2**20  # values, or steps, hashed at a time
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Side:
     """Sequences end to end.
 
     Attributes:
-        name: "training", "test", or "" where there is one part only.
-        values, offsets: `[ΣT, F]` float32 and `[N + 1]`, as of a `Ragged`.
-        examples: where they come from.
+        name: "training", "test", or "" if there is only one part.
+        values, offsets: `[ΣT, F]` float32 and `[N + 1]`, as in a `Ragged`.
+        examples: their origin.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Side:
         if self.labels.dtype.kind != "U" or self.labels.dtype.itemsize == 0:
             return np.unique(self.labels, return_inverse=True)
         words = np.ascontiguousarray(self.labels).view(np.uint32).reshape(len(self.labels), -1)
-        hashes = row_hashes(words)  # numbers are sorted in a fraction of the time of strings
+        hashes = row_hashes(words)  # numbers are sorted much faster than strings
         first, numbers = np.unique(hashes, return_index=True, return_inverse=True)[1:]
         names, order = np.unique(self.labels[first], return_inverse=True)
         return names, order[numbers]

@@ -1,11 +1,12 @@
 """How surprising a stretch of steps is, in bits: whether two equal ones can be equal by chance.
 
-Of each feature, values (and changes from step to step) are sorted into levels of equal share. A
-step has −log2 P(its level | the level before, and whether it was rising), P counted over the data;
-of the features, and of value and change, the largest counts, since features may repeat each other.
-A plateau, a ramp, a clock or common words have few bits, though their values may be rare.
+The values of each feature (and the changes from step to step) are sorted into levels of equal
+share. A step has −log2 P(its level | the level before, and whether it was rising) bits, with P
+counted over the data. The largest number over the features, and over value and change, counts,
+since features may repeat each other. A plateau, a ramp, a clock or common words have few bits,
+though their values may be rare.
 
-Pairs of stretches that are equal by chance are to be expected from log2(number of pairs) bits on.
+Pairs of stretches that are equal by chance must be expected up to log2(number of pairs) bits.
 """
 
 from __future__ import annotations

@@ -16,15 +16,15 @@ from ostinato.data.checks.finding import SEVERITIES, Finding, plural, share
 from ostinato.data.checks.repeats import LEAK_SHARE, SERIOUS_SHARE
 from ostinato.data.text.vocabulary import UNKNOWN, Vocabulary
 
-# UTF-8 that was read as Latin-1 or Windows-1252 (a no-break space behind Ã may be right, in
-# capitals), and characters that a decoder has given up.
+# UTF-8 that was read as Latin-1 or Windows-1252 (a no-break space after Ã may be right, in
+# capitals), and characters that a decoder could not read.
 BROKEN = re.compile(r"\ufffd+|[ÂÃ][\u0080-\u009f¡-¿€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|â€.|ï»¿")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufeff]+")
-BLOCK = 150  # characters, from which equal documents are not so by chance
-LINE = 20  # characters, from which a line that is repeated is boilerplate
+BLOCK = 150  # characters; equal stretches of this length are not chance
+LINE = 20  # characters, from which on a repeated line is boilerplate
 MOST = 0.5  # of the documents
 OF_LINES = 0.01  # of the long lines of a single text
-FEW = 10  # documents or occurrences, with fewer of which "most" says nothing
+FEW = 10  # documents or occurrences; with fewer, "most" means nothing
 UNKNOWN_SHARE = {"character": 0.001, "word": 0.1}
 QUOTED = 40  # characters
 
@@ -71,9 +71,10 @@ def check_texts(
     Args:
         train: N documents. Without other parts they are one file that is to be split.
         test, validation: those of the other parts.
-        groups: `[N]`, what a split keeps together; copies within a group are no finding.
+        groups: `[N]`, the group of each, which a split keeps together; copies within a group are
+            not reported.
         level: "character", "word" or "piece".
-        vocabulary: the most words that the model knows.
+        vocabulary: the largest number of words of the model.
 
     Returns:
         The findings, the serious ones first. The same documents give the same findings.
@@ -133,7 +134,7 @@ def _copies(side: TextSide, groups: np.ndarray | None, apart: bool) -> Iterator[
 
 
 def _across(train: TextSide, other: TextSide) -> Iterator[Finding]:
-    """Documents of another part that stand in the training part."""
+    """Documents of another part that are contained in the training part."""
     first = _first_equal(train, other)
     same = np.flatnonzero(first >= 0)
     if len(same):

@@ -1,10 +1,10 @@
 """Stretches of steps that two sequences share, as windows cut from one series with overlap do.
 
     window   `width` steps in a row of one sequence
-    block    a window that starts at a multiple of `width`: 2 · width − 1 shared steps hold one
+    block    a window that starts at a multiple of `width`: 2 · width − 1 shared steps contain one
 
-A window counts if it is too surprising to be shared by chance (see `surprise`), and if not many
-sequences share it (as a padding, say).
+A window counts if it is too surprising to be shared by chance (see `surprise`), and if few
+sequences share it (unlike padding).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def shared_windows(
         return SharedWindow(width, *np.zeros((2, 0), np.int64))
     at = np.minimum(np.searchsorted(hashes[run], wanted), len(run) - 1)
     partner = first_of[run[at]]
-    if one is other:  # the first of the run may be the window itself; then the last
+    if one is other:  # the first of the run may be the window itself; then take the last
         partner = np.where(partner == wanted_of, first_of[last[at]], partner)
     hit = hashes[run[at]] == wanted
     if one is other:
@@ -126,7 +126,7 @@ def within(side: Side, copies: np.ndarray) -> Iterator[Finding]:
     if shared is None:
         return
     groups = side.examples.groups
-    if groups is not None:  # sharing within a group does no harm
+    if groups is not None:  # sharing within a group is harmless
         apart = groups[shared.sequences] != groups[shared.partners]
         shared = SharedWindow(shared.width, shared.sequences[apart], shared.partners[apart])
     n = len(shared.sequences)

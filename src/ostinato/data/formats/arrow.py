@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 2  # of lists within lists: the steps of a sequence, and the features of a step
 _BYTES = 8  # of a value: all numbers become float64
-_INDEX = re.compile(r"__index_level_\d+__")  # of a data frame, which is no data
+_INDEX = re.compile(r"__index_level_\d+__")  # the index of a data frame, which is not data
 
 
 def parse_parquet(content: bytes, source: str) -> Table:
@@ -67,7 +67,7 @@ def parse_arrow(content: bytes, source: str) -> Table:
 
 
 def _within_memory(batches: Iterable[Any], schema: Any, source: str) -> Any:
-    """The table of all batches; a few packed bytes may stand for any number of values."""
+    """The table of all batches; a few packed bytes may expand to any number of values."""
     import pyarrow as pa
 
     kept, size = [], 0
@@ -81,8 +81,8 @@ def _within_memory(batches: Iterable[Any], schema: Any, source: str) -> Any:
 def owned(content: bytes | memoryview) -> pa.Buffer:
     """A copy in memory of Arrow's own.
 
-    Arrow frees the input of a parse in a thread of its own, maybe after the result is there. If
-    that memory were Python's and the interpreter was ending by then, the process would abort.
+    Arrow frees the input of a parse in a thread of its own, maybe after the result exists. If that
+    memory were Python's and the interpreter was ending, the process would abort.
     """
     import pyarrow as pa
 
@@ -93,7 +93,7 @@ def owned(content: bytes | memoryview) -> pa.Buffer:
 
 
 def arrow_table(table: pa.Table, source: str, skipped: int = 0) -> Table:
-    """A table of pyarrow's as ours; `skipped` rows of the file stand before it.
+    """A pyarrow table as a `Table`; `skipped` rows of the file come before it.
 
     Raises:
         ValueError: it contradicts itself, as a damaged file may; has no rows, or two columns of

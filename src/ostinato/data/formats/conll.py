@@ -29,8 +29,8 @@ class TaggedWords:
     Attributes:
         words: of each sentence.
         tags: of each sentence, as many.
-        documents: the number of the document that each sentence is from, `[N]`, from 0; it groups
-            sentences that a split should keep together.
+        documents: `[N]`, the number of each sentence's document, from 0; a split should keep its
+            sentences together.
         source: the file's name.
     """
 

@@ -13,15 +13,15 @@ from typing import BinaryIO
 
 GZIP = b"\x1f\x8b"
 CHUNK = 1 << 24  # bytes unpacked at a time
-# Text packs to a tenth, at best a fortieth. A file that unpacks to more than a hundred times its
-# size is made to exhaust the memory, once it is large enough to matter.
+# Text packs to a tenth, at best a fortieth. A large file that unpacks to more than a hundred times
+# its size was made to exhaust the memory.
 MAX_RATIO = 100
 MAX_UNPACKED = 1 << 28
-BEGIN = 64  # bytes by which the kind of content without a name is told
+BEGIN = 64  # bytes from which the kind of content without a name is found
 MAX_ROW = 1 << 26  # bytes of a line of text; pyarrow reads a row as a whole
-MAX_COLUMNS = 100_000  # of a table: 10 KB of memory each in pyarrow's parser of CSV, so 1 GB
+MAX_COLUMNS = 100_000  # of a table: 1 GB, at 10 KB for each in pyarrow's CSV parser
 
-# How files begin that are no text, whatever their name says; and the names they should have.
+# The first bytes of files that are not text, and what to do instead.
 _BINARY = {
     GZIP: "gzip; wanted a name that ends with .gz",
     b"PK\x03\x04": "a ZIP archive, to be unpacked, or Excel; wanted a name that ends with .xlsx",
@@ -116,10 +116,10 @@ def as_text(content: bytes, source: str, skipped: int = 0) -> bytes:
 
     Args:
         source: the name of the file, for messages.
-        skipped: the lines of the file that stand before `content`.
+        skipped: the number of lines of the file before `content`.
 
     Raises:
-        ValueError: it is no text (the kind is named), not UTF-8, or blank.
+        ValueError: it is not text (the kind is named), not UTF-8, or blank.
     """
     for start, kind in _BINARY.items():
         if content.startswith(start):
@@ -146,7 +146,7 @@ def as_text(content: bytes, source: str, skipped: int = 0) -> bytes:
 
 
 def line_of(content: bytes, position: int) -> int:
-    """The line that a byte stands in, from 1."""
+    """The number of a byte's line, from 1."""
     return content.count(b"\n", 0, position) + 1
 
 
@@ -158,7 +158,7 @@ def check_memory(n_bytes: int, what: str) -> None:
     """
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not every system tells
+    except (AttributeError, ValueError, OSError):  # not every system says
         return
     if n_bytes > memory:
         raise ValueError(

@@ -4,7 +4,7 @@
     31.01.2024                           day first, as wherever points are written
     31/01/2024  01/31/2024  1-31-2024    day or month first: the column says which, or a user
 
-After a date may stand a time: 9:05 or 09:05:30.5; and a distance to UTC: Z, +02:00.
+A time may follow a date: 9:05 or 09:05:30.5; and an offset from UTC: Z, +02:00.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _SPELLED = (
 
 
 def order_of(texts: pa.Array) -> Order | None:
-    """Whether days stand before months in such dates as 01/02/2024; None: there are none.
+    """Whether the day comes first in dates such as 01/02/2024; None: there are no such dates.
 
     Raises:
-        AmbiguousError: no date tells it; or one says this, another that.
+        AmbiguousError: no date decides it; or two dates contradict each other.
     """
     import pyarrow.compute as pc
 
@@ -61,14 +61,14 @@ def order_of(texts: pa.Array) -> Order | None:
     if len(days_first) == len(months_first):
         raise AmbiguousError(
             int(rows[0]),
-            "can be read in two ways, and no other date tells whether the day or the month stands "
+            "can be read in two ways, and no other date shows whether the day or the month comes "
             "first; wanted time_format='day-first' or 'month-first' (--time-format)",
         )
     return "day-first" if len(days_first) else "month-first"
 
 
 class AmbiguousError(ValueError):
-    """A date whose day and month cannot be told apart.
+    """A date whose day and month cannot be distinguished.
 
     Attributes:
         row: of the date.
@@ -81,7 +81,7 @@ class AmbiguousError(ValueError):
 
 
 def as_iso(texts: pa.Array, order: Order | None) -> pa.Array:
-    """Each date as ISO 8601 spells it; what is no date stays as it is.
+    """Each date in the spelling of ISO 8601; other texts are unchanged.
 
     Args:
         texts: without blanks around them.
@@ -147,8 +147,8 @@ def of_epoch(numbers: np.ndarray, unit: Epoch) -> np.ndarray:
     """Instants from the time since 1970 in UTC, `[N]` datetime64[ns].
 
     Args:
-        numbers: `[N]`, none missing, of a size that 1678 to 2261 hold.
-        unit: of the numbers.
+        numbers: `[N]`, none missing, within the years 1678 to 2261.
+        unit: the unit of the numbers.
 
     Example:
         >>> import numpy as np
@@ -169,7 +169,7 @@ def beyond(numbers: np.ndarray, unit: Epoch) -> np.ndarray:
 def following(times: np.ndarray, n: int) -> np.ndarray:
     """The n times after the last one: on by whole months, or by the usual distance of two steps.
 
-    Months are gone on by where all times stand at the same place in a month (its first day, the
+    Steps are months if all times are at the same place in a month (its first day, the
     15th at noon), or all are a month's last day: a quarter has 90 to 92 days.
 
     Args:

@@ -1,13 +1,12 @@
 """The rows of a CSV or TSV file, checked before they are parsed.
 
-pyarrow parses fast and forgives much: an opened quote that nobody closes swallows rows, text that
-is no UTF-8 becomes bytes, a wrong separator makes one wide column. So the structure is looked at
-first, over all bytes at once:
+pyarrow parses fast and tolerates errors: an unclosed quote swallows rows, text that is not UTF-8
+    becomes bytes, a wrong separator makes one wide column. So the structure is checked first, over
+    all bytes at once:
 
-    quotes      every second one opens a field, the others close one; each stands at an end of a
-                field or is one of a doubled pair
-    rows        line ends outside of quotes
-    fields      separators outside of quotes; in each row as many as in the header
+    quotes      every second one opens a field, the others close one; each is at an end of a field
+    or is one of a doubled pair rows        line ends outside of quotes fields      separators
+    outside of quotes; in each row as many as in the header
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def parse_delimited(
         content: UTF-8, lines end with a newline.
         source: the file's name, for messages.
         separator: one character.
-        skipped: the lines of the file between the header and the rows that `content` has.
+        skipped: the number of lines of the file between the header and the rows of `content`.
         dialect: how numbers and missing values are written.
 
     Raises:
@@ -159,16 +158,16 @@ class _Scan:
     def check_separator(self) -> None:
         """Another character may separate, if this one is not in the header.
 
-        The quotes of such a file would seem to be wrong: they do not stand at its separators.
+        The quotes of such a file would seem to be wrong: they are not next to its separators.
         """
         begin = len(self.content) - len(self.content.lstrip(b"\n"))
         header = self.content[begin : self.content.find(b"\n", begin)].decode()
-        is_whole = header.count('"') % 2 == 0  # no quoted name goes on in the next line
+        is_whole = header.count('"') % 2 == 0  # no quoted name continues in the next line
         if is_whole and self.separator not in header:
             self._check_header(header, 1 + begin)
 
     def check_quotes(self) -> None:
-        """Each quote stands at the begin or end of a field, or is doubled within one."""
+        """Raise ValueError unless each quote is at an end of a field, or doubled within one."""
         quotes = self.quotes
         if len(quotes) == 0:
             return
@@ -195,7 +194,7 @@ class _Scan:
     def hint(self, starts: np.ndarray, ends: np.ndarray, lines: np.ndarray) -> str:
         """The end of a message where most rows have other numbers of fields than the first line.
 
-        Then the header may be the first line with as many, and those above it something else.
+        Then the header may be the first line with as many, and the lines above it something else.
         """
         counts = self._fields_of(ends)
         usual = int(np.bincount(counts).argmax())
@@ -203,7 +202,7 @@ class _Scan:
         if counts[0] == usual or i > len(counts) // 2:
             return ""
         return (
-            f"; if the header is line {lines[i]}, leave out what stands above it: "
+            f"; if the header is line {lines[i]}, leave out the lines above it: "
             f"skip_lines={lines[i] - 1} (--skip-lines {lines[i] - 1})"
         )
 
@@ -215,7 +214,7 @@ class _Scan:
         if len(blank):
             raise ValueError(
                 f"{self.source}, line {lines[blank[0]]}: an empty line; wanted a row in each line, "
-                f"and the sequences told apart by an id{hint}"
+                f"and an id that distinguishes the sequences{hint}"
             )
         longest = int((ends - starts).argmax())
         if ends[longest] - starts[longest] > MAX_ROW:
@@ -225,7 +224,7 @@ class _Scan:
             )
         if (position := self.content.find(b"\r")) >= 0:
             raise ValueError(
-                f"{self._place(position)}: a carriage return that ends no line; wanted lines that "
+                f"{self._place(position)}: a carriage return within a line; wanted lines that "
                 "end with a newline, or with both"
             )
 

@@ -17,7 +17,7 @@ MISSING = ("", "NA", "N/A", "NaN", "nan", "NAN", "null", "NULL", "None", "?", ".
 _NO_SEPARATORS = ('"', "\r", "\n")
 _THOUSANDS = (",", ".", "'", "’", " ", "\u00a0", "\u202f", "_")
 _UTF8 = "utf-8"
-MOST_ABOVE = 10_000  # lines that may stand above a header
+MOST_ABOVE = 10_000  # lines above a header, at most
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Dialect:
     """What stands between fields, before decimals and above the header, and what the bytes mean.
 
     Raises:
-        ValueError: one of these is none.
+        ValueError: an attribute is invalid.
 
     Attributes:
         separator: one character; None: "," (a tab in a .tsv file).
         decimal: "," as in 1,5, or ".".
         encoding: a name that Python knows, as "cp1252"; UTF-8 may begin with a byte order mark.
-        na: fields that say that a value is missing, beside those that always do.
-        thousands: what stands between the thousands of numbers; None: nothing.
+        na: fields that mean a missing value, besides those that always do.
+        thousands: the sign between the thousands of numbers; None: no sign.
         skip_lines: lines above the header. Lines that begin with # are left out there anyway.
     """
 
@@ -62,7 +62,7 @@ class Dialect:
         """Raise ValueError if a file of this ending cannot be written so.
 
         Raises:
-            ValueError: it cannot; or what stands between fields stands before decimals, too.
+            ValueError: it cannot; or the separator is also the decimal mark.
         """
         for each in fields(self):
             allowed = kind in (".csv", ".tsv") or (kind == ".xlsx" and each.name not in OF_TEXT)
@@ -72,12 +72,12 @@ class Dialect:
             return
         if self.between(kind) == self.decimal:
             raise ValueError(
-                f"{source}: {self.decimal!r} stands between the fields and before the decimals; "
+                f"{source}: {self.decimal!r} is the separator and the decimal mark; "
                 "name what is between the fields with separator (--separator ';')"
             )
 
     def between(self, kind: str) -> str:
-        """What stands between the fields of a file with this ending."""
+        """The separator of the fields of a file with this ending."""
         return self.separator or SEPARATOR_OF[kind]
 
     @property
@@ -90,13 +90,13 @@ class Dialect:
     def without_head(self, content: bytes, between: str) -> bytes:
         r"""UTF-8 with empty lines in place of what stands above the header.
 
-        Lines that begin with # stand above it; but the last of them is the header, if it has as
-        many fields as the next line, unless that seems to be one itself: without a number, where
+        Lines that begin with # are above it; but the last of them is the header, if it has as many
+        fields as the next line, unless that seems to be a header itself: without a number, while
         the line after it has one.
 
         Args:
             content: the beginning of a file at least, with the first rows.
-            between: what stands between the fields.
+            between: the separator of the fields.
 
         Example:
             >>> Dialect().without_head(b"# by a logger\nt,x\n0,1\n", ",")
@@ -119,7 +119,7 @@ class Dialect:
         """The content of a file as UTF-8.
 
         Raises:
-            ValueError: there is no such encoding, or the content is in another.
+            ValueError: there is no such encoding, or the content has another one.
         """
         if is_utf8(self.encoding):
             return content
@@ -148,7 +148,7 @@ def is_utf8(encoding: str) -> bool:
     """Whether this is a name of UTF-8.
 
     Raises:
-        ValueError: it is a name of no encoding of text.
+        ValueError: it is not the name of an encoding of text.
     """
     try:
         found = codecs.lookup(encoding)

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from ostinato.data.formats.content import as_text, ending, read_content
 from ostinato.data.tables.read_examples import ENDINGS, read_table
 
-TUNES = ".abc"  # a tune ends at a blank line, as the ABC standard 2.1 has it
+TUNES = ".abc"  # a tune ends at a blank line (ABC standard 2.1)
 Documents = Literal["blank", "line", "file"]
 
 
@@ -21,15 +21,15 @@ def read_documents(
 
     Args:
         path: UTF-8 text, also packed with gzip; or, if `column` is given, a table.
-        each: how a document ends: "blank", at one or more blank lines (of a file in ABC, `.abc`,
-            the tunes alone); "line", at each line end; "file", with the file.
+        each: how a document ends: "blank", at one or more blank lines (in a file in ABC, `.abc`,
+            only tunes are documents); "line", at each line end; "file", with the file.
         column: of the table, whose rows are documents.
 
     Returns:
         Documents without blanks at their ends, none of them empty. Their lines end with a newline.
 
     Raises:
-        ValueError: the file is no text or not UTF-8; a row has no text; the column does not exist.
+        ValueError: the file is not text or not UTF-8; a row has no text; the column does not exist.
         FileNotFoundError: there is no such file.
 
     Example:
@@ -57,7 +57,7 @@ def read_documents(
 
 
 def at_blank_lines(text: str) -> list[str]:
-    """The documents of a text in which blank lines stand between them."""
+    """The documents of a text, which blank lines separate."""
     pieces = re.split(r"\n[^\S\n]*\n\s*", text)
     return [piece.strip() for piece in pieces if piece.strip()]
 
@@ -65,7 +65,7 @@ def at_blank_lines(text: str) -> list[str]:
 def tunes(text: str) -> list[str]:
     """The tunes of a file in ABC: each from its field X:, with its number, to the next blank line.
 
-    The file's header, and texts between tunes, are none. Without any X: all documents are.
+    The file's header, and texts between tunes, are not tunes. Without any X: all documents are.
 
     Example:
         >>> tunes("%abc-2.1\\nM:4/4\\n\\nX:1\\nK:G\\nGABc\\n\\nSome text.\\n\\nX:2\\nK:D\\nd2\\n")

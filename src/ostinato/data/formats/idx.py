@@ -41,10 +41,10 @@ def read_idx(source: str | os.PathLike[str] | bytes) -> np.ndarray:
         source: the file's path, or its content as bytes.
 
     Returns:
-        The array, in the machine's byte order; a copy of its own.
+        The array, in the machine's byte order; a copy.
 
     Raises:
-        ValueError: the file is no IDX file, ends early (the message gives the bytes wanted and
+        ValueError: the file is not an IDX file, ends early (the message gives the bytes wanted and
             found), or goes on after its last value.
         FileNotFoundError: there is no such file.
 

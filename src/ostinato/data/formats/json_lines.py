@@ -18,8 +18,8 @@ from ostinato.data.formats.content import check_width
 from ostinato.data.tables.column import Place, exact, place_of, shortened
 from ostinato.data.tables.table import Column, Table, Text, Typed, Unusable, unnamed
 
-# Cells of a table beside the values in it: keys that most lines lack, in a file of any size, make
-# a table that is empty but large. A cell takes some 100 bytes and a microsecond.
+# Empty cells of a table: keys that most lines lack make a table that is empty but large. A cell
+# takes some 100 bytes and a microsecond.
 MAX_EMPTY = 1 << 23
 MAX_EMPTY_RATIO = 100
 MAX_NAME = 1000  # characters of a key with those of the objects that it lies in
@@ -38,8 +38,8 @@ def parse_json_lines(
     Args:
         content: UTF-8, an object a line.
         source: the file's name, for messages.
-        skipped: the lines of the file that stand before `content`.
-        columns: those there are even if no line has them.
+        skipped: the number of lines of the file before `content`.
+        columns: columns that exist even if no line has them.
 
     Raises:
         ValueError: a line is not a JSON object, or has a key twice.
@@ -119,7 +119,7 @@ def _fill_empty_lists(rows: list[dict[str, Any]], names: list[str]) -> None:
     if not empty:
         return
     order = {name: i for i, name in enumerate(names)}
-    names = sorted(names)  # those that begin alike are together
+    names = sorted(names)  # names with the same beginning are adjacent
     inner = {}
     for key in empty:
         begin, end = bisect_left(names, f"{key}."), bisect_left(names, f"{key}/")
@@ -155,7 +155,7 @@ def _object(line: str, source: str, number: int) -> dict[str, Any]:
         value = _decode(line.strip())
     except RecursionError:
         raise ValueError(
-            f"{source}, line {number}: lists within lists without end; wanted an object"
+            f"{source}, line {number}: the lists are nested too deeply; wanted an object"
         ) from None
     except ValueError as problem:
         hint = ""

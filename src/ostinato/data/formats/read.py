@@ -66,11 +66,11 @@ def read(path: str | os.PathLike[str]) -> tuple[Sequences, np.ndarray | None]:
 
 
 def read_stream(content: bytes, name: str) -> tuple[Sequences, np.ndarray | None]:
-    """Read the content of a file without a name, as `read` does; its first bytes tell the format.
+    """Read the content of a file without a name, as `read` does; its first bytes give the format.
 
     Args:
         content: of an `.npz`, `.ts` or `.ts.gz` file.
-        name: what errors call it.
+        name: its name in errors.
 
     Example:
         >>> content = b"@classLabel true up down\\n@data\\n1,2,3:up\\n3,2,1:down\\n"
@@ -93,7 +93,7 @@ def read_npz(
     """X, y and further arrays of an `.npz` file, by their names.
 
     Raises:
-        ValueError: as `read`, or a further array is not there, or is not one value an example.
+        ValueError: as `read`, or a further array is missing, or has not one value per example.
     """
     arrays = _load_arrays(file, name, further)
     try:
@@ -133,7 +133,7 @@ def _one_each(
 def _load_arrays(
     file: BinaryIO, name: str, further: Collection[str]
 ) -> dict[str, np.ndarray | None]:
-    """The arrays in the file; None stands for those that `read` has no use for."""
+    """The arrays in the file; None for those that `read` does not use."""
     if not zipfile.is_zipfile(file):
         raise ValueError(f"{name}: not an .npz archive; wanted a file made by numpy.savez")
     wanted = {*_ARRAYS, *further}

@@ -11,7 +11,7 @@ values of a dimension by `,`, and after a last `:` the class label or the regres
 
 Lines that begin with `#` are comments, `?` is a missing value. Names are case-insensitive.
 
-With `@timestamps true` a value stands with its time, `(2024-01-31 23:59:00,0.1),(…)`, where times
+With `@timestamps true` a value comes with its time, `(2024-01-31 23:59:00,0.1),(…)`, where times
 are dates in ISO 8601 or numbers; they increase, and are the same in all dimensions of an example.
 """
 
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 _BRACKET = re.compile(r"([()])")
 _PAIR = re.compile(r"\(([^,()]*),([^,()]*)\)")
 
-Times = list[np.ndarray]  # of each example, `[T_i]` datetime64[ns] or float64
+Times = list[np.ndarray]  # for each example, `[T_i]` datetime64[ns] or float64
 
 
 def parse_ts(lines: Iterable[bytes], source: str) -> tuple[Sequences, np.ndarray | None]:
@@ -111,7 +111,7 @@ class _Form:
     kind_of_time: str | None = None  # NumPy's letter for dates or for numbers
     n_dimensions: int | None = None
     equal_length: bool = False
-    n_steps: int | None = None  # of every example, if lengths are equal
+    n_steps: int | None = None  # the length of every example, if lengths are equal
     label: Literal["none", "class", "number"] = "none"
     classes: set[str] = field(default_factory=set)  # empty: any
 
@@ -140,7 +140,7 @@ class _Form:
             case "targetlabel":
                 if _flag(name, values):
                     self.label = "number"
-        # Other names (@problemName, @missing) tell nothing that the data do not.
+        # Other names (@problemName, @missing) say nothing that the data do not.
 
     def split(self, text: str) -> tuple[list[str], str | float]:
         """A data line as the texts of its dimensions, and its label."""
@@ -196,7 +196,7 @@ class _Form:
 
 def _outside(text: str, separator: str) -> list[str]:
     """The text split where a separator is not within a pair, as in (2024-01-31 23:59:00,0.1)."""
-    pieces = _BRACKET.split(text)  # every second one is a bracket
+    pieces = _BRACKET.split(text)  # every second piece is a bracket
     parts = [""]
     for piece, bracket in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
         first, *further = [piece] if bracket == ")" else piece.split(separator)

@@ -33,7 +33,7 @@ def check_in_time(frame: Any, name: str) -> None:
     """Refuse steps whose index are dates in another order than that of time.
 
     Raises:
-        ValueError: they are.
+        ValueError: they are dates that do not increase.
     """
     if run_back(getattr(frame, "index", None)):
         raise ValueError(

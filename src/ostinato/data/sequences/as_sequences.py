@@ -25,8 +25,8 @@ def as_sequences(X: Any) -> Sequences:
             Numbers of any real dtype.
 
     Returns:
-        `[N, T, F]` float32, C-contiguous (`X` itself if it is that already), or, where lengths
-        differ, a `Ragged`. A list of sequences of one length becomes an array.
+        `[N, T, F]` float32, C-contiguous (`X` itself, if it already is), or, if lengths differ, a
+        `Ragged`. A list of sequences of one length becomes an array.
 
     Raises:
         ValueError: X has another number of axes, no examples, no steps or no features; sequences
@@ -48,7 +48,7 @@ fill missing values in, or leave the example out
     """
     sequences = shape_sequences(X)
     _check_extent(sequences)
-    if not isinstance(sequences, Mapped):  # those on disk were checked when they were prepared
+    if not isinstance(sequences, Mapped):  # sequences on disk were checked when they were prepared
         _check_finite(sequences)
     return sequences
 
@@ -74,7 +74,7 @@ def shape_sequences(X: Any) -> Sequences:
     else:
         array = _numbers(X, "X")
     if array.ndim == 2:
-        if array.shape[1] == 0:  # in scikit-learn's words, which its check_estimator looks for
+        if array.shape[1] == 0:  # in scikit-learn's words, which its check_estimator expects
             raise ValueError(
                 f"X has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
             )

@@ -15,18 +15,18 @@ from ostinato.data.text.words import CodedWords
 # The two independent streams of orders that come from one seed.
 _EPOCHS, _PASSES = 0, 1
 _BLOCK = 16  # batches that are sorted by length together
-# The order of more examples is drawn a block at a time, of runs of examples from everywhere: 32 MB
-# in place of 8 bytes an example, and pages of a mapped array are read again while they are there.
+# The order of more examples is drawn in blocks of runs of examples: 32 MB in place of 8 bytes an
+# example, and pages of a mapped array are reused while they are in memory.
 WHOLE, RUN, RUNS = 1 << 24, 1 << 10, 1 << 12
 
 
 class Batches:
     """The examples of `X` with their labels `y`, in batches, in a new order each epoch.
 
-    `next_batch()` walks on without end: where an epoch ends within a batch, the batch is completed
-    with the first examples of the next epoch, so every batch is full. Iterating (`for X_b, y_b in
-    batches`) instead yields each example once, with a short last batch, in an order of its own for
-    every pass, and leaves `next_batch` where it was.
+    `next_batch()` has no end: if an epoch ends within a batch, the batch is completed with the
+    first examples of the next epoch, so that every batch is full. Iterating (`for X_b, y_b in
+    batches`) instead yields each example once, with a short last batch, in a new order for every
+    pass, and does not affect `next_batch`.
 
     The order of an epoch is a function of the seed and the epoch's number alone, so a position is a
     few integers: `state_dict()` is small and resuming is exact. Of more than 2²⁴ examples, without
@@ -109,7 +109,8 @@ class Batches:
         return (self._gather(order[start : start + self.batch_size]) for start in starts)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where `next_batch` stands, as a small dict of JSON values; iterating leaves it alone."""
+        """The place of `next_batch`, as a small dict of JSON values; iterating does not change
+        it."""
         state = {
             "n_examples": self.n_examples,
             "batch_size": self.batch_size,
@@ -124,22 +125,22 @@ class Batches:
         """Go on exactly where the `Batches` that gave `state` stood; its seed is taken over.
 
         Raises:
-            ValueError: the state is incomplete, or of other data: its number of examples, batch
-                size or shuffling differ from this object's.
+            ValueError: the state is incomplete, or belongs to other data: its number of examples,
+                batch size or shuffling differ from this object's.
         """
         missing = sorted(self.state_dict().keys() - state.keys() - {"similar_lengths"})
         if missing:
-            raise ValueError(f"Batches: the state lacks {', '.join(missing)}; it is not whole")
+            raise ValueError(f"Batches: the state lacks {', '.join(missing)}; it is incomplete")
         for name in ("n_examples", "batch_size", "shuffle"):
             if state[name] != getattr(self, name):
                 raise ValueError(
                     f"Batches: the state has {name} = {state[name]}, this object has "
-                    f"{getattr(self, name)}; a run goes on only with the data and batches it had"
+                    f"{getattr(self, name)}; a run is resumed only with unchanged data and batches"
                 )
         similar = self._lengths is not None
         if state.get("similar_lengths", False) != similar:
             raise ValueError(
-                f"Batches: the state is of batches {'without' if similar else 'with'} lengths; a "
+                f"Batches: the state has batches {'without' if similar else 'with'} lengths; a "
                 "run goes on only with the batches it had"
             )
         if not 0 <= state["position"] < self.n_examples:
@@ -152,14 +153,14 @@ class Batches:
 
     def _enter_epoch(self, epoch: int, position: int) -> None:
         self.epochs_completed = epoch
-        begun = epoch * self.n_examples % self.batch_size  # of the batch in which it begins
+        begun = epoch * self.n_examples % self.batch_size  # examples before it in its first batch
         self._order = self._order_of(_EPOCHS, epoch, begun)  # [N]
-        self._position = position  # of the next example in _order, always below N
+        self._position = position  # the place of the next example in _order, always below N
 
     def _order_of(self, stream: int, number: int, begun: int) -> np.ndarray | _LongOrder:
         """The order of an epoch or pass; `begun` examples of its first batch are of the one before.
 
-        Where those are not of similar length, the first batch is the one that pays for it.
+        If their lengths are not similar, only the first batch is affected.
         """
         if self.shuffle and self._lengths is None and self.n_examples > WHOLE:
             return _LongOrder(self.n_examples, (self.seed, stream, number))
@@ -193,8 +194,9 @@ class _LongOrder:
     """An order of n examples: runs of them are shuffled, and the examples of some runs together.
 
     Args:
-        n: the examples.
-        seeds: the seed, and what tells this order from others of it.
+        n: the number of examples.
+        seeds: the seed, and further numbers that distinguish this order from others with the same
+            seed.
     """
 
     def __init__(self, n: int, seeds: tuple[int, int, int]):

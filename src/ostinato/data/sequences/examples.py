@@ -13,18 +13,18 @@ from ostinato.data.sequences.mapped import Mapped, Series, stretches
 from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.tables.roles import Roles, Shape
 
-BLOCK = 1 << 22  # values that are in memory at a time where not all are
+BLOCK = 1 << 22  # values in memory at a time, if not all are
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where each value of the examples stands in the file, for messages.
+    """The place of each value of the examples in the file, for messages.
 
     Attributes:
         unit: "line" of a text file, or "row" of a table; both count from 1.
-        numbers: of each step, `[ΣT]`, in a long table; else of each sequence, `[N]`.
+        numbers: the number of each step, `[ΣT]`, in a long table; else of each sequence, `[N]`.
         columns: the columns of the features; those of the steps in a wide table.
-        shape: the shape of the table; or "rows", if of a long table only the first step of each
+        shape: the shape of the table; or "rows" for a long table if only the first row of each
             sequence is known, `[N]`.
     """
 
@@ -65,17 +65,17 @@ class Examples:
             without a target.
         features: the names of the F features.
         ids: `[N]`, the name of each sequence in the file, or its number from 1.
-        groups: `[N]`, the group that each sequence belongs to (a person, a machine).
-        parts: `[N]`, "train", "validation" or "test", if the file says so.
-        times: of each sequence, `[T_i]`, datetime64[ns] or numbers: a list, or a `Series`.
+        groups: `[N]`, the group that each sequence belongs to (a patient, a machine).
+        parts: `[N]`, "train", "validation" or "test", if the file has them.
+        times: for each sequence `[T_i]`, datetime64[ns] or numbers: a list, or a `Series`.
         statics: name → `[N]`, inputs that a sequence has once: float64 (NaN if missing) or strings
             (None if missing).
         categories: feature → its words, for those features that are words.
-        roles: of the columns, with every name written out.
-        places: of the steps in the file.
+        roles: the roles of the columns, with every name written out.
+        places: the places of the steps in the file.
         source: the name of the file, for messages.
-        written: y of some of a CSV file as its text, whose type depends on the rest; None: y is of
-            a whole file, or of one that has types.
+        written: for a part of a CSV file, y as text, since its type depends on the rest; None: y
+            belongs to a whole file, or to one with types.
 
     Example:
         >>> import numpy as np
@@ -156,7 +156,7 @@ class Examples:
         """Examples in memory: all that are there already; of those in a file some, drawn.
 
         Args:
-            most: how many numbers these have, about.
+            most: about how many numbers these have.
         """
         return self.select(self.drawn(most)).loaded() if isinstance(self.X, Mapped) else self
 
@@ -194,7 +194,7 @@ class Examples:
         )
 
     def place(self, row: int, feature: int) -> str:
-        """Where entry (row, feature) of `values` stands in the file, in words."""
+        """The place of entry (row, feature) of `values` in the file, in words."""
         ends = np.cumsum(self.lengths)
         i = int(np.searchsorted(ends, row, side="right"))
         step = row - int(ends[i] - self.lengths[i])

@@ -1,7 +1,7 @@
 """Several labels a sequence: read from a table as rows of zeros and ones, and written again.
 
 Each label has a column of zeros and ones; or one column holds the labels of a sequence: as a list,
-or as a text in which `|` or `;` stands between them.
+or as a text in which `|` or `;` separates them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from ostinato.data.tables.table import Table
 
 SEPARATORS = ("|", ";")
-JOINED = ";"  # between the labels of a sequence where they are written
+JOINED = ";"  # between the labels of a sequence in written answers
 
 Once = Callable[[str], np.ndarray]  # the name of a column → its value for each sequence, `[N]`
 
 
 def found(column: Column) -> tuple[tuple[str, ...], str | None] | None:
-    """The labels in a column that holds several a row, and what stands between them.
+    """The labels in a column that holds several a row, and their separator.
 
-    A text is taken apart where a label that stands beside others also stands in another text:
+    A text is split if one of its labels also occurs in another text:
     "drama|comedy" and "drama"; otherwise the texts are names that happen to have such a sign.
 
     Returns:
@@ -50,7 +50,7 @@ def found(column: Column) -> tuple[tuple[str, ...], str | None] | None:
 
 
 def with_further(roles: Roles, table: Table) -> Roles:
-    """Roles that also have the labels that stand in the target of further rows."""
+    """The roles, with the labels in the target of further rows as well."""
     column = table[roles.target or ""]
     if isinstance(column, Nested):
         further = {str(label) for label in column.inner.labels().tolist()}
@@ -66,8 +66,8 @@ def read(table: Table, roles: Roles, once: Once, place: Callable[[str, int], str
     Args:
         table: with the columns of the labels, or the one of their lists.
         roles: resolved, with labels.
-        once: the values of a column, one a sequence; None where one is missing.
-        place: says where a column's value for sequence i stands, in words.
+        once: the values of a column, one per sequence; None where one is missing.
+        place: gives the place of a column's value for sequence i, in words.
 
     Raises:
         ValueError: a value is neither 0 nor 1, or a label is not among `roles.labels`.
@@ -107,8 +107,8 @@ def joined(y: np.ndarray, labels: Iterable[object]) -> np.ndarray:
 def rarest(y: np.ndarray) -> np.ndarray:
     """The rarest label of each sequence, `[N]`; −1 of one without labels.
 
-    A split that shares these out evenly gives every part some of each label, which a split by whole
-    sets of labels, most of them rare, cannot do.
+    A split that shares these out evenly gives every part some of each label; a split by whole sets
+    of labels, most of which are rare, cannot.
 
     Args:
         y: `[N, C]` zeros and ones.
@@ -137,9 +137,8 @@ def _flags(values: np.ndarray, name: str, place: Callable[[str, int], str]) -> n
 def _known_parts(text: str, roles: Roles) -> list[str]:
     """The labels in a text, also where another sign separates them than in the training file.
 
-    Of the ways to take the text apart, the first counts of which all labels are known: by the sign
-    of the training file, then by each of `SEPARATORS`. Where the training file had lists, the whole
-    text is tried before, as a single label.
+    The first split with known labels only counts: by the sign of the training file, then by each of
+    `SEPARATORS`. If the training file had lists, the whole text is tried before, as a single label.
     """
     ways = [_parts(text, separator) for separator in (roles.between, *SEPARATORS) if separator]
     if roles.between is None:
@@ -166,7 +165,7 @@ def _rows(
             if label not in number:
                 shown = ", ".join(map(repr, labels[:10])) + ", …" * (len(labels) > 10)
                 raise ValueError(
-                    f"{place(i)}: the label {label!r} is not among those that are known: {shown}"
+                    f"{place(i)}: the label {label!r} is not among the known ones: {shown}"
                 )
             y[i, number[label]] = 1
     return y

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-_SAVED_KINDS = "biufUO"  # the kinds of NumPy dtypes that JSON gives back as they were
+_SAVED_KINDS = "biufUO"  # the kinds of NumPy dtypes that JSON restores
 
 
 class LabelEncoder:
@@ -44,7 +44,7 @@ class LabelEncoder:
         """Class numbers `[N]` int64; `name` is what errors call the labels.
 
         Raises:
-            ValueError: a label is none of the classes.
+            ValueError: a label is not among the classes.
         """
         labels = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
         unknown = [label for label in labels if label not in self._numbers]
@@ -63,7 +63,7 @@ class LabelEncoder:
         """The classes as plain values.
 
         Raises:
-            ValueError: they are of a type that JSON lacks.
+            ValueError: they have a type that JSON cannot hold.
         """
         values = self.classes.tolist()
         if self.classes.dtype.kind not in _SAVED_KINDS or not _is_plain(values):

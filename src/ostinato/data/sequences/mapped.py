@@ -5,8 +5,7 @@
     Mapped        sequences of vectors in such an array, as a `Ragged`
     Series        sequences of numbers, times or names, in memory or in such an array
 
-The system reads a page of a mapped array when it is asked for, and takes its memory back when it
-needs it.
+The system reads a page of a mapped array when it is accessed, and frees its memory when needed.
 """
 
 from __future__ import annotations
@@ -99,7 +98,7 @@ class Pieces:
 
     def append(self, array: np.ndarray) -> None:
         """Take the next array."""
-        if not self._on_disk or not array.size:  # a file has no width of 0
+        if not self._on_disk or not array.size:  # a file cannot hold a width of 0
             self._kept.append(array)
             return
         self._file = self._file or GrowingArray(array.dtype, *array.shape[1:])
@@ -130,12 +129,13 @@ class Mapped(Ragged):
     """Sequences in an array on disk: a `Ragged` whose elements are read when they are asked for.
 
     Indexing with an integer gives a sequence, with a slice or an array a `Ragged` in memory; `take`
-    leaves the sequences where they are.
+    leaves the sequences on disk.
 
     Args:
         rows: `[n, F]`, on disk.
         starts, lengths: the first row, and the number of rows, of each sequence, `[N]`.
-        prepare: what becomes of sequences when they are read, and the features that they have then.
+        prepare: the function applied to sequences when they are read, and their number of features
+            then.
     """
 
     __slots__ = ("_lengths", "_prepare", "_rows", "_starts")
@@ -213,8 +213,8 @@ class Series(Sequence[np.ndarray]):
     Args:
         stored: `[n]`, the values of all sequences.
         lengths: `[N]`.
-        starts: `[N]`, where each begins; None: they are end to end.
-        stand_for: what each of the stored whole numbers means; None: itself.
+        starts: `[N]`, the begin of each; None: they are end to end.
+        stand_for: the meaning of each of the stored whole numbers; None: itself.
 
     Attributes:
         offsets: `[N + 1]` int64; sequence i is `values[offsets[i]:offsets[i + 1]]`.

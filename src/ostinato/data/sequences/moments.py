@@ -65,5 +65,5 @@ class Moments:
     def _total(self, which: int) -> float:
         total = math.fsum([*self._sums[which], float(self._rest.sum())])
         if which == 0:
-            self._rest = np.zeros(0)  # deviations follow
+            self._rest = np.zeros(0)  # deviations of an incomplete stretch
         return total

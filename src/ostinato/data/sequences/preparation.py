@@ -1,8 +1,8 @@
 """`Preparation`: how examples become the numbers of a network, learnt from the training part.
 
 It is part of a model: the columns by name, so that a file with its columns in another order, or
-with more of them, gives the same bits; the means and scales of the training part; the words that
-were trained; and what a missing value becomes.
+    with further columns, gives the same bits; the means and scales of the training part; its words;
+    and the replacement of missing values.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Feature:
         words: those of the training part, if it holds names: each becomes a column of zeros and
             ones.
         mean, scale: the number x becomes (x − mean) / scale.
-        fill: what a missing number becomes, before it is scaled.
-        missing: what a missing value is; None: as in the other features.
+        fill: the replacement of a missing number, before scaling.
+        missing: how missing values are treated; None: as in the other features.
     """
 
     name: str
@@ -61,14 +61,14 @@ class Preparation:
     """What turns examples into a network's input: scales, names and words, learnt in training.
 
     Attributes:
-        features: of a step, in the order of the input.
-        statics: of a sequence.
-        missing: what a missing value is: "error", it is refused; "mask", 0, and a further column
+        features: the features of a step, in the order of the input.
+        statics: the static inputs of a sequence.
+        missing: how missing values are treated: "error", refused; "mask", 0, and a further column
             for each feature is 1 where it is missing; "fill", the mean of the training part;
-            "forward", the last value before it in its sequence, or the mean if there is none;
+            "forward", the last value before it in its sequence, or else the mean;
             "zero", 0, before it is scaled. A missing word has zeros in all its columns; "forward"
             takes the last word.
-        roles: of the columns of the file.
+        roles: the roles of the columns of the file.
         reads_words: whether a step is a word of a vocabulary: `apply` gives `Words`, for a model
             with a vocabulary, where there is one feature and it holds names.
 
@@ -100,15 +100,15 @@ class Preparation:
 
         Args:
             examples: the training part alone.
-            missing: see `Preparation`; or what it is in each of some columns, by their names, and
-                by "" in all others (there an error, if left out). What is trained so can be neither
-                exported nor played row by row.
+            missing: see `Preparation`; or a treatment for each of some columns, by name, and by ""
+                for all others (by default an error). Such a model can be neither exported nor
+                streamed.
             standardize: whether numbers are scaled to mean 0 and standard deviation 1 over all
                 steps of the training part; a feature that never changes is only centred.
 
         Raises:
             ValueError: `missing` is unknown; a value is missing and that is an error; a feature has
-                no value at all.
+                no values.
         """
         given = dict(missing) if isinstance(missing, Mapping) else {"": missing}
         missing = given.pop("", "error")
@@ -124,7 +124,7 @@ class Preparation:
                     f"no input; the inputs are {', '.join((*examples.features, *examples.statics))}"
                 )
         if _is_words(examples):
-            _words_of(examples)  # whether one is missing
+            _words_of(examples)  # refuses missing words
             return Preparation((Feature(examples.features[0]),), (), missing, examples.roles, True)
         moments = [Moments() for _ in examples.features]
         words: list[set[str] | None] = [None] * len(moments)
@@ -141,7 +141,7 @@ class Preparation:
                     words[i] = (words[i] or set()) | _words(block, i)
                 else:
                     moments[i].add(block.values[:, i])
-        for block in examples.blocks():  # again, since deviations are from the mean of all
+        for block in examples.blocks():  # again: deviations are from the mean of all
             for i in range(len(moments)):
                 moments[i].add_deviations(block.values[:, i])
         features = [
@@ -177,15 +177,15 @@ class Preparation:
         `Words`, if the preparation `reads_words`.
 
         Features are found by name: in any order, and among others. Words that the training part
-        did not have are unknown: zeros in all columns. They are counted, and told in the log.
+        did not have are unknown: zeros in all columns. The log has their number.
 
         Args:
             examples: the examples.
-            unseen: leave the values of examples in a file unread until they are asked for: another
-                process of the same training looks at them.
+            unseen: leave the values of examples in a file unread until they are needed: another
+                process of the same training checks them.
 
         Raises:
-            ValueError: a feature is not there, or holds words instead of numbers or the reverse; a
+            ValueError: a feature is missing, or holds words instead of numbers or the reverse; a
                 value is missing where that is an error, or overflows float32 when scaled.
         """
         if self.reads_words:
@@ -202,7 +202,7 @@ class Preparation:
         if not isinstance(examples.X, Mapped):
             prepared = self._apply(examples, unknown)
         else:
-            for block in () if unseen else examples.blocks():  # errors come now, not while training
+            for block in () if unseen else examples.blocks():  # errors now, not while training
                 self._apply(block, unknown)
             prepared = examples.X.prepared(
                 partial(self._apply_values, examples.features, examples.categories),
@@ -219,11 +219,11 @@ class Preparation:
         return X.roles is not None or any(f.name in X.features for f in self.features)
 
     def apply_in_order(self, X: Sequences) -> Any:
-        """`apply` to sequences whose features stand in the order of `features`, without names.
+        """`apply` to sequences whose features are in the order of `features`, without names.
 
         Raises:
-            ValueError: as `apply`; or there are others than so many features; or one holds names,
-                which an array of numbers has not.
+            ValueError: as `apply`; or the number of features differs; or a feature holds names,
+                which an array of numbers cannot.
         """
         if n_features(X) != len(self.features):
             raise ValueError(
@@ -293,7 +293,7 @@ class Preparation:
         """Raise ValueError if exports and streams would fill missing values in in another way.
 
         Raises:
-            ValueError: a column has a way of its own, or 0 stands for a missing value.
+            ValueError: a column is treated differently, or missing values become 0 with a mask.
         """
         own = [f.name for f in (*self.features, *self.statics) if f.missing]
         if own or self.missing == "zero":
@@ -307,7 +307,7 @@ class Preparation:
         """As plain values, for a saved model."""
         kept = asdict(self)
         if kept["roles"] is not None:
-            del kept["roles"]["of_model"]  # always true of a model
+            del kept["roles"]["of_model"]  # always true for a model
         for feature in (*kept["features"], *kept["statics"]):
             if feature["missing"] is None:
                 del feature["missing"]
@@ -347,9 +347,9 @@ class Preparation:
         """The columns that a feature becomes, each `[ΣT]` float32.
 
         Args:
-            values: `[ΣT]` float64; of words, their places among those trained, −1 if unknown; NaN
-                if missing.
-            starts: of the sequences.
+            values: `[ΣT]` float64; for words, their places among the trained ones, −1 if unknown;
+                NaN if missing.
+            starts: the begins of the sequences.
         """
         absent, how = np.isnan(values), self._how(feature)
         if how == "forward":
@@ -490,7 +490,7 @@ class _Unknown:
     n: int = 0
 
     def tell(self, name: str, source: str) -> None:
-        import logging  # 3 ms, which a saved model should not need to be read
+        import logging  # takes 3 ms, which reading a saved model should not cost
 
         logging.getLogger(__name__).warning(
             "%s: %s values of %r were not in the training part (%r is the first) and are taken as "

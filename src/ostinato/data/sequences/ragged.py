@@ -86,7 +86,7 @@ class Ragged:
 
     @property
     def max_length(self) -> int:
-        """Steps of the longest sequence; 0 if there is none."""
+        """The number of steps of the longest sequence; 0 without sequences."""
         return int(self.lengths.max(initial=0))
 
     @overload
@@ -178,7 +178,7 @@ def as_float32(array: np.ndarray, place: Callable[..., str]) -> np.ndarray:
     """The numbers as float32, C-contiguous; `place` gives an index in words.
 
     Raises:
-        ValueError: a number is finite, and too large for float32.
+        ValueError: a finite number is too large for float32.
     """
     try:
         with np.errstate(over="raise"):

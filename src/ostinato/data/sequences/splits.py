@@ -1,10 +1,9 @@
 """Which sequences are learnt from, and which are held out: by class, group, time, or a column.
 
-A split is a pure function of its arguments, the seed among them. No sequence, and no group where
-groups are given, is in two parts: this is asserted of every result, a splitter's of scikit-learn
-included.
+A split is a pure function of its arguments, including the seed. No sequence, and no given group, is
+in two parts: this is checked for every result, also for splitters of scikit-learn.
 
-    unit   what stays together: a group of sequences, or a sequence alone
+    unit   a group of sequences, or a sequence, which is not divided
     span   the first and the last time of a unit
 """
 
@@ -26,7 +25,7 @@ PART_NAMES = {
     "test": ("test", "testing", "holdout"),
 }
 PART_OF = {alias: part for part, aliases in PART_NAMES.items() for alias in aliases}
-# Few groups fall unevenly: of this many random orders, the one that comes nearest to the shares.
+# Few groups fall unevenly: the best of this many random orders is taken.
 _ORDERS, _FEW_GROUPS = 20, 200
 
 _log = logging.getLogger(__name__)
@@ -45,14 +44,14 @@ def split(
 
     Args:
         examples: N sequences (anything that has a length), or N itself. The attributes `groups`
-            and `parts`, where it has them, stand in for these arguments.
+            and `parts`, if it has them, are the defaults of these arguments.
         parts: one of
             a share for each part, by name, that add up to 1;
             the share of the test part alone, the rest being for training;
             `[N]` names of parts, as a column of a file has them: train, validation (val, dev),
             test, in any case of letters.
             By default `examples.parts`, or a fifth for the test.
-        seed: of the shuffling. A split by time or by a column does not depend on it.
+        seed: the seed of the shuffling. A split by time or by a column does not depend on it.
         groups: `[N]`, the group of each sequence (a subject, a book): one group, one part.
         times: `[N]`, the time of each sequence, or N arrays with the time of each step: the first
             part is the earliest. Sequences (or groups) that lie across the border of two parts
@@ -105,7 +104,7 @@ def folds(
     Args:
         examples, seed, groups, times, stratify: as for `split`. With times, fold j trains on all
             that ends before the j-th border and tests on the stretch after it.
-        k: how many folds, or a splitter of scikit-learn's manner: an object whose
+        k: the number of folds, or a splitter in scikit-learn's manner: an object whose
             `split(X, y, groups)` yields pairs of index arrays. It is given `stratify` as y.
 
     Raises:
@@ -242,7 +241,7 @@ def _classes_to_parts(
 
 def _rounded(wanted: np.ndarray, total: int, least: np.ndarray) -> np.ndarray:
     """Whole numbers near `wanted`, none below `least`, that add up to `total`."""
-    most = total - (least.sum() - least)  # what many classes have owed a part may be far more
+    most = total - (least.sum() - least)  # rounding up for many classes may exceed a part
     counts = np.clip(np.floor(wanted).astype(np.int64), least, most)
     while (short := total - counts.sum()) != 0:
         gain = (wanted - counts) * np.sign(short)
@@ -256,7 +255,7 @@ def _groups_to_parts(
 ) -> np.ndarray:
     """The part of each group, `[G]`: one after another where it brings the shares nearest.
 
-    The cost of a sharing out is Σ over parts and classes of (count − wanted)² / wanted.
+    The cost of a distribution is Σ over parts and classes of (count − wanted)² / wanted.
     """
     n_groups, n_classes, n_parts = groups.max() + 1, labels.max() + 1, len(fractions)
     if n_groups < n_parts:
@@ -326,7 +325,7 @@ def _cuts(ends: np.ndarray, sizes: np.ndarray, fractions: np.ndarray) -> list[An
 
 
 def _between(starts: np.ndarray, ends: np.ndarray, low: Any, high: Any) -> np.ndarray:
-    """Which units begin after `low` and end by `high`; None stands for no bound."""
+    """Which units begin after `low` and end by `high`; None means no bound."""
     inside = np.ones(len(starts), bool)
     if low is not None:
         inside &= starts > low

@@ -23,9 +23,9 @@ class CodedLabels(Series):
     """The labels of N sequences as their numbers, on disk or in memory.
 
     Args:
-        stored: `[n]`, the place of each step's label among all.
+        stored: `[n]`, the number of each step's label.
         lengths, starts: as for `Series`.
-        stand_for: `[C]`, all labels that there may be.
+        stand_for: `[C]`, all labels.
     """
 
     @property
@@ -49,7 +49,7 @@ class CodedLabels(Series):
         """See `encoded`.
 
         Raises:
-            ValueError: a label is none of the encoder's, or none of the scheme.
+            ValueError: the encoder or the scheme does not have a label.
         """
         occur = self.counts > 0
         names = self.classes[occur]
@@ -73,11 +73,11 @@ def as_steps(X: Any, shaped: Callable[[Any], Any] = as_sequences) -> tuple[Steps
         X: N sequences: an array `[N, T, F]`; a list of arrays `[T_i, F]`, or `[T_i]` for one
             feature; a `Ragged`; a list of lists of strings. Or one sequence: an array or data frame
             `[T, F]`, or a list of strings.
-        shaped: what makes sequences of numbers, and checks them.
+        shaped: the function that makes sequences of numbers, and checks them.
 
     Raises:
         ValueError: X cannot be used; see `data.as_sequences`.
-        TypeError: X has words and something else.
+        TypeError: X has words and other things.
     """
     if isinstance(X, (Ragged, Words)):
         return X, False
@@ -95,7 +95,7 @@ def as_steps(X: Any, shaped: Callable[[Any], Any] = as_sequences) -> tuple[Steps
         return shaped(X), False
     if getattr(X, "ndim", None) == 2:  # also a data frame, a tensor
         if hasattr(X, "toarray"):
-            return shaped(X), False  # which refuses sparse ones
+            return shaped(X), False  # refuses sparse arrays
         check_in_time(X, "X")
         values = as_array(X)
         if values.shape[1] and len(values):
@@ -111,7 +111,7 @@ def as_texts_or_sequences(X: Any) -> Steps:
 
     Raises:
         ValueError: X cannot be used.
-        TypeError: X has words and something else.
+        TypeError: X has words and other things.
     """
     if isinstance(X, Words):
         return X
@@ -156,11 +156,11 @@ def as_labels(y: Any, lengths: np.ndarray, scheme: str | None = None) -> list[np
 
     Args:
         y: N sequences of labels: integers, strings or truth values.
-        lengths: `[N]`, of the sequences that are labelled.
-        scheme: the one that the labels are in.
+        lengths: `[N]`, the lengths of the labelled sequences.
+        scheme: the scheme of the labels.
 
     Raises:
-        ValueError: there is not a label for each step; a label is no such value, or none of the
+        ValueError: there is not a label for each step; a label has another type, or is not in the
             scheme.
     """
     if y is None or (isinstance(y, (list, tuple)) and len(y) == 1 and y[0] is None):
@@ -194,10 +194,10 @@ def encoded(
 
     Args:
         y, lengths, scheme: as for `as_labels`; y may be `CodedLabels`.
-        encoder: of the labels; by default one is made of those that occur.
+        encoder: the encoder of the labels; by default that of the labels that occur.
 
     Raises:
-        ValueError: as `as_labels`; or a label is none of the encoder's.
+        ValueError: as `as_labels`; or the encoder does not have a label.
     """
     if isinstance(y, CodedLabels):
         return y.encoded(scheme, encoder)

@@ -31,11 +31,11 @@ class Panel:
     Attributes:
         target: `[ΣT]` float64, the values of all series; NaN where one is missing.
         offsets: `[N + 1]` int64; series i is `target[offsets[i]:offsets[i + 1]]`, T_i values.
-        past: `[ΣT, P]` float64, inputs that are known as long as the target is.
-        future: `[ΣU, K]` float64, inputs that are known in advance, as the day of the week: U_i
-            steps from the first step of series i, at least T_i, and T_i + horizon to forecast what
-            follows its end.
-        future_offsets: `[N + 1]` int64, for `future` what `offsets` is for `target`.
+        past: `[ΣT, P]` float64, inputs that are known for the same steps as the target.
+        future: `[ΣU, K]` float64, inputs that are known in advance, such as the day of the week:
+            U_i steps from the first step of series i, at least T_i, and T_i + horizon to forecast
+            its next values.
+        future_offsets: `[N + 1]` int64, the offsets of `future`.
         static: `[N, S]` float64, inputs that do not change over time.
         names: of the columns of data frames, by "X" (the target and the past inputs), "future" and
             "static"; empty for arrays.
@@ -68,7 +68,7 @@ class Panel:
 
         Raises:
             ValueError, TypeError: shapes do not fit together; a value is infinite, too large for
-                float32 or no number; an input (not the target) is missing. The message names it.
+                float32 or not a number; an input (not the target) is missing. The message names it.
 
         Example:
             >>> panel = Panel.of([[1.0, 2.0, 3.0], [4.0, 5.0]], static=[0, 1])
@@ -120,10 +120,10 @@ class Panel:
     def before(self, steps: int) -> Panel:
         """The panel as it was `steps` steps before the end of each series.
 
-        What is known in advance stays: it was known then.
+        Inputs known in advance stay, since they were known then.
 
         Raises:
-            ValueError: a series has no more steps than that.
+            ValueError: a series does not have more steps than that.
         """
         lengths = self.lengths
         short = np.flatnonzero(lengths <= steps)
@@ -153,7 +153,7 @@ class Panel:
     def parts(self) -> Iterator[tuple[np.ndarray, Panel]]:
         """All series in their order: their positions and their panel, in memory.
 
-        At once if they are there, else some at a time.
+        All at once if they are in memory, else some at a time.
         """
         if not self.on_disk:
             yield np.arange(len(self)), self
@@ -227,8 +227,8 @@ def as_panel(
             a `Ragged` of 1 + P features; a `Panel`.
         future, static: as for `Panel.of`; of a single series `future` may be one array `[U, K]`,
             and for arrays of one length `[N, U, K]`.
-        trained: of the table that a model was trained on: data frames get their columns in its
-            order, the target first.
+        trained: the preparation of the table that a model was trained on: data frames get their
+            columns in its order, the target first.
 
     Raises:
         ValueError, TypeError: see `Panel.of`; a data frame has other columns than the table.
@@ -294,7 +294,7 @@ def _in_order(
 
 
 def _names(**frames: Any) -> dict[str, np.ndarray]:
-    """The names of the columns of those that are data frames, or lists of such."""
+    """The names of the columns of arguments that are data frames, or lists of data frames."""
     found = {}
     for name, value in frames.items():
         is_series = getattr(value, "ndim", 0) == 1 and hasattr(value, "tolist")  # of frames
@@ -318,7 +318,7 @@ def _check_rows(X: Any) -> None:
 
 
 def _check_steps(X: Any) -> None:
-    """Refuse a table whose columns are no steps, or are dates that do not increase."""
+    """Refuse a table whose columns are not steps, or are dates that do not increase."""
     if getattr(X, "ndim", len(getattr(X, "shape", ()))) != 2:
         return
     n, steps = X.shape
@@ -413,7 +413,7 @@ def _offsets(lengths: np.ndarray) -> np.ndarray:
 def _inputs(
     value: Any, name: str, lengths: np.ndarray, exactly: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs over time, end to end, and their offsets; of no columns if there are none."""
+    """Inputs over time, end to end, and their offsets; without columns if there are no inputs."""
     if value is None:
         return np.zeros((lengths.sum(), 0)), _offsets(lengths)
     parts = [_two_axes(part, f"{name}[{i}]") for i, part in enumerate(_arrays(value, name))]

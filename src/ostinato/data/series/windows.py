@@ -1,8 +1,8 @@
 """Windows of series: what a network reads before a cutoff, and what comes after it.
 
 A window of series i with cutoff t reads the `context` values y_{t−context}…y_{t−1} and forecasts
-y_t…y_{t+horizon−1}. Whatever lies before the first step of the series, or is missing, the network
-sees as missing. Nothing at or after t is read, except the inputs that are known in advance.
+y_t…y_{t+horizon−1}. Values before the first step of the series are read as missing. Nothing at or
+after t is read, except inputs that are known in advance.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ostinato.data.sequences.moments import Moments
 from ostinato.data.series.panel import Names, Panel
 from ostinato.data.tables.feature_names import check_names
 
-# Deviations below this share of the largest value are rounding: a mean of some hundred float64
-# values is wrong by up to some hundred times 2⁻⁵³, about 1e-14 of them.
+# Deviations below this share of the largest value are rounding errors: a mean of some hundred
+# float64 values is wrong by up to some hundred times 2⁻⁵³, a share of about 1e-14.
 CONSTANT = 1e-12
-MOST_LAGS = 4  # seasons before that a step ahead is shown beside the context
+MOST_LAGS = 4  # earlier seasons that a step ahead reads besides the context
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class SeriesWindows:
         if len(self.static):
             static = self.static.standard(panel.static[series])[:, None, :]
             parts.append(np.broadcast_to(static, (*steps.shape, static.shape[2])))
-        # In any other order of memory, which numpy may choose, steps are not rows that can be read.
+        # In another memory order, which NumPy may choose, steps would not be rows that can be read.
         x = np.ascontiguousarray(np.concatenate(parts, axis=2, dtype=np.float32))
         ahead = self._ahead(panel, series, cutoffs)
         return SeriesContexts(x, ahead, self._lags(known), centre, scale)
@@ -217,7 +217,7 @@ def scales(values: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
     """Centre and scale of windows, each `[B, 1]`, from their contexts `[B, T]`; NaN is missing.
 
     "std": mean and deviation; "mean_abs": 0 and the mean absolute value. A context without a
-    spread has its absolute value for scale, and 1 where that is 0 or nothing is observed.
+    spread has its absolute value as scale, and 1 if that is 0 or nothing is observed.
     """
     observed = np.isfinite(values)
     known = np.where(observed, values, 0.0)
@@ -239,8 +239,8 @@ Pairs = tuple[np.ndarray, np.ndarray]  # series [M] and cutoffs [M]
 def every_window(panel: Panel, context: int, horizon: int, held_back: np.ndarray) -> Pairs:
     """All windows to learn from: they end before the last `held_back` `[N]` steps of each series.
 
-    A window has at least half of its context within the series, or as much as the series has. Those
-    of series on disk are on disk, too.
+    A window has at least half of its context within the series, or as much as the series has.
+    Windows of series on disk are on disk, too.
     """
     series, cutoffs = Pieces(panel.on_disk), Pieces(panel.on_disk)
     for chosen, part in panel.parts():
@@ -263,8 +263,8 @@ def _windows_of(panel: Panel, context: int, horizon: int, held_back: np.ndarray)
 def last_windows(panel: Panel, context: int, horizon: int, windows: int, stride: int) -> Pairs:
     """The last windows of each series, a stride apart, the very last one ending with the series.
 
-    By series, and the earlier first. Series that are too short for all of them give those that
-    have a step before the cutoff.
+    In the order of the series, the earlier first. Series that are too short for all of them give
+    the windows that have a step before the cutoff.
     """
     back = stride * np.arange(windows - 1, -1, -1)
     found = []
@@ -289,7 +289,7 @@ def observed(panel: Panel, context: int, horizon: int, pairs: Pairs) -> Pairs:
 def n_observed(panel: Panel, series: np.ndarray, first: np.ndarray, end: np.ndarray) -> np.ndarray:
     """How many values of some series are not missing from step `first` to before `end`, `[M]`.
 
-    A `first` below 0 is before the series, where nothing is.
+    A `first` below 0 is before the series, where nothing is observed.
     """
     before = np.concatenate([[0], np.cumsum(np.isfinite(panel.target))])  # observed before a row
     start = panel.offsets[series]

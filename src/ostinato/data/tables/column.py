@@ -12,9 +12,9 @@ import numpy as np
 from ostinato.data.formats.dates import Order, TimeFormat, beyond, of_epoch
 from ostinato.data.tables.names import as_name
 
-MAX_NAME = 256  # characters of a label or an id: more is a text that came into the wrong column
+MAX_NAME = 256  # characters of a label or an id; more is a text in the wrong column
 
-Place = Callable[[int], str]  # row → where it stands, in words
+Place = Callable[[int], str]  # row → its place, in words
 Factor = tuple[np.ndarray, np.ndarray]  # (codes [N] int64, −1 if missing; values, each once)
 
 
@@ -22,8 +22,8 @@ class Column:
     """One column.
 
     Attributes:
-        name: of the column.
-        place: says where the value of a row stands, in words.
+        name: the name of the column.
+        place: gives the place of a row's value, in words.
     """
 
     def __init__(self, name: str, place: Place):
@@ -42,19 +42,19 @@ class Column:
         """`[N]` float64, finite or NaN where a value is missing.
 
         Raises:
-            ValueError: a value is no number, or infinite.
+            ValueError: a value is not a number, or infinite.
         """
         raise NotImplementedError
 
     def factor(self) -> Factor:
         """The values each once, in the order in which they first come, and the place of each row's.
 
-        Integers are int64, also if they are written 1.0; other numbers float64, where these tell
-        them apart; true and false bool; anything else, an integer beyond int64 too, an object array
-        of strings.
+        Integers are int64, also if they are written 1.0; other numbers float64, if these
+        distinguish them; true and false bool; anything else, even an integer beyond int64, an
+        object array of strings.
 
         Raises:
-            ValueError: a value is no name: a list, bytes, or longer than `MAX_NAME`.
+            ValueError: a value is not a name: a list, bytes, or longer than `MAX_NAME`.
         """
         raise NotImplementedError
 
@@ -66,7 +66,7 @@ class Column:
         """`[N]` datetime64[ns] in UTC, or the numbers in float64; none may be missing.
 
         Args:
-            written: how; numbers stay numbers unless it says what they count.
+            written: the format; numbers stay numbers unless it says what they count.
 
         Raises:
             ValueError: a value is missing, or neither a number nor a date (see `dates`), or a date
@@ -175,7 +175,7 @@ class Nested(Column):
 
     Attributes:
         inner: the values of all lists, end to end.
-        offsets: `[N + 1]`, where each list begins.
+        offsets: `[N + 1]`, the begin of each list.
     """
 
     def __init__(self, name: str, place: Place, inner: Column, offsets: np.ndarray):

@@ -1,8 +1,8 @@
 """The columns of data frames, by which a model knows its features again.
 
-A model that was fitted on data frames in Python refuses columns in another order: the rules and the
-texts are scikit-learn's, which every estimator's user knows; written anew, since scikit-learn takes
-a second to import. A model of a table finds its columns by their names, as in a file.
+A model that was fitted on data frames in Python refuses columns in another order, by the rules and
+in the words of scikit-learn; they are written anew, since scikit-learn takes a second to import. A
+model of a table finds its columns by their names, as in a file.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def as_trained(
     """Sequences whose columns are those that a model was trained with, in their order.
 
     Args:
-        X: sequences, or `Examples`; what has no names of columns is taken by its order.
+        X: sequences, or `Examples`; without names, columns are taken in their order.
         fitted: the columns of the data frames that the model was fitted on, if it was.
         preparation: of the table that the model was trained on, if it was.
         estimator: its name; a `SequenceTagger` takes one data frame for one sequence.
@@ -146,7 +146,7 @@ def _of_table(examples: Examples, fitted: np.ndarray | None, estimator: str) -> 
 
 
 def are_steps(names: np.ndarray | None) -> bool:
-    """Whether names of columns are counted, as t0, t1 or 2024-01, or there are none."""
+    """Whether names of columns are numbered, such as t0, t1 or 2024-01, or missing."""
     if names is None:
         return True
     return len({re.sub(r"\d+", "", name) for name in names}) == 1 and any(map(_digit, names))
@@ -161,7 +161,7 @@ def check_rows_are_sequences(X: Any, y: Any) -> None:
     Its columns have names, not numbers; or its labels come in runs, and it has few columns.
 
     Args:
-        X: what `fit` was given.
+        X: the argument of `fit`.
         y: `[N]`, the labels of its rows.
 
     Raises:
@@ -192,7 +192,7 @@ def is_frame(X: Any) -> bool:
 def in_order(X: Any, wanted: Sequence[str], name: str = "X") -> Any:
     """The values of a data frame, or of each of a list, their columns in the wanted order.
 
-    What has no names of columns stays as it is.
+    X without names of columns is unchanged.
 
     Raises:
         ValueError: a frame lacks a column, or has others.
@@ -221,7 +221,7 @@ def row_in_order(row: Any, wanted: Sequence[str] | None) -> Any:
     """`in_order` of one step: a dictionary, a named tuple, or a row of a data frame; or of several.
 
     Raises:
-        ValueError: as of `in_order`.
+        ValueError: as `in_order`.
         TypeError: a dictionary came, and no names are known.
     """
     if isinstance(row, np.ndarray):
@@ -249,7 +249,7 @@ def _is_row(row: Any) -> bool:
 
 
 def _places(came: list[str], wanted: Sequence[str], name: str) -> list[int]:
-    """Where the wanted names stand among those that came."""
+    """The places of the wanted names among the given ones."""
     if sorted(came) != sorted(wanted):
         raise ValueError(_differences(came, wanted, name))
     at = {each: i for i, each in enumerate(came)}
@@ -276,7 +276,7 @@ def check_columns(X: Any, wanted: np.ndarray | None, estimator: str = "SequenceC
 def check_names(
     came: np.ndarray | None, wanted: np.ndarray | None, estimator: str, name: str = "X"
 ) -> None:
-    """`check_columns` for names of columns, None where there are none; `name` is the argument's."""
+    """`check_columns` for names of columns, or None without names; `name` is the argument's."""
     if came is None or wanted is None:
         if wanted is not None:
             warnings.warn(

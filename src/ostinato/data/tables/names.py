@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ostinato.data.sequences.preparation import Preparation
 
-UNKNOWN = -1.0  # the place of a name that was not trained; of none at all it is NaN
+UNKNOWN = -1.0  # the number of a name unknown from the training; that of a missing name is NaN
 
 
 class Names(dict[str, float]):
@@ -50,7 +50,7 @@ def as_name(value: object) -> str:
     """A value as a name, whatever else its column holds.
 
     Whole numbers and truth values have one spelling, since each kind of file has its own (1, 1.0,
-    true, True). All other texts are as they are written.
+    true, True). All other texts are unchanged.
     """
     text = spelled(value)
     return text.capitalize() if text.lower() in ("true", "false") else text

@@ -33,7 +33,7 @@ def parse_table(content: bytes, kind: str, source: str, dialect: Dialect | None 
         dialect: how CSV is written.
 
     Raises:
-        ValueError: it is damaged, or not written so; place and remedy are named.
+        ValueError: it is damaged, or has another dialect; the message names place and remedy.
     """
     dialect = dialect or Dialect()
     dialect.check(kind, source)
@@ -74,7 +74,7 @@ def read_examples(source: Any, roles: Roles | None = None, **columns: Any) -> Ex
             .conll, .conllu), or of arrays (.npz, .npy, .ts, IDX with its labels beside it), also
             packed with gzip (.gz). Or a table in memory: a data frame of pandas, with its named
             index as columns, or of polars; a table of pyarrow's; a dataset of Hugging Face's.
-        roles: what its columns are for; by default, what is unambiguous.
+        roles: the roles of its columns; by default they are found, if they are unambiguous.
         columns: attributes of `Roles`, one by one: `id="trip", target="mode", task="classify"`.
 
     Raises:
@@ -117,7 +117,7 @@ def as_arrow(frame: Any) -> Any:
 
     Raises:
         ValueError: a column holds objects of several kinds, or there are several tables in it.
-        TypeError: it is no table.
+        TypeError: it is not a table.
     """
     with needs("tables", "pyarrow"):
         import pyarrow as pa
@@ -154,8 +154,8 @@ def parse_examples(content: bytes, source: str, roles: Roles | None = None) -> E
 
     Args:
         content: unpacked.
-        source: what errors call it. If it does not end like a file's name, the first bytes tell
-            the kind: CSV, JSON Lines, Parquet, Arrow, .npz, .npy or .ts.
+        source: its name in errors. If it has no known ending, the first bytes give the kind: CSV,
+            JSON Lines, Parquet, Arrow, .npz, .npy or .ts.
     """
     roles = roles or Roles()
     kind = kind_of(content, source)

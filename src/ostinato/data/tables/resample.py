@@ -1,8 +1,8 @@
 """`resampled`: sequences at times of equal distance, as a forecast counts them.
 
-A row goes to the nearest of the times that begin with the first of its sequence, a distance apart.
-Of several rows at one time, numbers become their mean, and of names the last is taken; where there
-is no row, values are missing.
+The new times begin with the first of a sequence, at equal distances; a row goes to the nearest one.
+Of several rows at one time, numbers become their mean, and the last name is taken; without a row,
+values are missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ostinato.data.sequences.ragged import Ragged, offsets_of
 
 UNITS = {"ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
 _EVERY = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]+)")
-# A gap of years between rows of seconds would fill the memory with steps without a value.
+# A gap of years between rows of seconds would fill the memory with empty steps.
 MOST, MOST_RATIO = 1 << 24, 100
 
 
@@ -26,7 +26,7 @@ def distance(every: str) -> int:
     """The nanoseconds that "5min" or "1.5h" are.
 
     Raises:
-        ValueError: it is no such text.
+        ValueError: it is not such a text.
 
     Example:
         >>> distance("1.5h") == distance("90 min")
@@ -92,7 +92,7 @@ def resampled(examples: Examples) -> Examples:
 
 
 def _mean(column: np.ndarray, at: np.ndarray, n: int) -> np.ndarray:
-    """The mean of the values at each place 0…n−1, NaN where there is none."""
+    """The mean of the values at each place 0…n−1; NaN without values."""
     there = ~np.isnan(column)
     counts = np.bincount(at[there], minlength=n)
     with np.errstate(invalid="ignore"):
@@ -100,7 +100,7 @@ def _mean(column: np.ndarray, at: np.ndarray, n: int) -> np.ndarray:
 
 
 def _last(column: np.ndarray, at: np.ndarray, n: int) -> np.ndarray:
-    """The last value at each place 0…n−1, NaN where there is none."""
+    """The last value at each place 0…n−1; NaN without values."""
     there = ~np.isnan(column)
     found = np.full(n, np.nan)
     found[at[there]] = column[there]

@@ -30,7 +30,7 @@ _TIMES = re.compile(
     re.I,
 )
 _WORDS = frozenset(["word", "words", "token", "form"])  # the one feature of words to tag
-_MOSTLY = 0.9  # of the values of a column: the others are mistakes
+_MOSTLY = 0.9  # if this share of a column's values are numbers, the others are mistakes
 _NUMBER = re.compile(r"(?<!\d)\d{1,18}$")  # at the end of a name; more digits are a code
 
 
@@ -46,34 +46,33 @@ class Roles:
         shape: one of the three; None: found out, if only one is possible.
         id: names the sequence that a row belongs to.
         time: orders the steps of a sequence; dates or numbers.
-        features: what the model sees at each step; of a wide table, the steps in their order.
+        features: the inputs at each step; in a wide table, the steps in their order.
             Empty: all columns without another role, if all of them are numbers.
-        target: what the model shall answer.
-        task: what kind of answer; None if there is no target.
-        labels: of sequences that may have several: columns of zeros and ones, one for each label,
-            instead of a target; or, with a target, the labels that may stand in its lists.
-        between: what stands between the labels in the texts of the target; None: it holds lists.
+        target: the column to be predicted.
+        task: the name of the task; None without a target.
+        labels: if sequences may have several labels: columns of zeros and ones, one for each label,
+            instead of a target; or, with a target, the labels that its lists may contain.
+        between: the separator of the labels in the texts of the target; None: it holds lists.
         group: sequences of one group stay on one side of every split.
         split: the part of each sequence: train, validation or test.
         static: inputs that a sequence has once.
         known: those of the features that are known ahead of time (holidays, prices).
         categories: those of the features and static inputs that are names although they look like
-            numbers (codes); a column of words is one in any case.
-        sort: whether rows may stand in any order; they are sorted by id and time.
+            numbers (codes); a column of words always counts.
+        sort: whether rows may be in any order; they are then sorted by id and time.
         time_format: of dates such as 01/02/2024, "day-first" or "month-first"; of numbers, what
             they count from 1970 on: "seconds", "milliseconds", "microseconds". None: found out of
             the dates; numbers are taken as they are.
         every: the distance of the steps, "5min": rows go to the nearest step, and steps without a
             row have missing values; None: a row is a step.
         separator: between the fields of a CSV file; None: "," (a tab in a .tsv file).
-        decimal: what stands before the decimals of its numbers, "." or ",".
+        decimal: the decimal mark of its numbers, "." or ",".
         encoding: of its bytes, by a name that Python knows, as "cp1252".
-        na: fields of it that say that a value is missing, beside those that always do.
-        thousands: what stands between the thousands of its numbers; None: nothing.
-        skip_lines: lines above its header, beside those that begin with #.
-        of_model: whether these are the columns of a trained model. Its sequences may then lie in
-            another shape, long or nested; and rows that are sequences may lack their id, and are
-            numbered.
+        na: fields that mean a missing value, besides those that always do.
+        thousands: the sign between the thousands of its numbers; None: no sign.
+        skip_lines: the number of lines above its header, besides those that begin with #.
+        of_model: whether these are the columns of a trained model. Sequences may then have another
+            shape, long or nested; and rows that are sequences may lack their id, and are numbered.
 
     Example:
         >>> from ostinato.data.tables.roles import Roles
@@ -119,7 +118,7 @@ class Roles:
 def resolve(roles: Roles, table: Table) -> Roles:
     """The roles with every name as the table has it, and with what is left open found out.
 
-    What is found out is said in the log, in one line.
+    The log says in one line what was found.
 
     Raises:
         ValueError: a column does not exist, or has two roles; more than one reading is possible.
@@ -211,14 +210,14 @@ def _shape(roles: Roles, table: Table) -> Shape:
     """The only shape that fits.
 
     Raises:
-        ValueError: more than one does.
+        ValueError: more than one column does.
     """
     asked = roles.features or [n for n in _rest(roles, table) if not _is_row_id(n, table)]
     if any(isinstance(table[name], Nested) for name in asked):
         return "nested"
     for name in roles.features:
         if isinstance(table[name], Unusable):
-            table[name].numbers()  # says why none of its values can be used
+            table[name].numbers()  # raises the reason why its values cannot be used
     if roles.time or roles.task in ("tag", "forecast"):
         return "long"
     if roles.id:
@@ -231,8 +230,8 @@ def _shape(roles: Roles, table: Table) -> Shape:
     if texts and len(texts) == len(asked) == 1:  # each row a text, whose words are the steps
         return "wide"
     raise ValueError(
-        f"{table.source}: is a row a step or a whole sequence? Name the column that tells "
-        f"sequences apart with id (--id{_like_an_id(roles, table)}), or say shape='wide' (--shape "
+        f"{table.source}: is a row a step or a whole sequence? Name the column that distinguishes "
+        f"sequences as id (--id{_like_an_id(roles, table)}), or say shape='wide' (--shape "
         "wide) if each row is a sequence; the columns are "
         f"{', '.join(map(repr, table.names[:20]))}"
     )
@@ -263,7 +262,7 @@ def _named(roles: Roles, table: Table) -> Roles:
             roles = replace(roles, id=found[0])
         elif roles.shape == "long" and roles.task not in ("tag", "forecast"):
             raise ValueError(
-                f"{table.source}: which column tells the sequences apart? Name it with id (--id); "
+                f"{table.source}: which column distinguishes the sequences? Name it as id (--id); "
                 f"the columns are {', '.join(map(repr, table.names[:20]))}"
             )
     if roles.time is None and roles.shape != "wide":
@@ -279,7 +278,7 @@ def _named(roles: Roles, table: Table) -> Roles:
 
 
 def _features(roles: Roles, table: Table) -> tuple[str, ...]:
-    """All columns without a role, if there is no doubt; a series needs none."""
+    """All columns without a role, if that is unambiguous; a series needs no features."""
     if roles.task == "forecast" and roles.shape != "wide":
         return roles.known
     if roles.shape == "wide" and (steps := _steps(roles, table)):
@@ -320,7 +319,7 @@ def _refuse_texts(texts: list[str], rest: list[str], roles: Roles, table: Table)
     for name in texts:
         column = table[name]
         if isinstance(column, Text) and column.share_of_numbers() >= _MOSTLY:
-            column.numbers()  # says which value is none
+            column.numbers()  # raises the error for the first value that is not a number
     other = set(texts)
     numbers = ",".join(f'"{n}"' if "," in n else n for n in rest if n not in other)
     flag = f"--features {shlex.quote(numbers)}" if numbers else "--features"
@@ -399,7 +398,7 @@ def _steps(roles: Roles, table: Table) -> tuple[str, ...]:
     In the order of their numbers: some programs sort columns as texts (t1, t10, t2).
 
     Raises:
-        ValueError: of a table that is said to be wide: there are several names, so features.
+        ValueError: the table is declared wide, but has several names, that is features.
     """
     of_name: dict[str, dict[int, str]] = {}
     numbered = [m for m in map(_NUMBER.search, _rest(roles, table)) if m]
@@ -421,7 +420,7 @@ def _steps(roles: Roles, table: Table) -> tuple[str, ...]:
 def _tell(given: Roles, full: Roles, table: Table) -> None:
     """Say what was found out, and which columns are left out.
 
-    Where shape and features were given, as those of a model, further columns are nobody's concern.
+    If shape and features were given, for example by a model, further columns are not mentioned.
     """
     found = list(_found_out(given, full))
     told = [f"taken as {'; '.join(found)}"] if found else []
@@ -430,7 +429,7 @@ def _tell(given: Roles, full: Roles, table: Table) -> None:
     if left_out and (given.shape is None or full.features != given.features):
         told.append(f"left out {', '.join(map(repr, left_out[:8]))}" + "…" * (len(left_out) > 8))
     if told:
-        import logging  # not a part of reading a saved model
+        import logging  # not needed to read a saved model
 
         logging.getLogger(__name__).warning("%s: %s", table.source, "; ".join(told))
 
