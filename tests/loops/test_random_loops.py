@@ -112,7 +112,7 @@ def outcome(run: Callable[..., Any], parts: Parts, call: Call, seed: int) -> dic
         except Exception as raised:
             error = raised
     state = torch.get_rng_state()
-    wanted = [v for v in leaves(out) if isinstance(v, Tensor) and v.requires_grad]
+    wanted = [v for v in leaves(out) if isinstance(v, Tensor) and v.grad_fn is not None]
     failed = None
     if wanted:
         of = [v for v in (x, y, *parts.parameters()) if v.requires_grad]
