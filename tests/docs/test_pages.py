@@ -21,8 +21,9 @@ EVERY_PAGE = sorted(
 )
 PAGES = sorted(p for p in (ROOT / "docs").glob("*.md") if ">>>" in p.read_text(encoding="utf-8"))
 PACKAGE = ROOT / "src" / "ostinato"
-# Their examples read saved models: see tests/runtime/test_runtime_examples.py.
-WITH_MODELS = PACKAGE / "runtime"
+# Examples that read saved models run in tests/runtime/test_runtime_examples.py, and those of other
+# people's packages, which need not be there, in tests/packages.
+ELSEWHERE = re.compile(r"/runtime/|/integrations/|/tasks/\w+/model\.py$")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -48,7 +49,7 @@ def test_examples_of_page(page):
 
 def modules_with_examples():
     for path in sorted(PACKAGE.rglob("*.py")):
-        if WITH_MODELS not in path.parents and ">>>" in text_of(path):
+        if not ELSEWHERE.search(path.as_posix()) and ">>>" in text_of(path):
             parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
             yield ".".join(parts).removesuffix(".__init__")
 
