@@ -65,6 +65,8 @@ class Forecaster(Model):
         ((2, 3), (2, 3, 9))
         >>> model.evaluate(series, windows=2)["n"]
         12
+        >>> list(model.baselines(as_panel(series)))
+        ['last value']
     """
 
     task = "forecast"

@@ -30,10 +30,14 @@ class Regressor(SequenceReader):
     Example:
         >>> from ostinato import SequenceRegressor
         >>> X = np.random.default_rng(0).normal(size=(20, 5, 1))
-        >>> model = SequenceRegressor(hidden_size=4, iterations=2).fit(X, X.mean((1, 2)))
-        >>> model.save("runs/numbers/model")
-        >>> ostinato.runtime.load("runs/numbers/model").predict(X).shape
-        (20,)
+        >>> numbers = X.mean((1, 2))
+        >>> trained = SequenceRegressor(hidden_size=4, iterations=2, loss="quantiles")
+        >>> trained.fit(X, numbers).save("runs/numbers/model")
+        >>> model = ostinato.runtime.load("runs/numbers/model")
+        >>> model.predict(X).shape, model.predict_quantiles(X).shape
+        ((20,), (20, 1, 9))
+        >>> sorted(model.evaluate(X, numbers))[:2]
+        ['coverage', 'mae']
     """
 
     task = "regress"
