@@ -153,7 +153,7 @@ def test_dry_run_and_check_know_the_labels(run, ostinato):
     assert checked.out.startswith(f"{file}: 60 sequences")
     for outcome in (checked, ostinato("check", run)):
         assert outcome.code == 1
-        assert "the first step alone tells whether a sequence has the label 'rain'" in outcome.out
+        assert "first step alone predicts whether a sequence has the label 'rain'" in outcome.out
 
 
 @pytest.mark.parametrize(

@@ -455,7 +455,7 @@ def test_a_state_of_another_model(ostinato, trained, tmp_path):
     config.write_text(config.read_text() + "\n")  # which changes the fingerprint
     done = ostinato("stream", trained, file, *flags)
     assert done.code == 2
-    assert "this state is of another model" in done.err
+    assert "this state belongs to another model" in done.err
 
 
 def test_a_model_that_reads_both_ways(ostinato, data, tmp_path):

@@ -207,10 +207,10 @@ def test_states_of_others_are_refused():
     stream = LookaheadStream(made)
     stream.push(rows(7, F))
     state = stream.save()
-    with pytest.raises(ValueError, match="of lookahead=3; wanted one of 2"):
+    with pytest.raises(ValueError, match="has lookahead=3; wanted 2"):
         LookaheadStream(source("rnn each", 2)).restore(state)
     made.fingerprint = "cd" * 32
-    with pytest.raises(ValueError, match="of another model: its fingerprint begins with abab"):
+    with pytest.raises(ValueError, match="to another model: its fingerprint begins with abab"):
         LookaheadStream(made).restore(state)
     made.fingerprint = FINGERPRINT
     for damaged in (state[:-1], state[:40] + b"x" + state[41:], b"", b"ostinato stream 1\n"):
@@ -234,7 +234,7 @@ def test_states_of_another_length_are_refused():
         with pytest.raises(ValueError, match=f"has {n_bytes + more} bytes; wanted {n_bytes}$"):
             stream.restore(state(2, 4 * size + more))
     for finished in (False, True):
-        with pytest.raises(ValueError, match="is damaged: it is of -1 steps"):
+        with pytest.raises(ValueError, match="is damaged: it has -1 steps"):
             stream.restore(state(-1, 4 * made.n_carry, finished))
     assert stream.save() == before
 
@@ -265,7 +265,7 @@ def test_one_owner():
 def test_what_has_no_lookahead_is_refused_with_the_reason():
     for kinds, readout, why in (
         (["gru", "lstm"], "each", "it reads in one direction, and answers each step at once"),
-        (["rnn", "gru both"], "last", "gru layer 1 answers with what its backward direction has"),
+        (["rnn", "gru both"], "last", "gru layer 1 answers with its backward direction's state"),
     ):
         parts = Parts()
         net = Network(mixed(parts, kinds, readout), parts.tensors)

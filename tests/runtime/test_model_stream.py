@@ -157,7 +157,7 @@ def test_other_states_are_refused():
     stream.push(rows(1, 5)[0])
     state = stream.save()
     other = Stream(StreamSource(made.network, made.names, fingerprint="cd" * 32))
-    with pytest.raises(ValueError, match="of another model: its fingerprint begins with abab"):
+    with pytest.raises(ValueError, match="to another model: its fingerprint begins with abab"):
         other.restore(state)
     wrong = {
         "damaged": state[:60] + bytes([state[60] ^ 1]) + state[61:],

@@ -220,7 +220,7 @@ def test_a_loaded_tagger_is_the_saved_one(tmp_path, crf):
     ("change", "message"),
     [
         ({"classes": {"dtype": "<U1", "values": ["a"]}}, "1 labels for a network of 4"),
-        ({"vocabulary": None}, "one of words, or the network"),
+        ({"vocabulary": None}, "or the network is for words"),
         ({"vocabulary": {"words": ["a"], "characters": "a"}}, "2 words for a network of"),
         ({"scheme": "iob9"}, "'scheme' is 'iob9'"),
         ({"scale": 3}, "'scale' is 3"),

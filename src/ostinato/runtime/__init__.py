@@ -13,9 +13,9 @@
     network.py       a network played on batches
     tensors.py       files of tensors, read without a copy
     saved.py         the directory of a saved model; checks.py and values.py refuse what is damaged
-    model.py         `Model`: predictions in a user's labels; labelling.py those of a tagger
-    stream.py        `Stream`, one step at a time; pool.py: many streams; both of a stream_source.py
-    replay.py        the answers that were saved with a model, replayed
+    model.py         `Model`: predictions in a user's labels
+    stream.py        `Stream`, one step at a time; pool.py: many streams; stream_source.py: their
+    common part replay.py        the answers that were saved with a model, replayed
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def load(path: str | Path) -> Model:
         labels that the model in torch gives.
 
     Raises:
-        ValueError: a file is missing, damaged, altered or foreign; or the model is of an earlier or
-            a later format, or of a kind that needs torch. The message says what to do.
+        ValueError: a file is missing, damaged, altered or foreign; or the model has an earlier or a
+            later format, or needs torch. The message says what to do.
 
     Example:
         >>> ostinato.runtime.load("runs/gru/model")
@@ -62,8 +62,8 @@ def verify(path: str | Path) -> Verified:
         path: as for `load`.
 
     Returns:
-        How many answers there are (`n`), how many of them differ (`n_different`), the largest
-        difference and the instruction set that played.
+        The number of answers (`n`), the number of those that differ (`n_different`), the largest
+        difference, and the instruction set.
 
     Raises:
         ValueError: the model cannot be loaded, or has no answers that fit it.

@@ -1,4 +1,4 @@
-"""`Answer` and `Answers`: what a stream or a pool says after a step."""
+"""`Answer` and `Answers`: the results of a stream or a pool after a step."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Answer(NamedTuple):
             likelier than not; of a language model the likeliest next token; of a regressor its
             number, or a tuple of several.
         proba: `[K]` float32, the probability of each of the model's `labels`.
-        sure: whether the label's probability is that from which on the model was found to be right
-            often enough (`early_error` of `SequenceClassifier`); None: that was not asked for.
+        sure: whether the label's probability has reached the model's threshold for answers before
+            the end (`early_error` of `SequenceClassifier`); None: the model has no threshold.
 
     Example:
         >>> model = ostinato.runtime.load("runs/gru/model")
@@ -57,7 +57,8 @@ class Answers(Sequence[Answer]):
         name: Callable[[int, Array], Any],
         sure_from: float | None = None,
     ):
-        """at: `[N]`, the place of each row's largest value. name: of a place and its row."""
+        """at: `[N]`, the place of each row's largest value. name: gives the label of a place and
+            row."""
         self.n, self.proba, self._at, self._name = n, proba, at, name
         self._sure_from = sure_from
 

@@ -1,4 +1,4 @@
-"""`card`: what a saved model is, for people: its README.md."""
+"""`card`: the model card of a saved model, its README.md."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from ostinato import tasks
 
-FOLDED = "folded."  # how the names of tensors begin that were computed of the weights
-COPIES = "copies"  # hashes of a language model's training texts, which are no weights
+FOLDED = "folded."  # the prefix of tensors that were computed from the weights
+COPIES = "copies"  # hashes of a language model's training texts, which are not weights
 
 _SHOWN = 20  # labels
 
@@ -22,11 +22,11 @@ class Facts:
     """The facts on a card that config.json does not have.
 
     Attributes:
-        parameters: numbers that were learnt; None: not known.
+        parameters: the number of parameters; None: unknown.
         data: what the model was trained on, as name → value.
         measured: measures of the model, as name → figure, and the same for others beside it, by
             their names: {"this model": {"accuracy": "98.2 %"}, "always up": {"accuracy": "50 %"}}.
-        findings: what puts the measures in doubt, in sentences.
+        findings: the findings that put the measures in doubt, in sentences.
     """
 
     parameters: int | None = None
@@ -39,8 +39,8 @@ def card(config: Mapping[str, Any], facts: Facts) -> str:
     """The text of README.md.
 
     Args:
-        config: what stands in config.json.
-        facts: what is known beside it.
+        config: the content of config.json.
+        facts: further facts.
     """
     kind = config["kind"]
     sections = [
@@ -68,7 +68,7 @@ def card(config: Mapping[str, Any], facts: Facts) -> str:
 
 
 def n_parameters(tensors: Mapping[str, Any]) -> int:
-    """How many numbers of a network were learnt: of its state_dict, or of a saved model's tensors.
+    """The number of parameters of a network, from its state_dict or a saved model's tensors.
 
     Each layer has two biases, as in torch.nn.
     """
@@ -104,7 +104,7 @@ def _some(values: list[Any]) -> str:
 
 
 def _measured(measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A row for each measure, a column for each that was measured."""
+    """A row for each measure, a column for each model and baseline."""
     names = list(dict.fromkeys(name for each in measured.values() for name in each))
     rows = [(name, *(each.get(name, "") for each in measured.values())) for name in names]
     return _table([("", *measured)], rows)

@@ -1,4 +1,4 @@
-"""The parts of a saved model beside its network, checked: labels, columns, and so on."""
+"""Checks of the parts of a saved model besides its network: labels, columns, and so on."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def names(fitted: dict[str, Any], wanted: set[str], where: str) -> None:
     """Check that the entry "fitted" of a configuration has exactly the wanted names.
 
     Raises:
-        ValueError: one is missing, or is not known.
+        ValueError: a name is missing or unknown.
     """
     entries(fitted, f"{where}: 'fitted'", wanted)
 
 
 def copies(tensors: dict[str, Array], one_in: Any, where: str) -> Copies:
     """The 20-grams of the texts that a language model learnt from."""
-    hashes = tensors.get(COPIES, np.empty(0, np.int64))  # the first models had none
+    hashes = tensors.get(COPIES, np.empty(0, np.int64))  # early models had none
     if hashes.dtype != np.int64 or hashes.ndim != 1:
         fail(
             f"{where}: the tensor {COPIES!r} is {hashes.dtype}{list(hashes.shape)}; wanted int64[N]"
@@ -55,9 +55,9 @@ def labels(value: Any, graph: ModelGraph | None, where: str) -> LabelEncoder:
     value = entries(value, where, {"dtype", "values"})
     found = items(value["values"], where, MAX_LABELS)
     if not isinstance(value["dtype"], str) or not _DTYPE.fullmatch(value["dtype"]):
-        fail(f"{where} are of type {str(value['dtype'])[:60]!r}, which is not known")
+        fail(f"{where} have the unknown type {str(value['dtype'])[:60]!r}")
     if not all(type(label) in (bool, int, float, str) for label in found):
-        fail(f"{where} has a label that is no number or text")
+        fail(f"{where} has a label that is neither a number nor a text")
     try:
         encoder = LabelEncoder.from_json(value, where)
     except (ValueError, OverflowError, TypeError) as problem:
@@ -84,14 +84,14 @@ def preparation(value: Any, graph: ModelGraph | None, where: str) -> Preparation
     if graph is None:
         return made
     if made.reads_words != (graph.embed is not None) or len(made.features) < made.reads_words:
-        fail(f"{where} is not one for this network")
+        fail(f"{where} does not fit this network")
     if not made.reads_words and len(made.columns) != graph.n_inputs:
         fail(f"{where} makes {len(made.columns)} inputs for a network of {graph.n_inputs}")
     return made
 
 
 def columns_of_table(value: Any, where: str) -> Preparation | None:
-    """How the columns of a table are prepared, whatever the network."""
+    """The preparation of the columns of a table, for any network."""
     if value is None:
         return None
     where = f"{where}: 'preparation'"
@@ -140,7 +140,7 @@ def windows(
     fitted: dict[str, Any], graph: ModelGraph | None, net: dict[str, Any], where: str
 ) -> SeriesWindows:
     """How windows are cut from series for the network of a forecaster."""
-    from ostinato.data.series.panel import column_names_from  # not for other models
+    from ostinato.data.series.panel import column_names_from  # not needed for other models
     from ostinato.data.series.windows import SeriesWindows
 
     if graph is not None and graph.ahead is None:
@@ -175,7 +175,7 @@ def windows(
 
 
 def scale(value: Any, of: ModelGraph | int | None, where: str) -> Columns | None:
-    """Mean and deviation of n features, or of a network's, by which they are standardised."""
+    """Mean and deviation that standardise n features, or those of a network."""
     from ostinato.data.series.windows import Columns
 
     if value is None:
@@ -198,7 +198,7 @@ def words(value: Any, graph: ModelGraph | None, where: str) -> WordVocabulary | 
     if value is None and embed is None:
         return None
     if value is None or (embed is None and graph is not None):
-        fail(f"{where} is one of words, or the network; wanted both or none")
+        fail(f"{where} or the network is for words; wanted both or neither")
     value = entries(value, where, {"words", "characters"})
     known = [text(word, where) for word in items(value["words"], where, MAX_LABELS)]
     made = WordVocabulary(known, text(value["characters"], where))
@@ -223,7 +223,7 @@ def vocabulary(value: Any, n: Any, where: str) -> Vocabulary:
         made = Vocabulary.from_json(value, where)
     except ImportError:
         raise
-    except Exception as problem:  # the package tokenizers raises no narrower ones
+    except Exception as problem:  # the package tokenizers raises plain Exceptions
         fail(f"{where}: {str(problem).removeprefix(where)[:120]}")
     if len(made) != n:
         fail(f"{where} has {len(made)} tokens for a network of {n}")
@@ -243,11 +243,8 @@ def threshold(value: Any, where: str) -> float | None:
 
 
 def n_features(sequences: Array | Ragged, wanted: int, name: str) -> None:
-    """Check that sequences have as many features as the model; `name` is its estimator's.
-
-    Raises:
-        ValueError: they have not.
-    """
+    """Raise ValueError unless sequences have the features of the model; `name` is its
+    estimator's."""
     came = sequences.n_features if isinstance(sequences, Ragged) else sequences.shape[2]
     if came != wanted:
         raise ValueError(

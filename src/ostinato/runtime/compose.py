@@ -1,4 +1,4 @@
-"""One step that consists of others: `Composer` makes its nodes.
+"""One step composed of others: `Composer` makes its nodes.
 
 OneStep         the layers and the readout of a model, one after the other
 side_by_side    several steps that read the same inputs
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Composer:
-    """Makes the nodes of a step that consists of others."""
+    """Makes the nodes of a step composed of others."""
 
     def __init__(self) -> None:
         self.n_nodes = self.n_inputs = self.n_states = 0
@@ -40,7 +40,7 @@ class Composer:
         return self.node("state", (), (self.n_states - 1,), ROWS, (width,))
 
     def joint(self, node: Node) -> Node:
-        """A copy of what one step hands to the next; see `StepGraph.joints`."""
+        """A copy of a value that one step passes to the next; see `StepGraph.joints`."""
         copy = self.node("copy", (node,), (0.0,), ROWS, node.shape)
         self.joints.add(copy)
         return copy
@@ -104,7 +104,7 @@ class OneStep:
         return step, self.answer(read)
 
     def inlined(self, step: StepGraph, x: Node) -> list[Node]:
-        """A further step's outputs; its states stand behind those before it."""
+        """A further step's outputs; its states follow those of the steps before."""
         states = [self.c.state(n.width) for n in step.states]
         new_states, outputs = self.c.inlined(step, [x], states)
         self.states += states
@@ -112,7 +112,7 @@ class OneStep:
         return outputs
 
     def kept(self, value: Node) -> int:
-        """The state that holds a value after the step: one that is there, or one more."""
+        """The state that holds a value after the step: an existing one, or a new one."""
         if value not in self.new_states:
             self.states.append(self.c.state(value.width))
             self.new_states.append(self.c.joint(value))
@@ -134,9 +134,9 @@ def side_by_side(steps: Sequence[StepGraph], widths: Sequence[int], cut: Cut) ->
     """Several steps as one: the first outputs of all in one output, the second in the next, …
 
     Args:
-        steps: with as many states and outputs each, which may differ in width.
-        widths: of the inputs of the whole.
-        cut: `cut(composer, inputs, i)` gives the inputs of the i-th step, made of those.
+        steps: all with the same numbers of states and outputs, which may differ in width.
+        widths: the widths of the inputs of the composed step.
+        cut: `cut(composer, inputs, i)` gives the inputs of the i-th step.
     """
     c = Composer()
     inputs = [c.input(width) for width in widths]

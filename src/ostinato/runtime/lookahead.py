@@ -1,9 +1,9 @@
 """`LookaheadStream`: a model of two directions that answers k steps late.
 
-Let x_0, x_1, … be the steps, and W_t = (x_t, …, x_{t+k}) the window of step t, cut where the
-sequence ends. The answer for step t is that of the network for the first step of W_t, played over
-W_t as a sequence of its own; only the forward directions go on from the step before. In each layer,
-from the bottom to the top, u_{t,j} is what the layer reads of step t + j in W_t:
+Let x_0, x_1, … be the steps, and W_t = (x_t, …, x_{t+k}) the window of step t, cut at the end of
+the sequence. The answer for step t is that of the network for the first step of W_t, run over W_t
+as a sequence of its own; only the forward directions continue from the step before. In each layer,
+from the bottom to the top, u_{t,j} is the layer's input for step t + j in W_t:
 
     forward    s_{t,j}, f_{t,j} = F(s_{t,j−1}, u_{t,j})      s_{t,−1} = s_{t−1,0}
     backward   r_{t,j}, b_{t,j} = G(r_{t,j+1}, u_{t,j})      r_{t,k+1} = 0
@@ -12,12 +12,12 @@ and f_{t,j} and b_{t,j} side by side are u_{t,j} of the layer above. A readout o
 outputs of the top layer for step t in W_t, and goes on from those for the steps before.
 
 So nothing later than k steps is read. If k ≥ T − 1, the answers after the end of a sequence of T
-steps are those of `predict`, to the bit; with fewer, backward directions have read less than in the
+steps have the bits of `predict`; with a smaller k, backward directions read less than in the
 training. A readout that takes the backward direction at the first step ("last") has no such window,
-since it needs all steps; a CRF neither.
+since it needs all steps; nor has a CRF.
 
-The windows of several steps are played together, as rows of one batch: a row's bits depend on no
-other row, so an answer does not depend on how the steps came.
+The windows of several steps run together, as rows of one batch: a row's bits depend on no other
+row, so that an answer does not depend on how the steps arrived.
 """
 
 from __future__ import annotations
@@ -55,13 +55,14 @@ def lookahead_source(model: Model, k: int) -> LookaheadSource:
     """The parts that the streams of a saved model with this lookahead share.
 
     Raises:
-        ValueError: k is no number of steps, or the model cannot answer so; the message says why.
+        ValueError: k is not a number of steps, or the model cannot answer with a lookahead; the
+            message says why.
     """
     return source_of(model, partial(LookaheadSource, lookahead=k))
 
 
 class LookaheadSource(RowSource):
-    """A network as it is played over windows; see above.
+    """A network that runs over windows; see above.
 
     Args:
         lookahead: k.
@@ -99,7 +100,7 @@ class LookaheadSource(RowSource):
         """The answers for the first n of some steps, `[n, K]`, and the states after them.
 
         Args:
-            rows: `[M, F]` float32, as the network reads them; where M < n + k the sequence ends.
+            rows: `[M, F]` float32, as the network reads them; if M < n + k the sequence ends.
             carry: all states before the first of them, in one row.
         """
         found = []
@@ -137,12 +138,12 @@ class LookaheadSource(RowSource):
     def _forwards(
         self, step: StepGraph, values: Array, lengths: list[int], states: _Carried
     ) -> Array:
-        """f of all windows, as far as it is wanted."""
+        """f of all windows, as far as needed."""
         *begun, first = self._chain(step, values[0], states)
         if len(values) == 1:
             return first[None]
         program = self.network._program(step, False, values.shape[1])
-        # A row of one step has no later window: the one that is played for it is not read.
+        # A row of one step has no later window: the result of the one that runs for it is not read.
         outputs, _ = program.play([values[1:]], [max(1, n - 1) for n in lengths], begun)
         return np.concatenate([first[None], outputs[-1]])
 
@@ -173,7 +174,7 @@ class _Carried:
 
 
 def _with_states(layer: Scan) -> StepGraph | None:
-    """The forward step of a layer, its new states among its outputs; None: it has none."""
+    """The forward step of a layer, with its new states among its outputs; None without one."""
     for direction in layer.directions:
         if not direction.reverse:
             step = direction.step
@@ -183,7 +184,7 @@ def _with_states(layer: Scan) -> StepGraph | None:
 
 class LookaheadStream:
     """One sequence that comes step by step, answered k steps late. `Model.stream(lookahead=k)`
-    makes it, of a model that reads in both directions.
+    makes it, for a model that reads in both directions.
 
     With W_t the steps t to t + k, the answer for step t is that of the network for the first step
     of W_t, whose forward directions go on from step t − 1, and whose backward directions begin
@@ -191,7 +192,7 @@ class LookaheadStream:
     steps, whose windows are shorter. For the equations see `runtime/lookahead.py`.
 
     A stream has one owner: a use by a second thread at the same moment raises RuntimeError. It
-    counts its steps, and begins again only by `reset`.
+    counts its steps, and restarts only by `reset`.
 
     Attributes:
         n: steps so far.
@@ -252,17 +253,18 @@ class LookaheadStream:
         """Read one step, or a chunk of several; see `Stream.push`.
 
         Args:
-            x: `[F]`, or `[T, F]`; of a model of words one, or a list; of one of texts a text.
-            each: of a chunk, whether every step that can be answered now is; by default if the
-                model answers at every step, as a tagger does.
+            x: `[F]`, or `[T, F]`; for a model of words a word or a list; for a model of texts a
+                text.
+            each: for a chunk, whether to answer every step that can be answered now; by default if
+                the model answers at every step, as a tagger does.
 
         Returns:
-            The `Answer` for step n − k − 1, counted from 0, whose `n` is n − k; None as long as
-            there is none. Of a chunk with `each`, `Answers`, of which there may be none.
+            The `Answer` for step n − k − 1, counted from 0, whose `n` is n − k; None before the
+            first one. For a chunk with `each`, `Answers`, which may be empty.
 
         Raises:
-            ValueError: x has another shape, or NaN or an infinite value; or the sequence has
-                ended. The stream is then as it was.
+            ValueError: x has another shape, or NaN or an infinite value; or the sequence has ended.
+                The stream is then unchanged.
             RuntimeError: another thread is using the stream.
         """
         source = self._source
@@ -279,7 +281,7 @@ class LookaheadStream:
         return answers[-1] if len(answers) else None
 
     def finish(self) -> Answers:
-        """End the sequence: the answers for its last steps, k of them or all.
+        """End the sequence: the answers for its last k steps, or for all if there are fewer.
 
         Raises:
             RuntimeError: another thread is using the stream.
@@ -303,7 +305,7 @@ class LookaheadStream:
     # ---- states
 
     def fork(self) -> LookaheadStream:
-        """Another stream that has read what this one has, and goes its own way."""
+        """A copy of the stream, which is independent from now on."""
         with self._claimed():
             other = LookaheadStream(self._source, self._finite)
             other.n, other.finished = self.n, self.finished
@@ -311,22 +313,22 @@ class LookaheadStream:
             return other
 
     def reset(self) -> None:
-        """Begin again, as a new stream."""
+        """Restart, as a new stream."""
         with self._claimed():
             self._begin()
 
     def save(self) -> bytes:
-        """The state as bytes, with the steps that wait: of this model and this lookahead."""
+        """The state as bytes, with the waiting steps, for this model and this lookahead."""
         with self._claimed():
             head = _HEAD.pack(self.n, self.lookahead, self.finished)
             numbers = np.concatenate([self._carry, self._waiting.ravel()]).astype("<f4")
             return sealed(_MAGIC, self._source.fingerprint, head + numbers.tobytes())
 
     def restore(self, state: bytes) -> None:
-        """Go on from what `save` gave.
+        """Continue from a result of `save`.
 
         Raises:
-            ValueError: these bytes are damaged, or of another model or another lookahead.
+            ValueError: the bytes are damaged, or belong to another model or another lookahead.
         """
         source = self._source
         content = opened(state, _MAGIC, source.fingerprint)
@@ -335,10 +337,10 @@ class LookaheadStream:
         n, lookahead, finished = _HEAD.unpack_from(content)
         if lookahead != self.lookahead:
             raise ValueError(
-                f"this state is of lookahead={lookahead}; wanted one of {self.lookahead}"
+                f"this state has lookahead={lookahead}; wanted {self.lookahead}"
             )
         if n < 0:
-            raise ValueError(f"the state of the stream is damaged: it is of {n} steps")
+            raise ValueError(f"the state of the stream is damaged: it has {n} steps")
         n_waiting = 0 if finished else min(n, lookahead)
         n_bytes = _HEAD.size + 4 * (source.n_carry + n_waiting * source.n_row)
         if len(content) != n_bytes:

@@ -2,8 +2,9 @@
 
 Sequences are prepared as in the training and cut into batches, a network gives outputs, and these
 become answers. The network is a saved graph that the engine plays, or a PyTorch module (see
-`runtime/network.py`); the code here is the same for both. Of a graph a sequence has the same bits
-alone, in any batch, padded or not, on every instruction set. The kinds of models are in `tasks/`.
+`runtime/network.py`); the code here is the same for both. From a graph, a sequence gets the same
+bits alone, in any batch, padded or not, on every instruction set. The kinds of models are in
+`tasks/`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ MAX_VALUES = 1 << 24  # of one layer's outputs over a batch: 64 MB
 
 
 class AnyNetwork(Protocol):
-    """The part of a `Network` that models ask for outputs."""
+    """The methods of a `Network` that models use."""
 
     @property
     def graph(self) -> ModelGraph: ...
@@ -56,7 +57,7 @@ class BatchAnswers(NamedTuple):
     """Answers to some sequences.
 
     Attributes:
-        indices: `[B]`, which sequences they are.
+        indices: `[B]`, the numbers of the sequences.
         answers: `[B, K]`, or `[B, T, K]`.
         lengths: `[B]`, the steps of each.
     """
@@ -72,13 +73,13 @@ class Model:
 
     Attributes:
         network: gives the outputs.
-        fingerprint: which saved model it is: the SHA-256 of its config.json; "" if it is none.
-        kind: of the estimator, as "sequence_classifier".
-        labels: `[C]`, in the order of the answer's columns; of a language model its tokens.
-        preparation: what is done to a user's table; None: nothing.
+        fingerprint: the SHA-256 of a saved model's config.json; "" for a model that was not loaded.
+        kind: the kind of the estimator, such as "sequence_classifier".
+        labels: `[C]`, in the order of the answer's columns; for a language model its tokens.
+        preparation: the preparation of a user's table; None: nothing.
         feature_names: the columns of the data frame that it was trained on; None if it was none.
-        sure_from: the probability from which on an answer is sure before a sequence ends; None:
-            the training was not asked for it.
+        sure_from: the probability from which on an answer is sure before a sequence ends; None: the
+            training did not look for one.
 
     Example:
         >>> model = ostinato.runtime.load("runs/gru/model")
@@ -101,10 +102,10 @@ class Model:
 
     @classmethod
     def of(cls, saved: Saved, where: str, network: AnyNetwork | None = None) -> Self:
-        """The model that a saved one describes; `where` is its origin, for errors.
+        """The model from a saved one; `where` is its origin, for errors.
 
         Args:
-            network: what gives the outputs; by default the saved graph.
+            network: the network that gives the outputs; by default the saved graph.
 
         Raises:
             ValueError: its parts do not belong together.
@@ -124,11 +125,11 @@ class Model:
         raise NotImplementedError
 
     def fitted(self) -> dict[str, Any]:
-        """The entry "fitted" of a saved model: what `values` reads."""
+        """The entry "fitted" of a saved model, which `values` reads."""
         raise NotImplementedError
 
     def kept_tensors(self) -> dict[str, Array]:
-        """Arrays that are saved beside the weights."""
+        """Arrays that are saved in addition to the weights."""
         return {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -158,7 +159,7 @@ class Model:
 
     @property
     def net(self) -> Any:
-        """The PyTorch module, of a model that has one."""
+        """The PyTorch module, if the model has one."""
         return self.network.module
 
     @property
@@ -168,7 +169,7 @@ class Model:
 
     @property
     def sure_from(self) -> float | None:
-        """The probability from which on an answer is sure, if the training was asked for it."""
+        """The probability from which on an answer is sure, or None."""
         return None
 
     @property
@@ -188,22 +189,23 @@ class Model:
 
     @property
     def needs_whole(self) -> str | None:
-        """Why an answer depends on the whole sequence, beyond the network; None: it does not."""
+        """Why an answer needs the whole sequence, apart from the network; None: it does not."""
         return None
 
     def answer_names(self) -> list[str]:
-        """What each number of an answer is, in words, for exports."""
+        """A description of each number of an answer, for exports."""
         return [f"the probability of {label!r}" for label in self.labels.tolist()]
 
     def described_answer(self) -> dict[str, Any]:
-        """What an exported file says of the outputs: the entry "answer", and what goes with it."""
+        """The description of the outputs in an exported file: the entry "answer", and further
+        ones."""
         return {"answer": "probabilities"}
 
     def stream_parts(self) -> dict[str, Any]:
-        """What a stream of this model needs beside the network; see `RowSource`.
+        """The arguments of a stream of this model besides the network; see `RowSource`.
 
         Raises:
-            ValueError: there are no streams of such models, or not of this one.
+            ValueError: models of this kind have no streams, or this model has none.
         """
         raise ValueError(f"a {self.kind} has no streams in this version")
 
@@ -230,7 +232,7 @@ class Model:
 
     @property
     def n_features(self) -> int:
-        """Features of a step, before they are prepared; a token is one."""
+        """The number of features of a step, before preparation; a token counts as one."""
         if self.network.reads_words:
             return 1
         if self.preparation is None:
@@ -255,15 +257,15 @@ class Model:
         """A sequence that comes step by step.
 
         Args:
-            state: what a stream's `save` gave, to go on from there.
+            state: a result of a stream's `save`, to continue from there.
             finite: whether NaN and infinite values are refused.
-            lookahead: k; of a model that also reads from the end to the beginning: the answer for
-                a step comes k steps later, and its backward directions read these k steps alone.
-                See `LookaheadStream` for the equation.
+            lookahead: k, for a model that also reads from the end to the beginning: the answer for
+                a step comes k steps later, and its backward directions read only these k steps. See
+                `LookaheadStream` for the equation.
 
         Raises:
-            ValueError: the model cannot answer step by step, or not so, the message says why; or
-                the state is another model's, or of another lookahead.
+            ValueError: the model cannot answer step by step, or not with this lookahead (the
+                message says why); or the state belongs to another model or another lookahead.
         """
         if lookahead is not None:
             from ostinato.runtime.lookahead import LookaheadStream, lookahead_source
@@ -280,7 +282,7 @@ class Model:
         return stream
 
     def pool(self, capacity: int, *, finite: bool = True) -> Pool:
-        """Many streams, of which any are pushed together; arguments and errors as of `stream`."""
+        """Many streams, any of which are pushed together; arguments and errors as for `stream`."""
         from ostinato.runtime.pool import Pool
 
         return Pool(self._source, capacity, finite)
@@ -288,7 +290,7 @@ class Model:
     def answered(self, sequences: Inputs) -> Iterator[BatchAnswers]:
         """The network's outputs for sequences as it reads them, some at a time.
 
-        Ragged sequences go in order of their length, so that a batch has little padding.
+        Ragged sequences are read in order of their length, so that a batch has little padding.
 
         Raises:
             ValueError: an output is NaN or infinite.
@@ -317,7 +319,7 @@ class Model:
 
 
 def model_of(saved: Saved, where: str) -> Model:
-    """The model that a saved one describes; `where` is its origin, for errors.
+    """The model from a saved one; `where` is its origin, for errors.
 
     Raises:
         ValueError: its parts do not belong together.

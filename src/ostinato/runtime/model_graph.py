@@ -2,7 +2,7 @@
 
     stages    `Scan`: a step in one direction or two, their outputs side by side;
               `Embed`, at the bottom: token numbers to rows of a table, and the answer of a graph of
-              its own to how each token is spelt
+              its own to the spelling of each token
     readout   `each`: the top stage's output at every step;  `last`: its output at the last step of
               each direction;  `scan`: a step over the outputs, such as a running mean, and a map
               from its carry to what is read
@@ -32,7 +32,7 @@ KINDS = ("each", "last", "scan")
 
 @dataclass(frozen=True)
 class Direction:
-    """A step that is played over a sequence; reverse: from its end to its beginning."""
+    """A step that runs over a sequence; reverse: from its end to its beginning."""
 
     step: StepGraph
     reverse: bool = False
@@ -41,7 +41,7 @@ class Direction:
     def ending(self) -> tuple[StepGraph, int]:
         """The step without outputs, and the place among its states of its output.
 
-        So that no output is kept but the last one.
+        So only the last output is kept.
         """
         (output,) = self.step.outputs
         if output in self.step.new_states:
@@ -61,7 +61,7 @@ class Scan:
     """A layer.
 
     Attributes:
-        name: for people, as "gru layer 1".
+        name: the name in messages, such as "gru layer 1".
         directions: one or two, each a step with one input and one output.
     """
 
@@ -74,7 +74,7 @@ class Scan:
 
     @property
     def width(self) -> int:
-        """Columns of the outputs."""
+        """The number of columns of the outputs."""
         return sum(d.step.outputs[0].width for d in self.directions)
 
 
@@ -97,7 +97,7 @@ class Embed:
 
     @property
     def n_columns(self) -> int:
-        """The columns of a token's vector."""
+        """The number of columns of a token's vector."""
         return self.width + (self.spelling.n_outputs if self.spelling else 0)
 
 
@@ -130,7 +130,7 @@ class Ahead:
 
     @property
     def n_known(self) -> int:
-        """Columns of what is known of a step."""
+        """The number of columns of the known inputs of a step."""
         return self.each.inputs[1].width
 
 
@@ -153,12 +153,12 @@ class ModelGraph:
 
     @property
     def n_inputs(self) -> int:
-        """F, columns of what the lowest layer reads."""
+        """F, the number of columns that the lowest layer reads."""
         return self.layers[0].n_inputs
 
     @property
     def n_outputs(self) -> int:
-        """Columns of the answer."""
+        """The number of columns of the answer."""
         return (self.ahead.each if self.ahead else self.head).outputs[0].width
 
     def why_not_streamable(self) -> str | None:
@@ -179,7 +179,7 @@ class ModelGraph:
         top = self.layers[-1]
         if self.readout.kind == "last" and any(d.reverse for d in top.directions):
             return (
-                f"{top.name} answers with what its backward direction has at the first step, where "
+                f"{top.name} answers with its backward direction's state at the first step, when "
                 "it has read the whole sequence (the readout is 'last')"
             )
         return None
@@ -256,10 +256,10 @@ class ModelGraph:
 
     @staticmethod
     def from_json(value: Any, tensors: Shapes, where: str = "graph") -> ModelGraph:
-        """What `as_json` gave; see `StepGraph.from_json`.
+        """The reverse of `as_json`; see `StepGraph.from_json`.
 
         Raises:
-            ValueError: it is no graph that this version knows, or reads other tensors.
+            ValueError: it is not a graph that this version knows, or reads other tensors.
         """
         if isinstance(value, dict) and type(value.get("opset")) is int and value["opset"] > OPSET:
             raise ValueError(
@@ -306,7 +306,7 @@ def _embed_from(value: Any, tensors: Shapes, where: str) -> Embed:
         spelling = ModelGraph.from_json(value["spelling"], tensors, f"{where}: spelling")
         inner = spelling.embed
         if inner is None or inner.spelling is not None or spelling.readout.kind == "each":
-            fail(f"{where}: spelling is no graph of one answer to characters")
+            fail(f"{where}: spelling is not a graph of one answer to characters")
     return Embed(n_tokens, width, table, spelling)
 
 

@@ -1,8 +1,8 @@
-"""`Network`: a model's graph with its tensors, played on batches of sequences.
+"""`Network`: a model's graph with its tensors, run on batches of sequences.
 
-A model asks its network for outputs, and makes answers of them. There are two kinds of network:
-this one, and `training.module_network.ModuleNetwork`, a PyTorch module that is played as such a
-graph where it can be recorded. `runtime.model.AnyNetwork` names what both have.
+A model gets outputs from its network, and turns them into answers. There are two kinds of network:
+this one, and `training.module_network.ModuleNetwork`, a PyTorch module that runs as such a graph if
+it can be recorded. `runtime.model.AnyNetwork` names the methods of both.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Inputs = np.ndarray | Ragged | CodedWords  # sequences as a network reads them
 
 
 class Network:
-    """A model's graph, its programs made when they are first played.
+    """A model's graph; its programs are made at their first use.
 
     Args:
         graph: the model.
         tensors: float32 arrays by name, which are not copied.
 
-    Two threads may play one network at once.
+    Two threads may run one network at the same time.
     """
 
     def __init__(self, graph: ModelGraph, tensors: Mapping[str, Array]):
@@ -43,7 +43,7 @@ class Network:
 
     @property
     def n_inputs(self) -> int:
-        """Numbers that a step reads."""
+        """The number of values that a step reads."""
         return self.graph.n_inputs
 
     @property
@@ -53,7 +53,7 @@ class Network:
 
     @cached_property
     def widest(self) -> int:
-        """Numbers of one step, of the inputs or of a layer's outputs."""
+        """The number of values of one step, in the inputs or in a layer's outputs."""
         return max(self.graph.n_inputs, *(layer.width for layer in self.graph.layers))
 
     def rows(self, sequences: Inputs, chosen: Array | slice) -> Array:
@@ -63,7 +63,7 @@ class Network:
     def batch(self, sequences: Inputs, chosen: Array | slice) -> tuple[Array, Array | None]:
         """Some sequences `[B, T, F]`, zero beyond their lengths `[B]`; None: all have T steps."""
         if isinstance(sequences, np.ndarray):
-            return sequences[chosen], None  # of a slice a view
+            return sequences[chosen], None  # a view, if `chosen` is a slice
         assert not isinstance(chosen, slice)
         if isinstance(sequences, CodedWords):
             words = sequences.arrays(chosen)
@@ -78,12 +78,12 @@ class Network:
         return Chunks(self)
 
     def read(self, tokens: Array, carry: Array | None, each: bool) -> tuple[Array, Array]:
-        """The outputs after tokens that go on from a carry; of a network that reads one way.
+        """The outputs after tokens that continue from a carry, for a network of one direction.
 
         Args:
             tokens: `[B, T]`, their numbers.
-            carry: the states after the tokens before them, of which the first B rows go on; None:
-                there are none.
+            carry: the states after the tokens before, whose first B rows continue; None: there are
+                no tokens before.
             each: whether after each token.
 
         Returns:
@@ -127,7 +127,7 @@ class Network:
 
     @cached_property
     def _stepwise(self) -> Any:
-        """The model as streams play it; None: single sequences are better played as a batch."""
+        """The model as streams run it; None if single sequences are faster as a batch."""
         from ostinato.runtime.programs import MOST_STEPWISE, bound
 
         if self.graph.why_not_streamable():
@@ -191,7 +191,7 @@ class Network:
         return outputs[0][0]
 
     def _program(self, step: StepGraph, reverse: bool, n_rows: int) -> StepProgram:
-        # Imported here: the lowering would be a third of all that reading a model imports.
+        # Imported here: the lowering would be a third of the imports for reading a model.
         from ostinato.runtime.programs import HOIST_BELOW, StepProgram
 
         hoist = n_rows < HOIST_BELOW

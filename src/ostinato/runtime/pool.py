@@ -1,4 +1,4 @@
-"""`Pool`: many streams of one model, numbered, of which any are pushed together."""
+"""`Pool`: many streams of one model, any of which are pushed together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ostinato.runtime.tensors import Array
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_ALL_READ, _NEW_KEY = 0, 1  # what read_items met, see native/python/streams.h
+_ALL_READ, _NEW_KEY = 0, 1  # results of read_items, see native/python/streams.h
 
 
 class Pool:
@@ -27,7 +27,7 @@ class Pool:
 
     Args:
         source: the model, shared by its streams.
-        capacity: streams, at most. Their memory is reserved at once.
+        capacity: the largest number of streams. Their memory is reserved at once.
         finite: whether NaN and infinite values are refused.
 
     Example:
@@ -79,7 +79,7 @@ class Pool:
         """The slots of streams `[N]` int64; a key that is new begins a stream.
 
         Raises:
-            ValueError: the pool is full; then no stream has begun.
+            ValueError: the pool is full; then no stream was added.
         """
         with self._claimed():
             return self._slots(list(keys))
@@ -104,7 +104,7 @@ class Pool:
         """End streams; their slots are free for others.
 
         Raises:
-            KeyError: there is no such stream; then none has ended.
+            KeyError: there is no such stream; then none was ended.
         """
         with self._claimed():
             keys = list(dict.fromkeys(keys))
@@ -118,7 +118,7 @@ class Pool:
         return self._states.steps_of(self._known(key))
 
     def reset(self, keys: Iterable[Any]) -> None:
-        """Let streams begin again."""
+        """Restart streams."""
         with self._claimed():
             for slot in [self._known(key) for key in keys]:
                 self._states.reset(slot)
@@ -132,10 +132,10 @@ class Pool:
             return packed(self._source.fingerprint, self._states.steps_of(slot), carry)
 
     def restore(self, key: Any, state: bytes) -> None:
-        """Let a stream, new or not, go on from what `save` gave.
+        """Let a stream, new or not, continue from a result of `save`.
 
         Raises:
-            ValueError: these bytes are damaged, or of another model; or the pool is full.
+            ValueError: the bytes are damaged, or belong to another model; or the pool is full.
         """
         n, carry = unpacked(state, self._source.fingerprint, self._source.n_carry)
         with self._claimed():
@@ -163,14 +163,14 @@ class Pool:
         Args:
             slots: `[N]`, of different streams, as `slots` gives them; or {key: row}, where a key
                 that is new begins a stream.
-            x: `[N, F]`, a row for each slot; of a language model `[N]` tokens.
+            x: `[N, F]`, a row for each slot; for a language model `[N]` tokens.
 
         Returns:
             `Answers` in the order of the slots; or `KeyedAnswers`.
 
         Raises:
             ValueError: a row has another shape, or NaN or an infinite value; a slot has no stream
-                or is there twice; or the pool is full. Then no stream has moved.
+                or occurs twice; or the pool is full. Then all streams are unchanged.
             RuntimeError: another thread is using the pool.
         """
         with self._claimed():
@@ -199,15 +199,15 @@ class Pool:
         """Several steps of one stream, a long chunk at the speed of a batch.
 
         Args:
-            key: of a stream that has begun.
+            key: the key of an existing stream.
             rows: `[T, F]`, as `rows` gives them.
-            each: whether after every step; otherwise after the last one.
+            each: whether to answer every step, or only the last one.
 
         Returns:
             `Answers`, T or one.
 
         Raises:
-            ValueError: the rows have another shape, or there is none. The stream has not moved.
+            ValueError: the rows have another shape, or there are no rows. The stream is unchanged.
             KeyError: there is no such stream.
         """
         if rows.ndim != 2 or rows.shape[1] != self._source.n_inputs or not len(rows):
@@ -236,7 +236,7 @@ class Pool:
 
     def _rows(self, x: Any, n: int) -> Array:
         if x is None:
-            raise ValueError("a row for each slot is wanted: push(slots, x)")
+            raise ValueError("x is missing; wanted a row for each slot: push(slots, x)")
         if isinstance(x, np.ndarray) and x.dtype == np.float32 and x.flags.c_contiguous:
             rows = x
         else:
@@ -259,7 +259,7 @@ class Pool:
                 return slots, rows
             if met == _NEW_KEY:
                 self._slots(list(items))
-            else:  # no dense float32 row
+            else:  # not a dense float32 row
                 items = {key: source.row(x) for key, x in items.items()}
 
     def _pushed(self, slots: Array, rows: Array) -> Answers:

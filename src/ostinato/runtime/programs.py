@@ -1,8 +1,8 @@
-"""Step graphs as programs of the engine, played on NumPy arrays.
+"""Step graphs as programs of the engine, run on NumPy arrays.
 
     step graph ──pass_spec──> PassSpec ──lower──> Lowered ──StepProgram──> played on arrays
 
-Outputs have the same bits whatever the batch, the padding, the threads and the instruction set.
+Outputs have the same bits for any batch, padding, number of threads and instruction set.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from ostinato.engine.rows import dealt
 from ostinato.runtime.step_graph import StepGraph
 
 Array = np.ndarray[Any, np.dtype[Any]]
-# A single sequence is played as a stream plays it if a step has at most so many multiplications:
-# its weights, 256 KB, stay in L2, and no call packs them. On one thread the batch engine takes 1.6
-# to 4 times as long for 100 steps; two threads of it that share a larger step are as fast.
+# A single sequence runs like a stream if a step has at most this many multiplications: its weights,
+# 256 KB, stay in L2, and no call packs them. On one thread the batch engine takes 1.6 to 4 times as
+# long for 100 steps; with two threads that share a larger step it is as fast.
 MOST_STEPWISE = 1 << 16
 
 _FLOAT32 = np.dtype(np.float32)
@@ -57,7 +57,7 @@ class StepProgram:
 
     Args:
         graph: the step.
-        tensors: float32 arrays by name; they are read at every play, not copied.
+        tensors: float32 arrays by name; they are read at every run, not copied.
         reverse: from the last step to the first.
         hoist: products that do not need the carry are taken ahead of the loop: for few rows.
     """
@@ -122,7 +122,7 @@ class StepProgram:
 
 
 def bound(graph: StepGraph, tensors: Mapping[str, Array]) -> Any:
-    """A step as streams play it: with its weights packed, and no products taken ahead."""
+    """A step for streams: with packed weights, and without hoisted products."""
     lowered = lower(pass_spec(graph))
     numbers: list[int] = []
     held = []  # arrays that are read until this returns
@@ -169,5 +169,5 @@ def n_threads() -> int:
 
 @functools.cache
 def _cores() -> int:
-    """The cores of this process; kept, since every answer asks and several files tell."""
+    """The cores of this process; kept, since every answer needs them and reading them is slow."""
     return environment.cores()

@@ -1,4 +1,4 @@
-"""A step graph played by NumPy: the slow, obvious meaning of every node."""
+"""A step graph run by NumPy: the slow, obvious meaning of every node."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def play_step(
         if n not in known:
             with np.errstate(all="ignore"):
                 value = np.asarray(_value(n, [known[i] for i in n.inputs], tensors, dtype))
-                # What is computed of vectors of weights alone is one row.
+                # Values computed only from vectors of weights are one row.
                 known[n] = np.atleast_2d(value) if n.kind == ROWS else value
 
     def results(nodes: Sequence[Node]) -> list[Array]:

@@ -1,4 +1,4 @@
-"""The answers that are saved with a model, and whether they are still given, bit for bit.
+"""The answers that are saved with a model, computed again and compared bit for bit.
 
 check.safetensors has the inputs as the network reads them and what its head answered:
 
@@ -32,10 +32,10 @@ class Verified(NamedTuple):
     """The result of a replay.
 
     Attributes:
-        n: the inputs.
-        n_different: those whose answers differ in a bit.
+        n: the number of inputs.
+        n_different: the number of inputs whose answers differ.
         largest: the largest difference.
-        isa: the instruction set that played.
+        isa: the instruction set.
 
     Example:
         >>> found = ostinato.runtime.verify("runs/gru/model")
@@ -69,7 +69,7 @@ def check_file(config: dict[str, Any], tensors: bytes, examples: Any) -> bytes:
     """The content of check.safetensors.
 
     Args:
-        config: what will stand in config.json.
+        config: the future content of config.json.
         tensors: the content of model.safetensors.
         examples: a user's sequences; None: random numbers.
     """
@@ -106,7 +106,7 @@ def _random(model: Model) -> dict[str, Array]:
 
 
 def _n_tokens(model: Model) -> int | None:
-    """How many tokens a language model knows; None of other models."""
+    """The number of tokens of a language model; None for other models."""
     return model.graph.n_outputs if model.reads_tokens else None
 
 

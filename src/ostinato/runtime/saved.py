@@ -5,9 +5,9 @@
     check.safetensors   some inputs, and the answers to them
     README.md           a model card for readers, which may be edited
 
-Only these names are opened, whatever stands in config.json, and the card not even read. Nothing in
-them is executed. What is read is checked once, here; memory beside the files is a quarter of them
-at most.
+Only these names are opened, whatever config.json says, and the card is not read. Nothing in them is
+executed. All content is checked once, here; it takes at most a quarter of the files' size in memory
+besides the files.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ class Saved:
 
     Attributes:
         kind: of the estimator, as "sequence_classifier".
-        graph: of the network; None if it could not be recorded, so that torch alone answers.
+        graph: the graph of the network; None if it could not be recorded, so that only torch can
+            run it.
         tensors: by name; they share the memory of the file.
-        fitted: what the kind needs beside them, as labels: JSON values.
+        fitted: what the kind needs besides, such as labels: JSON values.
         fingerprint: the SHA-256 of config.json, which names those of the other files.
-        net, params: what the constructors of the network and of the estimator were given: JSON
+        net, params: the arguments of the constructors of the network and of the estimator: JSON
             values.
         iterations: updates made.
     """
@@ -70,7 +71,7 @@ def read(path: Path, in_torch: bool = False) -> Saved:
     """The model in a directory.
 
     Args:
-        in_torch: whether a model without a graph is of use.
+        in_torch: whether a model without a graph is accepted.
 
     Raises:
         ValueError: a file is missing, damaged, altered or foreign, or of a later format; or the
@@ -97,7 +98,7 @@ def read_check(path: Path, saved_config: dict[str, Any]) -> dict[str, Array]:
     """The inputs and answers that were saved with a model.
 
     Raises:
-        ValueError: there are none, or the file is damaged or altered.
+        ValueError: there are no answers, or the file is damaged or altered.
     """
     place = current(path)
     if CHECK not in saved_config["sha256"] or not (place / CHECK).is_file():
@@ -135,11 +136,7 @@ def checked_config(config: Any, where: str, in_torch: bool = False) -> dict[str,
 
 
 def check_format(config: dict[str, Any], where: str) -> None:
-    """Refuse a model of another format; of a later one, name the version that it needs.
-
-    Raises:
-        ValueError: it is one.
-    """
+    """Raise ValueError for a model of another format; for a later one, name the version needed."""
     version = config.get("format")
     if type(version) is int and version > FORMAT:
         raise ValueError(

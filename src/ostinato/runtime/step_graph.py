@@ -1,7 +1,7 @@
 """`StepGraph`: one step of a network as a value, in memory and in a file.
 
-A step is a list of nodes (`compiler/graph/node.py`), each named by its operation. What it reads of
-weights are nodes of the kind `once`:
+A step is a list of nodes (`compiler/graph/node.py`), each named by its operation. Its weights are
+nodes of the kind `once`:
 
     tensor      a tensor of model.safetensors; attrs: its name
     transpose   of a matrix
@@ -27,7 +27,7 @@ from ostinato.engine.ops import OPS
 from ostinato.engine.program import MAX_WIDTH
 from ostinato.runtime.values import entries, fail, items, whole
 
-OPSET = 1  # raised once a release if operations were added, or mean something else
+OPSET = 1  # raised at a release if operations were added or changed
 MAX_NODES = 1 << 14
 MAX_COLUMNS = 1 << 24  # of all nodes together: 64 MB for a row
 
@@ -43,9 +43,9 @@ class StepGraph:
         inputs: nodes `x`, each with its position in attrs.
         states: nodes `state`, the carry before the step; zeros before the first one.
         new_states: the carry after it, as wide as `states`.
-        outputs: what the step gives beside the carry.
-        joints: of steps that were composed, copies of what one hands to the next; sums behind a
-            joint are added up as if it were an input, so that composing changes no bit.
+        outputs: the results of the step besides the carry.
+        joints: in composed steps, copies of the values that one step passes to the next; sums after
+            a joint are computed as if it were an input, so that composing changes no bit.
     """
 
     inputs: tuple[Node, ...]
@@ -96,15 +96,15 @@ class StepGraph:
 
     @staticmethod
     def from_json(value: Any, tensors: Shapes, where: str = "step") -> StepGraph:
-        """What `as_json` gave.
+        """The reverse of `as_json`.
 
         Args:
-            value: JSON's plain values, which may be anything.
-            tensors: the shapes of those that there are, by name.
+            value: any JSON value.
+            tensors: the shapes of the existing tensors, by name.
             where: the origin of the value, for errors.
 
         Raises:
-            ValueError: it is no step graph that this version knows, or reads other tensors.
+            ValueError: it is not a step graph that this version knows, or reads other tensors.
         """
         reader = _Reader(value, tensors, where)
         new_states = reader.results("new_states")
@@ -195,7 +195,7 @@ def _number_from(value: Any, where: str) -> float:
     return float(value)
 
 
-# ---- what makes a node of each operation right
+# ---- conditions of a valid node, by operation
 
 
 def _whole_attrs(n: Node, count: int) -> bool:
@@ -203,12 +203,12 @@ def _whole_attrs(n: Node, count: int) -> bool:
 
 
 def _reads_memory(n: Node) -> bool:
-    """Whether what n reads lies in memory, as constants do not."""
+    """Whether the inputs of n are in memory, unlike constants."""
     return all(i.op != "const" for i in n.inputs)
 
 
 def _is_rows(n: Node, count: int | None) -> bool:
-    """Whether n is rows, with so many inputs that are rows."""
+    """Whether n is rows, with this number of inputs that are rows."""
     right = count is None or len(n.inputs) == count
     return right and n.kind == ROWS and len(n.shape) == 1 and _all_rows(n.inputs)
 

@@ -1,7 +1,7 @@
 """`Stream`: a model that answers step by step.
 
-A step costs microseconds, allocates nothing beside the answer, and gives the bits that `predict`
-gives for the whole sequence.
+A step takes microseconds, allocates nothing but the answer, and gives the bits of `predict` for the
+whole sequence.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ostinato.runtime.programs import MOST_STEPWISE
 from ostinato.runtime.stream_source import StreamSource
 from ostinato.runtime.tensors import Array
 
-# Below so many steps a chunk is played step by step, as any chunk of a small model is; from there
-# on by the batch engine, whose call costs as much as some 20 steps.
+# A chunk of fewer steps runs step by step, like any chunk of a small model; a longer one by the
+# batch engine, whose call costs as much as some 20 steps.
 BATCH_FROM = 32
 
 _FLOAT32 = np.dtype(np.float32)
@@ -32,13 +32,13 @@ _DIGEST = 8
 
 @dataclass(frozen=True)
 class StreamCost:
-    """What one step of a stream costs, and what the stream keeps.
+    """The cost of a step of a stream, and the size of its state.
 
     Attributes:
-        multiplies: of all products of a step, with its answer.
-        weight_bytes: of the weights that a step reads; all streams of a model share them.
-        carry_bytes: of the states.
-        state_bytes: of the states and what the player keeps beside them.
+        multiplies: the multiplications of a step, with its answer.
+        weight_bytes: the weights that a step reads; all streams of a model share them.
+        carry_bytes: the states.
+        state_bytes: the states and the stream's other memory.
 
     Example:
         >>> cost = ostinato.runtime.load("runs/gru/model").stream().explain()
@@ -110,22 +110,25 @@ class Stream:
         """Read one step, or a chunk of several.
 
         Args:
-            x: `[F]`, a number or name for each feature; or `[T, F]`, a chunk. Of a language model a
-                text, or numbers of tokens; of a model of words one, or a list; of one of texts a
-                text, or a list of words. A dense float32 row is the fastest: it is read as it lies.
-                An array has a name by its place among those of the training part, −1 for another.
-            out: `[K]` float32, to be filled with the probabilities after the last step. Nothing is
-                allocated then.
-            each: of a chunk, whether every step has its answer; by default if the model answers at
+            x: `[F]`, a number or name for each feature; or `[T, F]`, a chunk. For a language model
+                a text, or numbers of tokens; for a model of words a word or a list; for a model of
+                texts a text, or a list of words. A dense float32 row is the fastest: it is read
+                without a copy. In an array, a name is its place among those of the training part,
+                −1 for an unknown one.
+            out: `[K]` float32, to be filled with the probabilities after the last step; then
+                nothing is allocated.
+            each: for a chunk, whether to answer every step; by default if the model answers at
                 every step, as a tagger does.
 
         Returns:
-            An `Answer`; of a chunk with `each`, `Answers`, one for each step; with `out` that.
+            An `Answer`; for a chunk with `each`, `Answers`, one for each step; with `out`, out
+            itself.
 
         Raises:
-            ValueError: x has another shape, or NaN or an infinite value. The stream is then as it
-                was.
-            TypeError: x holds no numbers, or out is no such array. The stream is as it was, too.
+            ValueError: x has another shape, or NaN or an infinite value. The stream is then
+                unchanged.
+            TypeError: x holds no numbers, or out is not such an array. The stream is unchanged,
+                too.
             RuntimeError: another thread is using the stream.
         """
         proba = np.empty(self._n_answers, _FLOAT32) if out is None else out
@@ -139,7 +142,7 @@ class Stream:
         return _new(Answer, (self._state.steps, label, proba, sure))
 
     def _push_rows(self, x: Any, out: Array | None, each: bool | None) -> Any:
-        """`push` of what is no dense float32 row, or is refused."""
+        """`push` for anything but a valid dense float32 row."""
         source = self._source
         rows, is_one = source.rows(x)
         if self._finite:
@@ -169,7 +172,7 @@ class Stream:
     def go_on(self, n: int, carry: Array, rows: Array, each: bool) -> Answers:
         """Read checked rows `[T, F]` after n steps with a carry, which is replaced by the new one.
 
-        This is how a pool plays a chunk of one of its streams.
+        A pool reads a chunk of one of its streams in this way.
         """
         self._state.claim()
         try:
@@ -181,7 +184,7 @@ class Stream:
             self._state.give_up()
 
     def _check_out(self, out: Any) -> None:
-        """Raise TypeError if no answer can be written there; asked before a step is read."""
+        """Raise TypeError if no answer can be written there; called before a step is read."""
         K = self._n_answers
         is_array = isinstance(out, np.ndarray) and out.dtype == _FLOAT32 and out.shape == (K,)
         if not (is_array and out.flags.c_contiguous and out.flags.writeable):
@@ -224,7 +227,7 @@ class Stream:
             self._state.give_up()
 
     def save(self) -> bytes:
-        """The state as bytes, for `Model.stream`: of this model, by its fingerprint."""
+        """The state as bytes, for `Model.stream` of the same model, by its fingerprint."""
         carry = np.empty(self._source.n_carry, np.float32)
         self._state.claim()
         try:
@@ -237,7 +240,7 @@ class Stream:
         """Go on from what `save` gave.
 
         Raises:
-            ValueError: these bytes are damaged, or of another model.
+            ValueError: the bytes are damaged, or belong to another model.
         """
         n, carry = unpacked(state, self._source.fingerprint, self._source.n_carry)
         self._state.claim()
@@ -247,7 +250,7 @@ class Stream:
             self._state.give_up()
 
     def explain(self) -> StreamCost:
-        """What a step costs and a stream keeps."""
+        """The cost of a step and the size of the state."""
         model = self._source.native
         carry = 4 * self._source.n_carry
         beside = native.stream_state.bytes_beside_the_carry
@@ -267,7 +270,7 @@ def unpacked(state: bytes, fingerprint: str, n_carry: int) -> tuple[int, Array]:
     """Steps and carry.
 
     Raises:
-        ValueError: these bytes are damaged, or of another model.
+        ValueError: the bytes are damaged, or belong to another model.
     """
     content = opened(state, _MAGIC, fingerprint)
     if len(content) != 8 + 4 * n_carry:
@@ -277,16 +280,16 @@ def unpacked(state: bytes, fingerprint: str, n_carry: int) -> tuple[int, Array]:
 
 
 def sealed(magic: bytes, fingerprint: str, content: bytes) -> bytes:
-    """What is kept of a stream, between the names of its format and model, and a digest."""
+    """The state of a stream with its format and model, and a digest."""
     content = magic + bytes.fromhex(fingerprint) + content
     return content + hashlib.blake2b(content, digest_size=_DIGEST).digest()
 
 
 def opened(state: bytes, magic: bytes, fingerprint: str) -> bytes:
-    """What was `sealed`.
+    """The reverse of `sealed`.
 
     Raises:
-        ValueError: these bytes are damaged, or of another model or format.
+        ValueError: the bytes are damaged, or belong to another model or format.
     """
     if not isinstance(state, (bytes, bytearray, memoryview)):
         raise TypeError(f"a state is bytes, as save gives them; came {type(state).__name__}")
@@ -296,12 +299,12 @@ def opened(state: bytes, magic: bytes, fingerprint: str) -> bytes:
             "these bytes are not the state of a stream like this one, or come from a later version"
         )
     if hashlib.blake2b(content, digest_size=_DIGEST).digest() != digest:
-        raise ValueError("the state of the stream is damaged: its digest is another")
+        raise ValueError("the state of the stream is damaged: its digest differs")
     own = bytes.fromhex(fingerprint)
     at = len(magic) + len(own)
     if content[len(magic) : at] != own:
         raise ValueError(
-            "this state is of another model: its fingerprint begins with "
+            "this state belongs to another model: its fingerprint begins with "
             f"{content[len(magic) : at].hex()[:12]}, this model's with {fingerprint[:12]}"
         )
     return content[at:]

@@ -1,8 +1,8 @@
-"""`StreamSource`: what all streams and pools of one model share; of those with a lookahead it is a
-`RowSource`.
+"""`StreamSource`: the common part of all streams and pools of one model; `RowSource` with a
+lookahead.
 
-That is the model's step and answer as the native player plays them, the way of a user's row into
-the step, the names of the answers, and the way of a chunk through the batch engine.
+It has the model's step and answer for the native player, the conversion of a user's row, the names
+of the answers, and the batch engine for chunks.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowScaling:
-    """How the numbers of a row become what the network reads: (x − mean) / scale, in float64; of a
-    name, given by its place, a column of zeros and ones for each that is known.
+    """The scaling of a row for the network: (x − mean) / scale, in float64; a name, given by its
+    place, becomes a column of zeros and ones for each known name.
 
     Attributes:
-        mean, scale, fill: `[F]`; fill is what a missing number becomes, NaN where it is refused.
-        mask: whether a further column behind each feature is 1 where its number is missing.
-        names: of each, None where it is a number; () if all are.
+        mean, scale, fill: `[F]`; fill replaces a missing number, NaN if it is refused.
+        mask: whether a further column after each feature is 1 where its number is missing.
+        names: the names of each feature, None for a number; () if all are numbers.
     """
 
     mean: Array
@@ -47,7 +47,7 @@ class RowScaling:
 
     @property
     def n_names(self) -> list[int]:
-        """By feature, how many names are known; 0 where it is a number."""
+        """For each feature, the number of known names; 0 for a number."""
         return [len(names or ()) for names in self.names] or [0] * len(self.mean)
 
     def of(self, rows: Array) -> Array:
@@ -68,13 +68,13 @@ class RowScaling:
         """Rows of numbers and names, `[F]` or `[T, F]`, with the places of the names.
 
         Raises:
-            TypeError: a value is a number where names are wanted, or the reverse.
+            TypeError: a value is a number in place of a name, or the reverse.
         """
         array = np.array(rows, object)
         if array.ndim == 0:
             array = array[None]
         if array.shape[-1] != len(self.names):
-            return np.zeros(array.shape)  # which is refused
+            return np.zeros(array.shape)  # refused later
         found = np.empty(array.shape)
         for at, value in np.ndenumerate(array):
             names = self.names[at[-1]]
@@ -101,12 +101,12 @@ class RowSource:
     """A model as streams read and name it: from a user's rows to those of the network, and back.
 
     Args:
-        network: the model's.
-        names: of the columns of an answer.
-        several: whether each column is a label of its own, which is there or not.
-        scaling: of a row; None: rows are read as they are.
-        reader: of a model of tokens or words, from these to rows `[T, F]` as the step reads them.
-        fingerprint: of the saved model, in hexadecimal.
+        network: the model's network.
+        names: the names of the columns of an answer.
+        several: whether each column is a label of its own.
+        scaling: the scaling of a row; None: rows are not scaled.
+        reader: for a model of tokens or words, the conversion of these to rows `[T, F]`.
+        fingerprint: that of the saved model, in hexadecimal.
         sure_from: the probability from which on an answer is sure, if the model has one.
         columns: the names of a row's features, if the model knows them.
         naming: from an answer's row to its label; None: the name of its largest value.
@@ -139,7 +139,7 @@ class RowSource:
         """Rows `[T, F]` as they are pushed, of one row or of several; and whether x is one row.
 
         Raises:
-            ValueError, TypeError: x is no such.
+            ValueError, TypeError: x has another form.
         """
         if self._reader is not None:
             found = np.ascontiguousarray(self._reader(x), np.float32)
@@ -177,9 +177,7 @@ class RowSource:
         return rows if self.scaling is None else self.scaling.of(rows)
 
     def check_finite(self, rows: Array) -> None:
-        """Raises:
-        ValueError: a row would be read with NaN or an infinite value.
-        """
+        """Raise ValueError if a row would be read with NaN or an infinite value."""
         prepared = self.prepared(rows)
         if not native.all_finite(prepared, *prepared.shape):
             self.refuse_row(rows, int(np.isfinite(prepared).all(1).argmin()))
@@ -211,11 +209,11 @@ class RowSource:
 
 
 class StreamSource(RowSource):
-    """A network as streams play it, step by step.
+    """A network that runs step by step.
 
     Args:
-        network, names: as of a `RowSource`; so are the others.
-        begin: rows that a new stream has read before its first step.
+        network, names: as for `RowSource`; so are the others.
+        begin: rows that a new stream reads before its first step.
 
     Raises:
         ValueError: the model cannot answer step by step; the message names the layer.
@@ -263,7 +261,7 @@ def source_of(model: Model, make: Callable[..., Source]) -> Source:
     """The parts that the streams of a saved model share.
 
     Args:
-        make: `StreamSource`, or what is made of the same arguments.
+        make: `StreamSource`, or another class with the same arguments.
 
     Raises:
         ValueError: the model cannot answer step by step; the message says why.
@@ -291,7 +289,7 @@ def scaling_of(preparation: Preparation) -> RowScaling:
     """How a preparation scales a row of numbers.
 
     Raises:
-        ValueError: it does something else, too.
+        ValueError: it does more than scale rows.
     """
     if preparation.statics:
         raise ValueError("the model reads static columns, which a stream of rows does not have")
@@ -313,7 +311,7 @@ def scaling_of(preparation: Preparation) -> RowScaling:
 
 
 class Chunks:
-    """Several steps of streams by the batch engine, which takes the products of x ahead."""
+    """Several steps of streams by the batch engine, which computes the products of x in advance."""
 
     def __init__(self, network: Network):
         self.network = network

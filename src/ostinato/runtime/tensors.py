@@ -5,7 +5,7 @@
                count from the end of the header
     the rest   the tensors, without gaps
 
-The package safetensors copies every tensor. This reader copies none, and trusts nothing.
+The package safetensors copies every tensor. This reader copies none, and checks everything.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def unpack(content: bytes, where: str) -> dict[str, Array]:
     """The tensors, as views of `content`; `where` names it in errors.
 
     Raises:
-        ValueError: it is not whole, or of another format.
+        ValueError: it is incomplete, or has another format.
     """
     found = {}
     for name, dtype, shape, first in _places(io.BytesIO(content), len(content), where):
@@ -48,10 +48,10 @@ def unpack(content: bytes, where: str) -> dict[str, Array]:
 
 
 def read_file(path: Path, where: str) -> bytes:
-    """The content of a file, which is read only if it has the size that its header says.
+    """The content of a file, which is read only if it has the size stated in its header.
 
     Raises:
-        ValueError: it has another, or is of another format.
+        ValueError: it has another size, or another format.
     """
     with path.open("rb") as file:
         for _ in _places(file, os.fstat(file.fileno()).st_size, where):
@@ -107,7 +107,7 @@ def read_json(content: bytes, where: str) -> Any:
     """A JSON value.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not JSON.
     """
     try:
         return json.loads(content)

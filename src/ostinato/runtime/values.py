@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from typing import Any, NoReturn
 
-_SHORT = reprlib.Repr()  # in the time that some of a value takes, however deep it is
+_SHORT = reprlib.Repr()  # reads only a part of a value, however deep it is
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 62
 
 
@@ -28,7 +28,7 @@ def entries(
 
 
 def items(value: Any, where: str, most: int) -> list[Any]:
-    """A list of no more than so many."""
+    """A list of at most `most` entries."""
     if not isinstance(value, list) or len(value) > most:
         fail(f"{where} is {_shown(value)}; wanted a list of at most {most}")
     return value
@@ -45,7 +45,7 @@ def text(value: Any, where: str) -> str:
     """The value, if it is a text.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a text.
     """
     if not isinstance(value, str):
         fail(f"{where} is {_shown(value)}; wanted a text")

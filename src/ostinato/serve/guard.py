@@ -1,4 +1,4 @@
-"""`Guard`: what stands before every route.
+"""`Guard`: the checks before every route.
 
 Addresses and tokens are checked, and the body is read, within its bounds of size and time, before
 a route sees the request. Whatever a route raises becomes an answer here, and a line of the log.
@@ -73,7 +73,7 @@ class Guard:
             same = urlsplit(origin).netloc
             if not same or same.lower() != host.lower():
                 raise Refusal(
-                    403, f"the page of {origin[:100]!r} may not ask this server (--allow-origin)"
+                    403, f"the page of {origin[:100]!r} may not use this server (--allow-origin)"
                 )
         if self._tokens and scope["path"] not in OPEN and not scope["path"].startswith("/page/"):
             self._check_token(scope, headers)

@@ -1,4 +1,4 @@
-"""The journal of open sequences: what is read by them is in a file before it is answered.
+"""The journal of open sequences: every step is in a file before it is answered.
 
     DIR/lock              held by the one server that uses the directory
     DIR/NAME/000007.kept  a snapshot: every sequence as it was when journal 7 began
