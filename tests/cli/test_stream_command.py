@@ -14,6 +14,7 @@ from cli_examples import SMALL
 from four_tasks import QUICK, classify, tag
 
 from ostinato.cli.streams import answers as stream_answers
+from ostinato.cli.streams.rows import Lines
 from ostinato.data.tables.text_column import MISSING
 from zoo.suites import one_in
 
@@ -673,3 +674,12 @@ def test_a_packed_file_and_another_separator_are_told(ostinato, stream, tmp_path
     packed.write_bytes(b"")
     refused = ostinato("stream", "run", packed)
     assert (refused.code, "gzip -dc" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize("content", [b"x\n1\n2\n", b"x\n1\n2"])
+def test_a_state_is_at_the_end_of_what_was_answered(content):
+    lines = Lines()
+    for piece in (content[:3], content[3:]):
+        lines.done(lines.add(piece))
+    lines.done([lines.rest()] if lines.rest() else [], ended=False)
+    assert (lines.position, lines.number) == (len(content), 4)

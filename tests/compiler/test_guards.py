@@ -400,6 +400,9 @@ SEARCHED: dict[str, tuple[Any, ...]] = {
         "import dataclasses; C = dataclasses.make_dataclass('C', ['k']); "
         "w.inner, w.maybe = C(1), C(1)",
         "w.inner.k = 2"),
+    "two objects or one": ("torch.tanh(x + h) * (1 + (w.inner is w.maybe))",
+        "w.inner, w.maybe = types.SimpleNamespace(), types.SimpleNamespace()",
+        "w.maybe = w.inner", "w.maybe = types.SimpleNamespace()"),
     "object made inside": (of_a_class_in_a_closure, "", "w.Made.shift = 0.25", "w.k = 0.5"),
     "pattern": (by_a_pattern, "", "w.inner.k = 2.0", "w.inner.k = 1.0"),
     "own __getattr__": ("torch.tanh(x + h) * w.thing.made_up",

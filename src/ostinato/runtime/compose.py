@@ -58,13 +58,12 @@ class Composer:
     def inlined(
         self, graph: StepGraph, inputs: Sequence[Node], states: Sequence[Node]
     ) -> tuple[list[Node], list[Node]]:
-        """New states and outputs of a step on these inputs and states."""
+        """New states and outputs of a step on these inputs and states; it was not composed."""
         new = dict(zip(graph.inputs, inputs, strict=True))
         new |= dict(zip(graph.states, states, strict=True))
         for n in graph.nodes:
             if n not in new:
                 new[n] = self._again(n, [new[i] for i in n.inputs])
-        self.joints |= {new[n] for n in graph.joints}
         return [new[n] for n in graph.new_states], [new[n] for n in graph.outputs]
 
     def _again(self, n: Node, inputs: list[Node]) -> Node:
@@ -154,4 +153,4 @@ def side_by_side(steps: Sequence[StepGraph], widths: Sequence[int], cut: Cut) ->
         tuple([c.concat(pieces) for pieces in zip(*part, strict=True)])
         for part in zip(*found, strict=True)
     )
-    return StepGraph(tuple(inputs), tuple(states), new_states, outputs, frozenset(c.joints))
+    return StepGraph(tuple(inputs), tuple(states), new_states, outputs)
