@@ -38,6 +38,7 @@ TITLES = {
     "batch": "A batch at a time",
     "memory": "Longer than memory",
     "steps": "Matrix states, heads, attention",
+    "serve": "A server",
 }
 
 
