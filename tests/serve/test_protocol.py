@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from serving import GOLDEN, arrays, golden, run, serving, tensor
+from serving import GOLDEN, arrays, golden, run, serving, step, tensor
 from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.http._utils import _get_inference_request
 
@@ -89,6 +89,38 @@ def test_a_batch_has_the_bits_of_predict(case):
                 f"/v2/models/{name}/infer", content=body, headers={HEADER: str(size)}
             )
             same(unpacked(binary), wanted)
+
+    run(test())
+
+
+@pytest.mark.parametrize("loss", ["squared", "quantiles"])
+@pytest.mark.parametrize("targets", [1, 2])
+def test_numbers_have_the_bits_of_predict(tmp_path, loss, targets):
+    """A batch, and the same sequence step by step."""
+    from ostinato import SequenceRegressor
+
+    y = np.stack([X.mean((1, 2)), X.max((1, 2))], axis=1)
+    trained = SequenceRegressor(hidden_size=4, iterations=2, loss=loss, random_state=0)
+    trained.fit(X, y if targets == 2 else y[:, 0]).save(tmp_path / "model")
+    model = runtime.load(tmp_path / "model")
+    wanted = {"value": model.predict(X).reshape(len(X), targets)}
+    if loss == "quantiles":
+        wanted["quantiles"] = model.predict_quantiles(X)
+
+    async def test():
+        async with serving({"m": tmp_path / "model"}) as client:
+            answer = await client.post("/v2/models/m/infer", json={"inputs": [tensor("x", X)]})
+            same(arrays(answer.json()), wanted)
+            first = {name: array[:1] for name, array in wanted.items()}
+            for t in range(X.shape[1]):
+                body = step("a", X[None, 0, t], t == 0)
+                answer = await client.post("/v2/models/m/infer", json=body)
+            same(arrays(answer.json()), first)
+            await client.post("/v2/models/m/sessions", json={"id": "s"})
+            given = {"x": X[0].tolist()}
+            answer = await client.post("/v2/models/m/sessions/s/steps", json=given)
+            assert np.ravel(answer.json()["label"]).tolist() == wanted["value"][0].tolist()
+            assert len(answer.json()["values"]) == len(model.labels)
 
     run(test())
 

@@ -41,12 +41,14 @@ class Head:
         inputs, outputs: as the metadata describe them.
         optional: inputs that a request may leave out.
         each: whether every step has its answer.
+        noun: what the numbers of an answer are.
     """
 
     inputs: list[Described]
     outputs: list[Described]
     optional: list[Described]
     each = False
+    noun = "probabilities"
 
     def __init__(self, model: Any):
         self.model = model
@@ -249,6 +251,7 @@ class _Numbers(_Rows):
     """Numbers for a sequence, and their quantiles if there are any."""
 
     model: Regressor
+    noun = "values"
 
     def __init__(self, model: Regressor):
         super().__init__(model)

@@ -78,9 +78,9 @@ class Sessions:
         frame = await sequences.play(StepRequest(key, sequences.rows(head.read(given["x"])), n,
                                            end=end, each=each))  # fmt: skip
         assert frame.answers is not None
-        found = {"id": key, **as_json(frame.answers[-1])}
+        found = {"id": key, **as_json(frame.answers[-1], head.noun)}
         if each:
-            found["each"] = [as_json(answer) for answer in frame.answers]
+            found["each"] = [as_json(answer, head.noun) for answer in frame.answers]
         return found
 
     async def state(self, request: Request) -> Response:
@@ -107,13 +107,13 @@ class Sessions:
         """The answers of a session as they come, as server-sent events."""
         key = _id(request)
         sequences = self._where(request, key)
-        queue = sequences.listen(key)
+        queue, noun = sequences.listen(key), sequences.served.head.noun
 
         async def events() -> AsyncIterator[str]:
             try:
                 yield ": the answers of this session follow\n\n"
                 while (answer := await queue.get()) is not None:
-                    yield f"id: {answer.n}\ndata: {json.dumps(as_json(answer))}\n\n"
+                    yield f"id: {answer.n}\ndata: {json.dumps(as_json(answer, noun))}\n\n"
                 yield "event: end\ndata: {}\n\n"
             finally:
                 sequences.unlisten(key, queue)
@@ -147,10 +147,9 @@ class Sessions:
         return _sequences(self.models.with_sequence(request.path_params["model"], key))
 
 
-def as_json(answer: Any) -> dict[str, Any]:
-    """An answer of the runtime for JSON; its floats are exact."""
-    found: dict[str, Any] = {"n": answer.n, "label": answer.label}
-    found["probabilities"] = answer.proba.tolist()
+def as_json(answer: Any, noun: str) -> dict[str, Any]:
+    """An answer of the runtime for JSON; its floats are exact, and `noun` says what they are."""
+    found: dict[str, Any] = {"n": answer.n, "label": answer.label, noun: answer.proba.tolist()}
     if answer.sure is not None:
         found["sure"] = answer.sure
     return found

@@ -575,7 +575,13 @@ async function asSequences(found, parts, words) {
   const outputs = Object.fromEntries(found.outputs.map((each) => [each.name, each]));
   const labels = model.parameters.labels, rows = [], kept = {};
   let header;
-  if (outputs.quantiles) {
+  if (outputs.value) {
+    const K = outputs.value.shape[1], Q = outputs.quantiles ? labels.length : 0;
+    const of = K === 1 ? ["prediction"] : Array.from({ length: K }, (_, k) => `prediction_${k}`);
+    header = ["id", ...of, ...labels.slice(0, Q)];
+    parts.forEach((_, i) => rows.push([i, ...outputs.value.data.slice(K * i, K * (i + 1)),
+      ...(Q ? outputs.quantiles.data.slice(Q * i, Q * (i + 1)) : [])].map(String)));
+  } else if (outputs.quantiles) {
     const [N, h, Q] = outputs.quantiles.shape;
     header = ["id", "step", "prediction", ...labels.map((q) => `q${q}`)];
     for (let i = 0; i < N; i++) for (let s = 0; s < h; s++) {
@@ -646,13 +652,13 @@ function showAnswers() {
 }
 
 const idColumn = () => Math.max(asked.header.indexOf("id"), asked.header.indexOf("index"), 0);
-const isForecast = () => asked.header.some((name) => /^q0\.\d+$/.test(name));
+const isForecast = () => model.parameters.kind === "sequence_forecaster" && asked.header.some((name) => /^q0\.\d+$/.test(name));
 const isTags = () => asked.header.some((name) => name.startsWith("probability_")) && !asked.belief;
 
 function charted() {
   if (asked.belief && Object.keys(asked.belief).length) return Object.keys(asked.belief);
   const timed = asked.header.includes("time") || asked.header.includes("step");
-  if (!isForecast() && !timed) return [];
+  if ((!isForecast() && !timed) || model.parameters.kind === "sequence_regressor") return [];
   return [...new Set(asked.rows.map((row) => row[idColumn()]))].slice(0, 200);
 }
 
