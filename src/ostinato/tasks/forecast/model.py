@@ -66,7 +66,7 @@ class Forecaster(Model):
         >>> model.evaluate(series, windows=2)["n"]
         12
         >>> list(model.baselines(as_panel(series)))
-        ['last value']
+        ['last value', 'seasonal naive']
     """
 
     task = "forecast"
