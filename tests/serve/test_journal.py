@@ -170,6 +170,34 @@ def test_a_journal_is_cut_back_to_what_was_played(tmp_path, monkeypatch):
     run(test())
 
 
+def test_frames_that_fail_together_change_nothing(monkeypatch):
+    """Neither a sequence that begins again, nor one that reads the same row twice."""
+
+    async def test():
+        async with serving(golden("gru")) as client:
+            for key in "ab":
+                await client.post(INFER, json=step(key, X[None, [0, 0]], True))
+            sequences = client.models.newest("gru").sequences
+            before = [await sequences.state(key) for key in "ab"]
+            failing = ("push", 1), ("save", 1), ("save", 2), ("save", 3)
+            for method, at in failing:
+                calls, real = [], getattr(sequences._pool, method)
+
+                def fails(*arguments, calls=calls, real=real, at=at):
+                    calls.append(1)
+                    return _no_memory() if len(calls) == at else real(*arguments)
+
+                with monkeypatch.context() as patched:
+                    patched.setattr(sequences._pool, method, fails)
+                    frames = step("a", X[None, 2:3], True), step("b", X[None, :1])
+                    answers = [client.post(INFER, json=frame) for frame in frames]
+                    codes = [answer.status_code for answer in await asyncio.gather(*answers)]
+                assert codes == [500, 500], "they were not played together"
+                assert [await sequences.state(key) for key in "ab"] == before
+
+    run(test())
+
+
 def _no_memory(*_):
     raise MemoryError
 

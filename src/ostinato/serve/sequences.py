@@ -16,7 +16,7 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -118,6 +118,8 @@ class OpenSequences:
         self._queue: deque[StepRequest] = deque()
         self._wake, self._lock = asyncio.Event(), asyncio.Lock()
         self._taken = 0  # frames that are being played
+        # What they may change: key, what was known of it, its state, and what of one that had ended.
+        self._changed: list[tuple[Key, _Open | None, bytes, _Open | None]] = []
         self._beginning = 0  # of them, those that begin a sequence
         if journal is not None:
             for record in journal.records():
@@ -272,6 +274,7 @@ class OpenSequences:
             if not ready:
                 return
             steps = sum(len(frame.rows) for frame in ready)
+            self._changed = []
             mark = self._log(self._record(frame) for frame in ready)
             try:
                 if steps * self._cost <= INLINE:
@@ -279,7 +282,7 @@ class OpenSequences:
                 else:
                     await asyncio.to_thread(self._play, ready)
             except BaseException:
-                self._undo(ready, mark)
+                self._undo(mark)
                 raise
             self._counted(len(ready), steps)
             for frame in ready:
@@ -332,10 +335,14 @@ class OpenSequences:
     def _play(self, frames: list[StepRequest]) -> None:
         """Play frames of different sequences."""
         for frame in frames:
+            key, known = frame.key, self._open.get(frame.key)
+            state = b"" if known is None else self._pool.save(key)
+            self._changed.append((key, known and replace(known), state, self._ended.get(key)))
             if frame.start:
-                self._begin(frame.key, None)
-            known = self._open[frame.key]
-            known.before = self._pool.save(frame.key)
+                self._begin(key, None)
+            else:
+                self._open[key].before = state
+            known = self._open[key]
             known.first, known.digest = self._pool.n(frame.key) + 1, digest_of(frame.rows)
         single = [frame for frame in frames if len(frame.rows) == 1]
         if single:
@@ -349,15 +356,20 @@ class OpenSequences:
                 each = frame.each or frame.key in self._listeners
                 frame.answers = self._pool.read(frame.key, frame.rows, each=each)
 
-    def _undo(self, frames: list[StepRequest], mark: int) -> None:
-        """Frames were not played, for want of memory and the like: nothing has read them."""
+    def _undo(self, mark: int) -> None:
+        """Take back what `_play` changed before it failed, for want of memory and the like."""
         if self._journal is not None:
             self._journal.cut(mark)
-        for frame in frames:
-            known = self._open.get(frame.key)
-            if known is not None and known.digest == digest_of(frame.rows):
-                self._pool.restore(frame.key, known.before)
-                known.digest = b""
+        for key, known, state, ended in self._changed:
+            if known is not None:
+                self._pool.restore(key, state)
+                self._open[key] = known
+            else:
+                self._open.pop(key, None)
+                if key in self._pool:
+                    self._pool.drop([key])
+            if ended is not None:
+                self._ended[key] = ended
 
     def _answered(self, frame: StepRequest) -> None:
         self._open[frame.key].used = time.monotonic()
