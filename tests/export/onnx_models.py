@@ -38,7 +38,8 @@ def loaded(kind, net, fitted, several=False, made_with=None):
     graph, folded = describe(net, several=several)
     tensors = {k: t.detach().numpy() for k, t in {**net.state_dict(), **folded}.items()}
     read = json.loads(json.dumps(fitted))  # as from a file
-    return model_of(Saved(kind, graph, tensors, read, "f" * 64, made_with or {}), "made here")
+    saved = Saved(kind, graph, tensors, read, "f" * 64, made_with or {}, {}, 0)
+    return model_of(saved, "made here")
 
 
 def classifier(F=3, C=4, preparation=None, several=False, members=1, size=6, **config):

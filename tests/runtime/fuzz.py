@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.runtime.model import Model, Tagger, model_of
+from ostinato.runtime.model import Model, model_of
 from ostinato.runtime.programs import StepProgram
 from ostinato.runtime.saved import checked_config, made
 from ostinato.runtime.tensors import read_json, unpack
+from ostinato.tasks.tag.model import Tagger
 
 ODD: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 7, 1 << 24, 1 << 31, 1 << 63, 10**400, 0.5, -0.0, 1e308,

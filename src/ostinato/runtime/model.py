@@ -22,6 +22,7 @@ from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.network import Inputs, Network
 from ostinato.runtime.saved import Saved
 from ostinato.runtime.tensors import Array
+from ostinato.runtime.values import fail
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -94,6 +95,7 @@ class Model:
     """
 
     task: ClassVar[str]  # its name in the registry
+    looks_ahead: ClassVar[bool] = False  # whether its graph answers for steps to come
 
     network: Any  # an `AnyNetwork`
     fingerprint: str = ""
@@ -110,6 +112,8 @@ class Model:
         Raises:
             ValueError: its parts do not belong together.
         """
+        if saved.graph is not None and (saved.graph.ahead is not None) != cls.looks_ahead:
+            fail(f"{where}: the graph is not that of a {saved.kind[:60]}")
         if network is None:
             assert saved.graph is not None
             network = Network(saved.graph, saved.tensors)

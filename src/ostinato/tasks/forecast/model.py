@@ -70,6 +70,7 @@ class Forecaster(Model):
     """
 
     task = "forecast"
+    looks_ahead = True
 
     windows: SeriesWindows
     levels: tuple[float, ...]
