@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ostinato import scan
+from ostinato import explain, scan
 from zoo.playing import ENGINES
 
 D = torch.float64
@@ -318,6 +318,13 @@ def test_an_error_of_the_step_says_how_it_was_called(engine, name):
         scan(*arguments, **options)
     (found,) = caught.value.__notes__
     assert re.search(note, found), found
+
+
+def test_explain_says_it_too():
+    (step, init, xs), _, note = MISUNDERSTOOD["batch first"]
+    with pytest.raises(RuntimeError) as caught:
+        explain(step, init, xs)
+    assert re.search(note, caught.value.__notes__[0])
 
 
 def test_before_python_3_11_the_message_says_it(engine):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ostinato._scan import compiled
-from ostinato.arguments import Arguments, checked
+from ostinato.arguments import Arguments, add_shapes, checked
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.lower.spec import Lowered
 from ostinato.compiler.play.segmented import memory_plan
@@ -160,6 +160,9 @@ def explained(arguments: Arguments) -> Explanation:
         call = compiled(arguments)
     except Unsupported as refusal:
         return Explanation(False, refusal.reason, refusal.op or "", advice(refusal))
+    except Exception as error:
+        add_shapes(error, arguments)
+        raise
     found = _explained(call.compiled, arguments.ragged.n_steps, call.n_rows)
     leaves, xs_leaves = call.arguments.rows
     tensors = [*call.captured, *leaves, *call.per_row, *xs_leaves, *call.numbers]

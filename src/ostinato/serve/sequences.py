@@ -118,7 +118,7 @@ class OpenSequences:
         self._queue: deque[StepRequest] = deque()
         self._wake, self._lock = asyncio.Event(), asyncio.Lock()
         self._taken = 0  # frames that are being played
-        # What they may change: key, what was known of it, its state, and what of one that had ended.
+        # What they change: key, what was known of it, its state, and what of one that had ended.
         self._changed: list[tuple[Key, _Open | None, bytes, _Open | None]] = []
         self._beginning = 0  # of them, those that begin a sequence
         if journal is not None:

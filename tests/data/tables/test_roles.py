@@ -100,7 +100,8 @@ def test_the_only_dates_that_go_on_are_the_time_of_a_series(text, time):
     [
         ("a,b,c\n1,2,u\n3,4,v\n", Roles(target="c"),
          "is a row a step or a whole sequence.*'a', 'b'"),
-        ("a,b,c\n1,2,u\n1,4,v\n", Roles("long", target="c", task="classify"), "column distinguishes"),
+        ("a,b,c\n1,2,u\n1,4,v\n", Roles("long", target="c", task="classify"),
+         "column distinguishes"),
         (LONG, Roles(id="ID", target="mode"), "what is the target 'mode' for"),
         (LONG.replace("x", "mood").replace("1,1,up", "q,1,up"),
          Roles(target="mode", task="classify"), "'mood' does not hold numbers; name the features"),
