@@ -48,7 +48,7 @@ def test_no_vector_kernel_costs_time(ostinato, native):
     ("function", "problem"),
     [
         ("best_isa", "OSTINATO_ISA=mmx: this machine has avx2, base"),
-        ("threads_from_environment", "OSTINATO_NUM_THREADS=abc: wanted a whole number from 1 on"),
+        ("threads_from_environment", "OSTINATO_NUM_THREADS=abc: wanted a whole number, 1 or more"),
     ],
 )
 def test_a_variable_that_cannot_be_is_broken(ostinato, native, function, problem):

@@ -759,7 +759,7 @@ def test_recording_again_and_again_is_said_once():
             ostinato.scan(lambda h, x, scale=float(i): torch.tanh(x + h) * scale, *given())
     said = [str(w.message) for w in caught if "recorded" in str(w.message)]
     assert len(said) == 1
-    assert "Pass what changes" in said[0]
+    assert "Pass the changing value" in said[0]
 
 
 def test_steps_of_many_kinds_are_forgotten_in_time():

@@ -11,7 +11,7 @@
     cache.py    keeps recorded steps by code and guards; steps.py and inputs.py describe a call
     adapted.py  calls whose leaves are complex, or have the batch second, as calls on real rows;
                 shared.py has leaves without a batch
-    verify.py   compares a few time steps with the eager loop, once for every batch size
+    verify.py   compares a few time steps with the Python loop, once for every batch size
 
 Vocabulary: a *step* is the user's function. A *recording* is its ATen calls as numbered values. A
 *guard* compares a value that the step read with its value now, by its path from the step. A *side
@@ -49,10 +49,10 @@ def compile_step(
         captured: the captured tensors of the step.
         observation: observes the runs of the step; None for a layer's step, which needs no guards.
         engine: "native" or "reference".
-        generators: those that the step draws random numbers from.
+        generators: the random generators that the step draws from.
 
     Raises:
-        Unsupported: the engine cannot play the step; the loop will.
+        Unsupported: the engine cannot play the step, which then runs in the Python loop.
     """
     # Imported here, so that `import ostinato` stays fast and `lower` can be imported without torch.
     # A process that is forked while a module is imported could not import it itself.

@@ -1,11 +1,11 @@
-"""Calls whose leaves are not rows of real numbers, as calls whose leaves are.
+"""Calls whose leaves are not rows of real numbers, turned into calls whose leaves are.
 
     pairs     a complex leaf is a real one with a last axis of two
     turned    a leaf `[L, B, H]`, as torch.nn.GRU has its carry, or an output is `[B, L, H]`
 
-The step is wrapped: it takes and gives leaves as the caller has them, and what it does to them is
-recorded. In the structures of the wrapped call such a leaf is a `Pairs` or a `Turned`, so that its
-recordings are not those of a step on real leaves, and the outputs are known again.
+The step is wrapped: it takes and returns the caller's leaves, and the conversions are recorded. In
+    the structures of the wrapped call such a leaf is a `Pairs` or a `Turned`, so that its
+    recordings differ from those of a step on real leaves, and its outputs can be converted back.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Kind = type[Pairs] | type[Turned] | None
 
 
 def as_given(leaf: Tensor, kind: Kind, axis: int = 0) -> Tensor:
-    """The leaf as the caller has it; axis: that of the batch."""
+    """The caller's form of the leaf; axis: that of the batch."""
     if kind is Pairs:
         return torch.view_as_complex(leaf)
     return leaf if kind is None else leaf.transpose(axis, axis + 1)
@@ -72,12 +72,12 @@ def with_pairs(a: Arguments) -> Arguments:
 
 
 def turned(a: Arguments, outputs: bool) -> Iterator[Arguments]:
-    """The call with the batch first, where leaves have it second; ways to be tried in this order.
+    """The call with the batch first, if leaves have it second; ways to be tried in this order.
 
-    Of a leaf with two axes of that size either may be the batch.
+    In a leaf with two axes of that size, either may be the batch.
 
     Args:
-        outputs: whether outputs alone may have it second, and no leaf of the carry.
+        outputs: whether only outputs may have it second, not leaves of the carry.
     """
     n_rows = a.xs_leaves[0].shape[1] if a.xs_leaves[0].dim() > 1 else 0
     batched = all(leaf.dim() > 1 and leaf.shape[1] == n_rows for leaf in a.xs_leaves)
@@ -115,7 +115,7 @@ def _adapted(
     """The call on leaves of these kinds.
 
     Args:
-        kind_of: of the output of that number, and the number of rows.
+        kind_of: gives the kind from the number of an output and the number of rows.
     """
     step, carry_spec, xs_spec = a.step, a.carry_spec, a.xs_spec
     x_kinds: list[Kind] = [Pairs if leaf.is_complex() else None for leaf in a.xs_leaves]
@@ -149,7 +149,7 @@ def _adapted(
 
 
 def _with_kinds(spec: tree.Spec, kinds: Iterator[Kind]) -> tree.Spec:
-    """A structure in which each leaf that has a kind is one."""
+    """A structure in which each leaf with a kind is replaced by an object of that kind."""
     if spec is None:
         kind = next(kinds)
         return None if kind is None else (kind, None, (None,))

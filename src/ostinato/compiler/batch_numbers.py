@@ -1,10 +1,10 @@
 """Python numbers that are the size of the batch: `B = x.shape[0]`, read before the scan.
 
-A step is recorded on few rows. A number of a closure, global, attribute or item that is as large as
-the batch of this call may be meant as its size: `x.view(B, -1)`, `torch.zeros(B, H)`. Where a step
-cannot be recorded otherwise, such numbers are set to the rows of each run while it lasts. What is
-recorded then is compared with a run on the rows of the call, as for every step, and its guards say
-that the number is the size of the batch.
+A step is recorded on few rows. A number in a closure, global, attribute or item that equals the
+batch of this call may mean its size: `x.view(B, -1)`, `torch.zeros(B, H)`. If a step cannot be
+recorded otherwise, such numbers are set to the number of rows of each run. The recording is
+compared with a run on the rows of the call, as for every step, and its guards require that the
+number is the size of the batch.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from ostinato.arguments import Arguments
     from ostinato.compiler.capture.reads import Put
 
-MOST_STEPS = 128  # of which it is kept
-MOST_SIZES = 3  # of the batch, with which a step is tried before it is left to the loop
-MOST_TRIES = 8  # of sets of numbers, some 20 ms each
+MOST_STEPS = 128  # steps with remembered numbers
+MOST_SIZES = 3  # sizes of the batch that are tried before a step is left to the Python loop
+MOST_TRIES = 8  # sets of numbers to try, some 20 ms each
 
 
 class Numbers(NamedTuple):
     """Numbers that are the size of the batch.
 
     Attributes:
-        paths: where they are read.
+        paths: the paths where they are read.
         codes: the code of the step, by id.
     """
 
@@ -43,11 +43,11 @@ class Numbers(NamedTuple):
 
 @dataclass
 class _KnownNumbers:
-    """Of the code of a step.
+    """The findings about the code of a step.
 
     Attributes:
-        numbers: with which it was recorded.
-        tried: sizes of the batch with which it was not.
+        numbers: the numbers with which it was recorded.
+        tried: sizes of the batch with which it could not be recorded.
     """
 
     numbers: Numbers | None = None
@@ -88,7 +88,7 @@ def remember(a: Arguments) -> None:
 
 
 def _n_rows(a: Arguments) -> int:
-    """B, as far as it is known before leaves without a batch are told apart; 0 if it is not."""
+    """B, if it is known before leaves without a batch are found; else 0."""
     sizes = [leaf.shape[1] for leaf in a.xs_leaves if leaf.dim() > 1]
     sizes += [leaf.shape[0] for leaf in a.init_leaves if leaf.dim() > 0]
     return sizes[0] if sizes else 0

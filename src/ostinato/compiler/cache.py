@@ -1,9 +1,9 @@
 """Recorded steps, kept between calls.
 
-    bucket    all that is known of one code with arguments of one kind
-    entry     one set of guards, and the compiled step that is played where they hold; entries share
-              it where the step did the same operations
-    owner     the object that a step is a method of, or closes over. It remembers the entry that
+    bucket    all recordings of one code with arguments of one kind
+    entry     one set of guards, and the compiled step to play if they hold; entries share it if the
+    step did the same operations owner     the object that a step is a method of, or closes over. It
+    remembers the entry that
               fitted last, so that twenty modules of one class do not try each other's guards
 
 A step whose guards are opaque, or that varies without end, is *searched*: it is run once a call,
@@ -51,13 +51,14 @@ if TYPE_CHECKING:
 
 ENGINES = ("native", "reference", "eager")
 MAX_BUCKETS = 128
-# After this many entries, the loop plays a new value wherever it takes less time than a recording.
+# After this many entries, a new value runs in the Python loop if that takes less time than
+# recording.
 SPARED_AFTER = WARN_AFTER
-MAX_ENTRIES = 64  # of a bucket; a step that varies more often is searched
+MAX_ENTRIES = 64  # in a bucket; a step that varies more often is searched
 
 
 class Found(NamedTuple):
-    """What plays a call: a recorded step with its captured tensors, or the loop, and why."""
+    """How a call runs: a recorded step with its captured tensors, or the Python loop, and why."""
 
     compiled: CompiledStep | None
     captured: list[Tensor]
@@ -67,7 +68,7 @@ class Found(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What is kept of a step under one set of guards: its recording, or why there is none."""
+    """The recording of a step under one set of guards, or the refusal."""
 
     guards: Guards
     positions: list[int]  # of the captured tensors among those that the guards find
@@ -78,7 +79,7 @@ class Entry(NamedTuple):
     layout: Any = None  # of these tensors and leaves, if the step asks for one
 
     def fits(self, tensors: list[Any], a: Arguments) -> bool:
-        """Whether the recording is of such tensors and leaves."""
+        """Whether the recording fits these tensors and leaves."""
         if self.layout is not None and self.layout != _layout(tensors, a):
             return False
         if not self.rows:
@@ -87,15 +88,15 @@ class Entry(NamedTuple):
             found = described_with_rows(tensors, self.rows, a)
         except Elsewhere:
             raise
-        except Unsupported:  # a tensor has become one that none can play
+        except Unsupported:  # a tensor has become unsupported
             return False
         return found is not None and found == self.described
 
     def found(self, tensors: list[Any]) -> Found:
-        """What the entry gives a call.
+        """The result of the entry for a call.
 
         Args:
-            tensors: that the guards read in this call, among them the captured ones.
+            tensors: the tensors that the guards read in this call, among them the captured ones.
         """
         captured = [tensors[i] for i in self.positions]
         numbers = self.guards.lifted
@@ -111,10 +112,10 @@ class Owner:
         of: a weak reference to it.
         hint: the entry that fitted last.
         searched: whether the step is run once a call, since its guards are opaque.
-        refusal: why the loop plays where no guards fit: a side effect, or too many recordings.
+        refusal: why the Python loop runs if no guards fit: a side effect, or too many recordings.
         known: the trail of a searched step's last run, if that wrote into no memory.
-        waited: calls since then that no guards fitted. A call that some guards fit does not set it
-            back: a value may be used twice before the next one is new.
+        waited: the number of calls since then that no guards fitted. A call that fits does not
+            reset it: a value may be used twice before the next one is new.
     """
 
     of: Callable[[], Any]
@@ -130,7 +131,7 @@ class Owner:
         return Found(None, [], self.refusal) if self.waited & (self.waited - 1) else None
 
     def refuse(self, refusal: Unsupported) -> Found:
-        """Remember why the step cannot be compiled, and let the loop play this call."""
+        """Remember why the step cannot be compiled, and run this call in the Python loop."""
         if self.refusal is None:
             self.waited = 0
         self.refusal = refusal.bare()
@@ -142,9 +143,9 @@ class Bucket:
     """The recordings of one code with arguments of one kind.
 
     Attributes:
-        owners: by id, which may come to be another object's.
-        by_operations: what a run of the step did → the recording of it. Of a layer's step: what its
-            weights are → what was found.
+        owners: the owners by id, which may later be another object's.
+        by_operations: the operations of a run of the step → its recording. For a layer's step: the
+            description of its weights → the result.
         codes: the code that observed runs found, by id, for the next observation.
         failed: the paths of the guards that failed in this call; "" is a shape.
         lifts: path of a value that changes → whether it is taken as a tensor, if it is a float.
@@ -161,7 +162,7 @@ class Bucket:
         return max(len(self.entries), len(self.by_operations)) >= MAX_ENTRIES
 
     def owner(self, step: Any) -> Owner:
-        """What is known of the object that a step belongs to; a new entry where there is none."""
+        """The entry of the object that a step belongs to; a new one if there is none."""
         of = owner_of(step)
         known = self.owners.get(id(of))
         if known is None or known.of() is not of:
@@ -170,7 +171,7 @@ class Bucket:
         return known
 
     def fitting(self, owner: Owner, a: Arguments) -> Found | None:
-        """What is recorded under guards that hold."""
+        """The recording whose guards hold."""
         n_rows = 0 if a.numbers is None else a.n_rows
         for entry in (owner.hint, *self.entries):
             if entry is None:
@@ -184,7 +185,7 @@ class Bucket:
 
 
 def _layout(tensors: list[Any], a: Arguments) -> Any:
-    """How tensors, and the leaves of a call, lie in memory."""
+    """The memory layout of tensors and of the leaves of a call."""
     return [t.stride() for t in (*tensors, *a.leaves, *a.first_x) if isinstance(t, Tensor)]
 
 
@@ -203,7 +204,7 @@ _buckets: dict[Any, Bucket] = {}
 
 
 def engine() -> str:
-    """The way to play: OSTINATO_ENGINE, by default the native engine."""
+    """The engine to use: OSTINATO_ENGINE, by default the native engine."""
     name = native.environment("OSTINATO_ENGINE")
     if name is None:
         return "native"
@@ -216,8 +217,8 @@ def find(a: Arguments) -> Found:
     """The recorded step for these arguments, recorded now if it is new; and what it captures.
 
     Raises:
-        Unsupported: these tensors cannot be played, whatever the step. Where that is not the
-            step's doing, Elsewhere.
+        Unsupported: the engine cannot play these tensors with any step; Elsewhere, if that is not
+            caused by the step.
     """
     bucket = _bucket(a)
     if a.weights is not None:
@@ -258,7 +259,7 @@ def codes_of(step: Any) -> dict[int, CodeType]:
 
 
 def find_with_numbers(a: Arguments) -> Found:
-    """The step recorded with its numbers as they are: with tensors it does something else."""
+    """Record the step with its numbers unchanged: with tensors it behaves differently."""
     bucket = _bucket(a)
     owner = bucket.owner(a.given)
     bucket.lifts = dict.fromkeys(bucket.lifts, False)
@@ -268,7 +269,7 @@ def find_with_numbers(a: Arguments) -> Found:
 
 
 def _bound(known: dict[Any, Any], most: int = MAX_ENTRIES) -> None:
-    """Forget those that were made first."""
+    """Forget the oldest entries."""
     while len(known) > most:
         known.pop(next(iter(known)), None)
 
@@ -276,11 +277,11 @@ def _bound(known: dict[Any, Any], most: int = MAX_ENTRIES) -> None:
 def forget(step: Any) -> None:
     """Record `step` anew at its next call of `scan`.
 
-    Guards notice what the step's own code read. For what they cannot see (docs/semantics.md), say
-    so with this.
+    Guards notice changes of values that the step's own code read. For changes that they cannot see
+    (docs/semantics.md), call this function.
 
     Args:
-        step: the function, or another one of the same code.
+        step: the function, or another one with the same code.
 
     Example:
         >>> import ctypes, torch, ostinato
@@ -299,7 +300,7 @@ def forget(step: Any) -> None:
 
 
 def _with_weights(a: Arguments, weights: list[Tensor], bucket: Bucket) -> Found:
-    """A layer's step: it says itself which tensors it takes, so nothing has to be guarded."""
+    """A layer's step: it names the tensors that it takes, so that nothing has to be guarded."""
     from ostinato.compiler import compile_step
 
     key = described(weights, a)
@@ -315,7 +316,7 @@ def _with_weights(a: Arguments, weights: list[Tensor], bucket: Bucket) -> Found:
 
 
 def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
-    """The recording of what a run of the step does now; None where it does something new."""
+    """The recording of the operations of a present run; None if they are new."""
     from ostinato.compiler.capture.captures import search_step  # not a part of every start
 
     try:
@@ -334,7 +335,7 @@ def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
 def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
     """Record a step that is new, or that reads other values than before.
 
-    Where the loop has to play, it must not find the step's side effects: they are put back.
+    If the Python loop has to run, it must not find the step's side effects: they are undone.
     """
     with one_at_a_time:  # not a part of every start, and a fork waits for them
         from ostinato.compiler.capture.draws import States
@@ -371,7 +372,7 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
             a.flat(a.init_leaves, a.first_x)  # a mistake in it is raised here, as by the loop
         finally:
             states.put_back()
-        if observation is not None:  # the Python loop will do again what this run has done
+        if observation is not None:  # the Python loop will repeat the side effects of this run
             observation.snapshots.put_back()
         why = f"the step fails while it is watched ({error_in_short(error)})"
         return owner.refuse(Unsupported(why))
@@ -382,10 +383,11 @@ def _recorded(
 ) -> tuple[Search | None, CompiledStep | None, Unsupported | None]:
     """Run the step, and record it unless it did what it did before.
 
-    Returns the run and the recording; and why the loop plays the next calls that no guards fit.
+    Returns the run and the recording; and why the Python loop runs the next calls that no guards
+    fit.
 
     Raises:
-        Unsupported: the loop plays this one, too.
+        Unsupported: this call runs in the Python loop, too.
     """
     with one_at_a_time:  # a fork waits for these, too
         from ostinato.compiler import compile_step
@@ -438,9 +440,9 @@ def _kept(
     a: Arguments, bucket: Bucket, owner: Owner, observation: Observation,
     search: Search | None, compiled: CompiledStep | None, why: Unsupported | None,
 ) -> Found:  # fmt: skip
-    """Keep a recording, or why there is none, under its guards."""
+    """Keep a recording, or its refusal, under its guards."""
     if observation.lifts and observation.tells_numbers_apart():
-        raise Unsupported("the step tells numbers from tensors")
+        raise Unsupported("the step distinguishes numbers from tensors")
     backward = () if compiled is None else compiled.planner.recording.backward_code
     guards, tensors = observation.guards(backward)
     bucket.codes |= guards.codes
@@ -451,7 +453,7 @@ def _kept(
     owner.searched = guards.opaque is not None
     if owner.searched:
         if observation.lifts:
-            raise Unsupported("a search of the step tells numbers apart")
+            raise Unsupported("a search of the step distinguishes numbers")
         if search is not None and search.did not in bucket.by_operations:
             compiled, why = None, Unsupported(
                 "the step hands torch an object that is no plain number, or has a backward pass in "

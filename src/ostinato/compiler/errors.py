@@ -10,8 +10,8 @@ class Unsupported(Exception):  # noqa: N818 (it is a reason, not an error)
     """The engine cannot play a step; it runs in the Python loop instead.
 
     Attributes:
-        reason: why.
-        op: the name of the operation that the engine cannot play, or None.
+        reason: the reason, a sentence without a full stop.
+        op: the name of the operation that the engine does not have, or None.
     """
 
     def __init__(self, reason: str, op: str | None = None):
@@ -33,10 +33,10 @@ class BatchNotFirst(Unsupported):
 
 
 class Mispredicted(Unsupported):
-    """A branch of the step went another way than the recording of it.
+    """A branch of the step went another way than in its recording.
 
     Attributes:
-        at: the first element at which it did.
+        at: the first such element.
     """
 
     def __init__(self, reason: str, op: str | None = None, *, at: int = 0):
@@ -45,17 +45,17 @@ class Mispredicted(Unsupported):
 
 
 class Spared(Unsupported):
-    """The step varies so often that the loop takes less time than to record it again."""
+    """The step varies so often that the Python loop takes less time than recording it again."""
 
 
 class Elsewhere(Unsupported):
-    """The reason is not in the step (a GPU, a transform, the processor), so nobody is warned."""
+    """The reason is not in the step (a GPU, a transform, the processor), so there is no warning."""
 
 
 # Reasons that are found in several places.
 IN_PLACE = "the step changes its carry, its input or a captured tensor in place"
 BATCH_STATISTICS = "the rows of the batch read each other (batch statistics, in training)"
-ANOTHER_COURSE = "the step takes another course at another batch size"
+ANOTHER_COURSE = "the step behaves differently at another batch size"
 A_HOOK = "the step hangs a hook on its carry, its input or a captured tensor"
 
 # Errors that say nothing about the step that raises them: a TimeoutError, which is an OSError, may
@@ -71,7 +71,7 @@ def error_in_short(error: Exception) -> str:
 
 @contextmanager
 def refused(why: str) -> Iterator[None]:
-    """A context in which an error of the step is a reason for the loop.
+    """A context in which an error of the step becomes a reason for the Python loop.
 
     Args:
         why: the reason, with `{}` for the error in short.

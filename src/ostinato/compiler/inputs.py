@@ -24,7 +24,7 @@ def modes() -> Any:
     """The active modes that a recording depends on, hashable.
 
     Raises:
-        Elsewhere: under these modes the eager loop must play every step.
+        Elsewhere: under these modes every step must run in the Python loop.
     """
     reason = native.unavailable()
     if reason is not None:
@@ -55,18 +55,18 @@ def unplayable(init: list[Tensor], xs: list[Tensor], axis: int) -> Unsupported:
         return Elsewhere("there are no rows")
     if any(x.dim() < 2 or x.shape[1] not in n_rows for x in xs):
         return Unsupported("a leaf of xs without the batch as its first axis beside time")
-    return Elsewhere("a tensor is of a kind that the engine does not know")
+    return Elsewhere("a tensor has a kind that the engine does not know")
 
 
 def described(tensors: list[Any], a: Arguments, rows: Sequence[Tensor] = ()) -> Any:
     """Everything that a recording depends on of the leaves of init and xs, and of other tensors.
 
     Their kinds and shapes, and which of `tensors` are one and the same object. An element of
-    `tensors` may be no tensor any more; it is then left out. Of `rows`, as of the leaves, all but
-    the size of the batch.
+    `tensors` may have become another object; it is then left out. For `rows`, as for the leaves,
+    all but the size of the batch.
 
     Raises:
-        Unsupported: the leaves cannot be played, whatever the step; see `unplayable`.
+        Unsupported: no step can be played on the leaves; see `unplayable`.
     """
     init, xs = (a.leaves, a.xs_leaves) if a.shared is None else a.rows
     if rows:

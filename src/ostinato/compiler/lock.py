@@ -1,13 +1,13 @@
-"""The lock under which the compiler lets one thread do a thing at a time."""
+"""The lock of the compiler, which one thread at a time holds."""
 
 from __future__ import annotations
 
 import os
 import threading
 
-# Held while a graph or a plan is made, and while a state is read or changed that PyTorch has once
-# for all threads. A fork waits until it is free: the thread that holds it does not go on in the
-# child, where what the lock protects would stay half done.
+# Held while a graph or a plan is made, and while state is used that PyTorch shares between threads.
+# A fork waits until it is free: the thread that holds it does not exist in the child, where its
+# work would stay half done.
 one_at_a_time = threading.RLock()
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""Plans: a recorded step, lowered for what one call of `scan` needs."""
+"""Plans: a recorded step, lowered for the needs of one call of `scan`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Scale(NamedTuple):
 
 @dataclass(frozen=True, eq=False)  # each is made once, and is a part of keys
 class ForwardPlan:
-    """A forward program, and what a play of it needs."""
+    """A forward program, and the facts needed to play it."""
 
     reverse: bool
     scale: Scale
@@ -62,7 +62,7 @@ class BackwardPlan:
 def _once(method: F) -> F:
     """Each result of a method is made once, and kept.
 
-    By one thread at a time: a graph's builder is not made for several.
+    One thread at a time does this, since a graph's builder is not thread-safe.
     """
 
     @functools.wraps(method)
@@ -84,7 +84,7 @@ class Planner:
         self._made: dict[Any, Any] = {}
 
     def check(self) -> None:
-        """Lower both passes: what cannot be played raises Unsupported before it is."""
+        """Lower both passes now, so that Unsupported is raised before anything is played."""
         forward = self.forward(True, False, Scale(False, False))
         n_ys, n_xs = len(self.graph.forward.ys), len(self.graph.forward.xs)
         leaves = self.all_leaves
@@ -111,13 +111,13 @@ class Planner:
         graph = functools.partial(self.gradients, y_used)
         return Liveness(self.recording, graph, last, ragged)
 
-    # ---- what is stored, and where
+    # ---- the stored values, and their places
 
     @functools.cached_property
     def handed_on(self) -> dict[int, Node]:
-        """Leaves of the carry that the step hands on as they are, and that are no outputs.
+        """Leaves of the carry that the step hands on unchanged, and that are not outputs.
 
-        They are the same at every step, so they are read where init lies and stored nowhere.
+        They are the same at every step, so that they are read from init and not stored.
         """
         f = self.graph.forward
         leaves = enumerate(zip(f.states, f.new_states, strict=True))
@@ -204,10 +204,10 @@ class Planner:
         return BackwardPlan(lowered, gradients, tuple([i in d_xs for i in range(len(g.d_xs))]))
 
     def _forward_leaves(self, forward: ForwardPlan) -> dict[Node, Leaf]:
-        """Where the backward pass finds values of the forward pass.
+        """The places of the forward pass's values for the backward pass.
 
-        A step may hand on its carry or its input as it is: a node that is several of these is read
-        from xs, or else from the old carry.
+        A step may return its carry or its input unchanged: such a node is read from xs, or else
+        from the old carry.
         """
         f, reverse = self.graph.forward, forward.reverse
         leaves = dict(zip(forward.saved, forward.lowered.saved, strict=True))

@@ -1,10 +1,10 @@
 """Leaves of init and xs without the axis of the batch, as rows that the engine can play.
 
-Where no leaf has a batch, the call is one row: the step is recorded under `torch.func.vmap`, which
-gives each of its operations the axis. Where some leaves have one, the others are shared by all rows
-(a time step dt, a position, a counter): each row gets a copy, with axes of 1 in front, so that it
-broadcasts as before. What the step returns for such a leaf is the same in every row; that of the
-first is given back. `verify.py` compares the result with the loop, as for every step.
+If no leaf has a batch, the call is one row: the step is recorded under `torch.func.vmap`, which
+gives each of its operations the axis. If some leaves have one, the others are shared by all rows (a
+time step dt, a position, a counter): each row gets a copy, with axes of 1 in front, so that it
+broadcasts as before. The step's result for such a leaf is the same in every row, and that of the
+first row is returned. `verify.py` compares the result with the Python loop, as for every step.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Shared:
     """Which leaves have no batch.
 
     Attributes:
-        n_rows: B; 1 where no leaf has a batch.
+        n_rows: B; 1 if no leaf has a batch.
         states, xs: for each leaf of init and of xs: whether it is shared by all rows.
         rank: the axes of a row of those that have a batch.
         alone: whether no leaf has a batch.
@@ -65,7 +65,7 @@ class Shared:
     def as_given(
         self, ys: Sequence[Tensor], finals: Sequence[Tensor], a: Arguments, shapes: Sequence[Any]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Outputs and last carry as the loop has them; shapes: of the outputs of one step."""
+        """Outputs and last carry in the caller's form; shapes: those of the outputs of one step."""
         given = []
         for y, shape in zip(ys, shapes, strict=True):
             if y.shape[1:] == shape:
@@ -84,7 +84,7 @@ class Shared:
 
 
 def ways(a: Arguments) -> list[Shared]:
-    """How leaves without a batch may be meant, to be tried in this order."""
+    """The possible meanings of leaves without a batch, to be tried in this order."""
     if a.ragged.lengths is not None or a.ragged.starts is not None or a.of_layer:
         return []
     if a.weights is not None:
@@ -95,13 +95,13 @@ def ways(a: Arguments) -> list[Shared]:
     return [] if shared is None else [shared, replace(shared, aligned=False)]
 
 
-_folds: dict[Any, set[int]] = {}  # by code: sizes of batches; none where folding is of no use
+_folds: dict[Any, set[int]] = {}  # by code: sizes of batches; empty if folding does not help
 MOST_FOLDED = 4  # sizes of one step, each with a recording of its own; then rows are rows
-MOST_STEPS = 128  # whose sizes are kept
+MOST_STEPS = 128  # steps with remembered sizes
 
 
 def folded(a: Arguments) -> list[Shared]:
-    """A call whose leaves are `[B]` and `[T, B]` as one row of B columns; [] if it is none.
+    """A call whose leaves are `[B]` and `[T, B]` as one row of B columns; else [].
 
     Rows of one column take as long as rows of a vector each.
     """
@@ -124,7 +124,8 @@ def folded(a: Arguments) -> list[Shared]:
 
 
 def folds(a: Arguments, recording: Recording) -> bool:
-    """Whether a folded call gains: its values have B columns, or one. Else it is not tried again.
+    """Whether a folded call is faster: its values have B columns, or one. Else it is not tried
+    again.
 
     An array beside each row (`h[:, None] * w`) is better computed row by row.
     """

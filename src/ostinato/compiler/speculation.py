@@ -1,10 +1,10 @@
 """Branches on the values of a batch: `if mask.any()`, `if torch.all(n == 0)`.
 
-A *question* is a tensor computed of the step's arguments that becomes True or False in Python. The
-step is recorded as if the *answers* were the same at every element: those of the first one. What a
-question was computed of is a further output of the step, so that after the run all questions are
-answered in one call. If an answer differs, the run counts for nothing and the Python loop gives the
-result. It notes the answers of all elements, of which the most frequent are tried next.
+A *question* is a tensor, computed from the step's arguments, that becomes True or False in Python.
+The step is recorded as if the *answers* were the same at every element: those of the first one. The
+tensors behind a question are further outputs of the step, so that after the run all questions are
+answered in one call. If an answer differs, the run is discarded and the Python loop gives the
+result. It records the answers of all elements; the most frequent ones are tried next.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from ostinato.arguments import Arguments
 
 Answers = tuple[bool, ...]
-QUESTIONS = ("__bool__", "is_nonzero", "item")  # the last of truth values alone
+QUESTIONS = ("__bool__", "is_nonzero", "item")  # the last only for truth values
 MOST_FAILURES = 3  # in a row; then the step runs in the Python loop without a further try
 MOST_QUESTIONS = 64  # of one step
 MOST_STEPS = 128  # whose answers are kept
-# They are taken of each row first, so that T · B truth values are kept, and not T · B · H.
+# These are applied to each row first, so that T · B truth values are kept, not T · B · H.
 _BY_ROWS = {
     torch.any: "any", Tensor.any: "any", torch.all: "all", Tensor.all: "all",
     torch._is_all_true: "all",
@@ -59,7 +59,7 @@ class _Call(NamedTuple):
     options: tuple[tuple[str, Any], ...]
 
     def of(self, roots: tuple[Tensor, ...]) -> Tensor:
-        """Its result, of the outputs of one step."""
+        """Its result, from the outputs of one step."""
 
         def filled(part: Any) -> Any:
             if isinstance(part, _Root):
@@ -75,15 +75,15 @@ class _Questions(OwnMode):
     """Answers the questions of one run of a step.
 
     Attributes:
-        found: the answers that were given.
-        asked: (number, question) → the tensors that the question is computed of.
+        found: the answers so far.
+        asked: (number, question) → the tensors that the question is computed from.
     """
 
     def __init__(self, given: list[Tensor], answers: Answers | None, n_rows: int):
-        """answers: None: what the tensors say."""
+        """answers: the answers to give; None: the true ones."""
         super().__init__()
         self.answers, self.n_rows = answers, n_rows
-        self.known = {id(t): t for t in given}  # that are computed of arguments, and kept alive
+        self.known = {id(t): t for t in given}  # computed from arguments, and kept alive
         self.made: dict[int, tuple[Any, Any, Any]] = {}  # those of one number, with their calls
         self.found: list[bool] = []
         self.asked: dict[tuple[int, Any], tuple[Tensor, ...]] = {}
@@ -99,7 +99,7 @@ class _Questions(OwnMode):
         given = [leaf for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         changed = given[0] if out is None else out
         self.known |= {id(t): t for t in [changed, *tree.leaves(out)] if isinstance(t, Tensor)}
-        if any(changed is t for t in given):  # in place: what was computed before is not known now
+        if any(changed is t for t in given):  # changed in place: its earlier values are lost
             self.made.clear()
         elif isinstance(out, Tensor) and not out.dim():
             self.made[id(out)] = func, args, kwargs
@@ -115,7 +115,7 @@ class _Questions(OwnMode):
                 raise Unsupported(ANOTHER_COURSE)
             found, roots = self.answers[n], list[Tensor]()
             asked = self.part(question, roots)
-            if not any(root.dim() for root in roots):  # of numbers that all rows share
+            if not any(root.dim() for root in roots):  # from numbers that all rows share
                 asked, roots = _Root(0), [question.detach()]
             self.asked[n, asked] = tuple(roots)
         self.found.append(found)
@@ -148,19 +148,19 @@ class _Questions(OwnMode):
 
 
 def _of(a: Arguments) -> _Known | None:
-    """What is known of a step, by its code and, of iterations of a loop, by what they do."""
+    """The findings about a step, by its code and, for iterations of a loop, by their variant."""
     of_code: dict[Any, _Known] = known_answers.get(code_key(a.given), {})
     return of_code.get(a.variant)
 
 
 def answers_of(a: Arguments) -> Answers | None:
-    """The answers that the step is played with; None where no branch of it was met."""
+    """The answers that the step is played with; None if no branch was met."""
     known = _of(a)
     return None if known is None or known.failures >= MOST_FAILURES else known.answers
 
 
 def first_answers(a: Arguments) -> Answers | None:
-    """The answers at the first element, by a run of the step; None where they are not to be tried.
+    """The answers at the first element, by a run of the step; None if they are not to be tried.
 
     The run is one of `search_step`: the step is stopped before it changes a tensor from outside.
     """
@@ -174,7 +174,7 @@ def first_answers(a: Arguments) -> Answers | None:
     try:
         with observation:
             search_step(_wrapped(a, None, found))
-    except Unsupported:  # what stands in its way is said when the step is recorded
+    except Unsupported:  # the reason is given when the step is recorded
         pass
     finally:
         observation.snapshots.put_back()
@@ -182,12 +182,12 @@ def first_answers(a: Arguments) -> Answers | None:
 
 
 def speculating(a: Arguments, answers: Answers) -> Arguments:
-    """The call with these answers, whose step has what it asks as a further output."""
+    """The call with these answers, whose step returns the tensors of its questions, too."""
     return replace(_wrapped(a, answers, []), answers=answers)
 
 
 def noting(a: Arguments, found: list[Answers]) -> Step:
-    """The step, which notes its answers."""
+    """The step, which records its answers."""
 
     def step(carry: Any, x: Any) -> Any:
         with _Questions([*tree.leaves(carry), *tree.leaves(x)], None, a.n_rows) as questions:
@@ -215,10 +215,10 @@ def give_up(a: Arguments) -> None:
 def checked(
     a: Arguments, ys: list[Tensor], y_spec: tree.Spec
 ) -> tuple[list[Tensor], tree.Spec]:
-    """The outputs of the step, without those that its questions are computed of.
+    """The outputs of the step, without the tensors of its questions.
 
     Raises:
-        Mispredicted: at some element a question has another answer than was assumed.
+        Mispredicted: at some element a question has another answer than assumed.
     """
     _, _, (spec, (_, questions, parts)) = y_spec
     n = sum(len(of) for _, _, of in parts)
@@ -243,7 +243,7 @@ def checked(
 
 
 def _answered(question: Any, roots: tuple[Tensor, ...]) -> Tensor:
-    """The answers at all elements, of outputs `[T, …]`."""
+    """The answers at all elements, from outputs `[T, …]`."""
     with torch.no_grad():
         if isinstance(question, _Root):
             return roots[0].flatten() != 0

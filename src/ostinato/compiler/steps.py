@@ -14,15 +14,16 @@ from typing import Any
 from ostinato.compiler.errors import Elsewhere, SideEffect, Unsupported
 
 WARN_AFTER = 8  # recordings of one piece of code
-# By code: what speculation.py and batch_numbers.py found. Few steps have any, so a call looks here
-# and imports these modules only if it has to.
+# The findings of speculation.py and batch_numbers.py, by code. Few steps have any, so that a call
+# looks here and imports these modules only if necessary.
 known_answers: OrderedDict[Any, Any] = OrderedDict()
 known_numbers: OrderedDict[Any, Any] = OrderedDict()
-_times: dict[Any, int] = defaultdict(int)  # by code, and what there was to say of it
+_times: dict[Any, int] = defaultdict(int)  # the number of warnings, by code and subject
 
 
 def code_key(step: Any) -> Any:
-    """A key that stays when a closure, a method or a class is made anew; it keeps none alive."""
+    """A key that is stable when a closure, a method or a class is made anew, and keeps none
+    alive."""
     step = _unwrapped(step)
     if isinstance(step, types.FunctionType):
         return step.__code__
@@ -64,15 +65,16 @@ def owner_of(step: Any) -> Any:
 
 
 def weak_reference(of: Any) -> Callable[[], Any]:
-    """A function that gives the object while it lives, then None; None where none can be kept."""
+    """A function that returns the object while it lives, then None; None if that is not
+    possible."""
     try:
         return weakref.ref(of)
-    except TypeError:  # nothing is remembered of it
+    except TypeError:  # nothing is remembered about it
         return lambda: None
 
 
 def count_recording(step: Any, changed: str) -> None:
-    """Say once that a step is recorded again and again; changed: what differs this time."""
+    """Warn once that a step is recorded again and again; changed: the difference this time."""
     ours = _is_ours(getattr(_unwrapped(step), "__module__", ""))
     if _is_time(WARN_AFTER + 1, step, "recorded") and not ours:
         _warn(
@@ -82,15 +84,15 @@ def count_recording(step: Any, changed: str) -> None:
 
 
 def remedy(changed: str) -> str:
-    """What to do about a value that changes, by its path; "" is a shape."""
+    """The remedy for a changing value, by its path; "" is a shape."""
     if changed:
-        return "Pass what changes through xs, or as a tensor"
+        return "Pass the changing value through xs, or as a tensor"
     return "Give it tensors of a few shapes and one dtype: pad lengths, say"
 
 
 def warn_refused(step: Any, refusal: Unsupported) -> None:
-    """Say once per step function why it runs in the Python loop, if the reason is in the step."""
-    # A side effect may happen once, as when a memo is filled: it is said the second time.
+    """Warn once per step function why it runs in the Python loop, if the reason is in the step."""
+    # A side effect may happen once, for example to fill a memo: the warning comes the second time.
     time = 1 + isinstance(refusal, SideEffect)
     if not isinstance(refusal, Elsewhere) and _is_time(time, step, refusal.reason):
         operation = f" ({refusal.op})" if refusal.op else ""
@@ -101,17 +103,17 @@ def warn_refused(step: Any, refusal: Unsupported) -> None:
 
 
 def warn_checkpointed(step: Any) -> None:
-    """Say once per step function that its budget of memory is not kept to the byte."""
+    """Warn once per step function that its memory budget is not kept exactly."""
     if _is_time(1, step, "checkpointed"):
         _warn(
             f"memory= cannot be kept exactly, since {name_of(step)} runs in the Python loop: "
             "PyTorch's checkpointing keeps the carry every √T steps and computes the steps between "
-            "them again, whatever number of bytes this takes"
+            "them again, however many bytes this takes"
         )
 
 
 def warn_unbounded(step: Any) -> None:
-    """Say once per step function that its budget of memory is not kept, since it cannot be."""
+    """Warn once per step function that its memory budget cannot be kept."""
     if _is_time(1, step, "unbounded"):
         _warn(
             f"memory= has no effect on {name_of(step)} under torch.func.grad, which does not let "
@@ -121,7 +123,7 @@ def warn_unbounded(step: Any) -> None:
 
 
 def warn_too_large(kept: int) -> None:
-    """Say that a run keeps more bytes for the backward pass than this process can get."""
+    """Warn that a run keeps more bytes for the backward pass than this process can get."""
     from ostinato import environment  # not a part of every start
 
     available = environment.available_memory()
@@ -135,7 +137,7 @@ def warn_too_large(kept: int) -> None:
 
 
 def _is_time(n: int, step: Any, what: str) -> bool:
-    """Whether this is the nth time that there is this to say of the code of a step."""
+    """Whether this is the nth time that this warning concerns the code of a step."""
     _times[code_key(step), what] += 1
     return _times[code_key(step), what] == n
 

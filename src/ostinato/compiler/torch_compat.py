@@ -1,4 +1,4 @@
-"""Everything that the compiler needs of PyTorch beyond its everyday surface.
+"""The compiler's uses of PyTorch's less common interfaces.
 
 There are two subjects: torch.compile, in which a call of scan is a clean graph break; and the modes
 that are active around a call, so that extra runs of a step go unnoticed.
@@ -29,14 +29,14 @@ from ostinato.engine import native
 # marked by `out_of_graph`: newer versions of PyTorch then trace neither them nor their callees. On
 # older versions, a call that dynamo would trace (`looks_on`) goes through `disabled`.
 
-# PyTorch 2.6 hands out the function that dynamo has each frame go through without a reference: it
-# would be freed after some hundred calls, and Python crash. 2.9 does not; those between were not
-# tried, and one reference more does no harm.
+# PyTorch 2.6 returns dynamo's frame function without a reference: it would be freed after some
+# hundred calls, and Python would crash. 2.9 does not; versions between were not tried, and one more
+# reference is harmless.
 _LENDS = str(torch.__version__).startswith(("2.6.", "2.7.", "2.8."))
 
 
 def looks_on() -> bool:
-    """Whether torch.compile would trace functions that are called now, as far as this is known."""
+    """Whether torch.compile would trace functions that are called now, as far as known."""
     if torch.compiler.is_dynamo_compiling():  # what follows would make dynamo warn
         return True
     callback = torch._C._dynamo.eval_frame.get_eval_frame_callback()
@@ -110,7 +110,7 @@ _forward_ad = torch.autograd.forward_ad
 
 
 def transformed() -> str | None:
-    """Why the eager loop has to run: a mode that must see every operation is active; or None."""
+    """Why the Python loop has to run: a mode that must see every operation is active; or None."""
     if native.modes() is not None:
         return None
     mode = _get_current_function_mode()

@@ -38,7 +38,7 @@ def verified(
     steps: a single one does not show what the steps add up to. The verdicts are kept.
 
     Args:
-        lifted: path of a Python float → the captured tensor that stands for it.
+        lifted: path of a Python float → the captured tensor in its place.
     """
     known, n_rows = call.compiled.verified, call.n_rows
     key = n_rows, call.arguments.ragged.n_steps > 1 or (n_rows, True) in known

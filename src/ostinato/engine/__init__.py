@@ -1,1 +1,1 @@
-"""Programs, which the engine plays: their form, their meaning in NumPy, the native module."""
+"""Programs of the engine: their form, their meaning in NumPy, the native module."""

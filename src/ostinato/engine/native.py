@@ -41,9 +41,9 @@ def _not_there(*_: Any) -> Any:
     raise RuntimeError(_missing)
 
 
-# Native functions under Python names, without a Python function around them: every call of scan
-# calls them, and a Python function would cost time.
-# The instruction sets of this machine for which there are kernels, the best first:
+# Native functions under Python names, without a Python function around them, which would cost time
+# at every call of scan. The instruction sets of this machine for which there are kernels, the best
+# first:
 available_isas: Callable[[], list[str]] = getattr(_native, "available_isas", _not_there)
 # The name of the OpenMP runtime of this process, whose threads the engine uses:
 threading_runtime: Callable[[], str] = getattr(_native, "threading_runtime", _not_there)
@@ -70,11 +70,11 @@ stream_state: Any = getattr(_native, "StreamState", _not_there)
 slot_states: Callable[..., Any] = getattr(_native, "SlotStates", _not_there)
 all_finite: Callable[..., bool] = getattr(_native, "all_finite", _not_there)
 read_items: Callable[..., Any] = getattr(_native, "read_items", _not_there)
-# The nanoseconds that the engine has played since the process began:
+# The nanoseconds that the engine has run since the process began:
 engine_ns: Callable[[], int] = getattr(_native, "engine_ns", _not_there)
 
 
-# These three are asked at every call, and stay the same while a process runs.
+# These three are used at every call, and do not change while a process runs.
 @functools.cache
 def unavailable() -> str | None:
     """Why the native engine cannot be used in this process, or None."""
@@ -112,16 +112,16 @@ def threads_from_environment() -> int | None:
     if text is None:
         return None
     if not text.isdigit() or int(text) < 1:
-        raise ValueError(f"OSTINATO_NUM_THREADS={text}: wanted a whole number from 1 on")
+        raise ValueError(f"OSTINATO_NUM_THREADS={text}: wanted a whole number, 1 or more")
     return int(text)
 
 
-# The engine's number of threads where PyTorch's own operations have another; None: they have one.
+# The engine's number of threads if it differs from that of PyTorch's own operations; else None.
 own_threads: ContextVar[int | None] = ContextVar("own_threads", default=None)
 
 
 def n_threads(of_pytorch: int) -> int:
-    """The most threads that the engine takes: its own number, if it has one, or PyTorch's."""
+    """The largest number of threads of the engine: its own, if it has one, or PyTorch's."""
     return own_threads.get() or threads_from_environment() or of_pytorch
 
 

@@ -21,7 +21,7 @@ Array = Any
 
 
 class Op(NamedTuple):
-    """One elementwise operation: how many operands it reads, and what it computes of them."""
+    """One elementwise operation: its number of operands, and its meaning."""
 
     arity: int
     meaning: Callable[..., Array]  # meaning(operands…, s)
@@ -119,6 +119,6 @@ OPS: dict[str, Op] = {
     "lerp": Op(3, lambda a, b, c, s: a + c * (b - a)),
     "tanh_backward": Op(2, lambda a, b, s: a * (1 - b * b)),
     "sigmoid_backward": Op(2, lambda a, b, s: a * b * (1 - b)),
-    # The gradient of b, from a, the gradient of max(b, c). Half of it where b = c, as in PyTorch.
+    # The gradient of b, from a, the gradient of max(b, c): half of a where b = c, as in PyTorch.
     "max_backward": Op(3, lambda a, b, c, s: np.where(b < c, 0, np.where(b == c, a * 0.5, a))),
 }

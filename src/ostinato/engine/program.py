@@ -26,8 +26,8 @@ class Kind(IntEnum):
     LOCAL = 2  # [width], written by the section `once`
     STEP = 3  # [B, width], lives within one time step
     CHUNK = 4  # [steps of a chunk, B, width], lives from one section into the next
-    PAIR = 5  # [2, B, width], a carry of which only the last two slots are needed
-    TAPE = 6  # argument [slots, B, width], dense, in an order that only programs know
+    PAIR = 5  # [2, B, width], a carry whose last two slots alone are needed
+    TAPE = 6  # argument [slots, B, width], dense, in an order known only to programs
 
 
 class Code(IntEnum):
@@ -95,7 +95,7 @@ class Carry:
 
     buffer: int
     init: int  # argument [B, width]; −1: zeros
-    final: int  # argument [B, width]; −1: not wanted
+    final: int  # argument [B, width]; −1: not stored
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class ElementRun:
 
 @dataclass(frozen=True)
 class IndexTable:
-    """The elements of a row of `width` columns that an instruction takes, run after run."""
+    """The elements of a row of `width` columns that an instruction selects, as runs."""
 
     width: int
     runs: tuple[ElementRun, ...]
@@ -123,8 +123,8 @@ class IndexTable:
 class SmallProduct:
     """d[g, m, n] = Σ_k a[g, m, k] · b[g, k, n], within each row; `across`: of b[g, n, k].
 
-    With a table, b is a row of which the table names the elements. Each sixteen neighbours in a row
-    of a matrix of b must lie side by side there, but for zeros.
+    With a table, the table names the elements of the row b. Each sixteen neighbours in a row of a
+    matrix of b must be adjacent there, except zeros.
     """
 
     groups: int
@@ -148,7 +148,7 @@ class Operand:
         return -2 - self.buffer
 
     def right(self, columns: int) -> Operand:
-        """The place so many columns to the right."""
+        """The place that is `n` columns to the right."""
         return Operand(self.buffer, self.column + columns, self.dt)
 
 
@@ -189,7 +189,7 @@ class Instruction:
 class Program:
     """A flat list of instructions in four sections, and the memory that they use.
 
-    `once` is played once, `loop` time step by time step. `before` and `after` are played for all
+    `once` runs once, `loop` runs time step by time step. `before` and `after` run for all
     steps of a chunk at once.
     """
 

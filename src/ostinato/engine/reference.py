@@ -1,7 +1,7 @@
 """The NumPy interpreter of programs: the slow, obvious definition of every instruction.
 
-It plays the whole batch at once, time step by time step, and adds up gradients in one array. The
-native engine plays groups of rows, and agrees with it within rounding. Numbers below the smallest
+It runs the whole batch at once, time step by time step, and adds up gradients in one array. The
+native engine runs groups of rows, and agrees with it within rounding. Numbers below the smallest
 normal one (2⁻¹²⁶ in float32, 2⁻¹⁰²² in float64) are read and written as zeros of their sign; the
 engine may leave one that an instruction only moves.
 """
@@ -29,7 +29,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def flushed(x: Array) -> Array:
-    """x with zeros in place of the numbers below the smallest normal one; signs stay."""
+    """x with zeros, of the same sign, in place of numbers below the smallest normal one."""
     if x.dtype.kind != "f":
         return x
     return np.where(np.abs(x) < np.finfo(x.dtype).tiny, np.copysign(x.dtype.type(0), x), x)
@@ -50,12 +50,12 @@ def play(
         program: a valid program.
         arguments: as the program numbers them: `[slots, B, …]` for a TIME or TAPE buffer, `[K, N]`
             for a weight or gradient, `[width]` for a VECTOR, `[B, …]` for the first and the last
-            carry. None as the first carry means zeros, None as the last that it is not wanted.
+            carry. None as the first carry means zeros, None as the last that it is not stored.
         n_steps, n_rows: T and B.
         rows: the row of the arguments for each row of the engine; None: the same.
         lengths: `[B]` time steps of each row of the engine; None: all have `n_steps`.
-        begins: whether the gradients of weights begin with this play; else it adds to them, as the
-            later segments of a run do.
+        begins: whether the gradients of weights begin at zero; else they are added to, as in later
+            segments of a run.
     """
     _Reference(program, arguments, n_steps, n_rows, rows, lengths).run(begins)
 
@@ -107,7 +107,7 @@ class _Reference:
                 self.buffers.append(self.arguments[b.argument])
             elif b.kind == Kind.LOCAL:
                 self.buffers.append(np.zeros(b.width, dtype))
-            else:  # memory for every slot, though the kind may need less
+            else:  # memory for every slot, although the kind may need less
                 self.buffers.append(np.zeros((n_steps + 1, n_rows, b.width), dtype))
         self.weights = [self.weight(w, dtype) for w in program.weights]
 
@@ -147,7 +147,7 @@ class _Reference:
                 final.reshape(len(batch), -1)[self.rows] = value
 
     def place(self, buffer: int, rows: Array) -> Array:
-        """The rows of a buffer in which these rows of the engine lie."""
+        """The rows of a buffer that belong to these rows of the engine."""
         return self.rows[rows] if self.p.buffers[buffer].kind == Kind.TIME else rows
 
     def given(self, argument: int) -> bool:
@@ -210,13 +210,13 @@ class _Reference:
         self.write(x.d, t, alive, width, {}, product.reshape(-1, width))
 
     def gradient(self, x: Instruction) -> Array:
-        """What a sum adds to, `[K, N]`."""
+        """The gradient that a sum adds to, `[K, N]`."""
         gradient = self.p.gradients[x.weight]
         out: Array = self.arguments[gradient.argument]
         return out.T if gradient.transposed else out
 
     def product(self, x: Instruction, number: int, t: int, alive: Array) -> Array:
-        """Matrices by matrices: `[rows, groups, M, N]`; one row where all share them."""
+        """Matrices by matrices: `[rows, groups, M, N]`; a single row if all rows share them."""
         p = self.p.products[number]
         a = self.read(x.a, t, alive, p.groups * p.M * p.K, {}).reshape(-1, p.groups, p.M, p.K)
         if p.table < 0:
@@ -229,7 +229,7 @@ class _Reference:
         return a @ b.reshape(-1, p.groups, p.K, p.N)
 
     def read(self, o: Operand, t: int, alive: Array, n: int, registers: dict[int, Any]) -> Array:
-        """n columns of an operand, `[rows, n]`, or `[1, n]` where all rows share them."""
+        """n columns of an operand, `[rows, n]`, or `[1, n]` if all rows share them."""
         if o.buffer <= -2:
             return registers[o.register]
         buffer = self.buffers[o.buffer]

@@ -1,4 +1,4 @@
-"""How the rows of a ragged batch lie in the engine: by length, dealt to groups like cards."""
+"""The order of the rows of a ragged batch in the engine: by length, dealt to groups like cards."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def dealt(lengths: Sequence[int]) -> tuple[list[int], list[int]]:
     """The order of the engine's rows, and their lengths in that order.
 
     Args:
-        lengths: `[B]`, of the caller's rows.
+        lengths: `[B]`, the lengths of the caller's rows.
 
     Returns:
-        The engine's row → the caller's row, empty where the orders are the same; and the lengths
-        of the engine's rows.
+        The engine's row → the caller's row, empty if the orders are the same; and the lengths of
+        the engine's rows.
     """
     of_row = list(lengths)
     if len(set(of_row)) == 1:
@@ -33,9 +33,9 @@ def dealt(lengths: Sequence[int]) -> tuple[list[int], list[int]]:
 def _seats(n_rows: int) -> tuple[int, ...]:
     """The engine's rows as they are dealt: the first of each group, the second of each, …
 
-    Every other round goes back from the last group to the first: else the first groups, and the
-    thread that plays them, had the longest rows of every round. The result is kept: most calls have
-    as many rows as an earlier one.
+    Every other round goes back from the last group to the first: else the first groups, and their
+    thread, would get the longest rows of every round. The result is kept, since most calls have as
+    many rows as an earlier one.
     """
     groups = native.n_groups(n_rows)
     begins = [n_rows * g // groups for g in range(groups + 1)]

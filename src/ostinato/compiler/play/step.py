@@ -189,8 +189,8 @@ class CompiledStep:
             wanted: whether the gradient of each tensor given is.
 
         Raises:
-            Unsupported: the loop must tell. With these outputs unused the graph has another form,
-                or a gradient of zeros, where autograd has none, met a pole.
+            Unsupported: the Python loop must decide. With these outputs unused the graph has
+                another form, or a gradient of zeros, where autograd has none, met a pole.
         """
         if self.totals:
             grads = list(grads)

@@ -2,7 +2,7 @@
 
 x.h        x_state, x_init(x_state *), x_step(x_state *, const float in[], float out[])
 x.c        the tables of weights, the preprocessing, the layers, the readout and the head
-x_test.c   plays some steps and compares them with the runtime's answers
+x_test.c   computes some steps and compares them with the runtime's answers
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _HEADERS = {"float", "math", "stdint", "stdio"}  # the file would include itself
 
 @dataclass(frozen=True)
 class Report:
-    """What was written, and what it takes.
+    """The written files, and the resources that they need.
 
     Attributes:
         files: the .c file, the header, the self-test.
@@ -61,14 +61,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Given:
-    """A network to be exported, and how people see it.
+    """A network to be exported, and its descriptions.
 
     Attributes:
         graph, tensors: the network; its tensors float32.
-        preparation: from what a caller gives to what the network reads; None: nothing.
-        title: for the comment at the top.
-        outputs: what the K outputs are, () if that is not known.
-        words: whose tokens are 1, 2, …, of a model that reads words; () if that is not known.
+        preparation: from the caller's input to the network's input; None: nothing.
+        title: the title in the comment at the top.
+        outputs: descriptions of the K outputs, () if unknown.
+        words: for a model of words, the words with the tokens 1, 2, …; () if unknown.
     """
 
     graph: ModelGraph
@@ -88,14 +88,15 @@ def export_c(
 ) -> Report:
     """Write a saved model as C that answers after every step.
 
-    The answer is that of `predict_proba` to the sequence up to this step, in the order of
-    `model.labels`; of a forecaster that of `predict_quantiles`, of a language model the probability
-    of each token to be the next. It differs from the runtime's by rounding alone, and with int8
-    weights by what the report says.
+    The answer is that of `predict_proba` for the sequence up to this step, in the order of
+    `model.labels`; for a forecaster that of `predict_quantiles`, for a language model the
+    probability of each next token. It differs from the runtime's only by rounding, and with int8
+    weights by the amount in the report.
 
     Args:
-        model: what `ostinato.runtime.load` gives.
-        path: of the .c file, or the directory for it; the header and the self-test stand beside it.
+        model: a model from `ostinato.runtime.load`.
+        path: the .c file, or the directory for it; the header and the self-test are written next to
+            it.
         name: the prefix of all C names; by default the name of the file, or "model".
         int8: weights as int8 with a scale for each row: a quarter of the flash. States stay float.
 
@@ -103,8 +104,8 @@ def export_c(
         A `Report`: bytes of tables and of a stream, multiplications; print it.
 
     Raises:
-        ValueError: the model cannot answer step by step, or reads what C code does not, or the name
-            is none for C; nothing is written.
+        ValueError: the model cannot answer step by step, or has inputs that C code cannot read, or
+            the name is not valid in C; nothing is written.
         OSError: a file cannot be written.
 
     Example:
@@ -147,8 +148,8 @@ def export_network(
 
 
 def _write_all(files: Mapping[Path, str]) -> None:
-    """Write files that belong together, the first one last; if one cannot be written, those before
-    it are as they were."""
+    """Write files that belong together, the first one last; if one cannot be written, the others
+    are restored."""
     before = {place: place.read_bytes() if place.is_file() else None for place in files}
     written: list[Path] = []
     try:
@@ -182,7 +183,7 @@ def _source(given: Given, name: str, int8: bool) -> Source:
 
 
 def _test(given: Given, s: Source) -> str:
-    """The self-test. With int8 weights its answers are those of these weights in float64."""
+    """The self-test. With int8 weights its answers are computed with these weights in float64."""
     tensors = _with_int8_table(given) if s.int8 else given.tensors
     raw, x = sample(given.graph, tensors, given.preparation)
     if not s.int8:
@@ -219,7 +220,7 @@ def _prepare(given: Given, int8: bool, answer: Part) -> Prepare:
 
 
 def _with_int8_table(given: Given) -> Mapping[str, Array]:
-    """The tensors, of which the rows of tokens are those that int8 stands for."""
+    """The tensors, with the rows of tokens as int8 represents them."""
     embed = given.graph.embed
     if embed is None or embed.table is None:
         return given.tensors

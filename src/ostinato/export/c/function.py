@@ -1,7 +1,7 @@
 """The body of a C function from the instructions of a part.
 
-A block of elementwise operations is one loop; what the engine holds in registers are its variables.
-In the text @ stands for the prefix of the model's names.
+A block of elementwise operations is one loop; the engine's registers are its variables. In the text
+@ means the prefix of the model's names.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Function:
     """Writes the statements of one part.
 
     Args:
-        part: what the function does.
-        places: the C name of each argument, as "x0", "y0" or "carry0".
+        part: the part that the function computes.
+        places: the C name of each argument, such as "x0", "y0" or "carry0".
         names: the C names of constants and weights, by identity of the array.
         int8: whether the weights are int8, each with an array of scales.
     """
@@ -123,7 +123,7 @@ class Function:
         """A loop over n columns."""
         index = "i" if n > 1 else ""
         ahead, inside = [], []
-        held: dict[Operand, str] = {}  # what the variables hold
+        held: dict[Operand, str] = {}  # the variables of operands
         for i, x in enumerate(instructions):
             variable = f"v{i}"
             if is_one_number(x, n):
@@ -141,12 +141,12 @@ class Function:
         if n > 1:
             loop = f"for (int i = 0; i < {n}; i++) {{"
             inside = [loop, *(_INDENT + line for line in inside), "}"]
-        if ahead or n == 1:  # variables of this block alone
+        if ahead or n == 1:  # variables of only this block
             inside = ["{", *(_INDENT + line for line in [*ahead, *inside]), "}"]
         yield from inside
 
     def spread(self, x: Instruction, n: int) -> str:
-        """The i-th of n elements [o][j][i] that are alike for every j: element [o][i] of x.a."""
+        """The i-th of n elements [o][j][i] that are equal for every j: element [o][i] of x.a."""
         block, inner = x.k * x.inner, x.inner
         terms = [] if block == n else [f"i / {block} * {inner}" if inner > 1 else f"i / {block}"]
         terms += [f"i % {inner}"] if inner > 1 else []
@@ -157,8 +157,8 @@ class Function:
 
         Args:
             x: the operation.
-            held: the variables that hold operands; all others are read from their arrays.
-            index: of the column in a loop over columns; "" for a single one.
+            held: the variables of operands; all others are read from their arrays.
+            index: the index of a loop over columns; "" for a single column.
         """
         operands = dict(zip("abc", (x.a, x.b, x.c)[: OPS[x.op].arity], strict=False))
         texts = {k: held.get(o) or self.element(o, index) for k, o in operands.items()}

@@ -126,7 +126,7 @@ static inline float @power_of_two(int32_t n)
 """,
     "expm1_reduced": """
 /* e^x = 2^n e^r with |r| <= ln 2 / 2: the result is e^r - 1. |x| <= 105.
-   Adding 1.5 * 2^23 rounds to a whole number, which stands in the last bits. */
+   Adding 1.5 * 2^23 rounds to a whole number, which is then in the last bits. */
 static inline float @expm1_reduced(float x, int32_t *n)
 {
     @bits rounded;

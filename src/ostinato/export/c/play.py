@@ -1,7 +1,7 @@
-"""A part played by NumPy, for many rows: the arithmetic of the C code, in any precision.
+"""A part computed by NumPy, for many rows: the arithmetic of the C code, in any precision.
 
-With `noise`, every result is off by as much as rounding in float32 may make it, up or down by
-chance. What comes of that in an answer is the bound within which two correct programs agree.
+With `noise`, every result is off by up to the rounding error of float32, up or down at random. The
+resulting deviation of an answer is the bound within which two correct programs agree.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _EXACT = {
 
 
 class PartPlayer:
-    """Plays one part.
+    """Computes one part.
 
     Args:
-        part: what is played.
-        weights: `[K, N]` each, in the place of those of the part.
-        dtype: of all numbers.
-        noise: a source of chance, or None.
+        part: the part.
+        weights: `[K, N]` each, in place of those of the part.
+        dtype: the dtype of all numbers.
+        noise: a random generator, or None.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class PartPlayer:
         return new, [self.memory[i, 0] for name, i in sorted(names.items()) if name[0] == "y"]
 
     def instruction(self, x: Instruction, width: int) -> None:
-        """Play one instruction: read its operands and write its result, with noise if asked for.
+        """Compute one instruction: read its operands and write its result, with noise if requested.
 
         Args:
             x: of any code but BLOCK.
-            width: columns of the block that it is in.
+            width: the number of columns of its block.
         """
         if x.code == Code.GEMM:
             a, w = self.read(x.a, x.k), self.weights[x.weight]
@@ -157,14 +157,15 @@ def answers(step: PartPlayer, answer: PartPlayer, x: Array) -> Array:
 
 
 def bound(step: Part, answer: Part, x: Array, weights: Any = (None, None)) -> Array:
-    """How far two correct programs in float32 may be apart, for each answer: `[T, K]`.
+    """The largest difference of two correct programs in float32, for each answer: `[T, K]`.
 
-    The model is played in float64, once exactly and N_TRIALS times with noise. Each of two programs
-    is off by about the largest deviation; another factor of 4 covers what chance has not tried.
+    The model is computed in float64, once exactly and N_TRIALS times with noise. Each of two
+    programs is off by about the largest deviation; another factor of 4 covers deviations that did
+    not occur.
 
     Args:
         x: `[T, columns]`, one sequence.
-        weights: of step and answer, in the place of their own.
+        weights: the weights of step and answer, in place of their own.
     """
     many = np.repeat(x[None], N_TRIALS, axis=0)
     noise = np.random.default_rng(0)

@@ -1,7 +1,7 @@
-"""The preprocessing of a model in C: from what a sensor gives to what the network reads.
+"""The preprocessing of a model in C: from the values of a sensor to the network's input.
 
-What is refused leaves the state as it was. In the text @ stands for the prefix of the model's
-names. Numbers are scaled in double, as `data.Preparation` does it, so that the bits are the same.
+A refused input does not change the state. In the text @ means the prefix of the model's names.
+Numbers are scaled in double, as in `data.Preparation`, so that the bits are the same.
 """
 
 from __future__ import annotations
@@ -23,20 +23,19 @@ _REFUSED = "if (!(@abs({}) <= FLT_MAX))"  # NaN, too
 
 @dataclass(frozen=True)
 class Prepare:
-    """The C function `prepare`, and what it needs.
+    """The C function `prepare`, with its tables.
 
     Attributes:
-        n_inputs: numbers that a caller gives at each step.
-        parameter: of the C function `step`, in which they come.
-        n_columns: numbers that the network reads.
-        text: of the function.
-        arguments: those it is called with: in or token, and where it makes x of them x, and where
-            it remembers s.
+        n_inputs: the number of values that a caller gives at each step.
+        parameter: the parameter of the C function `step` for them.
+        n_columns: the number of values that the network reads.
+        text: the text of the function.
+        arguments: its arguments: in or token, x if it writes x, and s if it keeps values.
         doubles: tables of float64, by name.
-        tables: of float32 or int8, by name.
-        last: what stands for missing values before there was one, `[n_columns]`; None where no
+        tables: tables of float32 or int8, by name.
+        last: the replacement of missing values before the first value, `[n_columns]`; None if no
             value is carried forward.
-        meanings: of the inputs, for people.
+        meanings: descriptions of the inputs.
     """
 
     n_inputs: int
@@ -55,7 +54,7 @@ def _numbers(n: int) -> str:
 
 
 def unprepared(n_inputs: int) -> Prepare:
-    """Inputs that the network reads as they are; NaN and infinity are refused."""
+    """Inputs that the network reads unchanged; NaN and infinity are refused."""
     body = [
         f"for (int i = 0; i < {n_inputs}; i++)",
         f"    {_REFUSED.format('in[i]')}",
@@ -76,9 +75,9 @@ def tokens(
     """The number of a token, as a row of a table `[V, E]`; without one, as V zeros and a one.
 
     Args:
-        tied: whether the table is the weights `[E, V]` of the answer, too. It lies as these: a
-            product reads all of it, and a token one column.
-        words: whose tokens are 1, 2, …; () if that is not known.
+        tied: whether the table is also the weights `[E, V]` of the answer, whose layout it then
+            has: a product reads all of it, a token one column.
+        words: the words with the tokens 1, 2, …; () if unknown.
 
     Raises:
         ValueError: the model reads the letters of a word, too.
@@ -115,7 +114,7 @@ def tokens(
 
 
 def _in_a_comment(word: str) -> str:
-    """A word whose signs mean nothing else in a comment of C."""
+    """A word without signs that have a meaning in a C comment."""
     return "".join(c if c.isalnum() or c in _AS_THEY_ARE else f"%{ord(c):02X}" for c in word)
 
 
@@ -123,7 +122,7 @@ def prepared(p: Preparation) -> Prepare:
     """The preprocessing that a model was trained with.
 
     Raises:
-        ValueError: it is none of numbers step by step.
+        ValueError: it does not consist of numbers step by step.
     """
     if p.reads_words or p.statics:
         what = "words" if p.reads_words else "values that a sequence has once (static columns)"
@@ -212,7 +211,7 @@ class _Writer:
 
 
 def _before_the_first(f: Feature) -> np.ndarray:
-    """The columns of a missing value that has none before it."""
+    """The columns of a missing value without a value before it."""
     if f.words is not None:
         return np.zeros(len(f.words), np.float32)
     return np.array([_scaled(f)], np.float32)

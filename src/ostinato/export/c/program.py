@@ -1,10 +1,10 @@
-"""A step graph as instructions over arrays of constants: what the text of a C file is made from.
+"""A step graph as instructions over arrays of constants, from which a C file is written.
 
 The lowering is the engine's own: sums and products fused, elementwise operations in blocks. So the
 C code adds up in the order in which the runtime does.
 
-part        one function of the C file: a program of the engine, played for one row and one step
-constant    a vector that the program reads, with what its section `once` computes
+part        one function of the C file: a program of the engine, for one row and one step
+constant    a vector that the program reads, or that its section `once` computes
 weight      a matrix [K, N] as a product reads it, all its blocks put together
 """
 
@@ -34,9 +34,10 @@ class Part:
     """One function of the C file.
 
     Attributes:
-        program: sections other than `once` are played one after the other.
-        names: of the arguments: "x0", "y0", "init0", …; of constants and weights, a node.
-        constants: by buffer.
+        program: its sections other than `once` run one after the other.
+        names: the names of the arguments: "x0", "y0", "init0", …; for constants and weights, a
+            node.
+        constants: the constants by buffer.
         weights: `[K, N]` float32, as the program numbers them.
     """
 
@@ -47,7 +48,7 @@ class Part:
 
     @cached_property
     def instructions(self) -> tuple[Instruction, ...]:
-        """In an order in which products come late: then less memory is in use at a time."""
+        """Reorder so that products come late: then less memory is in use at a time."""
         program = self.program
         return _late_products(program, program.before + program.loop + program.after)
 
@@ -74,7 +75,7 @@ def part(graph: StepGraph, tensors: Mapping[str, Array]) -> Part:
 
     Args:
         graph: its inputs are the arguments "x0", …, its outputs "y0", ….
-        tensors: those that it reads, by name.
+        tensors: the tensors that it reads, by name.
 
     Raises:
         Unsupported: the step cannot be lowered.
@@ -153,7 +154,7 @@ class _Access:
 def _late_products(
     program: Program, instructions: tuple[Instruction, ...]
 ) -> tuple[Instruction, ...]:
-    """Every product stands right before the first block that it may not change places with."""
+    """Put every product right before the first block that it may not change places with."""
     begins = [i for i, x in enumerate(instructions) if x.code not in (Code.OP, Code.BROADCAST)]
     blocks = [instructions[a:b] for a, b in pairwise([*begins, len(instructions)])]
     of_block = groupby(_accesses(program, instructions), lambda access: access.block)
@@ -235,7 +236,7 @@ def _weight(w: Weight, lowered: Lowered, values: Mapping[Node, Array]) -> Array:
 
 
 def _constants(lowered: Lowered, values: Mapping[Node, Array]) -> dict[int, Array]:
-    """The vectors that a program is given, and those that its section `once` computes."""
+    """The vectors that a program reads, and those that its section `once` computes."""
     found: dict[int, Array] = {}
     for i, b in enumerate(lowered.program.buffers):
         if b.kind == Kind.VECTOR:

@@ -3,7 +3,7 @@
     w[k, n] = scale[n] · q[k, n],   scale[n] = max_k |w[k, n]| / 127,   q whole, −127 … 127
 
 n is a unit that the layer computes: a row of torch.nn's `[units, inputs]`. States and sums stay
-float32. An entry is off by half a scale at the most.
+float32. An entry is off by at most half a scale.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Quantized:
 
     @property
     def weight(self) -> Array:
-        """The weights that it stands for, `[K, N]` float32."""
+        """The represented weights, `[K, N]` float32."""
         return self.values.astype(np.float32) * self.scale
 
 
 def quantized(weight: Array) -> Quantized:
-    """The nearest int8 weight `[K, N]`; a column of zeros stays one.
+    """The nearest int8 weight `[K, N]`; a column of zeros stays zero.
 
     Example:
         >>> q = quantized(np.array([[1.0, 0.0], [-0.5, 0.0]], np.float32))

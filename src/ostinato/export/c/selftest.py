@@ -1,4 +1,4 @@
-"""The generated self-test: a C program that plays a few steps and compares the answers."""
+"""The generated self-test: a C program that computes a few steps and compares the answers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ N_STEPS = 8
 def sample(
     graph: ModelGraph, tensors: Mapping[str, Array], preparation: Preparation | None
 ) -> tuple[Array, Array]:
-    """Inputs as a caller gives them, `[T, inputs]`, of a model of tokens whole numbers; and as the
-    network reads them, `[T, columns]`.
+    """Inputs of a caller, `[T, inputs]` (integers for a model of tokens); and those of the network,
+    `[T, columns]`.
 
     Random numbers like those of the training part, with gaps where the model allows them.
     """
@@ -58,9 +58,9 @@ def test_source(name: str, raw: Array, answers: Array, bounds: Array) -> str:
 
     Args:
         name: the prefix of the model's names.
-        raw: `[T, inputs]`; of tokens whole numbers.
-        answers: `[T, K]`, of the runtime.
-        bounds: `[T, K]`, how far those of the C code may be apart.
+        raw: `[T, inputs]`; for tokens integers.
+        answers: `[T, K]`, those of the runtime.
+        bounds: `[T, K]`, the largest allowed differences.
     """
     (n_steps, n_inputs), n_outputs = raw.shape, answers.shape[1]
     is_token = raw.dtype.kind == "i"
@@ -118,9 +118,9 @@ def test_file(
     """The text of a program that tests a model.
 
     Args:
-        about: what is compared.
+        about: a description of the comparison.
         tables, body: of the function `@test`, which returns the number of the step that is wrong.
-        right: what is said if none is.
+        right: the message if no step is wrong.
         has_nan: whether a table holds NaN.
     """
     note = (

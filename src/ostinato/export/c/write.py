@@ -1,6 +1,6 @@
 """The text of a C file and its header.
 
-In the text @ stands for the prefix of the model's names, until the end.
+In the text @ means the prefix of the model's names, until the end.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Source:
 
     Attributes:
         name: the prefix of all names.
-        title: of the model, for people.
+        title: the title of the model.
         prepare: the preprocessing.
         step: from x and the states to the new states.
         answer: from the states to the answer.
-        widths: of the states.
+        widths: the widths of the states.
         n_outputs: K.
-        outputs: what they are, for people; () if nothing is known.
+        outputs: their descriptions; () if unknown.
         int8: whether weights are int8 with a scale for each row.
     """
 
@@ -131,10 +131,10 @@ def header_of(
     """A .h file.
 
     Args:
-        counts: constants by the ends of their names.
-        members: of the state, each a declaration.
-        says: what the step does, for people.
-        signature: of the step.
+        counts: constants by the suffixes of their names.
+        members: the members of the state, as declarations.
+        says: a description of the step.
+        signature: the signature of the step.
     """
     guard = f"{name.upper()}_H"
     constants = ", ".join(f"@{end} = {count}" for end, count in counts.items())
@@ -151,12 +151,12 @@ def header_of(
         f"enum {{ {constants} }};",
         "",
         _FLUSH,
-        "/* What one stream remembers. Each stream has its own; all share the tables. */",
+        "/* The state of one stream. Each stream has its own; all share the tables. */",
         "typedef struct {",
         *(f"    {member}" for member in members),
         "} @state;",
         "",
-        "/* Before the first step of a stream, and to begin again. */",
+        "/* Before the first step of a stream, and to restart it. */",
         "void @init(@state *s);",
         "",
         comment(says),
@@ -215,7 +215,7 @@ def source_of(
 
 
 def tied(s: Source) -> list[Array]:
-    """The weights that are the table of tokens, too, and need no memory of their own."""
+    """The weights that are also the table of tokens, and need no memory of their own."""
     tables = s.prepare.tables
     if "tokens" not in tables:
         return []
@@ -258,7 +258,7 @@ def comment(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A text of people that cannot end a comment, continue a line, or hide in an editor."""
+    """A user's text that cannot end a comment, continue a line, or hide in an editor."""
     text = "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
     text = text.replace("@", "(at)").replace("\\", "|").replace("??", "? ?")
     return text.replace("*", "x").replace("/", "|") if "*/" in text or "/*" in text else text
@@ -332,7 +332,7 @@ def table_bytes(parts: Iterable[Part], as_int8: bool, elsewhere: Iterable[Array]
     """Bytes of the weights of parts, their scales, and the constants that are read.
 
     Args:
-        elsewhere: weights that are counted there.
+        elsewhere: weights that are counted elsewhere.
     """
     total, counted = 0, set(map(id, elsewhere))
     for p in parts:

@@ -31,15 +31,16 @@ FORMS = ("sequence", "step")
 
 @dataclass(frozen=True)
 class OnnxReport:
-    """The file that was written.
+    """The written file.
 
     Attributes:
-        path: of the file.
+        path: the path of the file.
         form: "sequence" or "step".
-        operators: how often each operator plays a direction of a layer; of a step none.
-        size: of the file, in bytes.
+        operators: how often each operator computes a direction of a layer; empty for a step.
+        size: the size of the file in bytes.
         inputs, outputs: name → shape, in which a text is an open size.
-        parity: how far its answers are from the runtime's; None: ONNX Runtime is not installed.
+        parity: the differences of its answers from the runtime's; None: ONNX Runtime is not
+            installed.
     """
 
     path: Path
@@ -72,17 +73,16 @@ def export_onnx(
 
     Args:
         model: what `ostinato.runtime.load` gives.
-        path: of the file; one that exists is replaced.
+        path: the path of the file; an existing file is replaced.
         form: "sequence": whole sequences, with their lengths; "step": one step, with the states as
             inputs and outputs, which begin at zeros (`latest` at NaN).
-        resets: whether several sequences may lie in a row, one after the other. The file then has
-            the input `resets [batch, time]`, or of a step `reset [batch]`: true where one begins.
-            Each is answered as if it stood alone; one answer for a row is that of the last one.
+        resets: whether a row may contain several sequences, one after the other. The file then has
+            the input `resets [batch, time]`, or for a step `reset [batch]`: true where one begins.
+            Each is answered as if it were alone; a single answer for a row is that of the last one.
 
     Raises:
         ValueError: the form is unknown; or the model has no such form, or no resets; or its answers
-            in ONNX Runtime are farther from the runtime's than rounding explains: nothing is
-            written.
+            in ONNX Runtime differ from the runtime's by more than rounding: nothing is written.
         ModuleNotFoundError: onnx is not installed.
         OSError: the file cannot be written.
     """
@@ -108,7 +108,7 @@ def export_onnx(
 
 
 def exportable(model: Model, resets: bool = False) -> Exportable:
-    """What of a model stands in the file. A CRF does not: its answers are the scores before it.
+    """The parts of a model in the file. A CRF is left out: the answers are the scores before it.
 
     Raises:
         ValueError: resets of a forecaster.
@@ -145,9 +145,9 @@ def _shown(shape: list[Any]) -> str:
 
 
 def named_inputs(model: Forecaster) -> dict[str, list[str]]:
-    """The columns of `past`, `future` and `static` in their order; none of a model of arrays.
+    """The columns of `past`, `future` and `static` in order; none for a model of arrays.
 
-    A column of words in a table is one column for each word, as "colour=red".
+    A column of words in a table is one column for each word, such as "colour=red".
     """
     preparation = model.preparation
     if preparation is None or preparation.roles is None:

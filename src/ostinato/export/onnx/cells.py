@@ -1,14 +1,14 @@
-"""Which steps are the RNN, GRU or LSTM of ONNX: proved by their nodes, or not claimed.
+"""Recognises steps that are the RNN, GRU or LSTM of ONNX, by proof from their nodes.
 
 A cell is a pattern over the nodes of the new carry. A pattern is
 
-    a text                    a variable: any node, and the same node wherever the text stands
-    (operation, patterns…)    a node of that operation; of add and mul the operands in any order
+    a text                    a variable: any node, and the same node wherever the text occurs
+    (operation, patterns…)    a node of that operation; for add and mul the operands in any order
     (operation, pattern, s)   the same, with this scalar
 
 and the variables of gates must then be *affine*, Σ a W + b over the inputs that the gate may read.
-So a step of a user's own that computes an LSTM is one, in whatever order it writes its gates, and
-a step that differs in one operation is none: it becomes a Scan.
+So a user's own step that computes an LSTM is recognised, in whatever order it writes its gates; a
+step that differs in one operation becomes a Scan.
 
 Equations: see nn/steps.py, and the operators RNN, GRU and LSTM of the ONNX specification, whose
 weights are W `[1, G·H, F]`, R `[1, G·H, H]` and B `[1, 2·G·H]`: biases of W, then of R.
@@ -160,7 +160,8 @@ def _cell(op: str, gates: Sequence[Any], order: tuple[int, ...], **attrs: Any) -
 
 @dataclass(frozen=True)
 class _Gate:
-    """W x + Wb + R h + Rb, with W `[H, F]` and R `[H, H]`; None: of what it may not read."""
+    """W x + Wb + R h + Rb, with W `[H, F]` and R `[H, H]`; None for an input that it may not
+    read."""
 
     W: Any
     R: Any
@@ -180,7 +181,7 @@ def _affine_terms(
 ) -> _Gate | None:
     """The terms as a gate, if each is a product of a source with weights, or a vector.
 
-    At most one product a source: two would be added in another order than the step's.
+    At most one product per source: two would be added in another order than the step's.
     """
     products: dict[Node, np.ndarray] = {}
     vectors: list[np.ndarray] = []
@@ -215,10 +216,10 @@ def _terms(node: Node) -> list[Node]:
 
 
 def matches(pattern: Pattern, node: Node, found: Found) -> Iterator[Found]:
-    """Each way in which the node is of the pattern, as the nodes of its variables.
+    """Each way in which the node matches the pattern, as the nodes of its variables.
 
     Args:
-        found: the variables that are known.
+        found: the variables found so far.
     """
     if isinstance(pattern, str):
         if found.get(pattern, node) is node:

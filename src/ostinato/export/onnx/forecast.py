@@ -2,8 +2,8 @@
 
 Inputs, float64 as in `runtime.Forecaster`, NaN for a missing value of the target:
 
-    series    `[batch, time, 1 + P]`, the target and P inputs known as long as it is
-    lengths   `[batch]` int64, the steps of each series; what lies beyond is not read
+    series    `[batch, time, 1 + P]`, the target and P inputs known for the same steps
+    lengths   `[batch]` int64, the steps of each series; later values are not read
     future    `[batch, time_ahead, K]`, inputs known in advance from the first step of the series to
               h steps beyond its end; only where K > 0
     static    `[batch, S]`, inputs that do not change; only where S > 0

@@ -3,15 +3,15 @@
     sequence    x `[batch, time, features]` and lengths `[batch]` int64 → answer `[batch, …]`
     step        x `[batch, features]` and the states → answer `[batch, …]` and the new states
 
-Of a model that reads tokens, x is `tokens` int64, `[batch, time]` or `[batch]`. A model that
-answers at each step has answers `[batch, time, …]` in the sequence form, zeros beyond the lengths.
-One that reads the letters of words is also given these, `characters [batch, time, letters]`, and
-how many each word has, `n_characters [batch, time]`, both int64.
-A forecaster has the sequence form alone, with other inputs: see `forecast.py`.
+For a model of tokens, x is `tokens` int64, `[batch, time]` or `[batch]`. A model that answers at
+each step has answers `[batch, time, …]` in the sequence form, zeros beyond the lengths. A model
+that reads the letters of words also gets these, `characters [batch, time, letters]`, and their
+number for each word, `n_characters [batch, time]`, both int64. A forecaster has only the sequence
+form, with other inputs: see `forecast.py`.
 
-With resets, several sequences may lie in a row, one after the other: `resets [batch, time]`, or of
-a step `reset [batch]`, are true where one begins. Each is answered as if it stood alone; where
-there is one answer for a row, it is that of the last sequence in it.
+With resets, a row may contain several sequences, one after the other: `resets [batch, time]`, or
+for a step `reset [batch]`, are true where one begins. Each is answered as if it were alone; a
+single answer for a row is that of its last sequence.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Exportable:
     Attributes:
         graph: the source.
         tensors: its weights by name, float32.
-        preparation: of its input; None: the input is the network's.
-        scale: mean and deviation of the features, by which the input is then scaled.
-        windows: of a forecaster, how they are cut from series.
+        preparation: the preparation of its input; None: the input is the network's.
+        scale: mean and deviation of the features, by which the input is scaled.
+        windows: for a forecaster, how windows are cut from series.
         resets: whether a sequence may begin within a row.
-        metadata: what a reader of the file needs beside its shapes: JSON values by name.
+        metadata: further facts for a reader of the file: JSON values by name.
     """
 
     graph: ModelGraph
@@ -64,8 +64,7 @@ class Exportable:
 
 @dataclass(frozen=True)
 class Made:
-    """An ONNX model, and by which operator each direction of each layer is played; none in a
-    step."""
+    """An ONNX model, and the operator of each direction of each layer; empty for a step."""
 
     proto: Any
     operators: tuple[str, ...]
@@ -76,7 +75,7 @@ def sequence_model(source: Exportable, operators: bool = True) -> Made:
 
     Args:
         source: the model.
-        operators: whether steps that are proved to be an RNN, GRU or LSTM become these.
+        operators: whether steps that are an RNN, GRU or LSTM become these operators.
     """
     w, graph = Writer(), source.graph
     made_of: list[str] = []
@@ -196,7 +195,7 @@ def step_model(source: Exportable) -> Made:
 def carried_states(step: StepGraph) -> dict[str, int]:
     """The names of a step's states, each with its place.
 
-    A state that no step reads is left out: a model's last output, which the answer alone reads.
+    A state that no step reads is left out: a model's last output, which only the answer reads.
     """
     read = set(reachable(step.new_states))
     places = [i for i, n in enumerate(step.states) if n in read]
@@ -257,9 +256,10 @@ def _read(
 
 
 def _embedded(w: Writer, embed: Embed, tensors: Tensors, tokens: str) -> str:
-    """Rows of the table for tokens; one that is not from 0 to V − 1 is an error of the runtime.
+    """Rows of the table for tokens; a token outside of 0 … V − 1 is an error of ONNX Runtime.
 
-    ONNX counts a negative place from the end, and OneHot takes any: the Gather of a place refuses.
+    ONNX counts a negative place from the end, and OneHot accepts any: only the Gather of a place
+    refuses.
     """
     V = np.array(embed.n_tokens, np.int64)
     negative = w.node("Less", tokens, w.constant(np.array(0, np.int64)))
@@ -281,7 +281,7 @@ def _spelt(
     operators: bool,
     made_of: list[str],
 ) -> str:
-    """What a network makes of the letters of words, `[…, K]`: each word is a row of a batch.
+    """The output of a network for the letters of words, `[…, K]`: each word is a row of a batch.
 
     Args:
         characters: `[…, letters]` int64.

@@ -1,11 +1,11 @@
-"""What each operation of a step graph is in ONNX: one row an operation, as in engine/ops.py.
+"""Each operation of a step graph in ONNX: one row per operation, as in engine/ops.py.
 
     ELEMENTWISE   name → nodes, on operands that broadcast against each other; s is the scalar
-    ROWS          name → nodes, of the operations that see a row as a whole
+    ROWS          name → nodes, for operations on a whole row
 
-A row of a table is given a `Writer`, the names of the operands, and, if elementwise, the scalar, or
+A row of a table gets a `Writer`, the names of the operands, and, if elementwise, the scalar, or
 else the node. It returns the name of the result. All of them work on the last axis, so that they
-serve rows `[B, width]` and rows of all steps `[T, B, width]`. Truth values are 1 and 0.
+apply to rows `[B, width]` and to rows of all steps `[T, B, width]`. Truth values are 1 and 0.
 
 ONNX lacks some, and 1 + a loses the digits of a small a:
 
@@ -50,7 +50,7 @@ def _truth_with_scalar(name: str) -> Elementwise:
 
 
 def _sign(w: Writer, a: str, s: float) -> str:
-    """Not ONNX's Sign, whose answer for NaN is left open."""
+    """Not ONNX's Sign, whose result for NaN is undefined."""
     zero = w.number(0)
     return w.node("Sub", w.float(w.node("Greater", a, zero)), w.float(w.node("Less", a, zero)))
 

@@ -1,4 +1,4 @@
-"""A model's preparation of its input, as nodes: what `data.Preparation` does to numbers.
+"""A model's preparation of its input, as nodes: `data.Preparation` for numbers.
 
 The input of the file has one column a feature, NaN where a value is missing; under "error" it stays
 NaN, so that the answer is NaN, too. A feature that holds
