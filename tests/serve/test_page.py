@@ -79,11 +79,15 @@ def trained(tmp_path_factory):
     series = np.arange(80)[None] + 10 * np.sin(np.arange(80) / 3) + np.arange(4)[:, None]
     rows = [f"s{i},{t},{v:.2f}" for i, one in enumerate(series) for t, v in enumerate(one)]
     (place / "shops.csv").write_text("shop,day,sales\n" + "\n".join(rows) + "\n")
+    sums = [f"{i},{(i + t) % 7},{i % 5}" for i in range(50) for t in range(6)]
+    (place / "sums.csv").write_text("id,a,sum\n" + "\n".join(sums) + "\n")
     trips = [str(EXAMPLES / "trips.csv"), "--id", "trip", "--features", "speed,turn"]
     (place / "text.txt").write_text("to be or not to be, that is the question. " * 200)
     for name, arguments in {
         "digits": ["mnist", "--iterations", "300", "--hidden-size", "48"],
         "trips": [*trips, "--classify", "mode", "--iterations", "30"],
+        "sums": [str(place / "sums.csv"), "--regress", "sum", "--id", "id", "--features", "a",
+                 "--iterations", "10"],
         "shops": [str(place / "shops.csv"), "--forecast", "sales", "--horizon", "5", "--id",
                   "shop", "--time", "day", "--iterations", "20"],
         "text": [str(place / "text.txt"), "--iterations", "60", "--hidden-size", "32"],
@@ -94,10 +98,16 @@ def trained(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_table_has_the_answers_of_predict(trained, capsys):
+    sums = trained / "sums.csv"
+    assert app.main(["predict", str(trained / "sums"), str(sums)]) == 0
+    numbers = capsys.readouterr().out
     table = EXAMPLES / "new_trips.csv"
     assert app.main(["predict", str(trained / "trips"), str(table), "--proba"]) == 0
     wanted = capsys.readouterr().out
-    with Process(str(trained / "trips"), "--quiet") as server:
+    with Process(str(trained / "trips"), str(trained / "sums"), "--quiet") as server:
+        path = server.url + "/v2/models/sums"
+        answer = server.client.post(f"{path}/table", content=sums.read_bytes()).json()
+        assert answer == {"csv": numbers, "belief": {}}
         path = server.url + "/v2/models/trips"
         answer = server.client.post(f"{path}/table", content=table.read_bytes()).json()
         assert answer["csv"] == wanted

@@ -210,11 +210,17 @@ def _answers(trained: Trained, content: bytes) -> dict[str, Any]:
         file.write_bytes(content)
         try:
             _, module = jobs.of_model(trained)
-            csv = "".join(module.predicted(trained, str(file), True))
+            csv = "".join(module.predicted(trained, str(file), _has_shares(trained)))
             belief = _belief(trained, str(file)) if trained.task().name == "classify" else {}
         except (BadInput, ValueError, csv_module.Error) as problem:
             raise Refusal(400, str(problem).replace(f"{place}/", "")) from None
     return {"csv": csv, "belief": belief}
+
+
+def _has_shares(trained: Trained) -> bool:
+    """Whether `predict --proba` says more than `predict`: probabilities, or quantiles."""
+    loss = trained.entries()["fitted"].get("loss")  # of a regressor
+    return trained.task().name != "language" and loss in (None, "quantiles")
 
 
 def _belief(trained: Trained, file: str) -> dict[str, list[list[float]]]:
