@@ -1,4 +1,4 @@
-"""Verification: the engine's first time steps are compared with those of the eager loop.
+"""Verification: the engine's first time steps are compared with those of the Python loop.
 
 This happens once for every batch size of a step, with gradients; with OSTINATO_CHECK=1 at every
 call.
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from ostinato.compiler.capture.guards import Guards, Observation
 
 N_STEPS = 3  # compared time steps, at most
-N_MOVES = 4  # of the inputs, where a comparison was flipped by rounding
+N_MOVES = 4  # movements of the inputs, if rounding flipped a comparison
 
 
 def verified(
     call: ScanCall, guards: Guards | None, lifted: Mapping[str, Tensor] | None = None
 ) -> Unsupported | None:
-    """Why the loop must play this step with this many rows, or None.
+    """Why this step must run in the Python loop with this many rows, or None.
 
     The steps are compared at the first call with this many rows, and again at the first of several
-    steps: a single one does not show what the steps add up to. The verdicts are kept.
+    steps: a single step does not show errors that accumulate. The verdicts are kept.
 
     Args:
         lifted: path of a Python float → the captured tensor in its place.
@@ -52,7 +52,7 @@ def verified(
 
 
 def check_call(call: ScanCall) -> None:
-    """Compare the first time steps with the loop, as OSTINATO_CHECK=1 asks for at every call.
+    """Compare the first time steps with the Python loop, at every call with OSTINATO_CHECK=1.
 
     Raises:
         RuntimeError: they differ.
@@ -68,7 +68,7 @@ def check_call(call: ScanCall) -> None:
 def _difference_or_side_effect(
     call: ScanCall, codes: Mapping[int, CodeType], lifted: Mapping[str, Tensor] | None
 ) -> Unsupported | None:
-    """The difference from the loop, or else a side effect that the step has with this many rows.
+    """The difference from the Python loop, or else a side effect of the step with this many rows.
 
     Side effects are undone.
     """
@@ -89,14 +89,14 @@ def _difference_or_side_effect(
 
 
 def _difference(call: ScanCall, observation: Observation | None = None) -> Unsupported | None:
-    """How the engine's first time steps differ from those of the eager loop, or None.
+    """The difference of the engine's first time steps from those of the Python loop, or None.
 
     The step is also recorded with this many rows, and its operations are compared with those of the
     recording: control flow on the batch size may change the gradients alone. A single row is left
     out, since PyTorch itself uses other operations for it (there is nothing to sum over).
     """
     if call.arguments.truncate is not None or call.arguments.memory is not None:
-        # Segments are not verified, but the steps in them.
+        # Not the segments are verified, but the steps in them.
         call = replace(call, arguments=replace(call.arguments, truncate=None, memory=None))
     if call.n_rows > 1:
         from ostinato.compiler.capture.record import check_batch  # here, to keep imports fast
@@ -122,7 +122,7 @@ class _Compared(NamedTuple):
 def _compared(
     call: ScanCall, observation: Observation | None, moved: float = 0.0, phase: int = 0
 ) -> _Compared | Unsupported:
-    """The results of the first time steps, with init and xs moved by so much of their size."""
+    """The results of the first time steps, with init and xs moved by a share of their size."""
     differentiable = torch.is_grad_enabled()
     with undisturbed(), torch.set_grad_enabled(differentiable):
         # A tensor made under torch.inference_mode can get gradients only as a clone.
@@ -142,13 +142,13 @@ def _compared(
             few = [*given, *drawn.leaves]
         rows = None if call.rows is None else RowOrder.of(call.rows.lengths.clamp(max=len(few[0])))
         if observation is not None:
-            observation.lifts = []  # the loop takes numbers as they are
+            observation.lifts = []  # the Python loop takes plain numbers
         try:
             with observation or nullcontext():
                 expected = call.replay(captured, init, given)
         except NOT_OF_A_STEP:
             raise
-        except Exception as error:  # the loop will raise it to the user
+        except Exception as error:  # the Python loop will raise it to the user
             return Unsupported(f"the step fails ({error_in_short(error)})")
         finally:
             as_drawn = drawn is None or drawn.ended_now()
@@ -177,12 +177,12 @@ def _agree(call: ScanCall, pairs: list[tuple[Tensor, Tensor]]) -> bool:
 def _flipped(
     call: ScanCall, observation: Observation | None, found: _Compared
 ) -> Unsupported | None:
-    """Why the loop must play a step whose results differ; None if rounding flipped a comparison.
+    """Why a step whose results differ must run in the Python loop; None if rounding flipped a
+    comparison.
 
-    A spike, a sign or a rounded number jumps where what it is computed of crosses a threshold.
-    Rounding decides there, and the engine adds in another order. So it is if the loop's own outputs
-    jump when init and xs move by some rounding errors, and engine and loop agree on inputs that are
-    elsewhere.
+    A spike, a sign or a rounded number jumps where its argument crosses a threshold. Rounding
+    decides there, and the engine adds in another order. That is the cause if the loop's own outputs
+    jump when init and xs move by some rounding errors, and engine and loop agree on other inputs.
     """
     differ = "in a few time steps the engine's results differ from the Python loop's"
     if _agree(call, found.pairs[: found.n_outputs]):
@@ -223,7 +223,7 @@ def _jumps(
 
 
 def _moved(leaf: Tensor, by: float, phase: int) -> Tensor:
-    """A leaf of init or xs, each element moved by a part of the largest one."""
+    """A leaf of init or xs, each element moved by a share of the largest one."""
     if not leaf.dtype.is_floating_point or not leaf.numel():
         return leaf
     t = leaf.detach()
@@ -233,7 +233,7 @@ def _moved(leaf: Tensor, by: float, phase: int) -> Tensor:
 
 
 def _numbers(call: ScanCall, n_steps: int) -> Drawn:
-    """The random numbers of the first steps; the generators are put back."""
+    """The random numbers of the first steps; the generators are restored."""
     from ostinato.compiler.capture.draws import Drawn  # not a part of every start
 
     draws = call.compiled.planner.recording.draws
@@ -246,7 +246,8 @@ def _numbers(call: ScanCall, n_steps: int) -> Drawn:
 def _gradients(
     pairs: list[tuple[Tensor, Tensor]], inputs: list[Tensor]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of the gradients of all inputs, by the engine and by the loop; [] if there are none."""
+    """Pairs of the gradients of all inputs, by the engine and by the Python loop; [] without
+    gradients."""
     wanted = [t for t in inputs if t.requires_grad]
     if not any(theirs.requires_grad for _, theirs in pairs):
         return []

@@ -1,1 +1,1 @@
-"""The backward graph: which gradients live, what is kept, how weight gradients are gathered."""
+"""The backward graph: live gradients, saved values, and sums of weight gradients."""

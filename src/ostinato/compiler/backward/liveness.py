@@ -6,8 +6,9 @@ the later ones. A tensor that no gradient reaches gets None, which differs from 
 with weight decay moves a parameter whose gradient is zeros, and leaves one alone whose gradient is
 None.
 
-The engine plays all steps alike: a leaf of the carry that some step reaches begins with a gradient
-of zeros. The result is the same, except for 0 · inf where the derivative of a step has a pole.
+The engine runs all steps in the same way: a leaf of the carry that some step reaches begins with a
+gradient of zeros. The result is the same, except for 0 · inf where the derivative of a step has a
+pole.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ostinato.compiler.graph.from_aten import Backward
 from ostinato.compiler.graph.node import Node
 
 Leaves = tuple[bool, ...]  # for each leaf of the carry: whether it has a gradient
-GraphOf = Callable[[Leaves], Backward]  # of a step of whose new carry these leaves have one
+GraphOf = Callable[[Leaves], Backward]  # the graph of a step, given the new carry's leaves with one
 
 # Calls that give zeros for zeros, whatever their other arguments are.
 _KEEP_ZEROS = {
@@ -42,15 +43,15 @@ class Liveness:
             carry.
 
     Attributes:
-        leaves: those of the carry that have a gradient at any step.
+        leaves: the leaves of the carry that have a gradient at any step.
         risky: some step multiplies zeros where autograd has no gradient to multiply.
-        settled: after so many steps the next ones reach nothing more; sys.maxsize if that never
+        settled: the number of steps after which nothing more is reached; sys.maxsize if that never
             happens, because leaves take turns.
     """
 
     def __init__(self, recording: Recording, graph: GraphOf, last: Leaves, ragged: bool):
         self._graph = graph
-        # The leaves after 0, 1, … steps back; then those from step `_again` on, again and again.
+        # The leaves after 0, 1, … steps back; then those from step `_again` on, repeated.
         self._after, self._again = _followed(graph, last, ragged)
         self.leaves = functools.reduce(_either, self._after)
         self.risky = any(_multiplies(recording, graph, s, self.leaves) for s in self._after)
@@ -59,7 +60,7 @@ class Liveness:
         self._unreached: dict[int, list[int]] = {}  # by steps
 
     def unreached(self, n_steps: int) -> list[int]:
-        """The tensors that have no gradient: of captured ones, leaves of init, leaves of xs."""
+        """The tensors without a gradient: captured ones, leaves of init, leaves of xs."""
         n_steps = min(n_steps, self.settled)
         if n_steps not in self._unreached:
             self._unreached[n_steps] = self._without_gradient(n_steps)
@@ -76,7 +77,7 @@ class Liveness:
 
 
 def _followed(graph: GraphOf, last: Leaves, ragged: bool) -> tuple[list[Leaves], int]:
-    """The leaves with a gradient after 0, 1, … steps back, and where the sequence begins anew."""
+    """The leaves with a gradient after 0, 1, … steps back, and where the sequence repeats."""
     found = [last]
     while True:
         before = tuple([n.op != "absent" for n in graph(found[-1]).d_states])
@@ -96,7 +97,8 @@ def _exists_in_any(gradients: Iterable[tuple[Node | None, ...]]) -> list[bool]:
 
 
 def _multiplies(recording: Recording, graph: GraphOf, some: Leaves, all_of_them: Leaves) -> bool:
-    """Whether a gradient that does not exist with `some` is multiplied, as zeros, with all."""
+    """Whether a gradient that does not exist with `some` is multiplied, as zeros, with all
+    leaves."""
     zeros = graph(some).absent - graph(all_of_them).absent
     return any(
         call.name.removeprefix("aten.").rsplit(".", 1)[0] not in _KEEP_ZEROS

@@ -1,4 +1,4 @@
-"""Which values of the forward pass are saved, and which the backward pass computes again.
+"""The choice of forward values to save; the backward pass computes the others again.
 
 Every value is either *at hand* (xs and most leaves of the carry are stored anyway), or cheap to
 compute again from its inputs, or expensive. The values to save are a minimum cut between the
@@ -34,8 +34,8 @@ def choose_stored(f: Forward, g: Backward) -> KeptValues:
 
     A leaf that the step hands on is at hand without being stored.
 
-    A leaf that is no output is not stored if the other values do not become more by that: a running
-    maximum is the larger of two values which are needed anyway.
+    A leaf that is not an output is not stored if that does not add other values: a running maximum
+    is the larger of two values that are needed anyway.
 
     Args:
         g: the gradients of all outputs and leaves.
@@ -48,7 +48,7 @@ def choose_stored(f: Forward, g: Backward) -> KeptValues:
             continue
         fewer = (*kept[:i], False, *kept[i + 1 :])
         others = _saved_for(f, g, fewer)
-        # Only what is computed can be saved: neither the leaf itself nor some columns of it.
+        # Only computed values can be saved, not the leaf itself or some of its columns.
         computed = all(n.op not in ("state", "slice") for n in others)
         if computed and _columns(others) < new.width + _columns(saved):
             kept, saved = fewer, others
@@ -76,7 +76,7 @@ def choose_saved(
     """The values to save for these roots of the backward pass, as few columns as possible.
 
     Args:
-        cotangents: the gradients that the backward pass is given; a node that depends on one of
+        cotangents: the incoming gradients of the backward pass; a node that depends on one of
             them belongs to the backward pass, every other one to the forward pass.
     """
     nodes = reachable(backward_roots)
@@ -93,7 +93,8 @@ def choose_saved(
 
 
 def _without_slices(cut: list[Node]) -> set[Node]:
-    """The same values, those of which all columns are saved as one: it lies in memory anyway."""
+    """The same values, with those whose columns are all saved as a single one, which exists
+    anyway."""
     found = set(cut)
     for source in {n.inputs[0] for n in cut if n.op == "slice"}:
         slices = {n for n in cut if n.op == "slice" and n.inputs[0] is source}

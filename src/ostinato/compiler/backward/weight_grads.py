@@ -32,16 +32,16 @@ def sums_in(gradients: Gradients) -> dict[str, Node]:
 
 @dataclass(frozen=True)
 class SumMemory:
-    """The tensors that one sum is collected in: its layers, which are added in the end."""
+    """The tensors in which a sum is collected: its layers, which are added at the end."""
 
     first: int  # the position of the first layer among the tensors of all sums
     n_layers: int
     shape: tuple[int, ...]
-    zeros: bool  # they must begin as zeros: the parts of the sum do not cover them
+    zeros: bool  # whether they must begin as zeros, because the parts of the sum do not cover them
 
 
 class WeightGradients:
-    """How gradients come from sums. Most are one sum, which is collected in the gradient itself.
+    """How gradients follow from sums. Most are one sum, which is collected in the gradient itself.
 
     Args:
         lowered: the backward pass.
@@ -49,8 +49,8 @@ class WeightGradients:
         d_captured: the gradient of each captured tensor, if it has one.
 
     Attributes:
-        sums: the shape of each tensor that a sum is collected in, and whether it begins as zeros.
-        positions: of the first tensor of each sum, by its name.
+        sums: the shape of each tensor in which a sum is collected, and whether it begins as zeros.
+        positions: the position of the first tensor of each sum, by name.
     """
 
     def __init__(self, lowered: Lowered, sums: Mapping[str, Node], d_captured: Gradients):
@@ -66,7 +66,7 @@ class WeightGradients:
         """The gradient of each captured tensor, after the backward pass was played.
 
         Args:
-            once: the tensors that are known so far; those computed here are added.
+            once: the tensors known so far; those computed here are added.
         """
         if self._computes:
             for of_sum, m in self._memory.items():
@@ -84,7 +84,7 @@ class WeightGradients:
         return found
 
     def _is_a_sum(self, node: Node | None) -> int | None:
-        """The position of the tensor that is this gradient, if one is."""
+        """The position of the tensor that is this gradient, or None."""
         memory = None if node is None else self._memory.get(_viewed(node))
         if node is None or memory is None or memory.n_layers > 1 or memory.shape != node.shape:
             return None
@@ -92,7 +92,7 @@ class WeightGradients:
 
 
 def _viewed(node: Node) -> Node:
-    """The node that `node` is a view of; itself if it is none."""
+    """The node that `node` is a view of; `node` itself if it is not a view."""
     while node.op in VIEWS:
         node = node.inputs[0]
     return node
@@ -102,7 +102,7 @@ def _memory(
     lowered: Lowered, sums: Mapping[str, Node], d_captured: Gradients
 ) -> dict[Node, SumMemory]:
     """The memory of each sum; a gradient that is a view of it decides the shape."""
-    n_layers, covered = Counter(sums.keys()), Counter[str]()  # one layer each, at least
+    n_layers, covered = Counter(sums.keys()), Counter[str]()  # at least one layer each
     for g in lowered.program.gradients:
         part: SumPart = lowered.arguments[g.argument]
         n_layers[part.name] = max(n_layers[part.name], part.layer + 1)

@@ -30,16 +30,17 @@ _is_vectorised = torch._C._functorch.is_legacy_batchedtensor
 
 @dataclass(slots=True)  # made with every call
 class ScanCall:
-    """One call of scan, but for the tensors that autograd sees: captured, init and xs."""
+    """One call of scan, without the tensors that autograd sees: captured, init and xs."""
 
     compiled: CompiledStep
     arguments: Arguments  # time first, resets a part of the step
-    taken: list[Tensor]  # all that the step takes from outside
-    captured: list[Tensor]  # those that no batch changes
+    taken: list[Tensor]  # all tensors that the step takes from outside
+    captured: list[Tensor]  # those without a batch
     per_row: list[Tensor]  # the others, batch first: a part of the carry
     n_rows: int
-    rows: RowOrder | None  # of a ragged batch
-    # Of a step whose backward pass runs Python code: whether what that may read is as it was.
+    rows: RowOrder | None  # for a ragged batch
+    # For a step whose backward pass runs Python code: whether the values that it may read are
+    # unchanged.
     unchanged: Callable[[], bool] | None
     drawn: Drawn | None = None  # random numbers of a step that draws: further leaves of xs
 
@@ -54,13 +55,13 @@ class ScanCall:
         return [] if self.drawn is None else self.drawn.leaves
 
     def split(self, tensors: Any) -> tuple[Any, Any, Any]:
-        """Captured tensors, the first carry and leaves of xs, of the tensors of a call in a row."""
+        """Split the tensors of a call into captured tensors, the first carry and leaves of xs."""
         n_xs = len(self.arguments.xs_leaves) + len(self.numbers)
         a, b = len(self.captured), len(tensors) - n_xs
         return tensors[:a], tensors[a:b], tensors[b:]
 
     def played(self, tensors: list[Tensor]) -> list[Tensor]:
-        """The tensors that the engine is given: with what only it takes for leaves of the carry.
+        """The tensors for the engine, with further leaves of the carry that only it has.
 
         These are products of captured rows alone, and the largest whole number so far.
         """
@@ -136,9 +137,9 @@ class ScanCall:
         return self.compiled.backward(tape, tensors, grads, used, wanted, self.rows is not None)
 
     def replay(self, captured: Any, init: Any, xs: Any, recorded: bool = False) -> list[Tensor]:
-        """Outputs and last carry by the eager loop: of the step, or of what was recorded of it.
+        """Outputs and last carry by the Python loop, for the step or for its recording.
 
-        The step draws anew where xs is without its random numbers.
+        Without its random numbers in xs, the step draws anew.
         """
         a, n_steps = self.arguments, xs[0].shape[0]
         lengths = None if a.ragged.lengths is None else a.ragged.lengths.clamp(max=n_steps)
@@ -149,7 +150,7 @@ class ScanCall:
         if recorded:
             from ostinato.compiler.capture import recording  # not a part of every start
 
-            # Captured rows stay outside the carry: truncate= stops the gradient of the carry alone.
+            # Captured rows stay outside the carry: truncate= stops only the gradient of the carry.
             of, rows = self.compiled.planner.recording, init[n:]
             again = recording.recorded_step(of, captured, rows)
             first, elements = list(init[:n]), list(xs)
@@ -217,16 +218,16 @@ def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
         return (None, *_replayed(call, tensors, grads))
 
 
-# Function's own apply looks for torch.func transforms first. Under these the eager loop plays, so
-# that the apply of Function's base class will do.
+# Function's own apply first looks for torch.func transforms. Under these the Python loop runs, so
+# that the apply of Function's base class is enough.
 _apply = super(torch.autograd.Function, _ScanFunction).apply
 
 
 def _again(call: ScanCall, inputs: list[Tensor]) -> list[Tensor]:
-    """The forward pass, differentiable: of what was recorded, whatever the step has become since.
+    """The forward pass of the recording, differentiable, even if the step has changed since.
 
     Raises:
-        RuntimeError: the step has become another, and what its backward pass runs is not recorded.
+        RuntimeError: the step has changed, and the code of its backward pass is not recorded.
     """
     if not call.compiled.planner.recording.runs_python_backward:
         return call.replay(*call.split(inputs), recorded=True)
@@ -253,12 +254,12 @@ def _again(call: ScanCall, inputs: list[Tensor]) -> list[Tensor]:
 
 
 def _replayed(call: ScanCall, tensors: Any, grads: Any) -> list[Tensor | None]:
-    """The gradients by the eager loop, themselves differentiable: slower, never wrong."""
+    """The gradients by the Python loop, themselves differentiable: slower, never wrong."""
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         inputs = [t.view_as(t) if t.requires_grad else t for t in tensors]
         outs = _again(call, inputs)
-    grads = grads[: len(outs)]  # captured rows, leaves of the engine's carry, are no outputs
+    grads = grads[: len(outs)]  # captured rows, leaves of the engine's carry, are not outputs
     pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if g is not None and o.requires_grad]
     wanted = [i for i, t in enumerate(inputs) if t.requires_grad]
     if not pairs:

@@ -27,7 +27,7 @@ _WITHOUT_TIME = ("init", "final", "d_init", "d_final")  # [B, …]
 
 
 class How(IntEnum):
-    """How an argument lies in a tensor; see `native/python/how.def`."""
+    """The place of an argument in a tensor; see `native/python/how.def`."""
 
     STRIDED = 0
     VECTOR = 1
@@ -38,7 +38,7 @@ class How(IntEnum):
 
 
 def _captured_number(node: Node) -> int | None:
-    """The captured tensor `[]` that a node `[1]` is: a Python float that changes, most often.
+    """The captured tensor `[]` behind a node `[1]`: mostly a Python float that changes.
 
     It is found without `evaluate`, which would take half of a short call's time.
     """
@@ -50,19 +50,20 @@ def _captured_number(node: Node) -> int | None:
 
 
 class Bound:
-    """A lowered pass with what plays it, and how its arguments are found among tensors.
+    """A lowered pass with its native program, and the places of its arguments among tensors.
 
     Args:
-        as_they_are: captured tensors of the engine's type, by position; others are truth values.
+        as_they_are: captured tensors of the engine's type, by position; the others are truth
+            values.
         engine: "native" or "reference".
-        positions: of each named tensor among those of a pass.
-        tapes: the widths of the tapes that lie one after the other in the tape's memory.
-        gradients: of a backward pass.
+        positions: the position of each named tensor among those of a pass.
+        tapes: the widths of the tapes, which are one after the other in memory.
+        gradients: the gradients of a backward pass.
 
     Attributes:
         program: the native program, or a function that plays the reference.
-        sources: the list that each argument comes from, where in it, and how it lies in its tensor.
-        tape_width: of all tapes.
+        sources: for each argument its list, its position there, and its place in the tensor.
+        tape_width: the width of all tapes together.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Bound:
         for name, width in tapes.items():
             self.tapes[name] = (width + 15) // 16 * 16, self.tape_width
             self.tape_width += self.tapes[name][0]
-        self._once: list[tuple[Node, int | None]] = []  # with what it is, if a captured number
+        self._once: list[tuple[Node, int | None]] = []  # with its position, if a captured number
         self.sources = [self._find(key, positions, gradients) for key in lowered.arguments]
         self.program: Any
         if engine == "native":
@@ -109,7 +110,7 @@ class Bound:
         return node.op == "captured" and node.attrs[0] in self._as_they_are
 
     def once(self, captured: Tensors, known: dict[Node, Tensor]) -> list[Tensor]:
-        """The tensors that are computed of captured tensors alone; added to `known`."""
+        """Compute the tensors that depend only on captured tensors; they are added to `known`."""
         if not self._once:  # most often
             return []
         return [
@@ -139,7 +140,7 @@ class Bound:
         reference.play(program, arrays, n_steps, n_rows, order, lengths or None, first)
 
     def _views(self, lists: Any, n_steps: int, n_rows: int) -> list[Tensor | None]:
-        """The arguments, each as the part of its tensor that it is."""
+        """The arguments, each as a part of its tensor."""
         sizes = {
             g.argument: (g.N, g.K) if g.transposed else (g.K, g.N)
             for g in self.lowered.program.gradients

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LARGE = 1 << 15  # elements, of which zeros and a copy take longer than a node in Python, some 10 µs
+LARGE = 1 << 15  # elements; for more, zeros and a copy take longer than a node in Python, 10 µs
 
 
 class _Part(torch.autograd.Function):
@@ -40,9 +40,9 @@ def part_of(whole: Tensor, axis: int, begin: int, n: int) -> Tensor:
 
 
 def place_of_gradient(leaf: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """Where the gradient of a part belongs, in a gradient of the whole that is zero elsewhere.
+    """The place of a part's gradient in a gradient of the whole that is zero elsewhere.
 
-    None of a leaf that is no part, or whose rows would not be dense there.
+    None for a leaf that is not a part, or whose rows would not be dense there.
     """
     node: Any = leaf.grad_fn
     is_part = type(node) is _Part._backward_cls

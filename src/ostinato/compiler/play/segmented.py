@@ -1,15 +1,15 @@
-"""A run that is played in segments: for a budget of memory, or to stop gradients (`segments.py`).
+"""A run in segments: for a budget of memory, or to stop gradients (`segments.py`).
 
     forward    segment after segment, each from the last carry of the one before. The carry before
                each group of spans is kept, and the tapes of the last span
     backward   span after span from the last one: played forward again from its checkpoint for the
                tapes, then segment after segment backward. The gradient of the carry and the sums of
-               weight gradients are handed on from one segment to the next
+               weight gradients pass from one segment to the next
 
 Without a budget there is one span, whose tapes are all kept.
 
-A segment's outputs are copied into those of the run, so nothing that the caller may change in place
-is read again.
+A segment's outputs are copied into those of the run, so that nothing that the caller may change in
+place is read again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Carry = Sequence[Tensor]
 
 
 def run_in_segments(call: ScanCall, tensors: Tensors) -> SegmentedRun | None:
-    """The run of a call with `memory=` or `truncate=`; None if it is played in one piece."""
+    """The run of a call with `memory=` or `truncate=`; None if it runs in one piece."""
     n_steps, reverse = tensors[-1].shape[0], call.arguments.reverse
     cuts = windows(n_steps, call.arguments.truncate, reverse)
     plan = memory_plan(call, tensors)
@@ -74,7 +74,7 @@ def memory_plan(call: ScanCall, tensors: Tensors) -> SegmentPlan | None:
 def _cost(call: ScanCall, tensors: Tensors) -> Cost:
     """The bytes of a step, a carry, … of this call.
 
-    Counted as if every output were used, and its gradient had to be copied.
+    They are counted as if every output were used, and its gradient had to be copied.
     """
     compiled, n_rows, ragged = call.compiled, call.n_rows, call.rows is not None
     n_steps, reverse = tensors[-1].shape[0], call.arguments.reverse
@@ -116,7 +116,7 @@ def _columns(nodes: Iterable[Node]) -> int:
 
 
 def _unit(back: BoundBackward, n_steps: int, n_rows: int) -> int:
-    """Steps that no segment divides, so that the bits of a sum are those of a single play.
+    """The number of steps that a segment may not divide, so that sums keep the bits of one run.
 
     Each term of a sum is added for all steps of a chunk, then the next term. With one term that is
     the order of the steps, whatever a chunk is.
@@ -135,7 +135,7 @@ _PAGE = 4096  # a tape begins at a page
 
 
 def _is_dense(x: Tensor) -> bool:
-    """Whether the engine reads xs as they lie: every row of every step is dense."""
+    """Whether the engine reads xs in place: every row of every step is dense."""
     return x[0, 0].is_contiguous()
 
 
@@ -143,7 +143,7 @@ class SegmentedTape(NamedTuple):
     """The tape of one segment."""
 
     segment: Segment
-    carry: Carry  # before it
+    carry: Carry  # the carry before it
     saved: SavedForward
 
 
@@ -151,7 +151,7 @@ class SegmentedRun:
     """A run in segments, forward, with all that the backward pass needs.
 
     Args:
-        tensors: captured, init and xs.
+        tensors: captured tensors, init and xs.
         windows, groups: the segments, in playing order.
 
     Attributes:
@@ -167,7 +167,7 @@ class SegmentedRun:
         self.whereabouts = native.whereabouts(list(tensors))
         self.n_steps: int = tensors[-1].shape[0]
         self.handed_on = frozenset(call.compiled.handed_on)
-        # All segments are played by as many: the sums that they hand on are laid out by threads.
+        # All segments use the same number of threads: the layout of their sums depends on it.
         self.n_threads = native.n_threads(torch.get_num_threads())
         # The tapes of spans exist one after the other: the same memory for all, though one is
         # shorter, or the allocator could not use the shorter one's place for the next.
@@ -184,8 +184,8 @@ class SegmentedRun:
         ys: list[Tensor] = []
         n_ys, dtypes = self.call.compiled.n_ys, self.call.compiled.out_dtypes
         last = self.groups[-1][-1]
-        # The checkpoints lie in one piece: small tensors that stay, between large ones that come
-        # and go, would keep the allocator from using a place twice.
+        # The checkpoints are one piece of memory: small tensors that stay, between large ones that
+        # are freed, would keep the allocator from reusing a place.
         n_kept, dtype = len(self.groups), self.call.compiled.dtype
         changing = [leaf for at, leaf in enumerate(carry) if at not in self.handed_on]
         kept = [leaf.new_empty((n_kept, *leaf.shape), dtype=dtype) for leaf in changing]
@@ -215,7 +215,7 @@ class SegmentedRun:
         return _Backward(self, tensors, grads, used, wanted).gradients()
 
     def given(self, tensors: Tensors, segment: Segment, carry: Carry) -> list[Tensor]:
-        """The tensors that are given to a segment."""
+        """The tensors of a segment."""
         captured, _, xs = self.call.split(tensors)
         return [*captured, *carry, *(x[segment.steps] for x in xs)]
 
@@ -262,10 +262,11 @@ class _Backward:
     """The backward pass of a run in segments.
 
     Attributes:
-        flows: which gradients exist in the last window, and in the others; with their most steps.
-        end: the segment that is played last.
-        d_carry: of the carry after the segment that is played next.
-        d_xs: of whole leaves of xs.
+        flows: which gradients exist in the last window, and in the others; with their largest
+            lengths.
+        end: the segment that runs last.
+        d_carry: the gradient of the carry after the segment that runs next.
+        d_xs: the gradients of whole leaves of xs.
     """
 
     def __init__(self, run: SegmentedRun, tensors: Tensors, grads: Any, used: Flags, wanted: Flags):
@@ -273,11 +274,11 @@ class _Backward:
         self.run, self.tensors, self.wanted, self.rows = run, tensors, wanted, run.call.rows
         self.d_ys, d_finals = grads[: compiled.n_ys], grads[compiled.n_ys :]
         self.d_carry: Gradients = [d if d is None else d.to(compiled.dtype) for d in d_finals]
-        # Captured tensors with rows are no carry to the step.
+        # Captured tensors with rows are not a carry of the step.
         self.uncut = range(len(run.call.arguments.leaves), compiled.n_states)
         self.first_x = compiled.n_captured + compiled.n_states
         self.d_xs: Gradients = [None] * (len(tensors) - self.first_x)
-        # A segment hands on the gradient of the carry, whether that of init is wanted or not.
+        # A segment passes on the gradient of the carry, even if that of init is not needed.
         of_states = (True,) * compiled.n_states
         computed = (*wanted[: compiled.n_captured], *of_states, *wanted[self.first_x :])
         forward = compiled.forward_way(True, run.call.arguments.reverse, run.call.n_rows)

@@ -1,4 +1,4 @@
-"""Which steps of a run are played together, if it is played in segments.
+"""The division of a run into segments.
 
     window    steps between two places where the gradient of the carry stops (`truncate=`); without
               these the whole run
@@ -25,7 +25,7 @@ class Segment(NamedTuple):
 
     begin: int
     end: int
-    cut: bool  # no gradient goes on to the carry before it, in playing order
+    cut: bool  # whether gradients stop before it, in playing order
 
     @property
     def steps(self) -> slice:
@@ -47,7 +47,7 @@ def windows(n_steps: int, truncate: int | None, reverse: bool) -> list[Segment]:
 
 
 def scheduled(of: list[Segment], reverse: bool, most_steps: int, levels: int) -> list[Group]:
-    """The windows, cut into segments of `most_steps` steps at most, in groups of spans."""
+    """The windows, cut into segments of at most `most_steps` steps, in groups of spans."""
     spans: list[Span] = []
     n_in_span = most_steps
     for window in of:
@@ -73,17 +73,17 @@ def _cut(window: Segment, reverse: bool, most_steps: int) -> list[Segment]:
 
 @dataclass(frozen=True)
 class Cost:
-    """The bytes that a run in segments takes, apart from xs, ys and gradients.
+    """The bytes of a run in segments, apart from xs, ys and gradients.
 
     Attributes:
-        step: of a step in a span: its tape, kept carries and outputs, and copies of xs and of
+        step: for a step in a span: its tape, kept carries and outputs, and copies of xs and of
             gradients.
-        segment: of a segment in a span, whatever its steps are: one more slot of each carry.
-        carry: of a checkpoint.
-        handed_on: of leaves of the carry that every step hands on: no checkpoint needs them.
-        engine: of the engine's workspace, for so many steps in one play.
-        unit: not bytes: so many steps no segment divides.
-        whole: of the run in one piece, between its passes.
+        segment: for a segment in a span, of any length: one more slot of each carry.
+        carry: for a checkpoint.
+        handed_on: for leaves of the carry that every step hands on: no checkpoint needs them.
+        engine: for the engine's workspace, by the number of steps in one run.
+        unit: not bytes, but the number of steps that no segment divides.
+        whole: for the run in one piece, between its passes.
     """
 
     step: int
@@ -101,13 +101,13 @@ class SegmentPlan:
 
     Attributes:
         budget: the bytes allowed.
-        n_segments: 1 if the run is played in one piece.
+        n_segments: 1 if the run is in one piece.
         segment_steps: steps of a span, at most.
-        levels: of checkpoints; 0 if the run is played in one piece.
+        levels: the levels of checkpoints; 0 if the run is in one piece.
         checkpoints: the carries that exist at the same time, at most.
         kept_bytes: between the forward and the backward pass: checkpoints and the last span.
         peak_bytes: during the backward pass, with the engine's workspace.
-        again_steps: steps that the backward pass plays forward again.
+        again_steps: steps that the backward pass runs forward again.
         n_steps: T.
     """
 
@@ -133,12 +133,12 @@ class SegmentPlan:
 
 
 class BudgetError(ValueError):
-    """A budget that is too small for any plan; names the least that is enough.
+    """The budget is too small for any plan; the message names the least that is enough.
 
     Args:
-        budget: bytes, as the user gave them.
+        budget: the user's bytes.
         least: the plan that needs the fewest.
-        scans: how many share the budget, each an equal part of it.
+        scans: the number of scans that share the budget equally.
     """
 
     def __init__(self, budget: int, least: SegmentPlan, scans: int = 1):
@@ -153,7 +153,7 @@ class BudgetError(ValueError):
         )
 
     def shared(self, budget: int, scans: int) -> BudgetError:
-        """The same, where several scans share a budget."""
+        """The same error, if several scans share a budget."""
         return BudgetError(budget, self.least, scans)
 
 
@@ -177,7 +177,7 @@ def chosen(budget: int, n_steps: int, n_windows: int, cost: Cost) -> SegmentPlan
     for levels in (1, 2):
         of_levels = [_plan(budget, n_steps, n_windows, n, levels, cost) for n in lengths]
         fitting = [p for p in of_levels if p.peak_bytes <= budget]
-        if fitting:  # the longest segments: each costs three plays, which pack the weights anew
+        if fitting:  # the longest segments: each costs three runs, which pack the weights anew
             return fitting[-1]
         plans += of_levels
     raise BudgetError(budget, min(plans, key=lambda p: p.peak_bytes))
@@ -186,7 +186,7 @@ def chosen(budget: int, n_steps: int, n_windows: int, cost: Cost) -> SegmentPlan
 def _lengths(n_steps: int, unit: int) -> list[int]:
     """Steps of a segment that are tried, up to those of the run: eight in each octave.
 
-    All are multiples of the unit, but for those of the whole run.
+    All are multiples of the unit, except the length of the whole run.
     """
     octaves = range(n_steps.bit_length())
     found = {n * 2**octave // 8 for octave in octaves for n in range(8, 16)}

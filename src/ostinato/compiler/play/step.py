@@ -1,4 +1,4 @@
-"""Playing the plans of a recorded step on tensors: what `scan`'s autograd function calls."""
+"""Playing the plans of a recorded step on tensors, for `scan`'s autograd function."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 
 def _keep_freed_pages() -> None:
-    """Have freed memory stay in the process, for the next call.
+    """Make freed memory stay in the process, for the next call.
 
-    glibc hands a freed piece back to the kernel, and every page of the next one costs a fault: 8 %
-    of an LSTM's training. It stops doing so up to the size of the largest piece (below 32 MB) that
-    it has seen freed; this one is never touched.
+    glibc returns a freed piece to the kernel, and every page of the next one costs a fault: 8 % of
+    an LSTM's training. It stops doing so up to the size of the largest piece (below 32 MB) that was
+    freed; this one is never used.
     """
     torch.empty((32 << 20) - (1 << 16), dtype=torch.uint8, device="cpu")
 
@@ -44,11 +44,11 @@ _keep_freed_pages()
 
 
 def _without_path(recording: Recording) -> list[tuple[int, bool]]:
-    """The tensors given that no gradient ever reaches, each with whether it is a leaf of init.
+    """The given tensors that no gradient ever reaches, each with whether it is a leaf of init.
 
-    They are detached, since hooks on what they come from would be called with None.
+    They are detached, since hooks on their origins would be called with None.
     """
-    if recording.runs_python_backward:  # which may give none, and is a path all the same
+    if recording.runs_python_backward:  # it may give no gradient, and is a path all the same
         return []
     kinds = (recording.d_captured, False), (recording.d_states, True), (recording.d_xs, False)
     gradients = [(at, of_init) for found, of_init in kinds for at in found]
@@ -61,10 +61,10 @@ class CompiledStep:
     def __init__(self, planner: Planner, small: Recording, dtype: torch.dtype, engine: str):
         """small: the recording on few rows, which other batch sizes are compared with."""
         self.planner, self.small = planner, small
-        # Batch size, and whether there are several steps → None where these were compared with the
-        # eager loop, or why the loop must play them.
+        # Batch size, and whether there are several steps → None if these were compared with the
+        # Python loop, or why the Python loop must run them.
         self.verified: dict[tuple[int, bool], Unsupported | None] = {}
-        self.y_shapes: list[Any] = []  # of the outputs of one step, where leaves have no batch
+        self.y_shapes: list[Any] = []  # of the outputs of one step, if leaves have no batch
         self.dtype = dtype
         self._by_rows: dict[tuple[bool, bool, int], BoundForward] = {}  # train, reverse, rows
         self._forward: dict[tuple[bool, bool, Scale], BoundForward] = {}
@@ -77,7 +77,7 @@ class CompiledStep:
         self.handed_on = tuple(planner.handed_on)  # by the step, not by the engine
         self.without_path = _without_path(recording)
         self.y_spec = recording.y_spec
-        # The engine computes truth values as 0 and 1: what the step returned is given back.
+        # The engine computes truth values as 0 and 1; outputs get the step's types back.
         dtypes = self.out_dtypes = [recording.dtypes[i] for i in (*recording.ys, *recording.states)]
         self._of_other_types = [(i, d) for i, d in enumerate(dtypes) if d is not dtype]
         totals = enumerate(planner.graph.total_ys)
@@ -101,10 +101,11 @@ class CompiledStep:
         )
 
     def without_grad(self, n_steps: int, ragged: bool) -> list[int]:
-        """The outputs and last carries that the loop gives no gradient, after so many steps.
+        """The outputs and last carries without a gradient in the Python loop, after `n_steps`
+        steps.
 
-        A leaf of the carry that only counts needs none; one that takes over another's value does
-        so a step after that.
+        A counter in the carry needs no gradient; a leaf that takes over another's value needs one a
+        step later.
         """
         recording = self.planner.graph.recording
         carry, ys = recording.init_needs_grad, (False,) * self.n_ys
@@ -130,9 +131,9 @@ class CompiledStep:
             given: captured tensors; leaves of init, `[B, …]`, or `[1, B, …]` to make a last carry
                 that has this axis, too; leaves of xs, `[T, B, …]`.
             train: whether a backward pass may follow.
-            as_computed: whether all outs are of the engine's type, not of `out_dtypes`.
-            n_threads: at most; None: as many as PyTorch has.
-            room_steps: the tape has room for so many steps, if there are fewer.
+            as_computed: whether all results have the engine's type, not `out_dtypes`.
+            n_threads: the largest number of threads; None: that of PyTorch.
+            room_steps: the number of steps that the tape has room for, if there are fewer.
         """
         for i in self._whole:
             low, high = given[i].aminmax()
@@ -169,7 +170,7 @@ class CompiledStep:
         return outs, SavedForward(held, once, way, divisors)
 
     def _check_whole(self, size: float) -> None:
-        """Raise Unsupported where a whole number is beyond those that the step's type has."""
+        """Raise Unsupported if a whole number is too large for the step's type."""
         most = 1 << (24 if self.dtype is torch.float32 else 53)
         if not size < most:  # a rounded one may be just that
             raise Unsupported(
@@ -181,7 +182,7 @@ class CompiledStep:
         self, tape: SavedForward, given: Tensors, grads: Any,
         used: Flags, wanted: Flags, ragged: bool,
     ) -> list[Tensor | None]:  # fmt: skip
-        """The gradients of the tensors given; None for those not wanted, or that none reaches.
+        """The gradients of the given tensors; None for those not needed or not reached.
 
         Args:
             grads: of outputs and last carry; None for those not used.
@@ -229,9 +230,9 @@ class CompiledStep:
         """The backward program of a forward one, made at its first use.
 
         Args:
-            forward: played before.
-            used: whether a gradient is given for each output and each leaf of the last carry.
-            wanted: whether each gradient is asked for.
+            forward: the forward program that ran.
+            used: for each output and leaf of the last carry, whether it has a gradient.
+            wanted: for each tensor, whether its gradient is needed.
             ragged: whether rows have different lengths.
         """
         key = used, wanted, ragged

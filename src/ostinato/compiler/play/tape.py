@@ -1,6 +1,7 @@
-"""What a forward pass leaves to the backward pass: its tape, and the order of its rows.
+"""The results of a forward pass for its backward pass: the tape, and the order of the rows.
 
-Apart from `step.py`, so that importing ostinato does not import what records and lowers a step.
+It is separate from `step.py`, so that importing ostinato does not import the recording and lowering
+of steps.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ Flags = tuple[bool, ...]
 
 @dataclass(frozen=True)
 class RowOrder:
-    """How the rows of a ragged batch lie in the engine: by length, dealt to groups like cards."""
+    """The order of the rows of a ragged batch in the engine: by length, dealt to groups like
+    cards."""
 
-    lengths: Tensor  # [B], of the caller's rows
+    lengths: Tensor  # [B], the lengths of the caller's rows
     order: list[int]  # the engine's row → the caller's row; empty: the same
-    ordered_lengths: list[int]  # of the engine's rows
+    ordered_lengths: list[int]  # the lengths of the engine's rows
 
     @staticmethod
     def of(lengths: Tensor) -> RowOrder:
@@ -39,8 +41,8 @@ class RowOrder:
     def silenced(self, y: Tensor) -> Tensor:
         """The carries before each step `[T, B, …]` as outputs of a scan in reverse.
 
-        A row's first carry lies just beyond its last element, where outputs are zero; the backward
-        pass reads it there, so these are copies.
+        A row's first carry is just beyond its last element, where outputs are zero; the backward
+        pass reads it there, so that these are copies.
         """
         y = y.clone()
         short = (self.lengths < y.shape[0]).nonzero().flatten()
@@ -59,7 +61,7 @@ class BoundForward(NamedTuple):
 
 
 class BoundBackward(NamedTuple):
-    """A backward program, its arguments, and where its results go."""
+    """A backward program, its arguments, and the places of its results."""
 
     bound: Bound
     played: Any
@@ -68,9 +70,9 @@ class BoundBackward(NamedTuple):
 
 
 class SavedForward(NamedTuple):
-    """The tensors that the backward pass needs of the forward pass, and how that was played."""
+    """The tensors that the backward pass needs from the forward pass, and how that ran."""
 
     held: Any  # tensors, and the memory of saved values
     once: dict[Node, Tensor]
     forward: BoundForward
-    divisors: dict[int, Tensor]  # of outputs that are quotients of two sums over the batch
+    divisors: dict[int, Tensor]  # for outputs that are quotients of two sums over the batch
