@@ -15,7 +15,7 @@ import torch
 from ostinato.compiler.capture.code import is_fixed_name, root
 from ostinato.compiler.torch_compat import out_of_graph
 from ostinato.loops.rewrite import rewritten
-from ostinato.loops.run import LoopRuntime
+from ostinato.loops.runtime import LoopRuntime
 from ostinato.loops.site import Site
 from ostinato.loops.source import Definition, NoSource
 

@@ -19,7 +19,7 @@ from ostinato.loops.index import Index, Number
 from ostinato.loops.nostep import NoStep
 
 
-class Given:
+class ItemParts:
     """The tensors of an iteration's item, one after the other, and its numbers.
 
     Attributes:
@@ -58,7 +58,7 @@ class Items:
         """The numbers, for each iteration one, that are in lists."""
         return []
 
-    def symbolic(self, elements: Given) -> Any:
+    def symbolic(self, elements: ItemParts) -> Any:
         """The item of any iteration."""
         raise NotImplementedError
 
@@ -80,7 +80,7 @@ class RangeItems(Items):
     def item(self, j: int) -> int:
         return self.numbers[j]
 
-    def symbolic(self, elements: Given) -> Index:
+    def symbolic(self, elements: ItemParts) -> Index:
         return elements.index(self.numbers.step, self.numbers.start)
 
     def kind(self) -> Any:
@@ -110,7 +110,7 @@ class Elements(Items):
         part = x.narrow(self.axis, begin * size, (end - begin) * size)
         return [part.unflatten(self.axis, (end - begin, size)).movedim(self.axis, 0)]
 
-    def symbolic(self, elements: Given) -> Any:
+    def symbolic(self, elements: ItemParts) -> Any:
         return next(elements)
 
     def kind(self) -> Any:
@@ -136,7 +136,7 @@ class Listed(Items):
     def tables(self) -> list[Sequence[Any]]:
         return [] if self.numbers is None else [self.numbers]
 
-    def symbolic(self, elements: Given) -> Any:
+    def symbolic(self, elements: ItemParts) -> Any:
         return next(elements) if self.numbers is None else elements.number()
 
     def kind(self) -> Any:
@@ -158,7 +158,7 @@ class Enumerated(Items):
     def tables(self) -> list[Sequence[Any]]:
         return self.items.tables()
 
-    def symbolic(self, elements: Given) -> Any:
+    def symbolic(self, elements: ItemParts) -> Any:
         return elements.index(1, self.start), self.items.symbolic(elements)
 
     def kind(self) -> Any:
@@ -183,7 +183,7 @@ class Zipped(Items):
     def tables(self) -> list[Sequence[Any]]:
         return [t for p in self.parts for t in p.tables()]
 
-    def symbolic(self, elements: Given) -> Any:
+    def symbolic(self, elements: ItemParts) -> Any:
         return tuple([p.symbolic(elements) for p in self.parts])
 
     def kind(self) -> Any:
@@ -208,7 +208,7 @@ class Backwards(Items):
     def tables(self) -> list[Sequence[Any]]:
         return [table[: self.n][::-1] for table in self.items.tables()]
 
-    def symbolic(self, elements: Given) -> Any:
+    def symbolic(self, elements: ItemParts) -> Any:
         return self.items.symbolic(elements)
 
     def kind(self) -> Any:
@@ -306,7 +306,7 @@ def table_of(values: Any) -> Sequence[Any] | None:
     return found
 
 
-class Table(Sequence[Any]):
+class NumberTable(Sequence[Any]):
     """The numbers of a list where iterations read them: `at(j)` is the index in iteration j."""
 
     def __init__(self, values: Sequence[Any], at: Callable[[int], int]):

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ostinato.loops.items import Given, Items, Table
+from ostinato.loops.items import ItemParts, Items, NumberTable
 
 
 class Grouped(Items):
@@ -32,13 +32,13 @@ class Grouped(Items):
 
     def tables(self) -> list[Sequence[Any]]:
         tables = self.items.tables()
-        return [Table(table, self.at(i)) for i in range(self.period) for table in tables]
+        return [NumberTable(table, self.at(i)) for i in range(self.period) for table in tables]
 
     def at(self, i: int) -> Callable[[int], int]:
         """The iteration that is number i in each group."""
         return lambda j: self.begin + j * self.period + i
 
-    def symbolic(self, elements: Given) -> tuple[Any, ...]:
+    def symbolic(self, elements: ItemParts) -> tuple[Any, ...]:
         found = []
         for i in range(self.period):
             elements.every, elements.first = self.period, self.begin + i

@@ -27,11 +27,13 @@ from ostinato.compiler.lock import one_at_a_time
 from ostinato.compiler.torch_compat import among_ours, undisturbed
 from ostinato.loops import elements
 from ostinato.loops.attributes import path_to
-from ostinato.loops.frame import OTHER_INDEX, Frame, LoopPlan, Read, Step, asked
+from ostinato.loops.frame import OTHER_INDEX, Frame
 from ostinato.loops.index import Number
-from ostinato.loops.items import Table, table_of
+from ostinato.loops.items import NumberTable, table_of
 from ostinato.loops.nostep import Narrowed, NoStep
+from ostinato.loops.plan import LoopPlan, Read
 from ostinato.loops.state import Flat, Maker
+from ostinato.loops.step import Step, asked
 
 _MOST_AGO = 32  # iterations whose writes are handed on
 
@@ -134,7 +136,7 @@ class _Probe(Step):
         if elements.gathered(parts) is None:
             self.follows(read, parts, index)
         n, key = len(self.items.tables()), elements.moving(index).key
-        table = Table(table_of(base) or (), lambda j: self.questions.number_at(key, j))
+        table = NumberTable(table_of(base) or (), lambda j: self.questions.number_at(key, j))
         self.plan.tables.append((read, parts, type(table[self.questions.begin])))
         self.questions.sequences.tables.append(table)
         return Number(("table", n + len(self.plan.tables) - 1))

@@ -13,8 +13,8 @@ from ostinato._explain import advice
 from ostinato.compiler.errors import Elsewhere, Unsupported
 from ostinato.compiler.steps import owner_of
 from ostinato.loops.attributes import Place
-from ostinato.loops.frame import LoopPlan
 from ostinato.loops.nostep import NoStep, TooSlow, remedy_for
+from ostinato.loops.plan import LoopPlan
 from ostinato.loops.rewrite import LoopSource
 
 _MOST_IN_A_ROW = 8  # refused calls; then each owner waits for the others, too

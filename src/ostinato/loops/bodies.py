@@ -1,0 +1,238 @@
+"""What the body of a loop does, by its text."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection
+
+from ostinato.loops.dataflow import FUNCTIONS, free_names, own_nodes, reads
+
+_JOINED = {"stack", "cat", "concat", "concatenate", "vstack", "hstack"}
+_GROWING = {"append", "extend", "insert"}
+_CHANGING = {
+    *_GROWING, "add", "update", "setdefault", "pop", "clear", "remove", "appendleft", "popleft",
+    "reverse", "sort",
+}  # fmt: skip
+# Calls that a user sees, each time.
+_SEEN = {"print", "write", "writelines", "writerow", "input", "add_scalar", "sleep"}
+_LOGGED = {"debug", "info", "warning", "error", "critical", "exception"}
+
+
+def names_of(target: ast.expr) -> set[str]:
+    return {n.id for n in ast.walk(target) if isinstance(n, ast.Name)}
+
+
+def breaks(body: list[ast.stmt]) -> bool:
+    for s in body:
+        if isinstance(s, ast.Break):
+            return True
+        if isinstance(s, (ast.For, ast.While)):
+            if breaks(s.orelse):
+                return True
+            continue
+        inner = [getattr(s, field, None) for field in ("body", "orelse")]
+        inner += [case.body for case in getattr(s, "cases", [])]
+        if not isinstance(s, (*FUNCTIONS, ast.ClassDef)) and any(i and breaks(i) for i in inner):
+            return True
+    return False
+
+
+def root_of(node: ast.expr) -> str | None:
+    while isinstance(node, (ast.Subscript, ast.Attribute)):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def element_names(loop: ast.For, body: list[ast.stmt]) -> set[str]:
+    """The loop's variables that are elements of a sequence: `tag` in `for tag in tags`.
+
+    The others may be numbers. body: that of the function.
+    """
+    assigned = [n for s in body for n in ast.walk(s) if isinstance(n, ast.Assign)]
+    numbers = {"range"} | {
+        name for s in assigned if "range" in reads(s.value) for name in names_of(s.targets[0])
+    }
+
+    def found(target: ast.expr, of: ast.expr) -> set[str]:
+        name = getattr(of.func, "id", "") if isinstance(of, ast.Call) else ""
+        if isinstance(of, ast.Call) and isinstance(target, ast.Tuple) and of.args:
+            if name == "enumerate":
+                return found(target.elts[-1], of.args[0])
+            if name == "zip" and len(target.elts) == len(of.args):
+                return set().union(*map(found, target.elts, of.args))
+        return set() if reads(of) & numbers else names_of(target)
+
+    return found(loop.target, loop.iter)
+
+
+def index_names(loop: ast.For, elements: Collection[str] = ()) -> set[str]:
+    """The loop's variables, names computed of them by plain arithmetic (idx = T - 1 - t), and
+    those that count (j += 1).
+
+    elements: variables that are no numbers.
+    """
+    stored = [n.id for s in loop.body for n in ast.walk(s)
+              if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]  # fmt: skip
+    found = names_of(loop.target).difference(elements) | {
+        s.target.id
+        for s in own_nodes(loop.body)
+        if isinstance(s, ast.AugAssign)
+        and isinstance(s.target, ast.Name)
+        and isinstance(s.value, ast.Constant)
+        and stored.count(s.target.id) == 1
+    }
+    plain = (ast.Name, ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop,
+             ast.expr_context)  # fmt: skip
+    for s in own_nodes(loop.body):
+        if not isinstance(s, ast.Assign) or not reads(s.value) & found:
+            continue
+        if all(isinstance(n, plain) for n in ast.walk(s.value)):
+            found |= {t.id for t in s.targets if isinstance(t, ast.Name)}
+    return found
+
+
+def changed_names(body: list[ast.stmt], index: set[str]) -> set[str]:
+    """Names of objects that a body changes in place: x.append(…), x[i] = …, x.add_(…).
+
+    Objects that it writes at the loop's index, an element for each iteration, are left out.
+    """
+    found = set()
+    for n in own_nodes(body):
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute):
+            name = n.func.attr
+            if name in _CHANGING or (name.endswith("_") and not name.startswith("_")):
+                found.add(root_of(n.func.value))
+        elif isinstance(n, ast.Subscript) and not isinstance(n.ctx, ast.Load):
+            found.add(None if reads(n.slice) & index else root_of(n.value))
+    return {n for n in found if n is not None}
+
+
+def grown_names(body: list[ast.stmt]) -> dict[str, int]:
+    """Names of lists that a body may make longer, and how deep in the name's value they are."""
+    found: dict[str, int] = {}
+    for n in own_nodes(body):
+        of = None
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute):
+            of = n.func.value if n.func.attr in _GROWING else None
+        elif isinstance(n, ast.AugAssign) and isinstance(n.op, ast.Add):
+            of = n.target
+        elif extended_list(n) is not None:
+            of = n.targets[0]  # type: ignore[attr-defined]
+        depth = 0
+        while isinstance(of, (ast.Subscript, ast.Attribute)):
+            of, depth = of.value, depth + 1
+        if isinstance(of, ast.Name):
+            found[of.id] = min(depth, found.get(of.id, depth))
+    return found
+
+
+def selects(n: ast.AST) -> bool:
+    """Whether a call may select elements: x.select(1, t), x.narrow(1, t, 1)."""
+    if not isinstance(n, ast.Call) or getattr(n.func, "attr", "") not in ("select", "narrow"):
+        return False
+    parts = [*n.args, *[k.value for k in n.keywords]]
+    return bool(reads(*parts)) and not any(isinstance(a, ast.Starred) for a in n.args)
+
+
+def extended_list(n: ast.AST) -> tuple[ast.expr, ast.expr] | None:
+    """The list and what is added in `outs = outs + [h]` or `outs = [*outs, h]`, a new list."""
+    if not isinstance(n, ast.Assign) or len(n.targets) != 1:
+        return None
+    name, of, more = getattr(n.targets[0], "id", None), None, None
+    if isinstance(n.value, ast.BinOp) and isinstance(n.value.op, ast.Add):
+        of, more = n.value.left, n.value.right
+    elif isinstance(n.value, ast.List) and n.value.elts:
+        first, *rest = n.value.elts
+        if isinstance(first, ast.Starred):
+            of, more = first.value, ast.copy_location(ast.List(rest, ast.Load()), n.value)
+    is_list = isinstance(more, ast.List) and name is not None
+    return (of, more) if is_list and getattr(of, "id", None) == name else None  # type: ignore[return-value]
+
+
+def only_joined(body: list[ast.stmt]) -> set[str]:
+    """Names of lists that are made empty, grow by one, and are handed to torch.stack and cat.
+
+    Nothing else reads them, so that their items need not exist one by one.
+    """
+    fine: list[ast.Name] = []
+    lists: set[str] = set()
+    nodes = [n for s in body for n in ast.walk(s)]
+    for n in nodes:
+        if isinstance(n, ast.Assign) and len(n.targets) == 1:
+            for target, value in _pairs(n.targets[0], n.value):
+                if isinstance(target, ast.Name) and isinstance(value, ast.List) and not value.elts:
+                    lists.add(target.id)
+                    fine.append(target)
+        elif isinstance(n, ast.Expr) and isinstance(n.value, ast.Call):
+            function = n.value.func
+            if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+                fine += [function.value] if function.attr == "append" else []
+        elif isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name):
+            fine += [n.target] if isinstance(n.value, ast.List) else []
+        elif isinstance(n, ast.Call) and is_joining(n) and isinstance(n.args[0], ast.Name):
+            fine.append(n.args[0])
+    ids = {id(n) for n in fine}
+    others = {n.id for n in nodes if isinstance(n, ast.Name) and id(n) not in ids}
+    return lists - others
+
+
+def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    """Targets and their values, of `a, b = c, d`, too."""
+    both = isinstance(target, (ast.Tuple, ast.List)) and isinstance(value, (ast.Tuple, ast.List))
+    if both and len(target.elts) == len(value.elts):  # type: ignore[attr-defined]
+        return list(zip(target.elts, value.elts, strict=True))  # type: ignore[attr-defined]
+    return [(target, value)]
+
+
+def is_joining(node: ast.Call) -> bool:
+    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    return name in _JOINED and bool(node.args) and not isinstance(node.args[0], ast.Starred)
+
+
+def summed_names(body: list[ast.stmt]) -> dict[str, bool]:
+    """Names that a body only adds to; whether by `n += e`, or by `n = n + e`."""
+    found: dict[str, list[bool]] = {}
+    for s in own_nodes(body):
+        sum_ = sum_of(s)
+        if sum_ is not None:
+            found.setdefault(sum_[0], []).append(isinstance(s, ast.AugAssign))
+    named = [n.id for s in body for n in ast.walk(s) if isinstance(n, ast.Name)]
+    return {
+        name: by[0]
+        for name, by in found.items()
+        if len({*by}) == 1 and named.count(name) == len(by) * (1 if by[0] else 2)
+    }
+
+
+def sum_of(s: ast.AST) -> tuple[str, ast.expr] | None:
+    """The name that a statement adds to, and what it adds."""
+    name, added = None, None
+    if isinstance(s, ast.AugAssign) and isinstance(s.op, ast.Add):
+        name, added = getattr(s.target, "id", None), s.value
+    elif isinstance(s, ast.Assign) and len(s.targets) == 1 and isinstance(s.value, ast.BinOp):
+        name, left, right = getattr(s.targets[0], "id", None), s.value.left, s.value.right
+        others = [e for e in (left, right) if getattr(e, "id", None) != name]
+        if isinstance(s.value.op, ast.Add) and len(others) == 1:
+            added = others[0]
+    return (name, added) if name and added is not None and name not in reads(added) else None
+
+
+def named_in_functions(body: list[ast.stmt], loop: ast.For) -> set[str]:
+    """The names used by functions that are defined outside of a loop's body."""
+    inside = {id(n) for s in loop.body for n in ast.walk(s)}
+    functions = [
+        n for n in own_nodes(body)
+        if isinstance(n, (*FUNCTIONS, ast.ClassDef)) and id(n) not in inside
+    ]  # fmt: skip
+    return set().union(*map(free_names, functions))
+
+
+def seen_call(body: list[ast.stmt]) -> str:
+    """A call that a user sees, which a scan would not do each time."""
+    for n in own_nodes(body):
+        if isinstance(n, ast.Call):
+            name = getattr(n.func, "attr", getattr(n.func, "id", ""))
+            root = root_of(n.func) or ""
+            if name in _SEEN or (name in _LOGGED and "log" in root.lower()):
+                return f"an iteration calls {name}, which a scan would not do each time"
+    return ""

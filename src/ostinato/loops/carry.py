@@ -1,0 +1,117 @@
+"""The state at the begin of a scan, taken apart."""
+
+from __future__ import annotations
+
+import functools
+import types
+from typing import Any
+
+from torch import Tensor
+
+from ostinato.loops.attributes import ABSENT, Place, resolved, roots
+from ostinato.loops.nostep import NoStep
+from ostinato.loops.rewrite import LoopSource
+from ostinato.loops.state import UNBOUND, Flat, Spec
+
+
+class State:
+    """The state at the begin of a scan, taken apart.
+
+    Attributes:
+        carried, trailing, placed: the values of names and places.
+        list_names: for each list that grows its name, if it is one by itself.
+        counts: numbers that change from iteration to iteration, and by how much whole ones do.
+        summed: scalars that iterations only add to, and whether in place; the summands are outputs.
+        places: the places, with the containers that hold them.
+        tensors: the tensors of all three, the carry of the scan.
+    """
+
+    def __init__(
+        self, names: dict[str, Any], source: LoopSource, places: list[tuple[Place, Any]],
+        body: types.FunctionType, counted: dict[str, int | None], grown: dict[str, int],
+    ):  # fmt: skip
+        carried, trailing = source.carried, source.trailing
+        for name in trailing:
+            if name not in names:
+                raise NoStep(f"{name} is not bound after the first iteration")
+        count = functools.partial(self.count, counted)
+        self.carried, self.placed, self.trailing = Flat(count), Flat(count), Flat()
+        self.summed: list[tuple[Tensor, bool]] = []
+        self.counts: list[tuple[Any, int | None]] = []
+        self.list_names: list[str | None] = []
+        for name in carried:
+            value = names.get(name, UNBOUND)
+            if name in source.summed and isinstance(value, Tensor) and not value.dim():
+                self.summed.append((value, source.summed[name]))
+                self.carried.specs.append(("sum", value.dtype))
+            else:
+                n, depth = len(self.carried.lists), grown.get(name)
+                self.carried.add(value, depth, name)
+                whole = [name if depth == 0 else None]
+                self.list_names += whole * (len(self.carried.lists) - n)
+        self.places = places
+        for place, container in places:
+            value = container[place.key] if _has(container, place.key) else ABSENT
+            if value is ABSENT:
+                raise NoStep(f"{place} does not exist after the first iteration")
+            self.placed.add(value, 0 if place.grows else None, str(place))
+        self.list_names += [None] * len(self.placed.lists)
+        for name in trailing:
+            self.trailing.add(names[name])
+        self.check_names(body)
+
+    def check_names(self, body: types.FunctionType) -> None:
+        """Refuse a list or object with two names: a step has a copy of it for each."""
+        held = [*self.containers, *self.lists]
+        if not held:
+            return
+        others = [c for _, c in self.places] + [value for _, value in roots(body)]
+        ids = {id(c) for c in held}
+        if len(ids) < len(held) or any(id(c) in ids for c in others):
+            raise NoStep("two names hold one list, dict or object that iterations may change")
+
+    def count(self, counted: dict[str, int | None], name: str, value: Any) -> Spec | None:
+        """Record a number that changes from iteration to iteration; None if it does not."""
+        if name not in counted:
+            return None
+        by = counted[name] if type(value) is int else None
+        self.counts.append((value, by))
+        return "count", len(self.counts) - 1, by
+
+    def let_go(self) -> None:
+        """Hold no tensors any longer, but how many there were."""
+        self.summed = []
+        for flat in (self.carried, self.placed, self.trailing):
+            flat.let_go()
+
+    def counted_from(self, j: int) -> Any:
+        """What the whole numbers that count would have been in iteration 0; None without any."""
+        return [value - by * j for value, by in self.counts if by is not None] or None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [*self.carried.tensors, *self.placed.tensors, *self.trailing.tensors]
+
+    @property
+    def lists(self) -> list[list[Any]]:
+        return [*self.carried.lists, *self.placed.lists]
+
+    @property
+    def containers(self) -> list[Any]:
+        return [*self.carried.containers, *self.placed.containers]
+
+    def key(self) -> Any:
+        """Its structure; hashable."""
+        return (
+            tuple(self.carried.specs), tuple(self.placed.specs), tuple(p for p, _ in self.places)
+        )  # fmt: skip
+
+
+def _has(container: Any, key: Any) -> bool:
+    return key in container if isinstance(container, dict) else key < len(container)
+
+
+def places_of(body: types.FunctionType, places: list[Place]) -> list[tuple[Place, Any]]:
+    """The places that exist in this call, with their containers."""
+    found = [(p, resolved(body, p.path)) for p in places]
+    return [(p, c) for p, c in found if isinstance(c, (dict, list)) and _has(c, p.key)]

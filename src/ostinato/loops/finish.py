@@ -1,0 +1,129 @@
+"""What the iterations of a scan leave: names, lists, tensors and attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ostinato.loops import elements
+from ostinato.loops.carry import State
+from ostinato.loops.fit import LoopReads
+from ostinato.loops.index import Sequences, evaluated
+from ostinato.loops.joined import KnownRows
+from ostinato.loops.periods import Grouped
+from ostinato.loops.plan import LoopPlan
+from ostinato.loops.state import Maker
+
+
+class LoopResults(LoopReads):
+    """A loop that leaves what its iterations would have left.
+
+    Attributes:
+        rows: the lists that are also known as one tensor.
+    """
+
+    rows: KnownRows
+
+    def finish(
+        self, plan: LoopPlan, state: State, targets: list[elements.WindowOf],
+        finals: list[Tensor], ys: list[Tensor],
+    ) -> tuple[Any, ...]:  # fmt: skip
+        """Give names, places, lists and tensors the values that the iterations would have left."""
+        old = state.tensors
+        n = len(plan.tensors)
+        for i, how in enumerate(plan.tensors):
+            if how == "written":
+                old[i].copy_(finals[i])
+            if how != "new":
+                finals[i] = old[i]
+        rest = iter(ys)
+        for grown, name, emitted in zip(state.lists, state.list_names, plan.emitted, strict=True):
+            self.extend(grown, name, emitted, rest)
+        for target, (_, _, key) in zip(targets, plan.puts, strict=True):
+            target.write(next(rest) if key is None else self.numbers_of(key, target.base.dtype))
+        sums = []
+        for (total, in_place), n_added in zip(state.summed, plan.summed, strict=True):
+            for _ in range(n_added):
+                added = next(rest).sum(0)
+                total = total.add_(added) if in_place else total + added
+            sums.append(total)
+        tensors, lists, of_sums = iter(finals[:n]), iter(state.lists), iter(sums)
+        counts = [
+            value + by * (self.stop - self.j) if by is not None else self.sequences.values[k][-1]
+            for k, (value, by) in enumerate(state.counts)
+        ]
+        kept = iter(state.containers), iter(plan.persists)
+        maker = Maker(tensors, lists, *kept, counts=counts)
+        carried = [
+            next(of_sums) if s[0] == "sum" else maker.make(s) for s in state.carried.specs
+        ]
+        for (place, container), spec in zip(state.places, state.placed.specs, strict=True):
+            container[place.key] = maker.make(spec)
+        last = Maker(iter(finals[n:]), iter(()))
+        trailing = [self.last(last, spec) for spec in plan.trailing]
+        return (*carried, *trailing)
+
+    def numbers_of(self, key: Any, dtype: torch.dtype) -> Tensor:
+        """What an expression of the loop's variable is in each iteration of the scan."""
+        numbers = [evaluated(key, j, self.sequences) for j in range(self.j, self.stop)]
+        return torch.tensor(numbers, dtype=dtype)
+
+    def last(self, maker: Maker, spec: Any) -> Any:
+        return maker.make(_at(spec, self.stop - 1, self.sequences))
+
+    def extend(
+        self, target: list[Any], name: str | None, emitted: tuple[Any, ...], ys: Iterator[Tensor]
+    ) -> None:
+        """Append the values of each iteration, in order; name: that of the list, or None."""
+        if emitted in ((("append", "tensor"),), (("insert", "tensor"),)):
+            is_last = self.stop == self.items.n and emitted[0][0] == "append"
+            is_last &= not isinstance(self.items, Grouped)  # after which a rest may come
+            lazy = is_last and name in self.site.source.joined
+            self.rows.add(target, next(ys), emitted[0][0] == "insert", lazy)
+            return
+        parts = [[next(ys) for _ in range(_tensors_in(spec))] for _, spec in emitted]
+        alike = {(part.shape, part.dtype, part.requires_grad) for of in parts for part in of}
+        if {*emitted} == {("append", "tensor")} and len(alike) == 1:
+            whole = torch.stack([part for (part,) in parts], 1).flatten(0, 1)
+            self.rows.add(target, whole, False, False)
+            return
+        appended: list[list[Any]] = []
+        inserted: list[list[Any]] = []
+        for (how, spec), of in zip(emitted, parts, strict=True):
+            rows = [part.unbind(0) for part in of]
+            column = [
+                Maker(iter([r[j - self.j] for r in rows]), iter(())).make(
+                    _at(spec, j, self.sequences)
+                )
+                for j in range(self.j, self.stop)
+            ]
+            (appended if how == "append" else inserted).append(column)
+        target += [v for values in zip(*appended, strict=True) for v in values]
+        target[:0] = [v for values in zip(*inserted, strict=True) for v in values][::-1]
+
+
+def _at(spec: Any, j: int, sequences: Sequences) -> Any:
+    """A structure with the loop's variable as it is in iteration j."""
+    if spec == "tensor":
+        return spec
+    if spec[0] == "number":
+        value = evaluated(spec[1], j, sequences)
+        return type(value), repr(value) if isinstance(value, float) else value
+    if len(spec) > 1 and isinstance(spec[-1], tuple) and spec[0] not in (torch.Size,):
+        return (*spec[:-1], tuple([_at(s, j, sequences) for s in spec[-1]]))
+    return spec
+
+
+def _tensors_in(spec: Any) -> int:
+    if spec == "tensor":
+        return 1
+    if spec[0] == "number":
+        return 0
+    if len(spec) > 1 and isinstance(spec[-1], tuple) and spec[0] not in (torch.Size,):
+        return sum(map(_tensors_in, spec[-1]))
+    if len(spec) == 4:
+        return sum(map(_tensors_in, spec[2]))
+    return 0

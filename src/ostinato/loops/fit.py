@@ -1,0 +1,176 @@
+"""Whether what is known of a loop fits a call of it, and where its elements are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ostinato.compiler.capture.captures import memory_of
+from ostinato.loops import elements
+from ostinato.loops.attributes import resolved
+from ostinato.loops.carry import State
+from ostinato.loops.index import Sequences, evaluated
+from ostinato.loops.items import Items, NumberTable, table_of
+from ostinato.loops.nostep import Narrowed, NoStep, Stale
+from ostinato.loops.plan import LoopPlan, Read
+from ostinato.loops.state import Flat
+from ostinato.loops.step import Step
+from ostinato.loops.unwatched import Unwatched
+
+
+class LoopReads(Unwatched):
+    """A loop whose last iteration in Python has shown what it reads.
+
+    Attributes:
+        j: the iteration that runs next.
+        stop: the iteration at which the scan ends.
+        seen: the elements that the last iteration before the pause read or wrote: read → base and
+            index.
+        firsts: reads and parts of an index → what `first` gives.
+        body_now: the body, with the names that are bound when a scan is tried.
+        sequences: the numbers of the state and of lists, in the iterations of the scan.
+    """
+
+    j: int
+    stop: int
+    items: Items
+    seen: dict[Any, tuple[Any, Any]]
+    firsts: dict[Any, tuple[Any, int | None]]
+    body_now: Any  # a function, which a class would make a method
+    sequences: Sequences
+
+    def starts(self, state: State, plan: LoopPlan) -> tuple[Any, ...]:
+        """The first numbers of the scan: of the loop's variable, of the state, of lists."""
+        lengths = [len(state.lists[m]) for m in plan.by_length]
+        return self.j, *self.items.starts(), *[value for value, _ in state.counts], *lengths
+
+    def fits(self, step: Step, plan: LoopPlan) -> bool:
+        """Whether a plan's comparisons have the same answers, and its reads exist.
+
+        Raises:
+            Narrowed: the answers are the same for fewer iterations.
+        """
+        if plan.starts and plan.starts != self.starts(step.state, plan):
+            return False
+        if not (self.has_called(plan) and self.has_tables(step, plan)):
+            return False
+        if plan.updates:
+            self.sequences.extend(plan.updates, self.stop)
+        narrowed = None
+        for question, answer in plan.asked:
+            try:
+                if step.questions.answer(*question) is not answer:
+                    return False
+            except Narrowed as error:
+                narrowed = error
+                step.questions.begin, step.questions.end = error.begin, error.end
+                if step.questions.answer(*question) is not answer:
+                    return False
+            except NoStep:
+                return False
+        if narrowed is not None:
+            raise Narrowed(narrowed.reason, begin=step.questions.begin, end=step.questions.end)
+        step.bases = []
+        for read, parts, *_ in (*plan.leaves, *plan.puts):
+            if self.first(read, parts)[1] is None:
+                return False
+        for read, _ in plan.leaves:
+            step.bases.append(self.seen[read][0])
+        step.lag_bases = []
+        for read, parts, write, ago in plan.lags:
+            base, first = self.first(read, parts)
+            other, last = self.first(write, parts)
+            if first is None or last is None or not elements.is_same(base, other):
+                return False
+            if last - first != ago * elements.step_of(parts):
+                return False
+            step.lag_bases.append(base)
+        for m, (_, reads) in enumerate(plan.pasts):
+            for read, n, back in reads:
+                _, at = self.first(read, (("index", 1),))
+                if at is None or len(step.state.lists[m]) - 1 + n - at != back:
+                    return False
+        return self.shares(plan, step.state) == plan.shares and all(
+            read in self.seen and elements.is_same(self.seen[read][0], step.bases[leaf])
+            for read, leaf in plan.reads.items()
+        )
+
+    def has_called(self, plan: LoopPlan) -> bool:
+        """Whether the tensors are there that called functions index."""
+        before = self.j - 1
+        for read, path, index in plan.called:
+            base = resolved(self.body_now, path)
+            if not isinstance(base, Tensor):
+                return False
+            at = elements.at_iteration(index, lambda key: evaluated(key, before, self.sequences))
+            self.seen[read] = base, at
+        if plan.called:
+            self.firsts.clear()
+        return True
+
+    def has_tables(self, step: Step, plan: LoopPlan) -> bool:
+        """Whether the lists of numbers that a plan reads are there; they are then at hand."""
+        tables = self.sequences.tables = self.items.tables()
+        for read, parts, kind in plan.tables:
+            base, first = self.first(read, parts)
+            values = None if first is None or isinstance(base, Tensor) else table_of(base)
+            if not values or type(values[0]) is not kind:
+                return False
+            tables.append(self.table(values, parts, first))
+        return True
+
+    def table(self, values: Any, parts: Any, first: Any) -> NumberTable:
+        """The numbers of a list, from the one that the last iteration in Python read."""
+        key, before, sequences = elements.gathered(parts), self.j - 1, self.sequences
+        if key is not None:
+            return NumberTable(values, lambda j: evaluated(key, j, sequences))
+        by = elements.step_of(parts)
+        return NumberTable(values, lambda j: first + by * (j - before))
+
+    def shares(self, plan: LoopPlan, state: State) -> tuple[int, ...]:
+        """For each tensor that a step reads or writes, the first one with the same memory.
+
+        Empty if nothing is written in place: then nothing depends on it.
+        """
+        if not plan.puts and "written" not in plan.tensors:
+            return ()
+        reads = [*plan.leaves, *plan.lags, *plan.puts]
+        tensors = [*state.tensors, *[self.seen[r[0]][0] for r in reads if r[0] in self.seen]]
+        memories = [memory_of(t) if isinstance(t, Tensor) else id(t) for t in tensors]
+        return tuple(map(memories.index, memories))
+
+    def first(self, read: Read, parts: Any) -> tuple[Any, int | None]:
+        """The base and index that the last iteration in Python read there, or None."""
+        key = read, parts
+        found = self.firsts.get(key)
+        if found is None:
+            base, index = self.seen.get(read, (None, None))
+            found = base, None if index is None else elements.place(parts, index)
+            self.firsts[key] = found
+        return found
+
+    def behind(self, plan: LoopPlan, state: State) -> list[Tensor]:
+        """Results of earlier iterations that the first ones of the scan read."""
+        found: list[Tensor] = []
+        for read, parts, _, ago in plan.lags:
+            base, at = self.first(read, parts)
+            assert at is not None
+            window = elements.WindowOf(base, parts, at + elements.step_of(parts), ago)
+            found += window.read().clone().unbind(0)  # the base is written afterwards
+        flat = Flat()
+        for (specs, _), items in zip(plan.pasts, state.lists, strict=True):
+            last = items[max(len(items) - len(specs), 0) :] if specs else []
+            if [flat.spec(v) for v in last] != [*specs]:
+                raise Stale("a list holds other values than before")
+        return [*found, *flat.tensors]
+
+    def window(self, read: Any, parts: Any) -> elements.WindowOf:
+        """The elements of the scan, from the one that the last iteration in Python read."""
+        base, value = self.first(read, parts)
+        assert value is not None
+        n, key = self.stop - self.j, elements.gathered(parts)
+        if key is not None:
+            numbers = [evaluated(key, j, self.sequences) for j in range(self.j, self.stop)]
+            return elements.WindowOf(base, parts, 0, n, numbers)
+        return elements.WindowOf(base, parts, value + elements.step_of(parts), n)

@@ -1,0 +1,94 @@
+"""What one step of a loop does, as a later call needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ostinato.loops import elements
+from ostinato.loops.state import Spec
+
+MOST_IN_PYTHON = 4  # iterations before a scan
+IN_A_CALL = -1  # the number of all reads that are not in the text of the loop
+Read = tuple[int, int]  # the number of a read in the text, and how often it ran before
+
+
+@dataclass(eq=False)
+class LoopPlan:
+    """The inputs, outputs and state of a step; it holds no tensors.
+
+    Attributes:
+        reads: a read of an element → the number of its input.
+        called: reads in functions that the body calls: the read, the path to the tensor, the index.
+        tables: for each list of numbers that is read the read, the parts of its index, the type.
+        numbers: expressions of the loop's variable that are inputs, and their types.
+        leaves: for each input the read that shows it, and the parts of its index.
+        emitted: for each list the values that a step appends: (append or insert, structure).
+        puts: the elements that a step writes: the write, the parts of its index, and the expression
+            of the loop's variable if it writes a number.
+        lags: reads of what an earlier iteration wrote: the read, the parts of its index, the
+            write, and how many iterations ago.
+        pasts: for each list that iterations append to: the structures of its last items that they
+            read, and the reads of it by the loop's variable.
+        trailing: the structure of the values that are only read after the loop.
+        persists: for each container of the state whether it is changed in place.
+        updates: for each number of the state its next value; None for a counter.
+        summed: for each sum how many values a step adds.
+        tensors: for each tensor of the state: "new", "same" or "written" (in place).
+        left: the tensors of the state of which iterations only write elements; they stay.
+        asked: the answers of comparisons of the loop's variable.
+        shares: which of the tensors that it reads and writes share memory.
+        starts: the first numbers of the loop and of the state, where facts depend on these.
+        by_length: the lists whose length decides what is done.
+        lengths: the lengths of the loops that it was used for.
+        slow: length and rows → calls in a row that took longer than the loop in Python.
+        calls: how often it ran.
+    """
+
+    reads: dict[Read, int] = field(default_factory=dict)
+    leaves: list[tuple[Read, elements.Parts]] = field(default_factory=list)
+    called: list[tuple[Read, tuple[Any, ...], Any]] = field(default_factory=list)
+    tables: list[tuple[Read, elements.Parts, type]] = field(default_factory=list)
+    numbers: list[tuple[Any, torch.dtype]] = field(default_factory=list)
+    emitted: list[tuple[Any, ...]] = field(default_factory=list)
+    puts: list[tuple[Read, elements.Parts, Any]] = field(default_factory=list)
+    lags: list[tuple[Read, elements.Parts, Read, int]] = field(default_factory=list)
+    pasts: list[tuple[tuple[Spec, ...], Any]] = field(default_factory=list)
+    trailing: list[Spec] = field(default_factory=list)
+    persists: tuple[bool, ...] = ()
+    updates: tuple[Any, ...] = ()
+    summed: tuple[int, ...] = ()
+    tensors: tuple[str, ...] = ()
+    left: tuple[int, ...] = ()
+    asked: tuple[Any, ...] = ()
+    shares: tuple[int, ...] = ()
+    starts: tuple[Any, ...] = ()
+    by_length: tuple[int, ...] = ()
+    lengths: set[int] = field(default_factory=set)
+    slow: dict[Any, int] = field(default_factory=dict)
+    calls: int = 0
+
+    def facts(self) -> Any:
+        """Everything that outputs depend on; hashable."""
+        return (
+            tuple(self.reads.items()), tuple(self.leaves), tuple(self.tables), tuple(self.numbers),
+            tuple(self.emitted), tuple(self.puts), tuple(self.lags), tuple(self.pasts),
+            tuple(self.trailing), self.persists,
+            self.updates, self.summed, self.tensors, self.asked, self.shares,
+        )  # fmt: skip
+
+    def begins_at(self, starts: tuple[Any, ...]) -> None:
+        """Record the first numbers, if a fact is an expression of the loop's variable or an answer.
+
+        With another answer the last iteration in Python may have read elsewhere.
+        """
+        depends = self.asked or self.called or _names_index(self.facts())
+        self.starts = starts if depends else ()
+
+
+def _names_index(fact: Any) -> bool:
+    if not isinstance(fact, (tuple, list)):
+        return False
+    return (len(fact) == 3 and fact[0] == "index") or any(map(_names_index, fact))

@@ -1,0 +1,107 @@
+"""A loop that runs in Python from its begin to its end."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from ostinato.loops import elements
+from ostinato.loops.index import FEWEST, running
+from ostinato.loops.items import Items
+from ostinato.loops.nostep import NoStep
+from ostinato.loops.site import Site
+
+
+class Watching(threading.local):
+    """The nested loops of a thread that examine an iteration now."""
+
+    def __init__(self) -> None:
+        self.loops: weakref.WeakSet[Any] = weakref.WeakSet()  # a loop may end by an error
+
+
+watching = Watching()
+
+
+class Unwatched:
+    """A loop that runs in Python from its begin to its end."""
+
+    ended = True
+
+    def __init__(self, site: Site, iterable: Any, outer: Any):
+        self.site, self.iterable, self.outer = site, iterable, outer
+
+    def __iter__(self) -> Iterator[Any]:
+        items = self.iterable
+        if isinstance(items, Items):
+            return (items.item(j) for j in range(items.n))
+        return iter(items)
+
+    slice, len = staticmethod(slice), staticmethod(len)
+
+    @staticmethod
+    def number(function: Any, *arguments: Any) -> Any:
+        return function(*arguments)
+
+    def selecting(
+        self, number: int, name: str, base: Any, *arguments: Any, **named: Any
+    ) -> Any:
+        """`base.select(1, t)`, which a loop around may want to see."""
+        is_tensor = isinstance(base, Tensor)
+        found = elements.of_call(name, (base, *arguments), named) if is_tensor else None
+        if found is None:
+            return getattr(base, name)(*arguments, **named)
+        return self.at(number, *found)
+
+    @staticmethod
+    def within(number: Any, of: Any) -> bool:
+        return number in of
+
+    def at(self, number: int, base: Any, index: Any) -> Any:
+        """`base[index]`, shown to the loops around."""
+        return base[index] if self.outer is None else self.outer.at(number, base, index)
+
+    def put(self, number: int, value: Any, base: Any, index: Any) -> None:
+        """`base[index] = value`, shown to the loops around."""
+        if self.outer is None:
+            base[index] = value
+        else:
+            self.outer.put(number, value, base, index)
+
+
+class Left(Unwatched):
+    """A loop that is not rewritten; it notices whether it is a loop over tensors."""
+
+    over_tensors = inner_native = False
+
+    def __iter__(self) -> Iterator[Any]:
+        # Within an iteration of another loop, the outer loop may become a scan as a whole.
+        within = running.questions or any(not isinstance(of, Left) for of in watching.loops)
+        if not within:
+            self.site.ran(False, self.site.source.problem, False)
+            watching.loops.add(self)
+        for j, item in enumerate(self.iterable):
+            self.over_tensors = self.over_tensors or tensors_in_item(item)
+            self.site.over_tensors = self.site.over_tensors or self.over_tensors
+            if j == FEWEST - 1 and not within:
+                watching.loops.discard(self)
+                if self.over_tensors and not self.inner_native:
+                    self.site.warn(NoStep(self.site.source.problem))
+            yield item
+
+    def at(self, number: int, base: Any, index: Any) -> Any:
+        self.over_tensors = self.over_tensors or isinstance(base, Tensor)
+        return super().at(number, base, index)
+
+    def put(self, number: int, value: Any, base: Any, index: Any) -> None:
+        self.over_tensors = self.over_tensors or isinstance(base, Tensor)
+        super().put(number, value, base, index)
+
+
+def tensors_in_item(item: Any) -> bool:
+    if isinstance(item, tuple):
+        return any(map(tensors_in_item, item))
+    return isinstance(item, Tensor)

@@ -1,0 +1,284 @@
+"""The changes of the text: reads and writes that a loop sees, and iterations as functions."""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Collection
+from typing import Any
+
+from ostinato.loops.bodies import extended_list, is_joining, root_of, selects, sum_of
+from ostinato.loops.dataflow import reads
+from ostinato.loops.source import RUNTIME
+
+_OF_NUMBERS = {"math", "np", "numpy", "float", "int"}
+
+
+def visited(transformer: ast.NodeTransformer, body: list[ast.stmt]) -> list[ast.stmt]:
+    return transformer.generic_visit(ast.Module(body, [])).body  # type: ignore[attr-defined]
+
+
+class Watched(ast.NodeTransformer):
+    """Reads and writes of elements, seen by the loop.
+
+    A step does not name the tensors that it indexes by the loop's variable: guards would compare
+    their shapes, which contain the length of the sequence.
+    """
+
+    def __init__(
+        self, name: str, fixed: Collection[str] = (), index: Collection[str] = (),
+        grown: Collection[str] = (),
+    ):  # fmt: skip
+        self.name, self.fixed, self.index_names, self.grown = name, fixed, index, grown
+
+    def call(self, method: str, at: ast.Subscript, *more: ast.expr) -> ast.Call:
+        base = at.value
+        moves = not self.direct(at.slice).isdisjoint(self.index_names)
+        if moves and isinstance(base, ast.Name) and base.id in self.fixed:
+            loop = ast.copy_location(ast.Name(self.name, ast.Load()), base)
+            base = ast.copy_location(ast.Attribute(loop, "hidden", ast.Load()), base)
+        function = ast.Attribute(ast.Name(self.name, ast.Load()), method, ast.Load())
+        number = ast.Constant(at._number)  # type: ignore[attr-defined]
+        call = ast.Call(function, [number, *more, base, self.index(at.slice)], [])
+        for part in (call, function, function.value, number):
+            ast.copy_location(part, at)
+        return call
+
+    def direct(self, index: ast.AST) -> set[str]:
+        """The names of an index; of an element in it, that of its sequence: tags of w[tags[t]]."""
+        if isinstance(index, ast.Call) and getattr(index.func, "attr", "") == "at":
+            return reads(index.args[1])
+        if isinstance(index, ast.Name):
+            return {index.id}
+        return {n for part in ast.iter_child_nodes(index) for n in self.direct(part)}
+
+    def index(self, index: ast.expr) -> ast.expr:
+        """An index as an expression of its own."""
+        if isinstance(index, ast.Tuple):
+            elements = [self.index(e) for e in index.elts]
+            return ast.copy_location(ast.Tuple(elements, ast.Load()), index)
+        if not isinstance(index, ast.Slice):
+            return index
+        function = ast.Attribute(ast.Name(self.name, ast.Load()), "slice", ast.Load())
+        parts = [p or ast.Constant(None) for p in (index.lower, index.upper, index.step)]
+        made = ast.Call(function, parts, [])
+        for n in (made, function, function.value, *parts):
+            if not hasattr(n, "lineno"):
+                ast.copy_location(n, index)
+        return made
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.ctx, ast.Load) and _varies(node):
+            return self.call("at", node)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """`len(outs)` of a list that grows; `math.sin(t)`, `float(t)` of the loop's variable."""
+        self.generic_visit(node)
+        if selects(node):
+            return self.selecting(node)
+        name = getattr(node.func, "id", "")
+        if name == "len" and len(node.args) == 1 and getattr(node.args[0], "id", "") in self.grown:
+            node.func = self.of_loop("len", node.func)
+        of_numbers = name in _OF_NUMBERS or root_of(node.func) in _OF_NUMBERS
+        moves = not reads(*node.args).isdisjoint(self.index_names)
+        if of_numbers and moves and not node.keywords:
+            node.args.insert(0, node.func)
+            node.func = self.of_loop("number", node.func)
+        return node
+
+    def selecting(self, node: ast.Call) -> ast.AST:
+        """`x.select(1, t)`, which becomes `loop.selecting(number, "select", x, 1, t)`."""
+        assert isinstance(node.func, ast.Attribute)
+        base, name = node.func.value, ast.copy_location(ast.Constant(node.func.attr), node)
+        moves = not reads(*node.args, *node.keywords).isdisjoint(self.index_names)
+        if moves and isinstance(base, ast.Name) and base.id in self.fixed:
+            base = self.of_loop("hidden", base)
+        number = ast.copy_location(ast.Constant(node._number), node)  # type: ignore[attr-defined]
+        node.args = [number, name, base, *node.args]
+        node.func = self.of_loop("selecting", node)
+        return node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        """`t in steps`, where a set or dict would ask for the hash of a number."""
+        self.generic_visit(node)
+        operator = node.ops[0]
+        is_in = len(node.ops) == 1 and isinstance(operator, (ast.In, ast.NotIn))
+        if not is_in or getattr(node.left, "id", "") not in self.index_names:
+            return node
+        within = ast.Call(self.of_loop("within", node), [node.left, node.comparators[0]], [])
+        ast.copy_location(within, node)
+        if isinstance(operator, ast.In):
+            return within
+        return ast.copy_location(ast.UnaryOp(ast.Not(), within), node)
+
+    def of_loop(self, method: str, at: ast.AST) -> ast.Attribute:
+        loop = ast.copy_location(ast.Name(self.name, ast.Load()), at)
+        return ast.copy_location(ast.Attribute(loop, method, ast.Load()), at)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        node.target = self.visit(node.target)
+        node.value = node.value and self.visit(node.value)
+        return node
+
+    def visit_Assign(self, node: ast.Assign) -> Any:
+        if len(node.targets) > 1:
+            return self.in_turn(node)
+        self.generic_visit(node)
+        target = node.targets[0]
+        if isinstance(target, ast.Subscript) and _varies(target):
+            return ast.copy_location(ast.Expr(self.call("put", target, node.value)), node)
+        if isinstance(target, (ast.Tuple, ast.List)):
+            return self.unpacked(node, target)
+        return node
+
+    def in_turn(self, node: ast.Assign) -> list[ast.stmt]:
+        """`a = out[t] = …`: one assignment for each target."""
+        name = f"_ostinato_value{node.lineno}_{node.col_offset}_"
+        store = ast.copy_location(ast.Name(name, ast.Store()), node)
+        first = ast.copy_location(ast.Assign([store], self.visit(node.value)), node)
+        found: list[ast.stmt] = [first]
+        for target in node.targets:
+            load = ast.copy_location(ast.Name(name, ast.Load()), node)
+            made = self.visit(ast.copy_location(ast.Assign([target], load), node))
+            found += made if isinstance(made, list) else [made]
+        return found
+
+    def unpacked(self, node: ast.Assign, target: ast.Tuple | ast.List) -> Any:
+        """`a, out[t] = …`: the elements are written after the names are bound."""
+        puts: list[ast.stmt] = []
+        for i, element in enumerate(target.elts):
+            if isinstance(element, ast.Subscript) and _varies(element):
+                name = f"_ostinato_put{element._number}_"  # type: ignore[attr-defined]
+                target.elts[i] = ast.copy_location(ast.Name(name, ast.Store()), element)
+                value = ast.copy_location(ast.Name(name, ast.Load()), element)
+                put = ast.copy_location(ast.Expr(self.call("put", element, value)), element)
+                puts.append(put)
+        return [node, *puts] if puts else node
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        target = node.target
+        if not isinstance(target, ast.Subscript) or not _varies(target):
+            return self.generic_visit(node)
+        read = copy.deepcopy(target)
+        read.ctx = ast.Load()
+        self.generic_visit(node)
+        self.generic_visit(read)
+        value = ast.BinOp(self.call("at", read), node.op, node.value)
+        ast.copy_location(value, node)
+        return ast.copy_location(ast.Expr(self.call("put", target, value)), node)
+
+
+class StepBody(ast.NodeTransformer):
+    """`continue` ends the step; `super()` gets the arguments that it finds by itself in a
+    method."""
+
+    def __init__(self, end: ast.Return, first: str | None, loop: str, summed: set[str]):
+        self.end, self.first, self.depth = end, first, 0
+        self.loop, self.summed = loop, summed
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        """`outs = outs + [h]`, which becomes `outs = loop.extended(outs, [h])`."""
+        both = extended_list(node)
+        if both is None:
+            return self.visit_AugAssign(node)
+        made = ast.parse(f"{self.loop}.extended()", mode="eval").body
+        assert isinstance(made, ast.Call)
+        for n in ast.walk(made):
+            ast.copy_location(n, node)
+        starred = ast.copy_location(ast.Constant(isinstance(node.value, ast.List)), node)
+        made.args = [both[0], self.visit(both[1]), starred]
+        node.value = made
+        return node
+
+    def visit_AugAssign(self, node: ast.AugAssign | ast.Assign) -> ast.AST:
+        """A sum over the iterations: `n += e` becomes `n = loop.sum(True, n, e)`."""
+        found = sum_of(node)
+        if found is None or found[0] not in self.summed:
+            return self.generic_visit(node)
+        name, added = found
+        in_place = isinstance(node, ast.AugAssign)
+        made = ast.parse(f"{name} = {self.loop}.sum({in_place}, {name})").body[0]
+        assert isinstance(made, ast.Assign) and isinstance(made.value, ast.Call)
+        for n in ast.walk(made):
+            ast.copy_location(n, node)
+        made.value.args.append(self.visit(added))
+        return made
+
+    def visit_For(self, node: ast.AST) -> ast.AST:
+        self.depth += 1  # a `continue` inside belongs to this loop
+        self.generic_visit(node)
+        self.depth -= 1
+        return node
+
+    visit_While = visit_For  # noqa: N815
+
+    def visit_Continue(self, node: ast.Continue) -> ast.AST:
+        if self.depth:
+            return node
+        end = copy.deepcopy(self.end)
+        for n in ast.walk(end):
+            ast.copy_location(n, node)
+        return end
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if getattr(node.func, "id", "") == "super" and not node.args and self.first:
+            node.args = [ast.Name("__class__", ast.Load()), ast.Name(self.first, ast.Load())]
+            for n in node.args:
+                ast.copy_location(n, node)
+        return node
+
+    def visit_FunctionDef(self, node: ast.AST) -> ast.AST:
+        return node
+
+    visit_Lambda = visit_FunctionDef  # noqa: N815
+
+
+class Calls(ast.NodeTransformer):
+    """Calls of functions that may have loops: `f(x)` becomes `runtime.of(runtime.f_, f)(x)`.
+
+    The candidates are an attribute of the runtime, which guards read.
+    """
+
+    def __init__(self, callees: frozenset[str]):
+        self.callees, self.found = callees, set[str]()
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if name in self.callees:
+            self.found.add(name)
+            of = ast.parse(f"{RUNTIME}.of({RUNTIME}.{name}_)", mode="eval").body
+            assert isinstance(of, ast.Call)
+            for n in ast.walk(of):
+                ast.copy_location(n, node)
+            of.args.append(node.func)
+            node.func = of
+        return node
+
+
+class JoinedLists(ast.NodeTransformer):
+    """`torch.stack(rows)` outside of the steps, where the rows may be known as one tensor."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        return node if node.name.startswith("_ostinato_body") else self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if not is_joining(node):
+            return node
+        function = ast.Attribute(ast.Name(ROWS, ast.Load()), "joined", ast.Load())
+        call = ast.Call(function, [node.func, *node.args], node.keywords)
+        for n in (call, function, function.value):
+            ast.copy_location(n, node)
+        return call
+
+
+def _varies(node: ast.Subscript) -> bool:
+    """Whether an index may name the loop's variable."""
+    return any(isinstance(n, ast.Name) for n in ast.walk(node.slice))
+
+
+ROWS = "_ostinato_rows_"
