@@ -9,6 +9,7 @@ from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.http._utils import _get_inference_request
 
 from ostinato import runtime
+from ostinato.cli import app
 from ostinato.serve.tensors import HEADER
 
 RNG = np.random.default_rng(0)
@@ -121,6 +122,34 @@ def test_numbers_have_the_bits_of_predict(tmp_path, loss, targets):
             answer = await client.post("/v2/models/m/sessions/s/steps", json=given)
             assert np.ravel(answer.json()["label"]).tolist() == wanted["value"][0].tolist()
             assert len(answer.json()["values"]) == len(model.labels)
+
+    run(test())
+
+
+@pytest.mark.slow
+def test_names_are_read_as_in_the_training(tmp_path):
+    """Whole sequences, rows by hand and rows with names; a missing name, and an unknown one."""
+    lines = [f"{i},{(i + t) % 5},{'nsw'[(i * t) % 3]},{i % 2}" for i in range(40) for t in range(4)]
+    (tmp_path / "winds.csv").write_text("id,speed,from,rain\n" + "\n".join(lines) + "\n")
+    command = ["train", str(tmp_path / "winds.csv"), "--classify", "rain", "--id", "id"]
+    command += ["--features", "speed,from", "--missing", "mask", "--no-bidirectional"]
+    command += ["--iterations", "3", "-q", "-o", str(tmp_path / "run")]
+    assert app.main(command) == 0
+    model = runtime.load(tmp_path / "run")
+    cells = np.array([[["1", "n"], ["", "s"], ["3", ""], ["4", "nowhere"]]], object)
+    rows = [[1.0, "n"], [None, "s"], [3.0, None], [4.0, "nowhere"]]
+    stream = model.stream()
+    wanted = [stream.push(row) for row in rows][-1].proba
+
+    async def test():
+        async with serving({"m": tmp_path / "run"}) as client:
+            answer = await client.post("/v2/models/m/infer", json={"inputs": [tensor("x", cells)]})
+            assert (arrays(answer.json())["probabilities"][0] == wanted).all()
+            named = [dict(zip(["from", "speed"], row[::-1], strict=True)) for row in rows]
+            for key, x in (("rows", rows), ("named", named)):
+                await client.post("/v2/models/m/sessions", json={"id": key})
+                answer = await client.post(f"/v2/models/m/sessions/{key}/steps", json={"x": x})
+                assert np.float32(answer.json()["probabilities"]).tolist() == wanted.tolist()
 
     run(test())
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.data.tables.names import known_names
+from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.ragged import Ragged
+from ostinato.data.tables.names import UNKNOWN, Names, known_names
 from ostinato.runtime.answers import Answers
 from ostinato.runtime.model import Model
 from ostinato.serve.refused import Refusal
@@ -159,7 +161,17 @@ class _Rows(Head):
             x = x[:, :, None]
         if x.ndim != 3 or x.shape[2] != F or not x.size:
             raise bad(f"'x' has shape {list(x.shape)}; wanted [N, T, {F}], at least one each")
-        return _cut(self._numbers(x), lengths)
+        cut = _cut(self._numbers(x), lengths)
+        return cut if self.names is None else self._examples(cut, self.names)
+
+    def _examples(self, sequences: Any, names: list[Names | None]) -> Examples:
+        """Sequences whose names are places, as a file of them is read; an unknown name is one that
+        no training has."""
+        words = {n.feature: (*n, "\0") for n in names if n is not None}
+        last = np.array([np.nan if n is None else len(n) for n in names])
+        rows = [np.where((x == UNKNOWN) & ~np.isnan(last), last, x) for x in sequences]
+        ragged = Ragged.from_list([row.astype(np.float32) for row in rows])
+        return Examples(ragged, features=tuple(self.model.columns), categories=words)
 
     def _numbers(self, x: Array) -> Array:
         """Features as numbers: names by their places, numbers written as texts by their values."""
@@ -198,6 +210,7 @@ class _Rows(Head):
             if not isinstance(words, list) or not all(isinstance(w, str) for w in words) or not x:
                 raise bad(f"'x' is {shown(x)}; wanted a word, or a list of words")
             return x
+        x = [x] if isinstance(x, dict) else x
         if not isinstance(x, list) or not x:
             raise bad(f"'x' is {shown(x)}; wanted a row of {self.model.n_features} values, or rows")
         rows = x if isinstance(x[0], (list, dict)) else [x]
