@@ -520,7 +520,7 @@ def test_forecasts_of_months_have_the_dates_of_months(ordinary_shops, ostinato, 
     flags = ("--forecast", "sales", "--horizon", 2, *QUICK, "--iterations", 2)
     merged = ostinato("train", ordinary_shops, *flags)
     assert merged.code == 2
-    assert "all rows are one sequence; wanted the name of the column that tells" in merged.err
+    assert "all rows are one sequence; wanted the name of the column of sequences" in merged.err
     run = tmp_path / "run"
     told = ostinato("train", ordinary_shops, *flags, "--id", "shop", "-o", run)
     assert (told.code, "taken as time 'month'" in told.err) == (0, True)
@@ -655,7 +655,7 @@ def test_series_that_nothing_tells_apart_are_not_sorted_into_one(ostinato, tmp_p
     for more in ((), ("--sort",)):
         outcome = ostinato("train", file, *flags, *features, *more, "--quiet")
         assert outcome.code == 2
-        assert "tells sequences apart, as id (--id)" in outcome.err
+        assert "the column of sequences as id (--id)" in outcome.err
 
 
 def test_the_only_column_of_texts_needs_no_name(ostinato, tmp_path):

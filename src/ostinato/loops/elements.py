@@ -310,7 +310,7 @@ def are_apart(a: Parts, b: Parts) -> bool:
 
 
 class Known:
-    """What tells a base from others; it holds its memory, and none of autograd's graph."""
+    """The identity of a base; it holds the memory, but not autograd's graph."""
 
     base: weakref.ref[Tensor] | None
     like: Tensor

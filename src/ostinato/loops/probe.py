@@ -218,7 +218,7 @@ class _Probe(Step):
         return True
 
     def number(self, key: Any, dtype: torch.dtype) -> Tensor:
-        """The input that stands for an expression of the loop's variable."""
+        """The input with the values of an expression of the loop's variable."""
         if (key, dtype) not in self.plan.numbers:
             self.plan.numbers.append((key, dtype))
             number = self.questions.number_at(key, self.questions.begin)

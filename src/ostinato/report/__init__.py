@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ostinato.tasks.language.report import LanguageData, collect_language
     from ostinato.tasks.tag.report import TaggingData, collect_tagging
 
-_OF_TASKS = {  # module → its public names, which stand above this package
+_OF_TASKS = {  # module → its public names; these modules import this package
     "classify.report": ("ReportData", "StepView", "collect"),
     "classify.several_report": ("SetView", "SeveralData", "collect_several"),
     "forecast.report": ("ForecastData", "collect_forecasts"),

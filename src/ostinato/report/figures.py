@@ -39,7 +39,7 @@ class Figure(PagePanel):
 
     Attributes:
         id: unique within the page.
-        label: what it shows, for those who do not see it; they are told the caption, too.
+        label: a description for readers who do not see it; the caption is read to them, too.
         caption: a sentence under it.
         below: markup between the two.
         height: in inches.

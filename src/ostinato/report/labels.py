@@ -31,7 +31,7 @@ def apart(a: float, b: float, n: int, both: bool = True) -> bool:
     """Whether shares counted over n are further apart than three standard errors of the difference.
 
     √(p(1−p)/n) for each, p estimated as (k + 1)/(n + 2), which is never quite 0 or 1; without
-    `both` b is no count, and has none.
+    `both` b is not a count, and has none.
     """
     estimates = (np.array([a, b] if both else [a]) * n + 1) / (n + 2)
     return abs(a - b) > 3 * math.sqrt((estimates * (1 - estimates)).sum() / n)
@@ -293,7 +293,7 @@ def _trust(sure: float, right: float, n: int) -> str:
 
 
 def where(shown: Sequence[tuple[str, str, Groups | None, str]], heading: str) -> PageSection:
-    """Where answers are right: (id, name of the axis, groups, why there are none).
+    """Where answers are right: (id, name of the axis, groups, reason if there are no groups).
 
     A single figure has its numbers beside it.
     """
@@ -305,7 +305,7 @@ def where(shown: Sequence[tuple[str, str, Groups | None, str]], heading: str) ->
         rows = [[name, count(int(n)), percent(p, 1)] for name, n, p in cells]
         panels.append(PageTable(f"Right answers by {axis}", [axis, "answers", "right"], rows))
     left_out = [Sentence(why, "omitted") for *_, groups, why in shown if groups is None]
-    note = "Bars: 95\u202f% intervals. A wide one stands for few answers."
+    note = "Bars: 95\u202f% intervals. A wide interval means few answers."
     return PageSection("where", "Where", [Grid(panels), *left_out], heading, note)
 
 

@@ -39,7 +39,7 @@ def short(value: object, limit: int = 14) -> str:
 
 
 def distinct(names: list[str], limit: int) -> list[str]:
-    """Names cut to fit an axis: at their ends, or in the middle if the ends tell them apart."""
+    """Names cut to fit an axis: at their ends, or in the middle if the ends distinguish them."""
     cut = [short(name, limit) for name in names]
     if len(set(cut)) == len(set(map(plain, names))):
         return cut

@@ -1,6 +1,6 @@
 """The panels of a page, but for figures: small values, each of which knows its HTML.
 
-A kind of answer lists sections of such panels; `page` draws them, the same for every kind.
+A task lists sections of such panels; `page` draws them, the same for every task.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PageSection(PagePanel):
         heading: by default the short name.
         note: how to read what follows.
         panels: what is shown.
-        why: what is said in the place of panels if there are none.
+        why: the sentence in place of the panels if there are none.
     """
 
     id: str

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 IMAGE_SHAPE = (28, 28)  # sequences of this shape, with values in [0, 1], are shown as pictures
 MAX_LANES = 12  # with more classes, the most probable ones have a lane
 MAX_LINES = 12  # more features than this are a heat map, not lines
-MAX_NAMED = 4  # more lines than this cannot be told apart by their strokes
+MAX_NAMED = 4  # more lines than this cannot be distinguished by their strokes
 LINE_POINTS = 1000  # for all lines of an example together
 MAX_ROWS = {"features": 64, "units": 128}  # in a heat map; more are drawn in equal parts
 LANE = 0.88  # height of a belief of 1 in its lane

@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Stand-ins: matplotlib draws in these, the page replaces them by its own variables.
+# Placeholders: matplotlib draws in these colours, which the page replaces by its variables.
 INK, MUTED, LINE, ACCENT, WRONG = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
 # The colours of labels; the page has a variable for each.
 LABELS = tuple(f"#1{i}2{i}3{i}" for i in range(8))

@@ -428,7 +428,7 @@ class Served:
             self.why_not = str(why)
 
     def metadata(self) -> dict[str, Any]:
-        """What the protocol tells about a model."""
+        """The protocol's description of a model."""
         return {
             "name": self.name,
             "versions": [self.version],
@@ -451,7 +451,7 @@ class Served:
         """The model, if it is one of a language.
 
         Raises:
-            Refusal: it is none.
+            Refusal: it is not valid.
         """
         if not isinstance(self.model, LanguageModel):
             raise bad(f"{self.name!r} is a {self.model.kind}; wanted a language model")

@@ -210,7 +210,7 @@ def checked_key(key: Any) -> Key:
     """The name of a sequence: a text, or a whole number; 7 and "7" are two sequences.
 
     Raises:
-        Refusal: it is none.
+        Refusal: it is not valid.
     """
     if type(key) is int and 0 < key < 1 << 64:
         return key

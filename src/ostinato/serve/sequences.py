@@ -31,7 +31,7 @@ from ostinato.serve.tensors import Array, bad
 
 Key = str | int
 INLINE = 2_000_000  # multiplications, about a millisecond: more are played in another thread
-ENDED = 10_000  # sequences that ended are remembered, so that the reason can be told
+ENDED = 10_000  # ended sequences are remembered, so that errors can give the reason
 LAST = "it ended with its last step"
 WINDOW = 256  # answers that wait for a slow reader of events
 
@@ -44,7 +44,7 @@ class StepRequest:
         key: of the sequence.
         rows: `[T, F]`, checked.
         n: the number of the first step, from 1; None: whichever comes next.
-        start: whether the sequence begins, or begins again, with the first row.
+        start: whether the sequence begins, or restarts, with the first row.
         end: whether it ends with the last one.
         each: whether every step is answered.
     """
@@ -436,14 +436,14 @@ class OpenSequences:
             self._ended.popitem(last=False)
 
     def _dismiss(self, queue: asyncio.Queue[Any]) -> None:
-        """Tell a reader that is too slow."""
+        """Notify a reader that it is too slow."""
         queue.put_nowait(None)
         for key, queues in list(self._listeners.items()):
             if queue in queues:
                 self.unlisten(key, queue)
 
     def dismiss_all(self) -> None:
-        """Tell all readers of events that there will be none."""
+        """Notify all readers of events that there will be no more."""
         for queues in list(self._listeners.values()):
             for queue in list(queues):
                 self._dismiss(queue)

@@ -26,7 +26,7 @@ class Settings:
         connections: at the same time.
         state: the directory that keeps open sequences; None: memory alone.
         snapshot_every: seconds between two snapshots.
-        replaced: what becomes of open sequences of a model that is loaded anew: "finish" with the
+        replaced: what happens to open sequences of a model that is loaded anew: "finish" with the
             version that they began with, or "refuse".
         access_log: whether every request is written to stderr.
     """

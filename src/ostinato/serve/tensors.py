@@ -59,7 +59,7 @@ def json_of(body: bytes | str) -> Any:
     """A JSON value of a body.
 
     Raises:
-        Refusal: it is none, or has NaN or infinity, which JSON lacks.
+        Refusal: it is not valid, or has NaN or infinity, which JSON lacks.
     """
     try:
         return _JSON.decode(body if isinstance(body, str) else body.decode())
@@ -100,7 +100,7 @@ def read_request(body: bytes, header_length: str | None) -> InferRequest:
             follow.
 
     Raises:
-        Refusal: the body is no such; the message names the place.
+        Refusal: the body is not valid; the message names the place.
     """
     text, rest = body, memoryview(b"")
     if header_length is not None:

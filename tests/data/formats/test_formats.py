@@ -246,7 +246,7 @@ def test_further_arrays_of_an_npz_file(tmp_path, caplog):
     for roles, wanted in [
         (Roles(id="nam"), r"a\.npz: there is no array 'nam'; the arrays are X, y, name, who, part"),
         (Roles(id="who"), r"a\.npz: the id 1 is that of 2 examples, first of example 0"),
-        (Roles(split="name"), r"a\.npz: example 0: 'a' is no part: wanted train"),
+        (Roles(split="name"), r"a\.npz: example 0: 'a' is not a part: wanted train"),
         (Roles(group="X"), r"a\.npz: X has shape \[3, 4, 2\]; wanted \[3\]"),
         (Roles(features=("X",)), "a file of arrays has none"),
     ]:

@@ -159,7 +159,7 @@ TABLES = [
      r"line 4, column 'id': 'p' comes back .* line 2\).*--sort"),
     ("trials counted for each person", ".csv", TRIALS, replace(LONG, id="trial"),
      r"line 8, column 'trial': 1 comes back .* line 3, with another 'who'\); wanted one column "
-     "that tells all sequences apart, as 'trial' and 'who' do together$"),
+     "that distinguishes all sequences, as 'trial' and 'who' do together$"),
     ("rows in any order", ".csv",
      b"who,id,t,x,label\n" + b"".join(b"%d,%d,%d,1,up\n" % (i % 5, i % 3, i) for i in range(12)),
      LONG, r"line 5, column 'id': 0 comes back .* line 2\); wanted .*--sort"),

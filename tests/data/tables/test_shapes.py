@@ -184,7 +184,7 @@ def test_select_takes_all_that_belongs_to_a_sequence(write):
     [
         ((2, 6, "Q"), {}, "line 4, column 'person': 'Q', and 'P' earlier in the same sequence"),
         ((5, 8, 7), {}, "line 7, column 'age': 7, and nothing earlier in the same sequence"),
-        ((3, 7, "reserve"), {}, "line 5, column 'part': 'reserve' is no part: wanted train"),
+        ((3, 7, "reserve"), {}, "line 5, column 'part': 'reserve' is not a part: wanted train"),
         ((3, 6, ""), {}, "line 5, column 'person': the value is missing"),
         ((0, 0, "b"), {"shape": "wide", "time": None, "features": ("x",)},
          "line 3, column 'who': 'b' is the id of line 2 too"),

@@ -141,7 +141,7 @@ class Observation:
             known: code of the step that earlier runs found, by id.
             lifted: path of a Python float → the tensor that the step finds in its place while it
                 is observed.
-            places: containers and keys of state, whose changes are no side effects.
+            places: containers and keys of state, whose changes are not side effects.
             batch: the paths of whole numbers that are the size of the batch, and this size.
             same: code of the step; equal code, compiled again, counts as well.
         """

@@ -9,7 +9,7 @@ left_to_torch.py    the calls without a batch, which PyTorch computes once a sca
 builder.py          makes nodes, each once
 moves.py            calls that move elements, which say themselves where they put them
 arrays.py           rows that are arrays: an axis spread or reduced, elements taken, products
-identities.py       elementwise operations that need not be computed, or not as they stand
+identities.py       elementwise operations that can be left out or simplified
 evaluate.py         the tensors of nodes that are computed once a scan
 saved.py            the forward part as a model holds it
 """

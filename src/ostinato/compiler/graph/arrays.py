@@ -144,7 +144,7 @@ def permuted(b: Builder, node: Node, sizes: Sequence[int], order: Sequence[int])
 
 
 def transposed_source(node: Node, groups: int, rows: int, n_columns: int) -> Node | None:
-    """The value whose transpose `[groups, rows, n_columns]` is; None if it is no transpose."""
+    """The value whose transpose `[groups, rows, n_columns]` is; None if it is not a transpose."""
     if node.op != "take":
         return None
     as_it_lies = np.arange(groups * rows * n_columns).reshape(groups, n_columns, rows)

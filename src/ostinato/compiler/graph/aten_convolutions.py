@@ -138,7 +138,7 @@ def _gradient_of_kernel(
     places = _of_channels(g.patches(), C, math.prod(g.x))
     depth = places.shape[0] * places.shape[1] // groups
     patches = arrays.take(c.b, x, places.ravel())
-    # Fewer places fill no stretch, and a product of patches that are no take would be written.
+    # Fewer places fill no stretch, and the patches of a product would be written to memory.
     if n >= arrays.STRETCH and patches.op == "take" and arrays.in_stretches(places, n):
         return c.b.column_sum(
             arrays.product_across(c.b, d, patches, groups, C_out // groups, n, depth)

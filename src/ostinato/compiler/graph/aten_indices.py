@@ -110,7 +110,7 @@ def _embedding_backward(
 def _flat_index(c: Context, shape: Shape, indices: Sequence[Any]) -> tuple[Value, int] | None:
     """Indices of the first axes as one of all their elements, and how many these are.
 
-    None: some are missing, or there is none.
+    None: some are missing, or all.
     """
     if not indices or not all(isinstance(i, Value) for i in indices):
         return None

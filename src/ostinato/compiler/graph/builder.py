@@ -1,4 +1,4 @@
-"""Making the nodes of the step graph: each once, and none that another already stands for.
+"""Making the nodes of the step graph: each once, and none that equals an existing one.
 
 In: operations by name, on nodes. Out: nodes in canonical form, so that what a step writes in
 several ways is one graph:

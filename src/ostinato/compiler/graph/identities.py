@@ -1,7 +1,7 @@
 """Identities: elementwise operations that need no computing, or that another form computes better.
 
 In: an elementwise operation that `Builder.op` is asked for, as a node that is not entered yet. Out
-of `simplified`: the node that already stands for its result, or None; out of `in_best_form`: the
+of `simplified`: the node that already has its result, or None; out of `in_best_form`: the
 same operation, or another one with the same result.
 
 The functions of `IDENTITIES` are tried in turn. Each of their cases is an equation: a pattern, and
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def simplified(b: Builder, e: Node) -> Node | None:
-    """The node that stands for the result without computing `e`, if an identity finds one."""
+    """The node with the result of `e`, if an identity finds one without computing it."""
     for identity in IDENTITIES:
         node = identity(b, e)
         if node is not None:

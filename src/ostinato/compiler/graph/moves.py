@@ -1,7 +1,7 @@
 """Calls that move elements: that cut, join, turn or transpose.
 
 Where such a call puts each element, it says itself: it is called on the numbers of the elements,
-for a batch of two rows. The number 0 stands for a zero, which gradients of cuts have elsewhere.
+for a batch of two rows. The number 0 means a zero, which gradients of cuts have elsewhere.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Rules: what an ATen call on rows means, as nodes. `aten_*.py` hold one for each call.
 
-Value     a node with the shape that PyTorch gave it, in which `Batch(1)` stands for the batch.
+Value     a node with the shape that PyTorch gave it, in which `Batch(1)` means the batch.
           The node's rows are flat: `[B, 2, 4]` is a node of width 8, and so is `[2, B, 4]`: a
           row is what belongs to one row of the batch, its elements in their order.
 Context   what a rule knows of its call beside the arguments, and makes nodes with
@@ -87,7 +87,7 @@ class Context:
     Attributes:
         b: makes nodes.
         shapes: of the results; None for one that is not computed.
-        dtypes: of the arguments; None for one that is no tensor.
+        dtypes: those of the arguments; None for one that is not a tensor.
         gives: the type of the first result.
     """
 

@@ -39,7 +39,7 @@ class TensorNames:
         self.folded: dict[str, Tensor] = {}
 
     def of(self, tensor: Tensor) -> str | None:
-        """The name of a tensor of the network, float32 and dense; None if it is no such."""
+        """The name of a tensor of the network, float32 and dense; None for another tensor."""
         if tensor.dtype is not torch.float32 or not tensor.is_contiguous():
             return None
         return self._names.get((tensor.data_ptr(), tensor.shape))

@@ -235,7 +235,7 @@ class Values:
             raise
         except Exception as error:  # arguments that nobody thought of: the loop knows them
             raise Unsupported(
-                f"the engine has no {name} of such arguments ({error})", call.name
+                f"the engine has no {name} of these arguments ({error})", call.name
             ) from error
         return outs if isinstance(outs, list) else [outs]
 

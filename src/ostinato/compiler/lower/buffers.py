@@ -147,7 +147,7 @@ class _Units:
         return n, column
 
     def rows(self) -> Iterator[tuple[Kind, list[Node]]]:
-        """The units that are no outputs, each once, in rows that lie side by side."""
+        """The units that are not outputs, each once, in adjacent rows."""
         kinds = {u: self.kind(group) for u, group in self.members.items() if u not in self.outputs}
         neighbours = self.neighbours()
         for kind in (Kind.STEP, Kind.CHUNK, Kind.TAPE):

@@ -45,7 +45,7 @@ class _Fusion:
         self._fused: dict[Node, Node] = {}
 
     def fused(self, n: Node) -> Node:
-        """The node that stands for n; for a leaf, or a node of the kind once, n itself."""
+        """The replacement of n; for a leaf, or a node of the kind once, n itself."""
         if self.spec.is_leaf(n) or n.kind == ONCE:
             return n
         if n not in self._fused:

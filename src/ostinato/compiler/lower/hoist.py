@@ -151,7 +151,7 @@ def bridge_carries(sections: Sections) -> Sections:
 
 
 def _whole(n: Node) -> Node:
-    """The node that n is a slice of; n itself if it is none."""
+    """The node that n is a slice of; n itself if it is not a slice."""
     while n.op == "slice":
         n = n.inputs[0]
     return n

@@ -106,7 +106,7 @@ class _Scheduler:
 
 
 def in_register(n: Node, item_of: Mapping[Node, Any], read_by: Mapping[Node, list[Node]]) -> bool:
-    """Whether a value that is no result is computed and read within one block."""
+    """Whether a value that is not a result is computed and read within one block."""
     return is_elementwise(n) and all(
         m.op in OPS and item_of.get(m) == item_of[n] for m in read_by[n]
     )

@@ -63,7 +63,7 @@ class PassSpec:
     descending: bool = False  # from the last step to the first
     hoist: bool = False  # products that do not depend on the carry are taken ahead of the loop
     # Values that one step hands to the next where several were composed. Sums behind a joint are
-    # added up as if it were an input, so that their bits are those of a step that stands alone.
+    # added up as if it were an input, so that their bits are those of a single step.
     joints: frozenset[Node] = frozenset()
     by_places: bool = True  # products may find an operand by its places: see by_places.py
     # Leaves of the carry that every step hands on: they are read where the first carry lies. Sums
@@ -89,7 +89,7 @@ class PassSpec:
 
     @cached_property
     def computed(self) -> list[Node]:
-        """The nodes that are no leaves."""
+        """The nodes that are not leaves."""
         return [n for n in self.nodes if not self.is_leaf(n)]
 
     @property
@@ -173,7 +173,7 @@ class Accumulation(Node):
 
 
 class NodeMaker:
-    """Makes nodes that may stand beside those of a pass: each is numbered behind all others."""
+    """Makes nodes to be added to those of a pass: each is numbered after all others."""
 
     def __init__(self, spec: PassSpec):
         self._numbers = count(1 + max((n.index for n in spec.reached), default=-1))

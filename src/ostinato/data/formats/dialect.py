@@ -22,7 +22,7 @@ MOST_ABOVE = 10_000  # lines above a header, at most
 
 @dataclass(frozen=True)
 class Dialect:
-    """What stands between fields, before decimals and above the header, and what the bytes mean.
+    """How a CSV file is written: separator, decimal mark, lines above the header, encoding.
 
     Raises:
         ValueError: an attribute is invalid.
@@ -82,13 +82,13 @@ class Dialect:
 
     @property
     def grouped(self) -> str:
-        """A pattern of numbers with signs between their thousands; "" if there are none."""
+        """A pattern of numbers with signs between their thousands; "" without such signs."""
         if self.thousands is None:
             return ""
         return rf"^[+-]?\d{{1,3}}({re.escape(self.thousands)}\d{{3}})+([{self.decimal}]\d*)?$"
 
     def without_head(self, content: bytes, between: str) -> bytes:
-        r"""UTF-8 with empty lines in place of what stands above the header.
+        r"""The content as UTF-8, with empty lines in place of those above the header.
 
         Lines that begin with # are above it; but the last of them is the header, if it has as many
         fields as the next line, unless that seems to be a header itself: without a number, while
@@ -134,7 +134,7 @@ class Dialect:
 
 
 def _has_number(line: bytes, between: bytes) -> bool:
-    """Whether a field of a line is a number, or may stand for one."""
+    """Whether a field of a line is a number, or may mean one."""
     for field in line.decode("utf-8", "replace").split(between.decode()):
         if field.strip(' "\r') in MISSING:
             return True

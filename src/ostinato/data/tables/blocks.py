@@ -1,7 +1,7 @@
 """`stream_examples`: the sequences of a table one block after another, in constant memory.
 
-A block is some of the file, cut where a row ends. In a long table the last sequence of a block may
-go on in the next one: its rows are put back, and come again at the head of the next block.
+A block is a part of the file, cut where a row ends. In a long table the last sequence of a block
+may continue in the next one: its rows are then moved to the next block.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ def stream_examples(
     The parts of a sequence are never in two blocks. Memory holds a block, and 8 bytes for each id.
 
     Args:
-        source: a file's path; or a file opened for bytes, as standard input.
-        roles: of the columns, best those of a `Preparation`; what they leave open is found out
-            from the first block. Of sequences that may have several labels, a block has those of
-            all blocks until then.
-        name: what errors call an opened file; its first bytes tell the kind, as for
+        source: a file's path; or a file opened for bytes, such as standard input.
+        roles: the roles of the columns, best those of a `Preparation`; missing ones are found from
+            the first block. If sequences may have several labels, a block has those of all blocks
+            so far.
+        name: the name of an opened file in errors; its first bytes give the kind, as for
             `parse_examples`. Arrays (.npz, .npy, .ts), and words and tags, come as one block.
 
     Raises:
@@ -98,15 +98,15 @@ def stream_share(
 
     Args:
         path, roles: as for `stream_examples`.
-        number: of the share, from 0.
-        of: how many there are.
+        number: the number of the share, from 0.
+        of: the number of shares.
 
     Yields:
         As `stream_examples` does. Without a column of ids, sequences are numbered from 1 in each
         share.
 
     Raises:
-        ValueError: as `stream_examples`, of an id that comes back within the share.
+        ValueError: as `stream_examples`, for an id that comes back within the share.
     """
     if not str(path).lower().endswith(".parquet"):
         yield from stream_examples(path, roles) if number == 0 else ()
@@ -203,7 +203,7 @@ class _Blocks(Protocol):
     """A table, block after block.
 
     Attributes:
-        at_end: whether the last block read was the last one there is.
+        at_end: whether the last block has been read.
     """
 
     at_end: bool
@@ -301,7 +301,7 @@ def _for_one_sequence(size: int, name: str) -> int:
         raise ValueError(
             f"{name}: a single sequence fills more than {size / 1e9:.1f} GB of the table, and must "
             f"fit into the memory, of {there / 1e9:.1f} GB, {COPIES} times; wanted several "
-            "sequences, which a column of ids tells apart (--id): cut it into parts"
+            "sequences, with a column of ids (--id): cut it into parts"
         )
     return 2 * size
 
@@ -436,7 +436,7 @@ class _Batches:
             self._size = _for_one_sequence(self._size, self._name)
 
     def _take(self) -> Any:
-        """The next rows, a block's bytes or more if there are as many; None if there are none."""
+        """The next rows, at least a block's bytes if possible; None at the end."""
         taken, n_bytes = [], 0
         with whole(self._name):
             for batch in self._batches:
@@ -456,7 +456,7 @@ def _share(
 
     Args:
         id_column: of a long table: a share begins with its first new id, and ends with the last row
-            of its last id, which may stand in the next share's row groups.
+            of its last id, which may be in the next share's row groups.
     """
     from pyarrow import parquet
 

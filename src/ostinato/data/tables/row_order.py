@@ -54,7 +54,7 @@ def _check_together(codes: np.ndarray, table: Table, roles: Roles) -> None:
     other = _told_apart_by(table, roles, codes, row, before)
     if other is not None:
         raise ValueError(
-            f"{came}, with another {other!r}); wanted one column that tells all sequences apart, "
+            f"{came}, with another {other!r}); wanted one column that distinguishes all sequences, "
             f"as {column.name!r} and {other!r} do together"
         )
     raise ValueError(f"{came}); wanted the rows of a sequence together, or sort=True (--sort)")
@@ -63,13 +63,13 @@ def _check_together(codes: np.ndarray, table: Table, roles: Roles) -> None:
 def _told_apart_by(
     table: Table, roles: Roles, codes: np.ndarray, row: int, before: int
 ) -> str | None:
-    """The column that numbers the ids anew, as a person in whose rows trials count from 1 on.
+    """The column within which ids are numbered anew: a subject whose trials count from 1.
 
-    It has one value in each run of rows with one id, differs between the two, and repeats.
+    It has one value in each run of rows with one id, differs between the two runs, and repeats.
     """
     changes = np.diff(codes) != 0
     runs = int(changes.sum()) + 1
-    if 2 * runs > len(codes):  # rows in any order: whatever differs, differs by chance
+    if 2 * runs > len(codes):  # rows in any order: differences are chance
         return None
     taken = {roles.id, roles.time, roles.target, *roles.labels, *roles.features}
     names = [
@@ -89,7 +89,7 @@ def check_times(times: np.ndarray, offsets: np.ndarray, place: Any, apart: bool 
     """Within each sequence the times increase.
 
     Args:
-        apart: whether a column tells sequences apart; else all rows are one.
+        apart: whether a column distinguishes sequences; else all rows are one.
 
     Raises:
         ValueError: they do not; the message names the row.
@@ -110,7 +110,7 @@ def check_times(times: np.ndarray, offsets: np.ndarray, place: Any, apart: bool 
     if not apart:
         raise ValueError(
             f"{place(row)}: the time {came} follows {before}, and all rows are one sequence; "
-            "wanted the name of the column that tells sequences apart, as id (--id), or times "
+            "wanted the name of the column of sequences as id (--id), or times "
             "that increase: sort=True (--sort)"
         )
     if came == before:

@@ -22,7 +22,7 @@ from ostinato.data.tables.row_order import check_times, rows_in_order
 from ostinato.data.tables.table import Column, Nested, Table, Text, Typed
 from ostinato.data.text.words import MAX_WORDS, words_of
 
-_WHOLE = 1 << 24  # whole numbers up to this are told apart in float32
+_WHOLE = 1 << 24  # whole numbers up to this are exact in float32
 
 OF_SEQUENCES = ("classify", "regress")  # tasks with one answer for a sequence
 
@@ -281,8 +281,8 @@ def _matrix(
     categories = {}
     for i, column in enumerate(columns):
         if column.name in named or _holds_words(column):
-            # A vocabulary is made of the words that are the only feature, however many they are.
-            # Names that all come once, as ids do, would teach a classifier nothing.
+            # Words that are the only feature have a vocabulary, however many they are.
+            # Names that all occur once, like ids, would teach a classifier nothing.
             different = len(column.names()[1])
             repeated = different < n or column.name in named
             reads_words = roles.task == "tag" or (roles.task in OF_SEQUENCES and repeated)
@@ -406,13 +406,13 @@ def part_names(names: np.ndarray, place: Callable[[int], str]) -> np.ndarray:
     """The names of parts `[N]` as "train", "validation" and "test"; `place` says where one is.
 
     Raises:
-        ValueError: a name is none of a part.
+        ValueError: a name is not that of a part.
     """
     parts = [PART_OF.get(str(name).casefold()) for name in names.tolist()]
     if None in parts:
         i = parts.index(None)
         raise ValueError(
-            f"{place(i)}: {names.tolist()[i]!r} is no part: wanted train, validation or test"
+            f"{place(i)}: {names.tolist()[i]!r} is not a part: wanted train, validation or test"
         )
     return np.array(parts)
 
@@ -420,7 +420,7 @@ def part_names(names: np.ndarray, place: Callable[[int], str]) -> np.ndarray:
 def _lists(column: Column, name: str, roles: Roles) -> Nested:
     if isinstance(column, Nested):
         return column
-    column.factor()  # says what is wrong with it, if it is not a single value
+    column.factor()  # raises the error if it is not a single value
     raise ValueError(
         f"{column.place(0)}: a single value; wanted a list, since a row is a whole sequence; a "
         "value that a sequence has once is static (--static)"

@@ -2,13 +2,13 @@
 
 The steps of all sequences are written once, end to end, into temporary files without names, an
 array each: the features, the answers (to tag, the number of a label; to forecast, the value of the
-series), and the times of steps that have answers. Memory holds where each sequence begins. A batch
-reads its sequences from the mapped arrays, so that examples are shuffled as those in memory are,
-and training gives the same bits.
+series), and the times of steps with answers. Memory holds the begin of each sequence. A batch reads
+its sequences from the mapped arrays, so that examples are shuffled like those in memory, and
+training gives the same bits.
 
 Words and labels are numbered as they come, and by their sorted order when all are known: numbers do
-not depend on the way in which a table was cut. Nor do labels, of which a CSV file has only texts:
-whether 1.50 is a number is decided when all are known.
+not depend on how a table was cut. Nor do labels, for which a CSV file has only texts: whether 1.50
+is a number is decided when all are known.
 
 `store_together` does the same in several processes of one machine: each stores the sequences that
 begin in its share of the row groups of a Parquet file, and appends them to the files of the first,
@@ -36,7 +36,7 @@ from ostinato.data.tables.roles import Roles
 from ostinato.data.tables.text_column import typed
 
 AT_ONCE = 1 << 20  # rows that are read at a time to number words anew, or to be given to others
-MOST_WORDS = 1 << 24  # of a feature: a float32 tells so many whole numbers apart
+MOST_WORDS = 1 << 24  # of a feature: whole numbers up to this are exact in float32
 MIXED_TIMES = "{}: the times are dates in some rows and numbers in others; wanted one of the two"
 
 Exchange = Callable[[bytes], list[bytes]]  # gives every process what each has, in their order
@@ -48,18 +48,18 @@ def store_examples(
 ) -> Examples:
     """Keep examples that come in parts: the sequences on disk, everything else in memory.
 
-    To classify, times are left out; of a long table, the lines of all steps but the first.
+    To classify, times are left out, and for a long table the lines of all steps but the first.
 
     Args:
         parts: as `stream_examples` gives them.
-        directory: where the files lie; by default where temporary files do.
+        directory: the directory of the files; by default that of temporary files.
 
     Returns:
         Examples whose X is `Mapped`, and y and times a `Series` where each step has one; `select`
         and `Preparation` leave them on disk.
 
     Raises:
-        ValueError: as the parts' origin; or there are none.
+        ValueError: as the parts' origin; or there are no parts.
         OSError: the disk is full.
 
     Example:
@@ -96,9 +96,9 @@ def store_together(
     """The examples that `store_examples` gives of a table, in each of several processes.
 
     Args:
-        path, roles: of the table, the same in all processes.
-        number: of this process, from 0.
-        of: how many there are.
+        path, roles: those of the table, the same in all processes.
+        number: the number of this process, from 0.
+        of: the number of processes.
         exchange: as above; it is called twice.
         directory: as for `store_examples`.
 
@@ -133,8 +133,8 @@ class Kept:
         parts: without their steps.
         files: "X", "y" and "times", where there are any, of all steps.
         lengths: of the sequences, `[N]`.
-        words: of each column that is words or labels, what each number on disk stands for; two may
-            stand for one label, as 1 and 1.0 do.
+        words: for each column of words or labels, the meaning of each number on disk; two may mean
+            one label, such as 1 and 1.0.
     """
 
     parts: list[Examples]
@@ -211,7 +211,7 @@ def _check_kinds(numbers: Set[str], words: Set[str]) -> None:
     """Refuse a feature that is numbers in one part of a table and words in another.
 
     Raises:
-        ValueError: some feature is both.
+        ValueError: a feature is both.
     """
     both = sorted(numbers & words)
     if both:
@@ -400,7 +400,7 @@ def _check_ids(examples: Examples) -> None:
     """No id has come back in another share; within a share, `stream_share` has looked.
 
     Raises:
-        ValueError: one has.
+        ValueError: an id comes back.
     """
     if not (examples.roles and examples.roles.id):
         return

@@ -25,7 +25,7 @@ class Table:
 
     Attributes:
         source: the file's name, for messages.
-        unit: what a row is in the file: "line" or "row".
+        unit: the noun for a row in the file: "line" or "row".
         lines: the number of each row there, `[N]`, from 1.
         columns: by name, in the order of the file.
     """
@@ -47,7 +47,7 @@ class Table:
         return self.columns[name]
 
     def place(self, row: int) -> str:
-        """Where a row stands, for messages: the file and the line."""
+        """The place of a row, for messages: the file and the line."""
         return f"{self.source}, {self.unit} {self.lines[row]}"
 
     def head(self, n: int) -> Table:
@@ -59,7 +59,7 @@ class Table:
         """The name of a column as the table has it.
 
         Raises:
-            ValueError: there is no such column; the columns there are, and the nearest name.
+            ValueError: there is no such column; the message has the columns and the nearest name.
         """
         wanted = name.strip().strip("\ufeff")
         if wanted in self.columns:

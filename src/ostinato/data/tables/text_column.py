@@ -1,7 +1,7 @@
-"""`Text`: a column of strings, which in a CSV file may stand for anything.
+"""`Text`: a column of strings, which in a CSV file may mean anything.
 
-What they mean is decided where they are used: "7" is the number 7.0 as a feature, the integer 7 as
-a label, and "007" is a name of its own.
+Their use decides their meaning: "7" is the number 7.0 as a feature, the integer 7 as a label, and
+    "007" is a name.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 TRUE, FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 # A number as text: without zeros before it, so that "007" is a name.
 _NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
-# A text that is meant as a number, also with a comma before its decimals, which is refused.
+# A text meant as a number, also with a decimal comma, which is refused.
 _MEANT = r"^[+-]?[0-9]+([.,][0-9]*)?([eE][+-]?[0-9]+)?$"
 
 _DATES = ("date", "utc")  # without and with a distance to UTC
@@ -47,7 +47,7 @@ class Text(Column):
 
     Args:
         values: pyarrow's strings.
-        untyped: whether they may stand for numbers, as those of CSV do.
+        untyped: whether they may mean numbers, as in CSV.
         dialect: how such numbers are written.
     """
 
@@ -167,12 +167,12 @@ class Text(Column):
             whole = pc.replace_substring(texts, self._dialect.thousands, "")
             grouped = pc.match_substring_regex(texts, self._dialect.grouped)
             texts = pc.if_else(grouped, whole, texts)
-        if self._dialect.decimal == ",":  # a point, as before thousands, makes it no number
+        if self._dialect.decimal == ",":  # then a point (as for thousands) is an error
             texts = pc.replace_substring(pc.replace_substring(texts, ".", "·"), ",", ".")
         return texts
 
     def _parse(self) -> np.ndarray | None:
-        """The texts as float64, NaN where missing; None if one is no number."""
+        """The texts as float64, NaN where missing; None if one is not a number."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -226,17 +226,17 @@ class Text(Column):
             if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+", text.strip()):
                 hint += ", or thousands=',' (--thousands ,)"
         elif self.share_of_numbers() >= 0.5:
-            hint = f"; if it says that a value is missing: na=({shortened(text.strip())},) (--na)"
+            hint = f"; if it means a missing value: na=({shortened(text.strip())},) (--na)"
         return ValueError(f"{self.place(row)}: {shortened(text)} is not a number{hint}")
 
     def _no_time(self, iso: pa.Array, order: Order | None) -> ValueError:
-        """The error for the first text that is no date, or none of the kind of the first one.
+        """The error for the first text that is not a date, or not of the first one's kind.
 
-        Among numbers it is the first that is none.
+        Among numbers it is the first that is not a number.
 
         Args:
             iso: the texts, dates rewritten.
-            order: of day and month in dates with slashes.
+            order: the order of day and month in dates with slashes.
         """
         import pyarrow.compute as pc
 
@@ -302,7 +302,7 @@ def _datetimes(values: pa.ChunkedArray) -> np.ndarray:
 def _typed(texts: np.ndarray) -> np.ndarray:
     """Names written as text: integers, numbers, truth values if all of them are such.
 
-    Where numbers would not tell them apart they stay names: 1.10 beside 1.1, integers of twenty
+    If numbers would not distinguish them they stay names: 1.10 besides 1.1, integers of twenty
     digits, 5e3.
     """
     if {text.lower() for text in texts} <= {"true", "false"}:

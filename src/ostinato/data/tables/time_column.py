@@ -21,12 +21,12 @@ _EPOCHS = (1e9, 1e12, 1e15)  # 2001 in s, ms and µs since 1970; twice as much i
 
 
 def found(table: Table, names: Sequence[str], id: str | None, is_series: bool) -> str | None:
-    """The one of these columns whose dates are those of the steps; None if it cannot be told.
+    """The column whose dates are those of the steps; None if that is unclear.
 
-    Dates are looked at in the first rows. They are times if they change at most steps of a
-    sequence; dates that only grow, but come twice, say nothing that the order of the rows does not.
-    Dates in any order are times of a series (`is_series`), which is then refused; beside other
-    sequences they may be those at which the rows were written.
+    The dates of the first rows are read. They are times if they change at most steps of a sequence;
+    dates that only grow, but occur twice, say nothing that the order of the rows does not. Dates in
+    any order are times of a series (`is_series`), which is then refused; for other sequences they
+    may be the dates at which the rows were written.
 
     Raises:
         ValueError: a column of numbers that can only be times falls from row to row.
@@ -116,7 +116,7 @@ def _months(column: Column) -> np.ndarray | None:
     """Months, quarters or weeks, as 2024-01, 01/2024 or 2024Q1, as numbers that grow with time."""
     try:
         found = [_MONTH.fullmatch(text) for text in column.texts()]
-    except ValueError:  # one is missing, or they are no texts
+    except ValueError:  # one is missing, or they are not texts
         return None
     parts = [match.groups() for match in found if match is not None]
     if len(parts) < len(found):

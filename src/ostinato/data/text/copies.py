@@ -1,4 +1,4 @@
-"""`Copies`: how much of a generated text stands in the training documents, word for word.
+"""`Copies`: the share of a generated text that is copied from the training documents.
 
 Each 20-gram (20 tokens in a row, within a document) of the training documents is kept as a hash of
 64 bits. Of a large corpus only the hashes that are 0 modulo `one_in` are kept, and only such
@@ -16,7 +16,7 @@ import numpy as np
 from ostinato.data.text.corpus import Corpus
 
 LENGTH = 20
-MOST = 2**19  # hashes kept, about: 4 MB
+MOST = 2**19  # about the number of hashes kept: 4 MB
 BLOCK = 2**20  # tokens that are hashed at a time
 # Odd constants: the first spreads the tokens of a 20-gram, the second mixes the result (both are
 # ⌊2⁶⁴ / φ⌋ and ⌊2⁶⁴ / √2⌋, made odd).
@@ -29,7 +29,7 @@ class Copies:
 
     Attributes:
         hashes: uint64, sorted, each once.
-        one_in: how many 20-grams one of the sample stands for.
+        one_in: the number of 20-grams for each one in the sample.
 
     Example:
         >>> text = np.arange(2, 42)
@@ -58,7 +58,8 @@ class Copies:
         return Copies(_sample(both, one_in), one_in)
 
     def share(self, tokens: np.ndarray) -> float | None:
-        """The share of the 20-grams of a text that stand in the corpus; None if it has none."""
+        """The share of the 20-grams of a text that occur in the corpus; None if it has no
+        20-grams."""
         sample = _sample(_hashes(tokens), self.one_in)
         return float(np.isin(sample, self.hashes).mean()) if len(sample) else None
 

@@ -1,16 +1,16 @@
 """`Corpus`: documents as one ring of tokens, and `Streams` that read it side by side.
 
-The documents stand one behind the other, an END after each. To predict the token at a place the
-model reads the token before it. Where that is an END a document begins, and the state is reset:
+The documents follow each other, with an END after each. To predict the token at a place the model
+reads the token before it. If that is an END, a document begins, and the state is reset:
 
     place     0    1    2    3    4    5    6
     target    a    b   END   c    d    e   END
     input    END   a    b   END   c    d    e
     reset     ×              ×
 
-The last END stands before place 0: the corpus is a ring. B streams begin at places spread evenly
-over it, and each goes round and round. No token is padded or left out, and the state of a stream
-is carried from chunk to chunk for ever.
+The last END comes before place 0: the corpus is a ring. B streams begin at places spread evenly
+    over it, and each reads the ring again and again. There is no padding, no token is left out, and
+    the state of a stream is carried from chunk to chunk.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Streams:
         return Chunk(tokens[:, :-1].copy(), tokens[:, 1:].copy(), resets if resets.any() else None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the streams stand, as JSON values."""
+        """The places of the streams, as JSON values."""
         return {
             "n_tokens": len(self.corpus),
             "n_streams": self.n_streams,
@@ -124,13 +124,13 @@ class Streams:
         """Go on where the streams that gave `state` stood.
 
         Raises:
-            ValueError: they were of another corpus, or others in number or length.
+            ValueError: they belong to another corpus, or differ in number or length.
         """
         own = self.state_dict()
         for name in ("n_tokens", "n_streams", "length"):
             if state.get(name) != own[name]:
                 raise ValueError(
-                    f"the state is of streams with {name}={state.get(name)}; wanted {own[name]}, "
+                    f"the state has streams with {name}={state.get(name)}; wanted {own[name]}, "
                     "as these have: give the same documents, batch_size and truncate"
                 )
         self._place = int(state["place"])

@@ -31,8 +31,8 @@ class GrowingText(Generic[Answer]):
     Threads take turns: each gets the answer to its own text.
 
     Args:
-        read: `read(tokens, state)` reads further tokens `[N]` and gives the answer after the last
-            of them and the state there; the first state is None, and the first token END.
+        read: `read(tokens, state)` reads further tokens `[N]` and returns the answer and the state
+            after the last of them; the first state is None, and the first token END.
 
     Example:
         >>> def read(tokens, state):

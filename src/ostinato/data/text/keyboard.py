@@ -22,9 +22,9 @@ class Suggestion(NamedTuple):
 class Keyboard:
     """The suggestions of a keyboard.
 
-    Suggested are tokens of two keys or more, since a suggestion costs one; where there are none, as
-    among characters, all tokens are. Tokens that begin with the same letters stand together in the
-    sorted vocabulary, so that they are a range of columns.
+    Suggestions are tokens of two keys or more, since a suggestion costs one key; without such
+    tokens, as among characters, all tokens. Tokens that begin with the same letters are adjacent in
+    the sorted vocabulary, so that they are a range of columns.
     """
 
     def __init__(self, vocabulary: Vocabulary):
@@ -37,7 +37,7 @@ class Keyboard:
     def likeliest(self, logits: np.ndarray, beginning: str, n: int) -> list[tuple[int, float]]:
         """The n likeliest tokens that begin so, by logits `[V]`, the best first.
 
-        Each with its probability among all tokens that are suggested and begin so.
+        Each has its probability among all suggested tokens with this beginning.
         """
         low, high = self._range(beginning)
         columns = self._columns[low:high]

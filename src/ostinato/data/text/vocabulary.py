@@ -1,7 +1,7 @@
 """`Vocabulary`: texts as token numbers and back: characters, words or word pieces.
 
-Two numbers belong to no text. END stands after the last token of a document and, as an input,
-before its first one. UNKNOWN stands for every character or word that the training did not have.
+Two numbers belong to no text. END comes after the last token of a document and, as an input, before
+its first one. UNKNOWN means every character or word that the training did not have.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEVELS = ("character", "word", "piece")
 
 _NO_BLANK_BEFORE = frozenset(".,;:!?)]}’”%-—")
 _NO_BLANK_AFTER = frozenset("([{‘“£$#-—")
-_SEEN_TWICE = 2  # times that a word occurs at least to have a number; rarer ones train UNKNOWN
+_SEEN_TWICE = 2  # occurrences that a word needs to have a number; rarer words train UNKNOWN
 _BYTES = 256  # every byte is a piece, so that no text is unknown
 
 
@@ -29,8 +29,8 @@ class Vocabulary:
     """The V tokens that a language model knows.
 
     At the level "word" a token is a word (with inner apostrophes) or one mark of
-    punctuation; blanks and ends of lines are not kept, and `decode` sets blanks by rules. The other
-    levels give every text back as it was, unknown characters excepted.
+    punctuation; blanks and line ends are not kept, and `decode` sets blanks by rules. The other
+    levels restore every text, except unknown characters.
 
     Attributes:
         level: "character", "word" or "piece".

@@ -19,13 +19,14 @@ import numpy as np
 
 from ostinato.data.sequences.mapped import Series, is_mapped, stretches
 
-AT_ONCE = 1 << 20  # integers that are counted at a time
+AT_ONCE = 1 << 20  # integers counted at a time
 UNKNOWN = 0  # the number of every word, and of every character, that the training did not have
 # The network reads the first and the last sixteen characters of a longer word, where prefixes and
 # endings are; a line of a file that is one "word" must not decide the size of a batch.
 MOST_CHARACTERS = 32
-# Names of a feature that become a column of zeros and ones each. More are texts or ids, which teach
-# nothing, unless they are the only feature: these are words, and have a vocabulary.
+# The largest number of names of a feature, each of which becomes a column of zeros and ones. More
+# are texts or ids, which teach nothing, unless they are the only feature: then they are words with
+# a vocabulary.
 MAX_WORDS = 256
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")  # or one mark of punctuation
 
@@ -94,7 +95,7 @@ class Integers(Series):
 class WordArrays(NamedTuple):
     """Some sequences of words, for a network."""
 
-    places: np.ndarray  # [B, T]: which of the U different words stands at each step; 0 beyond
+    places: np.ndarray  # [B, T]: which of the U different words is at each step; 0 beyond
     words: np.ndarray  # [U], their numbers
     characters: np.ndarray  # [U, L], the numbers of their characters; 0 beyond
     n_characters: np.ndarray  # [U], 1 or more
@@ -107,7 +108,7 @@ class Words:
 
     Attributes:
         different: the D different ones, sorted.
-        places: which of them stands at each step.
+        places: which of them is at each step.
 
     Example:
         >>> words = Words.of([["to", "be"], ["be"]])
@@ -124,7 +125,7 @@ class Words:
 
         Raises:
             ValueError: there is no sequence, or one without words.
-            TypeError: a word is no string.
+            TypeError: a word is not a string.
         """
         if not len(X):
             raise ValueError("X has no examples; wanted at least one")
@@ -238,7 +239,7 @@ class CodedWords:
     """N sequences of words by the numbers of a vocabulary.
 
     Attributes:
-        places: which of the D different words stands at each step.
+        places: which of the D different words is at each step.
         words: `[D]`, their numbers.
         characters: the numbers of the characters of each.
     """

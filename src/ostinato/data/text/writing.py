@@ -1,7 +1,7 @@
 """`written`: a text that a language model writes, token by token.
 
-A model gives scores of all tokens that may come next: logits, or logarithms of probabilities, which
-differ by a constant. `Sampling` draws one of them, which is read before the next.
+A model gives scores of all possible next tokens: logits, or logarithms of probabilities, which
+differ by a constant. `Sampling` draws one of them, which is read before the next one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Sampling:
     Attributes:
         temperature: divides the scores: below 1 the likely becomes likelier; at 0 the likeliest
             token is taken.
-        top_k: among so many likeliest tokens only; None: among all.
-        top_p: among the fewest likeliest tokens that have this probability together (Holtzman et
+        top_k: draw only among this number of likeliest tokens; None: among all.
+        top_p: draw only among the fewest likeliest tokens with this total probability (Holtzman et
             al. 2020, "The curious case of neural text degeneration"); 1: among all.
         seed: the same seed gives the same text.
 
@@ -86,10 +86,10 @@ class Generated:
     """A text that a model made.
 
     Attributes:
-        text: without the prompt.
-        n_tokens: how many it has; fewer than wanted if the model ended the document.
-        copied: the share of its 20-grams (of tokens) that stand in the training documents, word for
-            word; None if it has too few to say. See `data.copies`.
+        text: the text without the prompt.
+        n_tokens: its number of tokens, fewer than requested if the model ended the document.
+        copied: the share of its 20-grams (of tokens) that occur in the training documents; None if
+            it has too few. See `data.copies`.
     """
 
     text: str
@@ -108,7 +108,7 @@ def written(
         copies: of its training documents.
         prompt: the beginning of a document; "" begins a new one.
         n: tokens at most.
-        how: they are drawn.
+        how: how tokens are drawn.
 
     Raises:
         ValueError: n is below 1.
@@ -149,7 +149,7 @@ def _drawn(read: Read, prompt: np.ndarray, n: int, how: Sampling) -> Iterator[in
 
 
 def _text(vocabulary: Vocabulary, prompt: str, drawn: list[int]) -> str:
-    """The text of drawn tokens, with the blank that stands between it and the prompt."""
+    """The text of drawn tokens, with the blank between it and the prompt."""
     read = vocabulary.encode(prompt).tolist()
     before, whole = vocabulary.decode(read), vocabulary.decode([*read, *drawn])
     return whole[len(before) :] if whole.startswith(before) else vocabulary.decode(drawn)

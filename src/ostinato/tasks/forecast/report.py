@@ -68,7 +68,7 @@ class ForecastData(PageData):
         series: `[M]`, the series of each forecast, a number below len(names).
         actual: `[M, h]`, the actual values; NaN where a value is missing.
         quantiles: `[M, h, Q]`.
-        scales: `[M]`, the divisors of errors for MASE; NaN where there is none.
+        scales: `[M]`, the divisors of errors for MASE; NaN where it is not defined.
         naive: baseline → its quantiles `[M, h, Q]`.
         names: the names of the series.
         views: the series that are drawn, the worst first.

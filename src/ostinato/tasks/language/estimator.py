@@ -226,8 +226,8 @@ ESTIMATOR = LanguageModel
 def held_out(documents: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
     """Documents to learn from, and a share of them to validate with.
 
-    Whole documents are drawn by the seed, so that nothing of one is on both sides. If these would
-    be fewer than two, the end of each document is taken instead, from the blank that is next.
+    Whole documents are drawn by the seed, so that no document is on both sides. If these would be
+    fewer than two, the end of each document is taken instead, from the next blank.
 
     Raises:
         ValueError: nothing would be left on one side.

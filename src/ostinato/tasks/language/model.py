@@ -122,7 +122,7 @@ class LanguageModel(Model):
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The likeliest token of a text after each; the last word of it is finished.
 
-        Its end and an unknown word, which an answer of a stream may be, are none.
+        It is never the end of the text or an unknown word, which a stream may answer.
         """
         return [self.suggest(text, 1, complete=False)[0].text for text in texts]
 
