@@ -219,7 +219,7 @@ class WordSettings(Declared):
 
 @dataclass(frozen=True)
 class Training(Declared):
-    """How a network is trained. The defaults are the notebook's experiment."""
+    """How a network is trained. The defaults are those of docs/tutorial/rnn_mnist.ipynb."""
 
     iterations: int | None = declare(
         None, f"Updates to make; {DEFAULT_ITERATIONS} if epochs is not given either.", low=1
@@ -252,8 +252,8 @@ class Training(Declared):
     eval_every: int = declare(1000, "Iterations between two reports.", low=1)
     patience: int | None = declare(
         None,
-        "Stop after this number of reports without a lower validation loss; with the schedule "
-        "cosine not before 60 % of it.",
+        "Stop after this number of reports without a lower validation loss; under the "
+        "cosine schedule never before 60 % of the iterations.",
         low=1,
     )
     restore_best: bool = declare(

@@ -466,6 +466,18 @@ def test_explain_without_a_loop_says_what_to_do(function):
         ostinato.explain(function, torch.randn(3, 14, 6))
 
 
+def test_a_decorated_function_without_a_for_loop_is_named():
+    def counted(x):
+        while x.sum() < 9:
+            x = x + 1
+        return x
+
+    with pytest.warns(UserWarning, match="counted has no `for` loop"):
+        looped = ostinato.loop(counted)
+    with pytest.raises(TypeError, match="counted has no `for` loop over time"):
+        ostinato.explain(looped, torch.zeros(3))
+
+
 def test_a_scan_that_gains_nothing_is_given_up_in_silence(monkeypatch):
     """Measured: a clock on which each scan takes a second, and an iteration in Python no time."""
     

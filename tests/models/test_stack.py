@@ -111,6 +111,8 @@ def test_what_is_no_cell_is_refused(cell):
 def test_a_cell_that_makes_no_module_or_a_wrong_output_is_named():
     with pytest.raises(TypeError, match=r"cell\(2, 4\) gave str"):
         Stack(Architecture(cell=lambda F, H: "x", hidden_size=4), 2)
+    with pytest.raises(TypeError, match=r"cell=<class 'int'>: wanted a torch\.nn\.Module"):
+        Stack(Architecture(cell=int), 2)
 
     class Wide(Elman):
         def forward(self, h, x):

@@ -285,7 +285,7 @@ def test_ctrl_c_after_the_last_iteration_is_not_lost():
     ("plan", "y", "options", "message"),
     [
         ({"batch_size": 4}, [0, 1, 0, 1, 0], {}, "plan has batch_size=4, the batches have 5"),
-        ({"patience": 2}, [0, 1, 0, 1, 0], {}, "patience=2 without a validation set"),
+        ({"patience": 2}, [0, 1, 0, 1, 0], {}, "patience=2 without .* give validation_fraction"),
         ({}, [0, 1, 0, 2, 0], {}, r"y\[3\] is 2; wanted 0 to 1"),
         ({}, [0, 1, 0, 1, 0], {"sample_weight": [1, 2]}, r"sample_weight has shape \[2\]"),
         ({}, [0, 1, 0, 1, 0], {"resume": "nowhere"}, "nowhere has no checkpoint"),

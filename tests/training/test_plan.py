@@ -58,7 +58,7 @@ def test_a_bad_value_is_named_with_what_was_wanted(field, value, error):
 
 
 def test_iterations_and_epochs_exclude_each_other():
-    with pytest.raises(ValueError, match="iterations=5 and epochs=2"):
+    with pytest.raises(ValueError, match="iterations=5 and epochs=2 were"):
         Plan(iterations=5, epochs=2)
 
 

@@ -27,6 +27,7 @@ class Fresh(list[Any]):
         self.past, self.before = past, before
 
     def length(self) -> Any:
+        """The number of items of the list, another in each iteration."""
         if self.before is None:
             raise ListRead(READ)
         return self.before() + len(self.noted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import sys
 import types
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,17 +26,20 @@ _MOST_ENTRIES = 100  # of a table of functions or classes
 
 
 def loop(function: Function) -> Function:
-    """Run the loops over time in a function by `scan`; the function computes what it did before.
+    """Run the `for` loops over time of a function in the native engine, with the same results.
 
-    The first iteration of a loop runs in Python. If the others are steps of a scan, the engine
-    runs them in one call; otherwise they run in Python, too, and a warning gives the line and the
-    reason, once. docs/loops.md says which loops are steps.
+    The first iteration of a loop runs in Python. If the others compute the same operations on
+    other elements, the engine runs them in one call; otherwise they run in Python, too, and a
+    warning gives the line and the reason, once. docs/loops.md says which loops are native.
+    Without a warning these run in Python: `while` loops, loops of fewer than 8 iterations, loops
+    that are as fast in Python, and loops over tensors on a GPU.
 
     Args:
         function: a function or method; a staticmethod or classmethod object, too.
 
     Returns:
-        A function to use instead; `__wrapped__` is the given one.
+        A function to use instead; `__wrapped__` is the given one. A function without a `for` loop
+        is returned as it is, with a warning.
 
     Raises:
         TypeError: it is not a Python function.
@@ -50,6 +54,9 @@ def loop(function: Function) -> Function:
         ...         outputs.append(h)
         ...     return torch.stack(outputs, 1), h
         >>> run = ostinato.loop(run)
+        >>> outputs, h = run(torch.nn.GRUCell(3, 8), torch.randn(4, 50, 3))
+        >>> outputs.shape
+        torch.Size([4, 50, 8])
     """
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(loop(function.__func__))
@@ -62,7 +69,15 @@ def loop(function: Function) -> Function:
         made = with_loops(function)
     except NoSource as why:
         raise ValueError(f"loop: {function.__qualname__}: {why}") from None
-    return function if made is None else made  # type: ignore[return-value]
+    if made is not None:
+        return made  # type: ignore[return-value]
+    warnings.warn(
+        f"loop: {function.__qualname__} has no `for` loop, so that it stays as it is"
+        " (`while` loops run in Python)",
+        stacklevel=2,
+    )
+    function.__ostinato_loops__ = []  # type: ignore[attr-defined]  # `explain` says so, too
+    return function
 
 
 def with_loops(

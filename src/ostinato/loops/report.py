@@ -65,16 +65,16 @@ class LoopsExplanation:
     @property
     def native(self) -> bool:
         """Whether every loop ran as a scan."""
-        return all(of.native for of, _ in self.loops)
+        return all(loop.native for loop, _ in self.loops)
 
     @property
     def reason(self) -> str:
         """Why loops ran in Python, or ""."""
-        return "; ".join(of.reason for of, _ in self.loops if of.reason)
+        return "; ".join(loop.reason for loop, _ in self.loops if loop.reason)
 
     def __str__(self) -> str:
         return "\n".join(
-            str(of) if step is None else f"{of}\n{step}" for of, step in self.loops
+            str(loop) if step is None else f"{loop}\n{step}" for loop, step in self.loops
         )
 
 
@@ -114,6 +114,11 @@ def explain(
     if not sites:
         if not is_step:
             name = getattr(step, "__qualname__", type(step).__name__)
+            if _is_decorated(step):
+                raise TypeError(
+                    f"explain: {name} has no `for` loop over time that ostinato can run "
+                    "(`while` loops stay in Python)"
+                )
             raise TypeError(
                 f"explain: no loop of {name} is known to ostinato: decorate the function with "
                 "@ostinato.loop, or call accelerate(model, loops=True) before; for a step: "
@@ -128,7 +133,7 @@ def explain(
 
 @contextmanager
 def steps_of_loops() -> Iterator[list[tuple[int, Explanation]]]:
-    """A context that gives a list of the loops that run as scans in it, with their steps."""
+    """Collect (id of the `Site`, `Explanation`) of each loop that runs as a scan inside."""
     before, explaining.found = explaining.found, []
     try:
         yield explaining.found
@@ -143,9 +148,20 @@ def _is_call_of_scan(arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
     return len(arguments) + len(of_scan) == 2 and named.keys() <= of_scan | options
 
 
+def _is_decorated(function: Any) -> bool:
+    """Whether a function, or the forward of a module, was given to `ostinato.loop`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if isinstance(function, torch.nn.Module):
+        function = function.forward
+    return hasattr(function, "__ostinato_loops__")
+
+
 def _loops_in(function: Any, is_step: bool) -> list[Site]:
-    """The loops of a function or a model and, unless it may be a step, of the code that it
-    names."""
+    """The loops of a function or a model, and of the functions it names unless it may be a step.
+
+    It may be a step if the call looks like `explain(step, init, xs)`.
+    """
     while isinstance(function, functools.partial):
         function = function.func
     if isinstance(function, types.MethodType):

@@ -101,6 +101,7 @@ class Flat:
     def parts(
         self, items: Iterable[tuple[Any, Any]], grows: int | None, name: str
     ) -> tuple[Spec, ...]:
+        """The specs of the parts of a structure, whose tensors and lists are added."""
         return tuple([self.spec(v, grows, part_name(name, key)) for key, v in items])
 
 

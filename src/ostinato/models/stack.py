@@ -169,6 +169,8 @@ class Stack(torch.nn.Module):
 
 
 def _made(make: Cell, n_features: int, hidden_size: int) -> torch.nn.Module:
+    if isinstance(make, type) and not issubclass(make, torch.nn.Module):
+        raise TypeError(f"cell={make!r}: wanted a torch.nn.Module whose forward is a step")
     cell = make(n_features, hidden_size)
     if not isinstance(cell, torch.nn.Module):
         raise TypeError(

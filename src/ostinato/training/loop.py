@@ -97,7 +97,8 @@ def learn(
     """Train a network for any task, which has the data and the loss; see `train` for the rest."""
     if plan.patience is not None and not task.has_validation:
         raise ValueError(
-            f"patience={plan.patience} without a validation set; give one, or leave patience out"
+            f"patience={plan.patience} without a validation set; give validation_fraction=0.2, "
+            "or validation=… to fit, or leave patience out"
         )
     check_callbacks(callbacks)
     ranks = distributed.current()

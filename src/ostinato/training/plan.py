@@ -12,7 +12,7 @@ from ostinato.hyperparameters import DEFAULT_ITERATIONS, EXTENDABLE, Training, d
 @documented
 @dataclass(frozen=True)
 class Plan(Training):
-    """How to train. The defaults are the notebook's experiment.
+    """How to train. The defaults are those of docs/tutorial/rnn_mnist.ipynb.
 
     Args:
         {hyperparameters}
@@ -30,7 +30,7 @@ class Plan(Training):
         super().__post_init__()
         if self.iterations is not None and self.epochs is not None:
             raise ValueError(
-                f"iterations={self.iterations} and epochs={self.epochs} were both given; "
+                f"iterations={self.iterations} and epochs={self.epochs:g} were both given; "
                 "wanted one of them"
             )
         if self.momentum and self.optimizer in ("adam", "adamw"):

@@ -184,7 +184,7 @@ class RunConfig(Declared):
 
 @dataclass(frozen=True)
 class Config:
-    """Every parameter of a run. The defaults are the notebook's experiment."""
+    """Every parameter of a run. The defaults are those of docs/tutorial/rnn_mnist.ipynb."""
 
     data: DataConfig = field(default_factory=DataConfig)
     task: TaskConfig = field(default_factory=TaskConfig)

@@ -45,6 +45,7 @@ class ScanCall:
     drawn: Drawn | None = None  # random numbers of a step that draws: further leaves of xs
 
     def tensors(self) -> list[Tensor]:
+        """Everything that autograd sees of the call, in the order that `split` takes apart."""
         a = self.arguments
         tensors = [*self.captured, *a.leaves, *self.per_row, *a.xs_leaves]
         return tensors if self.drawn is None else tensors + self.drawn.leaves

@@ -155,7 +155,7 @@ def as_targets(y: Any, n: int, k: int | None = None) -> Array:
     try:
         found = np.asarray(y, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ValueError("y holds something else than numbers; wanted a number each") from None
+        raise ValueError(_not_a_number(y)) from None
     shape = list(found.shape)
     found = found[:, None] if found.ndim == 1 else found
     if found.ndim != 2 or len(found) != n or (k is not None and found.shape[1] != k):
@@ -167,6 +167,17 @@ def as_targets(y: Any, n: int, k: int | None = None) -> Array:
     if len(wrong):
         raise ValueError(f"y[{wrong[0][0]}] is {found[tuple(wrong[0])]}; wanted finite numbers")
     return found
+
+
+def _not_a_number(y: Any) -> str:
+    """What is wrong with targets that are no array of numbers."""
+    rows = np.asarray(y, dtype=object).tolist()
+    for i, value in enumerate(rows if isinstance(rows, list) else ()):
+        try:
+            np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            return f"y[{i}] is {value!r}; wanted a number for each sequence"
+    return "y is no array of numbers; wanted [N], or [N, K] for K targets of each sequence"
 
 
 def measures(y: Array, values: Array) -> dict[str, float | None]:
