@@ -16,12 +16,16 @@ KNOWN = {
     # forms of a step that PyTorch cannot tell: its outputs, its rows
     "compiler/adapted.py": {"_output_kinds"},
     "compiler/shared.py": {"_folds"},
-    # files that were read for their loops, and classes that have them
+    # files that were read for their loops, classes and steps that have them, and what code names
+    "loops/attributes.py": {"_sorted_globals"},
+    "loops/elements.py": {"_axis_of_part"},
     "loops/modules.py": {"_classes"},
+    "loops/scanned.py": {"_loops"},
     "loops/source.py": {"_parsed"},
     # warnings given, and forms of a step that PyTorch cannot tell
     "compiler/steps.py": {"_times", "known_answers", "known_numbers"},
-    # states that PyTorch has once for all threads
+    # states that Python, and PyTorch, have once for all threads
+    "compiler/capture/names_seen.py": {"_lock", "_n_threads"},
     "compiler/lock.py": {"one_at_a_time"},
     "compiler/torch_compat.py": {"_Stance"},
     "training/build.py": {"_Callers"},
@@ -33,6 +37,9 @@ KNOWN = {
     },
     "engine/rows.py": {"_seats"},
     "runtime/programs.py": {"_cores"},
+    # files of the package, and its tasks, once they were asked for
+    "serve/page.py": {"_content"},
+    "tasks/__init__.py": {"named"},
     # what classes declare, for each of their objects
     "hyperparameters.py": {"declarations"},
     # a training's processes
