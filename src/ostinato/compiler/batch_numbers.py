@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ostinato.arguments import Arguments
     from ostinato.compiler.capture.reads import Put
 
-MOST_STEPS = 128  # steps with remembered numbers
 MOST_SIZES = 3  # sizes of the batch that are tried before a step is left to the Python loop
 MOST_TRIES = 8  # sets of numbers to try, some 20 ms each
 
@@ -68,8 +67,6 @@ def ways(
     if n_rows < 2 or a.weights is not None or a.numbers is not None:
         return
     of = known_numbers.setdefault(code_key(a.given), _KnownNumbers())
-    while len(known_numbers) > MOST_STEPS:
-        known_numbers.popitem(last=False)
     if n_rows in of.tried or len(of.tried) >= MOST_SIZES:
         return
     of.tried.add(n_rows)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ostinato import tree
 from ostinato.compiler.errors import ANOTHER_COURSE, Mispredicted, Unsupported
-from ostinato.compiler.steps import code_key, known_answers
+from ostinato.compiler.steps import Recent, code_key, known_answers
 from ostinato.compiler.torch_compat import OwnMode
 from ostinato.eager import Step, split_result
 
@@ -29,7 +29,6 @@ Answers = tuple[bool, ...]
 QUESTIONS = ("__bool__", "is_nonzero", "item")  # the last only for truth values
 MOST_FAILURES = 3  # in a row; then the step runs in the Python loop without a further try
 MOST_QUESTIONS = 64  # of one step
-MOST_STEPS = 128  # whose answers are kept
 # These are applied to each row first, so that T · B truth values are kept, not T · B · H.
 _BY_ROWS = {
     torch.any: "any", Tensor.any: "any", torch.all: "all", Tensor.all: "all",
@@ -255,12 +254,8 @@ def _answered(question: Any, roots: tuple[Tensor, ...]) -> Tensor:
 
 
 def _remember(a: Arguments, answers: Answers, failures: int = 0) -> Answers:
-    of_code = known_answers.setdefault(code_key(a.given), {})
+    of_code = known_answers.setdefault(code_key(a.given), Recent())
     of_code[a.variant] = _Known(answers, failures)
-    if len(of_code) > MOST_STEPS:
-        of_code.pop(next(iter(of_code)))
-    while len(known_answers) > MOST_STEPS:
-        known_answers.popitem(last=False)
     return answers
 
 

@@ -14,10 +14,24 @@ from typing import Any
 from ostinato.compiler.errors import Elsewhere, SideEffect, Unsupported
 
 WARN_AFTER = 8  # recordings of one piece of code
+
+
+class Recent(OrderedDict[Any, Any]):
+    """Findings by step; beyond the most that are kept, the first one goes."""
+
+    def __init__(self, most: int = 128):
+        super().__init__()
+        self.most = most
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        while len(self) > self.most:
+            self.popitem(last=False)
+
+
 # The findings of speculation.py and batch_numbers.py, by code. Few steps have any, so that a call
 # looks here and imports these modules only if necessary.
-known_answers: OrderedDict[Any, Any] = OrderedDict()
-known_numbers: OrderedDict[Any, Any] = OrderedDict()
+known_answers, known_numbers = Recent(), Recent()
 _times: dict[Any, int] = defaultdict(int)  # the number of warnings, by code and subject
 
 

@@ -5,7 +5,6 @@ The first iteration shows what the step changes; that is then state, beside the 
 
 from __future__ import annotations
 
-import collections
 from types import FunctionType
 from typing import Any, cast
 
@@ -13,11 +12,9 @@ import torch
 
 from ostinato import tree
 from ostinato.arguments import Arguments
-from ostinato.compiler.steps import code_key
+from ostinato.compiler.steps import Recent, code_key
 from ostinato.eager import Tree, check_carry, check_output_axes, split_result
 from ostinato.loops.functions import with_loops
-
-_MOST_STEPS = 128  # whose loops are kept
 
 
 def _run(
@@ -44,7 +41,7 @@ def _empty(part: Any) -> list[Any]:
     return []
 
 
-_loops: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+_loops = Recent()
 
 
 def scanned(a: Arguments) -> tuple[tuple[Tree, Tree], bool] | None:
@@ -61,8 +58,6 @@ def scanned(a: Arguments) -> tuple[tuple[Tree, Tree], bool] | None:
     if run is None:
         run = _loops[key] = with_loops(cast(FunctionType, _run))
         run.__ostinato_loops__[0].warned = True  # scan warns
-        while len(_loops) > _MOST_STEPS:
-            _loops.popitem(last=False)
     xs = [leaf.movedim(a.dim, 0) for leaf in a.xs_leaves]
     leaves, ys, spec = run(a.step, a.init, a.carry_spec, xs, a.xs_spec, a.dim)
     found = tree.unflatten(leaves, a.carry_spec), tree.unflatten(ys, spec)
