@@ -13,14 +13,12 @@ is a number is decided when all are known.
 `store_together` does the same in several processes of one machine: each stores the sequences that
 begin in its share of the row groups of a Parquet file, and appends them to the files of the first,
 which all of them map. A file without a name is opened by its number in its process, in Linux's
-/proc. A process that fails, as over a damaged row group, must end the exchange of the others. What
-they exchange is pickled: the processes of a training trust each other, as in torch.distributed.
+/proc. A process that fails, as over a damaged row group, must end the exchange of the others.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +28,9 @@ import numpy as np
 
 from ostinato.data.sequences.examples import Examples, Places
 from ostinato.data.sequences.mapped import GrowingArray, Mapped, Series
+from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.sequences.step_labels import CodedLabels
+from ostinato.data.tables import wire
 from ostinato.data.tables.blocks import stream_share
 from ostinato.data.tables.roles import Roles
 from ostinato.data.tables.text_column import typed
@@ -106,7 +106,8 @@ def store_together(
         ValueError: as `store_examples`.
     """
     own = keep(stream_share(path, roles, number, of), directory)
-    everything = [pickle.loads(content) for content in exchange(pickle.dumps(own.described()))]
+    told = exchange(wire.written(own.described()))
+    everything = [wire.read(content, WRITTEN) for content in told]
     shares = [share for share in everything if share.parts]  # the first one has the first sequence
     if len({share.arrays["times"][1] for share in shares if "times" in share.arrays}) > 1:
         raise ValueError(MIXED_TIMES.format(path))
@@ -169,6 +170,10 @@ class StoredShare:
             name: GrowingArray(dtype, *row, path=f"/proc/{self.process}/fd/{descriptor}")
             for name, (descriptor, dtype, row) in self.arrays.items()
         }
+
+
+# The dataclasses of what one process tells the others.
+WRITTEN = (StoredShare, Examples, Places, Roles, Ragged)
 
 
 def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) -> Kept:
