@@ -19,10 +19,12 @@ _LOGGED = {"debug", "info", "warning", "error", "critical", "exception"}
 
 
 def names_of(target: ast.expr) -> set[str]:
+    """The names in a target, as `a` and `b` in `a, (b, c[i])`, with those of its indices."""
     return {n.id for n in ast.walk(target) if isinstance(n, ast.Name)}
 
 
 def breaks(body: list[ast.stmt]) -> bool:
+    """Whether statements contain a `break` that ends the loop around them."""
     for s in body:
         if isinstance(s, ast.Break):
             return True
@@ -38,6 +40,7 @@ def breaks(body: list[ast.stmt]) -> bool:
 
 
 def root_of(node: ast.expr) -> str | None:
+    """The name whose attributes and items are taken: `x` of `x.y[0]`; None for other values."""
     while isinstance(node, (ast.Subscript, ast.Attribute)):
         node = node.value
     return node.id if isinstance(node, ast.Name) else None
@@ -185,6 +188,7 @@ def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]
 
 
 def is_joining(node: ast.Call) -> bool:
+    """Whether a call joins tensors of a list, as `torch.stack(rows)` does."""
     name = getattr(node.func, "attr", getattr(node.func, "id", ""))
     return name in _JOINED and bool(node.args) and not isinstance(node.args[0], ast.Starred)
 

@@ -102,6 +102,7 @@ class Left(Unwatched):
 
 
 def tensors_in_item(item: Any) -> bool:
+    """Whether an item of a loop is a tensor, or a tuple with one."""
     if isinstance(item, tuple):
         return any(map(tensors_in_item, item))
     return isinstance(item, Tensor)

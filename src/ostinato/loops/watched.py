@@ -15,6 +15,7 @@ _OF_NUMBERS = {"math", "np", "numpy", "float", "int"}
 
 
 def visited(transformer: ast.NodeTransformer, body: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements of a body after a transformer has changed their parts."""
     return transformer.generic_visit(ast.Module(body, [])).body  # type: ignore[attr-defined]
 
 
@@ -32,6 +33,7 @@ class Watched(ast.NodeTransformer):
         self.name, self.fixed, self.index_names, self.grown = name, fixed, index, grown
 
     def call(self, method: str, at: ast.Subscript, *more: ast.expr) -> ast.Call:
+        """The call `loop.method(number, …, base, index)` in place of a subscript."""
         base = at.value
         moves = not self.direct(at.slice).isdisjoint(self.index_names)
         if moves and isinstance(base, ast.Name) and base.id in self.fixed:
@@ -68,6 +70,7 @@ class Watched(ast.NodeTransformer):
         return made
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        """`x[t]`, read, becomes `loop.at(number, x, t)`."""
         self.generic_visit(node)
         if isinstance(node.ctx, ast.Load) and _varies(node):
             return self.call("at", node)
@@ -118,11 +121,13 @@ class Watched(ast.NodeTransformer):
         return ast.copy_location(ast.Attribute(loop, method, ast.Load()), at)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        """The annotation is left as it is."""
         node.target = self.visit(node.target)
         node.value = node.value and self.visit(node.value)
         return node
 
     def visit_Assign(self, node: ast.Assign) -> Any:
+        """`out[t] = value` becomes `loop.put(number, value, out, t)`."""
         if len(node.targets) > 1:
             return self.in_turn(node)
         self.generic_visit(node)
@@ -158,6 +163,7 @@ class Watched(ast.NodeTransformer):
         return [node, *puts] if puts else node
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        """`out[t] += value` becomes a read, an operation and a write."""
         target = node.target
         if not isinstance(target, ast.Subscript) or not _varies(target):
             return self.generic_visit(node)
@@ -207,6 +213,7 @@ class StepBody(ast.NodeTransformer):
         return made
 
     def visit_For(self, node: ast.AST) -> ast.AST:
+        """Of an inner loop a `continue` is left as it is."""
         self.depth += 1  # a `continue` inside belongs to this loop
         self.generic_visit(node)
         self.depth -= 1
@@ -215,6 +222,7 @@ class StepBody(ast.NodeTransformer):
     visit_While = visit_For  # noqa: N815
 
     def visit_Continue(self, node: ast.Continue) -> ast.AST:
+        """`continue` becomes the return of the step."""
         if self.depth:
             return node
         end = copy.deepcopy(self.end)
@@ -223,6 +231,7 @@ class StepBody(ast.NodeTransformer):
         return end
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
+        """`super()` becomes `super(__class__, self)`."""
         self.generic_visit(node)
         if getattr(node.func, "id", "") == "super" and not node.args and self.first:
             node.args = [ast.Name("__class__", ast.Load()), ast.Name(self.first, ast.Load())]
@@ -246,6 +255,7 @@ class Calls(ast.NodeTransformer):
         self.callees, self.found = callees, set[str]()
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
+        """`f(x)` becomes `runtime.of(runtime.f_, f)(x)`."""
         self.generic_visit(node)
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         if name in self.callees:
@@ -266,6 +276,7 @@ class JoinedLists(ast.NodeTransformer):
         return node if node.name.startswith("_ostinato_body") else self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
+        """`torch.stack(rows)` becomes `rows.joined(torch.stack, rows)`, with the object `ROWS`."""
         self.generic_visit(node)
         if not is_joining(node):
             return node
