@@ -604,7 +604,7 @@ def test_gaps_of_a_series_are_filled_on_request(ostinato, tmp_path):
     ).out  # fmt: skip
     run = tmp_path / "run"
     done = ostinato("train", file, *flags, "--every", "5min", "--output", run)
-    assert done.code == 0 and "values of 'glucose' are missing; they are stepped over" in done.err
+    assert done.code == 0 and "values of 'glucose' are missing; they are skipped" in done.err
     answers = list(csv.DictReader(io.StringIO(ostinato("predict", run, file).out)))
     times = np.array([row["time"] for row in answers], "M8[s]")
     assert (np.diff(times)[::2] == np.timedelta64(300, "s")).all() and len(times) == 6

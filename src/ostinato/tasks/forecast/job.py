@@ -452,7 +452,7 @@ class _Missing:
         return _Missing(self.n_missing + other.n_missing, self.n + other.n, other.target)
 
     def tell(self, source: str, how: Mapping[str, str]) -> None:
-        """A note for each column, and what becomes of what is missing, by column."""
+        """Log a note for each column with missing values, and how they are filled."""
         usual = how.get("", "forward")
         for name, n_missing in self.n_missing.items():
             if n_missing:
@@ -462,7 +462,7 @@ class _Missing:
                     f"{n_missing:,}",
                     f"{self.n[name]:,}",
                     name,
-                    "are stepped over" if name == self.target else BECOME[how.get(name, usual)],
+                    "are skipped" if name == self.target else BECOME[how.get(name, usual)],
                 )
 
 
