@@ -73,6 +73,26 @@ def test_equals_the_package_alone(name, monkeypatch):
         assert any(r.native for r in found), found
 
 
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+def test_recurrent_models_of_neuralforecast(name):
+    models = pytest.importorskip("neuralforecast.models")
+    others, found = dict.fromkeys(("futr_exog", "hist_exog", "stat_exog")), []
+
+    def call(model, x):
+        return model({"insample_y": x, "insample_mask": torch.ones_like(x), **others})
+
+    for fast in (False, True):
+        torch.manual_seed(0)
+        model = getattr(models, name)(h=6, input_size=24, max_steps=1).double()
+        if fast:
+            ostinato.accelerate(model, loops=True)
+        found.append(outcome(model, call, double(B, 24, 1)))
+    for n, value in found[0].items():
+        if value is not None:
+            torch.testing.assert_close(found[1][n], value, rtol=1e-10, atol=1e-12)
+    assert any("accelerated" in str(r) for r in inspect(model))
+
+
 SDES = [  # noise, kind, method, whether a step is 1/100 or no part of the times between outputs
     ("diagonal", "ito", "euler", True), ("general", "ito", "euler", False),
     ("diagonal", "ito", "milstein", True), ("additive", "ito", "srk", False),
