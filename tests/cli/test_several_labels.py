@@ -109,7 +109,7 @@ def test_a_file_without_labels_is_answered(run, tmp_path, ostinato):
 def _examples(path, model):
     from ostinato.data import read_examples
 
-    return read_examples(path, model._preparation.roles.inputs())
+    return read_examples(path, model._fitted().preparation.roles.inputs())
 
 
 def test_a_column_of_lists_is_learnt_like_columns(run, tmp_path, ostinato):

@@ -65,8 +65,8 @@ class Estimator(BaseEstimator):
         given = self._own(Plan)
         return Plan(**given | {"warmup": given["warmup"] or 0, "seed": self._seed()})
 
-    def _callbacks(self, callbacks: Sequence[Callback]) -> list[Callback]:
-        return [*callbacks, Progress()] if self.verbose else list(callbacks)
+    def _callbacks(self, callbacks: Sequence[Callback]) -> Sequence[Callback]:
+        return [*callbacks, Progress()] if self.verbose else callbacks
 
     def _fitted(self) -> Any:
         """The model that the training gave."""
