@@ -302,7 +302,7 @@ def test_another_study_is_left_alone(ostinato, tmp_path):
 
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").touch()
-    assert "holds no study" in ostinato(*begin, tmp_path / "notes").err
+    assert "is not a study" in ostinato(*begin, tmp_path / "notes").err
     assert "is a file" in ostinato(*begin, file).err
     (study / "study.json").write_text("{")
     assert "study.json is damaged" in ostinato(*begin, study).err
