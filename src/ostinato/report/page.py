@@ -24,7 +24,9 @@ _POLICY = (
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """Facts of a run for its report, for any task; the report says why an empty field is left out.
+    """Facts of a run for its report, for any task.
+
+    Every field but the title may be empty; the page then lacks what is drawn from it.
 
     Args:
         title: the heading, for example "mnist, rnn, 128 units".

@@ -44,7 +44,7 @@ def task_of(settings: Config) -> str:
 
 
 def _task_of_source(source: str, asked: list[str]) -> str | None:
-    """The task of a source that says it, or of those that it allows the one that is asked for."""
+    """The only task that a source allows; if it allows several, the asked one first; else None."""
     for task in sorted(tasks.every(), key=lambda task: task.name not in asked):
         of_files = (
             (task.reads_arrays and defaults.holds_arrays(source))

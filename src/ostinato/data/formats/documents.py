@@ -26,7 +26,7 @@ def read_documents(
         column: of the table, whose rows are documents.
 
     Returns:
-        Documents without blanks at their ends, none of them empty. Their lines end with a newline.
+        The documents, stripped, none of them empty; lines inside are joined by "\\n".
 
     Raises:
         ValueError: the file is not text or not UTF-8; a row has no text; the column does not exist.
@@ -34,7 +34,7 @@ def read_documents(
 
     Example:
         >>> import pathlib, tempfile
-        >>> from ostinato.data.formats.documents import read_documents
+        >>> from ostinato.data import read_documents
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "mine.txt")
         ...     _ = path.write_text("One line.\\nAnother.\\n\\n\\nA second document.\\n")

@@ -13,7 +13,10 @@ from ostinato.data.tables.table import Table
 
 
 def rows_in_order(table: Table, roles: Roles) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows in the order of their sequences, the number of each row's sequence, the ids.
+    """Sort the rows of a table by sequence and time.
+
+    Returns:
+        Row numbers, sorted; for each of them the index of its sequence; the ids of the sequences.
 
     Raises:
         ValueError: an id is missing; or rows stay as they are, and those of a sequence lie apart.
@@ -40,7 +43,7 @@ def rows_in_order(table: Table, roles: Roles) -> tuple[np.ndarray, np.ndarray, n
 
 
 def _check_together(codes: np.ndarray, table: Table, roles: Roles) -> None:
-    """The rows of each sequence follow each other."""
+    """Raise ValueError unless the rows of each sequence follow each other."""
     back = np.flatnonzero(np.diff(codes) < 0)
     if not len(back):
         return
@@ -63,7 +66,9 @@ def _check_together(codes: np.ndarray, table: Table, roles: Roles) -> None:
 def _told_apart_by(
     table: Table, roles: Roles, codes: np.ndarray, row: int, before: int
 ) -> str | None:
-    """The column within which ids are numbered anew: a subject whose trials count from 1.
+    """A column such as `person`, whose values make the ids unique again.
+
+    Trial ids restart at 1 for each person, for instance: person and trial together are unique.
 
     It has one value in each run of rows with one id, differs between the two runs, and repeats.
     """
@@ -78,7 +83,7 @@ def _told_apart_by(
     for name in [roles.group, *names] if roles.group else names:
         try:
             values = table[name].factor()[0]
-        except ValueError:  # it holds no names
+        except ValueError:  # not usable as a key
             continue
         if values[row] != values[before] and not (np.diff(values)[~changes] != 0).any():
             return name

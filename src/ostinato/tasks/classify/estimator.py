@@ -47,6 +47,8 @@ class SequenceClassifier(ClassifierMixin, Estimator):
     Labels `y` are `[N]` integers, strings or the like; predictions have the same type. Where a
     sequence may have several labels, `y` is `[N, C]` zeros and ones, a column for each label.
 
+    With neither `iterations` nor `epochs` a training makes 5000 updates.
+
     Args:
         {hyperparameters}
         cell: "rnn", "gru" or "lstm"; or a class of your own, whose forward is a step: see
@@ -145,7 +147,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
 
         Args:
             X: the sequences, N of them.
-            y: `[N]`, their labels.
+            y: `[N]`, their labels; or `[N, C]` zeros and ones, a column for each label.
             sample_weight: `[N]`, how much each example counts; by default 1.
             validation: (X, y), evaluated at every report.
             callbacks: called in the course of the training; see `training.Callback`.
@@ -160,17 +162,18 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         """
         seed = self._seed()
         plan = training.Plan(**self._own(training.Plan), seed=seed)
-        starts, members = self._starts(), []
-        start = starts[0]
-        X, validation = as_the_start(start, X, validation)
+        initial, members = self._initial_models(), []
+        first = initial[0]
+        X, validation = as_the_start(first, X, validation)
         given = self._with_validation(_checked(X, y, sample_weight), validation, seed)
         self._check_ensemble(given, resume)
-        preparation = self._prepares(given.X) if start is None else start.preparation
-        if start is not None and start.multilabel and given.y.shape[1:] == start.classes.shape:
-            given = replace(given, encoder=LabelEncoder(start.classes))  # y does not name them
+        preparation = self._prepares(given.X) if first is None else first.preparation
+        if first is not None and first.multilabel and given.y.shape[1:] == first.classes.shape:
+            # The columns of y have no names: keep those of the fitted model.
+            given = replace(given, encoder=LabelEncoder(first.classes))
         if preparation is not None and not isinstance(given.X, Words):
             given = given.prepared_by(preparation)
-        for i, start in enumerate(starts):
+        for i, start in enumerate(initial):
             trained, self.history_ = fit.fit(
                 given,
                 Classifying(**self._own(Classifying)),
@@ -250,7 +253,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         names = tuple(f"feature {i}" for i in range(n_features(X)))
         return Preparation.fit(Examples(X, features=names))
 
-    def _starts(self) -> list[Classifier | None]:
+    def _initial_models(self) -> list[Classifier | None]:
         """For each network to train, the classifier whose weights it starts from; None: a new
         start."""
         count = self.ensemble

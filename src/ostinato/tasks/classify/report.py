@@ -69,7 +69,9 @@ class StepView:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData(PageData):
-    """The contents of a classifier's report, which says why an empty field is left out.
+    """The contents of a classifier's report.
+
+    Every field with a default may be empty; the page then lacks what is drawn from it.
 
     Args:
         title, …, environment, parameters: see `RunFacts` and `PageData`. Of the evaluation,

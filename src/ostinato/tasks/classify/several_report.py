@@ -219,8 +219,21 @@ def collect_several(
         n_hardest: how many examples to show.
         proba: `[N, C]`, the result of `predict_proba` for X, if it is already known.
 
+    Returns:
+        The contents of the report, with the hardest examples, those of the largest loss, first.
+
     Raises:
         ValueError: the labels are not those of the classifier.
+
+    Example:
+        >>> from ostinato import SequenceClassifier
+        >>> from ostinato.report import RunFacts
+        >>> X = np.random.default_rng(0).normal(size=(40, 6, 2)).astype(np.float32)
+        >>> y = (X.mean(1) > 0).astype(int)  # [N, 2]: two labels, each right or wrong
+        >>> model = SequenceClassifier(hidden_size=4, iterations=5).fit(X, y)
+        >>> data = collect_several(model, X, y, RunFacts(title="signs"), n_hardest=3)
+        >>> len(data.hardest), data.proba.shape
+        (3, (40, 2))
     """
     fitted = fitted_of(classifier)
     y = fitted.check_several(y)
