@@ -75,7 +75,7 @@ def _whole(parts: Any, arrays: list[np.ndarray], known: Mapping[str, type]) -> A
     if kind == "dict":
         return {_whole(k, arrays, known): _whole(v, arrays, known) for k, v in of}
     if kind == "class":
-        made = object.__new__(known[of])
+        made: Any = object.__new__(known[of])
         for name, value in parts[2]:
             object.__setattr__(made, name, _whole(value, arrays, known))
         return made
