@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from four_tasks import QUICK, TASKS
+from task_files import QUICK, TASKS
 
 from ostinato import LanguageModel, SequenceClassifier, runtime
 from ostinato.cli import main

@@ -6,7 +6,7 @@ import datetime as dt
 import random
 
 import pytest
-from four_tasks import QUICK
+from task_files import QUICK
 
 DAYS = [dt.date(2024, 1, 1) + dt.timedelta(i) for i in range(48)]
 WRITTEN = {

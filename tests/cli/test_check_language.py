@@ -7,7 +7,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from four_tasks import QUICK
+from task_files import QUICK
 
 from ostinato import datasets
 

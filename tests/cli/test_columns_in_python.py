@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from four_tasks import QUICK
+from task_files import QUICK
 
 import ostinato as package
 from ostinato import SequenceClassifier, SequenceTagger, runtime

@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from four_tasks import QUICK, TASKS
+from task_files import QUICK, TASKS
 
 import ostinato as package
 from ostinato.cli.many import paired
@@ -230,14 +230,14 @@ def test_other_test_parts_are_not_tested_and_the_reason_is_said(ostinato, traine
     assert "predictions.csv is missing" in reason("config.toml", "seed", "seed")
 
 
-def four_tasks_npz(folder):
+def task_files_npz(folder):
     from cli_examples import make_file
 
     return make_file(folder / "test.npz", n=20)
 
 
 def test_the_same_test_file_is_the_same_part_whatever_was_learnt_from(ostinato, tmp_path):
-    test = four_tasks_npz(tmp_path)
+    test = task_files_npz(tmp_path)
     with np.load(test) as arrays:
         np.savez(tmp_path / "more.npz", X=arrays["X"][:12], y=arrays["y"][:12])
     paths = [tmp_path / "one", tmp_path / "other"]

@@ -6,10 +6,10 @@ import csv
 import json
 import statistics
 
-import four_tasks
 import numpy as np
 import pytest
-from four_tasks import QUICK, TASKS
+import task_files
+from task_files import QUICK, TASKS
 
 from ostinato.cli.cv import summary
 from ostinato.cli.run import config as configuration
@@ -56,7 +56,7 @@ def test_each_task_has_a_spread_and_paired_differences(ostinato, tmp_path, task)
 
 def test_a_fold_is_what_a_run_on_its_parts_gives(ostinato, tmp_path):
     """The slow way: a column that names the parts of each fold, and a run for each."""
-    file, *flags = four_tasks.classify(tmp_path)
+    file, *flags = task_files.classify(tmp_path)
     arguments = (file, *flags, *QUICK, "--group", "person")
     outcome = ostinato("cv", *arguments, "--folds", 3, "--json")
     values = json.loads(outcome.out)["measures"]
@@ -82,7 +82,7 @@ def test_a_fold_is_what_a_run_on_its_parts_gives(ostinato, tmp_path):
 
 def test_origins_of_forecasts_roll(ostinato, tmp_path):
     """The slow way: a file that ends where the fold ends, and a run on it."""
-    file, *flags = four_tasks.forecast(tmp_path)
+    file, *flags = task_files.forecast(tmp_path)
     found = json.loads(ostinato("cv", file, *flags, *QUICK, "--folds", 3, "--json").out)
     header, *lines = file.read_text().splitlines()
     for number, end in enumerate((40, 50, 60)):  # five windows of two steps a fold
@@ -95,7 +95,7 @@ def test_origins_of_forecasts_roll(ostinato, tmp_path):
 
 
 def test_no_group_is_on_both_sides_and_every_sequence_is_tested_once(tmp_path):
-    arguments = (*four_tasks.classify(tmp_path), "--group", "person")
+    arguments = (*task_files.classify(tmp_path), "--group", "person")
     tested = []
     for job in folds_of(arguments, 4, **{"training.validation_fraction": 0.25}):
         train, test, validation = job.parts.train, job.parts.test, job.parts.validation
@@ -106,7 +106,7 @@ def test_no_group_is_on_both_sides_and_every_sequence_is_tested_once(tmp_path):
 
 
 def test_a_text_is_cut_into_stretches_tested_once_each(tmp_path):
-    arguments = four_tasks.language(tmp_path)
+    arguments = task_files.language(tmp_path)
     text = arguments[0].read_text().rstrip()
     jobs_ = folds_of(arguments, 3, **{"training.validation_fraction": 0.2})
     assert "".join(job.texts.test[0] for job in jobs_).rstrip() == text
@@ -116,7 +116,7 @@ def test_a_text_is_cut_into_stretches_tested_once_each(tmp_path):
 
 
 def test_parts_that_a_file_keeps_for_testing_stay_out(tmp_path):
-    file, *flags = four_tasks.tag(tmp_path)
+    file, *flags = task_files.tag(tmp_path)
     header, *lines = file.read_text().splitlines()
     parts = [f"{line},{'test' if line.startswith(('s1,', 's2,')) else 'train'}" for line in lines]
     file.write_text("\n".join([header + ",part", *parts]) + "\n")
@@ -128,7 +128,7 @@ def test_parts_that_a_file_keeps_for_testing_stay_out(tmp_path):
 
 def test_output_holds_what_json_shows(ostinato, tmp_path):
     file = tmp_path / "cv.json"
-    arguments = ("cv", *four_tasks.tag(tmp_path), *QUICK, "--folds", 2, "-o", file)
+    arguments = ("cv", *task_files.tag(tmp_path), *QUICK, "--folds", 2, "-o", file)
     outcome = ostinato(*arguments, "-q")
     assert outcome.code == 0
     result = json.loads(file.read_text())
@@ -140,7 +140,7 @@ def test_output_holds_what_json_shows(ostinato, tmp_path):
 
 
 def test_a_configuration_is_enough(ostinato, tmp_path):
-    arguments = ("cv", *four_tasks.tag(tmp_path), *QUICK)
+    arguments = ("cv", *task_files.tag(tmp_path), *QUICK)
     config = tmp_path / "c.toml"
     config.write_text(ostinato("train", *arguments[1:], "--print-config").out)
     found, same = (
@@ -164,7 +164,7 @@ def test_a_configuration_is_enough(ostinato, tmp_path):
     ],
 )
 def test_mistakes_are_named_and_leave_nothing(ostinato, tmp_path, monkeypatch, arguments, message):
-    file, *flags = four_tasks.classify(tmp_path)
+    file, *flags = task_files.classify(tmp_path)
     monkeypatch.chdir(tmp_path)
     lines = file.read_text().splitlines()
     rare = [line.replace(",down", ",rare") if line.startswith("s0,") else line for line in lines]
@@ -177,7 +177,7 @@ def test_mistakes_are_named_and_leave_nothing(ostinato, tmp_path, monkeypatch, a
 
 
 def test_series_too_short_for_the_folds(ostinato, tmp_path):
-    outcome = ostinato("cv", *four_tasks.forecast(tmp_path, steps=9), "--folds", 4)
+    outcome = ostinato("cv", *task_files.forecast(tmp_path, steps=9), "--folds", 4)
     assert outcome.code == 2
     assert "wanted more than 5 horizons of 2" in outcome.err
 
@@ -196,7 +196,7 @@ def test_ctrl_c_keeps_nothing(ostinato, tmp_path, monkeypatch):
     measure = loop._measure
     monkeypatch.setattr(loop, "_measure", press)
     file = tmp_path / "cv.json"
-    outcome = ostinato("cv", *four_tasks.tag(tmp_path), *QUICK, "--folds", 3, "-o", file)
+    outcome = ostinato("cv", *task_files.tag(tmp_path), *QUICK, "--folds", 3, "-o", file)
     assert outcome.code == 130
     assert "interrupted in fold 2 of 3; nothing was written" in outcome.err
     assert not file.exists()

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from four_tasks import QUICK, TASKS
+from task_files import QUICK, TASKS
 
 from ostinato import runtime
 from ostinato.engine import native

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from four_tasks import QUICK, classify
+from task_files import QUICK, classify
 
 LEAK = "40 of 40 (100 %) test sequences are training sequences too"
 

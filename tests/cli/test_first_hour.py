@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from four_tasks import QUICK, TASKS
+from task_files import QUICK, TASKS
 
 import ostinato as package
 from ostinato.cli import output

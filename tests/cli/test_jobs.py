@@ -10,10 +10,10 @@ import subprocess
 import time
 from pathlib import Path
 
-import four_tasks
 import pytest
+import task_files
 from cli_examples import command
-from four_tasks import QUICK, TASKS
+from task_files import QUICK, TASKS
 from worker_examples import PROCESSES, Dealt, squares
 
 from ostinato.cli.failures import BadInput, Failure, Told
@@ -66,7 +66,7 @@ def test_cv_gives_the_bits_of_one_job(ostinato, tmp_path, task):
 
 
 def test_a_fold_that_fails_is_named(ostinato, tmp_path):
-    arguments = ("cv", *four_tasks.classify(tmp_path), *QUICK, "--folds", 3, "--jobs", 2)
+    arguments = ("cv", *task_files.classify(tmp_path), *QUICK, "--folds", 3, "--jobs", 2)
     outcome = ostinato(*arguments, "--optimizer", "sgd", "--learning-rate", 3e38)
     assert outcome.code == 1
     assert "\nostinato: fold " in outcome.err
@@ -77,7 +77,7 @@ def test_a_fold_that_fails_is_named(ostinato, tmp_path):
 def test_tune_in_three_jobs_is_a_study_that_goes_on_in_one(ostinato, tmp_path):
     pytest.importorskip("optuna")
     study = tmp_path / "study"
-    arguments = ("tune", *four_tasks.classify(tmp_path), "--threads", 1, "--epochs", 3)
+    arguments = ("tune", *task_files.classify(tmp_path), "--threads", 1, "--epochs", 3)
     arguments = (*arguments, "--hidden-size", 4, "-o", study, "--json")
     outcome = ostinato(*arguments, "--trials", 5, "--jobs", 3)
     assert outcome.code == 0, outcome.err
@@ -91,7 +91,7 @@ def test_tune_in_three_jobs_is_a_study_that_goes_on_in_one(ostinato, tmp_path):
     assert then["trials"] == 6
     assert [row for row in then["table"] if row["trial"] < 5] == first["table"]
     # The recipe, which every study tries first, reaches what it does in a study of one job.
-    alone = ("tune", *four_tasks.classify(tmp_path), "--threads", 1, "--epochs", 3)
+    alone = ("tune", *task_files.classify(tmp_path), "--threads", 1, "--epochs", 3)
     outcome = ostinato(*alone, "--hidden-size", 4, "--trials", 1, "--json")
     recipes = (first["recipe"], json.loads(outcome.out)["recipe"])
     assert recipes[0]["validation_loss"] == recipes[1]["validation_loss"]
@@ -133,7 +133,7 @@ def interrupted(number, *arguments) -> subprocess.CompletedProcess:
 def test_an_interrupt_ends_the_workers_of_tune(ostinato, tmp_path, number, code):
     pytest.importorskip("optuna")
     study = tmp_path / "study"
-    arguments = ("tune", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
+    arguments = ("tune", *task_files.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
     arguments = (*arguments, "--epochs", 30, "-o", study)
     ended = interrupted(number, *arguments)
     assert ended.returncode == code
@@ -144,7 +144,7 @@ def test_an_interrupt_ends_the_workers_of_tune(ostinato, tmp_path, number, code)
 
 
 def test_workers_of_a_killed_command_end_in_the_middle_of_a_training(tmp_path):
-    arguments = ("cv", *four_tasks.classify(tmp_path), "--jobs", 2, "--iterations", 10**6)
+    arguments = ("cv", *task_files.classify(tmp_path), "--jobs", 2, "--iterations", 10**6)
     started = subprocess.Popen(
         command(*arguments, "--hidden-size", 4, "--threads", 1), start_new_session=True
     )
@@ -169,7 +169,7 @@ def test_jobs_that_only_a_mistake_explains_are_refused():
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_ends_the_workers_of_cv(tmp_path, number, code):
-    arguments = ("cv", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
+    arguments = ("cv", *task_files.classify(tmp_path), "--hidden-size", 4, "--jobs", 2)
     ended = interrupted(number, *arguments, "--epochs", 20, "--folds", 9)
     assert ended.returncode == code
     assert ended.stderr.splitlines()[-1] == "ostinato: interrupted; nothing was written"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from four_tasks import QUICK, TASKS
+from task_files import QUICK, TASKS
 
 from ostinato.cli import main
 

@@ -17,10 +17,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import four_tasks
 import pytest
+import task_files
 from cli_examples import command, process
-from four_tasks import QUICK, TASKS
+from task_files import QUICK, TASKS
 from worker_examples import PROCESSES, Dealt, squares
 
 from ostinato.cli.failures import BadInput, Failure, Told
@@ -158,7 +158,7 @@ def test_cv_gives_the_bits_of_one_job(ostinato, team, joining, tmp_path, monkeyp
 
 @cluster
 def test_more_jobs_than_a_cluster_holds_are_refused(joining, tmp_path):
-    arguments = ("cv", *four_tasks.classify(tmp_path), "--ray", "--folds", 3)
+    arguments = ("cv", *task_files.classify(tmp_path), "--ray", "--folds", 3)
     outcome = process(*arguments, "--jobs", 3, env=joining)
     assert outcome.returncode == 2
     assert "--jobs is 3, but the Ray cluster" in outcome.stderr
@@ -177,7 +177,7 @@ def test_trials_of_a_cluster_that_begins_and_ends_with_the_command(
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.chdir(tmp_path)
-    file, *flags = four_tasks.classify(tmp_path)
+    file, *flags = task_files.classify(tmp_path)
     arguments = ("tune", file.name, *flags, "--threads", 1, "--epochs", 2)
     arguments = (*arguments, "--hidden-size", 4, "--trials", 7, "--json", "-o")
     before = set(Path("/tmp").iterdir())
@@ -275,7 +275,7 @@ def after_a_trial(
 def tuning(tmp_path) -> tuple[object, ...]:
     """A command that tunes until it is ended."""
     pytest.importorskip("optuna")
-    arguments = ("tune", *four_tasks.classify(tmp_path), "--hidden-size", 4, "--epochs", 30)
+    arguments = ("tune", *task_files.classify(tmp_path), "--hidden-size", 4, "--epochs", 30)
     return (*arguments, "--json", "-o", tmp_path / "study")
 
 
@@ -325,7 +325,7 @@ def test_a_worker_that_is_killed_is_told_and_the_study_goes_on(
 @cluster
 def test_an_address_without_a_meaning_is_named(tmp_path):
     surroundings = {**os.environ, "RAY_ADDRESS": "nonsense", "RAY_TMPDIR": str(tmp_path)}
-    arguments = ("cv", *four_tasks.classify(tmp_path), "--jobs", 2, "--ray")
+    arguments = ("cv", *task_files.classify(tmp_path), "--jobs", 2, "--ray")
     outcome = process(*arguments, env=surroundings)
     assert outcome.returncode == 2
     assert "the Ray cluster at RAY_ADDRESS=nonsense cannot be joined: " in outcome.stderr
@@ -339,7 +339,7 @@ def test_a_cluster_that_is_not_there_is_named(ostinato, tmp_path, monkeypatch, a
         with socket.create_server(("127.0.0.1", 0)) as server:
             address = f"127.0.0.1:{server.getsockname()[1]}"
     monkeypatch.setenv("RAY_ADDRESS", address)
-    outcome = ostinato("cv", *four_tasks.classify(tmp_path), "--jobs", 2, "--ray")
+    outcome = ostinato("cv", *task_files.classify(tmp_path), "--jobs", 2, "--ray")
     assert outcome.code == 2
     assert f"the Ray cluster at RAY_ADDRESS={address} cannot be joined: " in outcome.err
     assert "Traceback" not in outcome.err
@@ -348,7 +348,7 @@ def test_a_cluster_that_is_not_there_is_named(ostinato, tmp_path, monkeypatch, a
 def test_without_ray_the_extra_is_named(ostinato, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    outcome = ostinato("cv", *four_tasks.tag(tmp_path), *QUICK, "--folds", 2, "--ray")
+    outcome = ostinato("cv", *task_files.tag(tmp_path), *QUICK, "--folds", 2, "--ray")
     assert outcome.code == 2
     assert "pip install '.[ray]'" in outcome.err
     assert "Traceback" not in outcome.err

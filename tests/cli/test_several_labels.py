@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from four_tasks import QUICK
+from task_files import QUICK
 
 from ostinato import load
 from ostinato.cli import main

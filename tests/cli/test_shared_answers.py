@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from four_tasks import KINDS, QUICK
+from task_files import KINDS, QUICK
 
 from ostinato.cli import main
 from ostinato.cli.run import jobs, runs, sources

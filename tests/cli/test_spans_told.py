@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from four_tasks import QUICK
+from task_files import QUICK
 
 
 def test_a_label_that_belongs_to_no_span(tmp_path, ostinato):

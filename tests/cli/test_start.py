@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from cli_examples import assert_same_run
-from four_tasks import KINDS, QUICK
+from task_files import KINDS, QUICK
 
 from ostinato import SequenceClassifier, training
 from ostinato import load as ostinato_load

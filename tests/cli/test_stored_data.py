@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from cli_examples import assert_same_run
-from four_tasks import KINDS, QUICK
+from task_files import KINDS, QUICK
 
 from ostinato.cli import main
 from ostinato.cli.run import findings, sources

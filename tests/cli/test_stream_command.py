@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import stream_stand_in as stand_in
 from cli_examples import SMALL
-from four_tasks import QUICK, classify, tag
+from task_files import QUICK, classify, tag
 
 from ostinato.cli.streams import answers as stream_answers
 from ostinato.cli.streams.rows import Lines

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from four_tasks import QUICK, classify, tag
+from task_files import QUICK, classify, tag
 
 from ostinato import runtime
 from ostinato.cli import main

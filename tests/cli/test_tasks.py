@@ -16,7 +16,7 @@ import pytest
 import safetensors.numpy
 import torch
 from cli_examples import assert_same_run, command
-from four_tasks import QUICK, TASKS
+from task_files import QUICK, TASKS
 
 from ostinato import load as ostinato_load
 from ostinato import runtime, training

@@ -7,7 +7,7 @@ import datetime
 
 import numpy as np
 import pytest
-from four_tasks import QUICK
+from task_files import QUICK
 
 from ostinato.cli.output import time_type, times_as_text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cli_examples import lines
-from four_tasks import QUICK, TASKS
+from task_files import QUICK, TASKS
 
 from ostinato.cli.run import config as configuration
 from zoo.suites import one_in

@@ -10,11 +10,11 @@ import subprocess
 import sys
 import time
 
-import four_tasks
 import numpy as np
 import pytest
+import task_files
 from cli_examples import command, lines
-from four_tasks import TASKS
+from task_files import TASKS
 
 pytest.importorskip("optuna")
 
@@ -72,7 +72,7 @@ def test_the_best_configuration_trains_to_the_loss_of_its_trial(ostinato, tmp_pa
 def test_draws_of_the_validation_part_share_nothing_with_what_is_learnt(tmp_path):
     from ostinato.cli.run import jobs
 
-    file, *_ = four_tasks.classify(tmp_path)
+    file, *_ = task_files.classify(tmp_path)
     given = {
         "data.source": str(file), "task.classify": "kind", "data.id": "id", "data.time": "t",
         "data.features": "a,b", "data.group": "person", "training.validation_fraction": 0.3,
@@ -90,7 +90,7 @@ def test_draws_of_the_validation_part_share_nothing_with_what_is_learnt(tmp_path
 
 def test_the_first_trial_is_the_recipe_and_what_is_given_is_not_searched(ostinato, tmp_path):
     study = tmp_path / "study"
-    arguments = four_tasks.classify(tmp_path)
+    arguments = task_files.classify(tmp_path)
     flags = (*SHORT, "--cell", "lstm", "--dropout", 0.2)
     result = json.loads(
         ostinato("tune", *arguments, *flags, "--trials", 4, "-o", study, "--json").out
@@ -117,7 +117,7 @@ def test_the_first_trial_is_the_recipe_and_what_is_given_is_not_searched(ostinat
 def test_an_interrupted_study_ends_like_one_that_was_not(ostinato, tmp_path, monkeypatch):
     from ostinato.training import loop
 
-    arguments = ("tune", *four_tasks.classify(tmp_path), *SHORT, "--trials", 6)
+    arguments = ("tune", *task_files.classify(tmp_path), *SHORT, "--trials", 6)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert ostinato(*arguments, "-o", whole).code == 0
 
@@ -148,7 +148,7 @@ def test_an_interrupted_study_ends_like_one_that_was_not(ostinato, tmp_path, mon
 
 
 def test_a_study_survives_what_a_kill_leaves(ostinato, tmp_path):
-    arguments = ("tune", *four_tasks.tag(tmp_path), *SHORT)
+    arguments = ("tune", *task_files.tag(tmp_path), *SHORT)
     study = tmp_path / "study"
     assert ostinato(*arguments, "--trials", 1, "-o", study).code == 0
     with (study / "journal.log").open("ab") as log:
@@ -164,7 +164,7 @@ def test_a_study_survives_what_a_kill_leaves(ostinato, tmp_path):
 @pytest.mark.process
 @pytest.mark.slow
 def test_a_killed_process_loses_no_finished_trial(ostinato, tmp_path):
-    arguments = ("tune", *four_tasks.tag(tmp_path), *SHORT, "-o", tmp_path / "study", "--trials")
+    arguments = ("tune", *task_files.tag(tmp_path), *SHORT, "-o", tmp_path / "study", "--trials")
     killed = subprocess.Popen(command(*arguments, 10_000), stderr=subprocess.PIPE, text=True)
     for line in killed.stderr:
         if line.startswith("trial 2"):
@@ -181,7 +181,7 @@ def test_a_killed_process_loses_no_finished_trial(ostinato, tmp_path):
 def test_a_trial_is_pruned_by_the_median_of_others(ostinato, tmp_path):
     study = tmp_path / "study"
     outcome = ostinato(
-        "tune", *four_tasks.classify(tmp_path), *SHORT, "--epochs", 2, "--trials", 10, "-o", study
+        "tune", *task_files.classify(tmp_path), *SHORT, "--epochs", 2, "--trials", 10, "-o", study
     )
     assert outcome.code == 0
     kept = loaded(study).trials
@@ -200,7 +200,7 @@ def test_a_trial_is_pruned_by_the_median_of_others(ostinato, tmp_path):
 @pytest.mark.slow
 def test_the_time_limit_is_kept_within_a_trial(ostinato, tmp_path):
     study = tmp_path / "study"
-    arguments = four_tasks.tag(tmp_path)
+    arguments = task_files.tag(tmp_path)
     began = time.monotonic()
     outcome = ostinato(
         "tune", *arguments, "--threads", 1, "--hidden-size", 4, "--iterations", 10**6,
@@ -226,7 +226,7 @@ def test_the_time_of_a_trial_is_counted_from_when_it_was_dealt(ostinato, tmp_pat
                 dealer.tell(piece, work(piece, functools.partial(dealer.answer, piece)))
 
     monkeypatch.setattr(workers, "team", lambda *settings: contextlib.nullcontext(Late()))
-    quick = (*four_tasks.tag(tmp_path), "--hidden-size", 4, "--iterations", 2)
+    quick = (*task_files.tag(tmp_path), "--hidden-size", 4, "--iterations", 2)
     outcome = ostinato("tune", *quick, "--minutes", 0.01, "--jobs", 2)
     assert "trial 0: the time is up" in outcome.err
     assert "no trial was finished in 0.01 minutes" in outcome.err
@@ -236,7 +236,7 @@ def test_the_test_part_is_not_looked_at(ostinato, tmp_path, monkeypatch):
     from ostinato.tasks.classify.job import ClassifyJob
 
     monkeypatch.setattr(ClassifyJob, "evaluate", lambda *_: 1 / 0)
-    outcome = ostinato("tune", *four_tasks.classify(tmp_path), *SHORT, "--trials", 1)
+    outcome = ostinato("tune", *task_files.classify(tmp_path), *SHORT, "--trials", 1)
     assert outcome.code == 0
     assert "Nothing was written" in outcome.out
     assert "[training]" in outcome.out
@@ -255,7 +255,7 @@ def test_a_trial_that_diverges_does_not_end_the_study(ostinato, tmp_path, monkey
 
     monkeypatch.setattr(loop, "_measure", diverge)
     study = tmp_path / "study"
-    outcome = ostinato("tune", *four_tasks.classify(tmp_path), *SHORT, "--trials", 3, "-o", study)
+    outcome = ostinato("tune", *task_files.classify(tmp_path), *SHORT, "--trials", 3, "-o", study)
     assert outcome.code == 0, outcome.err
     again = ostinato("tune", "--config", study / "best.toml", "-o", tmp_path / "again")
     assert again.code == 2
@@ -277,7 +277,7 @@ def test_a_trial_that_diverges_does_not_end_the_study(ostinato, tmp_path, monkey
     ],
 )
 def test_mistakes_are_named_and_leave_nothing(ostinato, tmp_path, arguments, message):
-    given = four_tasks.classify(tmp_path)
+    given = task_files.classify(tmp_path)
     before = sorted(tmp_path.iterdir())
     outcome = ostinato("tune", *given, "--threads", 1, *arguments, "-o", tmp_path / "study")
     assert outcome.code == 2
@@ -287,7 +287,7 @@ def test_mistakes_are_named_and_leave_nothing(ostinato, tmp_path, arguments, mes
 
 
 def test_another_study_is_left_alone(ostinato, tmp_path):
-    file, *flags = four_tasks.classify(tmp_path)
+    file, *flags = task_files.classify(tmp_path)
     study = tmp_path / "study"
     begin = ("tune", file, *flags, *SHORT, "--trials", 1, "-o")
     assert ostinato(*begin, study).code == 0
@@ -310,7 +310,7 @@ def test_another_study_is_left_alone(ostinato, tmp_path):
 
 def test_two_processes_do_not_work_on_one_study(ostinato, tmp_path):
     fcntl = pytest.importorskip("fcntl")
-    arguments = ("tune", *four_tasks.tag(tmp_path), *SHORT, "--trials", 1, "-o", tmp_path / "study")
+    arguments = ("tune", *task_files.tag(tmp_path), *SHORT, "--trials", 1, "-o", tmp_path / "study")
     assert ostinato(*arguments).code == 0
     with (tmp_path / "study" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -321,7 +321,7 @@ def test_two_processes_do_not_work_on_one_study(ostinato, tmp_path):
 
 def test_without_optuna_the_extra_is_named(ostinato, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    outcome = ostinato("tune", *four_tasks.tag(tmp_path), "-o", tmp_path / "study")
+    outcome = ostinato("tune", *task_files.tag(tmp_path), "-o", tmp_path / "study")
     assert outcome.code == 2
     assert "pip install '.[tune]'" in outcome.err
     assert "Traceback" not in outcome.err

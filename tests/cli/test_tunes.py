@@ -6,7 +6,7 @@ import csv
 import io
 import json
 
-from four_tasks import QUICK
+from task_files import QUICK
 
 
 def tunes(path, n=20):

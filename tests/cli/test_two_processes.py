@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from cli_examples import assert_same_run, make_file, without_clock
-from four_tasks import QUICK, TASKS
+from task_files import QUICK, TASKS
 
 from ostinato.cli import main
 
