@@ -48,7 +48,8 @@ KNOWN = {
     "training/optimizers.py": {"_stepping_plainly"},
 }  # fmt: skip
 CHANGES = {
-    "dict", "list", "set", "defaultdict", "deque", "Counter", "OrderedDict", "ContextVar", "local",
+    "dict", "list", "set", "defaultdict", "deque", "Counter", "OrderedDict", "Recent", "ContextVar",
+    "local",
     "Lock", "RLock", "Event", "Condition", "WeakKeyDictionary", "WeakValueDictionary", "WeakSet",
 }  # fmt: skip
 CACHED = re.compile(r"(functools\.)?(lru_)?cache\b")

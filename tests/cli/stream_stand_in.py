@@ -39,7 +39,7 @@ class Stream:
 
 class Model:
     def __init__(self, names=("x", "y"), missing="error"):
-        self.n_features = 2
+        self.n_features, self.gives_numbers = 2, False
         self.columns, self.preparation = names, None
         if names is not None:
             features = [SimpleNamespace(name=name, words=None) for name in names]

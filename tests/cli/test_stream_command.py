@@ -229,7 +229,7 @@ def test_many_lines_that_the_model_refuses(stream):
     """Each is left out by itself; their number does not matter."""
     text = "x,y\n1,2\n" + "1e9,1\n" * 3000 + "1,2\n"
     done = stream(text, "--skip")
-    assert "3000 lines were wrong" in done.err
+    assert "3000 lines were invalid" in done.err
     assert [row["step"] for row in answers(done.out)] == ["1", "2"]
 
 

@@ -102,8 +102,8 @@ def changed(path: Path, **entries) -> None:
         ({"net": {"hidden_size": "a"}}, "hidden_size='a': wanted a whole number"),
         ({"net": None}, "'net' is not a JSON object"),
         ({"classes": {"values": ["a", "b", "c"]}}, "has 3 labels for a network of 2"),
-        ({"classes": {"dtype": "V8"}}, "'classes' are of type 'V8'"),
-        ({"classes": {"dtype": "?!"}}, r"'classes' are of type '\?!'"),
+        ({"classes": {"dtype": "V8"}}, "'classes' have the unknown type 'V8'"),
+        ({"classes": {"dtype": "?!"}}, r"'classes' have the unknown type '\?!'"),
     ],
 )
 def test_a_configuration_that_does_not_fit_says_why(tmp_path, entries, message):

@@ -148,7 +148,7 @@ def test_what_a_person_gives_is_prepared_as_in_the_training(tmp_path):
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        (np.zeros((2, 3, 4), np.float32), "X has 4 features, but the model is expecting 3"),
+        (np.zeros((2, 3, 4), np.float32), "X has 4 features, but SequenceClassifier is expecting"),
         (np.full((2, 3, F), np.nan), "X has NaN at example 0"),
         (np.full((2, 3, F), np.inf), "X has inf at example 0"),
         (np.zeros((0, 3, F)), "X has no examples"),

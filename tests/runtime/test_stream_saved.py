@@ -98,7 +98,7 @@ def test_states_are_of_one_saved_model(tmp_path):
         saved.classifier(tmp_path / name, random_state=seed)
     a, b = (ostinato.runtime.load(tmp_path / name) for name in "ab")
     state = a.stream().save()
-    with pytest.raises(ValueError, match="of another model"):
+    with pytest.raises(ValueError, match="to another model"):
         b.stream(state)
     assert ostinato.runtime.load(tmp_path / "a").stream(state).n == 0
 

@@ -31,7 +31,8 @@ class Recent(OrderedDict[Any, Any]):
 
 # The findings of speculation.py and batch_numbers.py, by code. Few steps have any, so that a call
 # looks here and imports these modules only if necessary.
-known_answers, known_numbers = Recent(), Recent()
+known_answers = Recent()
+known_numbers = Recent()
 _times: dict[Any, int] = defaultdict(int)  # the number of warnings, by code and subject
 
 

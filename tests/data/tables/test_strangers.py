@@ -99,13 +99,13 @@ def test_an_id_of_steps(tmp_path):
     text = "stroke_id,x,label\na,1,up\na,2,up\nb,3,down\n"
     examples = read_examples(written(tmp_path, text), Roles(target="label", task="tag"))
     assert (examples.ids.tolist(), examples.features) == (["a", "b"], ("x",))
-    with pytest.raises(ValueError, match=r"with id \(--id stroke_id\)"):
+    with pytest.raises(ValueError, match=r"as id \(--id stroke_id\)"):
         read_examples(tmp_path / "mine.csv", Roles(target="label", task="classify"))
 
 
 def test_two_columns_that_may_be_the_id(tmp_path):
     text = "user_id,trip_id,x,mode\nu,a,1,car\nu,a,2,car\nu,b,3,bus\nv,c,3,bus\n"
-    with pytest.raises(ValueError, match=r"with id \(--id\)"):
+    with pytest.raises(ValueError, match=r"as id \(--id\)"):
         read_examples(written(tmp_path, text), Roles(target="mode", task="classify"))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ostinato.cli.run.runs import Trained
-from ostinato.engine import native
 
 
 def model_of(trained: Trained) -> Any:
@@ -16,6 +15,8 @@ def model_of(trained: Trained) -> Any:
     Raises:
         ValueError: the saved model is damaged, or of a later version.
     """
+    from ostinato.engine import native
+
     if trained.entries().get("graph") is not None and native.unavailable() is None:
         from ostinato import runtime
 

@@ -53,7 +53,18 @@ def begin(note: Note) -> None:
     with _lock:
         _n_threads += 1
         if _n_threads == 1 and builtins.getattr is _getattr and builtins.hasattr is _hasattr:
+            _let_dynamo_look()
             builtins.getattr, builtins.hasattr = _noting_getattr, _noting_hasattr
+
+
+def _let_dynamo_look() -> None:
+    """Where torch.compile is in use, let it list Python's functions before two are replaced.
+
+    It does so once, when it first traces, and later refuses what is not in its list.
+    """
+    rules = sys.modules.get("torch._dynamo.trace_rules")
+    if rules is not None:
+        rules.is_builtin_callable(len)
 
 
 def end() -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -47,6 +46,8 @@ class GrowingArray:
         if path is not None:
             self.descriptor = os.open(path, os.O_RDWR)
         else:
+            import tempfile  # a millisecond, which the runtime does not need
+
             with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
                 self.descriptor = os.dup(file.fileno())
         weakref.finalize(self, os.close, self.descriptor)
