@@ -1,4 +1,4 @@
-"""What the body of a loop does, by its text."""
+"""Properties of a loop's body that its syntax tree shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHANGING = {
     *_GROWING, "add", "update", "setdefault", "pop", "clear", "remove", "appendleft", "popleft",
     "reverse", "sort",
 }  # fmt: skip
-# Calls that a user sees, each time.
+# Calls with an effect that a user sees in each iteration.
 _SEEN = {"print", "write", "writelines", "writerow", "input", "add_scalar", "sleep"}
 _LOGGED = {"debug", "info", "warning", "error", "critical", "exception"}
 
@@ -49,7 +49,11 @@ def root_of(node: ast.expr) -> str | None:
 def element_names(loop: ast.For, body: list[ast.stmt]) -> set[str]:
     """The loop's variables that are elements of a sequence: `tag` in `for tag in tags`.
 
-    The others may be numbers. body: that of the function.
+    The other variables may be numbers.
+
+    Args:
+        loop: the loop.
+        body: the body of the function.
     """
     assigned = [n for s in body for n in ast.walk(s) if isinstance(n, ast.Assign)]
     numbers = {"range"} | {
@@ -69,10 +73,14 @@ def element_names(loop: ast.For, body: list[ast.stmt]) -> set[str]:
 
 
 def index_names(loop: ast.For, elements: Collection[str] = ()) -> set[str]:
-    """The loop's variables, names computed of them by plain arithmetic (idx = T - 1 - t), and
-    those that count (j += 1).
+    """The names of whole numbers that follow the iteration.
 
-    elements: variables that are no numbers.
+    These are the loop's variables, names computed from them by plain arithmetic
+    (idx = T - 1 - t), and counters (j += 1).
+
+    Args:
+        loop: the loop.
+        elements: variables that are no numbers.
     """
     stored = [n.id for s in loop.body for n in ast.walk(s)
               if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]  # fmt: skip
@@ -97,7 +105,7 @@ def index_names(loop: ast.For, elements: Collection[str] = ()) -> set[str]:
 def changed_names(body: list[ast.stmt], index: set[str]) -> set[str]:
     """Names of objects that a body changes in place: x.append(…), x[i] = …, x.add_(…).
 
-    Objects that it writes at the loop's index, an element for each iteration, are left out.
+    Objects of which each iteration writes one element, at the loop's index, are left out.
     """
     found = set()
     for n in own_nodes(body):
@@ -111,7 +119,7 @@ def changed_names(body: list[ast.stmt], index: set[str]) -> set[str]:
 
 
 def grown_names(body: list[ast.stmt]) -> dict[str, int]:
-    """Names of lists that a body may make longer, and how deep in the name's value they are."""
+    """Names of lists that a body may make longer → the depth of the list in the name's value."""
     found: dict[str, int] = {}
     for n in own_nodes(body):
         of = None
@@ -138,7 +146,7 @@ def selects(n: ast.AST) -> bool:
 
 
 def extended_list(n: ast.AST) -> tuple[ast.expr, ast.expr] | None:
-    """The list and what is added in `outs = outs + [h]` or `outs = [*outs, h]`, a new list."""
+    """The list and the added list in `outs = outs + [h]` or `outs = [*outs, h]`."""
     if not isinstance(n, ast.Assign) or len(n.targets) != 1:
         return None
     name, of, more = getattr(n.targets[0], "id", None), None, None
@@ -153,9 +161,9 @@ def extended_list(n: ast.AST) -> tuple[ast.expr, ast.expr] | None:
 
 
 def only_joined(body: list[ast.stmt]) -> set[str]:
-    """Names of lists that are made empty, grow by one, and are handed to torch.stack and cat.
+    """Names of lists that start empty, grow by one item, and are given to torch.stack and cat.
 
-    Nothing else reads them, so that their items need not exist one by one.
+    No other code reads these lists; their items need not exist one by one.
     """
     fine: list[ast.Name] = []
     lists: set[str] = set()
@@ -180,7 +188,7 @@ def only_joined(body: list[ast.stmt]) -> set[str]:
 
 
 def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
-    """Targets and their values, of `a, b = c, d`, too."""
+    """The pairs of targets and values in an assignment; two in `a, b = c, d`."""
     both = isinstance(target, (ast.Tuple, ast.List)) and isinstance(value, (ast.Tuple, ast.List))
     if both and len(target.elts) == len(value.elts):  # type: ignore[attr-defined]
         return list(zip(target.elts, value.elts, strict=True))  # type: ignore[attr-defined]
@@ -194,7 +202,7 @@ def is_joining(node: ast.Call) -> bool:
 
 
 def summed_names(body: list[ast.stmt]) -> dict[str, bool]:
-    """Names that a body only adds to; whether by `n += e`, or by `n = n + e`."""
+    """Names that a body only adds to → whether by `n += e`; else by `n = n + e`."""
     found: dict[str, list[bool]] = {}
     for s in own_nodes(body):
         sum_ = sum_of(s)
@@ -209,7 +217,7 @@ def summed_names(body: list[ast.stmt]) -> dict[str, bool]:
 
 
 def sum_of(s: ast.AST) -> tuple[str, ast.expr] | None:
-    """The name that a statement adds to, and what it adds."""
+    """The name that a statement adds to, and the summand."""
     name, added = None, None
     if isinstance(s, ast.AugAssign) and isinstance(s.op, ast.Add):
         name, added = getattr(s.target, "id", None), s.value
@@ -232,7 +240,7 @@ def named_in_functions(body: list[ast.stmt], loop: ast.For) -> set[str]:
 
 
 def seen_call(body: list[ast.stmt]) -> str:
-    """A call that a user sees, which a scan would not do each time."""
+    """A call with an effect that a user sees; a scan would not repeat it in each iteration."""
     for n in own_nodes(body):
         if isinstance(n, ast.Call):
             name = getattr(n.func, "attr", getattr(n.func, "id", ""))

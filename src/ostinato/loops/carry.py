@@ -19,8 +19,8 @@ class State:
 
     Attributes:
         carried, trailing, placed: the values of names and places.
-        list_names: for each list that grows its name, if it is one by itself.
-        counts: numbers that change from iteration to iteration, and by how much whole ones do.
+        list_names: the name of each list that grows; None if the list is part of another value.
+        counts: numbers that change from iteration to iteration, with the change of whole numbers.
         summed: scalars that iterations only add to, and whether in place; the summands are outputs.
         places: the places, with the containers that hold them.
         tensors: the tensors of all three, the carry of the scan.
@@ -61,7 +61,7 @@ class State:
         self.check_names(body)
 
     def check_names(self, body: types.FunctionType) -> None:
-        """Refuse a list or object with two names: a step has a copy of it for each."""
+        """Raise NoStep if a list or object has two names: a step would have a copy for each."""
         held = [*self.containers, *self.lists]
         if not held:
             return
@@ -79,13 +79,13 @@ class State:
         return "count", len(self.counts) - 1, by
 
     def let_go(self) -> None:
-        """Hold no tensors any longer, but how many there were."""
+        """Release the tensors, but keep their number."""
         self.summed = []
         for flat in (self.carried, self.placed, self.trailing):
             flat.let_go()
 
     def counted_from(self, j: int) -> Any:
-        """What the whole numbers that count would have been in iteration 0; None without any."""
+        """The values of the counting whole numbers, taken back to iteration 0; None without any."""
         return [value - by * j for value, by in self.counts if by is not None] or None
 
     @property

@@ -1,4 +1,4 @@
-"""What the iterations of a scan leave: names, lists, tensors and attributes."""
+"""The end of a scan: the results of its iterations in names, lists, tensors and attributes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ostinato.loops.state import Maker
 
 
 class LoopResults(LoopReads):
-    """A loop that leaves what its iterations would have left.
+    """A loop that stores the results that its iterations in Python would have stored.
 
     Attributes:
-        rows: the lists that are also known as one tensor.
+        rows: the lists whose items are also known as one tensor.
     """
 
     rows: KnownRows
@@ -31,7 +31,7 @@ class LoopResults(LoopReads):
         self, plan: LoopPlan, state: State, targets: list[elements.WindowOf],
         finals: list[Tensor], ys: list[Tensor],
     ) -> tuple[Any, ...]:  # fmt: skip
-        """Give names, places, lists and tensors the values that the iterations would have left."""
+        """Set names, places, lists and tensors to the values after the iterations of the scan."""
         old = state.tensors
         n = len(plan.tensors)
         for i, how in enumerate(plan.tensors):
@@ -67,7 +67,7 @@ class LoopResults(LoopReads):
         return (*carried, *trailing)
 
     def numbers_of(self, key: Any, dtype: torch.dtype) -> Tensor:
-        """What an expression of the loop's variable is in each iteration of the scan."""
+        """The values of an expression of the loop's variable in the iterations of the scan."""
         numbers = [evaluated(key, j, self.sequences) for j in range(self.j, self.stop)]
         return torch.tensor(numbers, dtype=dtype)
 
@@ -77,10 +77,10 @@ class LoopResults(LoopReads):
     def extend(
         self, target: list[Any], name: str | None, emitted: tuple[Any, ...], ys: Iterator[Tensor]
     ) -> None:
-        """Append the values of each iteration, in order; name: that of the list, or None."""
+        """Append the values of each iteration, in order; `name` is that of the list, or None."""
         if emitted in ((("append", "tensor"),), (("insert", "tensor"),)):
             is_last = self.stop == self.items.n and emitted[0][0] == "append"
-            is_last &= not isinstance(self.items, Grouped)  # after which a rest may come
+            is_last &= not isinstance(self.items, Grouped)  # iterations may follow the last group
             lazy = is_last and name in self.site.source.joined
             self.rows.add(target, next(ys), emitted[0][0] == "insert", lazy)
             return
@@ -106,7 +106,7 @@ class LoopResults(LoopReads):
 
 
 def _at(spec: Any, j: int, sequences: Sequences) -> Any:
-    """A structure with the loop's variable as it is in iteration j."""
+    """A structure whose expressions of the loop's variable have their values of iteration j."""
     if spec == "tensor":
         return spec
     if spec[0] == "number":

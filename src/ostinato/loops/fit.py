@@ -1,4 +1,4 @@
-"""Whether what is known of a loop fits a call of it, and where its elements are."""
+"""The comparison of a loop's plan with a call, and the elements that the call reads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LoopReads(Unwatched):
         stop: the iteration at which the scan ends.
         seen: the elements that the last iteration before the pause read or wrote: read → base and
             index.
-        firsts: reads and parts of an index → what `first` gives.
+        firsts: reads and parts of an index → the result of `first`.
         body_now: the body, with the names that are bound when a scan is tried.
         sequences: the numbers of the state and of lists, in the iterations of the scan.
     """
@@ -37,7 +37,7 @@ class LoopReads(Unwatched):
     items: Items
     seen: dict[Any, tuple[Any, Any]]
     firsts: dict[Any, tuple[Any, int | None]]
-    body_now: Any  # a function, which a class would make a method
+    body_now: Any  # a function: Any, since a class treats a Callable as a method
     sequences: Sequences
 
     def starts(self, state: State, plan: LoopPlan) -> tuple[Any, ...]:
@@ -97,7 +97,7 @@ class LoopReads(Unwatched):
         )
 
     def has_called(self, plan: LoopPlan) -> bool:
-        """Whether the tensors are there that called functions index."""
+        """Whether the tensors that called functions index exist; their elements go to `seen`."""
         before = self.j - 1
         for read, path, index in plan.called:
             base = resolved(self.body_now, path)
@@ -110,7 +110,7 @@ class LoopReads(Unwatched):
         return True
 
     def has_tables(self, step: Step, plan: LoopPlan) -> bool:
-        """Whether the lists of numbers that a plan reads are there; they are then at hand."""
+        """Whether the lists of numbers that a plan reads exist; stores them in `sequences`."""
         tables = self.sequences.tables = self.items.tables()
         for read, parts, kind in plan.tables:
             base, first = self.first(read, parts)
@@ -121,7 +121,7 @@ class LoopReads(Unwatched):
         return True
 
     def table(self, values: Any, parts: Any, first: Any) -> NumberTable:
-        """The numbers of a list, from the one that the last iteration in Python read."""
+        """The numbers of a list, counted from the one that the last iteration in Python read."""
         key, before, sequences = elements.gathered(parts), self.j - 1, self.sequences
         if key is not None:
             return NumberTable(values, lambda j: evaluated(key, j, sequences))
@@ -131,7 +131,7 @@ class LoopReads(Unwatched):
     def shares(self, plan: LoopPlan, state: State) -> tuple[int, ...]:
         """For each tensor that a step reads or writes, the first one with the same memory.
 
-        Empty if nothing is written in place: then nothing depends on it.
+        Empty if the step writes no tensor in place: shared memory then has no effect.
         """
         if not plan.puts and "written" not in plan.tensors:
             return ()
@@ -141,7 +141,7 @@ class LoopReads(Unwatched):
         return tuple(map(memories.index, memories))
 
     def first(self, read: Read, parts: Any) -> tuple[Any, int | None]:
-        """The base and index that the last iteration in Python read there, or None."""
+        """The base and index of a read in the last iteration in Python; None for no index."""
         key = read, parts
         found = self.firsts.get(key)
         if found is None:
@@ -157,7 +157,7 @@ class LoopReads(Unwatched):
             base, at = self.first(read, parts)
             assert at is not None
             window = elements.WindowOf(base, parts, at + elements.step_of(parts), ago)
-            found += window.read().clone().unbind(0)  # the base is written afterwards
+            found += window.read().clone().unbind(0)  # cloned: the scan writes the base
         flat = Flat()
         for (specs, _), items in zip(plan.pasts, state.lists, strict=True):
             last = items[max(len(items) - len(specs), 0) :] if specs else []
@@ -166,7 +166,7 @@ class LoopReads(Unwatched):
         return [*found, *flat.tensors]
 
     def window(self, read: Any, parts: Any) -> elements.WindowOf:
-        """The elements of the scan, from the one that the last iteration in Python read."""
+        """The elements that the scan reads, after the one of the last iteration in Python."""
         base, value = self.first(read, parts)
         assert value is not None
         n, key = self.stop - self.j, elements.gathered(parts)

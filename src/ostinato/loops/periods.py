@@ -1,4 +1,4 @@
-"""Iterations that branch with a period, as `t % 2 == 0` does: a group of them is one step."""
+"""Loops whose branches repeat with a period, as by `t % 2 == 0`: one step is one period."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ostinato.loops.items import ItemParts, Items, NumberTable
 
 
 class Grouped(Items):
-    """The items of a loop from one on, `period` at a time."""
+    """The items of a loop from item `begin` on, in groups of `period`."""
 
     def __init__(self, items: Items, begin: int, period: int):
         self.items, self.begin, self.period = items, begin, period
@@ -35,7 +35,7 @@ class Grouped(Items):
         return [NumberTable(table, self.at(i)) for i in range(self.period) for table in tables]
 
     def at(self, i: int) -> Callable[[int], int]:
-        """The iteration that is number i in each group."""
+        """The function from a group to its iteration number i."""
         return lambda j: self.begin + j * self.period + i
 
     def symbolic(self, elements: ItemParts) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What one step of a loop does, as a later call needs it."""
+"""`LoopPlan`: the description of a loop's step that later calls reuse."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ostinato.loops import elements
 from ostinato.loops.state import Spec
 
 MOST_IN_PYTHON = 4  # iterations before a scan
-IN_A_CALL = -1  # the number of all reads that are not in the text of the loop
-Read = tuple[int, int]  # the number of a read in the text, and how often it ran before
+IN_A_CALL = -1  # the number of all reads outside the source of the loop
+Read = tuple[int, int]  # a read's number in the source, and its count of earlier runs
 
 
 @dataclass(eq=False)
@@ -22,29 +22,30 @@ class LoopPlan:
     Attributes:
         reads: a read of an element → the number of its input.
         called: reads in functions that the body calls: the read, the path to the tensor, the index.
-        tables: for each list of numbers that is read the read, the parts of its index, the type.
+        tables: for each list of numbers: the read, the parts of its index, the type.
         numbers: expressions of the loop's variable that are inputs, and their types.
-        leaves: for each input the read that shows it, and the parts of its index.
-        emitted: for each list the values that a step appends: (append or insert, structure).
+        leaves: for each input its read, and the parts of the index.
+        emitted: for each list the values that a step adds: (append or insert, structure).
         puts: the elements that a step writes: the write, the parts of its index, and the expression
             of the loop's variable if it writes a number.
-        lags: reads of what an earlier iteration wrote: the read, the parts of its index, the
-            write, and how many iterations ago.
-        pasts: for each list that iterations append to: the structures of its last items that they
-            read, and the reads of it by the loop's variable.
+        lags: reads of elements that an earlier iteration wrote: the read, the parts of its index,
+            the write, and the distance in iterations.
+        pasts: for each list that iterations append to: the structures of the last items that
+            iterations read, and the reads by the loop's variable.
         trailing: the structure of the values that are only read after the loop.
         persists: for each container of the state whether it is changed in place.
         updates: for each number of the state its next value; None for a counter.
-        summed: for each sum how many values a step adds.
+        summed: for each sum the number of values that a step adds.
         tensors: for each tensor of the state: "new", "same" or "written" (in place).
-        left: the tensors of the state of which iterations only write elements; they stay.
-        asked: the answers of comparisons of the loop's variable.
-        shares: which of the tensors that it reads and writes share memory.
-        starts: the first numbers of the loop and of the state, where facts depend on these.
-        by_length: the lists whose length decides what is done.
-        lengths: the lengths of the loops that it was used for.
-        slow: length and rows → calls in a row that took longer than the loop in Python.
-        calls: how often it ran.
+        left: the tensors of the state of which iterations only write elements; their names keep
+            them.
+        asked: the comparisons of the loop's variable, with their answers.
+        shares: the tensors of the step that share memory; see `LoopReads.shares`.
+        starts: the first numbers of the loop and of the state, if facts depend on them.
+        by_length: the lists whose length the step depends on.
+        lengths: the lengths of the loops that used the plan.
+        slow: length and rows → the number of successive calls that were slower than Python.
+        calls: the number of runs.
     """
 
     reads: dict[Read, int] = field(default_factory=dict)
@@ -71,7 +72,7 @@ class LoopPlan:
     calls: int = 0
 
     def facts(self) -> Any:
-        """Everything that outputs depend on; hashable."""
+        """All facts that outputs depend on; hashable."""
         return (
             tuple(self.reads.items()), tuple(self.leaves), tuple(self.tables), tuple(self.numbers),
             tuple(self.emitted), tuple(self.puts), tuple(self.lags), tuple(self.pasts),

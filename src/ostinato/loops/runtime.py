@@ -1,4 +1,4 @@
-"""What the code of a rewritten function calls: its loops, as they begin."""
+"""`LoopRuntime`: the functions that the code of a rewritten function calls."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LoopRuntime:
         self, number: int, iterable: Any, body: Any, outer: Loop | None,
         rows: KnownRows,
     ) -> Any:  # fmt: skip
-        """The loop that begins: one that may become a scan, or not."""
+        """The object for a loop that begins: a `Loop` if it may become a scan, else `Unwatched`."""
         site = self.sites[number]
         if site.source.stays:
             return Left(site, iterable, outer)
@@ -60,7 +60,7 @@ class LoopRuntime:
 
 
 def _grouped(site: Site, items: Items) -> tuple[Site, Items]:
-    """The loop as one of groups of iterations, where its branches are known to repeat."""
+    """The loop over groups of iterations if its branches have a known period, else unchanged."""
     if site.period and site.of_groups is not None:
         groups = Grouped(items, 0, site.period)
         if groups.n - site.of_groups.first >= fewest(groups):

@@ -1,6 +1,6 @@
-"""`scan` of a step that keeps state in attributes: the Python loop that defines it, as a loop.
+"""`scan` of a step that keeps state in attributes: the defining Python loop, rewritten.
 
-The first iteration shows what the step changes; that is then state, beside the carry.
+The first iteration shows the attributes that the step changes. They become state beside the carry.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _loops = Recent()
 def scanned(a: Arguments) -> tuple[tuple[Tree, Tree], bool] | None:
     """The carry and the outputs of a scan, and whether the engine ran its steps.
 
-    None of a call with lengths, resets, memory=, truncate=, or in reverse.
+    None for a call with lengths, resets, memory= or truncate=, and for a scan in reverse.
     """
     ragged = a.ragged
     is_ragged = ragged.lengths is not None or ragged.starts is not None
@@ -57,7 +57,7 @@ def scanned(a: Arguments) -> tuple[tuple[Tree, Tree], bool] | None:
     run: Any = _loops.get(key)
     if run is None:
         run = _loops[key] = with_loops(cast(FunctionType, _run))
-        run.__ostinato_loops__[0].warned = True  # scan warns
+        run.__ostinato_loops__[0].warned = True  # `scan` warns itself
     xs = [leaf.movedim(a.dim, 0) for leaf in a.xs_leaves]
     leaves, ys, spec = run(a.step, a.init, a.carry_spec, xs, a.xs_spec, a.dim)
     found = tree.unflatten(leaves, a.carry_spec), tree.unflatten(ys, spec)

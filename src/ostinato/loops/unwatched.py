@@ -1,4 +1,4 @@
-"""A loop that runs in Python from its begin to its end."""
+"""Loops that run in Python from beginning to end."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ostinato.loops.site import Site
 
 
 class Watching(threading.local):
-    """The nested loops of a thread that examine an iteration now."""
+    """The nested loops of a thread that are examining an iteration."""
 
     def __init__(self) -> None:
-        self.loops: weakref.WeakSet[Any] = weakref.WeakSet()  # a loop may end by an error
+        self.loops: weakref.WeakSet[Any] = weakref.WeakSet()  # weak: an error may end a loop
 
 
 watching = Watching()
 
 
 class Unwatched:
-    """A loop that runs in Python from its begin to its end."""
+    """A loop that runs in Python from beginning to end."""
 
     ended = True
 
@@ -49,7 +49,7 @@ class Unwatched:
     def selecting(
         self, number: int, name: str, base: Any, *arguments: Any, **named: Any
     ) -> Any:
-        """`base.select(1, t)`, which a loop around may want to see."""
+        """`base.select(1, t)`, reported to the outer loops."""
         is_tensor = isinstance(base, Tensor)
         found = elements.of_call(name, (base, *arguments), named) if is_tensor else None
         if found is None:
@@ -61,11 +61,11 @@ class Unwatched:
         return number in of
 
     def at(self, number: int, base: Any, index: Any) -> Any:
-        """`base[index]`, shown to the loops around."""
+        """`base[index]`, reported to the outer loops."""
         return base[index] if self.outer is None else self.outer.at(number, base, index)
 
     def put(self, number: int, value: Any, base: Any, index: Any) -> None:
-        """`base[index] = value`, shown to the loops around."""
+        """`base[index] = value`, reported to the outer loops."""
         if self.outer is None:
             base[index] = value
         else:
@@ -73,7 +73,7 @@ class Unwatched:
 
 
 class Left(Unwatched):
-    """A loop that is not rewritten; it notices whether it is a loop over tensors."""
+    """A loop that is not rewritten; it records whether it is a loop over tensors."""
 
     over_tensors = inner_native = False
 

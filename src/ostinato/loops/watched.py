@@ -1,4 +1,4 @@
-"""The changes of the text: reads and writes that a loop sees, and iterations as functions."""
+"""Changes of the syntax tree: the loop sees reads and writes; an iteration becomes a function."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def visited(transformer: ast.NodeTransformer, body: list[ast.stmt]) -> list[ast.
 
 
 class Watched(ast.NodeTransformer):
-    """Reads and writes of elements, seen by the loop.
+    """Turns reads and writes of elements into calls of the loop.
 
     A step does not name the tensors that it indexes by the loop's variable: guards would compare
     their shapes, which contain the length of the sequence.
@@ -47,7 +47,7 @@ class Watched(ast.NodeTransformer):
         return call
 
     def direct(self, index: ast.AST) -> set[str]:
-        """The names of an index; of an element in it, that of its sequence: tags of w[tags[t]]."""
+        """The names in an index; for an element in it that of its sequence: tags in w[tags[t]]."""
         if isinstance(index, ast.Call) and getattr(index.func, "attr", "") == "at":
             return reads(index.args[1])
         if isinstance(index, ast.Name):
@@ -55,7 +55,7 @@ class Watched(ast.NodeTransformer):
         return {n for part in ast.iter_child_nodes(index) for n in self.direct(part)}
 
     def index(self, index: ast.expr) -> ast.expr:
-        """An index as an expression of its own."""
+        """An index as an expression, which may stand outside of a subscript."""
         if isinstance(index, ast.Tuple):
             elements = [self.index(e) for e in index.elts]
             return ast.copy_location(ast.Tuple(elements, ast.Load()), index)
@@ -77,7 +77,7 @@ class Watched(ast.NodeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """`len(outs)` of a list that grows; `math.sin(t)`, `float(t)` of the loop's variable."""
+        """Change `len(outs)` of a list that grows, and `math.sin(t)` or `float(t)`."""
         self.generic_visit(node)
         if selects(node):
             return self.selecting(node)
@@ -92,7 +92,7 @@ class Watched(ast.NodeTransformer):
         return node
 
     def selecting(self, node: ast.Call) -> ast.AST:
-        """`x.select(1, t)`, which becomes `loop.selecting(number, "select", x, 1, t)`."""
+        """`x.select(1, t)` becomes `loop.selecting(number, "select", x, 1, t)`."""
         assert isinstance(node.func, ast.Attribute)
         base, name = node.func.value, ast.copy_location(ast.Constant(node.func.attr), node)
         moves = not reads(*node.args, *node.keywords).isdisjoint(self.index_names)
@@ -104,7 +104,7 @@ class Watched(ast.NodeTransformer):
         return node
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
-        """`t in steps`, where a set or dict would ask for the hash of a number."""
+        """Change `t in steps`, where a set or dict would need the hash of the number."""
         self.generic_visit(node)
         operator = node.ops[0]
         is_in = len(node.ops) == 1 and isinstance(operator, (ast.In, ast.NotIn))
@@ -121,7 +121,7 @@ class Watched(ast.NodeTransformer):
         return ast.copy_location(ast.Attribute(loop, method, ast.Load()), at)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        """The annotation is left as it is."""
+        """Leave the annotation unchanged."""
         node.target = self.visit(node.target)
         node.value = node.value and self.visit(node.value)
         return node
@@ -139,7 +139,7 @@ class Watched(ast.NodeTransformer):
         return node
 
     def in_turn(self, node: ast.Assign) -> list[ast.stmt]:
-        """`a = out[t] = …`: one assignment for each target."""
+        """`a = out[t] = …` becomes one assignment for each target."""
         name = f"_ostinato_value{node.lineno}_{node.col_offset}_"
         store = ast.copy_location(ast.Name(name, ast.Store()), node)
         first = ast.copy_location(ast.Assign([store], self.visit(node.value)), node)
@@ -177,15 +177,17 @@ class Watched(ast.NodeTransformer):
 
 
 class StepBody(ast.NodeTransformer):
-    """`continue` ends the step; `super()` gets the arguments that it finds by itself in a
-    method."""
+    """Turns `continue` into a return of the step, and sums and lists into calls of the loop.
+
+    `super()` gets its arguments, which it can find by itself only in a method.
+    """
 
     def __init__(self, end: ast.Return, first: str | None, loop: str, summed: set[str]):
         self.end, self.first, self.depth = end, first, 0
         self.loop, self.summed = loop, summed
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
-        """`outs = outs + [h]`, which becomes `outs = loop.extended(outs, [h])`."""
+        """`outs = outs + [h]` becomes `outs = loop.extended(outs, [h])`."""
         both = extended_list(node)
         if both is None:
             return self.visit_AugAssign(node)
@@ -199,7 +201,7 @@ class StepBody(ast.NodeTransformer):
         return node
 
     def visit_AugAssign(self, node: ast.AugAssign | ast.Assign) -> ast.AST:
-        """A sum over the iterations: `n += e` becomes `n = loop.sum(True, n, e)`."""
+        """`n += e`, a sum over the iterations, becomes `n = loop.sum(True, n, e)`."""
         found = sum_of(node)
         if found is None or found[0] not in self.summed:
             return self.generic_visit(node)
@@ -213,8 +215,8 @@ class StepBody(ast.NodeTransformer):
         return made
 
     def visit_For(self, node: ast.AST) -> ast.AST:
-        """Of an inner loop a `continue` is left as it is."""
-        self.depth += 1  # a `continue` inside belongs to this loop
+        """Leave the `continue` of an inner loop unchanged."""
+        self.depth += 1  # a `continue` inside belongs to the inner loop
         self.generic_visit(node)
         self.depth -= 1
         return node
@@ -246,7 +248,7 @@ class StepBody(ast.NodeTransformer):
 
 
 class Calls(ast.NodeTransformer):
-    """Calls of functions that may have loops: `f(x)` becomes `runtime.of(runtime.f_, f)(x)`.
+    """Turns calls of functions that may have loops, `f(x)`, into `runtime.of(runtime.f_, f)(x)`.
 
     The candidates are an attribute of the runtime, which guards read.
     """
@@ -270,7 +272,7 @@ class Calls(ast.NodeTransformer):
 
 
 class JoinedLists(ast.NodeTransformer):
-    """`torch.stack(rows)` outside of the steps, where the rows may be known as one tensor."""
+    """Changes `torch.stack(rows)` outside of the steps: the rows may be known as one tensor."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         return node if node.name.startswith("_ostinato_body") else self.generic_visit(node)

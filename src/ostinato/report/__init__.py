@@ -1,6 +1,6 @@
 """The report of a run: one self-contained HTML file.
 
-A kind of answer computes what its report shows, and lists panels, in `tasks/<kind>/report.py`.
+For each task, `tasks/<kind>/report.py` computes the contents of the report and lists its panels.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def feature_names(fitted: Any) -> tuple[str, ...]:
 
 
 def sequences(facts: RunFacts, lengths: np.ndarray, step: str) -> str:
-    """How many sequences were learnt from and tested on, and how long the latter are, `[N]`."""
+    """A text: how many sequences training and test have, and the lengths `[N]` of the latter."""
     shortest, longest = int(lengths.min()), int(lengths.max())
     n_train = facts.environment.get("data", {}).get("n_train")
     learnt = f"{count(n_train)} training and " if n_train else ""
@@ -69,7 +69,7 @@ def sequences(facts: RunFacts, lengths: np.ndarray, step: str) -> str:
 
 
 def network(sizes: Anatomy | None) -> PageSection:
-    """The network unrolled over time, and its equations to unfold."""
+    """The network unrolled over time, and its equations, which a click shows."""
     if sizes is None:
         return PageSection("network", "Network", why="The sizes of the network are unknown.")
     told = f"{picture.caption(sizes)}, {count(sizes.parameters)} parameters, unrolled over time"
@@ -105,7 +105,7 @@ def training(
 
 
 def _loss(facts: RunFacts, name: str, wide: bool) -> Curve:
-    """The loss: of single batches faint, their running mean, validation.
+    """The curves of the loss: single batches (faint), their running mean, and validation.
 
     Without `losses`, the batches of the reports are shown.
     """
@@ -129,7 +129,7 @@ def _loss(facts: RunFacts, name: str, wide: bool) -> Curve:
 
 
 def _course(losses: np.ndarray) -> list[Line]:
-    """`[K, 2]` iterations and losses of single batches."""
+    """The lines of `[K, 2]` iterations and losses of single batches."""
     iterations, values = losses.T
     window = max(1, len(values) // 25)
     mean = parts.running_mean(values, window)
@@ -157,7 +157,7 @@ def _reported(
 
 
 def _accuracy(metrics: Sequence[dict[str, Any]]) -> Curve:
-    """The accuracy over iterations, on an axis for the reports after the start."""
+    """The accuracy over iterations; the axis fits the reports after the start."""
     lines = _reported(metrics, "train_accuracy", "training batch", {"marker": "o"})
     lines += _reported(metrics, "validation_accuracy", "validation", VALIDATION)
     ends, start = accuracy_limits(metrics), metrics[0]["train_accuracy"]
@@ -175,7 +175,7 @@ def _accuracy(metrics: Sequence[dict[str, Any]]) -> Curve:
 
 
 def accuracy_limits(metrics: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    """The accuracies that the axis shows: all but those before the first update, if far below."""
+    """The ends of the axis; accuracies before the first update are outside if far lower."""
     shares = [[r[k] for k in r if k.endswith("accuracy")] for r in metrics]
     low, high = limits(np.concatenate(shares[1:] or shares))
     start = min(shares[0])
@@ -191,7 +191,7 @@ def _label(name: str, key: str, metrics: Sequence[dict[str, Any]]) -> str:
 
 
 def _numbers(metrics: Sequence[dict[str, Any]]) -> PageTable:
-    """The reports of the training; if many, some at even distances with the first and the last."""
+    """The reports of the training; of many, the first, the last and some at equal distances."""
     shown = np.unique(np.linspace(0, len(metrics) - 1, MAX_METRIC_ROWS).round().astype(int))
     keys = [key for key in _METRICS if any(key in report for report in metrics)]
     rows = [[_metric(key, metrics[i]) for key in keys] for i in shown]
@@ -209,7 +209,7 @@ def _metric(key: str, report: dict[str, Any]) -> str:
 
 
 def surroundings(facts: RunFacts) -> list[PageSection]:
-    """All settings of the run; the machine, the versions and the data that it was made with."""
+    """All settings of the run; the machine, the versions and the data of the run."""
     told = dict(facts.environment)
     if "command" in told:
         told["command"] = facts.command

@@ -35,15 +35,15 @@ DOTTED: dict[str, Any] = {"color": MUTED, "linewidth": 1, "linestyle": (0, (2, 3
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Figure(PagePanel):
-    """What all figures have.
+    """The base of all figures.
 
     Attributes:
         id: unique within the page.
-        label: a description for readers who do not see it; the caption is read to them, too.
-        caption: a sentence under it.
-        below: markup between the two.
-        height: in inches.
-        wide: whether it takes the whole page; it scrolls where that is narrow.
+        label: a description for screen readers, which also read the caption.
+        caption: a sentence under the figure.
+        below: markup between the figure and its caption.
+        height: the height in inches.
+        wide: whether the figure takes the whole width; on a narrow page it scrolls.
     """
 
     id: str
@@ -75,10 +75,10 @@ class Line:
     """Points `[n]` and the line through them.
 
     Attributes:
-        x, y: where they are; NaN is a gap.
-        name: in the legend; "" is not in it.
-        style: of the line, as matplotlib takes it.
-        errors: `[2, n]`, how far a bar reaches below and above each point.
+        x, y: the coordinates; NaN is a gap.
+        name: the name in the legend; "": the legend leaves the line out.
+        style: the arguments for matplotlib.
+        errors: `[2, n]`, the lengths of the error bar below and above each point.
     """
 
     x: np.ndarray
@@ -93,14 +93,14 @@ class Curve(Figure):
     """Lines over a common axis.
 
     Attributes:
-        lines: what is drawn.
-        x, y, title: names of the axes and, above them, of the whole.
+        lines: the lines.
+        x, y, title: the names of the axes and of the figure, above the axes.
         shares: "x", "y" or both: axes whose values are shares of 1, shown in per cent.
         log: axes that are logarithmic.
-        names: of the places 0, 1, … along x, instead of numbers.
-        x_limits, y_limits: ends of the axes; None: where the data end.
-        level: a dotted line across.
-        diagonal: whether there is a dotted line where y is x.
+        names: the names of the places 0, 1, … along x, instead of numbers.
+        x_limits, y_limits: the ends of the axes; None: the ends of the data.
+        level: the height of a dotted horizontal line.
+        diagonal: whether a dotted line shows y = x.
         bars: `[n]`, shares drawn as bars below the points of the first line.
     """
 
@@ -151,7 +151,7 @@ class Curve(Figure):
         for name, axis in (("x", ax.xaxis), ("y", ax.yaxis)):
             if name in self.log:
                 getattr(ax, f"set_{name}scale")("log")
-                # By default 10 to a power as TeX, which the page would show as source.
+                # The default writes 10 to a power as TeX, which the page would show as source.
                 axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
                 axis.set_minor_formatter(NullFormatter())
             elif name in self.shares:
@@ -175,7 +175,7 @@ def _per_cent(axis: Any, ticks: int = 0, decimals: int | None = 0) -> None:
 
 
 def dots(n: int) -> dict[str, Any]:
-    """The style of a line through n points: few are dots, too."""
+    """The style of a line through n points; few points also get dots."""
     return {"marker": "o", "markersize": 3.5} if n <= MAX_MARKERS else {}
 
 
@@ -202,7 +202,7 @@ class Matrix(Figure):
 
     def draw(self, fig: Canvas) -> None:
         shares = self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1)
-        pixels = tinted(np.sqrt(shares), WRONG_RGB)  # the root lets single mistakes show
+        pixels = tinted(np.sqrt(shares), WRONG_RGB)  # the square root makes single mistakes visible
         diagonal = np.arange(len(self.names))
         pixels[diagonal, diagonal, :3] = ACCENT_RGB
         ax = fig.add_subplot()
@@ -219,13 +219,13 @@ class Matrix(Figure):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Fan(Figure):
-    """A series with forecasts of it, each a median in bands of quantiles.
+    """A series with its forecasts, each a median in bands of quantiles.
 
     Attributes:
         x: `[t]`, times (datetime64) or steps.
-        values: `[t]`, what came; NaN where a value is missing, and after the end.
-        windows: of each forecast the first of its steps among the t, and quantiles `[h, Q]`.
-        levels: of the Q quantiles.
+        values: `[t]`, the true values; NaN where a value is missing, and after the end.
+        windows: for each forecast the index of its first step in x, and its quantiles `[h, Q]`.
+        levels: the levels of the Q quantiles.
     """
 
     x: np.ndarray
@@ -249,13 +249,13 @@ class Fan(Figure):
             ax.xaxis.set_major_locator(MaxNLocator(7))
             ax.set_xlabel("step" if x.dtype.kind == "i" else "time")
             return
-        # From two ticks on: with five, 31 to 59 months and 2.5 to 5 hours have no unit that fits.
+        # With at least five ticks instead of two, 31 to 59 months and 2.5 to 5 hours fit no unit.
         locator = dates.AutoDateLocator(minticks=2, maxticks=6)
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
 
     def _forecast(self, ax: Axes, ahead: np.ndarray, quantiles: np.ndarray) -> None:
-        one = len(ahead) == 1  # a forecast of one step is drawn as wide as a step
+        one = len(ahead) == 1  # a forecast of one step is as wide as a step
         shown = parts.extremes(quantiles[:, list(self.levels).index(0.5)])
         ahead, quantiles = ahead[shown], quantiles[shown]
         for low, high, _ in bands(self.levels):

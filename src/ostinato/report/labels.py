@@ -1,4 +1,4 @@
-"""What the reports of labels share: confusion, scores, where answers are right, calibration."""
+"""Sections that the reports of labels share: confusion, scores, accuracy by groups, calibration."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ostinato.report.markup import Html, count, distinct, percent, plain, short,
 from ostinato.report.panels import Cell, Grid, PagePanel, PageSection, PageTable, Sentence
 
 MAX_TABLE_CLASSES = 20  # more classes than this are an image, not a table of counts
-MAX_IMAGE_CLASSES = 1000  # more are neither: a matrix of 10,000 classes takes 800 MB
+MAX_IMAGE_CLASSES = 1000  # with more there is no matrix: for 10,000 classes it takes 800 MB
 MOST_GROUPS = 8
-BINS = 10  # of confidence
+BINS = 10  # groups of answers by confidence
 
 
 def interval(share: float, n: float) -> tuple[float, float]:
@@ -30,15 +30,15 @@ def interval(share: float, n: float) -> tuple[float, float]:
 def apart(a: float, b: float, n: int, both: bool = True) -> bool:
     """Whether shares counted over n are further apart than three standard errors of the difference.
 
-    √(p(1−p)/n) for each, p estimated as (k + 1)/(n + 2), which is never quite 0 or 1; without
-    `both` b is not a count, and has none.
+    The standard error is √(p(1−p)/n), with p estimated as (k + 1)/(n + 2), which is never exactly 0
+    or 1. Without `both`, b is not a count and has no error.
     """
     estimates = (np.array([a, b] if both else [a]) * n + 1) / (n + 2)
     return abs(a - b) > 3 * math.sqrt((estimates * (1 - estimates)).sum() / n)
 
 
 def confusion(y_true: np.ndarray, y_pred: np.ndarray, classes: Sequence[str]) -> PageSection:
-    """Which class is taken for which: counts in a table; an image if there are many classes."""
+    """The confusion matrix: counts in a table, or an image if there are many classes."""
     if len(classes) > MAX_IMAGE_CLASSES:
         return PageSection("confusion", "Confusion", why=_too_many(classes))
     matrix = counts(y_true, y_pred, len(classes))
@@ -98,8 +98,8 @@ def _table(matrix: np.ndarray, classes: Sequence[str]) -> PageTable:
 def _count(number: int, share: float, correct: bool) -> Cell:
     if number == 0:
         return Cell(0, "zero")
-    # The root and the start at 12 % let a single mistake show, on black too; at most 60 % of
-    # colour keeps the number readable on it.
+    # The square root and the offset of 12 % make a single mistake visible, on black too. With at
+    # most 60 % of colour the number on it is readable.
     root = np.sqrt(share)
     colour, strength = ("--low", 55 * root) if correct else ("--high", 12 + 100 * root)
     mixed = f"color-mix(in srgb, var({colour}) {min(60, strength):.0f}%, transparent)"
@@ -113,15 +113,15 @@ def scores(
 
     Args:
         y_true, y_pred: class numbers.
-        classes: names.
-        kind, of: the nouns for a class, and for the things that are classified.
+        classes: the names of the classes.
+        kind, of: the nouns for a class, and for the examples that are classified.
     """
     heading = "Labels" if kind == "label" else "Classes"
     if len(classes) > MAX_IMAGE_CLASSES:
         return PageSection("classes", heading, why=_too_many(classes))
     matrix = counts(y_true, y_pred, len(classes))
     right, support, given = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, which is shown as a dash
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN; the page shows a dash
         shares = np.stack([right / given, right / support, 2 * right / (support + given)])
     mistakes = matrix - np.diag(right)
     rows: list[list[object]] = []
@@ -145,7 +145,7 @@ def scores(
 
 
 def mean_row(name: str, cells: Sequence[object]) -> list[object]:
-    """A row of means under those that they are means of."""
+    """The last row of a table, with the means of the columns above."""
     return [Cell(each, "mean") for each in (name, *cells)]
 
 
@@ -178,7 +178,7 @@ class Groups:
 
     @property
     def errors(self) -> np.ndarray:
-        """`[2, G]`: how far Wilson's 95 % interval reaches below and above the accuracy."""
+        """`[2, G]`: the distances from the accuracy to the ends of Wilson's 95 % interval."""
         bounds = [interval(p, n) for p, n in zip(self.accuracy, self.n, strict=True)]
         low, high = np.array(bounds).T
         return np.maximum(0, [self.accuracy - low, high - self.accuracy])
@@ -188,11 +188,11 @@ def by_length(lengths: np.ndarray, n: np.ndarray, right: np.ndarray) -> Groups |
     """Answers by the length of their sequence, in groups of about the same number of sequences.
 
     Args:
-        lengths: `[N]`, of the sequences.
-        n, right: `[N]`, the numbers of answers and of right answers of each.
+        lengths: `[N]`, the lengths of the sequences.
+        n, right: `[N]`, the numbers of answers and of right answers in each sequence.
 
     Returns:
-        None if all are of the same length.
+        The groups; None if all sequences have the same length.
     """
     bounds = np.unique(np.quantile(lengths, np.linspace(0, 1, MOST_GROUPS + 1)).round())
     if len(bounds) < 2:
@@ -210,8 +210,8 @@ def by_position(lengths: np.ndarray, right: np.ndarray) -> Groups:
     """Answers by their step; long sequences are divided into parts.
 
     Args:
-        lengths: `[N]`, of the sequences.
-        right: `[ΣT]`, bool, for the answers of all steps, end to end.
+        lengths: `[N]`, the lengths of the sequences.
+        right: `[ΣT]`, bool: whether the answer of each step is right, sequence after sequence.
     """
     position = np.arange(len(right)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     longest = int(lengths.max())
@@ -228,11 +228,11 @@ def _range(low: int, high: int) -> str:
 
 
 def by_confidence(confidence: np.ndarray, right: np.ndarray) -> tuple[Groups, np.ndarray]:
-    """Answers by tenths of their probability, and its mean in each tenth, `[10]`.
+    """Answers by tenths of their probability, and the mean probability in each tenth, `[10]`.
 
     Args:
         confidence: `[N]`, the probability of each answer.
-        right: `[N]`, bool.
+        right: `[N]`, bool: whether each answer is right.
     """
     tenth = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     n = np.bincount(tenth, minlength=BINS)
@@ -251,7 +251,7 @@ def calibration_error(groups: Groups, mean: np.ndarray) -> float:
 
 
 def calibration(confidence: np.ndarray, right: np.ndarray, answers: str) -> PageSection:
-    """Whether the probabilities can be trusted; `answers` names what was asked."""
+    """The section on the calibration of the probabilities; `answers` is the noun for them."""
     groups, mean = by_confidence(confidence, right)
     there = np.flatnonzero(groups.n)
     shown = Groups(tuple(groups.names[i] for i in there), groups.n[there], groups.right[there])
@@ -284,7 +284,7 @@ def calibration(confidence: np.ndarray, right: np.ndarray, answers: str) -> Page
 
 
 def _trust(sure: float, right: float, n: int) -> str:
-    """Mean confidence and accuracy; they differ if by more than three standard errors."""
+    """A sentence on confidence and accuracy; they differ if by more than three standard errors."""
     told = f"Mean confidence {percent(sure, 1)}, accuracy {percent(right, 1)}"
     if not apart(right, sure, n, both=False):
         return f"{told}: no significant difference."
@@ -293,9 +293,9 @@ def _trust(sure: float, right: float, n: int) -> str:
 
 
 def where(shown: Sequence[tuple[str, str, Groups | None, str]], heading: str) -> PageSection:
-    """Where answers are right: (id, name of the axis, groups, reason if there are no groups).
+    """The accuracy by groups: (id, name of the axis, groups, reason if there are no groups).
 
-    A single figure has its numbers beside it.
+    A single figure has a table of its numbers beside it.
     """
     there = [(name, axis, groups) for name, axis, groups, _ in shown if groups is not None]
     panels: list[PagePanel] = [_groups(*each) for each in there]
@@ -310,7 +310,7 @@ def where(shown: Sequence[tuple[str, str, Groups | None, str]], heading: str) ->
 
 
 def _groups(identity: str, axis: str, groups: Groups) -> Curve:
-    """The accuracy of each group with its 95 % interval; `axis` names what they are of."""
+    """The accuracy of each group with its 95 % interval; `axis` is the name of the x axis."""
     places = np.arange(len(groups.n))
     return Curve(
         id=identity,
@@ -329,7 +329,7 @@ def _groups(identity: str, axis: str, groups: Groups) -> Curve:
 
 
 def _extremes(groups: Groups) -> str:
-    """The worst group and the best one in a sentence; nothing if all are alike."""
+    """A sentence on the worst group and the best one; "" if all are alike."""
     low, high = int(np.argmin(groups.accuracy)), int(np.argmax(groups.accuracy))
     worst, best = float(groups.accuracy[low]), float(groups.accuracy[high])
     if worst == best:

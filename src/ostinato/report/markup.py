@@ -11,7 +11,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\u
 
 
 class Html(str):
-    """A string that is markup already; `text` leaves it as it is."""
+    """A string that is markup; `text` returns it unchanged."""
 
     __slots__ = ()
 
@@ -27,7 +27,7 @@ def text(value: object) -> str:
 
 
 def tag(name: str, content: object, css: str = "") -> Html:
-    """An element with a class, or without."""
+    """An HTML element, with a class if `css` is not empty."""
     attribute = f' class="{css}"' if css else ""
     return Html(f"<{name}{attribute}>{text(content)}</{name}>")
 
@@ -39,7 +39,7 @@ def short(value: object, limit: int = 14) -> str:
 
 
 def distinct(names: list[str], limit: int) -> list[str]:
-    """Names cut to fit an axis: at their ends, or in the middle if the ends distinguish them."""
+    """Names cut to fit an axis: at the end, or in the middle if their ends distinguish them."""
     cut = [short(name, limit) for name in names]
     if len(set(cut)) == len(set(map(plain, names))):
         return cut
@@ -59,7 +59,7 @@ def count(number: int) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things: `1 step`, `1,200 steps`."""
+    """A number with its noun: `1 step`, `1,200 steps`."""
     return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
 
 

@@ -22,7 +22,7 @@ def section(
 
     Args:
         facts: the facts of the run.
-        measures: those of the task.
+        measures: the measures of the task.
         more: values of measures that the evaluation may lack.
     """
     test = {**(more or {}), **facts.test}

@@ -1,4 +1,4 @@
-"""The page of a run: its head, its sections in order, and how it reaches the disk."""
+"""The page of a run: its head, its sections in order, and the writing of the file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _POLICY = (
 class RunFacts:
     """Facts of a run for its report, for any task.
 
-    Every field but the title may be empty; the page then lacks what is drawn from it.
+    Every field but the title may be empty; the page then lacks the parts that need it.
 
     Args:
         title: the heading, for example "mnist, rnn, 128 units".
@@ -54,16 +54,16 @@ class RunFacts:
 
     @property
     def command(self) -> str:
-        """The command of the run, to be pasted into a shell."""
+        """The command of the run, quoted for a shell."""
         return shlex.join(map(str, self.environment.get("command", [])))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageData(RunFacts):
-    """What a kind of answer shows of a run: a subclass holds what is computed, and lists panels.
+    """The contents of a report. Each task has a subclass with its values and its panels.
 
     Args:
-        parameters: how many numbers the network learns, or None.
+        parameters: the number of the network's parameters, or None.
     """
 
     parameters: int | None = None
@@ -73,11 +73,11 @@ class PageData(RunFacts):
         raise NotImplementedError
 
     def tiles(self) -> list[Tile]:
-        """The numbers that matter most, the first one largest."""
+        """The most important numbers; the first one is shown largest."""
         raise NotImplementedError
 
     def sections(self) -> Sequence[PageSection | None]:
-        """The sections in their order; None is left out."""
+        """The sections in their order; the page leaves out None."""
         raise NotImplementedError
 
 
@@ -143,7 +143,7 @@ def _page(data: PageData) -> str:
 
 
 def _head(data: PageData, sections: Sequence[PageSection]) -> str:
-    """The heading, the data in a line, the machine, the command, the numbers that matter, links."""
+    """The heading, the data in a line, the machine, the command, the main numbers, links."""
     lines = [data.sizes(), _machine(data.environment)]
     below = "".join(tag("p", line, "machine") for line in lines if line)
     if data.command:

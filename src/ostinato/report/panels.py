@@ -1,6 +1,6 @@
-"""The panels of a page, but for figures: small values, each of which knows its HTML.
+"""The panels of a page except for figures: small values, each with a method for its HTML.
 
-A task lists sections of such panels; `page` draws them, the same for every task.
+A task lists sections of panels; `page` draws them in the same way for every task.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from ostinato.report.markup import Html, tag, text
 
-NARROW = 4  # columns that a phone has room for
+NARROW = 4  # columns that fit on a phone
 SCROLLS = '<p class="scrolls">Wider than the screen: it scrolls sideways \u2192</p>'
 
 
@@ -30,10 +30,10 @@ class PageSection(PagePanel):
     Attributes:
         id: unique within the page.
         link: the short name by which the top of the page links to it.
-        heading: by default the short name.
-        note: how to read what follows.
-        panels: what is shown.
-        why: the sentence in place of the panels if there are none.
+        heading: the heading; by default the short name.
+        note: how to read the panels.
+        panels: the panels.
+        why: the sentence that is shown if there are no panels.
     """
 
     id: str
@@ -79,7 +79,7 @@ class Sentence(PagePanel):
 
 @dataclass(frozen=True)
 class Key(PagePanel):
-    """Which colour is what: (class of the style sheet, words)."""
+    """The meanings of colours: (class of the style sheet, words)."""
 
     entries: Sequence[tuple[str, str]]
 
@@ -90,7 +90,7 @@ class Key(PagePanel):
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table that is not as the others."""
+    """A cell of a table with a style of its own."""
 
     shown: object
     css: str = ""
@@ -99,10 +99,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class PageTable(PagePanel):
-    """A table, which scrolls by itself where the page is narrow.
+    """A table, which scrolls separately on a narrow page.
 
     Attributes:
-        caption, header: texts; one of `header` for each column.
+        caption: a text.
+        header: a text for each column.
         rows: cells of each row, the first one its heading: `Cell`s or what `text` takes.
         css: classes of the style sheet.
     """
@@ -113,7 +114,7 @@ class PageTable(PagePanel):
     css: str = "numbers"
 
     def html(self) -> str:
-        # A table that is wider than a phone says there that it scrolls, since the cut may not show.
+        # On a phone a wide table says that it scrolls: its edge may not look cut.
         scrolls = SCROLLS if len(self.header) > NARROW else ""
         head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in self.header)
         caption = text(self.caption)
@@ -184,7 +185,7 @@ class Word(PagePanel):
 
     def html(self) -> str:
         below = "".join(tag("small", words, css) for css, words in self.labels)
-        shown = "\n".join(map(text, self.shown.split("\n")))  # lines of a text stay lines
+        shown = "\n".join(map(text, self.shown.split("\n")))  # keeps the line breaks of a text
         return tag("span", Html(shown + below), self.css) if self.css or below else shown
 
 
@@ -202,7 +203,7 @@ class PageText(PagePanel):
 
 @dataclass(frozen=True)
 class Markup(PagePanel):
-    """Markup that one section alone needs."""
+    """Markup that only one section needs."""
 
     made: str
 
@@ -226,7 +227,7 @@ class Card(PagePanel):
 
 @dataclass(frozen=True)
 class Grid(PagePanel):
-    """Panels beside each other where the page is wide enough; `tall`: one below the other."""
+    """Panels side by side if the page is wide enough; with `tall` one below the other."""
 
     panels: Sequence[PagePanel]
     tall: bool = False

@@ -1,4 +1,4 @@
-"""Long series in few points: a page shows no more than it has pixels across."""
+"""Long series reduced to few points: a page cannot show more points than it has pixels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-MOST = 200  # points of a series; longer ones are drawn by equal parts
+MOST = 200  # points of a series; a longer one is divided into equal parts
 
 
 def edges(n: int, most: int = MOST) -> np.ndarray:
@@ -37,7 +37,7 @@ def extremes(values: np.ndarray, most: int = MOST) -> np.ndarray:
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """`[n]`: the mean of the `window` values around each; at both ends of fewer values."""
+    """`[n]`: the mean of the `window` values around each value; at both ends there are fewer."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     middle = np.arange(len(values))
     start = np.maximum(middle - (window - 1) // 2, 0)

@@ -1,6 +1,6 @@
 """The network unrolled over time, as SVG.
 
-Time runs to the right, layers lie one upon the other. A column holds one box for each layer; the
+Time runs to the right, and layers go upwards. A column holds one box for each layer; the
 box of a bidirectional layer has two cells, one for each direction, which read the same input.
 """
 
@@ -58,7 +58,7 @@ def caption(a: Anatomy) -> str:
 
 
 def inline_svg(anatomy: Anatomy) -> str:
-    """The drawing within an HTML page, which has the style for its classes."""
+    """The drawing as an element of an HTML page, whose style sheet has its classes."""
     names, parts, top = columns(anatomy), [TIP], TOP
     x = [LEFT + COLUMN * i for i in range(len(names))]
     shown = [(at, name) for at, name in zip(x, names, strict=True) if name != LEFT_OUT]

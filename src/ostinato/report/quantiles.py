@@ -1,4 +1,4 @@
-"""What the reports of numbers share: whether quantiles can be trusted."""
+"""A section that the reports of numbers share: the calibration of quantiles."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ostinato.report.panels import Grid, PageSection, PageTable
 def calibration(
     levels: Sequence[float], actual: np.ndarray, quantiles: np.ndarray
 ) -> PageSection:
-    """How many of the values lie below each quantile, and inside each interval.
+    """The section on the shares of true values below each quantile and inside each interval.
 
     Args:
-        levels: of the Q quantiles.
-        actual: `[M, h]`, what came; NaN where a value is missing.
-        quantiles: `[M, h, Q]`.
+        levels: the levels of the Q quantiles.
+        actual: `[M, h]`, the true values; NaN where a value is missing.
+        quantiles: `[M, h, Q]`, the predicted quantiles.
     """
     n = count(int(np.isfinite(actual).sum()))
     shares = np.array([below(actual, quantiles[:, :, i]) for i in range(len(levels))])
@@ -56,7 +56,7 @@ def calibration(
 
 
 def below(actual: np.ndarray, quantile: np.ndarray) -> float:
-    """The share of the values `[…]` below a quantile `[…]`, those equal to it counted half."""
+    """The share of the values `[…]` below a quantile `[…]`; equal values count half."""
     known = np.isfinite(actual)
     values, quantile = actual[known], quantile[known]
     return float(((values < quantile) + 0.5 * (values == quantile)).mean())

@@ -1,4 +1,4 @@
-"""One sequence seen step by step: what was read, beliefs, labels or hidden states beside it.
+"""One sequence step by step: its values, and beside them beliefs, labels or hidden states.
 
 A picture is read from top to bottom, so that its time axis runs down, with row t of the picture
 level with the belief after row t. For other sequences time runs to the right; a long sequence is
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 IMAGE_SHAPE = (28, 28)  # sequences of this shape, with values in [0, 1], are shown as pictures
-MAX_LANES = 12  # with more classes, the most probable ones have a lane
-MAX_LINES = 12  # more features than this are a heat map, not lines
+MAX_LANES = 12  # of more classes, only the most probable ones have a lane
+MAX_LINES = 12  # more features than this are drawn as a heat map, not as lines
 MAX_NAMED = 4  # more lines than this cannot be distinguished by their strokes
 LINE_POINTS = 1000  # for all lines of an example together
 MAX_ROWS = {"features": 64, "units": 128}  # in a heat map; more are drawn in equal parts
-LANE = 0.88  # height of a belief of 1 in its lane
+LANE = 0.88  # the height at which a lane draws a belief of 1
 Colours = Sequence[int | None]  # for each class one of LABELS; −1: the rest; None: no colour
 
 
@@ -43,10 +43,10 @@ class Steps(Figure):
     """A sequence as the network read it.
 
     Attributes:
-        x: `[T, F]`; None if its steps are words, which are written, not drawn.
-        names: of the features; empty if they have none.
+        x: `[T, F]`; None if the steps are words, which the page writes as text.
+        names: the names of the features; empty if they have none.
         first: the number of the first step.
-        unit: what a step is.
+        unit: the noun for a step.
     """
 
     x: np.ndarray | None
@@ -55,7 +55,7 @@ class Steps(Figure):
     unit: str = "step"
 
     def read(self, ax: Axes) -> None:
-        """What was read, over time; the values of step t between t and t + 1."""
+        """Draw the values over time; step t lies between t and t + 1."""
         assert self.x is not None
         n_steps, n = self.x.shape
         names = self.names if len(self.names) == n else ()
@@ -83,7 +83,7 @@ class Steps(Figure):
             )  # fmt: skip
 
     def time_axis(self, ax: Axes) -> None:
-        """The lowest axis, of what has been read."""
+        """Label the lowest axis, which counts the steps that have been read."""
         from matplotlib.ticker import MaxNLocator
 
         ax.set_xlabel(f"{self.unit}s read")
@@ -92,7 +92,7 @@ class Steps(Figure):
 
 
 def heat_map(ax: Axes, values: np.ndarray, most: int, first: int = 0) -> None:
-    """`[T, K]` values in [−1, 1], time to the right."""
+    """Draw `[T, K]` values in [−1, 1]; time runs to the right."""
     from matplotlib.ticker import MaxNLocator
 
     extent = (first, first + len(values), values.shape[1], 0)
@@ -103,7 +103,7 @@ def heat_map(ax: Axes, values: np.ndarray, most: int, first: int = 0) -> None:
 
 
 def side_by_side(fig: Canvas, x: np.ndarray) -> Axes:
-    """A picture in a square, and beside it axes exactly as high; in inches, by hand."""
+    """Draw a picture in a square, and return the axes beside it, which have the same height."""
     fig.set_layout_engine("none")
     width, height = fig.get_size_inches()
     left, bottom, top, gap = 0.5, 0.37, 0.28, 0.22
@@ -112,7 +112,7 @@ def side_by_side(fig: Canvas, x: np.ndarray) -> Axes:
     def place(start: float, w: float) -> Axes:
         return fig.add_axes((start / width, bottom / height, w / width, side / height))
 
-    # Drawn in ink of varying strength; the page inverts it in the dark. Row t lies between t and
+    # The ink varies in opacity; a dark page inverts it. Row t lies between t and
     # t + 1, and so does the belief after it.
     ax, (rows, columns) = place(left, side), x.shape
     extent = (0, columns, rows, 0)
@@ -129,12 +129,12 @@ def side_by_side(fig: Canvas, x: np.ndarray) -> Axes:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Beliefs(Steps):
-    """A sequence, and under it (of a picture: beside it) a lane for the belief in each class.
+    """A sequence, and a lane for the belief in each class, below it or beside a picture.
 
     Attributes:
-        beliefs: `[T, C]` after each step; None: there are none.
-        classes: the C names.
-        true, chosen: which classes are marked.
+        beliefs: `[T, C]`, the probabilities after each step; None: no lanes.
+        classes: the names of the C classes.
+        true, chosen: the classes that are marked.
     """
 
     beliefs: np.ndarray | None
@@ -144,7 +144,7 @@ class Beliefs(Steps):
 
     @property
     def lanes(self) -> list[int]:
-        """The classes that get a lane: the true one, the chosen one, and the most believed in."""
+        """The classes that get a lane: the true one, the chosen one, and the most probable ones."""
         if self.beliefs is None:
             return []
         peaks = self.beliefs.max(axis=0)
@@ -166,7 +166,7 @@ class Beliefs(Steps):
         self.time_axis(axes[-1])
 
     def lanes_down(self, ax: Axes) -> None:
-        """Beliefs beside a picture, time running down."""
+        """Draw beliefs beside a picture; time runs down."""
         assert self.beliefs is not None
         for lane, c in enumerate(self.lanes):
             lengths = lane + LANE * self.beliefs[:, c]
@@ -184,7 +184,7 @@ class Beliefs(Steps):
         self._plain(ax, ax.get_xticklabels())
 
     def lanes_across(self, ax: Axes) -> None:
-        """Beliefs under what was read, time running to the right."""
+        """Draw beliefs below the sequence; time runs to the right."""
         assert self.beliefs is not None
         bottoms = np.arange(len(self.lanes))[::-1]
         edges, beliefs = parts.edges(len(self.beliefs)), parts.means(self.beliefs)
@@ -210,7 +210,7 @@ class Beliefs(Steps):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HiddenStates(Steps):
-    """Hidden states `[T, H]` as a heat map, its time axis that of the sequence beside it."""
+    """Hidden states `[T, H]` as a heat map with the time axis of the sequence beside it."""
 
     states: np.ndarray
     wide: bool = True
@@ -243,8 +243,8 @@ class Lanes(Steps):
 
     Attributes:
         true, predicted: `[T]`, class numbers.
-        classes: names of the classes.
-        colours: of the classes.
+        classes: the names of the classes.
+        colours: the colours of the classes.
     """
 
     true: np.ndarray
@@ -297,7 +297,7 @@ Stretches = Sequence[tuple[int, int]]
 def _bars(
     ax: Axes, y: float, height: float, first: int, stretches: Stretches, colour: str, **style: Any
 ) -> None:
-    """Bars over stretches of steps, all in one path, which takes the least space in the page."""
+    """Draw bars over stretches of steps, as one path, which takes the least space in the page."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 

@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Placeholders: matplotlib draws in these colours, which the page replaces by its variables.
+# Placeholders: matplotlib draws in these colours, and the page replaces them by its variables.
 INK, MUTED, LINE, ACCENT, WRONG = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
 # The colours of labels; the page has a variable for each.
 LABELS = tuple(f"#1{i}2{i}3{i}" for i in range(8))
@@ -26,7 +26,7 @@ _VARIABLES = {
     WRONG: "var(--wrong)",
     **{stand_in: f"var(--label-{i})" for i, stand_in in enumerate(LABELS)},
 }
-# The same two hues for pixels, which cannot follow the page: mid-tones, for white and black.
+# ACCENT and WRONG for pixels, which cannot adapt to the page: mid-tones for white and black.
 ACCENT_RGB, WRONG_RGB = (0.24, 0.50, 0.86), (0.87, 0.44, 0.13)
 
 _STYLE: dict[Any, Any] = {
@@ -57,7 +57,7 @@ _STYLE: dict[Any, Any] = {
     "lines.solid_capstyle": "round",
 }
 _PIXELS_PER_POINT = 4 / 3
-LETTER = 0.074  # inches, about, of a small letter in a figure
+LETTER = 0.074  # the approximate width of a small letter in a figure, in inches
 
 
 def inline_svg(
@@ -67,7 +67,7 @@ def inline_svg(
 
     Args:
         name: unique within the page; prefixes every id inside.
-        label: a description of the figure, for readers who do not see it.
+        label: a description of the figure for screen readers.
         size: width and height in inches of 96 pixels; narrower pages scale it down.
         draw: paints an empty figure.
     """
@@ -78,7 +78,7 @@ def inline_svg(
     with matplotlib.rc_context(), warnings.catch_warnings():
         # The reader's browser chooses the font, so that a glyph missing in DejaVu does not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        matplotlib.rcdefaults()  # a matplotlibrc of the user's does not change the report
+        matplotlib.rcdefaults()  # the user's matplotlibrc must not change the report
         matplotlib.rcParams.update({**_STYLE, "svg.hashsalt": name})
         fig = Figure(figsize=size, layout="constrained")
         draw(fig)

@@ -1,6 +1,6 @@
 """The routes as one table, and the application made of it.
 
-A row of `routes` is an address with its handler and what its body is. The OpenAPI page at
+A row of `routes` is an address with its handler and the schema of its body. The OpenAPI page at
 `/openapi.json` is made of the same rows, and a handler's docstring is its summary there.
 """
 
@@ -116,13 +116,13 @@ SCHEMAS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Row:
-    """An address.
+    """A route: a method and an address, with the handler that answers there.
 
     Attributes:
-        body: the name of its schema in `SCHEMAS`; None: there is none.
+        body: the name of the body's schema in `SCHEMAS`; None: the request has no body.
         gives: the media type of the answer.
-        status: of an answer, beside the usual 200.
-        needs_body: whether the body may be left out.
+        status: the HTTP status of a successful answer.
+        needs_body: whether the body is required.
     """
 
     method: str
@@ -135,7 +135,7 @@ class Row:
 
 
 def routes(protocol: Protocol, sessions: Sessions, page: Page) -> list[Row]:
-    """The table; those asked most often come first."""
+    """The table of routes; the most frequent requests come first."""
     return [
         Row("POST", MODEL + "/infer", protocol.infer, "infer"),
         Row("POST", SESSION + "/steps", sessions.steps, "steps"),
@@ -167,12 +167,12 @@ def routes(protocol: Protocol, sessions: Sessions, page: Page) -> list[Row]:
 def application(
     models: Models, settings: Settings, metrics: Metrics, shown: dict[str, Shown] | None = None
 ) -> Guard:
-    """The application of a server; what the page shows of each model is by its name."""
+    """The application of a server; `shown` has the data of the page by the name of each model."""
     protocol, sessions, page = Protocol(models), Sessions(models), Page(models, shown or {})
     table = routes(protocol, sessions, page)
 
     async def read_metrics(request: Request) -> Response:
-        """What the server counts, as Prometheus reads it."""
+        """The counters of the server in the text format of Prometheus."""
         return Response(metrics.text(models), media_type=TEXT)
 
     async def openapi(request: Request) -> Response:

@@ -1,7 +1,7 @@
 """`Guard`: the checks before every route.
 
 Addresses and tokens are checked, and the body is read, within its bounds of size and time, before
-a route sees the request. Whatever a route raises becomes an answer here, and a line of the log.
+a route sees the request. An error of a route becomes an answer here, and a line of the log.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _log = logging.getLogger(__name__)
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 AT_ONCE = 4  # bodies of the largest size in memory at the same time
 DRAINED = 2.0  # seconds in which the rest of a body that is too large may come
-OPEN = ("/v2/health/live", "/v2/health/ready")  # for probes: they have no token, and any Host
+OPEN = ("/v2/health/live", "/v2/health/ready")  # for probes: without a token, with any Host
 
 
 class Guard:
-    """An ASGI application before another one.
+    """An ASGI application that checks requests before another one answers them.
 
     Args:
         app: the routes.
-        settings, metrics: of the server.
+        settings, metrics: those of the server.
 
     Attributes:
-        ending: whether the server ends: then requests are answered by 503.
+        ending: whether the server is shutting down; it then answers requests by 503.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics):
@@ -64,7 +64,7 @@ class Guard:
             await self._app(scope, receive, send)
 
     def check(self, scope: Scope, headers: dict[str, str]) -> None:
-        """Raise Refusal if the request is from a page or a program that may not ask."""
+        """Raise Refusal if the Host, the Origin or the token of the request is not accepted."""
         host = headers.get("host", "")
         if scope["path"] not in OPEN:
             self._check_host(host)
@@ -82,7 +82,7 @@ class Guard:
         name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
         allowed = {*LOOPBACK, *self._settings.hosts}
         if self._tokens and not self._settings.hosts:
-            return  # a page of another name has no token
+            return  # any Host: a page of another origin does not know the token
         if name.lower() not in allowed:
             raise Refusal(
                 403,
@@ -145,8 +145,10 @@ class _Exchange:
         await self.guard._app(self.scope, self.receive, self._send)
 
     async def _in_time(self, work: Coroutine[Any, Any, bytes], seconds: float) -> bytes | None:
-        """What a coroutine returns, None if it takes longer; `asyncio.wait_for` would need a task,
-        which takes as long as all the rest of a request."""
+        """The result of a coroutine; None if it takes longer.
+
+        `asyncio.wait_for` would need a task, which costs as much time as the rest of a request.
+        """
         task, late = asyncio.current_task(), False
         assert task is not None
 
@@ -166,8 +168,10 @@ class _Exchange:
             timer.cancel()
 
     async def _drain(self) -> None:
-        """Let go what still comes: a client that is sending would see its connection cut, and not
-        the answer."""
+        """Read and discard the rest of a body.
+
+        Without this a client that is still sending sees a closed connection instead of the answer.
+        """
 
         async def rest() -> bytes:
             while (await self.receive()).get("more_body"):
@@ -228,7 +232,7 @@ class _Exchange:
         await self.send(message)
 
     async def _error(self, problem: Refusal) -> None:
-        if not self.status:  # else an answer has begun, and is cut
+        if not self.status:  # else part of an answer has been sent: it stays incomplete
             await answer_of(problem)(self.scope, self.receive, self._send)
 
     def _write_line(self) -> None:

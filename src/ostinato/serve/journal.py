@@ -2,17 +2,18 @@
 
     DIR/lock              held by the one server that uses the directory
     DIR/NAME/000007.kept  a snapshot: every sequence as it was when journal 7 began
-    DIR/NAME/000007.log   the journal: what happened since, appended record by record
+    DIR/NAME/000007.log   the journal: all changes since then, appended record by record
 
 A record is its length, its CRC-32, the CRC-32 of these two, a line of JSON [kind, key, …] and
-bytes. The engine gives the same bits for the same rows, so that the rows are enough: a server that
-starts plays them again. A snapshot has the states of all sequences. It is written beside the next
-journal; older files are deleted when it is whole.
+bytes. A record holds rows and no states: the engine gives the same bits for the same rows, and a
+server that starts runs them again. A snapshot has the states of all sequences. It is written beside
+the next journal; older files are deleted when it is complete.
 
-A process that is killed leaves at most an incomplete record at the end, of a request that was not
-answered. It is cut off. A record that is whole but differs from its CRC is damage, and refused.
+A process that is killed leaves at most one incomplete record, at the end, of a request that was not
+answered. The next start removes it. A complete record that differs from its CRC is damaged, and the
+journal is refused.
 
-What is written survives the death of the process at once, and that of the machine after a second
+A record survives the end of the process at once, and a failure of the machine after a second
 (`flush`).
 """
 
@@ -30,11 +31,11 @@ from ostinato import files
 
 _HEAD = struct.Struct("<III")
 MAGIC = "ostinato serve 1"
-MAX_LOG = 64 << 20  # bytes, after which a snapshot is due: some seconds to be played again
+MAX_LOG = 64 << 20  # bytes, after which a snapshot is due: a start replays them in some seconds
 
 
 class Record(NamedTuple):
-    """What happened: [kind, key, …] and bytes. `sequences.py` knows the kinds."""
+    """One change: [kind, key, …] and bytes. `sequences.py` defines the kinds."""
 
     head: list[Any]
     content: bytes = b""
@@ -51,7 +52,7 @@ def _head(size: int, crc: int) -> bytes:
 
 
 def unpacked(content: bytes, where: str) -> tuple[list[Record], int]:
-    """The records of a file, and where the last whole one ends.
+    """The records of a file, and the offset at which the last complete one ends.
 
     Raises:
         ValueError: a record is damaged.
@@ -79,8 +80,8 @@ class Journal:
     """The files of one model in a directory; errors of the disk are OSError.
 
     Args:
-        directory: is made if it is not there.
-        fingerprint: of the model; a journal of another one is not read.
+        directory: the directory of the files; it is created if it does not exist.
+        fingerprint: that of the model; a journal of another model is refused.
 
     Raises:
         ValueError: a file is damaged, or of another model or version.
@@ -95,7 +96,7 @@ class Journal:
         self.size = 0
 
     def records(self) -> Iterator[Record]:
-        """What was kept, in order; afterwards the journal is ready to be appended to."""
+        """The stored records, in order; afterwards the journal is ready to be appended to."""
         snapshot = max(self._numbers["kept"], default=0)
         if snapshot:
             yield from self._read("kept", snapshot)[0]
@@ -125,7 +126,7 @@ class Journal:
         """Write records, all or none, and return the size before.
 
         Raises:
-            OSError: the disk is full, and the like; the journal is as it was.
+            OSError: the disk is full, or fails otherwise; the journal is unchanged.
         """
         content, before = b"".join(map(packed, records)), self.size
         try:
@@ -139,19 +140,19 @@ class Journal:
         return before
 
     def cut(self, size: int) -> None:
-        """Take back what was appended since the journal had a size."""
+        """Remove the records that were appended since the journal had a size."""
         os.ftruncate(self._handle, size)
         self.size = size
 
     def flush(self) -> None:
-        """Have the disk keep what was written. May be called from another thread."""
+        """Force the written records to the disk. May be called from another thread."""
         os.fsync(self._handle)
 
     def next(self) -> int:
         """Begin another journal, whose number a snapshot of this moment has.
 
         Raises:
-            OSError: it cannot be written; the journal before goes on.
+            OSError: the new journal cannot be written; the old one remains in use.
         """
         before = self._handle
         self._open(self._number + 1)
@@ -160,12 +161,12 @@ class Journal:
         return self._number
 
     def keep(self, number: int, records: Iterable[Record]) -> None:
-        """Write the snapshot of the moment when a journal began, and delete what it replaces.
+        """Write the snapshot of the moment when a journal began, and delete the files it replaces.
 
         May be called from another thread.
 
         Raises:
-            OSError: it cannot be written; the files before it are still there.
+            OSError: the snapshot cannot be written; the older files still exist.
         """
         head = Record([MAGIC, self.fingerprint])
         files.write_pieces(self._path("kept", number), map(packed, (head, *records)))
@@ -179,7 +180,7 @@ class Journal:
             self._handle = -1
 
     def remove(self) -> None:
-        """Close and delete the journal of a model that is served no more."""
+        """Close and delete the journal of a model that is no longer served."""
         self.close()
         self._delete_before(self._number + 1)
         self.directory.rmdir()

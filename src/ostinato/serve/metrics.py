@@ -1,4 +1,4 @@
-"""`Metrics`: what a server counts, in Prometheus' text format at `/metrics`."""
+"""`Metrics`: the counters of a server, in Prometheus' text format at `/metrics`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 if TYPE_CHECKING:
     from ostinato.serve.models import Models
 
-# Seconds: from a step of a small model to a batch of long sequences.
+# Bounds of the histogram in seconds: from one step of a small model to a batch of long sequences.
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _FRAMES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 class Metrics:
-    """Counters of one server, which another one in the same process does not share."""
+    """The counters of one server; two servers in one process have separate ones."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -46,7 +46,7 @@ class Metrics:
                               registry=self.registry)  # fmt: skip
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+        """Count an answered request."""
         key = (route, status)
         if key not in self._children:  # a look-up of labels takes longer than counting
             requests, of = self._requests.labels(route, str(status)), self._seconds.labels(route)
@@ -56,12 +56,12 @@ class Metrics:
         histogram.observe(seconds)
 
     def played(self, model: str, frames: int, steps: int) -> None:
-        """Frames were played together."""
+        """Count frames that the engine played together, and their steps."""
         self._steps.labels(model).inc(steps)
         self._together.labels(model).observe(frames)
 
     def text(self, models: Models) -> bytes:
-        """All of them, as Prometheus reads them."""
+        """All counters in the text format of Prometheus."""
         for name in models.names:
             every = [each.sequences for each in models.versions(name) if each.sequences is not None]
             self._open.labels(name).set(sum(map(len, every)))

@@ -1,8 +1,9 @@
-"""`Served`: a saved model as tensors in, tensors out.
+"""`Served`: a saved model as a function from tensors to tensors.
 
-This file alone knows the runtime's models. A *head* is how a kind of model reads tensors and
-answers with tensors: a whole batch by `answer`, and steps of one sequence by `steps` and `stepped`.
-Both have the same outputs, so that the answer to the last step is that to the whole sequence.
+This file alone knows the runtime's models. A *head* translates tensors to the inputs of one kind of
+model, and its answers to tensors: a whole batch by `answer`, and steps of one sequence by `steps`
+and `stepped`. Both have the same outputs: the answer to the last step is the answer to the whole
+sequence.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from ostinato.tasks.language.model import LanguageModel
 from ostinato.tasks.regress.model import Regressor
 from ostinato.tasks.tag.model import Tagger
 
-MOST_LABELS = 1000  # in the metadata: of a vocabulary the first ones
+MOST_LABELS = 1000  # in the metadata; of a larger vocabulary it lists the first ones
 Tensors = dict[str, Array]
 Described = dict[str, Any]  # {"name", "datatype", "shape"}
 
 
 def described(name: str, datatype: str, *shape: int) -> Described:
-    """A tensor for the metadata; −1 is any size."""
+    """The description of a tensor for the metadata; the size −1 means any size."""
     return {"name": name, "datatype": datatype, "shape": list(shape)}
 
 
 class Head:
-    """How a kind of model reads and answers. Subclasses are below.
+    """The translation of tensors for one kind of model; there is a subclass for each kind.
 
     Attributes:
-        inputs, outputs: as the metadata describe them.
+        inputs, outputs: the descriptions of the tensors for the metadata.
         optional: inputs that a request may leave out.
-        each: whether every step has its answer.
-        noun: what the numbers of an answer are.
+        each: whether every step has an answer of its own.
+        noun: the noun for the numbers of an answer, such as "probabilities".
     """
 
     inputs: list[Described]
@@ -64,7 +65,7 @@ class Head:
         raise NotImplementedError
 
     def steps(self, given: Tensors) -> Any:
-        """What `Pool.rows` takes, for steps of one sequence; errors as of `answer`."""
+        """The argument of `Pool.rows` for steps of one sequence; raises as `answer` does."""
         raise NotImplementedError
 
     def stepped(self, answers: Answers) -> Tensors:
@@ -72,11 +73,11 @@ class Head:
         raise NotImplementedError
 
     def read(self, x: Any) -> Any:
-        """What `Pool.rows` takes, of steps written by hand in JSON; errors as of `answer`."""
+        """The argument of `Pool.rows` for steps in plain JSON; raises as `answer` does."""
         raise NotImplementedError
 
     def count(self, given: Tensors, settings: Settings) -> None:
-        """Raise Refusal (413) if there are too many sequences, or steps of one."""
+        """Raise Refusal (413) if there are too many sequences, or a sequence has too many steps."""
         for name, array in given.items():
             if array.ndim and len(array) > settings.batch:
                 raise Refusal(
@@ -94,7 +95,7 @@ class Head:
                 )
 
     def _take(self, given: Tensors) -> list[Array | None]:
-        """The inputs in the order of `inputs` and `optional`."""
+        """The tensors in the order of `inputs` and `optional`; None for one that was left out."""
         known = [each["name"] for each in self.inputs + self.optional]
         foreign = [name for name in given if name not in known]
         if foreign:
@@ -109,7 +110,7 @@ class Head:
 
 
 def _cut(sequences: Any, lengths: Array | None) -> Any:
-    """Sequences `[N, T, …]`, each to its length; the array itself where there are no lengths."""
+    """Sequences `[N, T, …]`, each cut to its length; without lengths the array itself."""
     if lengths is None:
         return sequences
     N, T = sequences.shape[:2]
@@ -165,8 +166,10 @@ class _Rows(Head):
         return cut if self.names is None else self._examples(cut, self.names)
 
     def _examples(self, sequences: Any, names: list[Names | None]) -> Examples:
-        """Sequences whose names are places, as a file of them is read; an unknown name is one that
-        no training has."""
+        """Sequences whose names are numbers, as examples that were read from a file.
+
+        An unknown name becomes a name that no training has.
+        """
         words = {n.feature: (*n, "\0") for n in names if n is not None}
         last = np.array([np.nan if n is None else len(n) for n in names])
         rows = [np.where((x == UNKNOWN) & ~np.isnan(last), last, x) for x in sequences]
@@ -174,7 +177,7 @@ class _Rows(Head):
         return Examples(ragged, features=tuple(self.model.columns), categories=words)
 
     def _numbers(self, x: Array) -> Array:
-        """Features as numbers: names by their places, numbers written as texts by their values."""
+        """Features as numbers: a name becomes its place, a number in text its value."""
         if x.dtype != object:
             return x
         if self.names is None:
@@ -328,7 +331,7 @@ class _Texts(Head):
         texts = self._texts(given)
         proba = np.empty((len(texts), len(self.model.labels)), np.float32)
         for i, text in enumerate(texts):
-            # Of a stream, since predict_proba keeps [T, V]; the bits are the same.
+            # A stream gives the same bits as predict_proba, which would hold [T, V] in memory.
             proba[i] = (
                 self.model.stream().push(text, each=False).proba
                 if text
@@ -407,13 +410,13 @@ class Served:
     """A saved model by the name under which it is served.
 
     Args:
-        name: in the addresses.
-        version: a number, of this server; it rises when the model is loaded anew.
-        model: what `ostinato.runtime.load` gives.
+        name: the name of the model in the addresses.
+        version: a number within this server; it rises when the model is loaded anew.
+        model: the result of `ostinato.runtime.load`.
 
     Attributes:
-        head: how it reads and answers.
-        why_not: why it does not answer step by step; None: it does.
+        head: the translation of its tensors.
+        why_not: the reason why it cannot answer step by step; None: it can.
     """
 
     def __init__(self, name: str, version: int, model: Model):
@@ -448,17 +451,17 @@ class Served:
 
     @property
     def language(self) -> LanguageModel:
-        """The model, if it is one of a language.
+        """The model as a language model.
 
         Raises:
-            Refusal: it is not valid.
+            Refusal: it is a model of another kind.
         """
         if not isinstance(self.model, LanguageModel):
             raise bad(f"{self.name!r} is a {self.model.kind}; wanted a language model")
         return self.model
 
     def suggest(self, text: str, n: int) -> dict[str, Any]:
-        """What may follow a text, and the bits of each of its tokens."""
+        """The likeliest next tokens of a text, and the bits of each of its tokens."""
         with self._lock:
             found = self.language.suggest(text, n)
             return {
@@ -474,7 +477,7 @@ class Served:
         """
         self.head.count(given, settings)
         try:
-            with self._lock:  # one batch at a time has all cores
+            with self._lock:  # one batch at a time, which uses all cores
                 return self.head.answer(given)
         except (ValueError, TypeError) as problem:
             raise bad(str(problem)) from None

@@ -1,7 +1,7 @@
-"""`Models`: what a server serves, by name; and the versions of a model that is loaded anew.
+"""`Models`: the models of a server by name, and the versions of a model that is loaded anew.
 
-With `--state DIR`, DIR/NAME/FINGERPRINT/ has the journal of a version and a copy of its model, so
-that sequences which began with it can end with it, also after a kill.
+With `--state DIR`, DIR/NAME/FINGERPRINT/ has the journal of a version and a copy of its model:
+sequences that began with the version can end with it, even if the process is killed between.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ REPLACED = "its model was replaced by another version"
 
 @dataclass(eq=False)
 class Version:
-    """A model as it was loaded once.
+    """A model as it was loaded at one time.
 
     Attributes:
-        sequences: None of a model that does not answer step by step.
-        journal: of them, if they are kept.
+        sequences: its open sequences; None if the model cannot answer step by step.
+        journal: the journal of the sequences; None without `--state`.
+        task: the task that plays the queued steps, once the server has started.
     """
 
     served: Served
@@ -47,18 +48,19 @@ class Models:
     """All models of a server.
 
     Args:
-        directories: by name, those of runs or of saved models.
-        settings, metrics: of the server.
+        directories: the directories of runs or of saved models, by name.
+        settings, metrics: those of the server.
 
     Raises:
-        ValueError: a model cannot be loaded, or a journal not be read.
-        OSError: the directory of --state is not writable, or another server's.
+        ValueError: a model cannot be loaded, a journal cannot be read, or another server uses the
+            directory of --state.
+        OSError: the directory of --state is not writable.
     """
 
     def __init__(self, directories: dict[str, Path], settings: Settings, metrics: Metrics):
         self.directories, self.settings, self.metrics = directories, settings, metrics
         self._lock_handle = -1
-        self._last: dict[str, int] = {}  # versions
+        self._last: dict[str, int] = {}  # the newest number of a version, by the name of the model
         if settings.state is not None:
             self._lock_state(settings.state)
         self._versions: dict[str, list[Version]] = {}
@@ -75,7 +77,7 @@ class Models:
         return list(self.directories)
 
     def versions(self, name: str) -> list[Version]:
-        """Of a model, the newest first."""
+        """The versions of a model, the newest first."""
         return self._versions[name]
 
     def newest(self, name: str, version: str | None = None) -> Version:
@@ -113,7 +115,7 @@ class Models:
     # ---- the life of a server
 
     def start(self) -> None:
-        """Begin to play, in the event loop that runs."""
+        """Start to play queued steps, in the running event loop."""
         for versions in self._versions.values():
             for version in versions:
                 self._start(version)
@@ -123,7 +125,7 @@ class Models:
             version.task = asyncio.create_task(version.sequences.run())
 
     async def tend(self) -> None:
-        """What is done from time to time: idle sequences end, and so do versions without any."""
+        """End idle sequences, and old versions without open sequences. Called from time to time."""
         for name in self.names:
             for version in list(self._versions[name]):
                 if version.sequences is None:
@@ -137,7 +139,7 @@ class Models:
                     self._remove(version)
 
     async def snapshot(self, *, due_only: bool = False) -> None:
-        """Write snapshots of all sequences; a disk that is full is logged, and tried again."""
+        """Write snapshots of all sequences; a failed write is logged and tried again later."""
         for versions in self._versions.values():
             for version in versions:
                 sequences = version.sequences
@@ -149,7 +151,7 @@ class Models:
                     _log.warning("the snapshot was not written: %s", problem.strerror)
 
     async def close(self) -> None:
-        """Play what is queued, write the last snapshots and end."""
+        """Play the queued steps, write the last snapshots and end."""
         for versions in self._versions.values():
             for version in versions:
                 try:
@@ -169,12 +171,13 @@ class Models:
             await asyncio.gather(version.task, return_exceptions=True)
 
     async def reload(self, name: str) -> Version:
-        """Load a model anew from its directory; what is open goes on, or ends, as `replaced` says.
+        """Load a model anew from its directory; unchanged files have no effect.
 
-        The same files again change nothing.
+        Its open sequences go on or end, according to `Settings.replaced`.
 
         Raises:
-            Refusal: there is no such model, or the files cannot be loaded; the old one goes on.
+            Refusal: there is no such model, or the files cannot be loaded; the old version
+                remains in use.
         """
         old, path = self.newest(name), self.directories[name]
         try:
@@ -195,7 +198,7 @@ class Models:
         return new
 
     async def _retire(self, name: str, old: Version) -> None:
-        """End what is open in a version, and remove it."""
+        """End the open sequences of a version, and remove the version."""
         new = self._versions[name][0]
         if old.sequences is not None:
             for key in old.sequences.keys:
@@ -223,7 +226,7 @@ class Models:
         return Version(served, OpenSequences(served, self.settings, journal, counted), journal)
 
     def _earlier(self, name: str) -> None:
-        """The versions of a model that a server before this one left with open sequences."""
+        """Add the versions of a model that an earlier server left with open sequences."""
         if self.settings.state is None or not (self.settings.state / name).is_dir():
             return
         newest = self._versions[name][0]
@@ -246,7 +249,7 @@ class Models:
             shutil.rmtree(version.journal.directory)
 
     def _lock_state(self, directory: Path) -> None:
-        import fcntl  # which Windows lacks
+        import fcntl  # does not exist on Windows
 
         directory.mkdir(parents=True, exist_ok=True)
         handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -266,7 +269,7 @@ class Models:
 
 
 def copy_of(model: Path, place: Path) -> None:
-    """Copy what the runtime reads of a model, unless that was done before."""
+    """Copy the files of a model that the runtime reads, unless the copy exists."""
     if (files.current(place) / TENSORS).is_file():
         return
     source = files.current(model)

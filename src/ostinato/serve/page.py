@@ -1,6 +1,6 @@
-"""The page at `/`, and what it asks beside the protocol.
+"""The page at `/`, and the handlers of its requests beside those of the protocol.
 
-Three files, which need no build and no network: static/index.html, page.js and page.css.
+The page has three files, which need no build and no network: static/index.html, page.js, page.css.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-TEXT = 5000  # characters whose bits are shown
-PIECES = 8  # tokens that are written between two looks at whether the reader is still there
+TEXT = 5000  # characters, at most, whose information in bits the page shows
+PIECES = 8  # tokens that are written between two checks of the connection
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What is shown of a model beside what its directory says; the command line knows it.
+    """The data that the page shows of a model beside its directory; the command line collects it.
 
     Attributes:
-        image: how pictures are read as sequences, "rows", "columns" or "pixels"; None: it reads
-            none.
-        examples: some of the test part, as [{"x": [T, F], "label"}]; is called once.
-        table: the answers to the rows of a file, given as CSV: {"csv", "belief"}.
-        roles: of the columns of such a file: {"id", "time", "target", "features"}.
+        image: how pictures are read as sequences, "rows", "columns" or "pixels"; None: the model
+            reads no pictures.
+        examples: gives some of the test part, as [{"x": [T, F], "label"}]; is called once.
+        table: gives the answers to the rows of a CSV file: {"csv", "belief"}.
+        roles: the roles of the columns of such a file: {"id", "time", "target", "features"}.
     """
 
     image: str | None = None
@@ -56,8 +56,8 @@ class Page:
     """The handlers of the page.
 
     Args:
-        models: of the server.
-        shown: by the names of the models.
+        models: those of the server.
+        shown: the data that the page shows, by the names of the models.
     """
 
     def __init__(self, models: Models, shown: dict[str, Shown]):
@@ -76,7 +76,7 @@ class Page:
         return Response(_content(name), headers=headers, media_type=_KINDS[name])
 
     async def card(self, request: Request) -> Response:
-        """The card of a model, and what the page can do with it."""
+        """The card of a model, and the parts of the page that apply to it."""
         of = self._of(request)
         version = self.models.newest(request.path_params["model"])
         place = files.current(model_in(self.models.directories[version.served.name]))
@@ -106,7 +106,7 @@ class Page:
             return JSONResponse(await asyncio.to_thread(of.table, content))
 
     async def suggest(self, request: Request) -> Response:
-        """What may follow a text, and the bits of each of its tokens."""
+        """The likeliest next tokens of a text, and the bits of each of its tokens."""
         given = object_of(body_of(request))
         text, n = given.pop("text", None), given.pop("n", 5)
         _none_left(given)
@@ -117,7 +117,7 @@ class Page:
         return JSONResponse(await asyncio.to_thread(version.served.suggest, text, n))
 
     async def write(self, request: Request) -> Response:
-        """Text that a language model writes, as it comes; it stops when the reader goes."""
+        """Text of a language model, sent while it is written; a closed connection ends it."""
         given = object_of(body_of(request))
         prompt, n = given.pop("prompt", ""), given.pop("n", 400)
         temperature, seed = given.pop("temperature", 1.0), given.pop("seed", 0)

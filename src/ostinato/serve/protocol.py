@@ -37,12 +37,12 @@ class Protocol:
     """The handlers of `/v2`.
 
     Args:
-        models: of the server.
+        models: those of the server.
     """
 
     def __init__(self, models: Models):
         self.models = models
-        self._batches = ThreadPoolExecutor(1, "batches")  # a batch has all cores
+        self._batches = ThreadPoolExecutor(1, "batches")  # one at a time, on all cores
         self._waiting = 0
 
     async def server(self, request: Request) -> Response:
@@ -52,11 +52,11 @@ class Protocol:
         )
 
     async def live(self, request: Request) -> Response:
-        """Whether the server runs."""
+        """Answer that the server runs."""
         return JSONResponse({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        """Whether all models can be asked."""
+        """Answer that all models are ready."""
         return JSONResponse({"ready": True})
 
     async def metadata(self, request: Request) -> Response:
@@ -68,7 +68,7 @@ class Protocol:
         return JSONResponse(found)
 
     async def config(self, request: Request) -> Response:
-        """The model as Triton's tools ask for it."""
+        """The configuration of a model in the form of Triton."""
         served = self._version(request).served
 
         def tensors(every: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -95,14 +95,14 @@ class Protocol:
         return JSONResponse(found)
 
     async def model_ready(self, request: Request) -> Response:
-        """Whether a model can be asked."""
+        """Answer that a model is ready."""
         version = self._version(request)
         return JSONResponse({"name": version.served.name, "ready": True})
 
     async def infer(self, request: Request) -> Response:
-        """Answers to a batch of whole sequences, or to steps of one that is open."""
+        """Answers to a batch of whole sequences, or to steps of an open sequence."""
         body, length = body_of(request), request.headers.get(HEADER)
-        self._version(request)  # is there
+        self._version(request)  # refuses a version that does not exist
         if len(body) > LARGE:
             asked = await asyncio.to_thread(read_request, body, length)
         else:
@@ -197,7 +197,7 @@ def _flag(parameters: dict[str, Any], name: str) -> bool:
 
 
 def _key(asked: InferRequest) -> Key | None:
-    """The sequence of a request; None: it has none, as Triton's 0 and \"\" say."""
+    """The sequence of a request; None without one, which Triton also writes as 0 or \"\"."""
     key = asked.parameters.get("sequence_id")
     if key is None or key == 0 or key == "":
         if any(asked.parameters.get(name) for name in _FLAGS):

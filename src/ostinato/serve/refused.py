@@ -1,4 +1,4 @@
-"""`Refusal`: a request that is answered by an error; and the body of one that is read."""
+"""`Refusal`: the error that answers a request; and `body_of`, the body of a request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BODY = "ostinato.body"  # in the scope of a request: its body, which the guard h
 
 
 def body_of(request: Any) -> bytes:
-    """The body of a Starlette request; unlike its own `body()` without a copy."""
+    """The body of a Starlette request, without the copy that its own `body()` makes."""
     found: bytes = request.scope[BODY]
     return found
 
@@ -18,8 +18,8 @@ class Refusal(Exception):  # noqa: N818  it is an answer
     """Ends a request with a status and a message, which says what came and what was wanted.
 
     Args:
-        status: of HTTP.
-        message: for the client.
+        status: the status of HTTP.
+        message: the text for the client.
         retry_after: seconds after which the same request may be answered; None: never.
     """
 

@@ -2,12 +2,14 @@
 
     request → rows, checked → queue → taken, one frame a sequence → journal → pool → answer
 
-A *frame* is the steps of one request. Whatever is queued when the player is free is played
-together; nothing is waited for. Between two frames of a sequence its state changes only by a
-request that names it, or by `idle`; both are in the journal before they are in the pool.
+A *frame* is a `StepRequest`: the steps of one sequence that one request brings. When the player is
+free, it plays all queued frames together, one of each sequence; it does not wait for more. Between
+two frames the state of a sequence changes only by a request that names the sequence, or when it was
+idle for too long; both are in the journal before they are in the pool.
 
-The state before the last frame and a digest of its rows are kept: the same frame again, by its step
-number, is computed again from there, and its answer has the same bits.
+Each sequence keeps the state before its last frame and a digest of the frame's rows. If a client
+sends the last frame again, with the same step number, the answer is computed from that state and
+has the same bits.
 """
 
 from __future__ import annotations
@@ -30,23 +32,26 @@ from ostinato.serve.settings import Settings
 from ostinato.serve.tensors import Array, bad
 
 Key = str | int
-INLINE = 2_000_000  # multiplications, about a millisecond: more are played in another thread
-ENDED = 10_000  # ended sequences are remembered, so that errors can give the reason
+INLINE = 2_000_000  # multiplications, about a millisecond; more run in another thread
+ENDED = 10_000  # ended sequences that are remembered: an error then gives the reason of the end
 LAST = "it ended with its last step"
 WINDOW = 256  # answers that wait for a slow reader of events
 
 
 @dataclass(eq=False)
 class StepRequest:
-    """Steps of one sequence, from one request.
+    """A frame: steps of one sequence, from one request.
 
     Attributes:
-        key: of the sequence.
+        key: the name of the sequence.
         rows: `[T, F]`, checked.
-        n: the number of the first step, from 1; None: whichever comes next.
+        n: the number of the first step, from 1; None: the next step of the sequence.
         start: whether the sequence begins, or restarts, with the first row.
-        end: whether it ends with the last one.
+        end: whether the sequence ends with the last row.
         each: whether every step is answered.
+        restarted: whether `start` replaced an open sequence; set before the frame is played.
+        answers: the answers to the steps; None until the frame is played.
+        future: resolves to the frame when it is answered, or to the error that refuses it.
     """
 
     key: Key
@@ -62,13 +67,14 @@ class StepRequest:
 
 @dataclass(eq=False)
 class _Open:
-    """What is known of a sequence beside its state in the pool.
+    """A sequence, open or ended, without its present state, which is in the pool.
 
     Attributes:
         before: the state before the last frame.
-        first, digest: the number of its first step, and its rows; b"": there was none yet.
-        used: when it was last used.
-        why: of a sequence that ended.
+        first: the number of the first step of the last frame.
+        digest: the digest of the rows of the last frame; b"" before the first frame.
+        used: the time of the last use.
+        why: why it ended; empty while open.
     """
 
     before: bytes
@@ -78,7 +84,7 @@ class _Open:
     why: str = ""
 
     def repeats(self, frame: StepRequest) -> bool:
-        """Whether a frame is the last one again."""
+        """Whether a frame repeats the last one."""
         return frame.n == self.first and self.digest == digest_of(frame.rows)
 
 
@@ -88,13 +94,13 @@ def digest_of(rows: Array) -> bytes:
 
 
 class OpenSequences:
-    """See above. All methods are called in the thread of the event loop.
+    """The open sequences of one model. All methods are called in the thread of the event loop.
 
     Args:
-        served: the model; one that answers step by step.
+        served: the model, which can answer step by step.
         settings: the bounds.
-        journal: None: nothing outlives the process.
-        counted: is called with the frames and the steps that were played together.
+        journal: the file of all changes; None: the sequences end with the process.
+        counted: is called with the numbers of frames and of steps that were played together.
 
     Raises:
         ValueError: the journal cannot be read.
@@ -118,9 +124,10 @@ class OpenSequences:
         self._queue: deque[StepRequest] = deque()
         self._wake, self._lock = asyncio.Event(), asyncio.Lock()
         self._taken = 0  # frames that are being played
-        # What they change: key, what was known of it, its state, and what of one that had ended.
+        # For `_undo`, of each frame that is being played: the key, and as they were before it the
+        # open sequence, its state, and the ended sequence of the same key.
         self._changed: list[tuple[Key, _Open | None, bytes, _Open | None]] = []
-        self._beginning = 0  # of them, those that begin a sequence
+        self._beginning = 0  # frames among them that begin a sequence
         if journal is not None:
             for record in journal.records():
                 self._replay(record)
@@ -137,11 +144,11 @@ class OpenSequences:
 
     @property
     def keys(self) -> list[Key]:
-        """Of the open sequences."""
+        """The keys of the open sequences."""
         return list(self._open)
 
     def gone(self, key: Key, why: str) -> None:
-        """Remember why a sequence, of another version of the model, is not here."""
+        """Remember why a sequence of another version of the model is not open in this one."""
         self._log([Record(["gone", key, why])])
         self._remember(key, _Open(b"", why=why))
 
@@ -153,10 +160,10 @@ class OpenSequences:
     # ---- requests
 
     def rows(self, x: Any) -> Array:
-        """Steps as frames have them, of what the model reads.
+        """The rows of a frame from steps in the form that the model reads.
 
         Raises:
-            Refusal: they cannot be read, or there are too many.
+            Refusal: the steps cannot be read, or there are too many.
         """
         try:
             rows = self._pool.rows(x)
@@ -170,7 +177,7 @@ class OpenSequences:
         return rows
 
     async def play(self, frame: StepRequest) -> StepRequest:
-        """Read a frame, and return it with its answers.
+        """Queue a frame, and return it with its answers.
 
         Raises:
             Refusal: there is no such sequence (404), it ended (410), n is not its next step (409),
@@ -184,13 +191,13 @@ class OpenSequences:
         return await frame.future
 
     async def begin(self, key: Key, state: bytes | None = None, *, replace: bool = False) -> int:
-        """Begin a sequence, new or from a state, and return the steps that it has read.
+        """Begin a sequence, new or from a state, and return the number of steps that it has read.
 
         Args:
-            replace: whether an open sequence may have another state from here on.
+            replace: whether the state may replace that of an open sequence.
 
         Raises:
-            Refusal: the state is damaged or another model's (400); it is open already (409); no
+            Refusal: the state is damaged or another model's (400); the sequence is open (409); no
                 further sequence can begin (429); the journal cannot be written (503).
         """
         async with self._lock:
@@ -208,7 +215,7 @@ class OpenSequences:
             return self._pool.n(key)
 
     async def end(self, key: Key, why: str) -> int:
-        """End a sequence, and return the steps that it has read.
+        """End a sequence, and return the number of steps that it has read.
 
         Raises:
             Refusal: there is no such sequence, or the journal cannot be written.
@@ -221,7 +228,7 @@ class OpenSequences:
             return n
 
     async def state(self, key: Key) -> tuple[int, bytes]:
-        """Steps so far, and the state as bytes, for `begin`."""
+        """The number of steps so far, and the state as bytes, for `begin`."""
         async with self._lock:
             self._known(key)
             return self._pool.n(key), self._pool.save(key)
@@ -229,7 +236,7 @@ class OpenSequences:
     def listen(self, key: Key) -> asyncio.Queue[Any]:
         """A queue of the answers of a sequence from here on; None ends it.
 
-        A reader that is `WINDOW` answers behind gets none of the later ones, and None.
+        A reader that is `WINDOW` answers behind gets None instead of later answers.
         """
         self._known(key)
         queue: asyncio.Queue[Any] = asyncio.Queue(WINDOW + 1)
@@ -237,7 +244,7 @@ class OpenSequences:
         return queue
 
     def unlisten(self, key: Key, queue: asyncio.Queue[Any]) -> None:
-        """The reader of a queue has gone."""
+        """Forget the queue of a reader that has closed its connection."""
         queues = self._listeners.get(key, [])
         if queue in queues:
             queues.remove(queue)
@@ -247,7 +254,7 @@ class OpenSequences:
     # ---- the player
 
     async def run(self) -> None:
-        """Play what is queued, until cancelled."""
+        """Play the queued frames, until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -256,7 +263,7 @@ class OpenSequences:
                     await self._play_together(self._take())
 
     def _take(self) -> list[StepRequest]:
-        """The first frame of each sequence; the others wait."""
+        """Take the first frame of each sequence from the queue; the others wait."""
         taken: dict[Key, StepRequest] = {}
         later: deque[StepRequest] = deque()
         for frame in self._queue:
@@ -357,7 +364,7 @@ class OpenSequences:
                 frame.answers = self._pool.read(frame.key, frame.rows, each=each)
 
     def _undo(self, mark: int) -> None:
-        """Take back what `_play` changed before it failed, for want of memory and the like."""
+        """Restore the sequences that `_play` changed before it failed, as for lack of memory."""
         if self._journal is not None:
             self._journal.cut(mark)
         for key, known, state, ended in self._changed:
@@ -386,7 +393,7 @@ class OpenSequences:
         if not frame.future.done():
             frame.future.set_result(frame)
 
-    # ---- what is open
+    # ---- beginnings and ends
 
     def _known(self, key: Key) -> _Open:
         known = self._open.get(key)
@@ -422,7 +429,7 @@ class OpenSequences:
     def _end(self, key: Key, why: str) -> None:
         ended = self._open.pop(key)
         ended.why = why
-        if why != LAST:  # there is no last frame to be asked for again
+        if why != LAST:  # the last frame cannot be repeated after such an end
             ended.before = ended.digest = b""
         self._pool.drop([key])
         self._remember(key, ended)
@@ -436,14 +443,14 @@ class OpenSequences:
             self._ended.popitem(last=False)
 
     def _dismiss(self, queue: asyncio.Queue[Any]) -> None:
-        """Notify a reader that it is too slow."""
+        """End the queue of a reader, for example of one that is too slow."""
         queue.put_nowait(None)
         for key, queues in list(self._listeners.items()):
             if queue in queues:
                 self.unlisten(key, queue)
 
     def dismiss_all(self) -> None:
-        """Notify all readers of events that there will be no more."""
+        """End the queues of all readers of events."""
         for queues in list(self._listeners.values()):
             for queue in list(queues):
                 self._dismiss(queue)
@@ -487,7 +494,7 @@ class OpenSequences:
         return Record(head, frame.rows.astype("<f4").tobytes())
 
     def _replay(self, record: Record) -> None:
-        """Do again what a record says."""
+        """Repeat the change that a record describes."""
         kind, key, *rest = record.head
         if kind == "begin":
             self._begin(key, record.content or None)
@@ -505,14 +512,14 @@ class OpenSequences:
             self._remember(key, _Open(b"", why=rest[0]))
 
     def _kept(self) -> Iterator[Record]:
-        """All that is open, and what ended, as records."""
+        """All sequences, open and ended, as records."""
         for key, known in (*self._ended.items(), *self._open.items()):
             now = self._pool.save(key) if key in self._open else b""
             head = ["open", key, known.first, known.digest.hex(), len(known.before), known.why]
             yield Record(head, known.before + now)
 
     def _reopen(self, key: Key, record: Record) -> None:
-        """A sequence of a snapshot."""
+        """Restore a sequence, open or ended, from a record of a snapshot."""
         first, digest, size, why = record.head[2:]
         before, now = record.content[:size], record.content[size:]
         known = _Open(before, first, bytes.fromhex(digest), time.monotonic(), why)
@@ -524,14 +531,14 @@ class OpenSequences:
 
     @property
     def snapshot_due(self) -> bool:
-        """Whether the journal is so long that a start would take seconds."""
+        """Whether the journal is so long that its replay at a start would take seconds."""
         return self._journal is not None and self._journal.size > MAX_LOG
 
     async def snapshot(self) -> None:
         """Write the sequences as they are now, in another thread.
 
         Raises:
-            OSError: it cannot be written; what was there before is still whole.
+            OSError: the snapshot cannot be written; the older files are unchanged.
         """
         if self._journal is None:
             return
@@ -541,12 +548,12 @@ class OpenSequences:
         await asyncio.to_thread(self._journal.keep, number, kept)
 
     async def flush(self) -> None:
-        """Have the disk keep the journal."""
+        """Force the journal to the disk."""
         if self._journal is not None:
             await asyncio.to_thread(self._journal.flush)
 
     async def close(self) -> None:
-        """Wait for what is queued, write a snapshot, and close the journal."""
+        """Wait for the queued frames, write a snapshot, and close the journal."""
         while self.waiting:
             await asyncio.sleep(0.005)
         if self._journal is not None:

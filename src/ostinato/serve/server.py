@@ -1,7 +1,7 @@
-"""A running server: sockets, signals, and what is done from time to time.
+"""A running server: sockets, signals, and its periodic work.
 
-    SIGTERM, Ctrl-C   answers what is under way, writes the last snapshot, ends
-    SIGHUP            loads all models anew
+    SIGTERM, Ctrl-C   the server answers the open requests, writes the last snapshots and ends
+    SIGHUP            the server loads all models anew
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from ostinato.serve.settings import Settings
 
 _log = logging.getLogger(__name__)
 HEAD = 1 << 16  # bytes of a request's head, at most
-TENDED = 1.0  # seconds between two looks at what is idle, and flushes of the journal
+TENDED = 1.0  # seconds between two checks for idle sequences, each with a flush of the journals
 WINDOW = 32  # frames of a WebSocket that wait
-MESSAGE = 1 << 22  # bytes of a WebSocket's message
+MESSAGE = 1 << 22  # bytes of a WebSocket's message, at most
 IDLE = 75  # seconds that a connection is kept between two requests
 
 
@@ -43,14 +43,14 @@ def serve(
     """Serve models until a signal comes.
 
     Args:
-        directories: of the models, by their names in the addresses.
+        directories: the directories of the models, by their names in the addresses.
         settings: the bounds.
         started: is called with the address when requests can come.
-        shown: what the page shows of each model, by its name.
+        shown: the data that the page shows, by the names of the models.
 
     Raises:
         ValueError: a model or a journal cannot be read.
-        OSError: the address is taken, and the like.
+        OSError: the server cannot listen at the address, as when another one does.
     """
     metrics = Metrics()
     with listening(settings) as sockets:
@@ -99,7 +99,7 @@ async def _tend(models: Models) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, with our signals."""
+    """uvicorn's server, with other actions at signals."""
 
     def __init__(self, config: uvicorn.Config, models: Models, guard: Guard):
         super().__init__(config)
@@ -138,7 +138,7 @@ class _Server(uvicorn.Server):
 
 
 def bounded(timeout: float) -> type[HttpToolsProtocol]:
-    """uvicorn's HTTP, which reads heads of any size for any time, with bounds of both."""
+    """uvicorn's HTTP with bounds on the size of a head and on the time in which it arrives."""
 
     class Bounded(HttpToolsProtocol):
         _head: int | None = 0  # bytes of a head that is not whole yet
@@ -199,10 +199,10 @@ def listening(settings: Settings) -> socket.socket:
     """A socket at which requests wait from now on.
 
     Raises:
-        OSError: the address is taken, and the like; the error names it.
+        OSError: the server cannot listen at the address, which the error names.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # Of this protocol: asyncio sets TCP_NODELAY on no other, and answers would wait for 40 ms.
+    # asyncio sets TCP_NODELAY only if the protocol is given; without it answers wait for 40 ms.
     found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,7 @@
-"""Sequences for people who write requests by hand: a session is a sequence whose name is a text.
+"""Sequences for requests written by hand: a session is a sequence whose name is a text.
 
-A session is named in the address. Its steps have numbers from 1; a request may say which one it
-begins with, `n`, and the same request again has the same answer.
+The address names the session. Its steps have numbers from 1. A request may give the number of its
+first step, `n`; the same request again then has the same answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ostinato.serve.refused import Refusal, body_of
 from ostinato.serve.sequences import OpenSequences, StepRequest
 from ostinato.serve.tensors import bad, object_of, shown
 
-N = "ostinato-n"  # a header: how many steps a state has read
+N = "ostinato-n"  # a header: the number of steps that a state has read
 _STEPS = {"n", "x", "each", "end"}
 
 
@@ -30,7 +30,7 @@ class Sessions:
     """The handlers of `/v2/models/{model}/sessions`.
 
     Args:
-        models: of the server.
+        models: those of the server.
     """
 
     def __init__(self, models: Models):
@@ -51,7 +51,7 @@ class Sessions:
         return JSONResponse({"id": key, "n": n, "version": version.served.version}, 201)
 
     async def tell(self, request: Request) -> Response:
-        """How many steps a session has read."""
+        """The number of steps that a session has read."""
         key = _id(request)
         n, _ = await self._where(request, key).state(key)
         return JSONResponse({"id": key, "n": n})
@@ -84,7 +84,7 @@ class Sessions:
         return found
 
     async def state(self, request: Request) -> Response:
-        """The state of a session as bytes, for any server of this model, and `Model.stream`."""
+        """The state of a session as bytes, for `Model.stream` and for any server of this model."""
         key = _id(request)
         n, state = await self._where(request, key).state(key)
         return Response(state, media_type="application/octet-stream", headers={N: str(n)})
@@ -124,8 +124,8 @@ class Sessions:
     async def socket(self, socket: WebSocket) -> None:
         """The frames of `steps`, one after the other, over a WebSocket.
 
-        A frame is read when the one before it is answered; those that wait are bounded, and then
-        the client's sends.
+        A frame is read when the one before it is answered. The number of waiting frames is
+        bounded; at the bound the client's sends block.
         """
         key = _id(socket)
         await socket.accept()
@@ -148,7 +148,7 @@ class Sessions:
 
 
 def as_json(answer: Any, noun: str) -> dict[str, Any]:
-    """An answer of the runtime for JSON; its floats are exact, and `noun` says what they are."""
+    """An answer of the runtime for JSON, with exact floats under the name `noun`."""
     found: dict[str, Any] = {"n": answer.n, "label": answer.label, noun: answer.proba.tolist()}
     if answer.sure is not None:
         found["sure"] = answer.sure

@@ -8,23 +8,24 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """How a server is run.
+    """The settings of a server.
 
     Attributes:
-        host, port: where it listens.
-        tokens: of which every request has to name one; (): none is wanted.
-        hosts: values of the Host header that are accepted, besides those of loopback; (): with
-            tokens any.
-        origins: pages of other addresses that may ask.
-        sequences: open at the same time, of each model; their memory is reserved at once.
+        host, port: the address at which it listens.
+        tokens: the tokens, of which a request has to give one; (): requests need no token.
+        hosts: values of the Host header that are accepted, besides those of loopback; (): if there
+            are tokens, all values.
+        origins: the origins of other web pages whose requests are accepted.
+        sequences: the most sequences that may be open in each model; their memory is reserved at
+            the start.
         idle: seconds after which a sequence without a step ends.
-        queue: steps that wait to be played, in requests.
-        body: bytes of a request, at most.
-        steps: of a sequence, in one request.
-        batch: whole sequences in one request.
+        queue: the most requests for steps that may wait.
+        body: the most bytes of a request.
+        steps: the most steps of a sequence in one request.
+        batch: the most whole sequences in one request.
         timeout: seconds in which a request has to arrive.
-        connections: at the same time.
-        state: the directory that keeps open sequences; None: memory alone.
+        connections: the most connections at the same time.
+        state: the directory that keeps open sequences; None: they are in memory alone.
         snapshot_every: seconds between two snapshots.
         replaced: what happens to open sequences of a model that is loaded anew: "finish" with the
             version that they began with, or "refuse".

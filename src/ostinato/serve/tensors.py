@@ -6,7 +6,7 @@ and dense, each as long as its `binary_data_size` says:
     {"id": "7", "parameters": {…}, "inputs": [{"name", "shape", "datatype", "data" | "parameters"}],
      "outputs": [{"name", "parameters": {"binary_data": true}}]}
 
-BYTES are texts. In binary each has its length before it, 4 bytes.
+BYTES are texts. In binary each text follows its length, which has 4 bytes.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class InferRequest:
-    """A request, read.
+    """The contents of a request.
 
     Attributes:
-        id: of the client, returned with the answer.
-        parameters: of the request.
-        inputs: by name.
-        wanted: names of outputs, and whether each is wanted in binary; None: all.
+        id: the client's name for the request, returned with the answer.
+        parameters: the parameters of the request.
+        inputs: the tensors by name.
+        wanted: the names of outputs → whether each is wanted in binary; None: all outputs.
         binary: whether outputs that `wanted` does not name are wanted in binary.
     """
 
@@ -51,7 +51,7 @@ class InferRequest:
 
 
 def bad(message: str) -> Refusal:
-    """A request that cannot be read: 400."""
+    """The refusal (400) of a request that cannot be read."""
     return Refusal(400, message)
 
 
@@ -59,7 +59,7 @@ def json_of(body: bytes | str) -> Any:
     """A JSON value of a body.
 
     Raises:
-        Refusal: it is not valid, or has NaN or infinity, which JSON lacks.
+        Refusal: the body is not valid JSON; NaN and infinity are not JSON.
     """
     try:
         return _JSON.decode(body if isinstance(body, str) else body.decode())
@@ -70,7 +70,7 @@ def json_of(body: bytes | str) -> Any:
 
 
 def object_of(body: bytes | str) -> dict[str, Any]:
-    """`json_of` a body that has to be an object."""
+    """A JSON object of a body; raises as `json_of`, and if the value is no object."""
     found = json_of(body)
     if not isinstance(found, dict):
         raise bad(f"the body is {shown(found)}; wanted a JSON object")
@@ -78,7 +78,7 @@ def object_of(body: bytes | str) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, cut."""
+    """A value for a message, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
 
@@ -96,8 +96,8 @@ def read_request(body: bytes, header_length: str | None) -> InferRequest:
 
     Args:
         body: JSON, or JSON and binary tensors.
-        header_length: the header `Inference-Header-Content-Length`: bytes of the JSON, if others
-            follow.
+        header_length: the header `Inference-Header-Content-Length`: the length of the JSON in bytes
+            if binary tensors follow.
 
     Raises:
         Refusal: the body is not valid; the message names the place.
@@ -150,7 +150,7 @@ def _wanted(request: dict[str, Any], binary: bool) -> dict[str, bool] | None:
 
 
 def _input(tensor: Any, rest: memoryview, at: int) -> tuple[str, Array, int]:
-    """Name and array of an input, and how many of the bytes behind the JSON it has."""
+    """Name and array of an input, and the number of bytes behind the JSON that belong to it."""
     if not isinstance(tensor, dict):
         raise bad(f"an input is {shown(tensor)}; wanted an object with name, shape and datatype")
     name, datatype, shape = tensor.get("name"), tensor.get("datatype"), tensor.get("shape")
@@ -202,8 +202,8 @@ def numbers(data: Any, datatype: str, noun: str) -> Array:
     """Nested lists of numbers as an array; null is NaN.
 
     Raises:
-        Refusal: something else is there, lists have different lengths, or a number is not one of
-            the datatype.
+        Refusal: a value is no number, lists have different lengths, or the datatype cannot hold a
+            number.
     """
     try:
         array = np.array(data)
@@ -313,8 +313,8 @@ def write_response(
 
     Args:
         head: entries of the JSON beside `outputs`.
-        outputs: all that the model gives, by name.
-        request: which says what is wanted, and in which form.
+        outputs: all outputs of the model, by name.
+        request: the request, which names the wanted outputs and their form.
 
     Raises:
         Refusal: an output is wanted that the model does not have.
@@ -363,7 +363,7 @@ def _bytes_of(array: Array) -> bytes:
 
 
 def texts_of(values: Any, shape: tuple[int, ...]) -> Array:
-    """An array of texts, each the value as a user writes it."""
+    """An array of texts, each a value as a user writes it."""
     array = np.empty(math.prod(shape), object)
     array[:] = [value if isinstance(value, str) else str(value) for value in values]
     return array.reshape(shape)

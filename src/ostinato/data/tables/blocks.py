@@ -46,7 +46,7 @@ from ostinato.data.tables.table import Table
 BLOCK = 1 << 22  # bytes of a block
 ROWS = 1 << 12  # rows of a Parquet file read at a time, at most
 PIECE = 1 << 16  # bytes of a Parquet column that are read at a time, if not all columns are wanted
-COPIES = 8  # of a block: as it was read, as columns in float64, as features, prepared
+COPIES = 8  # copies of a block in memory: the bytes, columns in float64, features, prepared ones
 
 
 def stream_examples(
@@ -62,13 +62,13 @@ def stream_examples(
     Args:
         source: a file's path; or a file opened for bytes, such as standard input.
         roles: the roles of the columns, best those of a `Preparation`; missing ones are found from
-            the first block. If sequences may have several labels, a block has those of all blocks
-            so far.
+            the first block. If sequences may have several labels, a block has the labels of all
+            blocks so far.
         name: the name of an opened file in errors; its first bytes give the kind, as for
             `parse_examples`. Arrays (.npz, .npy, .ts), and words and tags, come as one block.
 
     Raises:
-        ValueError: as `read_examples`, and if roles ask to sort, which needs the whole file.
+        ValueError: as `read_examples`; or roles sort the rows, which needs the whole file.
 
     Example:
         >>> import io
@@ -93,8 +93,8 @@ def stream_share(
     """The sequences of one share of a table; all shares, one after the other, are the whole.
 
     A share is some of the row groups of a Parquet file. A sequence belongs to the share in which it
-    begins. All of another file, of a single sequence, or of a table whose ids are a field of a
-    struct, is the first share.
+    begins. A file of another format, a single sequence, or a table whose ids are a field of a
+    struct is not divided: the first share has all of it.
 
     Args:
         path, roles: as for `stream_examples`.
@@ -106,7 +106,7 @@ def stream_share(
         share.
 
     Raises:
-        ValueError: as `stream_examples`, for an id that comes back within the share.
+        ValueError: as `stream_examples`; an id that comes back is found within the share.
     """
     if not str(path).lower().endswith(".parquet"):
         yield from stream_examples(path, roles) if number == 0 else ()
@@ -156,7 +156,7 @@ def _begin(file: IO[bytes], may_seek: bool) -> tuple[bytes, IO[bytes]]:
 
 
 class _Rejoined:
-    """A file whose first bytes have been read; it can be read on, and nothing else."""
+    """A file whose first bytes have been read; it can only be read, from its first byte on."""
 
     def __init__(self, first: bytes, file: IO[bytes]):
         self._first = first
@@ -180,7 +180,7 @@ class _Rejoined:
 
 
 def _all(file: IO[bytes], packed: IO[bytes] | None, name: str) -> bytes:
-    """The rest of a file; `packed` is the file that it is unpacked from, if it is."""
+    """The rest of a file; `packed` is the compressed file that it comes from, or None."""
     if packed is None:
         return file.read()
     parts, size = [], 0
@@ -212,14 +212,14 @@ class _Blocks(Protocol):
         """The next block, None after the last one."""
 
     def put_back(self, row: int) -> None:
-        """Read again from this row of the block read last."""
+        """Let the next block begin at this row of the last block."""
 
 
 def _examples(blocks: _Blocks, roles: Roles, learns_labels: bool) -> Iterator[Examples]:
-    """The sequences in blocks; each is whole, and comes once.
+    """The sequences in blocks; each is complete and comes once.
 
     Args:
-        learns_labels: whether the labels that a sequence may have are those that occur.
+        learns_labels: whether the labels that occur are the labels that a sequence may have.
     """
     count, seen = 0, np.zeros(0, np.int64)
     full: Roles | None = None
@@ -244,7 +244,7 @@ def _examples(blocks: _Blocks, roles: Roles, learns_labels: bool) -> Iterator[Ex
 
 
 def _written(table: Table, roles: Roles, lengths: np.ndarray) -> Any:
-    """`Examples.written` of a block, whose sequences have `lengths` `[N]`."""
+    """`Examples.written` of a block whose sequences have the lengths `[N]`."""
     if roles.target is None or roles.labels or roles.task not in ("classify", "tag"):
         return None
     labels = table[roles.target].written()
@@ -257,10 +257,10 @@ def _written(table: Table, roles: Roles, lengths: np.ndarray) -> Any:
 
 
 def _whole(table: Table, roles: Roles) -> int:
-    """How many rows of a block belong to sequences that surely end in it."""
+    """The number of rows of a block that belong to sequences which certainly end in it."""
     if roles.shape != "long":
         return len(table)
-    if not roles.id:  # one sequence is all there is
+    if not roles.id:  # the table is one sequence
         return 0
     codes = table[roles.id].factor()[0]
     changes = np.flatnonzero(np.diff(codes))
@@ -291,7 +291,7 @@ def _new_ids(examples: Examples, seen: np.ndarray) -> np.ndarray:
 
 
 def _for_one_sequence(size: int, name: str) -> int:
-    """The size of the next block, where one of `size` bytes does not hold a sequence.
+    """The size of the next block, if a sequence does not fit in one of `size` bytes.
 
     Raises:
         ValueError: the memory would not hold it.
@@ -319,16 +319,16 @@ class _LineBlocks:
         self._file = dialect.opened(file, name)
         self._dialect, self._kind = dialect, kind
         self._size = BLOCK
-        self._header = b""  # of a CSV file, which is parsed anew with each block
-        self._columns: tuple[str, ...] = ()  # of JSON Lines, seen until now
-        self._lines = np.zeros(0, np.int64)  # of the rows of the block
+        self._header = b""  # of a CSV file; it is parsed with each block
+        self._columns: tuple[str, ...] = ()  # columns of JSON Lines seen so far
+        self._lines = np.zeros(0, np.int64)  # the line of each row of the block
         self._block = self._rest = b""
         self._ahead = self._file.read(self._size)
         while len(self._ahead) < self._size and (more := self._file.read(self._size)):
             self._ahead += more
         if not self._is_json:
             self._ahead = dialect.without_head(self._ahead, dialect.between(kind))
-        self._line = 1  # of the file, at which the block begins
+        self._line = 1  # the line of the file at which the block begins
 
     def read(self) -> Table | None:
         self._line += self._block.count(b"\n")
@@ -385,7 +385,7 @@ class _LineBlocks:
     def _last_row_end(self, content: bytes) -> int:
         """Where the last whole row ends: after a line end outside of quotes.
 
-        Empty lines after it are left for the next block, which knows whether rows follow.
+        Empty lines after it go to the next block, which shows whether rows follow.
         """
         end = content.rfind(b"\n") + 1
         if not self._is_json and b'"' in content:
@@ -414,7 +414,7 @@ class _Batches:
         self.at_end = self._next is None
         self._table: Any = None  # the block, and the rows put back before it is read again
         self._rest: Any = None
-        self._row = row  # of the file, at which the block begins
+        self._row = row  # the row of the file at which the block begins
 
     def read(self) -> Table | None:
         if self._table is not None:
@@ -455,8 +455,8 @@ def _share(
     """The row at which a share of a Parquet file begins, and its record batches.
 
     Args:
-        id_column: of a long table: a share begins with its first new id, and ends with the last row
-            of its last id, which may be in the next share's row groups.
+        id_column: the column of ids of a long table. A share begins with its first new id, and ends
+            with the last row of its last id, which may be in the next share's row groups.
     """
     from pyarrow import parquet
 
@@ -487,7 +487,7 @@ def _share(
 def _from_new_id(
     batches: Iterator[Any], before: Any, place: int, name: str
 ) -> tuple[int, Iterator[Any]]:
-    """How many rows belong to the last id of the column `before`, and the batches after them."""
+    """The number of rows with the last id of the column `before`, and the batches after them."""
     row = 0
     for batch in batches:
         same = _same_id(batch.column(place), before, name)
@@ -500,7 +500,7 @@ def _from_new_id(
 def _to_last_id(
     batches: Iterator[Any], following: Iterator[Any], place: int, name: str
 ) -> Iterator[Any]:
-    """The batches, and of those that follow the rows of the same last id."""
+    """The batches, and the rows of the following batches that have the same last id."""
     last = None
     for batch in batches:
         last = batch if len(batch) else last
@@ -515,7 +515,7 @@ def _to_last_id(
 
 
 def _same_id(ids: Any, before: Any, name: str) -> int:
-    """How many rows at the head of a column of ids belong to the last id of the column before."""
+    """The number of rows at the start of `ids` that have the last id of the column `before`."""
     import pyarrow as pa
 
     pieces = [p for column in (before.slice(len(before) - 1), ids)
@@ -528,11 +528,11 @@ def _same_id(ids: Any, before: Any, name: str) -> int:
 def _batches(
     file: IO[bytes], kind: str, lazily: bool = False, groups: Sequence[int] | None = None
 ) -> Iterator[Any]:
-    """Record batches of pyarrow's; files that must be read from their end are taken whole.
+    """The record batches of pyarrow; a file that cannot seek is first read into memory.
 
     Args:
-        lazily: whether a Parquet file is read only as far as batches are asked for, in small
-            pieces, which takes longer; else a column of a row group is read at once.
+        lazily: whether a Parquet file is read in small pieces, no further than the batches that
+            are used, which is slower; else a column of a row group is read at once.
         groups: the row groups of a Parquet file; by default all.
     """
     from pyarrow import ipc, parquet
@@ -554,7 +554,7 @@ def _batches(
 
 
 def _rows_at_once(source: Any) -> int:
-    """Rows of a Parquet file that are read at a time: of long lists, as many as fill a block."""
+    """The rows of a Parquet file that are read at a time: `ROWS`, or fewer that fill a block."""
     about = source.metadata
     n_bytes = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
     return max(1, min(ROWS, BLOCK * about.num_rows // max(1, n_bytes)))

@@ -1,8 +1,8 @@
-"""`resampled`: sequences at times of equal distance, as a forecast counts them.
+"""`resampled`: sequences at times of equal distance, which a forecast counts as steps.
 
-The new times begin with the first of a sequence, at equal distances; a row goes to the nearest one.
-Of several rows at one time, numbers become their mean, and the last name is taken; without a row,
-values are missing.
+The new times begin with the first time of a sequence. Each row moves to the nearest new time. If
+several rows have one time, numbers become their mean, and the last name is used. At a time without
+rows the values are missing.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ostinato.data.sequences.ragged import Ragged, offsets_of
 
 UNITS = {"ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
 _EVERY = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]+)")
-# A gap of years between rows of seconds would fill the memory with empty steps.
+# Bounds: a gap of years between rows of seconds would fill the memory with empty steps.
 MOST, MOST_RATIO = 1 << 24, 100
 
 
 def distance(every: str) -> int:
-    """The nanoseconds that "5min" or "1.5h" are.
+    """The nanoseconds in a duration such as "5min" or "1.5h".
 
     Raises:
-        ValueError: it is not such a text.
+        ValueError: the text is not a duration.
 
     Example:
         >>> distance("1.5h") == distance("90 min")
@@ -42,7 +42,7 @@ def distance(every: str) -> int:
 
 
 def resampled(examples: Examples) -> Examples:
-    """The same sequences at the distance that `Roles.every` names, if it names one.
+    """The sequences at the distance `Roles.every`; unchanged if it is not set.
 
     Raises:
         ValueError: the steps have no dates, or labels; or there would be far more steps than rows.

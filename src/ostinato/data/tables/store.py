@@ -6,14 +6,15 @@ series), and the times of steps with answers. Memory holds the begin of each seq
 its sequences from the mapped arrays, so that examples are shuffled like those in memory, and
 training gives the same bits.
 
-Words and labels are numbered as they come, and by their sorted order when all are known: numbers do
-not depend on how a table was cut. Nor do labels, for which a CSV file has only texts: whether 1.50
-is a number is decided when all are known.
+Words and labels are numbered in the order in which they come. When all are known, they get the
+numbers of their sorted order, which do not depend on the blocks of a table. The type of labels does
+not depend on them either: a CSV file has texts, and whether the label 1.50 is a number is decided
+when all labels are known.
 
 `store_together` does the same in several processes of one machine: each stores the sequences that
 begin in its share of the row groups of a Parquet file, and appends them to the files of the first,
 which all of them map. A file without a name is opened by its number in its process, in Linux's
-/proc. A process that fails, as over a damaged row group, must end the exchange of the others.
+/proc. A process that fails, as at a damaged row group, must end the exchange of the others.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from ostinato.data.tables.blocks import stream_share
 from ostinato.data.tables.roles import Roles
 from ostinato.data.tables.text_column import typed
 
-AT_ONCE = 1 << 20  # rows that are read at a time to number words anew, or to be given to others
-MOST_WORDS = 1 << 24  # of a feature: whole numbers up to this are exact in float32
+AT_ONCE = 1 << 20  # rows that are read at a time to renumber words or to append them to a file
+MOST_WORDS = 1 << 24  # words of a feature: float32 is exact for whole numbers up to this
 MIXED_TIMES = "{}: the times are dates in some rows and numbers in others; wanted one of the two"
 
-Exchange = Callable[[bytes], list[bytes]]  # gives every process what each has, in their order
-Words = Mapping[str, Sequence[Any]]  # of each column that is words or labels: number → word
+Exchange = Callable[[bytes], list[bytes]]  # gives each process the bytes of all, in order
+Words = Mapping[str, Sequence[Any]]  # column of words or labels → number → word
 
 
 def store_examples(
@@ -51,7 +52,7 @@ def store_examples(
     To classify, times are left out, and for a long table the lines of all steps but the first.
 
     Args:
-        parts: as `stream_examples` gives them.
+        parts: the examples of `stream_examples`.
         directory: the directory of the files; by default that of temporary files.
 
     Returns:
@@ -59,7 +60,7 @@ def store_examples(
         and `Preparation` leave them on disk.
 
     Raises:
-        ValueError: as the parts' origin; or there are no parts.
+        ValueError: the source of the parts raises it; or there are no parts.
         OSError: the disk is full.
 
     Example:
@@ -99,7 +100,7 @@ def store_together(
         path, roles: those of the table, the same in all processes.
         number: the number of this process, from 0.
         of: the number of processes.
-        exchange: as above; it is called twice.
+        exchange: gives each process the bytes of all processes; it is called twice.
         directory: as for `store_examples`.
 
     Raises:
@@ -131,9 +132,9 @@ class Kept:
     """Examples in parts, their steps on disk.
 
     Attributes:
-        parts: without their steps.
-        files: "X", "y" and "times", where there are any, of all steps.
-        lengths: of the sequences, `[N]`.
+        parts: the parts without their steps.
+        files: the arrays of all steps: "X", and if there are any "y" and "times".
+        lengths: the lengths of the sequences, `[N]`.
         words: for each column of words or labels, the meaning of each number on disk; two may mean
             one label, such as 1 and 1.0.
     """
@@ -145,7 +146,7 @@ class Kept:
 
     @property
     def n_steps(self) -> int:
-        """Rows of each file; another process may write more behind them."""
+        """The rows of each file; another process may append more."""
         return int(self.lengths.sum())
 
     def described(self) -> StoredShare:
@@ -155,8 +156,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class StoredShare:
-    """What one process tells the others of what it has kept: its number in the system, of each
-    array its file's descriptor there, its dtype and the shape of a row; and `Kept`'s values."""
+    """The description of a `Kept` that a process sends to the others.
+
+    Attributes:
+        process: the process id.
+        arrays: for each array the descriptor of its file, its dtype and the shape of a row.
+        parts, lengths, words: the values of `Kept`.
+    """
 
     process: int
     arrays: dict[str, tuple[int, np.dtype, tuple[int, ...]]]
@@ -165,14 +171,14 @@ class StoredShare:
     words: Words
 
     def opened(self) -> dict[str, GrowingArray]:
-        """Its files, in another process."""
+        """The files, opened in another process."""
         return {
             name: GrowingArray(dtype, *row, path=f"/proc/{self.process}/fd/{descriptor}")
             for name, (descriptor, dtype, row) in self.arrays.items()
         }
 
 
-# The dataclasses of what one process tells the others.
+# The dataclasses in the messages between processes.
 WRITTEN = (StoredShare, Examples, Places, Roles, Ragged)
 
 
@@ -206,14 +212,14 @@ def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) ->
 
 
 def _numbers(part: Examples) -> list[str]:
-    """The features of a part that are numbers; not those of which no value is there."""
+    """The features of a part that are numbers and have at least one value."""
     there = ~np.isnan(part.values).all(0)
     return [name for name, some in zip(part.features, there, strict=True)
             if some and name not in part.categories]  # fmt: skip
 
 
 def _check_kinds(numbers: Set[str], words: Set[str]) -> None:
-    """Refuse a feature that is numbers in one part of a table and words in another.
+    """Check that no feature is numbers in one part of a table and words in another.
 
     Raises:
         ValueError: a feature is both.
@@ -236,7 +242,7 @@ def _check_counts(words: Mapping[str, Mapping[Any, int]]) -> None:
 
 
 def _arrays(part: Examples, words: dict[str, dict[Any, int]]) -> dict[str, np.ndarray]:
-    """The steps of a part as they are kept, words and labels numbered in the order they come."""
+    """The steps of a part as they are stored, words and labels numbered in the order they come."""
     values = part.values
     for i, name in enumerate(part.features):
         if name not in words:
@@ -277,7 +283,7 @@ def _has_series(part: Examples) -> bool:
 def in_order(found: Iterable[Words]) -> dict[str, tuple[Any, ...]]:
     """The words and labels of all shares of a table, each column's sorted.
 
-    Labels of which some are numbers and some are not are texts.
+    If only some labels of a column are numbers, all its labels are texts.
     """
     every: dict[str, set[Any]] = {}
     for share in found:
@@ -290,7 +296,7 @@ def in_order(found: Iterable[Words]) -> dict[str, tuple[Any, ...]]:
 
 
 def renumber(kept: Kept, words: Words) -> None:
-    """Write the words and labels on disk by their places among all, which are in order."""
+    """Replace the numbers of words and labels on disk by their places in the sorted `words`."""
     if not kept.parts:
         return
     tables: dict[str, dict[int, np.ndarray]] = {"X": {}, "y": {}}
@@ -317,7 +323,7 @@ def _blocks(n: int) -> Iterator[slice]:
 
 
 def _without_steps(part: Examples) -> Examples:
-    """What belongs to each sequence, and nothing that belongs to each step."""
+    """The part with the values of each sequence, without the values of each step."""
     places = part.places
     if places is not None and places.shape == "long":
         starts = np.cumsum(part.lengths) - part.lengths
@@ -402,7 +408,7 @@ def _numbered(shares: list[StoredShare]) -> list[Examples]:
 
 
 def _check_ids(examples: Examples) -> None:
-    """No id has come back in another share; within a share, `stream_share` has looked.
+    """Check that no id comes back in another share; `stream_share` checks within a share.
 
     Raises:
         ValueError: an id comes back.

@@ -1,6 +1,6 @@
-"""Values as bytes for another process: JSON, and NumPy's arrays beside it.
+"""Values as bytes for another process: JSON, followed by NumPy's arrays.
 
-Unlike a pickle the bytes hold no code: only dataclasses that the reader names are made of them.
+Unlike a pickle the bytes hold no code: the reader names the dataclasses that may be made.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def written(value: Any) -> bytes:
     """A value of plain Python values, arrays, lists, tuples, dictionaries and dataclasses.
 
     Raises:
-        TypeError: it has a value of another type.
+        TypeError: the value contains a value of another type.
 
     Example:
         >>> read(written({"x": (np.arange(3), None)}))
@@ -32,14 +32,14 @@ def written(value: Any) -> bytes:
 
 
 def read(content: bytes, known: Iterable[type] = ()) -> Any:
-    """What `written` was given; of its dataclasses only those that are `known` are made."""
+    """The value that `written` got; it may contain only dataclasses that are `known`."""
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         text, *arrays = [archive[f"arr_{i}"] for i in range(len(archive.files))]
     return _whole(json.loads(text.tobytes()), arrays, {kind.__name__: kind for kind in known})
 
 
 def _parted(value: Any, arrays: list[np.ndarray]) -> Any:
-    """As JSON has it: a list of a word for the type and what it is made of, or a plain value."""
+    """The value for JSON: a plain value, or a list of the name of the type and of its parts."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, np.dtype):

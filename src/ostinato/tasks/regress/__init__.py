@@ -1,4 +1,4 @@
-"""To regress: a number for each sequence, or several, and with quantiles their intervals."""
+"""Regression: one or several numbers for each sequence, and with quantiles their intervals."""
 
 from ostinato.tasks.base import OF_SEQUENCES, SCHEDULE, MeasureSpec, TaskSpec, closed_by
 

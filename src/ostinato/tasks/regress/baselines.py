@@ -23,7 +23,7 @@ def of_all(
     Args:
         X, X_test: sequences as a network reads them, or words.
         y, y_test: `[N, K]`.
-        seed: of the sample to learn from, if there are more than 5,000 examples.
+        seed: the seed of the sample to learn from, if there are more than 5,000 examples.
 
     Raises:
         ModuleNotFoundError: scikit-learn is not installed.

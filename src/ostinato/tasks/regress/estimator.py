@@ -37,7 +37,7 @@ from ostinato.training.examples import check_sample_weight
 
 # The share of the updates over which the learning rate rises, where `warmup` is None.
 WARM_UP = 0.05
-# The length of a training where neither epochs nor iterations are given.
+# Epochs, and at least so many updates, of a training without epochs and iterations.
 EPOCHS, AT_LEAST = 30, 500
 
 
@@ -76,9 +76,9 @@ class SequenceRegressor(RegressorMixin, Estimator):
         standardize: scale each feature by its mean and deviation in the training. Default: True.
         embedding_size: size of a word's embedding. Default: 100.
         vocabulary_size: number of words that have an embedding of their own, the most frequent
-            ones; all others share that of the unknown word. Default: 20000.
-        random_state: an integer, from which the same training follows again; a
-            `numpy.random.RandomState`, or None for another one each time. Default: 0.
+            ones; all others share the embedding of the unknown word. Default: 20000.
+        random_state: an integer, with which a training can be repeated; a
+            `numpy.random.RandomState`, or None for another training each time. Default: 0.
         warm_start: `fit` goes on from the weights of the fitted model, if there are any, with its
             scales and words. The network must still have the same sizes. Default: False.
         verbose: 1 shows the progress on stderr. Default: 0.
@@ -224,8 +224,7 @@ class SequenceRegressor(RegressorMixin, Estimator):
     def save(self, path: str | Path, *, examples: Any = None) -> None:
         """Write the fitted model into a directory: all or nothing.
 
-        `load` reads it, and `ostinato.runtime.load` where torch is not. A `RandomState` is not
-        kept.
+        `load` reads it, and without torch `ostinato.runtime.load`. A `RandomState` is not kept.
 
         Args:
             path: the directory.
@@ -243,7 +242,7 @@ class SequenceRegressor(RegressorMixin, Estimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.target_tags.multi_output = True
-        tags.regressor_tags.poor_score = True  # of tables whose columns are no steps
+        tags.regressor_tags.poor_score = True  # on tables whose columns are not steps in time
         return tags
 
     def _prepares(self, X: Any) -> Preparation | None:
@@ -279,7 +278,7 @@ def _checked(X: Any, y: Any, sample_weight: Any = None) -> Targeted:
 
 
 def _split(given: Targeted, fraction: float, seed: int) -> Targeted:
-    """Keep a share of the examples, drawn at random, for validation; both in their order."""
+    """Keep a share of the examples, drawn at random, for validation; both parts keep the order."""
     n = len(given.y)
     kept = round(fraction * n)
     if not 0 < kept < n:
@@ -300,7 +299,7 @@ def _split(given: Targeted, fraction: float, seed: int) -> Targeted:
 
 
 def _prepared(given: Targeted, preparation: Preparation) -> Targeted:
-    """With all sequences as a preparation makes them of features in this order."""
+    """The examples with all sequences prepared."""
 
     def of(X: Any) -> Any:
         return as_sequences(preparation.apply_in_order(X))
@@ -310,7 +309,7 @@ def _prepared(given: Targeted, preparation: Preparation) -> Targeted:
 
 
 def _with_length(plan: training.Plan, n: int) -> training.Plan:
-    """The plan for n sequences, with a length if it has none."""
+    """The plan for n sequences, with the default length if it has no length."""
     if plan.iterations is not None or plan.epochs is not None:
         return plan
     updates = -(-EPOCHS * n // min(plan.batch_size, n))

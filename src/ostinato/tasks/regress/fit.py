@@ -38,12 +38,13 @@ class Targeted:
     """Sequences with their numbers, checked.
 
     Attributes:
-        X, y: the sequences, N of them, and `[N, K]` float64.
+        X: the N sequences.
+        y: their numbers, `[N, K]` float64.
         targets: the names of the K targets.
         is_one: whether y was `[N]`.
-        feature_names: of the columns, if X was a data frame.
-        sample_weight: `[N]` float64.
-        validation: further (X, y).
+        feature_names: the names of the columns, if X was a data frame.
+        sample_weight: the weight of each example, `[N]` float64.
+        validation: (X, y) for validation.
     """
 
     X: Steps
@@ -72,19 +73,19 @@ def fit(
     """Train a network.
 
     Args:
-        given: the examples. Batches are no larger than they are many.
+        given: the examples. A batch has at most all of them.
         model, plan: the network, and how to train it.
         loss: one of `LOSSES`.
         quantiles: levels with 0.5 among them, for the loss "quantiles".
         words: how words are read, if the steps are words.
         warm_up: the share of the updates over which the learning rate rises, instead of
             `plan.warmup` of them.
-        start: a regressor of the same sizes, with whose weights to begin; its words and scales
-            are kept, too.
+        start: a regressor of the same sizes, whose weights, words and scales the training starts
+            from.
         callbacks, resume: see `train`.
 
     Raises:
-        ValueError: something does not fit together.
+        ValueError: the arguments contradict each other; the message names them.
         Diverged: the loss became NaN or infinite.
     """
     plan = replace(plan, batch_size=min(plan.batch_size, len(given.X)))

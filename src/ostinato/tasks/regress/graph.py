@@ -40,5 +40,5 @@ def graph(net: RegressorNet, names: TensorNames, several: bool) -> ModelGraph:
 
 
 def head(net: RegressorNet, several: bool) -> Callable[[Tensor], Tensor]:
-    """From scaled numbers `[B, K, Q]` to those of the targets, `[B, K · Q]`."""
+    """The function from scaled numbers `[B, K, Q]` to the units of the targets, `[B, K · Q]`."""
     return lambda z: (z * net.scale[:, None] + net.centre[:, None]).flatten(1)

@@ -59,7 +59,7 @@ def evaluated(trained: Trained, file: str | None) -> dict[str, Any]:
 
 
 def predicted(trained: Trained, file: str, proba: bool) -> Iterator[str]:
-    """The numbers of each sequence in a file as CSV; with `proba` all quantiles."""
+    """The predictions for the sequences of a file as CSV; with `proba` all quantiles."""
     parts = sources.begun(sources.blocks(file, trained.settings(), trained.preparation()))
 
     model = answering.model_of(trained)
@@ -82,11 +82,11 @@ def compared(a: Measured, b: Measured) -> paired.PairedResult:
 
 @dataclass(frozen=True)
 class RegressJob(PartsJob):
-    """To regress: a number for each sequence, or several."""
+    """The job of a regression: one or several numbers for each sequence."""
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Their names; "y" of arrays."""
+        """The names of the targets; "y" if they came as arrays."""
         roles = self.parts.train.roles
         if roles is None:
             k = self.parts.train.y.shape[1]
@@ -135,7 +135,7 @@ class RegressJob(PartsJob):
 
         held_out = None if validation is None else (inputs(validation), validation.y)
         given = Targeted(inputs(train), train.y, self.targets, train.y.shape[1] == 1)
-        inputs(self.parts.test)  # fails now or never
+        inputs(self.parts.test)  # an error in the test part appears before the training
         model, history = fit(
             replace(given, validation=held_out),
             settings.model,
@@ -203,7 +203,9 @@ def _csv(
     quantiles: bool,
     with_header: bool = True,
 ) -> str:
-    """A line for each sequence: its name, and of each target what came, if known, and the answer.
+    """A line for each sequence: its name, and for each target the true value and the answer.
+
+    The true values are left out if they are not known.
 
     Args:
         answers: `[N, K, Q]`.

@@ -1,4 +1,4 @@
-"""`Regression`: what is learnt of numbers."""
+"""`Regression`: the losses of regressors."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Regression(OfBatches):
     Args:
         batches: X as `data.as_sequences` takes it or `CodedWords`, y `[N, K]`, scaled.
         loss: one of `LOSSES`.
-        levels: of the quantiles, if there are any.
-        sample_weight: `[N]`, of the examples in a batch's mean loss.
-        validation: (X, y), not weighted.
+        levels: the levels of the quantiles; () without quantiles.
+        sample_weight: `[N]`, the weights of the examples in a batch's mean loss.
+        validation: (X, y) for validation, without weights.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Regression(OfBatches):
         return Share(loss, total.item(), {}, len(losses))
 
     def _losses(self, found: Tensor, y: Tensor) -> Tensor:
-        """`[B]`, of scaled answers `[B, K, Q]` and targets `[B, K]`."""
+        """The losses `[B]` of scaled answers `[B, K, Q]` and targets `[B, K]`."""
         if self.kind == "quantiles":
             return pinball(y, found, self.levels).mean((1, 2))
         errors = found[:, :, 0] - y

@@ -23,9 +23,10 @@ class Regressor(SequenceReader):
 
     Attributes:
         targets: the names of the K targets.
-        loss: that it was trained with, one of `LOSSES`.
-        levels: of the quantiles, Q of them, increasing, with 0.5 among them; () without quantiles.
-        is_one: whether the targets of the training were `[N]`, so that predictions are.
+        loss: the loss of its training, one of `LOSSES`.
+        levels: the levels of the Q quantiles, increasing, with 0.5 among them; () without
+            quantiles.
+        is_one: whether the targets of the training were `[N]`; predictions then are, too.
 
     Example:
         >>> from ostinato import SequenceRegressor
@@ -90,10 +91,10 @@ class Regressor(SequenceReader):
         return {"answer": "quantiles" if self.levels else "values", "targets": list(self.targets)}
 
     def predict_quantiles(self, X: Any) -> Array:
-        """The quantiles of each target, `[N, K, Q]` float64; of one without quantiles Q is 1.
+        """The quantiles of each target, `[N, K, Q]` float64; Q is 1 if the model has no quantiles.
 
         Raises:
-            ValueError: X cannot be used: the message says why.
+            ValueError: X cannot be used; the message says why.
         """
         sequences = self.prepared(X)
         found = np.empty((len(sequences), len(self.labels)))
@@ -106,7 +107,7 @@ class Regressor(SequenceReader):
         return self.points(self.predict_quantiles(X))
 
     def points(self, quantiles: Array) -> Array:
-        """The numbers of `predict` by the answers of `predict_quantiles`."""
+        """The result of `predict`, computed from the result of `predict_quantiles`."""
         values = quantiles[:, :, self.levels.index(0.5) if self.levels else 0]
         return values[:, 0] if self.is_one else values
 
@@ -125,7 +126,7 @@ class Regressor(SequenceReader):
         return self.measured(self.predict_quantiles(X), y)
 
     def measured(self, quantiles: Array, y: Any) -> dict[str, Any]:
-        """The measures of `evaluate` by the answers of `predict_quantiles`."""
+        """The measures of `evaluate`, computed from the result of `predict_quantiles`."""
         y = as_targets(y, len(quantiles), len(self.targets))
         each = [
             _measured(y[:, k], quantiles[:, k], self.levels) for k in range(len(self.targets))
@@ -150,7 +151,7 @@ def as_targets(y: Any, n: int, k: int | None = None) -> Array:
     """Targets as `[N, K]` float64, each checked to be finite.
 
     Raises:
-        ValueError: they have another shape, or one is missing or infinite.
+        ValueError: the targets have another shape, or one is missing or infinite.
     """
     try:
         found = np.asarray(y, dtype=np.float64)
@@ -170,7 +171,7 @@ def as_targets(y: Any, n: int, k: int | None = None) -> Array:
 
 
 def _not_a_number(y: Any) -> str:
-    """What is wrong with targets that are no array of numbers."""
+    """The reason why targets are not an array of numbers."""
     rows = np.asarray(y, dtype=object).tolist()
     for i, value in enumerate(rows if isinstance(rows, list) else ()):
         try:
@@ -181,7 +182,7 @@ def _not_a_number(y: Any) -> str:
 
 
 def measures(y: Array, values: Array) -> dict[str, float | None]:
-    """r2, mae and rmse of values `[N]` for what came, `[N]`."""
+    """r2, mae and rmse of predictions `values` `[N]` for true values `[N]`."""
     errors = values - y
     spread = float(((y - y.mean()) ** 2).sum())
     return {
@@ -192,7 +193,7 @@ def measures(y: Array, values: Array) -> dict[str, float | None]:
 
 
 def mean_of(each: list[dict[str, float | None]]) -> dict[str, float | None]:
-    """The means over the targets; None where one has no value."""
+    """The mean of each measure over the targets; None if a target lacks the measure."""
     whole: dict[str, float | None] = {}
     for name in each[0]:
         known = [measured[name] for measured in each]

@@ -16,18 +16,18 @@ from ostinato.tasks.forecast.net import apart, check_levels
 class RegressorNet(ClassifierNet):
     """The body and the readout of a `ClassifierNet`, whose outputs are scaled numbers.
 
-        y = centre + scale · z,   z = V s_T + c;   with quantiles z is increasing along them
+        y = centre + scale · z,   z = V s_T + c;   with quantiles z increases with the level
 
     Args:
         n_features: F, size of one element of a sequence; None if the elements are words.
         n_targets: K, how many numbers.
-        levels: of the quantiles; () for one number a target.
-        centre, scale: K numbers each, of the targets; by default 0 and 1.
+        levels: the levels of the quantiles; () for one number a target.
+        centre, scale: the mean and the deviation of each target, K numbers; by default 0 and 1.
         more: further arguments of `ClassifierNet`.
 
     Attributes:
         config: the arguments as a dict; `RegressorNet(**net.config)` builds the same network.
-        centre, scale: `[K]`, as tensors that are not learnt.
+        centre, scale: `[K]`, as tensors that are not trained.
 
     Example:
         >>> net = RegressorNet(n_features=3, n_targets=2, hidden_size=8)

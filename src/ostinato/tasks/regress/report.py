@@ -1,4 +1,4 @@
-"""What the report shows of a regressor: its errors, and predictions beside what came."""
+"""The report of a regressor: its errors, and its predictions beside the true values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORST = 12  # sequences in the table
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Against(Figure):
-    """Predictions `[N]` over what came, with the line on which both are equal."""
+    """Predictions `[N]` over true values, with the line on which both are equal."""
 
     actual: np.ndarray
     predicted: np.ndarray
@@ -47,10 +47,10 @@ class NumbersData(PageData):
     Args:
         title, metrics, losses, evaluation, config, environment: see `RunFacts`.
         targets: the names of the K targets.
-        actual, predicted: `[N, K]`.
+        actual, predicted: the true values and the predictions, `[N, K]`.
         ids: `[N]`, the names of the test sequences.
-        lengths: `[N]`, their steps.
-        parameters: of the network.
+        lengths: `[N]`, the numbers of their steps.
+        parameters: the number of the network's parameters.
     """
 
     targets: tuple[str, ...]
@@ -109,10 +109,10 @@ def collect_numbers(
     """The contents of a report.
 
     Args:
-        model: what answered.
+        model: the regressor.
         part: the test part.
-        answers: `[N, K, Q]`, those of `predict_quantiles`.
-        facts: of the run.
+        answers: `[N, K, Q]`, the result of `predict_quantiles`.
+        facts: the facts of the run.
     """
     return NumbersData(
         **vars(facts),
