@@ -1,17 +1,17 @@
-"""How far an exported model is from the runtime's answers, and how far it may be.
+"""The difference between an exported model's answers and the runtime's, and its bound.
 
 Float32 rounds each operation by ε/2 of its result, and a sum of K products by about √K · ε/2, since
-roundings are as often up as down. The tanh and σ of other runtimes are right to some 8 ε. So a step
-adds errors of about (√K + 8) ε to a state of size 1. In T steps of L layers, and the head, they sum
-up to T · L + 1 of these, if the network forgets. If it amplifies changes from step to step, they
+roundings are up as often as down. The tanh and σ of other runtimes have errors of about 8 ε. So a
+step adds an error of about (√K + 8) ε to a state of size 1. T steps of L layers, and the head, add
+T · L + 1 such errors, if the network forgets. If it amplifies changes from step to step, errors
 grow as any change of the input does: x (1 + δ), at every step, changes the answer by κ δ, where κ
 is measured in the runtime. Together
 
     bound = 2 · ε · (√K + 8) · max(T · L + 1, κ) · max(1, largest answer)
 
-where K is the largest number of products in one sum (at most: all that a step multiplies), and 2 is
-for the other side, which rounds as well. An error of a wrong gate or of a wrong order is a thousand
-times as large.
+where K is the largest number of products in one sum (at most all factors of a step), and the factor
+2 is there because both sides round. A wrong gate or a wrong order causes an error a thousand times
+as large.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from ostinato.tasks.forecast.model import Forecaster
 
 EPS = float(np.finfo(np.float32).eps)
 SIZES = ((1, 7), (3, 23))  # rows and steps of the sequences that are compared
-LETTERS = 5  # of a word, at the most
-DELTA = 2.0**-20  # 16 ε: above the rounding of x, and small where it grows by a thousand
+LETTERS = 5  # the most letters of a word
+DELTA = 2.0**-20  # 16 ε: above the rounding of x, and still small a thousand times as large
 
 Runner = Callable[[dict[str, Any]], list[np.ndarray]]  # inputs by name → outputs
 
@@ -56,7 +56,7 @@ def bound(graph: ModelGraph, n_steps: int, largest: float = 1.0, growth: float =
         steps.append(graph.readout.step)
     n_played = n_steps * len(steps)
     spelling = None if graph.embed is None else graph.embed.spelling
-    if spelling is not None:  # each word goes through these, too
+    if spelling is not None:  # every word passes through these layers, too
         inner = [d.step for layer in spelling.layers for d in layer.directions]
         n_played += LETTERS * len(inner)
         steps += inner
@@ -67,10 +67,10 @@ def bound(graph: ModelGraph, n_steps: int, largest: float = 1.0, growth: float =
 
 
 def amplification(model: Model, x: np.ndarray, lengths: np.ndarray, random: Any) -> float:
-    """κ: how much a relative change of all inputs changes the answer.
+    """κ: the change of the answer divided by a relative change of all inputs.
 
     Args:
-        x: `[B, T, F]`, what the network reads. Tokens are not changed: κ is 0.
+        x: `[B, T, F]`, the network's input. Tokens cannot change by a little, so their κ is 0.
         lengths: `[B]`.
     """
     if model.graph.embed is not None:
@@ -103,7 +103,7 @@ class Parity:
     """All comparisons of an exported model with the runtime.
 
     Attributes:
-        runtime: what played the model, with its version.
+        runtime: the name and version of the program that ran the model.
     """
 
     runtime: str
@@ -113,7 +113,7 @@ class Parity:
         return "\n".join([f"{self.runtime} against ostinato.runtime:", *map(str, self.cases)])
 
     def check(self) -> None:
-        """Raises: ValueError: a difference is above its bound."""
+        """Raise ValueError if a difference is above its bound."""
         for case in self.cases:
             if not case.error <= case.bound:
                 raise ValueError(
@@ -124,10 +124,10 @@ class Parity:
 
 
 def measure(model: Model, content: bytes, form: str, resets: bool = False) -> Parity | None:
-    """Play an exported model beside the runtime; None if ONNX Runtime is not installed.
+    """Compare an exported model with the runtime; None if ONNX Runtime is not installed.
 
     Args:
-        content: of the ONNX file.
+        content: the bytes of the ONNX file.
         form, resets: see `export_onnx`.
     """
     if find_spec("onnxruntime") is None:
@@ -157,9 +157,12 @@ def cases(model: Model, run: Runner, form: str, resets: bool = False) -> tuple[C
 
 
 def random_input(model: Model, random: np.random.Generator, B: int, T: int) -> np.ndarray:
-    """Sequences `[B, T, features]` as a user has them, some values missing where they may be; of
-    a model with tokens `[B, T]`, and if it reads letters `[B, T, 2 + LETTERS]`: a token, how many
-    letters it has, and these."""
+    """Random input of a user, before preparation.
+
+    Sequences `[B, T, features]`, with missing values if the model allows them. For a model with
+    tokens `[B, T]`; if it also reads letters `[B, T, 2 + LETTERS]`: a token, its number of letters,
+    and the letters.
+    """
     embed = model.graph.embed
     if embed is not None:
         tokens = random.integers(0, embed.n_tokens, (B, T))
@@ -183,7 +186,7 @@ def random_input(model: Model, random: np.random.Generator, B: int, T: int) -> n
 
 
 def feeds(model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
-    """The inputs of the file, by name, of `random_input` or of a step of it."""
+    """The inputs of the ONNX file, by name, from `random_input` or from one step of it."""
     embed = model.graph.embed
     if embed is None:
         return {"x": x}
@@ -193,7 +196,7 @@ def feeds(model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def network_input(model: Model, x: np.ndarray) -> np.ndarray:
-    """What the runtime's network reads of `random_input`."""
+    """The input of the runtime's network, from `random_input`."""
     if model.graph.embed is not None:
         if model.graph.embed.spelling is None:
             return x
@@ -224,7 +227,7 @@ def _whole(
     (came,) = run({**feeds(model, x), "lengths": lengths, **({RESETS: marks} if resets else {})})
     each = model.graph.readout.kind == "each"
     meant = np.zeros((B, T, model.graph.n_outputs) if each else (B, model.graph.n_outputs))
-    for b, start, end in _segments(marks, lengths):  # of one answer for a row the last one stays
+    for b, start, end in _segments(marks, lengths):  # with one answer a row, the last is kept
         prepared = network_input(model, x[b : b + 1, start:end])
         meant[(b, slice(start, end)) if each else b] = model.network.answers(prepared)[0]
     rows = "1 row" if B == 1 else f"{B} rows of different lengths"
@@ -234,29 +237,33 @@ def _whole(
 
 
 def _marks(random: np.random.Generator, B: int, T: int, resets: bool) -> np.ndarray:
-    """`[B, T]` bool, about every fifth step; two that follow each other are a sequence of one."""
+    """`[B, T]` bool, about every fifth step; two adjacent marks make a sequence of one step."""
     marks = random.random((B, T)) < 0.2
     marks[:, 2:4] = True
     return marks & resets
 
 
 def _begin_without_values(model: Model, x: np.ndarray, marks: np.ndarray) -> None:
-    """Where values may be missing, those that a sequence within a row begins with are: the last
-    ones before them belong to another."""
+    """Make the first values of each sequence within a row missing, if the model allows that.
+
+    They must not be filled from the sequence before.
+    """
     if model.preparation is not None and model.preparation.missing != "error":
         x[marks] = np.nan
 
 
 def _segments(marks: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """The sequences in each row: the row, the first step and the one behind the last."""
+    """The sequences in each row, as (row, first step, last step + 1)."""
     for b, n in enumerate(lengths):
         starts = [0, *(np.flatnonzero(marks[b, 1:n]) + 1)]
         yield from ((b, i, j) for i, j in zip(starts, [*starts[1:], n], strict=True))
 
 
 def _forecasts(model: Forecaster, run: Runner, random: np.random.Generator, B: int) -> Case:
-    """Series of different lengths, some shorter than a window, some of their values missing; the
-    error is in units of a window's scale, as the network's answers are."""
+    """Series of different lengths, some shorter than a window, with missing values.
+
+    The error is in units of a window's scale, as the network's answers are.
+    """
     windows, h = model.windows, model.windows.horizon
     lengths = np.array([windows.context + 5, *random.integers(1, 2 * windows.context, B - 1)])
     T = int(lengths.max())
@@ -292,7 +299,7 @@ def _forecasts(model: Forecaster, run: Runner, random: np.random.Generator, B: i
 def _chunks(
     model: Model, run: Runner, random: np.random.Generator, B: int, T: int, resets: bool
 ) -> Case:
-    """Every answer on the way through a sequence, its states handed on."""
+    """The answers of single steps, each from the states of the step before."""
     x = random_input(model, random, B, T)
     marks = _marks(random, B, T, resets)
     _begin_without_values(model, x, marks)
@@ -319,7 +326,7 @@ def _chunks(
 def _from_random_states(
     model: Model, run: Runner, random: np.random.Generator, resets: bool
 ) -> Case:
-    """One step from states that are not zero, against the meaning of the nodes in NumPy."""
+    """One step from states that are not zero, compared with the nodes computed in NumPy."""
     B = 3
     x = random_input(model, random, B, 1)
     step, answer = model.graph.composed()
@@ -333,7 +340,7 @@ def _from_random_states(
     inner = _embedded(model, network_input(model, x))[:, 0]
     new, _ = play_step(step, [inner], carry, model.tensors)
     meant = [*play_step(answer, new, [], model.tensors)[1], *(new[i] for i in places.values())]
-    pairs = zip(came, meant, strict=False)  # `latest` comes last, and is not the network's
+    pairs = zip(came, meant, strict=False)  # without `latest`, which is last
     errors = [float(np.abs(a - b).max()) for a, b in pairs]
     largest = max(float(np.abs(v).max()) for v in meant)
     return Case("3 rows, 1 step from random states", max(errors), bound(model.graph, 1, largest))

@@ -2,10 +2,10 @@
 
 In: nodes, and the axis as the middle one of `[outer, times, inner]`. Out: nodes in canonical form.
 
-    spread    `[outer, inner]` to `[outer, times, inner]`: every operand of a broadcast is one
-    reduce    row_sum, row_max: `[outer, times, inner]` to `[outer, inner]`, the other way about
-    take      elements by their places: what permutes, cuts and joins axes
-    product   of two matrices in each row, for every one of `groups`
+    spread    `[outer, inner]` to `[outer, times, inner]`, as a broadcast does to its operands
+    reduce    row_sum, row_max: `[outer, times, inner]` to `[outer, inner]`
+    take      elements by their places: permutes, cuts and joins axes
+    product   multiplies two matrices in each row, for each of `groups`
 
 A spread operand costs next to nothing where an elementwise operation reads it. So an outer product
 is a product of two spread operands, and its gradient a sum of such a product.
@@ -26,7 +26,7 @@ from ostinato.engine.ops import OPS
 if TYPE_CHECKING:
     from ostinato.compiler.graph.builder import Builder
 
-Places = np.ndarray[Any, np.dtype[np.intp]]  # of elements in a row; −1: a zero
+Places = np.ndarray[Any, np.dtype[np.intp]]  # positions of elements in a row; −1 means a zero
 
 
 def spread(b: Builder, node: Node, times: int, inner: int) -> Node:
@@ -44,7 +44,7 @@ def spread(b: Builder, node: Node, times: int, inner: int) -> Node:
 
 
 def of_spread(b: Builder, node: Node, places: Places) -> Node | None:
-    """Elements of a spread value, if they are whole runs of its source, spread."""
+    """Elements of a spread value as a spread of whole runs of its source; None if they are not."""
     times, inner = axis_of(node)
     of_source = places // (times * inner) * inner + places % inner
     start, stop = int(of_source.min()), int(of_source.max()) + 1
@@ -100,12 +100,13 @@ def take(b: Builder, node: Node, places: Places) -> Node:
 
 
 def _moved(b: Builder, node: Node, places: Places, found: dict[Node, Node | None]) -> Node | None:
-    """The elements of spread values and of what is computed of them alone, spread otherwise.
+    """The elements at `places` of a value computed from spread values alone, without a take.
 
-    The transpose of an outer product is one: nothing is moved.
+    Each operand is spread in another way instead; None if that is impossible. For example, the
+    transpose of an outer product moves no element.
 
     Args:
-        found: what this gave for operands at the same places, so that each is looked at once.
+        found: the results for operands at the same places, so that each is computed once.
     """
     if node.op == "spread" and (places >= 0).all():
         return of_spread(b, node, places)
@@ -126,7 +127,7 @@ def _moved(b: Builder, node: Node, places: Places, found: dict[Node, Node | None
 
 
 def _axis_of_places(places: Places, width: int) -> tuple[int, int] | None:
-    """(times, inner) by which rows of `width` elements are spread to these; None: not by one."""
+    """(times, inner) of the spread from `width` elements to these places; None if there is none."""
     again = np.flatnonzero(places[1:] == 0) + 1
     inner = int(again[0]) if len(again) else len(places)
     if len(places) % width or inner > width or width % inner:
@@ -137,14 +138,14 @@ def _axis_of_places(places: Places, width: int) -> tuple[int, int] | None:
 
 
 def permuted(b: Builder, node: Node, sizes: Sequence[int], order: Sequence[int]) -> Node:
-    """A row of these sizes, its axes in another order."""
+    """A row whose axes have these sizes, with its axes in another order."""
     if [i for i in order if sizes[i] != 1] == [i for i in range(len(sizes)) if sizes[i] != 1]:
         return node
     return take(b, node, np.arange(math.prod(sizes)).reshape(sizes).transpose(order).ravel())
 
 
 def transposed_source(node: Node, groups: int, rows: int, n_columns: int) -> Node | None:
-    """The value whose transpose `[groups, rows, n_columns]` is; None if it is not a transpose."""
+    """The value of which `[groups, rows, n_columns]` is the transpose; None if there is none."""
     if node.op != "take":
         return None
     as_it_lies = np.arange(groups * rows * n_columns).reshape(groups, n_columns, rows)
@@ -155,7 +156,7 @@ def transposed_source(node: Node, groups: int, rows: int, n_columns: int) -> Nod
 
 
 def _runs(places: Places) -> tuple[tuple[int, int, int], ...]:
-    """The places as runs (start, count, step), each as long as it can be."""
+    """The places as runs (start, count, step), each as long as possible."""
     runs: list[tuple[int, int, int]] = []
     p, at, n = places.tolist(), 0, len(places)
     while at < n:
@@ -179,14 +180,14 @@ def places_of(runs: Sequence[tuple[int, int, int]]) -> Places:
     )  # fmt: skip
 
 
-STRETCH = 16  # elements that a product finds with one load: a vector of AVX-512
+STRETCH = 16  # elements that a product reads with one load: a vector of AVX-512
 
 
 def in_stretches(places: Places, n: int) -> bool:
-    """Whether a product finds these elements, rows of n, where they lie, instead of taking them.
+    """Whether a product can read these elements, rows of n, from their source without a take.
 
-    Each sixteen neighbours of a row must lie side by side, but for zeros. The patches of an image
-    do where the result of the convolution is as wide as the image.
+    Each sixteen neighbours of a row must lie side by side, except for zeros. The patches of an
+    image do if the result of the convolution is as wide as the image.
     """
     rows = np.pad(places.reshape(-1, n), ((0, 0), (0, -n % STRETCH)), constant_values=-1)
     sixteens = rows.reshape(-1, STRETCH)
@@ -210,16 +211,16 @@ def product_across(b: Builder, a: Node, w: Node, groups: int, M: int, K: int, N:
 def product(b: Builder, a: Node, w: Node, groups: int, M: int, K: int, N: int) -> Node:
     """a `[groups, M, K]` times w `[groups, K, N]`, matrix by matrix.
 
-    Each may be rows, or a vector without batch that holds the same for all rows.
+    Each operand may be rows, or a vector without batch that all rows share.
     """
     width = groups * M * N
     if is_zero(a) or is_zero(w):
         return b.const(0.0, width)
-    if K == 1:  # each element of one by each of the other
+    if K == 1:  # an outer product
         left, right = spread(b, a, N, 1), spread(b, w, M, N)
         return b.op("mul", left, right)
     across = False
-    if N == 1:  # (a w)ᵀ = wᵀ aᵀ, of which each element is a sum of products of neighbours
+    if N == 1:  # (a w)ᵀ = wᵀ aᵀ: each element sums products of neighbours
         lying = transposed_source(a, groups, M, K)
         a, w, M, N, across = w, a if lying is None else lying, 1, M, lying is None
     else:
@@ -231,7 +232,7 @@ def product(b: Builder, a: Node, w: Node, groups: int, M: int, K: int, N: int) -
 
 
 def _operand(b: Builder, n: Node) -> Node:
-    """As it lies in memory: a vector without batch needs no copy for every row."""
+    """An operand in memory; a vector without batch is not copied for every row."""
     if n.op == "copy" and n.inputs[0].kind != ROWS:
         return n.inputs[0]
     return n if n.kind != ROWS else b.in_memory(n)

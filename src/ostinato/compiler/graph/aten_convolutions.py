@@ -1,9 +1,10 @@
 """Rules of convolutions: a small image in each row, and a captured kernel.
 
 x `[B, C, …]`, kernel `[C_out, C / groups, …]`, result `[B, C_out, …]`. The patches of x, one for
-each place of the result, are elements of its row: `[C, taps, places]`, zeros where the padding is.
-So the result is a product within the row, and so is the gradient of x, of the patches of its own.
-Patches that are stretches of the image (`arrays.in_stretches`) are not written by the engine.
+each place of the result, are elements of its row: `[C, taps, places]`, with zeros for the padding.
+So the result is a product within the row. The gradient of x is a product, too, with patches of the
+result's gradient. The engine does not write patches that are stretches of the image
+(`arrays.in_stretches`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Sizes = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Geometry:
-    """The sizes of a convolution: of x, the kernel and the result, along each axis."""
+    """The sizes of x, the kernel and the result of a convolution, along each axis."""
 
     x: Sizes
     taps: Sizes
@@ -36,7 +37,7 @@ class Geometry:
     dilation: Sizes
 
     def patches(self) -> arrays.Places:
-        """`[taps, places]`: the element of x under each tap at each place; −1: none."""
+        """`[taps, places]`: the element of x under each tap at each place; −1 for none."""
         x = np.arange(math.prod(self.x)).reshape(self.x)
         x = np.pad(x, [(n, n) for n in self.padding], constant_values=-1)
         spans = [(n - 1) * d + 1 for n, d in zip(self.taps, self.dilation, strict=True)]
@@ -133,19 +134,19 @@ def _convolution_backward(
 def _gradient_of_kernel(
     c: Context, d: Node, x: Node, g: Geometry, C: int, C_out: int, groups: int
 ) -> Node:
-    """Over the batch and all places: of each, its gradient `[C_out]` by its patch `[C · taps]`."""
+    """The sum over the batch and all places of gradient `[C_out]` times patch `[C · taps]`."""
     n = math.prod(g.out)
     places = _of_channels(g.patches(), C, math.prod(g.x))
     depth = places.shape[0] * places.shape[1] // groups
     patches = arrays.take(c.b, x, places.ravel())
-    # Fewer places fill no stretch, and the patches of a product would be written to memory.
+    # With fewer places than a stretch, the product would need its patches in memory.
     if n >= arrays.STRETCH and patches.op == "take" and arrays.in_stretches(places, n):
         return c.b.column_sum(
             arrays.product_across(c.b, d, patches, groups, C_out // groups, n, depth)
         )
     by_place = places.reshape(groups, depth, n).transpose(0, 2, 1)  # [groups, places, C · taps]
     patches = arrays.take(c.b, x, by_place.ravel())
-    if groups * n > MOST_PRODUCTS:  # a row's own sum first
+    if groups * n > MOST_PRODUCTS:  # sum within each row first
         of_row = arrays.product(c.b, d, patches, groups, C_out // groups, n, depth)
         return c.b.column_sum(of_row)
     left = arrays.permuted(c.b, d, (groups, C_out // groups, n), (0, 2, 1))

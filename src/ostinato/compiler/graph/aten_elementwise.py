@@ -1,9 +1,9 @@
 """Rules of elementwise calls: arithmetic, comparisons, selections.
 
 A new call that is one operation of the engine is an entry of ONE_OPERATION; docs/developing.md
-lists the other tables that need a row. One that is a composition of other calls, as `silu`, is an
-entry of `capture/decompositions.py` instead. The gradient of a call is recorded as ATen calls, too,
-and needs an entry for each that is new.
+lists the other tables that need a row. A call that is a composition of other calls, as `silu`, is
+an entry of `capture/decompositions.py` instead. The gradient of a call is recorded as ATen calls,
+too, and each new one needs an entry.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _pow(c: Context, a: Any, exponent: Any) -> Any:
 
 @rule("lerp")
 def _lerp(c: Context, a: Value, b: Value, weight: Any) -> Any:
-    if not isinstance(weight, Value) and abs(weight) >= 0.5:  # from b on, as PyTorch
+    if not isinstance(weight, Value) and abs(weight) >= 0.5:  # PyTorch starts from b, too
         back = c.b.op("mul_s", c.elementwise("sub", b, a), s=1 - weight)
         return c.b.op("sub", c.node(b), back)
     return c.elementwise("lerp", a, b, weight)
@@ -108,7 +108,7 @@ def _masked_fill(c: Context, a: Value, mask: Value, value: Any) -> Any:
 
 @rule("_to_copy")
 def _to_copy(c: Context, a: Any, **_: Any) -> Any:
-    if not isinstance(a, Value):  # a number, which vmap makes a tensor of
+    if not isinstance(a, Value):  # a number that vmap turns into a tensor
         return c.node(a)
     if c.gives_truths:
         return c.truth(0, a)
@@ -119,7 +119,7 @@ def _to_copy(c: Context, a: Any, **_: Any) -> Any:
 
 @rule("div")
 def _div(c: Context, a: Any, b: Any, rounding_mode: str | None = None) -> Any:
-    """The quotient of whole numbers, rounded to float32, rounds down to the right one."""
+    """The floor of a float32 quotient of whole numbers is their exact floored quotient."""
     quotient = c.elementwise("div", a, b)
     if rounding_mode is None:
         return quotient

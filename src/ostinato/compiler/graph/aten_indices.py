@@ -1,10 +1,13 @@
 """Rules of calls with indices: rows of a table, elements of a row.
 
-The engine computes whole numbers in the step's type. An index that has rows is compared with
-0, 1, …, which gives a row of ones and zeros: its product with a table is a row of that table, the
-product of its transpose with rows adds them to the rows of a gradient, in the order of all sums.
-An index that is known when the step is recorded takes columns; one that is a captured tensor
-multiplies by a matrix of ones and zeros, which PyTorch makes once a scan.
+The engine computes whole numbers in the step's type. The rule depends on the index:
+
+    with rows              compared with 0, 1, …, it gives a row of ones and zeros. The product with
+                           a table is a row of that table. The product of its transpose with rows
+                           adds them to the rows of a gradient, in the order of all sums
+    known when recorded    takes columns
+    a captured tensor      becomes a product with a matrix of ones and zeros, which PyTorch makes
+                           once a scan
 """
 
 from __future__ import annotations
@@ -24,14 +27,14 @@ from ostinato.compiler.graph.moves import moved, moved_back
 from ostinato.compiler.graph.node import ROWS, Node
 from ostinato.compiler.graph.rules import Context, Shape, Value, axis_in_row, columns, rule
 
-MOST_LOOKED_UP = 64  # indices of one row, each of which is an operation of its own
+MOST_LOOKED_UP = 64  # indices of one row; each becomes an operation
 
 
 # ---- an index that has rows
 
 
 def _ones(c: Context, index: Value, n: int, dim: int = 0) -> list[Node]:
-    """For each index along an axis: a one at the element of n that it names, else zeros."""
+    """One-hot rows of n elements, one for each index along an axis."""
     outer, k, inner = axis_in_row(index.shape, dim)
     if k > MOST_LOOKED_UP:
         raise c.refuse(f"looks up {k} indices a row; the engine does {MOST_LOOKED_UP}")
@@ -43,29 +46,29 @@ def _ones(c: Context, index: Value, n: int, dim: int = 0) -> list[Node]:
 
 
 def _element(c: Context, v: Value, dim: int, j: int) -> Node:
-    """The elements whose number along an axis is j."""
+    """The elements at position j along an axis."""
     along = np.arange(v.width).reshape(axis_in_row(v.shape, dim))
     return arrays.take(c.b, c.as_rows(v), along[:, j].ravel())
 
 
 def _from_the_end(c: Context, index: Node, n: int) -> Node:
-    """Negative indices count from the end."""
+    """The index with n added where it is negative."""
     later = c.b.op("add_s", index, s=float(n))
     return c.b.op("select", c.b.op("lt_s", index, s=0.0), later, index)
 
 
-# ---- rows of a table, which is a captured tensor: each index of a row of the batch names one
+# ---- rows of a table, a captured tensor, at the indices of each row of the batch
 
 
 def _rows_of(c: Context, table: Value, index: Value, n: int) -> Node:
-    """The rows of a table of n that the elements of an index name, side by side."""
+    """The rows of a table of n rows at the elements of an index, side by side."""
     matrix = c.b.view(table.node, (n, math.prod(table.shape) // n))
     ones = _ones(c, Value(index.node, (index.width,)), n)
     return c.b.concat([c.b.matmul(one, matrix) for one in ones])
 
 
 def _added_to_rows(c: Context, g: Value, index: Value, n: int, turned: bool = False) -> Node:
-    """The gradient of a table, or of its transpose: each row's, added where its index says."""
+    """The gradient of a table, or if `turned` of its transpose: rows of g added at their index."""
     gradient, shape = c.as_rows(g), tuple(c.shapes[0])
     width = math.prod(shape) // n
     if gradient.width != width * index.width:
@@ -99,7 +102,7 @@ def _embedding(
 def _embedding_backward(
     c: Context, g: Value, index: Value, n: int, padding: int, scaled: bool
 ) -> Any:
-    if padding >= 0:  # that row gets no gradient: no row has the index −1
+    if padding >= 0:  # the padding row gets no gradient: index −1 matches no row
         node = c.as_rows(index)
         known = c.b.op("ne", node, c.b.const(float(padding)))
         node = c.b.op("select", known, node, c.b.const(-1.0))
@@ -108,9 +111,9 @@ def _embedding_backward(
 
 
 def _flat_index(c: Context, shape: Shape, indices: Sequence[Any]) -> tuple[Value, int] | None:
-    """Indices of the first axes as one of all their elements, and how many these are.
+    """Indices of the first axes as one index into the flattened axes, and their number of elements.
 
-    None: some are missing, or all.
+    None if an index is missing, or if there are none.
     """
     if not indices or not all(isinstance(i, Value) for i in indices):
         return None
@@ -134,14 +137,14 @@ def _of_columns(shape: Shape, indices: Sequence[Any]) -> bool:
 
 @rule("arange")
 def _arange(c: Context, *numbers: Any) -> Any:
-    """The numbers of the rows: an index with which each row takes of itself."""
+    """The number of each row, an index by which each row takes its own elements."""
     if numbers not in ((Batch(1),), (0, Batch(1))):
         raise c.refuse("computes with the batch size")
     return c.b.node("row_number", (), (), ROWS, (1,))
 
 
 def _of_each_row(c: Context, shape: Shape, indices: Sequence[Any]) -> Value | None:
-    """i, where the indices are the numbers of the rows and i: as an index `[B, 1, …]` of gather."""
+    """The second index as gather's `[B, 1, …]` if the first is the row numbers; otherwise None."""
     if len(indices) != 2 or not all(isinstance(i, Value) for i in indices):
         return None
     rows, index = indices
@@ -200,14 +203,14 @@ def _index_put(
 
 
 def _known(indices: Sequence[Any]) -> list[Any] | None:
-    """The tensors of indices, where the step made all of them of numbers."""
+    """The tensors of the indices if the step made all of them from numbers; otherwise None."""
     if any(i is not None and i.node.op != "literal" for i in indices):
         return None
     return [None if i is None else i.node.attrs[0].tensor for i in indices]
 
 
 def _only_index(c: Context, a: Value, indices: Sequence[Any]) -> tuple[int, Value]:
-    """The axis that is indexed, and its index, which all rows share."""
+    """The single indexed axis and its index. Raise Unsupported if rows differ in their index."""
     there = [(dim, i) for dim, i in enumerate(indices) if i is not None]
     if len(there) != 1 or there[0][1].rows:
         raise c.refuse(
@@ -220,9 +223,9 @@ def _only_index(c: Context, a: Value, indices: Sequence[Any]) -> tuple[int, Valu
 
 
 def _by_product(c: Context, a: Value, dim: int, index: Value, n: int, back: bool = False) -> Node:
-    """An axis of a row times ones and zeros: the columns of n that a captured tensor names.
+    """The columns, of n, at a captured index, as a product with a matrix of ones and zeros.
 
-    back: to n columns, of which those that it names are sums of the columns of a.
+    If `back`, the transposed product: the columns of a are added to n columns at the index.
     """
     if len(index.shape) != 1:
         raise c.refuse(f"takes columns by an index of {len(index.shape)} axes; wanted one axis")
@@ -241,7 +244,7 @@ def _by_product(c: Context, a: Value, dim: int, index: Value, n: int, back: bool
 
 
 def _added_to_columns(c: Context, a: Value, indices: Sequence[Any], values: Value) -> Node:
-    """The row, with values added to the columns that the index names."""
+    """The row, with values added to the columns at the index."""
     known = _known(indices)
     if known is not None and len([i for i in known if i is not None]) > 1:  # a gradient
         return c.b.op("add", c.node(a), moved_back(c, values, _INDEX, a.shape, known))
@@ -267,7 +270,7 @@ def _unfold_backward(c: Context, g: Value, shape: Shape, *how: int) -> Any:
 
 
 def _of_one_shape_beside(c: Context, a: Shape, index: Shape, dim: int) -> tuple[int, int, int]:
-    """A row as `[outer, n, inner]`, in which an index of the same axes names elements of n."""
+    """A row as `[outer, n, inner]`. Raise Unsupported if a and index differ beside the axis."""
     dim = dim % len(a)
     beside = [m for i, m in enumerate(a) if i != dim]
     if not isinstance(a[dim], int) or [m for i, m in enumerate(index) if i != dim] != beside:

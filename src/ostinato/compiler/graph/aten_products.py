@@ -1,14 +1,14 @@
 """Rules of products: of rows and captured matrices, of matrices in rows, of sums over the batch.
 
-A product is `[g, m, k]` by `[g, k, n]`; g = 1 for two matrices. The axis that holds the batch, with
-c elements of a row, decides what it is:
+A product is `[g, m, k]` by `[g, k, n]`; g = 1 for two matrices. Its form depends on the axis that
+holds the batch, with c elements of a row:
 
-    a       w                 what it is
+    a       w                 form
     m       none (captured)   c · g products of rows with a matrix of the engine
-    none    n                 the same, where c = 1; otherwise a product within the row
+    none    n                 the same if c = 1; otherwise a product within the row
     g       g                 a product within the row
-    k       k                 a sum over the batch: of each g, c outer products, or where that is
-                              less, of products within the row
+    k       k                 a sum over the batch: of c outer products for each g, or of products
+                              within the row if these are smaller
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from ostinato.compiler.graph.identities import is_zero
 from ostinato.compiler.graph.node import ONCE, Node
 from ostinato.compiler.graph.rules import Context, Value, batch_axis, of_row, rule
 
-# So many products of the engine, each with some columns of a row, are better than one within the
-# row: that has no packed weights, and its captured matrix is read for every row.
+# Up to this many products with columns of a row are faster than one product within the row, which
+# has no packed weights and reads its captured matrix for every row.
 MOST_PRODUCTS = 64
-# A product of one column fills a lane of sixteen; within the row it is a sum of neighbours.
+# The same limit for n = 1, where a product uses one lane of sixteen.
 MOST_OF_ONE_COLUMN = 2
 
 
@@ -47,7 +47,7 @@ rule("mv")(lambda c, a, v: _mm(c, a, Value(v.node, (*v.shape, 1), v.outer)))
 
 
 def _as_matrices(c: Context, v: Value) -> Value:
-    """`[g, rows, columns]`."""
+    """The value as matrices `[g, rows, columns]`."""
     if v.node.op == "const" and batch_axis(v.shape) is None:
         v = Value(c.b.node("full", (), (v.node.s, torch.float64), ONCE, v.shape), v.shape)
     return Value(v.node, (1, *v.shape)[-3:], v.outer)
@@ -89,7 +89,7 @@ def _captured_by(c: Context, a: Value, w: Value, g: int, m: int, k: int, n: int)
 
 def _over_batch(c: Context, a: Value, w: Value, g: int, m: int, k: int, n: int) -> Node:
     """a `[g, m, c · B]` by w `[g, c · B, n]`: a sum over the batch."""
-    if m * n < k * (m + n):  # less to sum over the batch than its factors have
+    if m * n < k * (m + n):  # the product is smaller than its factors
         total = c.b.column_sum(_within_rows(c, a, w, g, m, k, n))
     else:
         left = arrays.permuted(c.b, c.as_rows(a), (g, m, k), (0, 2, 1))
@@ -97,8 +97,7 @@ def _over_batch(c: Context, a: Value, w: Value, g: int, m: int, k: int, n: int) 
     return c.b.view(total, tuple(c.shapes[0]))
 
 
-# The key has the axis of `[g, m, k]` and that of `[g, k, n]` that hold the batch; None stands for a
-# captured tensor.
+# The key is the batch's axis in `[g, m, k]` and in `[g, k, n]`; None for a captured tensor.
 _PRODUCTS = {
     (0, 0): _within_rows,
     (1, None): _by_captured,
@@ -108,7 +107,7 @@ _PRODUCTS = {
 
 
 def outer_products(c: Context, a: Node, w: Node, sizes: tuple[int, int, int, int]) -> Node:
-    """`[g · m, n]`, summed over the batch: of a `[g, k, m]` and w `[g, k, n]`, one for each k."""
+    """Σ aᵀ w over the batch as `[g · m, n]`, of a `[g, k, m]` and w `[g, k, n]`."""
     g, m, k, n = sizes
     factors = [
         (i // k * m, c.b.slice(a, i * m, (i + 1) * m), c.b.slice(w, i * n, (i + 1) * n))

@@ -1,7 +1,7 @@
 """Rules of calls that reduce: over axes of a row, or over the batch.
 
-A reduction of a row is an operation of the engine: row_sum, row_max. One over the batch is a node
-of kind sum, a column_sum: a gradient of a captured tensor, which no row may read.
+A reduction of a row is an operation of the engine: row_sum, row_max. A reduction over the batch is
+a column_sum, a node of kind sum: the gradient of a captured tensor, which no row may read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ostinato.compiler.graph.rules import Context, Shape, Value, batch_axis, of_
 
 
 def axes_of(a: Value, dims: Any) -> list[int]:
-    """The axes reduced: None and () are all."""
+    """The axes to reduce; None and () mean all."""
     n = len(a.shape)
     if dims is None or (isinstance(dims, (list, tuple)) and not dims):
         return list(range(n))
@@ -26,12 +26,12 @@ def axes_of(a: Value, dims: Any) -> list[int]:
 
 
 def _size(shape: Shape, axes: Sequence[int]) -> int:
-    """Elements of a row that become one."""
+    """The number of elements of a row that are reduced to one."""
     return math.prod(of_row(shape)[i] for i in axes)
 
 
 def reduced(b: Builder, name: str, x: Node, shape: Shape, axes: Sequence[int]) -> Node:
-    """sum, mean, max or min of a row of this shape over axes, of which neighbours are as one."""
+    """sum, mean, max or min of a row of this shape over axes; adjacent axes are reduced at once."""
     if name == "mean":
         return b.op("mul_s", reduced(b, "sum", x, shape, axes), s=1 / _size(shape, axes))
     if name == "min":
@@ -66,7 +66,7 @@ def _sum(c: Context, a: Value, dims: Any = None, keepdim: bool = False) -> Any:
         return _within_rows(c, "sum", a, dims)
     x, shape = c.as_rows(a), tuple(c.shapes[0])
     n = _size(a.shape, axes)
-    if 1 < n < a.width:  # within each row first: what is summed over the batch is smaller
+    if 1 < n < a.width:  # within each row first: fewer columns to sum over the batch
         x, n = reduced(c.b, "sum", x, a.shape, axes), 1
     if n == 1:
         return c.b.view(c.b.column_sum(x), shape)

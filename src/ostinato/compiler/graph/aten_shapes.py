@@ -1,8 +1,8 @@
 """Rules of calls that view, move and make.
 
 A row is flat in its node, so a view costs nothing, and so does moving the batch: `[H, B, D]` and
-`[B, H, D]` are one node. Along the outermost axis of a row, pieces are columns that lie together;
-along others they are taken element by element.
+`[B, H, D]` are one node. A piece along the outermost axis of a row is a slice of columns; a piece
+along another axis is taken element by element.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def _view(c: Context, a: Value, *_: Any) -> Any:
     if a.constant:
         return Value(a.node, shape)
     before, now = batch_axis(a.shape), batch_axis(shape)
-    if a.node.kind == ROWS and before is None and now is None:  # for all rows
+    if a.node.kind == ROWS and before is None and now is None:  # shared by all rows
         return Value(a.node, shape)
     if a.node.kind != ROWS or before is None or now is None:
         raise c.refuse(f"makes {list(shape)} of {list(a.shape)}")
-    # Elements that come before the batch, among those of a row: they stay as many.
+    # The number of elements of a row before the batch, which a view does not change.
     ahead = math.prod(of_row(a.shape[:before])) * a.outer
     outer, rest = divmod(ahead, math.prod(of_row(shape[:now])))
     if rest or outer == 0 or shape[now].times % outer:

@@ -1,13 +1,14 @@
 """Making the nodes of the step graph: each once, and none that equals an existing one.
 
-In: operations by name, on nodes. Out: nodes in canonical form, so that what a step writes in
-several ways is one graph:
+In: operations by name, on nodes. Out: nodes in canonical form, so that equivalent ways to write a
+step give one graph:
 
-    a slice                    moves to the operands of what it slices
+    a slice                    moves to the operands of the sliced operation
     a concatenation            dissolves in the product or the operation that uses it
-    zeros, copies, signs       go where `identities.py` says
+    zeros, copies, signs       are left out or moved, see `identities.py`
 
-So `cat([x, h]) @ W` is `x @ Wx + h @ Wh`, and a gate of an LSTM is a product with its own columns.
+So `cat([x, h]) @ W` is `x @ Wx + h @ Wh`, and a gate of an LSTM is a product with its own columns
+of W.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Builder:
     def node(
         self, op: str, inputs: Sequence[Node], attrs: Any, kind: str, shape: tuple[int, ...]
     ) -> Node:
-        """The node as it is described; the methods below find the canonical one."""
+        """The node with exactly these fields; the methods below find the canonical one."""
         key = (op, tuple(n.index for n in inputs), repr(attrs), kind, shape)
         if any(n.op == "row_number" for n in inputs):
             raise Unsupported("the step computes with the number of a row in the batch", op)
@@ -50,7 +51,7 @@ class Builder:
         return self.node("const", (), (float(value),), ROWS, (width,))
 
     def absent(self, width: int = 1) -> Node:
-        """The gradient of what the loss does not use: see `values.py`."""
+        """The gradient of a value that the loss does not use: see `values.py`."""
         return self.node("absent", (), (), ROWS, (width,))
 
     def widen(self, node: Node, width: int) -> Node:
@@ -81,7 +82,7 @@ class Builder:
         return self.node(e.op, e.inputs, e.attrs, ROWS, e.shape)
 
     def _columns_of(self, e: Node, start: int, stop: int) -> Node:
-        """Columns of an elementwise operation, of those of its operands."""
+        """Columns of an elementwise operation, computed from the same columns of its operands."""
         cut = [n if n.width == 1 else self.slice(n, start, stop) for n in e.inputs]
         return self.op(e.op, *cut, s=e.s)
 
@@ -92,7 +93,7 @@ class Builder:
         return self.concat([self._columns_of(e, *piece) for piece in pairwise(cuts)])
 
     def slice(self, node: Node, start: int, stop: int) -> Node:
-        """Columns start … stop−1, by the same columns of its operands where that will do."""
+        """Columns start … stop−1, computed from columns of the operands where that is possible."""
         width = stop - start
         if width == node.width:
             return node
@@ -121,7 +122,7 @@ class Builder:
         return self.node("slice", (node,), (start,), ROWS, (width,))
 
     def concat(self, nodes: Sequence[Node]) -> Node:
-        """The columns of all, one behind the other; constants that are neighbours become one."""
+        """The columns of all nodes, side by side; adjacent equal constants become one."""
         pieces = [piece for n in nodes for _, piece in _pieces(n)]
         width = sum(n.width for n in pieces)
         merged: list[Node] = []
@@ -144,7 +145,7 @@ class Builder:
         return total
 
     def in_memory(self, node: Node) -> Node:
-        """A value as products, reductions and sums need it."""
+        """A value in memory, where products, reductions and sums read it."""
         return self._copy(node) if node.kind == ONCE or node.op == "const" else node
 
     # ---- once
@@ -169,7 +170,7 @@ class Builder:
     ) -> Node:  # fmt: skip
         """Result number `out` of an ATen call that is left to PyTorch: see `left_to_torch.py`.
 
-        The arguments have nodes, without a batch, in the place of tensors.
+        Arguments that are tensors are given as nodes without a batch.
         """
         inputs: list[Node] = []
         slots = _slots(args, inputs), _slots([*(kwargs or {}).items()], inputs)
@@ -178,7 +179,7 @@ class Builder:
     def view(self, node: Node, shape: tuple[int, ...]) -> Node:
         """The same elements in another shape; a view of a view is one view.
 
-        Where PyTorch cannot view them, as of a transpose, they are copied.
+        Where PyTorch cannot make a view, for example from a transpose, it makes a copy.
         """
         if node.op == "aten.view.default":
             node = node.inputs[0]
@@ -192,7 +193,7 @@ class Builder:
         """Σ aᵀ b over rows and steps: `[K, N]`, from one product for each pair of pieces.
 
         Args:
-            factors: (row of the result at which the product begins, a, b), of which all are added.
+            factors: (row of the result at which the product begins, a, b); all are added.
         """
         inputs: list[Node] = []
         places: list[tuple[int, int]] = []
@@ -218,14 +219,14 @@ class Builder:
         return self.node("column_sum", inputs, places, SUM, (1, a.width))
 
     def add_sums(self, a: Node, b: Node) -> Node | None:
-        """The sum of two sums, if one accumulator can take both."""
+        """The sum of two sums if one accumulator can take both; otherwise None."""
         if a.op == b.op and a.op in ("outer", "column_sum") and a.shape == b.shape:
             return self.node(a.op, a.inputs + b.inputs, a.attrs + b.attrs, SUM, a.shape)
         return None
 
 
 def _slots(argument: Any, inputs: list[Node]) -> Any:
-    """The argument with a slot in the place of each node, which is added to the inputs."""
+    """The argument with a slot in the place of each node; the nodes are appended to `inputs`."""
     if isinstance(argument, Node):
         inputs.append(argument)
         return Slot(len(inputs) - 1)

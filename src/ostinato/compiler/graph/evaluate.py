@@ -13,7 +13,7 @@ from ostinato.compiler.graph.node import Node, Slot
 
 
 def evaluate(node: Node, captured: Sequence[Tensor], known: dict[Node, Tensor]) -> Tensor:
-    """The tensor of a node, and in `known` those of all that it is computed from."""
+    """The tensor of a node; it and the tensors of the nodes before it are added to `known`."""
     if node not in known:
         inputs = [evaluate(n, captured, known) for n in node.inputs]
         if node.op == "captured":
@@ -34,7 +34,7 @@ def _part(node: Node, inputs: list[Tensor]) -> Tensor:
 
 
 def _reshaped(node: Node, inputs: list[Tensor]) -> Tensor:
-    return inputs[0].reshape(node.shape)  # of a transposed sum, too, which PyTorch does not view
+    return inputs[0].reshape(node.shape)  # a transposed sum has no view, so no .view()
 
 
 def _call(node: Node, inputs: list[Tensor]) -> Tensor:
@@ -47,7 +47,7 @@ def _call(node: Node, inputs: list[Tensor]) -> Tensor:
 
 def _filled(leaf: Any, inputs: list[Tensor]) -> Any:
     """An argument of the call, with the inputs in their slots."""
-    # Not inside `_call`: a function that names itself there is a cycle, and holds the tensors.
+    # Not nested in `_call`: a nested recursive function is a cycle that would hold the tensors.
     if isinstance(leaf, Slot):
         return inputs[leaf.index]
     return [_filled(x, inputs) for x in leaf] if isinstance(leaf, tuple) else leaf

@@ -2,12 +2,13 @@
 
 In: a `Recording`, which is the ATen calls of one step and of its gradients, on numbered values.
 Out: a `DifferentiableGraph`, which is the same step as nodes: `Forward`, and a `Backward` for each
-choice of outputs from which gradients come. values.py translates the single calls; those with sums
-over the batch that a step returns are read here:
+choice of outputs from which gradients come. values.py translates single calls. Calls with sums over
+the batch that a step returns are translated here:
 
-    forward     the node of such a sum has what each row adds to it. Whoever plays the step adds the
-                rows, and multiplies by the power of B that a mean divides by
-    backward    the gradient of such a sum is the same for all rows, and is given divided
+    forward     the node of such a sum holds the contribution of each row. The caller of the program
+                adds the rows, and for a mean multiplies by a power of B
+    backward    the gradient of such a sum is the same for all rows; the caller gives it already
+                divided
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ostinato.compiler.graph.values import Values, check_dtypes
 
 @dataclass(frozen=True)
 class Forward:
-    """One step: what it computes, and from what."""
+    """One step: its inputs and its results."""
 
     states: tuple[Node, ...]
     xs: tuple[Node, ...]
@@ -43,7 +44,7 @@ class Backward:
     d_captured: tuple[Node | None, ...]  # sums; None where no gradient flows
     d_states: tuple[Node, ...]  # absent where no gradient flows
     d_xs: tuple[Node | None, ...]
-    absent: frozenset[int]  # recorded values that are
+    absent: frozenset[int]  # the recorded values that are absent
 
 
 class DifferentiableGraph:
@@ -53,7 +54,7 @@ class DifferentiableGraph:
         dtype: the floating-point type that every value must have (or bool).
 
     Raises:
-        Unsupported: the engine cannot play the step; so does `backward`.
+        Unsupported: the engine cannot play the step; `backward` raises it, too.
     """
 
     def __init__(self, recording: Recording, dtype: Any):
@@ -66,24 +67,24 @@ class DifferentiableGraph:
         xs = values.inputs("x", r.xs)
         for call in r.calls[: r.n_forward]:
             values.translate(call)
-        self.total_ys = tuple([values.known[i].power for i in r.ys])  # None: one with the batch
+        self.total_ys = tuple([values.known[i].power for i in r.ys])  # None for an output with rows
         if any(values.known[i].power is not None for i in r.new_states):
             raise Unsupported("the carry becomes a sum over the batch")
         new_states, ys = (tuple(map(values.whole, given)) for given in (r.new_states, r.ys))
         self.forward = Forward(states, xs, new_states, ys)
 
     def backward(self, y_used: tuple[bool, ...], leaves_used: tuple[bool, ...]) -> Backward:
-        """The gradients, where those of the other outputs and leaves of the carry are absent."""
+        """The gradients of the step if only these outputs and leaves of the carry have one."""
         r = self.recording
         has_sums = any(power is not None for power in self.total_ys)
         values = _BackwardValues(self._values, has_sums)
         d_new_states = values.inputs("d_state", r.d_new_states, leaves_used)
         d_ys = values.inputs("d_y", r.d_ys, y_used, of_sums=has_sums)
-        gradients = {*r.d_new_states, *r.d_ys}  # and what is computed of them
+        gradients = {*r.d_new_states, *r.d_ys}  # and the values computed from them
         for call in r.calls[r.n_forward :]:
             read = gradients.intersection(call.refs)
             given = [i for i in call.outs if i is not None]
-            if read and all(values.is_absent(i) for i in read):  # autograd would not get here
+            if read and all(values.is_absent(i) for i in read):  # autograd skips such a call
                 values.set_absent(given)
             else:
                 values.translate(call)
@@ -101,7 +102,7 @@ class DifferentiableGraph:
 
 # ---- sums over the batch that a step returns
 
-# For each call that is linear in such sums, which of its first two arguments may be one.
+# For each call that is linear in such sums: which of its first two arguments may be such a sum.
 _FIRST, _SECOND, _BOTH = (True, False), (False, True), (True, True)
 _LINEAR = dict.fromkeys(
     ("alias", "clone", "detach", "div", "neg", "squeeze", "unsqueeze", "view"), (_FIRST,)
@@ -114,7 +115,7 @@ class _ForwardValues(Values):
     """The values of a forward pass, which may return sums over the batch.
 
     Attributes:
-        divisors: the sums over the batch by which another is divided.
+        divisors: the sums over the batch that divide another one.
     """
 
     divisors: frozenset[int] = frozenset()
@@ -129,7 +130,7 @@ class _ForwardValues(Values):
             super().translate(call)
 
     def _is_sum(self, call: Call, read: list[Value]) -> bool:
-        """Translate a sum or mean over the batch."""
+        """Translate the call if it is a sum or mean over the batch; return whether it is."""
         name, out = name_of(call), call.outs[0]
         if name not in ("sum", "mean") or not read[0].rows or out is None:
             return False
@@ -148,7 +149,7 @@ class _ForwardValues(Values):
         """Translate a call that reads sums over the batch: a linear function, or a quotient.
 
         Args:
-            powers: of the sums; that of the result is `more` above them.
+            powers: of the sums. The power of the result is higher by `more`.
         """
         out = call.outs[0]
         of_sums = tuple([self._is_of_sum(a) for a in (*call.args, None)[:2]])
@@ -172,7 +173,7 @@ class _ForwardValues(Values):
         return isinstance(argument, Ref) and self.known[argument.index].power is not None
 
     def _is_quotient(self, call: Call, powers: set[int], of_sums: tuple[bool, ...]) -> bool:
-        """Translate a sum over the batch by another, each one number."""
+        """Translate a quotient of two scalar sums over the batch; return whether it is one."""
         out = call.outs[0]
         if name_of(call) != "div" or of_sums != _BOTH or len(call.args) != 2 or call.kwargs:
             return False
@@ -198,7 +199,10 @@ class _BackwardValues(Values):
             super().translate(divided)
 
     def _is_by_divisor(self, call: Call) -> bool:
-        """Translate a gradient by the divisor of a quotient, which is given divided."""
+        """Translate the division of a gradient by the divisor of a quotient.
+
+        The caller gives that gradient already divided. Returns whether the call is such a division.
+        """
         read = {i for i in call.refs if self.known[i].power is not None}
         if not read:
             return False
@@ -210,7 +214,7 @@ class _BackwardValues(Values):
 
 
 def _without_batch_size(call: Call, allowed: bool) -> Call:
-    """A call that divides by the batch size, as one that leaves it to whoever adds the rows."""
+    """The call without a division by the batch size, which is left to the caller that adds rows."""
     if "div" not in call.name or not any(isinstance(a, Batch) for a in call.args):
         return call
     a, by = call.args

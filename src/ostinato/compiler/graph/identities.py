@@ -1,11 +1,11 @@
-"""Identities: elementwise operations that need no computing, or that another form computes better.
+"""Identities: elementwise operations that need no computing, or that have a faster form.
 
-In: an elementwise operation that `Builder.op` is asked for, as a node that is not entered yet. Out
-of `simplified`: the node that already has its result, or None; out of `in_best_form`: the
+In: an elementwise operation requested from `Builder.op`, as a node that is not entered yet.
+`simplified` returns the node that already has its result, or None. `in_best_form` returns the
 same operation, or another one with the same result.
 
 The functions of `IDENTITIES` are tried in turn. Each of their cases is an equation: a pattern, and
-the node that has the same bits. Where the bits may differ, the function says so.
+the node that has the same bits. Where the bits may differ, the function's docstring names it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def simplified(b: Builder, e: Node) -> Node | None:
-    """The node with the result of `e`, if an identity finds one without computing it."""
+    """The node that an identity gives for `e`, or None."""
     for identity in IDENTITIES:
         node = identity(b, e)
         if node is not None:
@@ -33,7 +33,7 @@ def simplified(b: Builder, e: Node) -> Node | None:
 
 
 def is_zero(node: Node) -> bool:
-    """Whether it is the constant 0 or −0."""
+    """Whether the node is the constant 0 or −0."""
     return node.op == "const" and node.s == 0.0
 
 
@@ -41,7 +41,7 @@ def is_zero(node: Node) -> bool:
 
 
 def _folded(b: Builder, e: Node) -> Node | None:
-    """Computed in float64 and rounded once, where float32 would round after every operation."""
+    """An operation on constants, computed in float64: rounded once, not after every operation."""
     if any(n.op != "const" for n in e.inputs):
         return None
     values = [np.float64(n.s) for n in e.inputs]
@@ -50,7 +50,7 @@ def _folded(b: Builder, e: Node) -> Node | None:
 
 
 def _neutral(b: Builder, e: Node) -> Node | None:
-    """The same bits, except that −0 + 0 would be 0, and x − (−0) is taken as x + 0."""
+    """x + 0 = x · 1 = x: the same bits, except that −0 + 0 and −0 − (−0) would be 0."""
     match e.op, *[n.s if n.op == "const" else n for n in e.inputs], e.s:
         case (
             ("add" | "sub", Node() as x, 0, _) | ("mul" | "div", Node() as x, 1, _)
@@ -81,7 +81,7 @@ def _scaled_twice(b: Builder, e: Node) -> Node | None:
 
 
 def _sign(b: Builder, e: Node) -> Node | None:
-    """Within a sum; or out of a product or quotient, as its own, which a sum may then take."""
+    """A sign becomes part of a sum, or moves out of a product or quotient to its reader."""
     match e:
         case Node("neg", (Node("neg", (x,)),)):
             return x
@@ -96,18 +96,18 @@ def _sign(b: Builder, e: Node) -> Node | None:
     return None
 
 
-# ---- what autograd computes, in fewer operations
+# ---- gradients of autograd in fewer operations
 
 
 def _gradient_of_quotient(b: Builder, e: Node) -> Node | None:
     """g · ((x / y) / y) = (g / y) · (x / y): autograd's gradient of x / y for y.
 
-    g / y is its gradient for x, so that one division is saved. Not the same bits.
+    g / y is also the gradient for x, so this saves one division. The bits may differ.
     """
     for g, twice in (e.inputs, e.inputs[::-1]) if e.op == "mul" else ():
         match g, twice:
             case Node("div", (_, d)), Node("div", (_, y)) if d is y:
-                pass  # already
+                pass  # already in this form
             case _, Node("div", (Node("div", (_, y)) as once, d)) if d is y:
                 return b.op("mul", b.op("div", g, y), once)
     return None
@@ -118,16 +118,16 @@ IDENTITIES = (
 )  # fmt: skip
 
 
-# ---- forms: the operation that the engine computes fastest
+# ---- forms: the fastest operation of the engine
 
 
 def in_best_form(b: Builder, e: Node) -> Node:
-    """With a constant operand as the scalar of the instruction; and max_backward as one."""
+    """The operation with a constant operand as its scalar; max_backward as one operation."""
     return _gradient_of_max(b, _with_scalar(e) if e.op in _SCALAR_FORMS else e)
 
 
-# operation → the one whose scalar is the constant, where that is its last operand but one, or its
-# last. The bits are the same, except that the maximum or minimum of 0 and −0 may be either.
+# operation → its forms with a scalar: for a constant second to last operand, for a constant last
+# one. The bits are the same, except that the maximum or minimum of 0 and −0 may be either.
 _SCALAR_FORMS: dict[str, tuple[str | None, str | None]] = {
     "add": ("add_s", "add_s"),
     "div": ("rdiv_s", None),
@@ -159,7 +159,7 @@ def _with_scalar(e: Node) -> Node:
 
 
 def _is_power_of_two(s: float) -> bool:
-    """Whether it is one, and its reciprocal a normal float32."""
+    """Whether s is a power of two whose reciprocal is a normal float32."""
     mantissa, exponent = math.frexp(s)
     return abs(mantissa) == 0.5 and abs(exponent) < 100
 
@@ -167,7 +167,8 @@ def _is_power_of_two(s: float) -> bool:
 def _gradient_of_max(b: Builder, e: Node) -> Node:
     """x < y ? 0 : (x = y ? g / 2 : g), autograd's gradient of max(x, y) for x, as max_backward.
 
-    Three selections and a division in one, with the same bits; and that of min(y, x) for y.
+    One operation replaces two selections, two comparisons and a division, with the same bits. The
+    gradient of min(y, x) for y has the same form.
     """
     match e:
         case Node(

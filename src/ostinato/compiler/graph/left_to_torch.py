@@ -1,11 +1,13 @@
 """Calls without a batch: PyTorch computes them, once a scan.
 
-`left_to_torch` makes nodes of a recorded call that reads no rows. They are named after the call and
-hold its arguments, with a `Slot` in the place of each tensor. evaluate.py computes their tensors.
+`left_to_torch` makes nodes for a recorded call that reads no rows. They are named after the call
+and hold its arguments, with a `Slot` in the place of each tensor. evaluate.py computes their
+tensors.
 
-    once   of captured tensors alone, as `V - V.t()`: before the first step
-    sum    of a sum over the batch, as the gradient `dW.t()`: after the last step of the backward
-           pass. What autograd does to such gradients is linear, so it may be done to their sum.
+    once   reads captured tensors alone, as `V - V.t()`: computed before the first step
+    sum    reads a sum over the batch, as the gradient `dW.t()`: computed after the last step of the
+           backward pass. Autograd's operations on such gradients are linear, so they may be applied
+           to the sum over the steps.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def left_to_torch(
         if short_cut is not None:
             return [short_cut]
     if call.name == "aten._to_copy.default" and call.kwargs.get("dtype") in HALF:
-        return read  # what is computed of it is not rounded in between
+        return read  # half precision is not rounded in between
 
     def node(leaf: Any) -> Any:
         if not isinstance(leaf, Ref):
@@ -69,11 +71,11 @@ def left_to_torch(
     ]
 
 
-# ---- calls that need no node of their own; each function gives None where it does not apply
+# ---- calls that need no new node; each function returns None where it does not apply
 
 
 def _transposed(b: Builder, read: list[Node], shape: Any) -> Node | None:
-    """A transpose of a transpose is its operand; that of an outer product swaps the factors."""
+    """The operand of a transposed transpose; an outer product with its factors swapped."""
     (node,) = read
     if node.op == "aten.t.default":
         return node.inputs[0]
@@ -85,7 +87,7 @@ def _view_of_sum(b: Builder, read: list[Node], shape: Any) -> Node | None:
 
 
 def _sum_of_sums(b: Builder, read: list[Node], shape: Any) -> Node | None:
-    """The one that is there, or both in one accumulator."""
+    """The only term that is not zero, or both terms in one accumulator."""
     there = [n for n in read if not is_zero(n)]
     if len(read) != 2 or all(n.kind != SUM for n in there):
         return None
@@ -103,9 +105,10 @@ _SHORT_CUTS: dict[str, Callable[[Builder, list[Node], Any], Node | None]] = {
 }
 
 
-# ---- what a custom backward pass may do to a sum
+# ---- operations of a custom backward pass that may be applied to a sum
 
-# Calls that are linear in their first tensor, in each of their tensors, in all of them together.
+# Calls that are linear in their first tensor (_LINEAR), in each of their tensors (_PRODUCTS), in
+# all of them together (_SUMS).
 _LINEAR = {
     "div", "view", "_unsafe_view", "reshape", "t", "transpose", "permute", "expand", "sum", "mean",
     "slice", "select", "narrow", "split", "unbind", "detach", "alias", "clone", "neg", "squeeze",
@@ -116,9 +119,9 @@ _SUMS = {"add", "sub", "cat", "stack", "where"}
 
 
 def _is_linear(call: Call, read: list[Node]) -> bool:
-    """Whether a call on a sum gives the sum of its results: autograd's own calls always do.
+    """Whether a call on a sum gives the sum of the call's results. Autograd's own calls always do.
 
-    What is added to a sum must be one, too: it would else be added once, not at every step.
+    A term added to a sum must be a sum, too: any other term would be added once, not at every step.
     """
     name, sums = name_of(call), [node.kind == SUM for node in read]
     if not any(sums):

@@ -1,7 +1,7 @@
-"""Calls that move elements: that cut, join, turn or transpose.
+"""Calls that move elements: cuts, joins, flips, transposes.
 
-Where such a call puts each element, it says itself: it is called on the numbers of the elements,
-for a batch of two rows. The number 0 means a zero, which gradients of cuts have elsewhere.
+To find where such a call puts each element, PyTorch runs it on the numbers of the elements, for a
+batch of two rows. The number 0 means a zero, as in the gradient of a slice outside the slice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def moved(c: Context, *args: Any, beyond: float = 0, **kwargs: Any) -> list[Value]:
-    """The rule of such a call: its results are elements of its arguments, or `beyond`."""
+    """The rule of a call that moves elements: it gives elements of its arguments, or `beyond`."""
     values = [v for v in tree.leaves((args, kwargs)) if isinstance(v, Value)]
     outers = [1 if Batch(1) in shape else values[0].outer for shape in c.shapes]
     row = c.b.concat([c.as_rows(v) for v in values])
@@ -36,7 +36,7 @@ def moved(c: Context, *args: Any, beyond: float = 0, **kwargs: Any) -> list[Valu
 def _taken(b: Builder, row: Node, places: Numbers, beyond: float) -> Node:
     """The elements at these places, `beyond` elsewhere.
 
-    One stretch between such numbers is a concatenation.
+    One contiguous run of elements with `beyond` around it becomes a concatenation.
     """
     at = np.flatnonzero(places >= 0)
     if len(at) and (np.diff(places[at[0] : at[-1] + 1]) == 1).all():
@@ -51,14 +51,14 @@ def _taken(b: Builder, row: Node, places: Numbers, beyond: float) -> Node:
 
 
 def moved_back(c: Context, g: Value, call: Any, shape: Shape, *args: Any) -> Node:
-    """The gradient of a value of this shape, of which `call(value, *args)` moved elements.
+    """The gradient of a value of this shape, from the gradient g of `call(value, *args)`.
 
-    It is a sum where one element was moved to several places.
+    For an element that the call moved to several places, the gradient is a sum.
     """
     value = Value(c.b.const(0.0), shape)
     (places,) = _places(c, call, ((value, *args), {}), [value], [g.shape], [g.outer])
     times = np.bincount(places, minlength=value.width)
-    again = np.arange(len(places)) - np.repeat(times.cumsum() - times, times)  # of each element
+    again = np.arange(len(places)) - np.repeat(times.cumsum() - times, times)  # its copy's number
     table = np.full((times.max(), value.width), -1)
     table[again, np.sort(places)] = np.argsort(places, kind="stable")
     each = arrays.take(c.b, c.as_rows(g), table.ravel())
@@ -68,7 +68,7 @@ def moved_back(c: Context, g: Value, call: Any, shape: Shape, *args: Any) -> Nod
 def _places(
     c: Context, call: Any, given: Any, values: list[Value], shapes: list[Any], outers: list[int]
 ) -> list[Numbers]:
-    """For each result the elements of a row, which are numbered through all values; −1: a zero."""
+    """The elements of each result, numbered across all values; −1 means a zero."""
     n = sum(v.width for v in values)
     numbers = iter(np.split(np.arange(1, n + 1), np.cumsum([v.width for v in values])))
 
@@ -95,7 +95,7 @@ def _places(
 
 
 def _of_two_rows(numbers: Numbers, v: Value, apart: int) -> Numbers:
-    """The numbers of a row in the shape of a value that has two, the second one's `apart`."""
+    """The numbers in the shape of a value with two rows; `apart` is added to the second row."""
     sizes, at = of_row(v.shape), batch_axis(v.shape)
     if at is None:
         return numbers.reshape(sizes)
@@ -104,7 +104,7 @@ def _of_two_rows(numbers: Numbers, v: Value, apart: int) -> Numbers:
 
 
 def _rows_of(numbers: Numbers, shape: Shape, outer: int) -> tuple[Numbers, Numbers]:
-    """Both rows of a result."""
+    """Both rows of a result, flat."""
     sizes, at = of_row(shape), batch_axis(shape)
     if at is None:
         return numbers.ravel(), numbers.ravel()

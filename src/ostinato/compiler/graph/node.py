@@ -1,15 +1,15 @@
 """The step graph: one time step, forward and backward, as nodes over a symbolic batch.
 
-A node is one value. It is of one of three kinds.
+A node is one value. It has one of three kinds:
 
-    rows   `[B, width]`, one row for each row of the batch: what the engine computes at every step
+    rows   `[B, width]`, one row for each row of the batch; the engine computes it at every step
     once   a tensor that depends on captured tensors only: the same for all rows and steps
-    sum    a tensor summed over all rows and steps: what gradients of captured tensors are made of
+    sum    a tensor summed over all rows and steps, part of the gradient of a captured tensor
 
 Its operation is one of
 
     rows   the elementwise operations of engine/ops.py · state, x, d_state, d_y (inputs) · const ·
-           absent (the gradient of what the loss does not use) · slice, concat · matmul ·
+           absent (the gradient of a value that the loss does not use) · slice, concat · matmul ·
            row_number (0, 1, … B − 1, for indices) · spread, row_sum, row_max, take, product: see
            `arrays.py`
     once   captured · literal · full · part, block (of a vector, of a matrix) · an
@@ -25,16 +25,16 @@ from typing import Any
 
 ROWS, ONCE, SUM = "rows", "once", "sum"
 
-# Among the powers of the batch's size that outputs over the batch are multiplied by: 0 of a sum, −1
-# of a mean, and this one of a column's sum divided by another's.
+# Outputs summed over the batch are multiplied by a power of the batch size: 0 for a sum, −1 for a
+# mean. This value in its place marks the quotient of two sums.
 QUOTIENT = 1
 
-# Operations on rows that need all of a row: each is an instruction of its own.
+# Operations that need a whole row; each becomes one instruction.
 WITHIN_ROWS = ("row_sum", "row_max", "take", "product")
 
 
 def axis_of(n: Node) -> tuple[int, int]:
-    """(times, inner) of the axis `[outer, times, inner]` that n is spread over, or reduces."""
+    """(times, inner) of the axis `[outer, times, inner]` that n spreads over or reduces."""
     if len(n.attrs) == 2:
         return n.attrs[0], n.attrs[1]
     return (n.width if n.op == "spread" else n.inputs[0].width), 1  # all of a row
@@ -42,14 +42,14 @@ def axis_of(n: Node) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Slot:
-    """In the arguments of an ATen call: the i-th input of its node."""
+    """The place of an input of the node in the arguments of an ATen call."""
 
     index: int
 
 
 @dataclass(frozen=True, eq=False)
 class Literal:
-    """A tensor that the step makes of numbers, and its number among the recorded values."""
+    """A tensor that the step makes from numbers, and its number among the recorded values."""
 
     number: int
     tensor: Any
@@ -67,7 +67,7 @@ class Node:
     attrs: tuple[Any, ...]
     kind: str
     shape: tuple[int, ...]  # rows: (width,)
-    index: int  # order of making, which is an order of computing
+    index: int  # nodes are made in an order in which they can be computed
 
     @property
     def width(self) -> int:

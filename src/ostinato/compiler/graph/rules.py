@@ -1,9 +1,9 @@
-"""Rules: what an ATen call on rows means, as nodes. `aten_*.py` hold one for each call.
+"""Rules: each gives the nodes of an ATen call on rows. `aten_*.py` hold one for each call.
 
 Value     a node with the shape that PyTorch gave it, in which `Batch(1)` means the batch.
-          The node's rows are flat: `[B, 2, 4]` is a node of width 8, and so is `[2, B, 4]`: a
-          row is what belongs to one row of the batch, its elements in their order.
-Context   what a rule knows of its call beside the arguments, and makes nodes with
+          The node's rows are flat: `[B, 2, 4]` is a node of width 8, and so is `[2, B, 4]`. A
+          row holds the elements of one row of the batch in their order.
+Context   the call's shapes and types for a rule, and methods that make nodes
 RULES     the table, by ATen's name: `rule(context, *arguments)` gives a Node or a Value for
           each result, in a list if there are several. In-place calls have no rules of their
           own: `add_` is `add`.
@@ -24,21 +24,21 @@ from ostinato.compiler.graph import arrays
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.node import ROWS, Node
 
-Shape = tuple[Any, ...]  # ints, and Batch(c) where the batch is: c · B elements
+Shape = tuple[Any, ...]  # ints, and Batch(c) for the axis of the batch, of c · B elements
 
-# Whole numbers are computed in the step's type, in which they are exact up to 2²⁴ or 2⁵³.
+# Whole numbers are computed in the step's type: exact up to 2²⁴ in float32, 2⁵³ in float64.
 WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-# Half precision, as under torch.autocast: computed in float32, and rounded where it is returned.
+# Half precision, as under torch.autocast, is computed in float32 and rounded when returned.
 HALF = (torch.bfloat16, torch.float16)
 
 
 def of_row(shape: Shape) -> tuple[int, ...]:
-    """The axes of a row: Batch(c) is an axis of c."""
+    """The sizes of the axes of a row; Batch(c) becomes c."""
     return tuple([n.times if isinstance(n, Batch) else n for n in shape])
 
 
 def columns(shape: Shape) -> int:
-    """Elements of one row."""
+    """The number of elements of one row."""
     return math.prod(of_row(shape))
 
 
@@ -48,7 +48,7 @@ def batch_axis(shape: Shape) -> int | None:
 
 
 def axis_in_row(shape: Shape, dim: int) -> tuple[int, int, int]:
-    """A row as `[outer, size, inner]`, of which the axis `dim` is the one in the middle."""
+    """The sizes of a row as `[outer, size, inner]`, with the axis `dim` in the middle."""
     sizes, dim = of_row(shape), dim % len(shape)
     return math.prod(sizes[:dim]), sizes[dim], math.prod(sizes[dim + 1 :])
 
@@ -56,10 +56,11 @@ def axis_in_row(shape: Shape, dim: int) -> tuple[int, int, int]:
 @dataclass(frozen=True)
 class Value:
     """Attributes:
-    outer: where axes were merged with the batch, as `[S, B]` in `[S · B]`, the elements of those
-        before it.
-    power: of a sum over the batch in a forward pass, whose node has what each row adds to it: 0, or
-        the power of B that multiplies the sum, −1 for a mean; or QUOTIENT.
+    outer: the number of elements before the batch in an axis that was merged with it: S for
+        `[S, B]` as `[S · B]`, otherwise 1.
+    power: None, except for a sum over the batch in a forward pass, whose node holds the term of
+        each row. Then the power of B that multiplies the sum (0 for a sum, −1 for a mean), or
+        QUOTIENT.
     """
 
     node: Node
@@ -77,17 +78,17 @@ class Value:
 
     @property
     def constant(self) -> bool:
-        """Whether it is one number, wherever the batch lies."""
+        """Whether the value is one constant number."""
         return self.node.op == "const"
 
 
 class Context:
-    """One ATen call, as its rule sees it.
+    """One ATen call, as it is given to its rule.
 
     Attributes:
         b: makes nodes.
-        shapes: of the results; None for one that is not computed.
-        dtypes: those of the arguments; None for one that is not a tensor.
+        shapes: the shapes of the results; None for a result that is not computed.
+        dtypes: the types of the arguments; None for an argument that is not a tensor.
         gives: the type of the first result.
     """
 
@@ -107,7 +108,7 @@ class Context:
     def node(self, v: Any, shape: Shape | None = None) -> Node:
         """An operand of an elementwise operation whose result has this shape, or the call's.
 
-        Its rows are as wide as those of the result, or of one column.
+        The operand is as wide as the result, or has one column.
         """
         if not isinstance(v, Value):
             return self.b.const(float(v))
@@ -120,19 +121,19 @@ class Context:
         return self.b.widen(node, v.width)
 
     def truth(self, position: int, v: Any) -> Any:
-        """The argument there as 0 and 1, whatever numbers it holds."""
+        """The argument at `position` as truth values: 1 where it is not 0."""
         if self.dtypes[position] is torch.bool:
             return v
         return Value(self.b.op("ne", self.node(v), self.b.const(0.0)), v.shape)
 
     def _spread(self, v: Value, result: Shape) -> Node:
-        """Rows, spread over the axes that the result has and they have not."""
+        """Rows, spread over the axes of the result that they lack."""
         out = of_row(result)
         if v.node.width == 1 or len(v.shape) > len(out):
             return v.node
         sizes = (1,) * (len(out) - len(v.shape)) + of_row(v.shape)
         if any(n not in (1, size) for n, size in zip(sizes, out, strict=True)):
-            return v.node  # of a call whose result has another shape: its rule knows
+            return v.node  # not a broadcast: the rule of the call handles it
         self._check_batch(v, result)
         node, inner, times = v.node, 1, 1
         for n, size in reversed([*zip(sizes, out, strict=True)]):
@@ -146,7 +147,7 @@ class Context:
         return arrays.spread(self.b, node, times, inner)
 
     def _check_batch(self, v: Value, result: Shape) -> None:
-        """The batch stays the same axis, and is not spread over another."""
+        """Raise Unsupported if the batch would become another axis, or be spread over one."""
         at, there = batch_axis(v.shape), batch_axis(result)
         if v.constant or at is None:
             return
@@ -156,7 +157,7 @@ class Context:
             raise self.refuse(f"broadcasts {list(v.shape)} to {list(result)}")
 
     def _broadcast(self, v: Value, result: Shape) -> Node:
-        """A tensor without batch as one row, of one column or of all that the result has."""
+        """A tensor without batch as one row, of one column or as wide as the result."""
         out, at = of_row(result), batch_axis(result)
         shape = tuple(v.shape)
         while len(shape) > len(out):
@@ -188,7 +189,7 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Enters a function into RULES by ATen's names, without `aten.` and overload."""
+    """Enter a function into RULES under ATen's names, without `aten.` and the overload."""
 
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
@@ -198,10 +199,10 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def name_of(call: Call) -> str:
-    """The name that RULES knows: `add` for `aten.add_.Tensor`."""
+    """The name of a call in RULES: `add` for `aten.add_.Tensor`."""
     return functional(call.name.removeprefix("aten.").rsplit(".", 1)[0])
 
 
 def functional(name: str) -> str:
-    """The name of the call that is not in place: `add` for `add_`; `__and__` is one already."""
+    """The name of the same call out of place: `add` for `add_`; `__and__` stays."""
     return name if name.endswith("__") else name.removesuffix("_")

@@ -1,8 +1,8 @@
 """The forward part of a step graph as it is saved: tensors by name, and no call of PyTorch.
 
-A node of the kind `once` becomes one of those that `runtime/step_graph.py` names: a tensor, its
-transpose, columns of a vector, a block of a matrix. What PyTorch computes of weights otherwise, as
-`W * mask`, is computed now and saved beside them.
+A node of the kind `once` becomes a node of `runtime/step_graph.py`: a tensor, its transpose,
+columns of a vector, a block of a matrix. Any other function of weights, as `W * mask`, is computed
+now, and its result is saved beside the weights.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from ostinato.compiler.graph.evaluate import evaluate
 from ostinato.compiler.graph.from_aten import DifferentiableGraph, Forward
 from ostinato.compiler.graph.node import ONCE, Node, reachable
 
-FOLDED = "folded."  # how the names of computed tensors begin
+FOLDED = "folded."  # prefix of the names of computed tensors
 
 
 class TensorNames:
-    """Finds the names of a network's tensors, and names tensors that are computed of them.
+    """Finds the names of a network's tensors, and names tensors that are computed from them.
 
     Args:
-        named: name → tensor of the network. Of one tensor under several names the first counts.
+        named: name → tensor of the network. If a tensor has several names, the first is used.
 
     Attributes:
-        folded: name → computed tensor, to be saved beside the others.
+        folded: name → computed tensor, to be saved beside the network's tensors.
     """
 
     def __init__(self, named: Mapping[str, Tensor]):
         self._names: dict[tuple[int, torch.Size], str] = {}
         for name, tensor in named.items():
             self._names.setdefault((tensor.data_ptr(), tensor.shape), name)
-        self._kept = list(named.values())  # their memory is not given to others meanwhile
+        self._kept = list(named.values())  # keeps their memory from being used again
         self.folded: dict[str, Tensor] = {}
 
     def of(self, tensor: Tensor) -> str | None:
-        """The name of a tensor of the network, float32 and dense; None for another tensor."""
+        """The name of a dense float32 tensor of the network; None for any other tensor."""
         if tensor.dtype is not torch.float32 or not tensor.is_contiguous():
             return None
         return self._names.get((tensor.data_ptr(), tensor.shape))
 
     def fold(self, tensor: Tensor) -> str:
-        """A name for a tensor that was computed from others; the model saves it, in float32."""
+        """Name a tensor that was computed from others, and keep it in float32 for the model."""
         name = f"{FOLDED}{len(self.folded)}"
         self.folded[name] = tensor.detach().to(torch.float32).clone().contiguous()
         return name
@@ -54,14 +54,14 @@ class TensorNames:
 def saved_step(
     graph: DifferentiableGraph, captured: Sequence[Tensor], names: TensorNames
 ) -> Forward:
-    """A recorded step, forward, on tensors by name.
+    """The forward part of a recorded step, on tensors by name.
 
-    Its whole numbers are exact up to 2²⁴, and beyond they are rounded.
+    Whole numbers are exact up to 2²⁴; larger ones are rounded.
 
     Args:
         graph: the graph of the recorded step.
-        captured: the tensors that the step took from outside, as they are now.
-        names: of the network's tensors; receives those that are computed.
+        captured: the captured tensors of the step, with their present values.
+        names: the names of the network's tensors; computed tensors are added to it.
 
     Raises:
         Unsupported: the step computes in another type than float32.
@@ -71,7 +71,7 @@ def saved_step(
     if any(total is not None for total in graph.total_ys):
         raise Unsupported("an output of the step is a sum over the batch")
     f = graph.forward
-    if graph.recording.sized:  # the largest whole number, which no saved model looks at
+    if graph.recording.sized:  # without the largest whole number, which saved models do not use
         f = replace(f, states=f.states[:-1], new_states=f.new_states[:-1])
     return _Saving(captured, names).forward(f)
 

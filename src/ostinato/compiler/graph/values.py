@@ -1,7 +1,7 @@
-"""The values of a recording as nodes: what goes into a pass, what each call gives, what comes out.
+"""The values of a recording as nodes: the inputs of a pass, the results of its calls, its outputs.
 
-A call goes one of two ways. If it has rows, or makes them, its rule in `RULES` says which nodes it
-means. If it has none, it depends on captured tensors alone and is left to PyTorch.
+A call is translated in one of two ways. If it reads or makes rows, its rule in `RULES` gives its
+nodes. Otherwise it depends on captured tensors alone, and is left to PyTorch.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from ostinato.compiler.graph.rules import (
 
 
 def check_dtypes(r: Recording, dtype: torch.dtype) -> None:
-    """The carry and xs are of the step's type, whole numbers or truth values.
+    """Raise Unsupported unless the carry and xs have the step's type, or are integers or bools.
 
-    Without a gradient, which would be rounded, an element of xs may be a float32 beside float64. A
-    captured tensor may be of any type that PyTorch converts when it meets rows.
+    A float32 element of xs may also be beside a float64 carry if it has no gradient, which would be
+    rounded. A captured tensor may have any type that PyTorch converts beside rows.
     """
     shorter = [i for i, d in zip(r.xs, r.d_xs, strict=True) if d is None and not r.needs_grad[i]]
     for i in (*r.states, *r.xs):
@@ -63,7 +63,7 @@ def _halves(dtype: torch.dtype) -> tuple[torch.dtype, ...]:
 
 
 def _shorter(dtype: torch.dtype, is_exact: bool) -> tuple[torch.dtype, ...]:
-    """The types of which the step's type has every number, where none of these is computed."""
+    """The types whose every number the step's type represents, for values that are not rounded."""
     return (torch.float32,) if dtype is torch.float64 and is_exact else ()
 
 
@@ -78,7 +78,7 @@ def _other_type(what: str, found: torch.dtype, dtype: torch.dtype) -> str:
     )
 
 
-# Calls whose numbers are those of their first argument.
+# Calls that return elements of their first argument.
 _MOVING = {
     "_reshape_alias", "_unsafe_view", "alias", "clone", "detach", "expand", "flip", "permute",
     "select", "slice", "split", "squeeze", "t", "transpose", "unbind", "unsqueeze", "view",
@@ -87,20 +87,20 @@ _TRUTHS = {"eq", "eq_s", "ge_s", "gt_s", "le", "le_s", "lt", "lt_s", "ne"}
 
 
 def _is_exact(node: Node) -> bool:
-    """Whether float64 gives what float32 would: a choice among numbers that float32 has."""
+    """Whether float64 gives the float32 result: a choice among numbers that float32 represents."""
     if node.op == "const":
         return float(np.float32(node.s)) == node.s or node.s != node.s
     if node.op in ("select", "select_s", "select_else_s"):
         branches = node.inputs[1:]
         return all(map(_is_exact, branches)) and float(np.float32(node.s)) == node.s
-    if node.op in ("mul", "max"):  # of truth values: both, or one of them
+    if node.op in ("mul", "max"):  # and, or of truth values
         return all(n.op in _TRUTHS for n in node.inputs)
     return node.op in _TRUTHS or node.op == "sign"
 
 
 # ---- values
 
-# Arguments of where and how a tensor lies: the engine has but one way.
+# Arguments for the place and layout of a tensor, which do not apply to the engine.
 _PLACEMENT = {"dtype", "device", "layout", "pin_memory", "memory_format", "non_blocking"}
 
 
@@ -108,8 +108,9 @@ class Values:
     """The recorded values that are translated so far, by number.
 
     *Absent* is the gradient of an output that the loss does not use, like autograd's undefined
-    tensor. It is no zero: 0 · inf would be NaN, while what is computed of absent gradients alone is
-    absent, and not computed. Beside another gradient it is one, as for autograd.
+    tensor. An absent gradient is not a zero, since 0 · inf would be NaN: a call that reads absent
+    gradients alone is not computed, and its results are absent. In a call that also reads another
+    gradient, an absent one is a zero, as in autograd.
     """
 
     def __init__(
@@ -117,15 +118,15 @@ class Values:
     ):
         self.recording, self.dtype, self.b, self.known = recording, dtype, b, known
 
-    # ---- what goes in
+    # ---- inputs
 
     def take_from_outside(self) -> None:
-        """Captured tensors, and tensors that the step makes of numbers."""
+        """Enter captured tensors, and tensors that the step makes from numbers."""
         r = self.recording
         for position, i in enumerate(r.captured):
             self.known[i] = Value(self.b.captured(position, fixed(r.shapes[i])), r.shapes[i])
         for i, tensor in r.constants.items():
-            if tensor.is_complex():  # its parts, which are constants too, are what calls read
+            if tensor.is_complex():  # calls read its parts, which are constants, too
                 continue
             if tensor.dim() != 0:
                 node = self.b.node("literal", (), (Literal(i, tensor),), ONCE, tuple(tensor.shape))
@@ -137,12 +138,12 @@ class Values:
         self, name: str, numbers: tuple[int, ...], used: tuple[bool, ...] | None = None,
         of_sums: bool = False,
     ) -> tuple[Node, ...]:  # fmt: skip
-        """Rows that are given at every step.
+        """The nodes of rows that are given at every step.
 
         Args:
-            used: which of them are; the others are absent. None: all.
-            of_sums: whether one without a batch is the gradient of a sum over the batch, which is
-                the same for all rows.
+            used: whether each one is given; otherwise it is absent. None if all are.
+            of_sums: whether a value without a batch is allowed: the gradient of a sum over the
+                batch, which is the same for all rows.
         """
         for position, i in enumerate(numbers):
             if used is not None and not used[position]:
@@ -161,18 +162,18 @@ class Values:
         return tuple([self.known[i].node for i in numbers])
 
     def set_absent(self, numbers: Iterable[int]) -> None:
-        """Put an absent node for each of these values: gradients of what no loss reaches."""
+        """Enter these values as absent gradients."""
         for i in numbers:
             shape = self.recording.shapes[i]
             self.known[i] = Value(self.b.absent(columns(shape)), shape)
 
-    # ---- what comes out
+    # ---- outputs
 
     def is_absent(self, i: int) -> bool:
         return self.known[i].node.op == "absent"
 
     def whole(self, i: int) -> Node:
-        """An output: rows of their full width."""
+        """An output as rows of its full width. Raise BatchNotFirst if another axis is first."""
         v = self.known[i]
         if v.power == QUOTIENT:
             return v.node
@@ -184,7 +185,7 @@ class Values:
         return self.b.widen(v.node, v.width)
 
     def sum_of(self, i: int | None) -> Node | None:
-        """The gradient of a captured tensor."""
+        """The gradient of a captured tensor; None if it is absent."""
         if i is None or self.is_absent(i):
             return None
         v = self.known[i]
@@ -197,10 +198,10 @@ class Values:
     # ---- one call
 
     def translate(self, call: Call) -> None:
-        """Find the nodes of what a call gives, from those of what it reads."""
+        """Enter the nodes of the results of a call, made from the nodes of its arguments."""
         name, r = name_of(call), self.recording
         read = {i: self._present(self.known[i]) for i in call.refs}
-        kinds = {v.node.kind for v in read.values() if not v.constant}  # these have none yet
+        kinds = {v.node.kind for v in read.values() if not v.constant}  # constants have no kind yet
         makes_rows = any(i is not None and batch_axis(r.shapes[i]) is not None for i in call.outs)
         makes_constant = not kinds and name in RULES and name != "arange"  # zeros, full …
         by_rule = ROWS in kinds or makes_rows or makes_constant
@@ -220,7 +221,7 @@ class Values:
                 self.known[i] = v
 
     def _present(self, v: Value) -> Value:
-        """An absent gradient, beside another that is there, as zeros."""
+        """The value; zeros in place of an absent gradient."""
         return Value(self.b.const(0.0), v.shape) if v.node.op == "absent" else v
 
     def _by_rule(self, call: Call, name: str, read: dict[int, Value]) -> list[Any]:
@@ -233,14 +234,14 @@ class Values:
             outs = RULES[name](Context(self.b, self.recording, call), *args, **kwargs)
         except Unsupported:
             raise
-        except Exception as error:  # arguments that nobody thought of: the loop knows them
+        except Exception as error:  # unforeseen arguments; the Python loop can run them
             raise Unsupported(
                 f"the engine has no {name} of these arguments ({error})", call.name
             ) from error
         return outs if isinstance(outs, list) else [outs]
 
     def _check_rule(self, call: Call, name: str, kinds: set[str]) -> None:
-        """There is a rule, for real rows, and no sum is read as rows."""
+        """Raise Unsupported if there is no rule, a tensor is complex, or a sum is read as rows."""
         given = [self.recording.dtypes[i] for i in (*call.refs, *call.outs) if i is not None]
         found = next((dtype for dtype in given if dtype.is_complex), None)
         if found is not None:
@@ -251,7 +252,7 @@ class Values:
             raise Unsupported("a sum over the batch flows back into the rows", call.name)
 
     def _check_type(self, call: Call, found: torch.dtype, node: Node) -> None:
-        """Rows are of the step's type, whole numbers or truth values."""
+        """Raise Unsupported unless rows have the step's type, or are integers or truth values."""
         if not found.is_floating_point and self._compares_rounded(call):
             raise Unsupported(_other_type("a tensor is", torch.float32, self.dtype), call.name)
         usual = (self.dtype, torch.bool, *WHOLE[:2], *_halves(self.dtype))
@@ -260,7 +261,7 @@ class Values:
             raise Unsupported(_other_type("the step computes in", found, self.dtype), call.name)
 
     def _compares_rounded(self, call: Call) -> bool:
-        """Whether PyTorch compares in float32 what the engine compares in float64."""
+        """Whether PyTorch compares in float32 and the engine in float64."""
         r = self.recording
         if self.dtype is not torch.float64:
             return False
@@ -273,7 +274,7 @@ class Values:
 
 
 def _outer(call: Call, read: Iterable[Value], shape: Shape) -> int:
-    """Where the batch lies in an axis that it shares with others: as in the arguments."""
+    """`Value.outer` of a result, the same as in the arguments."""
     at = batch_axis(shape)
     if at is None or shape[at] == Batch(1):
         return 1

@@ -1,4 +1,4 @@
-"""Where every value lies.
+"""The place of every value in memory.
 
 place       a buffer and a column in it, at a step relative to this one: an `Operand`
 unit        values that share one place: an accumulation and the only value computed from it
@@ -21,16 +21,16 @@ from ostinato.engine.program import Buffer, Kind, Operand
 
 
 class CannotHoist(Exception):  # noqa: N818
-    """A value that is computed ahead of the loop would lie in a carry of two slots."""
+    """A value computed ahead of the loop would need a place in a carry of two slots."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the values lie that a pass computes.
+    """The places of the values that a pass computes.
 
     Attributes:
-        places: of the values that lie in memory; registers hold the others.
-        buffers: those that places are in: arguments and carries, by name, then the pass's own.
+        places: value → its place in memory; registers hold the other values.
+        buffers: the buffers of these places: arguments and carries by name, then the pass's own.
     """
 
     places: Mapping[Node, Operand]
@@ -41,7 +41,7 @@ def assign_buffers(sections: Sections, items: Schedule) -> Layout:
     """A place for every value that lies in memory.
 
     Raises:
-        CannotHoist: see there; without hoisting the bits are the same.
+        CannotHoist: the pass must be lowered without hoisting, which gives the same bits.
     """
     outputs = sections.spec.outputs
     units = _Units(sections, items)
@@ -65,10 +65,10 @@ def assign_buffers(sections: Sections, items: Schedule) -> Layout:
 
 
 def without_copies(items: Schedule, layout: Layout) -> tuple[Schedule, Layout]:
-    """The blocks without copies of what only one of their registers would hold.
+    """The blocks without copies of values that would be in a register only.
 
-    The source is written where the copy would lie. No other value is lost by that: the copy is the
-    first value that is written to its place.
+    The source is written to the place of the copy. This overwrites no other value, since the copy
+    is the first value that is written to its place.
     """
     places = dict(layout.places)
 
@@ -92,7 +92,7 @@ class _Units:
     def __init__(self, sections: Sections, items: Schedule):
         self.sections = sections
         self.nodes = list(sections.of)
-        self.outputs = {o.node for o in sections.spec.outputs}  # each has its place
+        self.outputs = {o.node for o in sections.spec.outputs}  # each has its own place
         self.saved = set(sections.spec.saved)
         self.read_by = readers(self.nodes)
         self.alive = _alive(sections)
@@ -113,7 +113,7 @@ class _Units:
             self.members[self.place(n)[0]].append(n)
 
     def _own_parts(self) -> None:
-        """The init of an accumulation, and the pieces of a concatenation, lie where that does."""
+        """Put an accumulation's init and a concatenation's pieces in the place of their reader."""
         for n in self.nodes:
             if isinstance(n, Accumulation) and n.init is not None:
                 self.owner[n.init] = n
@@ -123,9 +123,9 @@ class _Units:
                 column += piece.width
 
     def _own_accumulations(self) -> None:
-        """An accumulation lies where the only value computed of it will.
+        """Put an accumulation in the place of the only value that is computed from it.
 
-        Of several that one value is computed of, the last accumulation does.
+        If one value is computed from several accumulations, the last one gets its place.
         """
         in_memory, taken = set(self.in_memory), set[Node]()
         for n in reversed(self.nodes):
@@ -139,7 +139,7 @@ class _Units:
                 taken.add(user)
 
     def place(self, n: Node) -> tuple[Node, int]:
-        """The value in whose place n lies, which lies in no other's; and n's column in it."""
+        """The unit that n belongs to, by the value that owns the place; and n's column in it."""
         column = 0
         while n in self.owner and n not in self.outputs:
             column += self.offset.get(n, 0)
@@ -191,7 +191,7 @@ def _alive(sections: Sections) -> dict[Node, set[str]]:
 
 
 def _rows(units: list[Node], neighbours: list[list[Node]]) -> list[list[Node]]:
-    """The units, each once, in rows that lie side by side: the longest first."""
+    """The units, each once, in rows of adjacent units; the longest row comes first."""
     free = set(units)
     sets: list[list[Node]] = []
     for group in neighbours:
@@ -208,7 +208,7 @@ def _rows(units: list[Node], neighbours: list[list[Node]]) -> list[list[Node]]:
 
 
 def _joined(sets: list[list[Node]]) -> list[Node]:
-    """The largest set, ordered so that a second one that shares members with it joins on."""
+    """The largest set; if another set shares members with it, both, with these in the middle."""
     first = sets[0]
     for second in sets[1:]:
         shared = [u for u in first if u in second]

@@ -1,9 +1,9 @@
-"""Products that find an operand by its places, where a take would write it first.
+"""Products that read an operand's elements by their places, so that no take writes them first.
 
     product(a, take(v))               becomes a product of a and v, with the runs of the take
-    column_sum(product(a, take(v)))   becomes a sum of products, where the product is `across`
+    column_sum(product(a, take(v)))   becomes a sum of products if the product is `across`
 
-The patches of an image are the case this is for: nine times the image, which they are read from.
+This serves convolutions: the patches of an image can have nine times as many elements as the image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ostinato.compiler.lower.spec import NodeMaker, PassSpec
 
 
 def find_by_places(spec: PassSpec) -> PassSpec:
-    """The pass, with such products in place of their takes."""
+    """The pass, with products that read by places wherever this is possible."""
     if not spec.by_places:
         return spec
     make = NodeMaker(spec)
@@ -37,7 +37,7 @@ def find_by_places(spec: PassSpec) -> PassSpec:
 
 
 def _is_found(spec: PassSpec, product: Node) -> bool:
-    """Whether the product finds its second operand, which is one of elements taken from a row."""
+    """Whether the second operand is a take that the product can read by places."""
     taken = product.inputs[1]
     if taken.op != "take" or spec.is_leaf(taken):
         return False
@@ -46,7 +46,7 @@ def _is_found(spec: PassSpec, product: Node) -> bool:
 
 
 def _is_of_a_product(n: Node) -> bool:
-    """Whether a sum over rows is one of products that find their operand, and of nothing else."""
+    """Whether n is a sum over rows of one product that reads by places and is `across`."""
     if n.kind != SUM or len(n.inputs) != 1 or n.inputs[0].op != "product":
         return False
     attrs = n.inputs[0].attrs

@@ -51,8 +51,8 @@ def emit(sections: Sections, items: Schedule, layout: Layout) -> Lowered:
     """The program.
 
     Raises:
-        BlockTooLarge: the engine does not take a block of so many instructions.
-        Unsupported: it takes no row so wide, or not so many tensors.
+        BlockTooLarge: a block has more instructions or registers than the engine allows.
+        Unsupported: a row is too wide for the engine, or there are too many tensors.
     """
     spec = sections.spec
     emitter = _Emitter(sections, layout)
@@ -77,15 +77,15 @@ def emit(sections: Sections, items: Schedule, layout: Layout) -> Lowered:
 
 
 def _numbers() -> defaultdict[Any, int]:
-    """A number for each key that is asked for, from 0 on."""
+    """Numbers keys in the order of their first use, from 0 on."""
     return defaultdict(count().__next__)
 
 
 class _Emitter:
-    """Writes instructions; what they refer to gets its number when it is first needed.
+    """Writes instructions. Arguments, weights and tables are numbered when first used.
 
     Attributes:
-        arguments: the number of each argument, by what it is, as in `Lowered`.
+        arguments: the number of each argument; the keys are described in `Lowered`.
         tapes: the arguments for saved values → their widths.
     """
 
@@ -129,7 +129,7 @@ class _Emitter:
         return len(self.buffers) - 1
 
     def buffer_of(self, key: str | Node) -> int:
-        """The buffer of an argument over time or a carry, by name; or of a vector."""
+        """The buffer of an argument over time or a carry (a name), or of a vector (a node)."""
         if key not in self._buffer_of:
             self._buffer_of[key] = self.buffer(self.outside(key))
         return self._buffer_of[key]
@@ -145,7 +145,7 @@ class _Emitter:
         return Buffer(kind, self.spec.widths[key], extra, self.arguments[key])
 
     def operand(self, n: Node) -> Operand:
-        """Where a value lies in memory."""
+        """The place of a value in memory."""
         if n in self.spec.leaves:
             leaf = self.spec.leaves[n]
             return Operand(self.buffer_of(leaf.argument), leaf.column, leaf.dt)
@@ -175,7 +175,7 @@ class _Emitter:
     def runs(self, n: Accumulation) -> list[list[Pair]]:
         """The products of an accumulation, joined where their factors lie side by side.
 
-        They stay in their order, wherever the factors lie: the order decides the bits.
+        They keep their order, since it decides the bits.
         """
         return _runs(n.products, lambda left, right: self.side_by_side(left[0], right[0]))
 
@@ -183,7 +183,7 @@ class _Emitter:
         return self.operand(left).right(left.width) == self.operand(right)
 
     def neighbours(self, parts: list[Part], first: bool) -> list[list[Part]]:
-        """The parts in rows that lie side by side and multiply the same factors."""
+        """The parts in rows: those of a row are adjacent in memory and have the same factors."""
 
         def together(left: Part, right: Part) -> bool:
             (n, pairs), (m, others) = left, right
@@ -198,7 +198,7 @@ class _Emitter:
         return _runs(sorted(parts, key=place), together)
 
     def product(self, row: list[Part], first: bool) -> Instruction:
-        """One product whose columns belong to the accumulations of a row; the first starts them."""
+        """One product for the accumulations of a row; `first` if it starts them."""
         weight = self.weight(row)
         number = self.weights[weight]
         (n, pairs), *_ = row
@@ -258,7 +258,7 @@ class _Emitter:
         return self.small_products[SmallProduct(groups, M, K, N, across, table)]
 
     def sum(self, node: Node) -> list[Instruction]:
-        """Every term of a sum over rows and steps, into its rectangle of the result."""
+        """Instructions that add every term of a sum over rows and steps to its rectangle."""
         if node.op == "product_sum":
             return [self.sum_of_products(node)]
         terms, transposed = sum_terms(node, self.operand)
@@ -298,7 +298,7 @@ def _runs(items: Iterable[T], together: Callable[[T, T], bool]) -> list[list[T]]
 
 
 def _add(products: list[Instruction], new: Instruction) -> None:
-    """Put a product directly behind the last one that it adds to: the engine plays both at once."""
+    """Insert a product behind the last one that it adds to: the engine plays both at once."""
     at = len(products)
     while at > 0 and _apart(products[at - 1], new):
         at -= 1
@@ -311,7 +311,7 @@ def _apart(x: Instruction, y: Instruction) -> bool:
     return not same or x.d.column + x.n <= y.d.column or y.d.column + y.n <= x.d.column
 
 
-# ---- blocks of elementwise operations: which values registers hold, and when
+# ---- blocks of elementwise operations, and their registers
 
 
 class _BlockWriter:
@@ -410,9 +410,9 @@ class SumTerm:
 
 
 def sum_terms(node: Node, operand: Callable[[Node], Operand]) -> tuple[list[SumTerm], bool]:
-    """The terms of an `outer` or `column_sum` node; and whether they give its transpose.
+    """The terms of an `outer` or `column_sum` node, and whether they give its transpose.
 
-    The engine's vectors run along the second factor, which had better be the wider one.
+    The engine's vectors run along the second factor, so a wide second factor is faster.
     """
     if node.op == "column_sum":
         terms = [
@@ -431,7 +431,7 @@ def sum_terms(node: Node, operand: Callable[[Node], Operand]) -> tuple[list[SumT
 
 
 def in_layers(terms: list[SumTerm]) -> dict[Rectangle, int]:
-    """The layer of each rectangle: rectangles that overlap are summed apart, in different ones."""
+    """The layer of each rectangle; rectangles that overlap get different layers."""
     layer_of: dict[Rectangle, int] = {}
     for rectangle in dict.fromkeys(t.rectangle for t in terms):
         taken = {layer for other, layer in layer_of.items() if _overlap(rectangle, other)}
@@ -445,7 +445,7 @@ def _overlap(a: Rectangle, b: Rectangle) -> bool:
 
 
 def _joined(terms: list[SumTerm]) -> list[SumTerm]:
-    """The terms, with those that continue each other, to the right or below, as one."""
+    """The terms; adjacent ones, to the right or below, are joined into one."""
     wide = _widened(terms)
     return [t.transposed for t in _widened([t.transposed for t in wide])]
 

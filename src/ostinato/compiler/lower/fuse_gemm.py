@@ -1,12 +1,12 @@
 """Chains of additions that contain products become accumulations, which one instruction adds up.
 
-chain       additions nested in each other; its *terms* are what is added
+chain       additions nested in each other; its *terms* are the operands
 product     a term a·W that the chain alone reads: *hoistable* if a does not depend on the carry,
             otherwise *recurrent*
 vector      a term that is the same for every row and step, as a bias is
 
-The order in which a chain is added up decides its bits. The bits must not depend on the number of
-rows, and hoisting does: hoistable products come first in any case.
+The order in which a chain is added up decides its bits. Whether products are hoisted depends on the
+number of rows. The bits must not, so hoistable products come first even without hoisting.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ostinato.compiler.graph.node import ONCE, WITHIN_ROWS, Node, depends_on
 from ostinato.compiler.lower.spec import NodeMaker, PassSpec, readers
 
 _STAGES = {"matmul", *WITHIN_ROWS}  # these need all columns of what they read
-_HOISTABLE, _RECURRENT, _VECTOR, _OTHER = "hoistable", "recurrent", "vector", "other"  # of terms
+_HOISTABLE, _RECURRENT, _VECTOR, _OTHER = "hoistable", "recurrent", "vector", "other"  # roles
 
 
 def fuse_gemm(spec: PassSpec) -> PassSpec:
@@ -56,7 +56,7 @@ class _Fusion:
         terms = self.terms(n)
         if terms.keys() & {_HOISTABLE, _RECURRENT}:
             return self.added_up(n, terms)
-        if n.op == "concat":  # its pieces are written where it lies
+        if n.op == "concat":  # its pieces are written to its place
             return self.make.with_inputs(n, lambda i: self.make.copy(self.fused(i)))
         return self.make.with_inputs(n, self.fused)
 
@@ -79,19 +79,19 @@ class _Fusion:
         return _VECTOR if m.kind == ONCE and m.width == n.width else _OTHER
 
     def added_up(self, n: Node, terms: dict[str, list[Node]]) -> Node:
-        """The chain that ends in n as accumulations, and additions of what they do not contain.
+        """The chain that ends in n, as accumulations and additions of the other terms.
 
-        It is added up from left to right; [ ] is an accumulation. The first line whose terms there
-        are applies:
+        It is added up from left to right; [ ] is an accumulation. The first line applies whose
+        terms exist:
 
             hoistable, recurrent; a new carry   [recurrent] + [vectors + hoistable] + others
             hoistable, recurrent; hoisting      [[vectors + hoistable] + recurrent] + others
             ready                               [ready + vectors + recurrent] + others
             any product                         [vectors + hoistable + recurrent] + others
 
-        Why the first line holds for every new carry: if only two slots of it are kept, it has no
-        place for what is hoisted. That depends on the number of rows and on whether a backward pass
-        may follow, and the bits must not.
+        The first line applies to every new carry: a carry of which only two slots are kept has no
+        place for hoisted values. The number of slots depends on the number of rows and on whether a
+        backward pass may follow; the bits must not.
         """
         hoistable, recurrent, vectors, others = (
             terms[role] for role in (_HOISTABLE, _RECURRENT, _VECTOR, _OTHER)
@@ -113,7 +113,7 @@ class _Fusion:
         return self.make.total([*sums, *rest], n)
 
     def ready(self, n: Node, others: list[Node], products: list[Node]) -> list[Node]:
-        """Those of the other terms that do not have to wait longer than the products."""
+        """The other terms that are computed no later than the factors of the products."""
         last = max(self.level[m.inputs[0]] for m in products)
         wide = [m for m in others if m.width == n.width and m.op != "const"]
         return [m for m in wide if self.level[m] <= last]
@@ -124,7 +124,7 @@ class _Fusion:
 
 
 def _with_product(spec: PassSpec) -> set[Node]:
-    """Products, and sums of which a term is one."""
+    """Products, and sums with a product among their terms."""
     found: set[Node] = set()
     for n in spec.computed:
         if n.op == "matmul" or (n.op == "add" and any(i in found for i in n.inputs)):
@@ -133,10 +133,10 @@ def _with_product(spec: PassSpec) -> set[Node]:
 
 
 def _absorbed(spec: PassSpec) -> set[Node]:
-    """The sums that become a part of another one.
+    """The products and sums that become a part of another sum.
 
-    What is saved for a backward pass has no say in how results are added up, since their bits must
-    not depend on whether there is one. A sum that is needed for both is computed twice.
+    Values saved for a backward pass do not change how results are added up, since the bits of the
+    results must not depend on a backward pass. A sum that is needed for both is computed twice.
     """
     results = replace(spec, saved=())
     for_saved_alone = _read_by_one_sum(spec).difference(results.computed)
@@ -154,10 +154,10 @@ def _read_by_one_sum(spec: PassSpec) -> set[Node]:
 
 
 def _levels(spec: PassSpec) -> dict[Node, int]:
-    """How many stages lie on the longest way to each node.
+    """The number of stages on the longest path to each node.
 
-    A leaf counts as the operation that once computed it. It is at hand, so 0 would do as well, but
-    some gradients would be added up in another order.
+    A leaf counts as the operation that computed it in another pass. With 0, some gradients would be
+    added up in another order.
     """
     level: dict[Node, int] = {}
     for n in spec.nodes:

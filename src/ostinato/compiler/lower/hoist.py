@@ -1,8 +1,8 @@
 """When each value of a pass is computed: its *section*.
 
     before   products that the loop needs and that do not depend on the carry: many steps at once
-    loop     what the next carry depends on: step by step
-    after    what it does not depend on, such as a product for an output: many steps at once
+    loop     values that the next carry depends on: step by step
+    after    other values, such as a product for an output: many steps at once
 
 The backward pass has the same sections: its carry is the gradient of the carry. The gradients of
 weights fall into `after`, so that each is one product over all rows and steps. Only the sums of
@@ -20,19 +20,19 @@ from ostinato.engine.ops import OPS
 
 BEFORE, LOOP, AFTER = "before", "loop", "after"
 
-# Below this many rows the products of xs are taken ahead of the loop, for many steps at once: a
-# handful of rows does not fill the register tiles, and reloads the weights for each.
+# Below this many rows the products of xs are computed ahead of the loop, for many steps at once. A
+# few rows do not fill the register tiles, and every step would load the weights again.
 HOIST_BELOW = 16
 ARRAY = 1024  # columns: 4 KB, so that a few operands of a few rows fill L1
 
-# Products come into the loop beside an array of this many times their columns: then reading the
-# array again, after the loop, would take longer than their fewer rows at once.
+# A product that is used with an array of this many times its columns is computed in the loop:
+# reading the array again after the loop takes longer than the product loses with fewer rows.
 MUCH_WIDER = 8
 
 _LIGHT = {"accumulate", "spread", *OPS}
 _OF_ARRAYS = {"spread", *WITHIN_ROWS}
-# A matmul that is left is a leaf: a saved product. With it goes what it was computed from, if the
-# backward pass computes that again.
+# After fuse_gemm, a matmul is a leaf: a saved product. Its operands go with it, if the backward
+# pass computes them again.
 _HEAVY = {"accumulate", "matmul", *WITHIN_ROWS}
 
 
@@ -47,9 +47,9 @@ class Sections:
 def hoist(spec: PassSpec) -> Sections:
     """The section of every node.
 
-    Products and reductions go ahead of the loop, with all that they need; an elementwise operation
-    alone is better computed where its result is used. After the loop goes what no carry needs,
-    except for what is better computed where the loop has its operands near.
+    Products and reductions go ahead of the loop, with all values that they need. An elementwise
+    operation alone is faster where its result is used. Values that no carry needs go after the
+    loop, unless they are faster in the loop, which has their operands in the cache.
     """
     ahead: set[Node] = set()
     if spec.hoist:
@@ -71,17 +71,17 @@ def hoist(spec: PassSpec) -> Sections:
 
 
 def _needed(spec: PassSpec, of: set[Node], given: Container[Node] = ()) -> set[Node]:
-    """The nodes that these are computed from, those included; what is given needs nothing."""
+    """The nodes of `of` and all that they are computed from, up to the nodes of `given`."""
     within = set(spec.nodes)
     return set(reachable(of, lambda n: n not in within or n in given))
 
 
 def _beside_the_loop(section: Mapping[Node, str], n: Node) -> list[Node]:
-    """n, and what it needs of the values after the loop, if the loop had better compute them.
+    """n and the values it needs from after the loop, if the loop computes them faster; else [].
 
-    n reads a value of the loop, which is near there and far after it. What it needs besides is
-    light: elementwise operations, and products much narrower than that value, such as the query
-    that a memory is read by.
+    n reads a value of the loop, which is in the cache there and in memory after the loop. The other
+    values must be light: elementwise operations, and products much narrower than that value, such
+    as the query for an array of memory.
     """
     read = {section[i] for i in n.inputs if i in section}
     if n.op == "column_sum":  # a chunk of wide rows would go to memory and come back
@@ -95,7 +95,7 @@ def _beside_the_loop(section: Mapping[Node, str], n: Node) -> list[Node]:
 
 
 def _are_light(nodes: list[Node], array: int) -> bool:
-    """Whether they take little time beside reading an array of so many columns."""
+    """Whether the nodes take little time compared to reading an array of so many columns."""
     products = sum(i.width for i in nodes if i.op == "accumulate")
     return products * MUCH_WIDER <= array and all(i.op in _LIGHT for i in nodes)
 
@@ -103,12 +103,12 @@ def _are_light(nodes: list[Node], array: int) -> bool:
 def _of_near_arrays(spec: PassSpec, section: Mapping[Node, str]) -> list[Node]:
     """Reductions and products within rows of a stored array that the loop reads too.
 
-    An example is the gradient of a query by which a memory was read: it needs the memory, which
-    the loop has near.
+    An example is the gradient of a query for an array of memory. It needs that array, which the
+    loop has in the cache.
     """
 
     def arrays(n: Node, width: int) -> set[str]:
-        """The arguments that n reads so many columns of at least."""
+        """The arguments of which n reads at least so many columns."""
         leaves = [spec.leaves[i] for i in n.inputs if spec.is_leaf(i) and i.width >= width]
         return {leaf.argument for leaf in leaves}
 
@@ -123,7 +123,7 @@ def _of_near_arrays(spec: PassSpec, section: Mapping[Node, str]) -> list[Node]:
 
 
 def bridge_carries(sections: Sections) -> Sections:
-    """Copies, made in the loop, of what is read after it and lies in a carry of two slots."""
+    """Add copies, in the loop, of values read after it from a carry of two slots."""
     spec = sections.spec
     in_two_slots = {c.read for c in spec.carries if not c.kept}
     short = spec.short_carries
@@ -142,7 +142,7 @@ def bridge_carries(sections: Sections) -> Sections:
             copies[i] = make.copy(within(i))
         return copies[i]
 
-    for n, when in sections.of.items():  # of a slice, a view, the readers read a copy
+    for n, when in sections.of.items():  # a slice is a view: its readers get the copy
         new[n] = make.with_inputs(n, behind if when == AFTER and n.op != "slice" else within)
     spec = spec.with_roots(within)
     section = {new[n]: when for n, when in sections.of.items()}

@@ -1,6 +1,6 @@
 """From a pass over a step graph, forward or backward, to a program: the passes in their order.
 
-Each pass of the lowering takes frozen values and gives a new one; none edits what it is given.
+Each pass of the lowering takes frozen values and returns a new one; none edits its arguments.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def lower(spec: PassSpec) -> Lowered:
     Raises:
         Unsupported: the engine cannot play it.
     """
-    # Constants and columns that are spread take instructions of their own, hence the margin.
+    # The margin is for constants and spread columns, which need instructions of their own.
     for max_block in (MAX_BLOCK - 4, MAX_BLOCK // 3, MAX_BLOCK // 10):
         try:
-            # Until Python 3.11 a cached_property, as those of a PassSpec, has a lock.
+            # Until Python 3.11 each cached_property, as in PassSpec, has a lock.
             with one_at_a_time:
                 return _lowered(spec, max_block)
         except BlockTooLarge:
@@ -40,10 +40,10 @@ def lower(spec: PassSpec) -> Lowered:
 def _lowered(spec: PassSpec, max_block: int) -> Lowered:
     spec = split_outputs(spec)  # each output in one piece
     spec = fuse_gemm(spec)  # products and additions → accumulations
-    spec = find_by_places(spec)  # elements that a product finds, instead of taking them
+    spec = find_by_places(spec)  # products that read elements by places, without a take
     sections = hoist(spec)  # when each value is computed: before, loop or after
     sections = bridge_carries(sections)  # copies of carries that are read after the loop
-    items = schedule(sections, max_block)  # the order, and what forms a block
+    items = schedule(sections, max_block)  # the order, and the blocks
     items = sink(sections, items, max_block)  # values computed where they are read
     layout = assign_buffers(sections, items)  # where each value lies
     items, layout = without_copies(items, layout)  # results written at once where they are copied

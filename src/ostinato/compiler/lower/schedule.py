@@ -1,4 +1,4 @@
-"""The order of computing within a section, and which operations form a block."""
+"""The order of computing within a section, and its blocks of operations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOT_COMPUTED = ("slice", "concat", "const")
 # Nodes emitted together: accumulations, a block of elementwise operations of one width, or one
 # other operation.
 Item = tuple[Node, ...]
-Schedule = Mapping[str, tuple[Item, ...]]  # of each section, in order
+Schedule = Mapping[str, tuple[Item, ...]]  # section → its items in order
 
 
 def is_elementwise(n: Node) -> bool:
@@ -35,7 +35,7 @@ def schedule(sections: Sections, max_block: int) -> Schedule:
 
 
 def same_strip(n: Node, i: Node) -> bool:
-    """Whether n reads i within its strip. A column that n spreads must lie in memory."""
+    """Whether n reads i in the same strip of columns. A source that n spreads must be in memory."""
     return i.width == n.width and n.op != "spread"
 
 
@@ -83,7 +83,7 @@ class _Scheduler:
     def largest_block(self) -> list[Node]:
         """The longest run of elementwise operations of one width that can be computed now.
 
-        Arrays wait for narrow operations: more of what an array is needed for is then one block.
+        Narrow operations go before arrays, so that more operations on an array form one block.
         """
         of_width: dict[int, list[Node]] = defaultdict(list)
         for n in filter(is_elementwise, self.pending):
@@ -113,10 +113,9 @@ def in_register(n: Node, item_of: Mapping[Node, Any], read_by: Mapping[Node, lis
 
 
 def sink(sections: Sections, items: Schedule, max_block: int) -> Schedule:
-    """Values that only one later block reads are computed in that block, in a register.
+    """Move values that only one later block reads into that block, where they need a register only.
 
-    Otherwise they would go through memory. What such a value is computed from must be in memory
-    anyway.
+    Otherwise they would go through memory. The operands of such a value must be in memory anyway.
     """
     results, read_by = set(sections.spec.roots), readers(sections.of)
     return {s: _Sinking(results, read_by, item, max_block).items() for s, item in items.items()}
@@ -143,9 +142,9 @@ class _Sinking:
         return tuple([tuple(nodes) for nodes in self.nodes if nodes])
 
     def sink(self, n: Node) -> None:
-        """Move n, and what is computed for it alone, to the later block that alone reads it."""
+        """Move n, and the values computed for it alone, to the one later block that reads it."""
         here, users = self.item_of[n], self.read_by[n]
-        items = {self.item_of.get(m, here) for m in users}  # views, other sections: not to be moved
+        items = {self.item_of.get(m, here) for m in users}  # views and other sections are not moved
         later = items.pop()
         if items or later == here or any(m.op not in OPS or m.width != n.width for m in users):
             return
@@ -159,7 +158,7 @@ class _Sinking:
             self.item_of[m] = later
 
     def cone(self, n: Node) -> list[Node] | None:
-        """n and what is computed for it alone, in order; None where that reads a register."""
+        """n and the values computed for it alone, in order; None if one reads a register."""
         if n.op == "spread":
             return [n] if self.in_memory(n.inputs[0]) else None
         found: list[Node] = []
@@ -174,7 +173,7 @@ class _Sinking:
         return [*found, n] if simple else None
 
     def in_memory(self, n: Node) -> bool:
-        """Whether n, or what it is made of, need not be in a register of a block."""
+        """Whether n can be read from any block, since it is not in a register."""
         if n not in self.item_of or n in self.results:
             return True
         return not in_register(n, self.item_of, self.read_by)

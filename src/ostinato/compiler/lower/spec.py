@@ -43,12 +43,12 @@ class CarrySpec:
     init: str
     final: str
     read: Node
-    written: Node  # as it was given to the lowering, whose passes rewrite outputs
+    written: Node  # before the passes, which rewrite outputs
 
 
 @dataclass(frozen=True)
 class PassSpec:
-    """One pass over the steps, forward or backward: what it reads and what it must compute.
+    """One pass over the steps, forward or backward: its inputs and its results.
 
     The outputs, the saved values and the sums are its *roots*. `split_outputs` adds the leaves and
     outputs of the carries; later passes of the lowering give the same spec with other roots.
@@ -62,12 +62,12 @@ class PassSpec:
     hidden: frozenset[str] = frozenset()  # kept carries that only the two passes read
     descending: bool = False  # from the last step to the first
     hoist: bool = False  # products that do not depend on the carry are taken ahead of the loop
-    # Values that one step hands to the next where several were composed. Sums behind a joint are
-    # added up as if it were an input, so that their bits are those of a single step.
+    # Values that one step hands to the next in a step composed of several. Sums that depend on a
+    # joint are added up as if the joint were an input, so that the bits are those of single steps.
     joints: frozenset[Node] = frozenset()
     by_places: bool = True  # products may find an operand by its places: see by_places.py
-    # Leaves of the carry that every step hands on: they are read where the first carry lies. Sums
-    # are added up as if they were carries, which they are where a step is played alone.
+    # Leaves of the carry that every step hands on unchanged: they are read from the first carry.
+    # Sums are added up as if they were carries, as in a step that is played alone.
     handed_on: frozenset[Node] = frozenset()
 
     def is_leaf(self, n: Node) -> bool:
@@ -137,7 +137,7 @@ class SumPart:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A program, and what each of its arguments is."""
+    """A program, and the meaning of each of its arguments."""
 
     program: Program
     # A name of a leaf, an output or a carry; a node that is computed `once`; or a SumPart.
@@ -146,7 +146,7 @@ class Lowered:
     saved: tuple[Leaf, ...]  # where each saved value lies
 
 
-# ---- between the two: the passes of the lowering rewrite the roots, and make nodes
+# ---- for the passes of the lowering, which rewrite the roots and make nodes
 
 Pair = tuple[Node, Node]  # a factor and its weight
 
@@ -154,8 +154,8 @@ Pair = tuple[Node, Node]  # a factor and its weight
 class Accumulation(Node):
     """start + a₁W₁ + a₂W₂ + …, added up in one place.
 
-    The start is rows, its `init`, or the sum of vectors, or zero. The inputs are a₁, W₁, a₂, W₂, …,
-    then those of the start; the only attribute is the number of products.
+    The start is rows (its `init`), or the sum of vectors, or zero. The inputs are a₁, W₁, a₂, W₂,
+    …, then the operands of the start; the only attribute is the number of products.
     """
 
     @property
@@ -173,7 +173,7 @@ class Accumulation(Node):
 
 
 class NodeMaker:
-    """Makes nodes to be added to those of a pass: each is numbered after all others."""
+    """Makes new nodes for a pass, with numbers above those of its nodes."""
 
     def __init__(self, spec: PassSpec):
         self._numbers = count(1 + max((n.index for n in spec.reached), default=-1))
@@ -204,7 +204,7 @@ class NodeMaker:
 
 
 def readers(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
-    """Those of the nodes that read a value, as often as they do."""
+    """value → the nodes that read it; a node that reads it twice is listed twice."""
     found: dict[Node, list[Node]] = defaultdict(list)
     for n in nodes:
         for i in n.inputs:
@@ -213,10 +213,10 @@ def readers(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
 
 
 def split_outputs(spec: PassSpec) -> PassSpec:
-    """The carries among the leaves and the outputs, and every output piece by piece.
+    """The pass with its carries among the leaves and outputs, and each output split into pieces.
 
-    A concatenation is written where each piece belongs. A piece that no instruction of the pass
-    writes, or that is wanted in two places, is copied.
+    Each piece of a concatenation is written to its own columns. A piece is copied if no instruction
+    of the pass writes it, or if it is needed in two places.
     """
     old, new = int(spec.descending), int(not spec.descending)
     read = {c.read: Leaf(c.name, c.read.width, old) for c in spec.carries}

@@ -2,14 +2,15 @@
 
 Shapes: x `[T, B, F]`; lengths `[B]`, the valid steps of each row; resets `[B, T]`, true where a
 sequence of its own begins within a row. Beyond its length a row keeps its state; its outputs there
-are anything, and are never read. In a reverse direction a row begins at its last valid step.
+are undefined and never read. In a reverse direction a row begins at its last valid step.
 
-    Scan        a selection in the body; in reverse, it keeps a row at its initial zeros until then.
-                Where a sequence begins within a row, a second selection of zeros: no operator has
-                resets, so that a graph with resets has none
-    operators   `sequence_lens`. OpenVINO ignores it where T is open (its pull request 10710), so
-                that the last output is looked up among all, and a reverse direction is a forward
-                one between two ReverseSequence, which leave the padding behind
+    Scan        the body selects the old state beyond the length; in reverse, that keeps a row at
+                its initial zeros until its last valid step. For resets, a second selection gives
+                zeros where a sequence begins. A graph with resets uses Scan only, since no operator
+                has resets
+    operators   take `sequence_lens`. OpenVINO ignores it if T is open (its pull request 10710).
+                Therefore the last output is selected from all outputs, and a reverse direction is a
+                forward one between two ReverseSequence, which leave the padding at the end
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ostinato.export.onnx.step import Tensors, write_step
 from ostinato.export.onnx.writer import BOOL, FLOAT, INT32, Writer
 from ostinato.runtime.step_graph import StepGraph
 
-MOST_STEPS = 2**63 - 1  # the end of a slice that has none
+MOST_STEPS = 2**63 - 1  # the end of a slice without an end
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,12 @@ class BatchRows:
 
     Attributes:
         lengths: `[B]` int64.
-        valid: `[T, B, 1]` bool, which steps are within the rows.
-        final: `[T, B, 1]` bool, which steps are the last of the rows.
+        valid: `[T, B, 1]` bool, true at the steps within each row's length.
+        final: `[T, B, 1]` bool, true at the last valid step of each row.
         count: `[1]` int64, B.
-        resets: `[T, B, 1]` bool, which steps begin a sequence within a row; None: none does.
-        ends: `[T, B, 1]` bool, which steps end such a sequence, before the next one.
-        begins: `[T, B, 1]` bool, the first step of the last sequence of each row.
+        resets: `[T, B, 1]` bool, true where a sequence begins within a row; None without resets.
+        ends: `[T, B, 1]` bool, true at the step before each reset.
+        begins: `[T, B, 1]` bool, true at the first step of the last sequence of each row.
     """
 
     lengths: str
@@ -74,7 +75,7 @@ class BatchRows:
 
 
 def _one_earlier(w: Writer, marks: str) -> str:
-    """Marks `[T, B]` bool, each at the step before; none at the last step."""
+    """Marks `[T, B]` bool, moved one step earlier; false at the last step."""
     numbers = w.node("Cast", marks, to=INT32)
     zero = w.constant(np.array(0, np.int32))
     later = w.node("Slice", numbers, w.integers(1), w.integers(MOST_STEPS), w.integers(0))
@@ -86,10 +87,10 @@ class Played:
     """The results of a direction.
 
     Attributes:
-        operator: by which operator of ONNX.
+        operator: the operator of ONNX that computes it.
         outputs: `[T, B, D]`.
-        last: `[B, D]`, the output of the step that was played last.
-        states: `[B, width]`, after it; none of an operator.
+        last: `[B, D]`, the output of the step that is computed last.
+        states: `[B, width]`, the states after that step; () for an operator other than Scan.
     """
 
     operator: str
@@ -107,7 +108,7 @@ def write_direction(
     reverse: bool,
     operators: bool = True,
 ) -> Played:
-    """Write a direction of a layer; with `operators`, as one where the step is proved to be one."""
+    """Write a direction of a layer: as a Scan, or as an operator if allowed and proved equal."""
     cell = recognised(step, tensors) if operators and rows.resets is None else None
     if cell is not None:
         return _operator(w, cell, x, rows, reverse)
@@ -126,7 +127,7 @@ def _operator(w: Writer, cell: OnnxCell, x: str, rows: BatchRows, reverse: bool)
         **cell.attrs,
     )
     outputs = w.node("Squeeze", played, w.integers(1))
-    if cell.op != "RNN":  # ONNX Runtime's GRU and LSTM take NaN for a number
+    if cell.op != "RNN":  # ONNX Runtime's GRU and LSTM do not propagate NaN
         absent = w.float(w.node("And", w.node("IsNaN", x), rows.valid))
         spoilt = w.truth(w.node("ReduceMax", absent, w.integers(0, 2), keepdims=1))
         outputs = w.node("Where", spoilt, w.number(float("nan")), outputs)
@@ -179,7 +180,7 @@ def write_scan(
     if not step.outputs:
         return Played("Scan", "", "", tuple(states))
     last = lasts[-1]
-    if reverse and rows.begins is not None:  # the step that is played last is of the first sequence
+    if reverse and rows.begins is not None:  # the last computed step is in the first sequence
         chosen = w.node("Where", rows.begins, results[-1], w.number(0))
         last = w.node("ReduceSum", chosen, w.integers(0), keepdims=0)
     return Played("Scan", results[-1], last, tuple(states))

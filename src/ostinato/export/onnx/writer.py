@@ -1,4 +1,4 @@
-"""Writing an ONNX graph node by node: names are made here, and constants are kept once a graph."""
+"""Writing an ONNX graph node by node, with new names; each constant is stored once a graph."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Writer:
     """The nodes of one graph, in their order; a body of a Scan is a graph of its own.
 
     Args:
-        above: the writer of the graph that this one is a body in. Names are unique in all.
+        above: for a body, the writer of the graph around it. Names are unique across both.
     """
 
     def __init__(self, above: Writer | None = None):
@@ -40,7 +40,7 @@ class Writer:
         return f"{kind.lower()}_{next(self._numbers)}"
 
     def nodes_of(self, op: str, inputs: Sequence[str], n_outputs: int, **attrs: Any) -> list[str]:
-        """An operation with several results; an input that is left out has the name ""."""
+        """An operation with several results; an omitted input has the name ""."""
         outputs = [self.name(op) for _ in range(n_outputs)]
         self.nodes.append(self._helper.make_node(op, list(inputs), outputs, outputs[0], **attrs))
         return outputs
@@ -49,7 +49,7 @@ class Writer:
         return self.nodes_of(op, inputs, 1, **attrs)[0]
 
     def called(self, name: str, value: str) -> None:
-        """Give a value the name of an output of the graph."""
+        """Give a value a second name, as an output of the graph."""
         self.nodes.append(self._helper.make_node("Identity", [value], [name], name))
 
     def constant(self, value: np.ndarray, kind: str = "constant") -> str:
@@ -68,7 +68,7 @@ class Writer:
     # ---- short forms
 
     def float(self, truth: str) -> str:
-        """True and False as 1 and 0."""
+        """1 for true, 0 for false."""
         return self.node("Cast", truth, to=FLOAT)
 
     def truth(self, a: str) -> str:
@@ -80,7 +80,7 @@ class Writer:
         return self.node("Slice", a, self.integers(start), self.integers(stop), self.integers(-1))
 
     def expand(self, a: str, like: str, width: int) -> str:
-        """a as rows of `width` columns, as many as `like` has."""
+        """a broadcast to `width` columns and the leading axes of `like`."""
         leading = self.node("Shape", like, start=0, end=-1)
         shape = self.node("Concat", leading, self.integers(width), axis=0)
         return self.node("Expand", a, shape)
@@ -88,7 +88,7 @@ class Writer:
     # ---- the graph
 
     def graph(self, name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> onnx.GraphProto:
-        """The graph of the nodes that its outputs need; bodies read nothing of the graph above."""
+        """The graph of the nodes that its outputs need; a body reads nothing of the graph above."""
         from onnx import numpy_helper
 
         needed = {o.name for o in outputs}
@@ -102,5 +102,5 @@ class Writer:
         return self._helper.make_graph(nodes[::-1], name, list(inputs), list(outputs), kept)
 
     def value(self, name: str, shape: Sequence[int | str], kind: int = FLOAT) -> Any:
-        """The description of an input or output of a graph; a text is the name of an open size."""
+        """The description of an input or output of a graph; a string in `shape` is an open size."""
         return self._helper.make_tensor_value_info(name, kind, list(shape))
