@@ -23,7 +23,8 @@ from ostinato.training import saved_model
 if native.unavailable() is not None:
     pytest.skip(str(native.unavailable()), allow_module_level=True)
 
-FILES = {"classify": "classify.csv", "tag": "tag.csv", "forecast": "forecast.csv"}
+FILES = {"classify": "classify.csv", "tag": "tag.csv", "forecast": "forecast.csv",
+         "regress": "regress.csv"}  # fmt: skip
 
 
 class Leaky(torch.nn.Module):

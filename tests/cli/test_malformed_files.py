@@ -140,7 +140,7 @@ CASES: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
      "Name the column that distinguishes"),
     ("a split that names no parts", ".csv", GOOD.replace(b",0,", b",z,").replace(b",1,", b",z,")
      .replace(b",2,", b",z,"), ("--classify", "label", "--id", "id", "--features", "x", "--split",
-     "t"), "line 2, column 't': 'z' is no part"),
+     "t"), "line 2, column 't': 'z' is not a part"),
     ("nothing left for features", ".csv", GOOD.replace(b",x,", b",t2,"),
      ("--classify", "label", "--id", "id", "--time", "t", "--group", "t2"), "feature"),
     # Values
