@@ -100,9 +100,9 @@ def test_batches_go_on_into_the_next_epoch(notebook):
     assert "[4 0] epochs completed: 1" in printed(notebook, "wrap")
 
 
-def test_three_figures(notebook):
+def test_four_figures(notebook):
     pictures = [o for o in outputs(notebook) if "image/png" in o.get("data", {})]
-    assert len(pictures) == 3
+    assert len(pictures) == 4
 
 
 def test_the_untrained_network_knows_nothing(notebook):
@@ -127,6 +127,22 @@ def test_saved_outputs_are_those_of_a_full_run(saved):
     assert of_all > 96.5  # from update to update it moves by some tenths
     default, _ = percents(printed(saved, "classifier"))
     assert default > 97
+
+
+def test_gradients_vanish_where_the_page_says_so(notebook):
+    ratios = re.findall(r"first step / last step = ([\d.e+-]+)", printed(notebook, "vanish-run"))
+    halved, kept, grown, leaky = map(float, ratios)
+    assert halved < 1e-20 < kept < 1e-4 < leaky < 1 < grown
+
+
+def test_words_are_predicted_better_after_training(notebook):
+    before = int(printed(notebook, "words-net").split()[-1])
+    after = int(printed(notebook, "words-training").split()[-1])
+    assert after < 0.95 * before
+
+
+def test_the_saved_words_are_learnt(saved):
+    assert int(printed(saved, "words-training").split()[-1]) < 90  # as often as they are: 243
 
 
 def test_saved_outputs_are_of_one_run_from_top_to_bottom(saved):
