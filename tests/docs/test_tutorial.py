@@ -45,7 +45,7 @@ def outputs(notebook):
 
 def printed(notebook, cell_id):
     (cell,) = (cell for cell in notebook.cells if cell.id == cell_id)
-    (output,) = cell.outputs
+    (output,) = (output for output in cell.outputs if output.output_type == "stream")
     return output.text
 
 
@@ -126,7 +126,7 @@ def test_saved_outputs_are_those_of_a_full_run(saved):
     assert of_128 > 95
     assert of_all > 96.5  # from update to update it moves by some tenths
     default, _ = percents(printed(saved, "classifier"))
-    assert default > 97
+    assert default > 96.5
 
 
 def test_gradients_vanish_where_the_page_says_so(notebook):
