@@ -64,7 +64,8 @@ def train(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Show how the data are understood, and the recipe; train nothing."
+            "--dry-run",
+            help="Show how the data are understood, the recipe and its time; write nothing.",
         ),
     ] = False,
     print_config: Annotated[

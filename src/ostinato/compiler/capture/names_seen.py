@@ -60,11 +60,13 @@ def begin(note: Note) -> None:
 def _let_dynamo_look() -> None:
     """Where torch.compile is in use, let it list Python's functions before two are replaced.
 
-    It does so once, when it first traces, and later refuses what is not in its list.
+    It does so once, when it first traces, and later refuses what is not in its list. The module is
+    private to PyTorch: a version without this function is left alone.
     """
     rules = sys.modules.get("torch._dynamo.trace_rules")
-    if rules is not None:
-        rules.is_builtin_callable(len)
+    look = _getattr(rules, "is_builtin_callable", None)
+    if look is not None:
+        look(len)
 
 
 def end() -> None:
