@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +14,12 @@ import numpy as np
 import torch
 
 from ostinato._scan import compiled
-from ostinato.arguments import Arguments, add_shapes, checked
-from ostinato.compiler.errors import Unsupported
+from ostinato.arguments import Arguments, add_shapes
+from ostinato.compiler.errors import SideEffect, Unsupported
 from ostinato.compiler.lower.spec import Lowered
 from ostinato.compiler.play.segmented import memory_plan
 from ostinato.compiler.play.segments import SegmentPlan
 from ostinato.compiler.play.step import CompiledStep
-from ostinato.eager import Step, Tree
 from ostinato.engine import native
 from ostinato.engine.program import (
     Buffer,
@@ -119,47 +119,21 @@ class Explanation:
         )
 
 
-def explain(
-    step: Step,
-    init: Tree,
-    xs: Tree,
-    *,
-    dim: int = 0,
-    memory: int | str | None = None,
-    truncate: int | None = None,
+def explained(
+    arguments: Arguments, with_state: Callable[[Arguments], Explanation | None] | None = None
 ) -> Explanation:
-    """Explain how `scan(step, init, xs)` runs: natively and at what cost, or why not.
-
-    The step is recorded and verified as at its first call of `scan`: its first time steps run in
-    the engine and in the Python loop. The whole sequence is not computed.
+    """How `scan` runs a call with these arguments: natively and at what cost, or why not.
 
     Args:
-        step, init, xs, dim, memory, truncate: as for `scan`.
-
-    Returns:
-        An `Explanation`, to be printed or read by attribute.
-
-    Raises:
-        TypeError, ValueError: as `scan`.
-
-    Example:
-        >>> import torch, ostinato
-        >>> W = torch.randn(8, 8)
-        >>> def step(h, x):
-        ...     return torch.tanh(x + h @ W)
-        >>> e = ostinato.explain(step, torch.zeros(4, 8), torch.randn(20, 4, 8))
-        >>> e.native, e.loop_products, e.loop_ops
-        (True, (Product(depth=8, width=8),), ('copy', 'tanh'))
+        with_state: gives the explanation of a step that keeps state in attributes, if it is native.
     """
-    return explained(checked(step, init, xs, dim, False, memory=memory, truncate=truncate))
-
-
-def explained(arguments: Arguments) -> Explanation:
-    """How `scan` runs a call with these arguments."""
     try:
         call = compiled(arguments)
     except Unsupported as refusal:
-        return Explanation(False, refusal.reason, refusal.op or "", advice(refusal))
+        found = None
+        if with_state is not None and isinstance(refusal, SideEffect):
+            found = with_state(arguments)
+        return found or Explanation(False, refusal.reason, refusal.op or "", advice(refusal))
     except Exception as error:
         add_shapes(error, arguments)
         raise

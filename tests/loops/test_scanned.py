@@ -86,6 +86,15 @@ def test_state_in_attributes(make, dim, monkeypatch):
     assert site.native, site.reason
 
 
+@pytest.mark.parametrize("make", [module, method, closure])
+def test_explain_says_that_such_a_step_is_native(make):
+    step, _ = make()
+    xs = torch.randn(14, 3, 4, dtype=torch.float64)
+    found = ostinato.explain(step, torch.zeros(3, 4, dtype=torch.float64), xs)
+    assert found.native and not found.reason
+    assert "tanh" in found.loop_ops and found.n_rows == 3
+
+
 def test_a_step_whose_state_decides_runs_in_python_with_one_warning():
     held = {"times": 0}
 
@@ -99,3 +108,5 @@ def test_a_step_whose_state_decides_runs_in_python_with_one_warning():
             held["times"] = 0
             ostinato.scan(step, torch.zeros(3, 4), xs)
     assert len(caught) == 1 and held["times"] == (3**14 - 1) // 2
+    found = ostinato.explain(step, torch.zeros(3, 4), xs)
+    assert not found.native and "changes what it reaches" in found.reason

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 
 from ostinato.loops.dataflow import FUNCTIONS
+from ostinato.loops.source import expression, statements
 
 _HOLDING = (ast.Assign, ast.AnnAssign, ast.Return, ast.Expr)
 
@@ -36,23 +37,22 @@ def _before(statement: ast.Assign | ast.AnnAssign | ast.Return | ast.Expr) -> li
     list."""
     holder: ast.AST = statement
     node: ast.AST | None = statement.value
-    put: tuple[str, int | None] = ("value", None)
     while not isinstance(node, ast.ListComp):
         if isinstance(node, ast.Call) and _is_dotted(node.func) and node.args:
-            holder, put, node = node, ("args", 0), node.args[0]
+            holder, node = node, node.args[0]
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            holder, put, node = node.func, ("value", None), node.func.value
+            holder, node = node.func, node.func.value
         elif isinstance(node, (ast.Attribute, ast.Subscript)):
-            holder, put, node = node, ("value", None), node.value
+            holder, node = node, node.value
         else:
             return []
     if not _is_plain(node):
         return []
     made, name = _loop(node)
-    if put[1] is None:
-        setattr(holder, put[0], name)
+    if isinstance(holder, ast.Call):
+        holder.args[0] = name
     else:
-        getattr(holder, put[0])[put[1]] = name
+        holder.value = name  # type: ignore[attr-defined]
     return made
 
 
@@ -79,12 +79,7 @@ def _loop(node: ast.ListComp) -> tuple[list[ast.stmt], ast.Name]:
         for n in ast.walk(part):
             if isinstance(n, ast.Name) and n.id in targets:
                 n.id = f"{list_name}{n.id}"
-    begin, loop = ast.parse(f"{list_name} = []\nfor i in (): {list_name}.append(i)").body
-    assert isinstance(loop, ast.For) and isinstance(loop.body[0], ast.Expr)
-    append = loop.body[0].value
-    assert isinstance(append, ast.Call)
-    for n in (*ast.walk(begin), *ast.walk(loop)):
-        ast.copy_location(n, node)
-    loop._text = text  # type: ignore[attr-defined]
-    loop.target, loop.iter, append.args = of.target, of.iter, [node.elt]
-    return [begin, loop], ast.copy_location(ast.Name(list_name, ast.Load()), node)
+    made = statements(f"{list_name} = []\nfor i in (): {list_name}.append(i)", node)
+    loop, append = made[1], made[1].body[0].value
+    loop._text, loop.target, loop.iter, append.args = text, of.target, of.iter, [node.elt]
+    return made, expression(list_name, node)

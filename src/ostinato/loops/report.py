@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 
-from ostinato import _explain
-from ostinato._explain import Explanation
+from ostinato._explain import Explanation, explained
+from ostinato.arguments import Arguments, checked
+from ostinato.eager import Step, Tree
 from ostinato.loops.functions import classes_of, reached
 from ostinato.loops.modules import loops_of
 from ostinato.loops.run import explaining
+from ostinato.loops.scanned import scanned
 from ostinato.loops.site import Site
 
 
@@ -84,8 +86,9 @@ def explain(
     """Explain how `scan` runs a step, or the loops of a function: natively, or why not.
 
     A step is recorded and verified as at its first call of `scan`: its first time steps run in
-    the engine and in the Python loop; the whole sequence is not computed. A function made by
-    `ostinato.loop`, a model whose code calls such functions, or a model after
+    the engine and in the Python loop; the whole sequence is not computed. A step that keeps state
+    in attributes runs over the whole sequence once, and the attributes change as in `scan`. A
+    function made by `ostinato.loop`, a model whose code calls such functions, or a model after
     `accelerate(model, loops=True)` is called once with the arguments.
 
     Args:
@@ -124,11 +127,26 @@ def explain(
                 "@ostinato.loop, or call accelerate(model, loops=True) before; for a step: "
                 "explain(step, init, xs)"
             )
-        return _explain.explain(step, *arguments, **named)
+        return _of_step(step, *arguments, **named)
     with steps_of_loops() as steps:
         step(*arguments, **named)
     found = dict(steps)
     return LoopsExplanation(tuple([(report(s), found.get(id(s))) for s in sites]))
+
+
+def _of_step(
+    step: Step, init: Tree, xs: Tree, *, dim: int = 0, memory: int | str | None = None,
+    truncate: int | None = None,
+) -> Explanation:  # fmt: skip
+    a = checked(step, init, xs, dim, False, memory=memory, truncate=truncate)
+    return explained(a, _with_state)
+
+
+def _with_state(a: Arguments) -> Explanation | None:
+    """How the loop of a step with state in attributes runs, which is computed once."""
+    with steps_of_loops() as found:
+        scanned(a)
+    return next((step for _, step in reversed(found) if step.native), None)
 
 
 @contextmanager

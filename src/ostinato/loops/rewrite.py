@@ -39,7 +39,7 @@ from ostinato.loops.bodies import (
 )  # fmt: skip
 from ostinato.loops.comprehensions import as_loops
 from ostinato.loops.dataflow import FUNCTIONS, LiveNames, own_nodes, reads, writes
-from ostinato.loops.source import RUNTIME
+from ostinato.loops.source import RUNTIME, called, expression, statements
 from ostinato.loops.watched import ROWS, Calls, JoinedLists, StepBody, Watched, visited
 
 _UNSEEN = {"locals", "eval", "exec", "vars", "globals", "breakpoint"}
@@ -132,12 +132,9 @@ class _Function:
     def rewrite(self) -> list[LoopSource]:
         self.scope(self.function)
         if self.loops:
-            rows = ast.parse(f"{ROWS} = {RUNTIME}.rows()").body[0]
             body = JoinedLists().visit(self.function).body
-            at = 1 if body and _is_text(body[0]) else 0
-            for n in ast.walk(rows):
-                ast.copy_location(n, self.function.body[0])
-            body.insert(at, rows)
+            at = 1 if ast.get_docstring(self.function, clean=False) is not None else 0
+            body[at:at] = statements(f"{ROWS} = {RUNTIME}.rows()", body[0])
         return self.loops
 
     def scope(self, function: ast.FunctionDef) -> None:
@@ -222,12 +219,9 @@ class _Scope:
         source = LoopSource(loop.lineno, _header(loop), (), (), {}, frozenset(), {}, why, True)
         self.of.loops.append(source)
         name = f"_ostinato_loop{k}_"
-        begin = ast.parse(f"{name} = {RUNTIME}.begin({k}, None, None, {outer}, {ROWS})").body[0]
-        assert isinstance(begin, ast.Assign) and isinstance(begin.value, ast.Call)
-        for n in ast.walk(begin):
-            ast.copy_location(n, loop)
+        (begin,) = statements(f"{name} = {RUNTIME}.begin({k}, None, None, {outer}, {ROWS})", loop)
         begin.value.args[1] = loop.iter
-        loop.iter = ast.copy_location(ast.Name(name, ast.Load()), loop.iter)
+        loop.iter = expression(name, loop.iter)
         loop.body = visited(Watched(name), self.block(loop.body, name))
         loop.orelse = self.block(loop.orelse, outer)
         return [begin, loop]
@@ -255,52 +249,38 @@ class _Scope:
         )  # fmt: skip
         self.of.loops.append(source)
         name = f"_ostinato_loop{k}_"
-        step = self.step(loop, name, carried, trailing)
+        step = self.step(loop, k, carried, trailing)
         plain = self.block(loop.body, name)
         watched = visited(Watched(name), plain)
-        again = ast.For(loop.target, ast.Name(name, ast.Load()), watched, [])
-        state = [*carried, *trailing]
+        state, own_state = [*carried, *trailing], f"_ostinato_state{k}_"
         text = (
-            f"{name} = {RUNTIME}.begin({k}, None, _ostinato_body_, {outer}, {ROWS})\n"
+            f"{name} = {RUNTIME}.begin({k}, None, {step.name}, {outer}, {ROWS})\n"
             "while True:\n"
-            "    pass\n"
+            f"    for _ in {name}: pass\n"
             f"    if {name}.ended: break\n"
-            f"    _ostinato_state_ = {name}.scan(locals())\n"
+            f"    {own_state} = {name}.scan(locals())\n"
         )
         if state:
-            text += (
-                "    if _ostinato_state_ is not None:\n"
-                f"        {', '.join(state)}, = _ostinato_state_\n"
-            )
+            text += f"    if {own_state} is not None:\n        {', '.join(state)}, = {own_state}\n"
             for own_name in carried:  # a name may be bound under a flag only
                 text += f"        if {own_name} is {RUNTIME}.unbound: del {own_name}\n"
-        text = text.replace("_ostinato_body_", f"_ostinato_body{k}_")
-        text = text.replace("_ostinato_state_", f"_ostinato_state{k}_")
-        begin, turns = ast.parse(text).body
-        for n in (*ast.walk(begin), *ast.walk(turns)):
-            ast.copy_location(n, loop)
-        assert isinstance(begin, ast.Assign) and isinstance(begin.value, ast.Call)
-        assert isinstance(turns, ast.While)
+        begin, turns = statements(text, loop)
         begin.value.args[1] = _lazy(loop.iter)
-        turns.body[0] = ast.copy_location(again, loop)
-        step.name = f"_ostinato_body{k}_"
+        turns.body[0].target, turns.body[0].body = loop.target, watched
         return [step, begin, turns]
 
     def step(
-        self, loop: ast.For, name: str, carried: list[str], trailing: list[str]
+        self, loop: ast.For, k: int, carried: list[str], trailing: list[str]
     ) -> ast.FunctionDef:
         """The iteration as a function of its state."""
+        name = f"_ostinato_loop{k}_"
         text = (
-            f"def body({', '.join([name, '_ostinato_item_', *carried])}):\n"
+            f"def _ostinato_body{k}_({', '.join([name, '_ostinato_item_', *carried])}):\n"
             "    target = _ostinato_item_\n"
             f"    return ({''.join(n + ', ' for n in (*carried, *trailing))})\n"
         )
-        step = ast.parse(text).body[0]
-        assert isinstance(step, ast.FunctionDef)
-        for n in ast.walk(step):
-            ast.copy_location(n, loop)
+        (step,) = statements(text, loop)
         assign, end = step.body
-        assert isinstance(assign, ast.Assign) and isinstance(end, ast.Return)
         assign.targets = [copy.deepcopy(loop.target)]
         functions = [n for n in own_nodes(self.body) if isinstance(n, FUNCTIONS)]
         fixed = self.names - writes([loop]) - {*carried}
@@ -324,20 +304,10 @@ def _lazy(iterable: ast.expr) -> ast.expr:
     part = isinstance(function, ast.Attribute) and function.attr in _PARTS
     if not (named or part):
         return iterable
-    sequence = ast.Attribute(ast.Name(RUNTIME, ast.Load()), "sequence", ast.Load())
     arguments = [_lazy(a) for a in iterable.args] if named else iterable.args
-    call = ast.Call(sequence, [function, *arguments], iterable.keywords)
-    for n in (call, sequence, sequence.value):
-        ast.copy_location(n, iterable)
+    call = called(f"{RUNTIME}.sequence", iterable, function, *arguments)
+    call.keywords = iterable.keywords
     return call
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
 
 
 def _header(loop: ast.For) -> str:

@@ -100,6 +100,24 @@ class Definition:
         return code
 
 
+def statements(text: str, at: ast.AST) -> list[Any]:
+    """The statements of a text, at the place of a node of the user's."""
+    made = ast.parse(text).body
+    for n in (n for s in made for n in ast.walk(s)):
+        ast.copy_location(n, at)
+    return made
+
+
+def expression(text: str, at: ast.AST) -> Any:
+    """The expression of a text, at the place of a node of the user's."""
+    return statements(text, at)[0].value
+
+
+def called(function: str, at: ast.AST, *arguments: ast.expr) -> ast.Call:
+    """A call of a function of ours, in place of a node of the user's."""
+    return ast.copy_location(ast.Call(expression(function, at), [*arguments], []), at)
+
+
 _FUTURE = 0
 for _name in ("annotations", "generator_stop"):
     _FUTURE |= getattr(__import__("__future__"), _name).compiler_flag

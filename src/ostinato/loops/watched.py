@@ -9,7 +9,7 @@ from typing import Any
 
 from ostinato.loops.bodies import extended_list, is_joining, root_of, selects, sum_of
 from ostinato.loops.dataflow import reads
-from ostinato.loops.source import RUNTIME
+from ostinato.loops.source import RUNTIME, called, expression, statements
 
 _OF_NUMBERS = {"math", "np", "numpy", "float", "int"}
 
@@ -37,14 +37,9 @@ class Watched(ast.NodeTransformer):
         base = at.value
         moves = not self.direct(at.slice).isdisjoint(self.index_names)
         if moves and isinstance(base, ast.Name) and base.id in self.fixed:
-            loop = ast.copy_location(ast.Name(self.name, ast.Load()), base)
-            base = ast.copy_location(ast.Attribute(loop, "hidden", ast.Load()), base)
-        function = ast.Attribute(ast.Name(self.name, ast.Load()), method, ast.Load())
-        number = ast.Constant(at._number)  # type: ignore[attr-defined]
-        call = ast.Call(function, [number, *more, base, self.index(at.slice)], [])
-        for part in (call, function, function.value, number):
-            ast.copy_location(part, at)
-        return call
+            base = expression(f"{self.name}.hidden", base)
+        number = expression(f"{at._number}", at)  # type: ignore[attr-defined]
+        return called(f"{self.name}.{method}", at, number, *more, base, self.index(at.slice))
 
     def direct(self, index: ast.AST) -> set[str]:
         """The names in an index; for an element in it that of its sequence: tags in w[tags[t]]."""
@@ -61,13 +56,8 @@ class Watched(ast.NodeTransformer):
             return ast.copy_location(ast.Tuple(elements, ast.Load()), index)
         if not isinstance(index, ast.Slice):
             return index
-        function = ast.Attribute(ast.Name(self.name, ast.Load()), "slice", ast.Load())
-        parts = [p or ast.Constant(None) for p in (index.lower, index.upper, index.step)]
-        made = ast.Call(function, parts, [])
-        for n in (made, function, function.value, *parts):
-            if not hasattr(n, "lineno"):
-                ast.copy_location(n, index)
-        return made
+        parts = [p or expression("None", index) for p in (index.lower, index.upper, index.step)]
+        return called(f"{self.name}.slice", index, *parts)
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         """`x[t]`, read, becomes `loop.at(number, x, t)`."""
@@ -83,24 +73,24 @@ class Watched(ast.NodeTransformer):
             return self.selecting(node)
         name = getattr(node.func, "id", "")
         if name == "len" and len(node.args) == 1 and getattr(node.args[0], "id", "") in self.grown:
-            node.func = self.of_loop("len", node.func)
+            node.func = expression(f"{self.name}.len", node.func)
         of_numbers = name in _OF_NUMBERS or root_of(node.func) in _OF_NUMBERS
         moves = not reads(*node.args).isdisjoint(self.index_names)
         if of_numbers and moves and not node.keywords:
             node.args.insert(0, node.func)
-            node.func = self.of_loop("number", node.func)
+            node.func = expression(f"{self.name}.number", node.func)
         return node
 
     def selecting(self, node: ast.Call) -> ast.AST:
         """`x.select(1, t)` becomes `loop.selecting(number, "select", x, 1, t)`."""
         assert isinstance(node.func, ast.Attribute)
-        base, name = node.func.value, ast.copy_location(ast.Constant(node.func.attr), node)
+        base, name = node.func.value, expression(repr(node.func.attr), node)
         moves = not reads(*node.args, *node.keywords).isdisjoint(self.index_names)
         if moves and isinstance(base, ast.Name) and base.id in self.fixed:
-            base = self.of_loop("hidden", base)
-        number = ast.copy_location(ast.Constant(node._number), node)  # type: ignore[attr-defined]
+            base = expression(f"{self.name}.hidden", base)
+        number = expression(f"{node._number}", node)  # type: ignore[attr-defined]
         node.args = [number, name, base, *node.args]
-        node.func = self.of_loop("selecting", node)
+        node.func = expression(f"{self.name}.selecting", node)
         return node
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
@@ -110,15 +100,10 @@ class Watched(ast.NodeTransformer):
         is_in = len(node.ops) == 1 and isinstance(operator, (ast.In, ast.NotIn))
         if not is_in or getattr(node.left, "id", "") not in self.index_names:
             return node
-        within = ast.Call(self.of_loop("within", node), [node.left, node.comparators[0]], [])
-        ast.copy_location(within, node)
+        within = called(f"{self.name}.within", node, node.left, node.comparators[0])
         if isinstance(operator, ast.In):
             return within
         return ast.copy_location(ast.UnaryOp(ast.Not(), within), node)
-
-    def of_loop(self, method: str, at: ast.AST) -> ast.Attribute:
-        loop = ast.copy_location(ast.Name(self.name, ast.Load()), at)
-        return ast.copy_location(ast.Attribute(loop, method, ast.Load()), at)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         """Leave the annotation unchanged."""
@@ -141,12 +126,11 @@ class Watched(ast.NodeTransformer):
     def in_turn(self, node: ast.Assign) -> list[ast.stmt]:
         """`a = out[t] = …` becomes one assignment for each target."""
         name = f"_ostinato_value{node.lineno}_{node.col_offset}_"
-        store = ast.copy_location(ast.Name(name, ast.Store()), node)
-        first = ast.copy_location(ast.Assign([store], self.visit(node.value)), node)
-        found: list[ast.stmt] = [first]
+        found = statements(f"{name} = None", node)
+        found[0].value = self.visit(node.value)
         for target in node.targets:
-            load = ast.copy_location(ast.Name(name, ast.Load()), node)
-            made = self.visit(ast.copy_location(ast.Assign([target], load), node))
+            assign = ast.Assign([target], expression(name, node))
+            made = self.visit(ast.copy_location(assign, node))
             found += made if isinstance(made, list) else [made]
         return found
 
@@ -157,9 +141,8 @@ class Watched(ast.NodeTransformer):
             if isinstance(element, ast.Subscript) and _varies(element):
                 name = f"_ostinato_put{element._number}_"  # type: ignore[attr-defined]
                 target.elts[i] = ast.copy_location(ast.Name(name, ast.Store()), element)
-                value = ast.copy_location(ast.Name(name, ast.Load()), element)
-                put = ast.copy_location(ast.Expr(self.call("put", element, value)), element)
-                puts.append(put)
+                put = self.call("put", element, expression(name, element))
+                puts.append(ast.copy_location(ast.Expr(put), element))
         return [node, *puts] if puts else node
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
@@ -191,13 +174,8 @@ class StepBody(ast.NodeTransformer):
         both = extended_list(node)
         if both is None:
             return self.visit_AugAssign(node)
-        made = ast.parse(f"{self.loop}.extended()", mode="eval").body
-        assert isinstance(made, ast.Call)
-        for n in ast.walk(made):
-            ast.copy_location(n, node)
-        starred = ast.copy_location(ast.Constant(isinstance(node.value, ast.List)), node)
-        made.args = [both[0], self.visit(both[1]), starred]
-        node.value = made
+        starred = expression(f"{isinstance(node.value, ast.List)}", node)
+        node.value = called(f"{self.loop}.extended", node, both[0], self.visit(both[1]), starred)
         return node
 
     def visit_AugAssign(self, node: ast.AugAssign | ast.Assign) -> ast.AST:
@@ -207,10 +185,7 @@ class StepBody(ast.NodeTransformer):
             return self.generic_visit(node)
         name, added = found
         in_place = isinstance(node, ast.AugAssign)
-        made = ast.parse(f"{name} = {self.loop}.sum({in_place}, {name})").body[0]
-        assert isinstance(made, ast.Assign) and isinstance(made.value, ast.Call)
-        for n in ast.walk(made):
-            ast.copy_location(n, node)
+        (made,) = statements(f"{name} = {self.loop}.sum({in_place}, {name})", node)
         made.value.args.append(self.visit(added))
         return made
 
@@ -227,18 +202,13 @@ class StepBody(ast.NodeTransformer):
         """`continue` becomes the return of the step."""
         if self.depth:
             return node
-        end = copy.deepcopy(self.end)
-        for n in ast.walk(end):
-            ast.copy_location(n, node)
-        return end
+        return statements(ast.unparse(self.end), node)[0]
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """`super()` becomes `super(__class__, self)`."""
         self.generic_visit(node)
         if getattr(node.func, "id", "") == "super" and not node.args and self.first:
-            node.args = [ast.Name("__class__", ast.Load()), ast.Name(self.first, ast.Load())]
-            for n in node.args:
-                ast.copy_location(n, node)
+            node.args = [expression("__class__", node), expression(self.first, node)]
         return node
 
     def visit_FunctionDef(self, node: ast.AST) -> ast.AST:
@@ -262,12 +232,8 @@ class Calls(ast.NodeTransformer):
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         if name in self.callees:
             self.found.add(name)
-            of = ast.parse(f"{RUNTIME}.of({RUNTIME}.{name}_)", mode="eval").body
-            assert isinstance(of, ast.Call)
-            for n in ast.walk(of):
-                ast.copy_location(n, node)
-            of.args.append(node.func)
-            node.func = of
+            candidates = expression(f"{RUNTIME}.{name}_", node)
+            node.func = called(f"{RUNTIME}.of", node, candidates, node.func)
         return node
 
 
@@ -282,10 +248,8 @@ class JoinedLists(ast.NodeTransformer):
         self.generic_visit(node)
         if not is_joining(node):
             return node
-        function = ast.Attribute(ast.Name(ROWS, ast.Load()), "joined", ast.Load())
-        call = ast.Call(function, [node.func, *node.args], node.keywords)
-        for n in (call, function, function.value):
-            ast.copy_location(n, node)
+        call = called(f"{ROWS}.joined", node, node.func, *node.args)
+        call.keywords = node.keywords
         return call
 
 
