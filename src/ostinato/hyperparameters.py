@@ -6,8 +6,8 @@ A field of the dataclasses below has a name, a type, a default, a range and a he
     models and estimators     which take the defaults, the checks and the documentation from here
     cli/run/config.py             which derives flags, keys of TOML files and help texts
 
-A new hyperparameter is a new field. scikit-learn wants the signature of an estimator written out,
-so that a hyperparameter is written there once more, with the default from here; a test finds
+A new hyperparameter is a new field. The signature of the estimators is that of the fields of
+`tasks.estimator.Estimator`, where it is written once more, with the default from here; a test finds
 missing ones.
 
 Neither torch nor numpy is imported: `ostinato --help` stays quick.
@@ -22,7 +22,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
@@ -294,22 +294,30 @@ class Fitting(Training):
 def documented(cls: T) -> T:
     """Describe the hyperparameters of a class at `{hyperparameters}` in its docstring.
 
-    They are the parameters of its constructor that are declared above, except those that the
-    docstring describes itself. Each line ends with the default of the constructor.
+    They are the parameters of its constructor that are declared above, and the fields with a help
+    of their own, except those that the docstring describes itself. Each line ends with the default
+    of the constructor.
     """
     text = cls.__doc__ or ""
     before = text.partition("{hyperparameters}")[0]
     indent = before[before.rfind("\n") + 1 :]  # of the source; less from Python 3.13 on
     defaults = {name: p.default for name, p in inspect.signature(cls).parameters.items()}
+    bases = [base for base in reversed(cls.__mro__) if is_dataclass(base)]
+    own = [f for base in bases if not issubclass(base, Declared) for f in fields(base)]
+    helps = {
+        each.name: f"{each.help} Wanted: {each.wanted}."
+        for each in (*declarations(Classifying), *declarations(Fitting))
+    }
+    helps |= {f.name: f.metadata["help"] for f in own if "help" in f.metadata}
     lines = [
         textwrap.fill(
-            f"{each.name}: {each.help} Wanted: {each.wanted}. Default: {defaults[each.name]!r}.",
+            f"{name}: {help} Default: {defaults[name]!r}.",
             width=100,
             initial_indent=indent,
             subsequent_indent=indent + " " * 4,
         )
-        for each in (*declarations(Classifying), *declarations(Fitting))
-        if each.name in defaults and f"\n{indent}{each.name}: " not in text
+        for name, help in helps.items()
+        if name in defaults and f"\n{indent}{name}: " not in text
     ]
     cls.__doc__ = text.replace(indent + "{hyperparameters}", "\n".join(lines))
     return cls

@@ -15,8 +15,6 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from ostinato import training
 from ostinato.data import LabelEncoder
-from ostinato.data.sequences.examples import Examples
-from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.sequences.step_labels import Steps, as_texts_or_sequences, n_features
 from ostinato.data.tables.feature_names import check_rows_are_sequences, column_names
 from ostinato.data.text.words import Words
@@ -31,14 +29,14 @@ from ostinato.tasks.classify import fit
 from ostinato.tasks.classify.fit import check_like_trained
 from ostinato.tasks.classify.labelled import Labelled, check_lengths
 from ostinato.tasks.classify.model import Classifier
-from ostinato.tasks.estimator import Estimator, as_the_start, check_pair
+from ostinato.tasks.estimator import SequenceEstimator, as_the_start, check_pair, kept_apart
 from ostinato.training.examples import check_sample_weight
 from ostinato.training.module_network import ModuleNetwork
 
 
 @documented
-@dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
-class SequenceClassifier(ClassifierMixin, Estimator):
+@dataclass(eq=False, repr=False, kw_only=True)  # the constructor, which stores its arguments
+class SequenceClassifier(ClassifierMixin, SequenceEstimator):
     """A recurrent network that gives a label, or several, to each sequence.
 
     Sequences `X` are an array `[N, T, F]`, an array or data frame `[N, T]` of sequences of single
@@ -54,24 +52,13 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         cell: "rnn", "gru" or "lstm"; or a class of your own, whose forward is a step: see
             `models.Stack`. Default: 'rnn'.
         batch_size: examples an update sees; all N if there are fewer. Default: 128.
-        random_state: an integer, which makes the training repeatable; a
-            `numpy.random.RandomState`; or None for another seed at each `fit`. Default: 0.
         class_weight: label -> weight, or "balanced"; labels not named, and by default all, weigh 1.
-        standardize: scale each feature by its mean and deviation over all steps of the training
-            examples; predictions do the same. Default: False.
         ensemble: networks to train, with seeds that follow each other; their probabilities are
             averaged. Default: 1.
-        embedding_size: size of a word's embedding. Default: 100.
-        vocabulary_size: number of words that have an embedding of their own, the most frequent
-            ones; all others share that of the unknown word. Default: 20000.
         early_error: the share of wrong answers, such as 0.05, that is accepted from answers before
             a sequence ends. `fit` finds on the validation part the probability from which on no
             larger share is wrong; a stream's `Answer.sure` says that it is reached. By default no
             such probability is looked for.
-        warm_start: `fit` continues from the weights of the fitted model, if there is one, and keeps
-            its scales and vocabulary. The network must still have the same sizes and `y` the same
-            classes. The optimiser starts anew. Default: False.
-        verbose: 1 shows the progress on stderr. Default: 0.
 
     Attributes:
         classes_: `[C]`, the labels, sorted.
@@ -97,41 +84,12 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         array(['up'], dtype='<U4')
     """
 
-    cell: str = Classifying.cell
-    hidden_size: int = Classifying.hidden_size
-    num_layers: int = Classifying.num_layers
-    bidirectional: bool = Classifying.bidirectional
-    dropout: float = Classifying.dropout
     init: str = Classifying.init
     readout: str = Classifying.readout
-    iterations: int | None = Fitting.iterations
-    epochs: float | None = Fitting.epochs
-    batch_size: int = Fitting.batch_size
-    optimizer: str = Fitting.optimizer
-    learning_rate: float = Fitting.learning_rate
-    momentum: float = Fitting.momentum
-    weight_decay: float = Fitting.weight_decay
-    clip_norm: float | None = Fitting.clip_norm
-    schedule: str = Fitting.schedule
-    warmup: int = Fitting.warmup
-    step_size: int = Fitting.step_size
-    step_gamma: float = Fitting.step_gamma
-    memory: str | None = Fitting.memory
-    truncate: int | None = Fitting.truncate
-    similar_lengths: bool = Fitting.similar_lengths
-    eval_every: int = Fitting.eval_every
-    patience: int | None = Fitting.patience
-    restore_best: bool = Fitting.restore_best
-    random_state: int | np.random.RandomState | None = Fitting.seed
-    validation_fraction: float = Fitting.validation_fraction
     class_weight: Mapping[Any, float] | str | None = Fitting.class_weight
-    standardize: bool = False
     ensemble: int = 1
-    embedding_size: int = WordSettings.embedding_size
-    vocabulary_size: int = WordSettings.vocabulary_size
+    standardize: bool = False
     early_error: float | None = None
-    warm_start: bool = False
-    verbose: int = 0
 
     def fit(
         self,
@@ -174,7 +132,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         if preparation is not None and not isinstance(given.X, Words):
             given = given.prepared_by(preparation)
         for i, start in enumerate(initial):
-            trained, self.history_ = fit.fit(
+            trained, history = fit.fit(
                 given,
                 Classifying(**self._own(Classifying)),
                 replace(plan, seed=(seed + i) % 2**32),
@@ -185,7 +143,6 @@ class SequenceClassifier(ClassifierMixin, Estimator):
                 resume=resume,
             )
             members.append(trained)
-        self.n_iter_ = self.history_.iterations
         trained = fit.together(members)
         if self.early_error is not None:
             if given.validation is None:
@@ -194,7 +151,7 @@ class SequenceClassifier(ClassifierMixin, Estimator):
                     "validation_fraction, or validation to fit"
                 )
             trained = fit.calibrated(trained, *given.validation, self.early_error)
-        return self._take(replace(trained, preparation=preparation))
+        return self._trained(replace(trained, preparation=preparation), history)
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest label of each sequence, `[N]`."""
@@ -220,38 +177,10 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         fitted = self._fitted()
         return fitted.evaluate(X, y if fitted.multilabel else _check_labels(y))
 
-    def save(self, path: str | Path, *, examples: Any = None) -> None:
-        """Write the fitted model into a directory: all or nothing.
-
-        `load` reads it, and without torch `ostinato.runtime.load`. Of a cell of your own the
-        operations are saved, not the code: only the runtime reads such a model. The files are
-        described in `ostinato.training.saved_model`. A `RandomState` is not saved.
-
-        Args:
-            path: the directory.
-            examples: some sequences, which stay in the directory with their answers, so that
-                `ostinato verify` replays them; by default it replays random numbers.
-
-        Raises:
-            ValueError: the directory exists and is something else than a saved model; or the
-                labels have a type that JSON cannot hold; or a weight is NaN or infinite; or the
-                operations of your own cell cannot be saved.
-            OSError: it cannot be written.
-        """
-        self._save(path, examples)
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
         tags.classifier_tags.multi_label = True
         return tags
-
-    def _prepares(self, X: Steps) -> Preparation | None:
-        """What is done to sequences before a new network reads them; None: nothing."""
-        if not self.standardize or isinstance(X, Words):
-            return None
-        names = tuple(f"feature {i}" for i in range(n_features(X)))
-        return Preparation.fit(Examples(X, features=names))
 
     def _initial_models(self) -> list[Classifier | None]:
         """For each network to train, the classifier whose weights it starts from; None: a new
@@ -274,12 +203,10 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         self, given: Labelled, validation: tuple[Any, Any] | None, seed: int
     ) -> Labelled:
         """With the validation data that were given, or with a part of the examples."""
+        fraction = kept_apart(self.validation_fraction, validation)
         if validation is not None:
-            return replace(given, validation=self._check_validation(validation, given))
-        if not self.validation_fraction:
-            return given
-        checked = Fitting(validation_fraction=self.validation_fraction)
-        return given.split(checked.validation_fraction, seed)
+            return replace(given, validation=_checked_validation(validation, given))
+        return given.split(fraction, seed) if fraction else given
 
     def _check_ensemble(self, given: Labelled, resume: str | Path | None) -> None:
         if self.ensemble != 1 and given.y.ndim == 2:
@@ -290,36 +217,9 @@ class SequenceClassifier(ClassifierMixin, Estimator):
         if self.ensemble != 1 and resume is not None:
             raise ValueError(f"resume is for a single network; ensemble={self.ensemble}")
 
-    def _check_validation(
-        self, validation: tuple[Any, Any], given: Labelled
-    ) -> tuple[Steps, np.ndarray]:
-        if self.validation_fraction:
-            raise ValueError(
-                f"validation was given, and validation_fraction={self.validation_fraction}; "
-                "wanted one of them"
-            )
-        check_pair(validation)
-        X: Steps
-        if isinstance(given.X, Words):
-            X = as_texts_or_sequences(validation[0])
-        else:
-            X = check_like_trained(validation[0], n_features(given.X), given.feature_names)
-        labels = _check_labels(validation[1])
-        check_lengths(X, labels)
-        if labels.ndim != given.y.ndim or labels.shape[1:] != given.y.shape[1:]:
-            raise ValueError(
-                f"validation has y {list(labels.shape)} and the examples {list(given.y.shape)}; "
-                "wanted the same labels"
-            )
-        return X, labels if labels.ndim == 2 else given.encoder.encode(labels)
-
     def _attributes(self, model: Classifier) -> dict[str, Any]:
         self.early_ = model.early  # also if it is None
-        return {
-            "classes_": model.classes,
-            "n_features_in_": model.n_features,
-            "feature_names_in_": model.feature_names,
-        }
+        return super()._attributes(model) | {"classes_": model.classes}
 
 
 ESTIMATOR = SequenceClassifier
@@ -360,3 +260,23 @@ def _check_labels(y: Any) -> np.ndarray:
     labels = column_or_1d(y, warn=True)
     check_classification_targets(labels)
     return labels
+
+
+def _checked_validation(
+    validation: tuple[Any, Any], given: Labelled
+) -> tuple[Steps, np.ndarray]:
+    """Validation data, with class numbers, for these examples."""
+    check_pair(validation)
+    X: Steps
+    if isinstance(given.X, Words):
+        X = as_texts_or_sequences(validation[0])
+    else:
+        X = check_like_trained(validation[0], n_features(given.X), given.feature_names)
+    labels = _check_labels(validation[1])
+    check_lengths(X, labels)
+    if labels.ndim != given.y.ndim or labels.shape[1:] != given.y.shape[1:]:
+        raise ValueError(
+            f"validation has y {list(labels.shape)} and the examples {list(given.y.shape)}; "
+            "wanted the same labels"
+        )
+    return X, labels if labels.ndim == 2 else given.encoder.encode(labels)

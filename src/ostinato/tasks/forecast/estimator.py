@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ostinato import training
 from ostinato.data.series.panel import Panel, as_panel
-from ostinato.hyperparameters import Architecture, Training, documented
+from ostinato.hyperparameters import Architecture, documented
 from ostinato.metrics import forecasts as forecast_metrics
 from ostinato.tasks.estimator import Estimator
 from ostinato.tasks.forecast import fit
@@ -25,7 +25,7 @@ WARM_UP = 0.05
 
 
 @documented
-@dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
+@dataclass(eq=False, repr=False, kw_only=True)  # the constructor, which stores its arguments
 class SequenceForecaster(Estimator):
     """A recurrent network that forecasts the next values of one or many series.
 
@@ -55,12 +55,6 @@ class SequenceForecaster(Estimator):
         batch_size: windows an update sees; all if there are fewer. Default: 64.
         validation_windows: horizons at the end of each series that are kept from the training for
             the validation loss, by which the best weights are chosen; 0: none. Default: 1.
-        random_state: an integer, which makes the training repeatable; a
-            `numpy.random.RandomState`; or None for another seed at each `fit`. Default: 0.
-        warm_start: `fit` continues from the weights of the fitted model, if there is one, and keeps
-            the scales of its inputs. Horizon, context, season, inputs and the sizes of the network
-            must still be the same. The optimiser starts anew. Default: False.
-        verbose: 1 shows the progress on stderr. Default: 0.
 
     Attributes:
         net_: the `models.ForecasterNet`.
@@ -88,30 +82,16 @@ class SequenceForecaster(Estimator):
     quantiles: Sequence[float] = NINE
     cell: str = "gru"
     hidden_size: int = 64
-    num_layers: int = Architecture.num_layers
     bidirectional: bool = Architecture.bidirectional
-    dropout: float = Architecture.dropout
     iterations: int | None = 1000
-    epochs: float | None = None
     batch_size: int = 64
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
-    momentum: float = Training.momentum
-    weight_decay: float = Training.weight_decay
     clip_norm: float | None = 1.0
     schedule: str = "cosine"
     warmup: int | None = None
-    step_size: int = Training.step_size
-    step_gamma: float = Training.step_gamma
-    memory: str | None = Training.memory
-    truncate: int | None = Training.truncate
     eval_every: int = 50
-    patience: int | None = Training.patience
-    restore_best: bool = Training.restore_best
     validation_windows: int = ForecastSettings.validation_windows
-    random_state: int | np.random.RandomState | None = Training.seed
-    warm_start: bool = False
-    verbose: int = 0
 
     def fit(
         self,
@@ -156,9 +136,7 @@ class SequenceForecaster(Estimator):
             callbacks=self._callbacks(callbacks),
             resume=resume,
         )
-        self.n_iter_ = history.iterations
-        self.history_ = history
-        return self._take(replace(fitted, preparation=trained))
+        return self._trained(replace(fitted, preparation=trained), history)
 
     def predict(self, X: Any, *, future: Any = None, static: Any = None) -> np.ndarray:
         """The median of each of the `horizon` values that follow a series, `[N, horizon]`.
@@ -242,22 +220,8 @@ class SequenceForecaster(Estimator):
         fitted = self._fitted()
         return fitted.baselines(self._panel(X, None, None), windows, stride, season)
 
-    def save(self, path: str | Path) -> None:
-        """Write the fitted model into a directory: all or nothing.
-
-        `load` reads it, and without torch `ostinato.runtime.load`. The levels of the quantiles are
-        those of the last `fit`. A `RandomState` is not saved.
-
-        Raises:
-            ValueError: the directory exists and is something else than a saved model; or a weight
-                is NaN or infinite.
-            OSError: it cannot be written.
-        """
-        self._save(path)
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
         tags.input_tags.allow_nan = True
         return tags
 
@@ -267,12 +231,10 @@ class SequenceForecaster(Estimator):
         return as_panel(X, future=future, static=static, trained=trained)
 
     def _attributes(self, model: Forecaster) -> dict[str, Any]:
-        return {
-            "n_features_in_": model.n_features,
-            "feature_names_in_": model.windows.names.get("X"),
-        }
+        names = model.windows.names.get("X")
+        return super()._attributes(model) | {"feature_names_in_": names}
 
-    _of_model = MappingProxyType({"quantiles": "levels"})
+    _of_model: ClassVar[Mapping[str, str]] = MappingProxyType({"quantiles": "levels"})
 
 
 ESTIMATOR = SequenceForecaster

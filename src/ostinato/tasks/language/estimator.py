@@ -12,8 +12,8 @@ import numpy as np
 from ostinato import training
 from ostinato.data.text.keyboard import Suggestion
 from ostinato.data.text.writing import Generated
-from ostinato.hyperparameters import DEFAULT_WINDOW, Architecture, Fitting, documented
-from ostinato.tasks.estimator import Estimator
+from ostinato.hyperparameters import DEFAULT_WINDOW, Fitting, documented
+from ostinato.tasks.estimator import Estimator, kept_apart
 from ostinato.tasks.language import fit
 from ostinato.tasks.language.fit import Reading, as_documents
 from ostinato.tasks.language.model import LanguageModel as TokenModel
@@ -23,7 +23,7 @@ LEAST_HELD_OUT = 2  # documents, to judge by documents
 
 
 @documented
-@dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
+@dataclass(eq=False, repr=False, kw_only=True)  # the constructor, which stores its arguments
 class LanguageModel(Estimator):
     """A recurrent network that predicts the next character, word or word piece of texts.
 
@@ -47,14 +47,8 @@ class LanguageModel(Estimator):
             Default: False.
         truncate: tokens through which a gradient goes back; the state goes on. Default: 128.
         batch_size: places in the documents that are read side by side. Default: 32.
-        random_state: an integer, which makes the training repeatable; a
-            `numpy.random.RandomState`; or None for another seed at each `fit`. Default: 0.
         validation_fraction: share of the documents kept for validation; where these are fewer than
             two, the last part of each document. Default: 0.0.
-        warm_start: `fit` continues from the weights and the vocabulary of the fitted model, if
-            there is one. The network must still have the same sizes. The optimiser starts anew.
-            Default: False.
-        verbose: 1 shows the progress on stderr. Default: 0.
 
     Attributes:
         net_: the `models.LanguageNet`.
@@ -77,32 +71,15 @@ class LanguageModel(Estimator):
     level: str = Reading.level
     vocabulary_size: int | None = Reading.vocabulary_size
     cell: str = "lstm"
-    hidden_size: int = Architecture.hidden_size
-    num_layers: int = Architecture.num_layers
-    dropout: float = Architecture.dropout
     embedding_size: int = LanguageArchitecture.embedding_size
     tied: bool = LanguageArchitecture.tied
     truncate: int = DEFAULT_WINDOW
-    iterations: int | None = Fitting.iterations
-    epochs: float | None = Fitting.epochs
     batch_size: int = 32
     optimizer: str = "adamw"
     learning_rate: float = 3e-3
-    momentum: float = Fitting.momentum
-    weight_decay: float = Fitting.weight_decay
     clip_norm: float | None = 1.0
     schedule: str = "cosine"
-    warmup: int = Fitting.warmup
-    step_size: int = Fitting.step_size
-    step_gamma: float = Fitting.step_gamma
-    memory: str | None = Fitting.memory
-    eval_every: int = Fitting.eval_every
-    patience: int | None = Fitting.patience
-    restore_best: bool = Fitting.restore_best
-    random_state: int | np.random.RandomState | None = Fitting.seed
     validation_fraction: float = Fitting.validation_fraction
-    warm_start: bool = False
-    verbose: int = 0
 
     def fit(
         self,
@@ -134,11 +111,7 @@ class LanguageModel(Estimator):
         reading = Reading(**self._own(Reading))
         plan = training.Plan(**self._own(training.Plan), seed=seed)
         X = as_documents(X)
-        fraction = Fitting(validation_fraction=self.validation_fraction).validation_fraction
-        if validation is not None and fraction:
-            raise ValueError(
-                f"validation was given, and validation_fraction={fraction}; wanted one of them"
-            )
+        fraction = kept_apart(self.validation_fraction, validation)
         if fraction:
             X, validation = held_out(X, fraction, seed)
         fitted, history = fit.fit(
@@ -151,9 +124,7 @@ class LanguageModel(Estimator):
             callbacks=self._callbacks(callbacks),
             resume=resume,
         )
-        self.n_iter_ = history.iterations
-        self.history_ = history
-        return self._take(fitted)
+        return self._trained(fitted, history)
 
     def evaluate(self, X: Sequence[str]) -> dict[str, Any]:
         """Measure the model on documents.
@@ -194,25 +165,10 @@ class LanguageModel(Estimator):
             prompt, n, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
         )
 
-    def save(self, path: str | Path) -> None:
-        """Write the fitted model into a directory: all or nothing.
-
-        `load` reads it, and without torch `ostinato.runtime.load`. Of a cell of your own the
-        operations are saved, not the code: only the runtime reads such a model. The directory holds
-        hashes of the training documents' 20-grams, and no text but the vocabulary; see
-        `ostinato.training.saved_model`. A `RandomState` is not saved.
-
-        Raises:
-            ValueError: the directory exists and is something else than a saved model; or a weight
-                is NaN or infinite; or the operations of your own cell cannot be saved.
-            OSError: it cannot be written.
-        """
-        self._save(path)
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
-        tags.input_tags.two_d_array = False
+        tags.input_tags.two_d_array = tags.input_tags.three_d_array = False
         tags.target_tags.required = False
         return tags
 

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.base import RegressorMixin
 
 from ostinato import training
 from ostinato.data.sequences.as_sequences import as_sequences
-from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.preparation import Preparation
-from ostinato.data.sequences.step_labels import as_texts_or_sequences, n_features
+from ostinato.data.sequences.step_labels import as_texts_or_sequences
 from ostinato.data.tables.feature_names import check_rows_are_sequences, column_names
 from ostinato.data.text.words import Words
 from ostinato.hyperparameters import (
-    Architecture,
     Classifying,
     Declared,
-    Fitting,
-    Training,
     WordSettings,
     declare,
     documented,
 )  # fmt: skip
-from ostinato.tasks.estimator import Estimator, as_the_start, check_pair
+from ostinato.tasks.estimator import SequenceEstimator, as_the_start, check_pair, kept_apart
 from ostinato.tasks.forecast.net import NINE
 from ostinato.tasks.regress import fit
 from ostinato.tasks.regress.fit import Targeted
-from ostinato.tasks.regress.model import Regressor, as_targets
+from ostinato.tasks.regress.model import as_targets
 from ostinato.training.examples import check_sample_weight
 
 # The share of the updates over which the learning rate rises, where `warmup` is None.
@@ -49,8 +45,8 @@ class RegressSettings(Declared):
 
 
 @documented
-@dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
-class SequenceRegressor(RegressorMixin, Estimator):
+@dataclass(eq=False, repr=False, kw_only=True)  # the constructor, which stores its arguments
+class SequenceRegressor(RegressorMixin, SequenceEstimator):
     """A recurrent network that gives a number, or several, to each sequence.
 
     Sequences `X` are as for `SequenceClassifier`: an array `[N, T, F]` or `[N, T]`, a list of
@@ -71,17 +67,6 @@ class SequenceRegressor(RegressorMixin, Estimator):
         batch_size: sequences an update sees; all N if there are fewer. Default: 32.
         warmup: iterations at the start over which the learning rate rises from zero; by default a
             twentieth of all.
-        validation_fraction: share of the sequences kept from the training for validation.
-            Default: 0.0.
-        standardize: scale each feature by its mean and deviation in the training. Default: True.
-        embedding_size: size of a word's embedding. Default: 100.
-        vocabulary_size: number of words that have an embedding of their own, the most frequent
-            ones; all others share the embedding of the unknown word. Default: 20000.
-        random_state: an integer, with which a training can be repeated; a
-            `numpy.random.RandomState`, or None for another training each time. Default: 0.
-        warm_start: `fit` goes on from the weights of the fitted model, if there are any, with its
-            scales and words. The network must still have the same sizes. Default: False.
-        verbose: 1 shows the progress on stderr. Default: 0.
 
     Attributes:
         net_: the `RegressorNet`.
@@ -106,35 +91,14 @@ class SequenceRegressor(RegressorMixin, Estimator):
     quantiles: Sequence[float] = NINE
     cell: str = "gru"
     hidden_size: int = 64
-    num_layers: int = Architecture.num_layers
-    bidirectional: bool = Architecture.bidirectional
-    dropout: float = Architecture.dropout
     readout: str = Classifying.readout
-    iterations: int | None = None
-    epochs: float | None = None
     batch_size: int = 32
     optimizer: str = "adamw"
     learning_rate: float = 4e-3
-    momentum: float = Training.momentum
-    weight_decay: float = Training.weight_decay
     clip_norm: float | None = 1.0
     schedule: str = "cosine"
     warmup: int | None = None
-    step_size: int = Training.step_size
-    step_gamma: float = Training.step_gamma
-    memory: str | None = Training.memory
-    truncate: int | None = Training.truncate
-    similar_lengths: bool = Training.similar_lengths
     eval_every: int = 100
-    patience: int | None = Training.patience
-    restore_best: bool = Training.restore_best
-    random_state: int | np.random.RandomState | None = Training.seed
-    validation_fraction: float = Fitting.validation_fraction
-    standardize: bool = True
-    embedding_size: int = WordSettings.embedding_size
-    vocabulary_size: int = WordSettings.vocabulary_size
-    warm_start: bool = False
-    verbose: int = 0
 
     def fit(
         self,
@@ -167,11 +131,7 @@ class SequenceRegressor(RegressorMixin, Estimator):
         start = self._start()
         X, validation = as_the_start(start, X, validation)
         given = _checked(X, y, sample_weight)
-        fraction = Fitting(validation_fraction=self.validation_fraction).validation_fraction
-        if validation is not None and fraction:
-            raise ValueError(
-                f"validation was given, and validation_fraction={fraction}; wanted one of them"
-            )
+        fraction = kept_apart(self.validation_fraction, validation)
         if validation is not None:
             check_pair(validation)
             held_out = _checked(*validation)
@@ -182,7 +142,7 @@ class SequenceRegressor(RegressorMixin, Estimator):
         preparation = self._prepares(given.X) if start is None else start.preparation
         if preparation is not None and not isinstance(given.X, Words):
             given = _prepared(given, preparation)
-        trained, self.history_ = fit.fit(
+        trained, history = fit.fit(
             given,
             Classifying(**self._own(Classifying)),
             _with_length(plan, len(given.y)),
@@ -194,8 +154,7 @@ class SequenceRegressor(RegressorMixin, Estimator):
             callbacks=self._callbacks(callbacks),
             resume=resume,
         )
-        self.n_iter_ = self.history_.iterations
-        return self._take(replace(trained, preparation=preparation))
+        return self._trained(replace(trained, preparation=preparation), history)
 
     def predict(self, X: Any) -> np.ndarray:
         """The number for each sequence, `[N]`, or `[N, K]`; with quantiles the medians."""
@@ -221,40 +180,13 @@ class SequenceRegressor(RegressorMixin, Estimator):
         """
         return self._fitted().evaluate(X, y)
 
-    def save(self, path: str | Path, *, examples: Any = None) -> None:
-        """Write the fitted model into a directory: all or nothing.
-
-        `load` reads it, and without torch `ostinato.runtime.load`. A `RandomState` is not kept.
-
-        Args:
-            path: the directory.
-            examples: some sequences, which stay in the directory with their answers, so that
-                `ostinato verify` replays them; by default it replays random numbers.
-
-        Raises:
-            ValueError: the directory exists and is something else than a saved model; or a weight
-                is NaN or infinite.
-            OSError: it cannot be written.
-        """
-        self._save(path, examples)
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
         tags.target_tags.multi_output = True
         tags.regressor_tags.poor_score = True  # on tables whose columns are not steps in time
         return tags
 
-    def _prepares(self, X: Any) -> Preparation | None:
-        if not self.standardize or isinstance(X, Words):
-            return None
-        names = tuple(f"feature {i}" for i in range(n_features(X)))
-        return Preparation.fit(Examples(X, features=names))
-
-    def _attributes(self, model: Regressor) -> dict[str, Any]:
-        return {"n_features_in_": model.n_features, "feature_names_in_": model.feature_names}
-
-    _of_model = MappingProxyType({"quantiles": "levels"})
+    _of_model: ClassVar[Mapping[str, str]] = MappingProxyType({"quantiles": "levels"})
 
 
 ESTIMATOR = SequenceRegressor

@@ -11,8 +11,8 @@ import numpy as np
 
 from ostinato import training
 from ostinato.data.sequences.step_labels import as_labels, lengths_of
-from ostinato.hyperparameters import Architecture, Fitting, Training, documented
-from ostinato.tasks.estimator import Estimator, as_the_start, check_pair
+from ostinato.hyperparameters import Architecture, documented
+from ostinato.tasks.estimator import SequenceEstimator, as_the_start, check_pair, kept_apart
 from ostinato.tasks.tag import fit
 from ostinato.tasks.tag.fit import Tagged
 from ostinato.tasks.tag.loss import TaggerSettings
@@ -25,8 +25,8 @@ EPOCHS, AT_LEAST = 20, 500
 
 
 @documented
-@dataclass(eq=False, repr=False)  # the constructor alone, which stores its arguments
-class SequenceTagger(Estimator):
+@dataclass(eq=False, repr=False, kw_only=True)  # the constructor, which stores its arguments
+class SequenceTagger(SequenceEstimator):
     """A recurrent network that gives a label to every step of a sequence.
 
     Sequences `X` are a list of arrays `[T_i, F]`, or `[T_i]` for one feature; an array `[N, T, F]`;
@@ -44,12 +44,8 @@ class SequenceTagger(Estimator):
         crf: Learn which labels follow each other, with a linear-chain CRF; see
             `ostinato.tasks.tag.crf`. Default: False.
         scheme: "iob2", "iobes" or "bilou"; by default labels are not spans.
-        standardize: scale each feature by its mean and deviation in the training. Default: True.
-        embedding_size: size of a word's embedding. Default: 100.
         character_size: size of a character's embedding, and of the states of the GRUs that read
             the characters of a word; 0: characters are not read. Default: 25.
-        vocabulary_size: number of words that have an embedding of their own, the most frequent
-            ones; all others share that of the unknown word. Default: 20000.
         {hyperparameters}
         iterations: updates to make; by default `epochs` decides.
         epochs: passes over the sequences; by default 20, and more where 20 are fewer than 500
@@ -59,14 +55,6 @@ class SequenceTagger(Estimator):
             Default: 0.0.
         warmup: iterations at the start over which the learning rate rises from zero; by default a
             twentieth of all.
-        validation_fraction: share of the sequences kept from the training for validation.
-            Default: 0.0.
-        random_state: an integer, which makes the training repeatable; a
-            `numpy.random.RandomState`; or None for another seed at each `fit`. Default: 0.
-        warm_start: `fit` continues from the weights of the fitted model, if there is one, and keeps
-            its scales and vocabulary. The network must still have the same sizes and `y` the same
-            labels. The optimiser starts anew. Default: False.
-        verbose: 1 shows the progress on stderr. Default: 0.
 
     Attributes:
         classes_: `[C]`, the labels, sorted; with a scheme its tags in iob2.
@@ -89,38 +77,17 @@ class SequenceTagger(Estimator):
     """
 
     cell: str = "lstm"
-    hidden_size: int = Architecture.hidden_size
-    num_layers: int = Architecture.num_layers
     bidirectional: bool = True
-    dropout: float = Architecture.dropout
     crf: bool = TaggerSettings.crf
     scheme: str | None = TaggerSettings.scheme
-    standardize: bool = TaggerSettings.standardize
-    embedding_size: int = TaggerSettings.embedding_size
     character_size: int = TaggerSettings.character_size
-    vocabulary_size: int = TaggerSettings.vocabulary_size
-    iterations: int | None = None
-    epochs: float | None = None
     batch_size: int = 32
     optimizer: str = "adamw"
     learning_rate: float = 4e-3
-    momentum: float = Training.momentum
-    weight_decay: float = Training.weight_decay
     clip_norm: float | None = 1.0
     schedule: str = "cosine"
     warmup: int | None = None
-    step_size: int = Training.step_size
-    step_gamma: float = Training.step_gamma
-    memory: str | None = Training.memory
-    truncate: int | None = Training.truncate
-    similar_lengths: bool = Training.similar_lengths
     eval_every: int = 100
-    patience: int | None = Training.patience
-    restore_best: bool = Training.restore_best
-    random_state: int | np.random.RandomState | None = Training.seed
-    validation_fraction: float = Fitting.validation_fraction
-    warm_start: bool = False
-    verbose: int = 0
 
     # No ClassifierMixin: scikit-learn stratifies the folds of classifiers, and then refuses labels
     # that are sequences.
@@ -156,11 +123,7 @@ class SequenceTagger(Estimator):
         preparation = None if start is None else start.preparation
         X, validation = as_the_start(start, X, validation)
         given = Tagged.of(X, y, settings.scheme)
-        fraction = Fitting(validation_fraction=self.validation_fraction).validation_fraction
-        if validation is not None and fraction:
-            raise ValueError(
-                f"validation was given, and validation_fraction={fraction}; wanted one of them"
-            )
+        fraction = kept_apart(self.validation_fraction, validation)
         if validation is not None:
             check_pair(validation)
             given = given.validated_by(validation[0], validation[1], settings.scheme)
@@ -178,9 +141,7 @@ class SequenceTagger(Estimator):
             callbacks=self._callbacks(callbacks),
             resume=resume,
         )
-        self.n_iter_ = history.iterations
-        self.history_ = history
-        return self._take(replace(trained, preparation=preparation))
+        return self._trained(replace(trained, preparation=preparation), history)
 
     def predict(self, X: Any) -> list[np.ndarray] | np.ndarray:
         """The likeliest labels: N arrays `[T_i]`, or `[T]` where X is one sequence.
@@ -220,36 +181,14 @@ class SequenceTagger(Estimator):
         """
         return self._fitted().evaluate(X, y)
 
-    def save(self, path: str | Path, *, examples: Any = None) -> None:
-        """Write the fitted model into a directory: all or nothing.
-
-        `load` reads it, and without torch `ostinato.runtime.load`. A `RandomState` is not saved.
-
-        Args:
-            path: the directory.
-            examples: some sequences, which stay in the directory with their answers, so that
-                `ostinato verify` replays them; by default it replays random numbers.
-
-        Raises:
-            ValueError: the directory exists and is something else than a saved model; or the
-                labels have a type that JSON cannot hold; or a weight is NaN or infinite.
-            OSError: it cannot be written.
-        """
-        self._save(path, examples)
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        tags.input_tags.three_d_array = True
         return tags
 
     def _attributes(self, model: Tagger) -> dict[str, Any]:
         n = None if model.vocabulary is not None else model.n_features
-        return {
-            "classes_": model.classes,
-            "n_features_in_": n,
-            "feature_names_in_": model.feature_names,
-        }
+        return super()._attributes(model) | {"classes_": model.classes, "n_features_in_": n}
 
 
 ESTIMATOR = SequenceTagger
