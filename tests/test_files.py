@@ -142,8 +142,8 @@ def test_an_error_or_ctrl_c_leaves_the_old_or_the_new_and_nothing_beside_it(erro
                 fail(patch, lambda call, n=n: call == n, error)
                 try:
                     write()
-                except OSError as told:
-                    assert told.filename == str(path)
+                except OSError as caught:
+                    assert caught.filename == str(path)
                     raised += 1
                 except KeyboardInterrupt:
                     raised += 1

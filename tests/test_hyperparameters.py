@@ -86,7 +86,7 @@ def test_every_default_is_described(cls):
         assert in_words or described[name].endswith(f"Default: {default!r}."), described[name]
 
 
-def test_a_description_of_ones_own_stands_instead_of_the_declared_one():
+def test_a_description_of_ones_own_replaces_the_declared_one():
     @documented
     @dataclass
     class Mine:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "ostinato"
-# From the bottom up: each may import what stands before it. Names on one line import none of it.
-# A file or folder that stands elsewhere than its folder has its own name; * is any task.
+# From the bottom up: each may import those before it. Names on one line import none of it.
+# A file or folder at another place than its folder has its own name; * is any task.
 PACKAGE = """
     _native
     engine
@@ -125,7 +125,7 @@ def upwards(root: Path, order: str) -> list[str]:
         if here == "__init__" and root == ROOT:
             continue  # the public names, resolved lazily
         if here not in height:
-            wrong.append(f"{path.relative_to(ROOT)}: say in tests/test_imports.py where it stands")
+            wrong.append(f"{path.relative_to(ROOT)}: give it a place in tests/test_imports.py")
             continue
         for name in imported(path.read_text()):
             there = _place(name.removeprefix(package), place) if name.startswith(package) else here
@@ -140,7 +140,7 @@ def _dotted(path: Path, root: Path) -> str:
 
 
 def _place(name: str, place: dict[str, str]) -> str | None:
-    """Where the module stands that a dotted name is of, or is a name in."""
+    """The place of the module that a dotted name is, or is a name in."""
     while name and name not in place:
         name = name.rpartition(".")[0]
     return place.get(name)
@@ -219,7 +219,7 @@ def test_the_checker_can_fail(tmp_path, monkeypatch):
     assert upwards(tmp_path, "engine gone\nfiles tree\ncli") == [
         "gone is in the list and nowhere else",
         "engine/a.py imports ostinato.tree",
-        "new.py: say in tests/test_imports.py where it stands",
+        "new.py: give it a place in tests/test_imports.py",
         "tree.py imports ostinato.files.b",
     ]
     assert imported("import torch.nn\nfrom torch import fx as t") == ("torch.nn", "torch.fx")

@@ -1,4 +1,4 @@
-"""One name for one thing: no class name stands twice in the package, or in package and engine."""
+"""One name for one thing: no class name occurs twice in the package, or in package and engine."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def twice(sources: dict[str, str]) -> dict[str, list[str]]:
     return {name: files for name, files in found.items() if len(files) > 1}
 
 
-def test_no_class_name_stands_twice():
+def test_no_class_name_occurs_twice():
     files = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in ROOT.rglob("*.py")}
     assert {name: where for name, where in twice(files).items() if name not in KNOWN} == {}
 
 
-def test_no_class_name_stands_in_package_and_engine():
+def test_no_class_name_is_in_package_and_engine():
     ours = {n for p in ROOT.rglob("*.py") for n in classes(p.read_text(encoding="utf-8"))}
     files = [p for p in NATIVE.rglob("*.*") if p.suffix in (".h", ".cc") and "tests" not in p.parts]
     theirs = {n for p in files for n in CPP_CLASS.findall(p.read_text(encoding="utf-8"))}

@@ -296,7 +296,7 @@ def _product(h: Any, x: Any) -> Any:
     return torch.tanh(h @ torch.ones(3, 3, dtype=D) + x @ torch.ones(3, 3, dtype=D))
 
 
-# xs is [6, 4, 3]. What a step that cannot be called with these arguments is told about them.
+# xs is [6, 4, 3]. The message for a step that cannot be called with these arguments.
 MISUNDERSTOOD = {
     "batch first": ((_product, INIT, XS.transpose(0, 1)), {}, r"\[6, 3\].*T=4.*B=4.*pass dim=1"),
     "of a module": (

@@ -1,4 +1,4 @@
-"""What a process keeps: few things do, and the reason of each stands where it is."""
+"""What a process keeps: few things do, and each has its reason beside it."""
 
 from __future__ import annotations
 

@@ -64,10 +64,10 @@ def test_json_is_what_the_library_finds(ostinato, noise):
     X[3, 4, 1], X[90] = np.nan, X[5]
     np.savez(path, X=X, y=y)
     done = ostinato("check", path, "--json")
-    told = json.loads(done.out)
-    assert told["findings"] == [f.as_json() for f in check(Examples(X, y))]
-    assert {f["code"] for f in told["findings"]} >= {"missing-values", "copies"}
-    assert (told["sequences"], told["test_sequences"], told["serious"]) == (100, None, done.code)
+    shown = json.loads(done.out)
+    assert shown["findings"] == [f.as_json() for f in check(Examples(X, y))]
+    assert {f["code"] for f in shown["findings"]} >= {"missing-values", "copies"}
+    assert (shown["sequences"], shown["test_sequences"], shown["serious"]) == (100, None, done.code)
 
 
 def test_a_table_with_parts_and_groups(ostinato, tmp_path):
@@ -126,9 +126,9 @@ def test_a_data_set(ostinato):
 
 def test_a_run_has_the_parts_that_it_was_trained_with(ostinato, trained, data):
     before = {p: p.read_bytes() for p in trained.rglob("*") if p.is_file()}
-    told = json.loads(ostinato("check", trained, "--json").out)
-    assert (told["sequences"], told["test_sequences"]) == (48, 12)
-    assert told["source"] == str(data)
+    shown = json.loads(ostinato("check", trained, "--json").out)
+    assert (shown["sequences"], shown["test_sequences"]) == (48, 12)
+    assert shown["source"] == str(data)
     assert {p: p.read_bytes() for p in trained.rglob("*") if p.is_file()} == before
     with np.load(data) as arrays:
         X, y = arrays["X"], arrays["y"]

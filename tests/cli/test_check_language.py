@@ -38,9 +38,9 @@ def test_a_novel(ostinato, tmp_path, novel):
 def test_a_column_of_texts(ostinato, tmp_path, novel):
     more = [("the MÃ¼nchen paper", "train"), (novel[:600], "test"), (novel[:600], "test")]
     path = posts(tmp_path / "posts.csv", novel, *more)
-    told = json.loads(ostinato("check", path, "--language", "text", "--json").out)
-    assert (told["documents"], told["test_documents"]) == (63, None)
-    assert {f["code"] for f in told["findings"]} == {"copies", "broken-decoding"}
+    shown = json.loads(ostinato("check", path, "--language", "text", "--json").out)
+    assert (shown["documents"], shown["test_documents"]) == (63, None)
+    assert {f["code"] for f in shown["findings"]} == {"copies", "broken-decoding"}
     done = ostinato("check", path, "--language", "text", "--split", "part")
     assert "51 documents for training, 12 for testing" in done.out
 

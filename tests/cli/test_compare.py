@@ -199,9 +199,9 @@ def test_a_run_is_no_different_from_itself_and_several_are_compared_with_the_fir
     tests = json.loads(outcome.out)["tests"]
     assert [test["runs"] for test in tests] == [[str(trained), str(copy)], [str(trained)] * 2]
     assert [(test["better"], test["worse"], test["p"]) for test in tests] == [(0, 0, 1.0)] * 2
-    told = ostinato("compare", trained, copy, trained).out
-    assert "the difference is not significant" in told
-    assert "Of 2 tests, each is significant below 0.05 / 2." in told
+    reported = ostinato("compare", trained, copy, trained).out
+    assert "the difference is not significant" in reported
+    assert "Of 2 tests, each is significant below 0.05 / 2." in reported
 
 
 def test_other_test_parts_are_not_tested_and_the_reason_is_said(ostinato, trained, tmp_path):

@@ -21,7 +21,7 @@ PLACES = (
 
 @pytest.mark.parametrize("place", one_in(4, PLACES), ids=".".join)
 def test_no_damage_ends_in_a_traceback(ostinato, tmp_path, place):
-    """Some damage is none to a command that does not read the place; then it answers."""
+    """A command that does not read the damaged place answers."""
     whole, path, refused = GOLDEN / "gru", tmp_path / "m", 0
     for value in ("gone", *WRONG):
         shutil.copytree(whole, path)

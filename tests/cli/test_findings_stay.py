@@ -1,4 +1,4 @@
-"""A serious finding stands wherever the number stands that it puts in doubt."""
+"""A serious finding is shown beside every number that it puts in doubt."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def leaky(ostinato, tmp_path):
     return (file, "--test", file, *flags, *QUICK), tmp_path / "run"
 
 
-def test_a_leak_stands_beside_the_accuracy(ostinato, leaky):
+def test_a_leak_is_shown_beside_the_accuracy(ostinato, leaky):
     flags, run = leaky
     done = ostinato("train", *flags, "-q", "-o", run)
     assert done.code == 0, done.err
-    assert LEAK in done.err  # -q leaves out notes, and this is none
+    assert LEAK in done.err  # -q leaves out notes; this is a warning
     assert LEAK in done.out
     (finding,) = [f for f in done_findings(run) if f["code"] == "same-sequence"]
     assert finding["severity"] == "serious" and finding["count"] == 40

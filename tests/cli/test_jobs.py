@@ -16,7 +16,7 @@ from cli_examples import command
 from task_files import QUICK, TASKS
 from worker_examples import PROCESSES, Dealt, squares
 
-from ostinato.cli.failures import BadInput, Failure, Told
+from ostinato.cli.failures import AlreadyReported, BadInput, Failure
 from ostinato.cli.many import workers
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -40,7 +40,7 @@ def test_pieces_are_taken_when_a_worker_is_free():
     "piece, kind, message, code",
     [
         ("bad", Failure, "^a bad piece$", BadInput.exit_code),
-        ("bug", Told, None, 1),
+        ("bug", AlreadyReported, None, 1),
         ("killed", Failure, "was killed", 1),
     ],
 )

@@ -36,7 +36,7 @@ ROWS = [f"s{i},{t},{(i % 2) + 0.1 * t:.1f},{'ab'[i % 2]}" for i in range(12) for
 
 
 def rows(*changed: tuple[int, str], header: bytes = HEADER, n: int = len(ROWS)) -> bytes:
-    """The good rows with some in the place of others; row 0 stands in line 2."""
+    """The good rows with some in the place of others; row 0 is line 2."""
     lines = list(ROWS[:n])
     for row, text in changed:
         lines[row] = text
@@ -166,7 +166,7 @@ CASES: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
     ("a missing time", ".csv", rows((7, "s2,,0.1,a")), CLASSIFY, "line 9, column 't'"),
     ("time that goes back", ".csv", rows((7, "s2,-1,0.1,a")), CLASSIFY, "line 9, column 't'"),
     ("a time twice", ".csv", rows((7, "s2,0,0.1,a")), CLASSIFY, "line 9, column 't': the time 0"),
-    ("a time that is none", ".csv", rows((7, "s2,noon,0.1,a")), CLASSIFY, "line 9, column 't'"),
+    ("a time in words", ".csv", rows((7, "s2,noon,0.1,a")), CLASSIFY, "line 9, column 't'"),
     ("dates of other countries", ".csv", rows((0, "s0,31.12.2024,0.1,a")), CLASSIFY,
      "line 2, column 't': '31.12.2024' is not a time"),
     ("a date and a number", ".csv", rows((7, "s2,2024-01-01,0.1,a")), CLASSIFY, "line 9"),

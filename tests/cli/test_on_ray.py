@@ -23,7 +23,7 @@ from cli_examples import command, process
 from task_files import QUICK, TASKS
 from worker_examples import PROCESSES, Dealt, squares
 
-from ostinato.cli.failures import BadInput, Failure, Told
+from ostinato.cli.failures import AlreadyReported, BadInput, Failure
 from ostinato.cli.many import on_ray, ray_cluster, workers
 
 needs_ray = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed")
@@ -80,7 +80,7 @@ def test_each_piece_comes_back_with_its_result(team):
     "piece, kind, message, code",
     [
         ("bad", Failure, "^a bad piece$", BadInput.exit_code),
-        ("bug", Told, None, 1),
+        ("bug", AlreadyReported, None, 1),
         ("killed", Failure, "was killed", 1),
     ],
 )
@@ -307,7 +307,7 @@ def test_a_signal_ends_all_and_the_study_goes_on(
 
 
 @cluster
-def test_a_worker_that_is_killed_is_told_and_the_study_goes_on(
+def test_a_killed_worker_is_reported_and_the_study_goes_on(
     ostinato, tuning, temporary, joining
 ):
     ended = after_a_trial(

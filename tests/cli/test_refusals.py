@@ -250,23 +250,23 @@ def test_arrays_that_are_ignored_are_named_unless_quiet(ostinato, trained, data)
     assert ostinato("evaluate", trained, more).err == note  # quiet was for one command
 
 
-def test_test_examples_that_are_learnt_from_are_told(ostinato, data, arrays, tmp_path):
+def test_test_examples_that_are_learnt_from_are_reported(ostinato, data, arrays, tmp_path):
     copied = altered(data, "copied.npz", X=arrays["X"][::-1], y=arrays["y"][::-1])
     half = altered(data, "half.npz", X=np.r_[arrays["X"][:3], arrays["X"][:57] + 9])
     other = make_file(tmp_path / "other.npz", n=10)
     with np.load(other) as content:
         other = altered(other, "other.npz", X=content["X"] + 1)
-    for test, told in (
+    for test, shown in (
         (data, "60 of 60"), (copied, "60 of 60"), (half, "3 of 60"), (other, None),
     ):  # fmt: skip
         outcome = ostinato("train", data, "--test", test, *QUICK)
         assert outcome.code == 0
         notes = [line for line in outcome.err.splitlines() if line.startswith("ostinato: ")]
-        if told is None:
+        if shown is None:
             assert not notes
         else:
             (note,) = [note for note in notes if "test sequences are training sequences" in note]
-            assert f"{data}: {told} (" in note
+            assert f"{data}: {shown} (" in note
 
 
 # ---- standard input, quiet, help
@@ -316,7 +316,7 @@ def test_quiet_leaves_the_results(ostinato, data, tmp_path):
     assert ostinato("train", data, "-q", "--hidden-size", 0).err  # errors stay
 
 
-def test_the_most_frequent_class_stands_beside_the_accuracy(ostinato, trained, data, arrays):
+def test_the_most_frequent_class_is_shown_beside_the_accuracy(ostinato, trained, data, arrays):
     result = json.loads((trained / "evaluation.json").read_text())["test"]
     assert result["most_frequent_class"] == 0.5
     y = np.where(np.arange(60) < 45, "up", "down")
@@ -367,7 +367,7 @@ def test_the_short_flags(ostinato):
 
 
 @pytest.mark.process
-def test_a_shell_is_told_whom_to_ask():
+def test_a_shell_asks_the_command_for_completions():
     # Typer looks for the shell among the parents, of which a test may have none.
     named = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     script = process("--show-completion", "bash", env=named)
@@ -394,7 +394,7 @@ def test_a_shell_completes_commands_flags_and_values(words, wanted):
     assert completed.stdout.split() == [wanted], completed.stderr
 
 
-def test_a_terminal_without_unicode_is_told_in_ascii(monkeypatch):
+def test_a_terminal_without_unicode_gets_ascii(monkeypatch):
     stdout = io.TextIOWrapper(io.BytesIO(), "ascii")
     monkeypatch.setattr(sys, "stdout", stdout)
     output.say("97.5 % ± 0.3 … ☂")

@@ -324,7 +324,7 @@ def test_patience_comes_with_validation(ostinato, data):
     assert "patience" not in resolved(ostinato, data, *given)["training"]
 
 
-def test_what_is_given_stands(ostinato, data):
+def test_a_given_value_is_kept(ostinato, data):
     shown = resolved(ostinato, data, "--iterations", 5000, "--batch-size", 48)["training"]
     assert (shown["iterations"], shown["batch_size"], shown["eval_every"]) == (5000, 48, 50)
     assert resolved(ostinato, data, "--eval-every", 7)["training"]["eval_every"] == 7

@@ -29,24 +29,24 @@ CLOSE = 64 * 2**-24
 class InTurn(Ranks):
     """A process among some that are played one after the other, the first one last."""
 
-    told: dict[int, list] = field(default_factory=dict)
+    sent: dict[int, list] = field(default_factory=dict)
 
     def at_first(self, own):
-        calls = self.told.setdefault(self.rank, [])
+        calls = self.sent.setdefault(self.rank, [])
         calls.append(own)
         if not self.first:
             return None
-        return [self.told[rank][len(calls) - 1] for rank in range(self.size)]
+        return [self.sent[rank][len(calls) - 1] for rank in range(self.size)]
 
 
 def shared(job: Any, model: Any, size: int) -> tuple[Any, dict[int, list]]:
-    """The answers of several processes, and what each of them told."""
-    told: dict[int, list] = {}
+    """The answers of several processes, and what each of them sent."""
+    sent: dict[int, list] = {}
     for rank in reversed(range(size)):
-        answers = job.answers(model, InTurn(rank, size, told), report=True)
+        answers = job.answers(model, InTurn(rank, size, sent), report=True)
         assert (answers is None) == (rank > 0)
-    assert len({len(calls) for calls in told.values()}) == 1  # else one would wait for ever
-    return answers, told
+    assert len({len(calls) for calls in sent.values()}) == 1  # else one would wait for ever
+    return answers, sent
 
 
 def assert_close(one: Any, other: Any) -> None:
@@ -95,8 +95,8 @@ SIZES = (2, 3, 50)  # fifty processes are more than there are test sequences
 def test_shares_are_together_the_answers_of_one_process(tmp_path, case):
     found = train(tmp_path, *case)
     for size in SIZES:
-        told = assert_shared(*found, size)
-        counts = [len(calls[0]) for calls in told.values()]
+        sent = assert_shared(*found, size)
+        counts = [len(calls[0]) for calls in sent.values()]
         if case[0] in ("classify", "ragged", "labels", "forecast"):  # others are of other lengths
             assert sum(counts) and max(counts) - min(counts) <= 1
 
@@ -111,10 +111,10 @@ def test_shares_of_data_in_a_file(tmp_path, monkeypatch, kind):
 
 
 def assert_shared(job: Any, model: Any, measures: dict[str, Any], size: int) -> dict[int, list]:
-    """Several processes find what one does; what they told each other."""
-    one, (several, told) = job.answers(model, ALONE, report=True), shared(job, model, size)
+    """Several processes find what one does; what they sent each other."""
+    one, (several, sent) = job.answers(model, ALONE, report=True), shared(job, model, size)
     assert_close(several, one)
     evaluation = job.evaluate(model, several)
     assert_close(evaluation, job.evaluate(model, one))
     assert_close({name: evaluation["test"][name] for name in measures}, measures)
-    return told
+    return sent

@@ -100,7 +100,7 @@ def test_columns_that_are_named_by_a_flag(stream):
     text = as_csv(ROWS).split("\n", 1)[1]
     flags = ("--key", "device", "--columns", "device,x,y")
     assert shown(stream(text, *flags).out, "device") == expected(ROWS)
-    again = stream(as_csv(ROWS), *flags)  # the names stand there, too
+    again = stream(as_csv(ROWS), *flags)  # the state has the names, too
     assert shown(again.out, "device") == expected(ROWS)
 
 
@@ -244,7 +244,7 @@ def test_missing_values(stream):
 
 
 def test_values_are_written_as_in_a_table_to_train_on(stream):
-    """What stands for a missing number there, and truth values, stand for them here, too."""
+    """Missing numbers and truth values are written as in the training file."""
     model = Pushed()
     lines = [f"{missing},1\n" for missing in MISSING]
     assert stream("x,y\n" + "".join(lines), model=model).code == 0
@@ -373,7 +373,7 @@ def test_a_file_that_is_not_there(ostinato, monkeypatch, tmp_path):
 
 
 def test_going_on(stream, tmp_path):
-    """A file that grows: the streams go on where they stood, and no header is written again."""
+    """A file that grows: the streams go on where they were, and no header is written again."""
     flags = ("--key", "device", "--state", tmp_path / "state")
     text = as_csv(ROWS)
     lines = text.splitlines(keepends=True)
@@ -667,7 +667,7 @@ def test_pieces_of_output(monkeypatch, letter):
     assert out.flushed == len(out.pieces)
 
 
-def test_a_packed_file_and_another_separator_are_told(ostinato, stream, tmp_path):
+def test_a_packed_file_and_another_separator_are_reported(ostinato, stream, tmp_path):
     """Rows come as they are written: nothing is unpacked, and nothing is guessed."""
     assert "--separator ';'" in stream("device;x;y\na;1;2\n", "--key", "device").err
     packed = tmp_path / "rows.csv.gz"

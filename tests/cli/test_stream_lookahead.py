@@ -39,7 +39,7 @@ def rows(tmp_path) -> Path:
     return tmp_path / "rows.csv"
 
 
-def told(text: str) -> dict[tuple[str, int], tuple[str, str]]:
+def answers(text: str) -> dict[tuple[str, int], tuple[str, str]]:
     found = csv.DictReader(io.StringIO(text))
     return {(r["device"], int(r["step"])): (r["prediction"], r["probability"]) for r in found}
 
@@ -59,7 +59,7 @@ def wanted(run: Path, rows: Path) -> dict[tuple[str, int], tuple[str, str]]:
 def test_every_row_is_answered_at_last(ostinato, tagger, rows):
     done = ostinato("stream", tagger, rows, "--key", "device", "--lookahead", K)
     assert (done.code, done.err) == (0, "")
-    assert told(done.out) == wanted(tagger, rows) and len(told(done.out)) == 30
+    assert answers(done.out) == wanted(tagger, rows) and len(answers(done.out)) == 30
     # A row is answered when K further ones of its key have come: after the last row K wait for
     # each key.
     steps = [int(r["step"]) for r in csv.DictReader(io.StringIO(done.out))]
@@ -76,7 +76,7 @@ def test_with_a_state_the_last_rows_wait(ostinato, tagger, rows, tmp_path):
     assert first.code == 0 and "the answers of the last 4 rows wait" in first.err
     part.write_text("".join(lines))
     second = ostinato("stream", tagger, part, *flags)
-    found = told(first.out) | told("device,step,prediction,probability\n" + second.out)
+    found = answers(first.out) | answers("device,step,prediction,probability\n" + second.out)
     whole = wanted(tagger, rows)
     last = {key for key in whole if (key[0], key[1] + K) not in whole}
     assert found == {key: value for key, value in whole.items() if key not in last}

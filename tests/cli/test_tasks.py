@@ -164,8 +164,8 @@ def test_python_answers_to_the_numbers_of_a_table_as_the_command_line_does(
         sequences.setdefault(row["id"], []).append(row)
     X = [np.array([[float(row[n]) for n in features] for row in s]) for s in sequences.values()]
     y = [np.array([row[label] for row in s]) for s in sequences.values()]
-    told = ostinato("predict", trained_tasks / task, file, "--proba").out
-    answers = list(csv.DictReader(io.StringIO(told)))
+    reported = ostinato("predict", trained_tasks / task, file, "--proba").out
+    answers = list(csv.DictReader(io.StringIO(reported)))
     wanted = [[float(v) for k, v in row.items() if "probability_" in k] for row in answers]
     labels = [row["prediction"] for row in answers]
     if task == "classify":
@@ -284,7 +284,7 @@ def test_a_file_of_another_country(ostinato, trained_tasks, tmp_path):
     assert (refused.code, "--separator is" in refused.err) == (2, True)
 
 
-def test_predict_and_evaluate_are_told_how_another_file_is_written(
+def test_predict_and_evaluate_take_flags_for_how_another_file_is_written(
     ostinato, trained_tasks, tmp_path
 ):
     run, file = trained_tasks / "tag", file_of(trained_tasks, "tag")
@@ -466,7 +466,7 @@ def test_paths_in_a_configuration_are_relative_to_it(
     assert str(tmp_path / "data" / "mine.csv") in outcome.out
 
 
-def test_serious_findings_are_told_before_a_training(ostinato, trained_tasks, tmp_path):
+def test_serious_findings_are_reported_before_a_training(ostinato, trained_tasks, tmp_path):
     rows = table(file_of(trained_tasks, "classify"))
     again = [row | {"id": row["id"] + "again"} for row in rows]
     twice = write(tmp_path / "twice.csv", rows + again, list(rows[0]))
@@ -474,9 +474,9 @@ def test_serious_findings_are_told_before_a_training(ostinato, trained_tasks, tm
     arguments = ("train", twice, *flags, *QUICK, "--iterations", 2)
     outcome = ostinato(*arguments)
     assert outcome.code == 0
-    told = [line for line in outcome.err.splitlines() if "test sequences are training" in line]
-    assert len(told) == 1 and told[0].startswith(f"ostinato: {twice}: ")
-    assert ostinato(*arguments, "--quiet").err.splitlines()[:1] == told  # which hides notes alone
+    reported = [line for line in outcome.err.splitlines() if "test sequences are training" in line]
+    assert len(reported) == 1 and reported[0].startswith(f"ostinato: {twice}: ")
+    assert ostinato(*arguments, "--quiet").err.splitlines()[:1] == reported  # hides notes
 
 
 def test_words_that_were_not_trained_are_counted(ostinato, tmp_path):
@@ -522,8 +522,8 @@ def test_forecasts_of_months_have_the_dates_of_months(ordinary_shops, ostinato, 
     assert merged.code == 2
     assert "all rows are one sequence; wanted the name of the column of sequences" in merged.err
     run = tmp_path / "run"
-    told = ostinato("train", ordinary_shops, *flags, "--id", "shop", "-o", run)
-    assert (told.code, "taken as time 'month'" in told.err) == (0, True)
+    reported = ostinato("train", ordinary_shops, *flags, "--id", "shop", "-o", run)
+    assert (reported.code, "taken as time 'month'" in reported.err) == (0, True)
     ahead = [line.split(",")[:2] for line in ostinato("predict", run, ordinary_shops).out.split()]
     assert ahead[1:] == [[s, month] for s in "ab" for month in ("2026-01-31", "2026-02-28")]
     one = tmp_path / "one.csv"
@@ -560,9 +560,9 @@ def test_a_forecast_reads_what_is_known_ahead_and_says_when_it_is_not_there(osti
     rows = [line.split(",") for line in lines[1:]]
     rows[5][2] = rows[9][2] = rows[50][3] = ""
     file.write_text("\n".join([lines[0], *map(",".join, rows)]) + "\n")
-    told = ostinato("train", file, *flags, *inputs, "--dry-run").err
-    assert "2 of 160 values of 'value' are missing; they are skipped" in told
-    assert "1 of 160 values of 'day' are missing; they are taken from the step before" in told
+    reported = ostinato("train", file, *flags, *inputs, "--dry-run").err
+    assert "2 of 160 values of 'value' are missing; they are skipped" in reported
+    assert "1 of 160 values of 'day' are missing; they are taken from the step before" in reported
     checked = ostinato("check", file, *flags[:2], *flags[4:], *inputs[:2])
     assert "a forecast steps over them" in checked.out
     assert "--missing dose=zero" in checked.out
@@ -696,9 +696,9 @@ def test_complete_and_generate_speak_of_the_model_that_they_need(ostinato, train
     made = [ostinato("generate", run, "--prompt", "the", "--tokens", 9, "--seed", 3).out
             for _ in range(2)]  # fmt: skip
     assert made[0] == made[1] and made[0].startswith("the")
-    told = ostinato("generate", run, "--prompt", "theß", "--tokens", 3)
-    assert told.code == 0
-    assert "the training texts do not have the characters 'ß' of the prompt" in told.err
+    reported = ostinato("generate", run, "--prompt", "theß", "--tokens", 3)
+    assert reported.code == 0
+    assert "the training texts do not have the characters 'ß' of the prompt" in reported.err
     for name in ("complete", "generate"):
         outcome = ostinato(name, trained_tasks / "tag")
         assert outcome.code == 2
@@ -724,9 +724,9 @@ def test_texts_are_classified_by_their_words(tmp_path, capsys, monkeypatch):
     file.write_text("\n".join(["id,review,mood", *lines]) + "\n", encoding="utf-8")
     train = ("train", str(file), "--classify", "mood", "--output", str(run), "--epochs", "20")
     assert main(list(train)) == 0
-    told = capsys.readouterr()
-    assert "logistic regression on words and pairs" in told.out
-    assert "'review'" in told.err
+    reported = capsys.readouterr()
+    assert "logistic regression on words and pairs" in reported.out
+    assert "'review'" in reported.err
 
     evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     assert evaluation["test"]["accuracy"] == 1.0

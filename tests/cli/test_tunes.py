@@ -29,7 +29,7 @@ def test_tunes_are_documents(tmp_path, ostinato, monkeypatch):
     assert json.loads(ostinato("evaluate", tmp_path / "run", file, "--json").out)["unknown"] == 0
 
 
-def test_an_unknown_ending_is_told_what_to_do(tmp_path, ostinato):
+def test_the_message_for_an_unknown_ending_says_what_to_do(tmp_path, ostinato):
     tunes(tmp_path / "tunes.doc")
     outcome = ostinato("train", tmp_path / "tunes.doc", "--language")
     assert outcome.code == 2

@@ -210,7 +210,7 @@ def test_a_process_that_fails_ends_all_with_its_own_error(data, tmp_path, where,
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_nan_is_told_once(data, tmp_path):
+def test_a_loss_that_is_nan_is_reported_once(data, tmp_path):
     script, error = tmp_path / "faulty.py", "Diverged('the loss', float('nan'), 0)"
     script.write_text(FAULTY.format(where="Classification.loss", ranks=[0, 1], error=error))
     code, _, err = ended(torchrun("train", data, *SMALL, program=(script,)))
@@ -240,8 +240,8 @@ def test_the_test_part_is_answered_in_shares(tmp_path, task):
     run, data = tmp_path / "run", TASKS[task](tmp_path)
     code, _, err = ended(torchrun("train", *data, *QUICK, "-o", run, program=(script,)))
     assert code == 0, err
-    told = {rank: int(n) for rank, n in reversed(re.findall(r"process (\d) tells (\d+)", err))}
-    assert told.keys() == {"0", "1"} and min(told.values()) > 0
+    shares = {rank: int(n) for rank, n in reversed(re.findall(r"process (\d) tells (\d+)", err))}
+    assert shares.keys() == {"0", "1"} and min(shares.values()) > 0
     found = json.loads((run / "evaluation.json").read_text())["test"]
     again = json.loads(alone("evaluate", run, "--json"))
     assert {name: found[name] for name in again} == pytest.approx(again, rel=1e-5)

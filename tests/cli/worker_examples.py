@@ -36,7 +36,7 @@ class Dealt:
 
     Attributes:
         results: of the pieces.
-        out: how many were dealt and not yet told when each result came.
+        out: how many were dealt and not yet returned when each result came.
     """
 
     def __init__(self, *pieces):

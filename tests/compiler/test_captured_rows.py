@@ -390,7 +390,7 @@ def test_the_same_tensor_twice_and_then_two() -> None:
         assert_close(play(ostinato.scan, case, init, xs), play(loop, case, init, xs), 1e-10)
 
 
-def test_what_a_decoder_begins_with_it_may_also_be_told_at_every_step() -> None:
+def test_a_decoder_may_get_its_first_input_at_every_step() -> None:
     """Cho et al. 2014: the encoder's last state is the first carry, and a constant input."""
     kit = Kit(torch.float64)
     U, W = _weights(kit)

@@ -1,7 +1,7 @@
 """Contexts that a step enters: another one at the next call is seen.
 
 An autocast, hooks on saved tensors and a mode below autograd leave the step's calls as they are,
-and change what comes of them.
+and change their results.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def test_what_is_kept_for_the_backward_pass(name, columns, monkeypatch):
 
 def test_the_fewest_columns_are_kept():
     """Of three comparisons of two products the two; of one comparison itself; nothing of what is at
-    hand; and a dear function where it stands."""
+    hand; and an expensive function where it is."""
     b = Builder()
     x, y, d = (b.node(name, (), (), "rows", (H,)) for name in "xyd")
     p, q = (b.node("matmul", (n,), (), "rows", (H,)) for n in (x, y))
@@ -428,7 +428,7 @@ CHAINS = [  # terms; as an output without and with hoisting, and as the new carr
 
 @pytest.mark.parametrize(("terms", "plain", "hoisting", "new_carry"), CHAINS)
 def test_the_order_in_which_a_chain_is_added_up(terms, plain, hoisting, new_carry):
-    """The cases of `fuse_gemm`. An accumulation stands in brackets, an addition in parentheses."""
+    """The cases of `fuse_gemm`. [accumulation], (addition)."""
     build = Builder()
     x, h = (build.node(name, (), (0,), "rows", (H,)) for name in ("x", "state"))
     W, U, b = build.captured(0, (H, H)), build.captured(1, (H, H)), build.captured(2, (H,))

@@ -87,10 +87,10 @@ NOT: dict[str, Callable[[float], Any]] = {
     "looked up": lambda v: lambda h, x: torch.tanh(h @ W + x) * TABLE.get(v, 1.0),
     "looked up, and a factor": (
         lambda v: lambda h, x: torch.tanh(h @ W + x) * v + {1.25: 2.0}.get(v, 1.0)),
-    "told apart by kind, from a value on": (
+    "distinguished by kind, from a value on": (
         lambda v: lambda h, x: torch.tanh(h @ W + x) * (v if type(v) is float and v > 0.7 else 1.0)
     ),
-    "told apart by kind": (
+    "distinguished by kind": (
         lambda v: lambda h, x: torch.tanh(h @ W + x) * (v if isinstance(v, float) else 7.0)),
 }  # fmt: skip
 

@@ -41,7 +41,7 @@ def played(case: Case, init: Any, xs: Any, **options: Any) -> tuple[Played, str,
         warnings.simplefilter("ignore")
         again = play(scan, case, init, xs, **options)
     assert_close(again, ours, 1e-13)
-    # The engine's comparison with the loop is for control flow, of which there is none here.
+    # The engine's comparison with the loop is for control flow, which these steps do not have.
     assert not any("differ" in text for text in said), said
     return ours, said[0] if said else "", calls[0]
 
@@ -121,8 +121,8 @@ def test_float_keeps_to_double(seeds):
 
 
 def test_the_checker_can_fail():
-    """A step with one move changed is told from itself."""
-    told = 0
+    """A step with one move changed is found to differ."""
+    seen_apart = 0
     for seed in range(20):
         case, other = random_case(Draw(seed)), random_case(Draw(seed))
         for p, q in zip(other.parameters, case.parameters, strict=True):
@@ -131,8 +131,8 @@ def test_the_checker_can_fail():
         try:
             assert_right(play(loop, other, init, xs), play(loop, case, init, xs))
         except AssertionError:
-            told += 1
-    assert told >= 17
+            seen_apart += 1
+    assert seen_apart >= 17
 
 
 # ------------------------------------------------------------------------- rows that are arrays

@@ -400,7 +400,7 @@ def test_budgets():
     assert {text: bytes_in(text) for text in given} == given
 
 
-def test_a_run_that_does_not_fit_is_told_before(monkeypatch):
+def test_a_run_that_does_not_fit_is_reported_before(monkeypatch):
     """Where the tape has 256 MB or more, the memory of the machine is asked for."""
     layer = nn.LSTM(1, 128)
     x = torch.zeros(2100, 64, 1)

@@ -139,7 +139,7 @@ def test_anomaly_detection():
     step = rnn(W)
     with torch.autograd.detect_anomaly():
         both(lambda how: gradients(how, step, [W, init, xs], init, xs))
-    with counting(step) as calls:  # what was recorded so stands
+    with counting(step) as calls:  # the recording stays valid
         gradients(scan, step, [W, init, xs], init, xs)
     assert calls[0] == 0
     with torch.autograd.detect_anomaly(), pytest.raises(RuntimeError, match="nan"):

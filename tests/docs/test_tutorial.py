@@ -84,9 +84,9 @@ def test_one_hot_labels_say_what_the_numbers_say(notebook):
 
 
 def test_the_watermark_has_date_and_commit(notebook):
-    told = printed(notebook, "versions")
-    assert re.search(r"^date +\d{4}-\d\d-\d\d$", told, re.MULTILINE)
-    assert re.search(r"^commit +([0-9a-f]{12}|not in a checkout)$", told, re.MULTILINE)
+    shown = printed(notebook, "versions")
+    assert re.search(r"^date +\d{4}-\d\d-\d\d$", shown, re.MULTILINE)
+    assert re.search(r"^commit +([0-9a-f]{12}|not in a checkout)$", shown, re.MULTILINE)
 
 
 def test_the_table_of_shapes_adds_up(notebook):

@@ -669,7 +669,7 @@ def test_fuzzed_programs_never_crash(bits):
 
 
 def test_the_comparison_can_fail():
-    """A reference with one instruction less is told from the engine."""
+    """A reference with one instruction less is found to differ from the engine."""
     caught = 0
     for seed in range(10):
         rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The engine's constants stand in native/tuning.h, each with a comment that says why it is so."""
+"""The engine's constants are in native/tuning.h, each with a comment that says why it is so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 NATIVE = Path(__file__).parents[2] / "native"
 CONSTANT = re.compile(r"^constexpr [\w:]+ (k\w+)(?:\[.*\])? =", re.MULTILINE)
 
-# Those that may stand elsewhere: tuning.h says why.
+# Those that may be elsewhere: tuning.h says why.
 LIMITS_OF_A_PROGRAM = {"kMaxArguments", "kMaxBlock", "kMaxRegisters", "kMaxWidth"}
 LANES_OF_A_SUM = {"kSumLanes", "kStretch"}
 OF_REGISTER_TILES = {"kMaxTileRows"}
@@ -27,7 +27,7 @@ def texts() -> dict[str, str]:
 
 
 def uncommented(source: str) -> set[str]:
-    """The constants of a file before which no comment stands, nor another constant."""
+    """The constants of a file without a comment or another constant before them."""
     found, before = set(), ""
     for line in source.splitlines():
         match = CONSTANT.match(line)
@@ -37,7 +37,7 @@ def uncommented(source: str) -> set[str]:
     return found
 
 
-def test_constants_stand_in_one_file():
+def test_constants_are_in_one_file():
     others = {n for file, text in texts().items() if file != "tuning.h"
               for n in CONSTANT.findall(text)}  # fmt: skip
     assert others == LIMITS_OF_A_PROGRAM | LANES_OF_A_SUM | OF_REGISTER_TILES | DERIVED

@@ -17,8 +17,8 @@ def up_or_down(n: int = 90, steps: int = 6) -> tuple[np.ndarray, np.ndarray]:
 
 def expected_failures(estimator: str) -> set[str]:
     """scikit-learn's checks that an estimator fails, as `ostinato.estimators` tells its readers."""
-    told = re.split(r"\n    (?=\w)", estimators.__doc__)
-    (section,) = [text for text in told if text.startswith(f"{estimator} ")]
+    sections = re.split(r"\n    (?=\w)", estimators.__doc__)
+    (section,) = [text for text in sections if text.startswith(f"{estimator} ")]
     return set(re.findall(r"check_\w+", section))
 
 

@@ -34,7 +34,7 @@ def model() -> SequenceClassifier:
 
 
 class Fixed(torch.nn.Module):
-    """Gives the logits that stand in x."""
+    """Gives x as logits."""
 
     def forward_steps(self, x, lengths=None):
         return x, x

@@ -156,7 +156,7 @@ def test_random_state_decides_the_training():
     small(random_state=None, iterations=1).fit(X)
 
 
-def test_a_twentieth_of_the_updates_warms_up_unless_told():
+def test_a_twentieth_of_the_updates_warms_up_unless_configured():
     X = waves()
     plan = {"iterations": 40, "eval_every": 1, "schedule": "constant"}
     rates = small(**plan).fit(X).history_["learning_rate"]

@@ -25,7 +25,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("n_tokens", one_in(2, [15, 12]))
 @pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
-def test_tied_weights_stand_in_the_file_once(int8, n_tokens, tmp_path):
+def test_tied_weights_are_in_the_file_once(int8, n_tokens, tmp_path):
     g = given(LanguageNet(n_tokens, "lstm", 9, embedding_size=6, tied=True))
     report, library = exported(g, tmp_path, int8=int8)
     tokens = np.random.default_rng(0).integers(0, n_tokens, 12)

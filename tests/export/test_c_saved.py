@@ -46,12 +46,12 @@ def test_classifiers(options, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["error", "mask", "fill", "forward"])
-def test_what_a_person_gives_is_prepared(missing, tmp_path):
+def test_a_user_s_input_is_prepared(missing, tmp_path):
     """Numbers far from zero, and words by their places; with gaps where the model allows them."""
     p = preparation(missing, far=1000)
     model = classifier(preparation=p, cell="gru", readout="mean")
     raw = np.stack([7000 + 2 * sequence()[:, 0], np.arange(12) % 4, 4 + 1e-3 * sequence()[:, 2]], 1)
-    raw = raw.astype(np.float32)  # the word 3 is none that was trained
+    raw = raw.astype(np.float32)  # the word 3 was not trained
     known = raw.copy()
     known[:, 1] = np.where(raw[:, 1] == 3, np.nan, raw[:, 1])
     if missing != "error":

@@ -205,8 +205,8 @@ def test_models_that_read_letters(form, resets, two, spelling_taggers, tmp_path)
 
 
 def test_words_and_letters_as_the_runtime_reads_them(spelling_taggers, tmp_path):
-    """The metadata is enough: a word's number is its place in the vocabulary + 1, 0 if it is none
-    of them, and so are those of letters. What stands beyond the letters of a word has no effect."""
+    """The metadata is enough: a word's number is its place in the vocabulary + 1, 0 if unknown
+    of them, and so are those of letters. The padding after the letters of a word has no effect."""
     model = spelling_taggers[True]
     export_onnx(model, tmp_path / "m.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
@@ -301,7 +301,7 @@ def test_a_bound_is_about_rounding():
 
 def test_a_network_that_amplifies_rounding(tmp_path):
     """Chaos: the weights of the carry are large, so that a rounding grows from step to step. The
-    file is right, and written; the bound says how much can be told from it."""
+    file is right, and written; the bound says how precise the comparison is."""
     model = models.classifier(cell="rnn", size=64)
     model.tensors["body.weight_hh_l0"] = 3 * model.tensors["body.weight_hh_l0"]
     report = export_onnx(model, tmp_path / "m.onnx")

@@ -79,7 +79,7 @@ def test_loops_in_methods_and_two_calls_deep():
     texts = [r.text for r in inspect(model) if hasattr(r, "text")]
     assert "for y in helpers.decoded(self.out, h, 15)" in texts
     assert "for layer in self.layers" not in texts
-    helpers.SCALE = 0.5  # read by a function that a rewritten one stands for
+    helpers.SCALE = 0.5  # read by a function that a rewritten one replaces
     try:
         half = results(model, x)
         torch.testing.assert_close(half, results(restore(model), x), rtol=1e-10, atol=1e-12)

@@ -148,7 +148,7 @@ def test_scores_by_type_add_up():
     assert all(errors.values())
 
 
-def test_each_kind_of_error_is_told():
+def test_each_kind_of_error_is_reported():
     true = ["B-x", "I-x", "O", "B-y", "O", "B-x", "I-x", "O", "B-x", "O", "O", "B-y"]
     came = ["B-x", "I-x", "O", "B-x", "O", "B-x", "O", "O", "O", "O", "B-y", "I-y"]
     assert span_errors([true], [came]) == {
@@ -181,7 +181,7 @@ def test_without_spans_all_scores_are_zero():
         ([0, 1], None),
     ],
 )
-def test_the_scheme_is_told_by_the_letters(labels, scheme):
+def test_the_scheme_is_inferred_from_the_letters(labels, scheme):
     assert scheme_of(labels) == scheme
 
 

@@ -52,7 +52,7 @@ def same_weights(stack: Stack, layers: torch.nn.RNN) -> None:
             getattr(cell.cell, kind).data.copy_(getattr(layers, f"{kind}_{name}").data)
 
 
-def test_a_person_s_rnn_is_torch_s():
+def test_a_user_s_rnn_is_torch_s():
     torch.manual_seed(0)
     stack = Stack(
         Architecture(cell=Elman, hidden_size=5, num_layers=2, bidirectional=True), 3

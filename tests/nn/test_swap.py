@@ -216,7 +216,7 @@ def test_restore_leaves_what_was_built_so():
     assert [type(layer) for layer in model] == [*map(type, built), torch.nn.GRU]
 
 
-def test_a_model_without_layers_is_told(caplog):
+def test_a_model_without_layers_is_reported(caplog):
     accelerate(torch.nn.Sequential(torch.nn.Linear(3, 4)))
     (record,) = caplog.records
     assert record.levelname == "WARNING"

@@ -10,7 +10,7 @@ VOID = {"meta", "br", "hr", "img", "input", "link", "col"}
 
 @dataclass
 class Page:
-    """What stands in a page."""
+    """The content of a page."""
 
     tags: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     tables: dict[str, list[list[str]]] = field(default_factory=dict)  # caption → rows of cells

@@ -138,11 +138,11 @@ def test_features_have_their_names_and_texts_their_words(tmp_path: Path) -> None
     words = [np.array(["late", "parcel", "again"][: 1 + i % 3]) for i in range(12)]
     y = sequences(12)[1]
     options = {"hidden_size": 4, "iterations": 2, "batch_size": 6}
-    for X, told in ((frames, {"speed", "<road>"}), (words, {"words read"})):
+    for X, shown in ((frames, {"speed", "<road>"}), (words, {"words read"})):
         data = collect(SequenceClassifier(**options).fit(X, y), X, y, RunFacts(title="t"))
         write_report(tmp_path / "report.html", data)
         page = report_reader.read((tmp_path / "report.html").read_text(encoding="utf-8"))
-        assert told <= set(page.svg_texts[next(n for n in page.svg_texts if "Example 1" in n)])
+        assert shown <= set(page.svg_texts[next(n for n in page.svg_texts if "Example 1" in n)])
     assert "12 test texts of 1 to 3 words, 3 classes" in page.text
     assert "late parcel" in page.sections["hardest"]
 
@@ -185,7 +185,7 @@ def test_integer_labels_keep_their_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "shown"),
     [
         (lambda y: y[:-1], r"collect: y has shape \[39\]; wanted \[40\]"),
         (
@@ -194,7 +194,7 @@ def test_integer_labels_keep_their_values() -> None:
         ),
     ],
 )
-def test_labels_that_do_not_fit_are_refused(change: Callable[[Any], Any], told: str) -> None:
+def test_labels_that_do_not_fit_are_refused(change: Callable[[Any], Any], shown: str) -> None:
     X, y = sequences()
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=shown):
         collect(fitted(), X, change(y), RunFacts(title="t"))

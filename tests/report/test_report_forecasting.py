@@ -154,8 +154,8 @@ def test_a_quantile_below_which_half_of_the_values_lie() -> None:
 def test_the_page_says_what_the_data_hold(tmp_path: Path) -> None:
     data = task_examples.forecasts()
     page = read(tmp_path, data)
-    told = "The network loses: it is worse than last value (1.2000 to 1.0000 by MASE)."
-    assert told in page.sections["measures"]
+    text = "The network loses: it is worse than last value (1.2000 to 1.0000 by MASE)."
+    assert text in page.sections["measures"]
     rows = page.tables["Measures on the test part; the best of each in bold"]
     assert rows[0] == ["measure", "network", "last value", "made up"]
     assert rows[1][1:] == ["1.2000", "1.0000", "1.1000"] and rows[2][1:] == [
@@ -183,14 +183,14 @@ def test_better_and_yet_worse_by_another_measure(tmp_path: Path) -> None:
         "test": {"mase": 0.9, "wql": 0.5, "mae": 1.0},
         "baselines": {"last value": {"mase": 1.0, "wql": 0.4, "mae": 1.0}},
     }
-    told = read(tmp_path, replace(data, evaluation=evaluation)).sections["measures"]
+    text = read(tmp_path, replace(data, evaluation=evaluation)).sections["measures"]
     better = "The network is better than last value (0.9000 to 1.0000 by MASE), but worse by "
-    assert f"{better}weighted quantile loss." in told
+    assert f"{better}weighted quantile loss." in text
     same = {"test": {"mase": 1.0}, "baselines": evaluation["baselines"]}
-    told = read(tmp_path, replace(data, evaluation=same)).sections["measures"]
-    assert "The network gains nothing: it is as good as last value" in told
-    told = read(tmp_path, replace(data, evaluation={})).sections["measures"]
-    assert "The test part was not measured." in told
+    text = read(tmp_path, replace(data, evaluation=same)).sections["measures"]
+    assert "The network gains nothing: it is as good as last value" in text
+    text = read(tmp_path, replace(data, evaluation={})).sections["measures"]
+    assert "The test part was not measured." in text
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -203,8 +203,8 @@ def test_series_without_a_scale_are_counted(tmp_path: Path) -> None:
     unscaled = read(tmp_path, replace(data, scales=np.full(len(data.actual), np.nan)))
     rows = unscaled.tables["All series, the worst first"]
     assert rows[0] == ["series", "mean absolute error", "last value", "made up"]
-    told = "Left out, since they lack a value to compare with, and a history that changes: 1 of 9."
-    assert told in page.sections["series"]
+    text = "Left out, since they lack a value to compare with, and a history that changes: 1 of 9."
+    assert text in page.sections["series"]
 
 
 def test_one_series_one_step(tmp_path: Path) -> None:
@@ -249,5 +249,5 @@ def test_inputs_are_counted_in_words() -> None:
     model = fitted(given)
     assert module._read(model, given) == "3 steps ahead from the last 6"
     series = Panel.of([np.arange(9)], past=[np.ones((9, 2))], future=[np.ones(12)])
-    told = "3 steps ahead from the last 6, with 2 inputs past, 1 input known ahead"
-    assert module._read(model, series) == told
+    text = "3 steps ahead from the last 6, with 2 inputs past, 1 input known ahead"
+    assert module._read(model, series) == text

@@ -136,8 +136,8 @@ def test_texts_without_blanks_or_of_one_character(
 ) -> None:
     data = collect_language(model, ["cat", "a"], RunFacts(title="t"))
     assert data.completions == [] and data.by_position is None
-    told = read(tmp_path, data).sections
-    assert "has no blanks" in told["completions"] and "too short" in told["position"]
+    text = read(tmp_path, data).sections
+    assert "has no blanks" in text["completions"] and "too short" in text["position"]
 
 
 def test_the_page_says_what_the_data_hold(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_the_page_says_what_the_data_hold(tmp_path: Path) -> None:
     assert "but worse by perplexity." in page.text
     measures = page.tables["Measures on the test part; the best of each in bold"]
     assert measures[-1] == ["next token among three", "40.00\u202f%", "–"]
-    told = page.sections["completions"]
-    assert "truth" in told and "50.0\u202f%" in told and "truth universally" in told
+    text = page.sections["completions"]
+    assert "truth" in text and "50.0\u202f%" in text and "truth universally" in text
     right = [a for tag, a in page.tags if tag == "li" and a.get("class") == "right"]
     assert len(right) == 1
     assert "25.0\u202f% of its 20-grams are copied" in page.sections["samples"]

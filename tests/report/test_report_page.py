@@ -123,7 +123,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reported"),
     [
         ({"y_true": np.array([0, 1, 2, 0])}, "runs from 0 to 2; wanted 0 to 1"),
         ({"y_true": np.array([0, -1, 1, 0])}, "runs from -1 to 1"),
@@ -132,8 +132,8 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         ({"proba": np.ones((4, 3))}, r"\[4, 3\]; wanted \[4, 2\]"),
     ],
 )
-def test_data_that_do_not_fit_are_refused(changes: dict, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_data_that_do_not_fit_are_refused(changes: dict, reported: str) -> None:
+    with pytest.raises(ValueError, match=reported):
         examples.without(examples.bare(), **changes)
 
 

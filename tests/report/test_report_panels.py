@@ -57,8 +57,8 @@ def test_a_kind_of_answer_costs_a_list_of_panels(tmp_path: Path) -> None:
     assert links == ["#ages", "#none", "#cards"]
     assert page.tables["All"] == [["n", "true"], ["0", "30"], ["1", "50"]]
     assert "Nothing is there." in page.sections["none"]
-    for told in ("Some <cards>", "Read them.", "<the oldest>", "a & b"):
-        assert told in page.sections["cards"]
+    for reported in ("Some <cards>", "Read them.", "<the oldest>", "a & b"):
+        assert reported in page.sections["cards"]
     assert "3.5" in page.text and "2 recordings" in page.text
 
 
@@ -104,29 +104,29 @@ def test_names_that_differ_at_their_ends_stay_different(names: list[str], limit:
 
 def test_groups_that_are_alike_are_not_compared() -> None:
     lengths = np.array([8, 12, 20, 40])
-    for right, told in ((np.ones(4, int), False), (np.array([1, 0, 1, 1]), True)):
+    for right, reported in ((np.ones(4, int), False), (np.array([1, 0, 1, 1]), True)):
         found = labels.by_length(lengths, np.ones(4, int), right)
         shown = labels.where([("by-length", "length", found, "")], "Accuracy by length").html()
-        assert ("From " in shown) is told
+        assert ("From " in shown) is reported
         # One figure alone would leave half of the page empty: its numbers lie beside it.
         assert "Right answers by length" in shown
 
 
 @pytest.mark.parametrize(
-    ("verdict", "told", "css"),
+    ("verdict", "reported", "css"),
     [
         ("better than a (90 % and 80 %)", "The network is better", "verdict"),
         ("no significant difference from a", "There is no significant", "verdict lost"),
         ("not tested against a: 5 are too few", "The network is not tested", "note"),
     ],
 )
-def test_a_verdict_is_a_sentence(verdict: str, told: str, css: str) -> None:
+def test_a_verdict_is_a_sentence(verdict: str, reported: str, css: str) -> None:
     facts = RunFacts(title="t", evaluation={"verdict": verdict, "test": {"loss": 1.0}})
     shown = measures.section(facts, {"loss": MeasureSpec("loss", lower=True)}).html()
-    assert f'<p class="{css}">{told}' in shown
+    assert f'<p class="{css}">{reported}' in shown
 
 
 def test_of_a_long_text_the_beginning_is_shown() -> None:
     assert common.words_read(["late", "parcel"]).html() == '<p class="words">late parcel</p>'
-    told = common.words_read(["late"] * 5000).html()
-    assert told.count("late") == common.SHOWN_WORDS and told.endswith("late …</p>")
+    reported = common.words_read(["late"] * 5000).html()
+    assert reported.count("late") == common.SHOWN_WORDS and reported.endswith("late …</p>")

@@ -47,7 +47,7 @@ def texts(page: report_reader.Page, label: str) -> list[str]:
 
 def test_the_head_tells_the_evaluation(tmp_path: Path) -> None:
     head = read(tmp_path, examples.run()).text.partition("Training")[0]
-    for told in (
+    for text in (
         "made up, rnn, 16 units",
         "97.24\u202f%",
         "accuracy on all 10,000 test examples",
@@ -58,7 +58,7 @@ def test_the_head_tells_the_evaluation(tmp_path: Path) -> None:
         "1\u202fmin 16\u202fs",
         "2025-01-31 · A processor · Linux 6 · 2 threads · PyTorch 2.6.0",
     ):
-        assert told in head
+        assert text in head
 
 
 def test_the_head_has_data_network_pace_and_command(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_the_course_of_the_loss_is_faint_under_its_running_mean(tmp_path: Path) 
     shown = texts(read(tmp_path, examples.without(examples.run(), losses=losses)), "Loss over")
     assert {"a batch every 10 iterations", "mean of 20 of them"} <= set(shown)
     few = texts(read(tmp_path, examples.without(examples.run(), losses=losses[:9])), "Loss over")
-    assert not [told for told in few if "batch" in told or "mean" in told]  # one line: no legend
+    assert not [text for text in few if "batch" in text or "mean" in text]  # one line: no legend
 
 
 def test_the_accuracy_axis_is_where_the_data_are(tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ def test_the_accuracy_axis_is_where_the_data_are(tmp_path: Path) -> None:
     data = with_shares(0.08, 0.95, 0.91, 0.97)
     low, high = common.accuracy_limits(data.metrics)
     assert 0.89 < low < 0.91 and 0.97 < high < 0.99
-    told = "Below the axis: 8.00\u202f% before the first update."
-    assert told in read(tmp_path, data).sections["training"]
+    text = "Below the axis: 8.00\u202f% before the first update."
+    assert text in read(tmp_path, data).sections["training"]
     for near in (with_shares(0.89, 0.95, 0.91, 0.97), with_shares(0.1, 0.3, 0.97)):
         low, _ = common.accuracy_limits(near.metrics)
         assert low < near.metrics[0]["train_accuracy"]
@@ -202,10 +202,10 @@ def test_accuracy_by_step(tmp_path: Path) -> None:
     assert [row[0] for row in rows[1:]] == ["4", "7", "11", "14", "18", "21", "25", "28"]
     assert number(rows[4][1]) == pytest.approx(100 * data.accuracy_by_step[13], abs=0.0051)
     # nine tenths of the rise are first reached by 0.1 + 0.87 · t / 27 at t = 25, the 26th row
-    told = (
+    text = (
         "10.00\u202f% after the first row, 97.00\u202f% after all 28; nine tenths of the rise are "
     )
-    assert f"{told}kept after 26." in page.sections["steps"]
+    assert f"{text}kept after 26." in page.sections["steps"]
     chance = np.bincount(data.y_true).max() / 300
     assert f"most frequent class, {100 * chance:.2f}" in page.sections["steps"]
 
@@ -217,9 +217,9 @@ def test_no_step_is_named_where_chance_makes_the_difference(tmp_path: Path) -> N
         accuracy = np.linspace(first, last, 90)
         accuracy[1:-1] += rng.uniform(-0.05, 0.05, 88)
         data = examples.without(examples.run(), accuracy_by_step=accuracy)
-        told = read(tmp_path, data).sections["steps"]
-        assert ("nine tenths" in told) is named
-        noise = "no significant difference with 300 examples" in told
+        text = read(tmp_path, data).sections["steps"]
+        assert ("nine tenths" in text) is named
+        noise = "no significant difference with 300 examples" in text
         assert noise is (abs(last - first) < 0.098)
 
 
@@ -229,19 +229,19 @@ def test_a_hard_example_tells_what_the_network_believed(tmp_path: Path) -> None:
     view = StepView(np.eye(28), "cat", "dog", beliefs, None)
     data = examples.run(classes=["ant", "cat", "dog"], n_classes=3)
     page = read(tmp_path, examples.without(data, hardest=[view]))
-    told = page.sections["hardest"]
-    assert "cat taken for dog" in told
-    assert "In the end 80.0\u202f% for dog, 10.0\u202f% for cat." in told
-    assert "The last change of mind, away from cat, came with row 21." in told
+    text = page.sections["hardest"]
+    assert "cat taken for dog" in text
+    assert "In the end 80.0\u202f% for dog, 10.0\u202f% for cat." in text
+    assert "The last change of mind, away from cat, came with row 21." in text
     assert {"ant", "cat", "dog", "rows read"} <= set(texts(page, "Example 1: true class cat"))
     assert "states" not in page.sections
 
 
 def test_a_right_example_and_a_steady_belief(tmp_path: Path) -> None:
     view = StepView(np.zeros((4, 2)), "a", "a", np.tile([0.9997, 0.0003], (4, 1)), None)
-    told = read(tmp_path, examples.without(examples.bare(), hardest=[view])).sections["hardest"]
-    assert "a, found" in told and "then those that it got right most narrowly, and its" in told
-    assert "In the end 100.0\u202f% for a. The same class led from the first step on." in told
+    text = read(tmp_path, examples.without(examples.bare(), hardest=[view])).sections["hardest"]
+    assert "a, found" in text and "then those that it got right most narrowly, and its" in text
+    assert "In the end 100.0\u202f% for a. The same class led from the first step on." in text
     assert classify._share(0.0003) == "under 0.1\u202f%"
 
 
@@ -326,16 +326,16 @@ def test_a_bidirectional_network_has_no_beliefs_by_step(tmp_path: Path) -> None:
 
 def test_a_bare_run_says_what_it_leaves_out(tmp_path: Path) -> None:
     page = read(tmp_path, examples.bare())
-    told, loss = page.sections, -np.log([0.9, 0.8, 0.4, 0.7]).mean()
+    text, loss = page.sections, -np.log([0.9, 0.8, 0.4, 0.7]).mean()
     assert "75.00\u202f%" in page.text and f"{loss:.4f}" in page.text  # of no evaluation
-    assert "No mistakes" not in told["confusion"] and "elapsed" not in page.text
-    assert "the run kept no metrics" in told["training"]
-    assert "were not computed" in told["steps"]
-    assert "no test example was kept" in told["hardest"]
-    assert "is unknown" in told["configuration"] and "is unknown" in told["environment"]
+    assert "No mistakes" not in text["confusion"] and "elapsed" not in page.text
+    assert "the run kept no metrics" in text["training"]
+    assert "were not computed" in text["steps"]
+    assert "no test example was kept" in text["hardest"]
+    assert "is unknown" in text["configuration"] and "is unknown" in text["environment"]
 
 
-def test_configuration_and_environment_are_told_whole(tmp_path: Path) -> None:
+def test_configuration_and_environment_are_shown_whole(tmp_path: Path) -> None:
     config = {"title": "x", "model": {"cell": "gru", "deep": {"layers": 2}}, "empty": {}}
     page = read(tmp_path, examples.without(examples.run(), config=config))
     assert page.tables["model"] == [["cell", "gru"], ["deep.layers", "2"]]

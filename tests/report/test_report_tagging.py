@@ -179,10 +179,10 @@ def test_the_page_says_what_the_data_hold(tmp_path: Path) -> None:
 def test_words_and_spans_on_the_page(tmp_path: Path) -> None:
     data = task_examples.words("LOC")
     page = read(tmp_path, data)
-    told = page.sections["hardest"]
+    reported = page.sections["hardest"]
     for word in ("Jane", "Austen", "wrote", "3 of 6 labels wrong"):
-        assert word in told
-    assert told.count("I-PER") == 1 and told.count("B-PER") == 2
+        assert word in reported
+    assert reported.count("I-PER") == 1 and reported.count("B-PER") == 2
     assert page.tables["Spans of each type"][1:] == [
         ["LOC", "0.00\u202f%", "0.00\u202f%", "0.00\u202f%", "1", "1"],
         ["PER", "0.00\u202f%", "0.00\u202f%", "0.00\u202f%", "1", "2"],

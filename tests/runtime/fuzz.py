@@ -1,7 +1,7 @@
 """Damaged and hostile models for the loader: `python tests/runtime/fuzz.py MODEL COUNT [SEED]`.
 
 A saved model's files are changed at random: bytes; values within config.json and within the header
-of model.safetensors, whose hash is then made to fit. What comes of it is a model that answers, or a
+of model.safetensors, whose hash is then made to fit. The result is a model that answers, or a
 ValueError; everything else is a mistake of the loader. A model that is read is also played, so that
 what the engine is given was checked.
 """

@@ -45,7 +45,7 @@ class Parts:
             return self.graph(lstm_step(*weights, give_cells=False), weights, (h, h), x)
         U, W, b, c = weights
 
-        def step(h, x):  # its output is no state, and sums stand in an unusual order
+        def step(h, x):  # its output is not the state, and sums are in an unusual order
             new = torch.tanh(h @ W.t() + b + x @ U.t()) * 0.9 + 0.1 * h
             return new, torch.sin(new) * c + x.sum(1, keepdim=True)
 

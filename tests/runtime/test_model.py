@@ -126,7 +126,7 @@ def test_labels_are_numbers_where_they_were(tmp_path):
     assert set(runtime.load(tmp_path / "m").predict(sequences()).tolist()) <= {7, 8}
 
 
-def test_what_a_person_gives_is_prepared_as_in_the_training(tmp_path):
+def test_a_user_s_input_is_prepared_as_in_the_training(tmp_path):
     from dataclasses import replace
 
     from ostinato.training import saved_model

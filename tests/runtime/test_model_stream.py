@@ -284,12 +284,12 @@ def test_names_become_columns(missing):
     parts = Parts()
     graph = parts.model(["gru"], F=6 if mask else 4)
     made = source(parts, graph, scaling=RowScaling(mean, scale, fill, mask, (None, EVENTS)))
-    told = [[2.5, "click"], [1.0, " home "], [3, "new"]]
+    rows_given = [[2.5, "click"], [1.0, " home "], [3, "new"]]
     wanted = [[1, 0, 1, 0], [-2, 0, 0, 1], [2, 0, 0, 0]]
     if missing != "error":
-        told += [[None, "cart"], [2.0, None], [2.0, ""]]
+        rows_given += [[None, "cart"], [2.0, None], [2.0, ""]]
         wanted += [[-1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
-    of_places = np.array([[np.nan if x is None else x, EVENTS.place(e)] for x, e in told])
+    of_places = np.array([[np.nan if x is None else x, EVENTS.place(e)] for x, e in rows_given])
     read = np.array(wanted, np.float32)
     if mask:
         masks = np.isnan(of_places)
@@ -298,11 +298,11 @@ def test_names_become_columns(missing):
     expected = [plain.push(row).proba for row in read.astype(np.float32)]
     by_name, by_place, pool = Stream(made), Stream(made), Pool(made, 4)
     found = [
-        [by_name.push(row).proba for row in told],
+        [by_name.push(row).proba for row in rows_given],
         [by_place.push(row).proba for row in of_places.astype(np.float32)],
-        Stream(made).push(told, each=True).proba,
+        Stream(made).push(rows_given, each=True).proba,
         Stream(made).push(of_places, each=True).proba,
-        [pool.push({"a": row})["a"].proba for row in told],
+        [pool.push({"a": row})["a"].proba for row in rows_given],
     ]
     for probabilities in found:
         np.testing.assert_array_equal(probabilities, expected)

@@ -114,7 +114,7 @@ def test_a_missing_or_altered_file_is_named(tmp_path):
         runtime.verify(path)
 
 
-def test_examples_of_a_person_are_kept_if_given(tmp_path):
+def test_examples_of_a_user_are_kept_if_given(tmp_path):
     classifier(tmp_path / "m")
     model = saved_model.load(tmp_path / "m")
     X = sequences(5)

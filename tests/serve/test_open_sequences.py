@@ -110,7 +110,7 @@ def test_steps_of_one_sequence_at_once_are_played_in_order():
     run(test())
 
 
-def test_a_session_is_told_what_became_of_it():
+def test_a_session_reports_how_it_ended():
     async def test():
         async with serving(golden("gru"), sequences=2, idle=0.2) as client:
             x = X[0].tolist()
@@ -182,9 +182,9 @@ def test_a_queue_that_is_full_is_a_503():
             answers = await asyncio.gather(*sent)
             refused = [answer for answer in answers if answer.status_code == 503]
             assert refused and all(answer.headers["retry-after"] == "1" for answer in refused)
-            told = [answer.json()["n"] for answer in answers if answer.status_code == 200]
-            assert sorted(told) == list(range(1, len(told) + 1))
-            assert len(told) + len(refused) == 20
+            numbers = [answer.json()["n"] for answer in answers if answer.status_code == 200]
+            assert sorted(numbers) == list(range(1, len(numbers) + 1))
+            assert len(numbers) + len(refused) == 20
 
     run(test())
 

@@ -97,10 +97,10 @@ def test_kills_at_any_moment_lose_nothing(tmp_path, draw):
             if answer.status_code != 200:
                 wrong.append(answer.text)
                 return
-            told = answer.json()["parameters"]["n"]
+            found_n = answer.json()["parameters"]["n"]
             seen = rows_of(key, n)
-            if told != n or (arrays(answer.json())["probabilities"] != belief(seen)).any():
-                wrong.append(f"sequence {key} at {n}: {told}")
+            if found_n != n or (arrays(answer.json())["probabilities"] != belief(seen)).any():
+                wrong.append(f"sequence {key} at {n}: {found_n}")
             read[key], body = n, None
 
     def rows_of(key, n):

@@ -17,9 +17,9 @@ def launched(monkeypatch):
     """Sets what torchrun tells a process by its environment."""
 
     def launch(ranks, here):
-        told = {"RANK": ranks.rank, "WORLD_SIZE": ranks.size, "LOCAL_WORLD_SIZE": here,
+        variables = {"RANK": ranks.rank, "WORLD_SIZE": ranks.size, "LOCAL_WORLD_SIZE": here,
                 "MASTER_ADDR": "localhost", "MASTER_PORT": 1}  # fmt: skip
-        for name, value in told.items():
+        for name, value in variables.items():
             monkeypatch.setenv(name, str(value))
 
     return launch

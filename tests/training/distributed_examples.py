@@ -6,8 +6,8 @@ As a program it trains all of them in the processes of `torchrun`:
 
 Process r writes NAME-r.safetensors for each: the weights, and the gradient of each update. Then
 they go on with the checkpoint in FOLDER/one/NAME, and write resumed-NAME-r.safetensors. Their own
-checkpoint of the middle is left in FOLDER/several/NAME. Each process r tells the first one r rows;
-FOLDER/told-r.json has what it was told.
+checkpoint of the middle is left in FOLDER/several/NAME. Each process r sends the first one r rows;
+FOLDER/received-r.json has what it received.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ def main(folder: Path) -> None:
         for resume, prefix in ((None, ""), (folder / "one" / name, "resumed-")):
             result = trained(name, folder / "several" / name, resume)
             safetensors.torch.save_file(result, folder / f"{prefix}{name}-{rank}.safetensors")
-    told = distributed.current().at_first(torch.full((rank, 2), rank))
-    (folder / f"told-{rank}.json").write_text(json.dumps(told and [t.tolist() for t in told]))
+    rows = distributed.current().at_first(torch.full((rank, 2), rank))
+    (folder / f"received-{rank}.json").write_text(json.dumps(rows and [t.tolist() for t in rows]))
     torch.distributed.destroy_process_group()
 
 

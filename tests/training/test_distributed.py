@@ -4,7 +4,7 @@ The error bounds. ε is 2⁻²⁴, the rounding of float32. A gradient is a sum 
 a batch, N terms, of numbers that some tens of operations have made. However the sum is cut into
 shares, each of the two results differs from the exact sum by at most (N + 64) ε times the sum of
 the terms' magnitudes, of which the rows' gradients give all but the cancellation within a row;
-the parameter's largest entry stands for that.
+the parameter's largest entry is used for that.
 """
 
 from __future__ import annotations
@@ -219,8 +219,8 @@ def test_a_training_goes_on_in_another_number_of_processes(together, name):
 @pytest.mark.process
 @pytest.mark.slow
 def test_the_first_process_gets_the_rows_of_all_however_many(together):
-    told = [json.loads((folder / f"told-{rank}.json").read_text()) for folder, rank in together]
-    assert told == [[[[rank, rank]] * rank for rank in range(len(told))]] + [None] * (len(told) - 1)
+    rows = [json.loads((folder / f"received-{rank}.json").read_text()) for folder, rank in together]
+    assert rows == [[[[rank, rank]] * rank for rank in range(len(rows))]] + [None] * (len(rows) - 1)
 
 
 def written(together: list[tuple[Path, int]], name: str) -> dict[str, torch.Tensor]:

@@ -115,7 +115,7 @@ class Gru(torch.nn.GRUCell):
 
 
 @pytest.mark.parametrize("variant", one_in(2, [{}, {"tied": True}, {"embedding_size": 0}]), ids=str)
-def test_a_person_s_gru_learns_what_the_gru_learns(variant):
+def test_a_user_s_gru_learns_what_the_gru_learns(variant):
     """Updates, the state between batches, its resets and the measures, in float64."""
     vocabulary = Vocabulary.fit(TEXTS, "character")
     found = []

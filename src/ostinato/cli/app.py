@@ -27,7 +27,7 @@ from ostinato.cli import (
     tune,
     verify,
 )
-from ostinato.cli.failures import Failure, Told
+from ostinato.cli.failures import AlreadyReported, Failure
 from ostinato.cli.flags import Command
 from ostinato.cli.output import notes
 from ostinato.interrupt import Terminated, sigterm_unwinds
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def explained(error: Exception) -> tuple[int, str | None]:
     """Exit code and message; no message for a bug: its traceback is shown instead."""
-    if isinstance(error, Told):
+    if isinstance(error, AlreadyReported):
         return error.exit_code, ""
     if isinstance(error, Failure):
         return error.exit_code, f"ostinato: {error}"

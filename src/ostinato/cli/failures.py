@@ -15,7 +15,7 @@ class BadInput(Failure):
     exit_code = 2
 
 
-class Told(Failure):
+class AlreadyReported(Failure):
     """Ends the command without a message: another process has shown it."""
 
     def __init__(self, exit_code: int = Failure.exit_code):

@@ -397,7 +397,7 @@ def test_a_cue_of_groups_is_no_cue_of_labels():
     assert "shortcut-length" not in codes(examples(X, y, groups=groups))
 
 
-def test_a_cue_of_labels_within_few_groups_is_told():
+def test_a_cue_of_labels_within_few_groups_is_reported():
     g = np.random.default_rng(7)
     groups, y = np.repeat(np.arange(8), 20), np.tile([0, 1], 80)
     X = [g.normal(size=(n, 1)) for n in 10 + 4 * y + g.integers(0, 3, 160)]
@@ -405,7 +405,7 @@ def test_a_cue_of_labels_within_few_groups_is_told():
     assert "shortcut-length" not in codes(examples(X, g.permutation(y), groups=groups))
 
 
-def test_permuted_labels_are_not_told():
+def test_permuted_labels_are_not_reported():
     """50 data sets of every cue without a relation: no finding (4 standard errors each)."""
     for seed in range(50):
         g = np.random.default_rng(seed)
@@ -427,14 +427,14 @@ def test_real_data():
 
 def test_infinite_and_missing_values_are_cues():
     """A value that is missing, infinite or too large for float32 where the label is 1."""
-    for told in (np.nan, np.inf, 1e300):
+    for special in (np.nan, np.inf, 1e300):
         values, y = np.ones((60, 1)), np.arange(60) % 2
-        values[y == 1] = told
+        values[y == 1] = special
         pairs = [(np.arange(40), np.arange(40, 60))]
         assert shortcuts._score(values, y, pairs) * 60 == 20
         cue = shortcuts.Cue("code", "what", values, ("x",), "")
         (asked,) = shortcuts._questions(cue, y)
-        assert asked == "x missing" if np.isnan(told) else asked.startswith("x below ")
+        assert asked == "x missing" if np.isnan(special) else asked.startswith("x below ")
 
 
 # --- contents ---------------------------------------------------------------------------------

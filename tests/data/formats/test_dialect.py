@@ -65,7 +65,7 @@ def test_numbers_with_commas(tmp_path_factory, numbers):
 
 
 @pytest.mark.parametrize("number", ["1.234,5", "1.234", "1,2,3", "1'234,5", "·5"])
-def test_what_stands_before_thousands_is_no_number(tmp_path, number):
+def test_what_precedes_thousands_is_not_a_number(tmp_path, number):
     path = tmp_path / "thousands.csv"
     path.write_text(f"id;x\na;1,5\na;{number}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=rf"line 3, column 'x'.*{number}.*nothing before thousand"):
@@ -97,7 +97,7 @@ ABOVE = {
 
 @pytest.mark.parametrize("above", ABOVE)
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
-def test_what_stands_above_the_header_is_left_out(tmp_path, monkeypatch, above, ends):
+def test_lines_above_the_header_are_left_out(tmp_path, monkeypatch, above, ends):
     """And lines keep their numbers in the file."""
     head, written = ABOVE[above]
     content = (head + "id,t,x\na,0,1\na,1,2\nb,0,3\n").replace("\n", ends)
@@ -135,7 +135,7 @@ def test_a_header_may_begin_like_a_comment(content, names):
 
 
 @pytest.mark.parametrize("above", ["Glucose, of Ann\nserial 7\n", "Report\n\n"])
-def test_lines_above_a_header_are_told(tmp_path, above):
+def test_lines_above_a_header_are_reported(tmp_path, above):
     path = tmp_path / "a.csv"
     path.write_text(above + "id,t,x\n" + "a,0,1\n" * 9)
     with pytest.raises(ValueError, match=r"header is line 3, .*skip_lines=2 \(--skip-lines 2\)"):

@@ -41,7 +41,7 @@ def test_round_trip(array, zipped):
 @pytest.mark.parametrize("zipped", [False, True])
 def test_from_a_path(tmp_path, zipped):
     array = np.arange(6, dtype=np.int16).reshape(2, 3) - 3
-    path = tmp_path / "numbers"  # what the file is stands in it, not in its name
+    path = tmp_path / "numbers"  # the content says what the file is, not its name
     path.write_bytes(gzip.compress(written(array)) if zipped else written(array))
     for source in (path, str(path)):
         np.testing.assert_array_equal(read_idx(source), array)

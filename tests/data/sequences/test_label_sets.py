@@ -82,7 +82,7 @@ def test_a_model_reads_labels_however_they_are_written(tmp_path, trained, betwee
 
 
 def test_names_with_a_sign_stay_names(tmp_path):
-    """No label that stands beside another is found alone: these are two classes."""
+    """No label that occurs beside another occurs alone: these are two classes."""
     text = "trip,x,weather\na,1,rain|wind\nb,3,sun|calm\n"
     examples = read_examples(written(tmp_path, text), ONE_COLUMN)
     assert examples.y.tolist() == ["rain|wind", "sun|calm"]

@@ -96,7 +96,7 @@ def test_labels(stored):
 
 
 def test_labels_as_class_numbers(stored):
-    """Those of a part are its own: a label that it has not is none of its classes."""
+    """Those of a part are its own: a label that it lacks is not one of its classes."""
     labels, memory = labels_in(stored)
     chosen = np.array([1, 3])
     for y, given in ((labels, memory), (labels.take(chosen), [memory[1], memory[3]])):

@@ -116,7 +116,7 @@ def test_words_become_columns_of_zeros_and_ones():
 
 
 def test_words_of_another_part_or_file_are_found_by_name(caplog):
-    """Only words of the training part have columns; others are unknown, counted and told."""
+    """Only words of the training part have columns; others are unknown, counted and reported."""
     train = words("red", "blue", names=("blue", "green", "red"))
     preparation = Preparation.fit(train)
     assert preparation.columns == ("kind=blue", "kind=red")
@@ -216,7 +216,7 @@ def test_other_orders_of_columns_and_further_ones_give_the_same_bits(tmp_path):
     moved = read_examples(tmp_path / "b.csv", preparation.roles)
     assert preparation.apply(moved).values.tobytes() == wanted.tobytes()
     assert moved.y.tolist() == train.y.tolist()
-    # Examples whose features stand in another order are brought into that of the training part.
+    # Examples whose features are in another order are brought into that of the training part.
     other = read_examples(tmp_path / "b.csv", replace(roles, features=("b", "a", "kind")))
     assert preparation.apply(other).values.tobytes() == wanted.tobytes()
 

@@ -37,7 +37,7 @@ def test_each_epoch_has_every_example_once(n, data):
 
 
 def test_batches_of_a_block_are_neighbours_by_length():
-    """Each batch holds examples that stand side by side when its block is sorted by length."""
+    """Each batch holds examples that are neighbours when its block is sorted by length."""
     lengths, size, n = lengths_of(640), 8, 640
     plain = batches(n, size, lengths=lengths)
     shuffled = Batches(np.arange(n), np.arange(n), size, seed=0)

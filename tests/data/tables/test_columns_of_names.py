@@ -1,4 +1,4 @@
-"""Names: a value means the same whatever stands in the other rows, and in every kind of file."""
+"""Names: a value means the same whatever the other rows have, and in every kind of file."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_large_whole_number_is_still_a_feature():
 
 
 def test_labels_keep_their_types():
-    """Whole numbers, other numbers that are told apart, truth values; others are names."""
+    """Whole numbers, other distinct numbers, truth values; others are names."""
     for written, labels in (
         (["1", "2.0"], [1, 2]),
         (["0.5", "1.0"], [0.5, 1.0]),

@@ -155,7 +155,7 @@ def test_values_that_another_process_looks_at_are_not_read(both, monkeypatch):
     assert unseen.values.tobytes() == wanted
 
 
-def test_unknown_words_are_told_once(both, caplog):
+def test_unknown_words_are_reported_once(both, caplog):
     memory, stored = both
     preparation = Preparation.fit(memory.select(np.arange(15)), missing="fill")
     caplog.clear()

@@ -30,16 +30,16 @@ WORDS = ["late", "mid", "early", "never"]
 
 def together(path, roles, of):
     """The examples in each of several processes, which are threads here."""
-    told = [b""] * of
+    sent = [b""] * of
     barriers = [threading.Barrier(of, timeout=20) for _ in range(4)]  # two for each exchange
 
     def store(number):
         rest = iter(barriers)
 
         def exchange(content):
-            told[number] = content
+            sent[number] = content
             next(rest).wait()
-            everything = list(told)
+            everything = list(sent)
             next(rest).wait()
             return everything
 
@@ -196,16 +196,16 @@ def test_a_process_that_ends_first_is_still_read(tmp_path):
     table = pa.table({"id": ids, "x": [1.0] * 6, "y": [0, 0, 1, 1, 0, 1]})
     parquet.write_table(table, tmp_path / "a.parquet", row_group_size=3)
     roles = Roles(id="id", features=("x",), target="y", task="classify")
-    told, barrier, ended = [b""] * 2, threading.Barrier(2, timeout=20), threading.Event()
+    sent, barrier, ended = [b""] * 2, threading.Barrier(2, timeout=20), threading.Event()
 
     def refusal(number):
         n_exchanges = 0
 
         def exchange(content):
             nonlocal n_exchanges
-            told[number] = content
+            sent[number] = content
             barrier.wait()
-            everything = list(told)
+            everything = list(sent)
             barrier.wait()
             n_exchanges += 1
             if number == 0 and n_exchanges == 2:

@@ -35,7 +35,7 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from ostinato import environment
-from ostinato.cli.failures import BadInput, Failure, Told
+from ostinato.cli.failures import AlreadyReported, BadInput, Failure
 from ostinato.cli.run import limits
 
 Ask = Callable[[Any], Any]
@@ -89,7 +89,7 @@ class Team(Protocol):
 
         Raises:
             Failure: a worker failed; the message has its error.
-            Told: a worker failed by a bug, and has shown the traceback.
+            AlreadyReported: a worker failed by a bug, and has shown the traceback.
         """
 
 
@@ -168,14 +168,14 @@ def result(kind: str, content: Any) -> Any:
 
     Raises:
         Failure: the worker failed.
-        Told: the worker failed by a bug, whose traceback is shown.
+        AlreadyReported: the worker failed by a bug, whose traceback is shown.
     """
     if kind == "result":
         return content
     code, message, trace = content
     if message is None:
         print(trace, end="", file=sys.stderr)
-        raise Told(code)
+        raise AlreadyReported(code)
     failure = Failure(message)
     failure.exit_code = code
     raise failure

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ostinato import environment, files, training
-from ostinato.cli.failures import BadInput, Failure, Interrupted, Told
+from ostinato.cli.failures import AlreadyReported, BadInput, Failure, Interrupted
 from ostinato.cli.output import working
 from ostinato.cli.run import card, jobs, limits, runs
 from ostinato.cli.run.config import Config
@@ -126,7 +126,7 @@ def run(
         BadInput, ValueError: the data or the settings cannot be used.
         Failure: the training diverged, or another process of it has ended.
         Interrupted: Ctrl-C or SIGTERM.
-        Told: in the other processes, if the first one raises one of these.
+        AlreadyReported: in the other processes, if the first one raises one of these.
     """
     with distributed.joined() as ranks:
         return _run(job, open_run, resumed, quiet, beside, ranks)
@@ -181,7 +181,7 @@ def _told(recorder: RunRecorder | None, ranks: distributed.Ranks) -> Iterator[No
     Raises:
         Failure: it diverged, or another process has ended.
         Interrupted: Ctrl-C or SIGTERM.
-        Told: in the other processes, if the first one raises one of these.
+        AlreadyReported: in the other processes, if the first one raises one of these.
     """
     try:
         yield
@@ -190,14 +190,14 @@ def _told(recorder: RunRecorder | None, ranks: distributed.Ranks) -> Iterator[No
         raise Failure(f"{error}{kept}") from None
     except training.Diverged as error:
         if not ranks.first:
-            raise Told from None
+            raise AlreadyReported from None
         begun = recorder.run if recorder else None
         where = f"; the last good checkpoint is in {begun.checkpoint}" if begun else ""
         raise Failure(f"{error}{where}") from None
     except (KeyboardInterrupt, Terminated) as error:
         code = Terminated.exit_code if isinstance(error, Terminated) else Interrupted.exit_code
         if not ranks.first:
-            raise Told(code) from None
+            raise AlreadyReported(code) from None
         kept = _how_to_go_on(recorder.run if recorder else None)
         raise Interrupted(f"interrupted; {kept}", code) from None
 

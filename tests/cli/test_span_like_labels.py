@@ -1,4 +1,4 @@
-"""Labels that look like spans and are none: which one it is, is said."""
+"""Labels that look like spans and are not: the message names the label."""
 
 from __future__ import annotations
 
