@@ -49,9 +49,9 @@ PACKAGE = """
     cli/failures
     cli/output
     cli/many/paired
-    tasks/job
     cli/run
-    tasks/parts_job tasks/classify/several
+    tasks/job
+    tasks/parts_job tasks/*/series tasks/*/documents
     tasks/*/job
     cli
     __main__

@@ -76,8 +76,8 @@ def train(folder: Path, kind: str, *flags: str) -> tuple[Any, Any, dict[str, Any
     assert main([str(a) for a in ("train", *arguments)]) == 0
     found = runs.find(folder / "run")
     assert found.config is not None
-    _, module = jobs.of_model(found)
-    return jobs.again(found.config), saved_model.load(found.model), module.evaluated(found, None)
+    _, job = jobs.of_model(found)
+    return jobs.again(found.config), saved_model.load(found.model), job.evaluated(found, None)
 
 
 @pytest.fixture(autouse=True)

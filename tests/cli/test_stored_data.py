@@ -12,7 +12,7 @@ from ostinato.cli import main
 from ostinato.cli.run import findings, sources
 from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.series import panel
-from ostinato.tasks.forecast import job as forecast
+from ostinato.tasks.forecast import series as forecast
 from ostinato.tasks.tag import job as tag
 from zoo.suites import one_in
 

@@ -111,13 +111,13 @@ def _at_texts(
 
     from ostinato.data import checks
     from ostinato.data.checks.finding import plural
-    from ostinato.tasks.language import job as language
+    from ostinato.tasks.language import documents as texts
 
     if not is_run:  # only the given parts
         settings = jobs.with_defaults(settings, given).updated(
             {"training.validation_fraction": 0.0}
         )
-    documents, parts = language.to_check(settings, is_run or _wants_parts(given))
+    documents, parts = texts.to_check(settings, is_run or _wants_parts(given))
     train, task = documents.texts, settings.task
     findings = checks.check_texts(
         train,

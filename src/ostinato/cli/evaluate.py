@@ -46,13 +46,13 @@ def evaluate(
     if given and file is None:
         flag = OPTIONS[next(iter(given))].flag
         raise BadInput(f"{flag} is for a FILE; the run's own data are read as in the training")
-    task, module = jobs.of_model(trained)
+    task, job = jobs.of_model(trained)
     if task.name != "forecast" and (windows or stride):
         flag = "--windows" if windows else "--stride"
         raise BadInput(f"{flag} is for forecasts; {run} was trained to {task.name}")
     with working("evaluating", quiet):
         more = (windows, stride) if task.name == "forecast" else ()
-        result = module.evaluated(trained, file, *more)
+        result = job.evaluated(trained, file, *more)
     results = trained.run.results() if file is None and trained.run else None
     found = {"findings": (results or {}).get("findings", [])}
     if as_json:

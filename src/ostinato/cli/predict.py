@@ -35,5 +35,5 @@ def predict(
     if output is not None:
         check_file(output, overwrite)
     trained = runs.find(run).reading(given)
-    _, module = jobs.of_model(trained)
-    write(output, module.predicted(trained, file, proba))
+    _, job = jobs.of_model(trained)
+    write(output, job.predicted(trained, file, proba))

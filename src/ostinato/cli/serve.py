@@ -209,8 +209,8 @@ def _answers(trained: Trained, content: bytes) -> dict[str, Any]:
         file = Path(place) / "table.csv"
         file.write_bytes(content)
         try:
-            _, module = jobs.of_model(trained)
-            csv = "".join(module.predicted(trained, str(file), _has_shares(trained)))
+            _, job = jobs.of_model(trained)
+            csv = "".join(job.predicted(trained, str(file), _has_shares(trained)))
             belief = _belief(trained, str(file)) if trained.task().name == "classify" else {}
         except (BadInput, ValueError, csv_module.Error) as problem:
             raise Refusal(400, str(problem).replace(f"{place}/", "")) from None

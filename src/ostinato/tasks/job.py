@@ -1,23 +1,39 @@
-"""`Job`: the work of the command line for a task, from a user's file to results."""
+"""`Job`: the work of the command line for a task, from a user's file to results.
+
+`tasks/<kind>/job.py` has one, as `JOB`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
+
+from ostinato.cli.failures import BadInput
+from ostinato.cli.many.paired import PairedResult
+from ostinato.cli.run.config import Config, Given
+from ostinato.cli.run.runs import Trained
+from ostinato.cli.run.summaries import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from ostinato.cli.run.config import Config
+    import numpy as np
+    from typing_extensions import Self
+
+    from ostinato.cli.compare import Measured
     from ostinato.cli.run.rundir import RunDir
+    from ostinato.report.page import PageData, RunFacts
+    from ostinato.training import Plan
     from ostinato.training.callbacks import Callback
     from ostinato.training.distributed import Ranks
     from ostinato.training.history import History
 
 
 class Job(ABC):
-    """A training on data that were read and checked. Only its methods import torch.
+    """A training on data that were read and checked. Only some of its methods import torch.
 
     Attributes:
         settings: the configuration, with defaults from the task and the data.
@@ -25,22 +41,55 @@ class Job(ABC):
 
     settings: Config
 
+    @classmethod
+    @abstractmethod
+    def read(cls, settings: Config, given: Given) -> Self:
+        """The job of a configuration; see `jobs.read`."""
+
+    @classmethod
+    @abstractmethod
+    def folds(cls, settings: Config, given: Given, k: int) -> Iterator[Self]:
+        """The jobs of a cross-validation; see `jobs.folds`."""
+
+    @classmethod
+    @abstractmethod
+    def evaluated(cls, trained: Trained, file: str | None) -> dict[str, Any]:
+        """The measures of a saved model, on a file or on the test part of its run.
+
+        Raises:
+            BadInput: it is a model without a run, and there is no file; or the data cannot be read.
+        """
+
+    @classmethod
+    @abstractmethod
+    def predicted(cls, trained: Trained, file: str, proba: bool) -> Iterator[str]:
+        """The answers of a saved model to a file, as pieces of CSV; with `proba` in full."""
+
+    @classmethod
+    @abstractmethod
+    def compared(cls, a: Measured, b: Measured) -> PairedResult:
+        """The test of run B against run A on the same test part.
+
+        Raises:
+            Apart: their predictions cannot be paired.
+        """
+
     @property
     @abstractmethod
     def aim(self) -> str:
         """A phrase for the task, for `train --dry-run`."""
 
     @abstractmethod
-    def shown(self) -> dict[str, list[tuple[str, str]]]:
+    def shown(self) -> dict[str, Rows]:
         """The sections of `train --dry-run` on data, parts and baselines: rows of name, value."""
 
     @abstractmethod
     def description(self) -> dict[str, Any]:
         """The sizes of the data and their digests: a run is resumed only with the same."""
 
-    @abstractmethod
-    def redrawn(self, draw: int) -> Job | None:
+    def redrawn(self, draw: int) -> Self | None:
         """The job with another draw of a small validation part; None if there is no other."""
+        return None
 
     @abstractmethod
     def least_memory(self) -> int:
@@ -84,8 +133,45 @@ class Job(ABC):
     def parameters(self, model: Any) -> dict[str, Any]:
         """The arguments of the estimator that would train this model, as its directory keeps."""
 
+    def lines(self, model: Any, answers: Any) -> Iterator[str] | None:
+        """The content of predictions.csv, in pieces; None: there is no such file."""
+        return None
+
     @abstractmethod
+    def page(self, model: Any, answers: Any, facts: RunFacts) -> PageData:
+        """The contents of the report."""
+
     def keep(
         self, run: RunDir, model: Any, history: History, evaluation: dict[str, Any], answers: Any
     ) -> None:
         """Write the model, the predictions and the report."""
+        from ostinato import files, report
+        from ostinato.cli.run import reported
+        from ostinato.training import saved_model
+
+        saved_model.save(model, run.model, self.parameters(model), history.iterations)
+        lines = self.lines(model, answers)
+        if lines is not None:
+            files.write_pieces(run.predictions, (piece.encode() for piece in lines))
+        facts = reported.facts(self.settings, run, history, evaluation)
+        report.write_report(run.report, self.page(model, answers, facts))
+
+    def _plan(self) -> Plan:
+        """How to train, as `training` has it."""
+        from ostinato.training import Plan
+
+        given = asdict(self.settings.training)
+        return Plan(**{f.name: given[f.name] for f in fields(Plan)})
+
+
+def without_run(trained: Trained) -> BadInput:
+    """The error of a model that has no test part of its own."""
+    return BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
+
+
+def gathered(ranks: Ranks, own: np.ndarray) -> np.ndarray | None:
+    """The rows of all processes, in their order; None except in the first process."""
+    import torch
+
+    every = ranks.at_first(torch.from_numpy(own))
+    return None if every is None else torch.cat(every).numpy()

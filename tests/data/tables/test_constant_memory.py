@@ -29,7 +29,7 @@ from ostinato.data.series.panel import Panel
 from ostinato.hyperparameters import Architecture
 from ostinato.tasks.forecast.fit import fit
 from ostinato.training.plan import Plan
-from ostinato.tasks.forecast import job as forecast
+from ostinato.tasks.forecast import series as forecast
 from ostinato.tasks.forecast.loss import ForecastSettings
 
 how, path, limit = sys.argv[1:]
@@ -40,7 +40,7 @@ if how == "forecast":
     roles = Roles("nested", "id", features=features[1:], target="x0", task="forecast")
     series = store_examples(stream_examples(path, roles))
     preparation = Preparation.fit(series, missing="forward", standardize=False)
-    panel = forecast._panel(series, preparation, unseen=True).before(2)
+    panel = forecast.panel_of(series, preparation, unseen=True).before(2)
     settings, plan = ForecastSettings(horizon=2, context=4), Plan(iterations=3, batch_size=64)
     fit(panel, settings, Architecture(hidden_size=4), plan)
 else:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.baselines import sign_test
+from ostinato.baselines import SURE, sign_test
 from ostinato.cli.failures import BadInput
 
 if TYPE_CHECKING:
@@ -238,6 +238,26 @@ def flips(differences: Any, seed: int = 0) -> float:
         as_far += int((np.abs(drawn @ d) >= least).sum())
         left -= rows
     return (as_far + 1) / (DRAWN + 1)  # the data themselves count as one way
+
+
+def verdict(differences: Any, baseline: str, units: str) -> str:
+    """The comparison of a network with a baseline in words, by the sign-flip test.
+
+    Args:
+        differences: `[n]`, the network's loss minus the baseline's in each unit, or relative ones.
+        baseline: its name, and the measures of both.
+        units: the noun for the units, in the plural.
+
+    Example:
+        >>> verdict([-1.0] * 6, "it", "texts"), verdict([-1.0, 1.0] * 3, "it", "texts")
+        ('better than it', 'no significant difference from it')
+    """
+    d = np.asarray(differences)
+    if len(d) < FEWEST:
+        return f"not tested against {baseline}: {len(d)} {units} are too few"
+    if flips(d) >= SURE:
+        return f"no significant difference from {baseline}"
+    return f"{'better' if d.mean() < 0 else 'WORSE'} than {baseline}"
 
 
 def predictions(a: Measured, b: Measured) -> tuple[Rows, Rows]:

@@ -15,7 +15,7 @@ def tested(a: Measured, b: Measured) -> dict[str, Any]:
     pair: dict[str, Any] = {"runs": [a.name, b.name]}
     try:
         _check_same_part(a, b)
-        outcome = tasks.named(a.task).module("job").compared(a, b)
+        outcome = tasks.named(a.task).job().compared(a, b)
     except Apart as reason:
         return pair | {"reason": str(reason)}
     return pair | outcome.as_json()

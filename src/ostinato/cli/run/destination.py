@@ -5,12 +5,15 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ostinato import tasks
 from ostinato.cli.failures import BadInput
 from ostinato.cli.run import jobs
 from ostinato.cli.run.config import Config, Given
-from ostinato.tasks.job import Job
+
+if TYPE_CHECKING:
+    from ostinato.tasks.job import Job
 
 
 def chosen(settings: Config, asked: Given) -> Given:

@@ -16,12 +16,12 @@ from ostinato.data.sequences.label_sets import joined
 from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.sequences.step_labels import label_counts
-from ostinato.tasks.job import Job
 
 if TYPE_CHECKING:
     from ostinato.cli.run.partition import Parts
     from ostinato.data.sequences.examples import Examples
     from ostinato.data.tables.roles import Roles
+    from ostinato.tasks.job import Job
     from ostinato.tasks.parts_job import PartsJob
 
 SHOWN = 4  # steps of the first example
@@ -47,11 +47,21 @@ def shown(job: Job) -> str:
     )
 
 
+def of_parts(job: PartsJob) -> dict[str, Rows]:
+    """The sections of a job on columns, first example and parts."""
+    parts, settings = job.parts, job.settings
+    _check_prepared(parts, settings)
+    every = [("training", parts.train), ("validation", parts.validation), ("test", parts.test)]
+    return {
+        "columns": columns(settings, parts.train.roles),
+        "first example": first(parts.train),
+        "parts": [(name, size(part)) for name, part in every if part is not None],
+    }
+
+
 def of_sequences(job: PartsJob, *baselines: tuple[str, str]) -> dict[str, Rows]:
     """The sections of a job that learns labels; `baselines` are further baselines."""
-    parts, settings = job.parts, job.settings
-    train, test = parts.train, parts.test
-    check_prepared(parts, settings)
+    of_all, train, test = of_parts(job), job.parts.train, job.parts.test
     labels, counts = _labels(train)
     _, test_counts = _labels(test, labels)
     total = max(1, int(test_counts.sum()))
@@ -61,14 +71,7 @@ def of_sequences(job: PartsJob, *baselines: tuple[str, str]) -> dict[str, Rows]:
     else:
         most_frequent = float(test_counts[counts.argmax()] / total)
         told = ("always the most frequent label", percent(most_frequent))
-    return {
-        "columns": columns(settings, train.roles),
-        "first example": first(train),
-        "parts": [
-            ("training", size(train)),
-            *([("validation", size(parts.validation))] if parts.validation is not None else []),
-            ("test", size(test)),
-        ],
+    return of_all | {
         "labels in training and test": [
             (str(label), f"{n:,}, {m:,}")
             for label, n, m in list(zip(labels, counts, test_counts, strict=True))[:MOST]
@@ -77,7 +80,7 @@ def of_sequences(job: PartsJob, *baselines: tuple[str, str]) -> dict[str, Rows]:
     }
 
 
-def check_prepared(parts: Parts, settings: Config) -> None:
+def _check_prepared(parts: Parts, settings: Config) -> None:
     """Refuse data that a training would refuse, such as missing values; sequences on disk are left
     to the training."""
     data = settings.data

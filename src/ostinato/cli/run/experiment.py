@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,10 +25,12 @@ from ostinato.cli.run.config import Config
 from ostinato.cli.run.rundir import RunDir
 from ostinato.cli.run.runs import Trained
 from ostinato.interrupt import Terminated
-from ostinato.tasks.job import Job
 from ostinato.training import distributed
 from ostinato.training.history import History
 from ostinato.training.optimizers import without_dynamo
+
+if TYPE_CHECKING:
+    from ostinato.tasks.job import Job
 
 without_dynamo()  # no command compiles anything
 

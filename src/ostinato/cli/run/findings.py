@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ostinato.tasks.job import Job
-
 if TYPE_CHECKING:
     from ostinato.data.sequences.examples import Examples
+    from ostinato.tasks.job import Job
 
 # Warnings that change the meaning of a forecast, which takes steps as equally far apart.
 OF_FORECASTS = ("gaps",)

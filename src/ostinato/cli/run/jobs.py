@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ostinato import tasks
@@ -99,7 +98,7 @@ def read(settings: Config, given: Given) -> Job:
         BadInput, ValueError: the data or a parameter cannot be used.
     """
     settings = with_defaults(settings, given)
-    return _module(settings).read(settings, given)
+    return _kind(settings).read(settings, given)
 
 
 def folds(settings: Config, given: Given, k: int) -> Iterator[Job]:
@@ -113,22 +112,22 @@ def folds(settings: Config, given: Given, k: int) -> Iterator[Job]:
         BadInput, ValueError: the data or a parameter cannot be used, or there are too few data.
     """
     settings = with_defaults(settings, given)
-    return _module(settings).folds(settings, given, k)
+    return _kind(settings).folds(settings, given, k)
 
 
 def again(settings: Config) -> Job:
     """`read` for complete settings, such as those of a resumed run."""
-    return _module(settings).read(settings, dict(settings.items()))
+    return _kind(settings).read(settings, dict(settings.items()))
 
 
-def of_model(trained: Trained) -> tuple[TaskSpec, ModuleType]:
-    """The task of a saved model, and the module with its job.
+def of_model(trained: Trained) -> tuple[TaskSpec, type[Job]]:
+    """The task of a saved model, and the class of its jobs.
 
     Raises:
         BadInput: this version does not know its kind.
     """
     task = trained.task()
-    return task, task.module("job")
+    return task, task.job()
 
 
 def check_origin(settings: Config) -> None:
@@ -141,5 +140,5 @@ def check_origin(settings: Config) -> None:
         raise BadInput(f"--from {origin} has the task {own}; this is {task}: wanted the same")
 
 
-def _module(settings: Config) -> ModuleType:
-    return tasks.named(task_of(settings)).module("job")
+def _kind(settings: Config) -> type[Job]:
+    return tasks.named(task_of(settings)).job()

@@ -8,14 +8,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from ostinato import training
 from ostinato.cli.run import runs
 from ostinato.cli.run.config import Given
 from ostinato.cli.run.defaults import WARM_UP
-from ostinato.tasks.job import Job
 from ostinato.training import distributed
 from ostinato.training.callbacks import duration
+
+if TYPE_CHECKING:
+    from ostinato.tasks.job import Job
 
 _log = logging.getLogger(__name__)
 
