@@ -214,6 +214,27 @@ def test_a_long_document_is_read_in_parts(monkeypatch):
     assert short.loss == pytest.approx(whole.loss, rel=0.05)
 
 
+@pytest.mark.parametrize(("texts", "n_units"), [(TEXTS, 20), (TEXTS * 2, 8)])
+def test_every_loss_is_in_its_unit(texts, n_units, monkeypatch):
+    """Units are documents, or of a few documents equal stretches, here across their ends."""
+    monkeypatch.setattr(language, "PART", 10)
+    monkeypatch.setattr(language, "SHORTEST", 5)
+    vocabulary = Vocabulary.fit(texts, "character")
+    net = random_net(vocabulary)
+    model = LanguageModel(network=ModuleNetwork(net), vocabulary=vocabulary, copies=NO_COPIES)
+    unit = language.units([len(text) for text in texts])
+    losses = [
+        F.cross_entropy(*slow_logits(net, vocabulary, text), reduction="none") for text in texts
+    ]
+    wanted = np.bincount(unit, torch.cat(losses).numpy())
+    assert len(wanted) == n_units and (np.diff(unit) >= 0).all()
+    found = model.counted(texts)
+    np.testing.assert_allclose(found[:, 0], wanted, rtol=1e-5)  # probabilities are float32
+    assert found[:, -1].tolist() == np.bincount(unit).tolist()
+    halves = [model.counted(texts, rank, 2) for rank in range(2)]
+    np.testing.assert_allclose(sum(halves), found, rtol=1e-9)
+
+
 @pytest.mark.parametrize("level", ["character", "word"])
 def test_measures_are_those_of_plain_loops(level):
     documents = [f"{text} an other unheard, the cab can catch them at the mall" for text in TEXTS]

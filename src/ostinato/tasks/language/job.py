@@ -7,15 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ostinato.cli.failures import BadInput
-from ostinato.cli.many.paired import Apart, PairedResult
+from ostinato.cli.many import paired
 from ostinato.cli.output import csv_text
 from ostinato.cli.run import answering, defaults, limits, sources
 from ostinato.cli.run.config import ONLY, Config, Given
 from ostinato.cli.run.runs import Trained
 from ostinato.cli.run.summaries import Rows
 from ostinato.hyperparameters import DEFAULT_WINDOW
-from ostinato.tasks.job import Job, without_run
+from ostinato.tasks.job import Job, gathered, without_run
 from ostinato.tasks.language import documents
 from ostinato.tasks.language.documents import TextParts
 
@@ -97,8 +99,8 @@ class LanguageJob(Job):
         yield csv_text(["index", "prediction", "probability"], rows)
 
     @classmethod
-    def compared(cls, a: Measured, b: Measured) -> PairedResult:
-        raise Apart("the stretches of a text are not independent; compare the measures")
+    def compared(cls, a: Measured, b: Measured) -> paired.PairedResult:
+        raise paired.Apart("runs of language models keep no losses to pair; compare the measures")
 
     @property
     def order(self) -> int:
@@ -174,28 +176,30 @@ class LanguageJob(Job):
             resume=resume,
         )
 
-    def answers(
-        self, model: LanguageModel, ranks: Ranks, report: bool
-    ) -> dict[str, Any] | None:
-        import torch
+    def answers(self, model: LanguageModel, ranks: Ranks, report: bool) -> np.ndarray | None:
+        own = model.counted(self.texts.test, ranks.rank, ranks.size)
+        every = gathered(ranks, own[None])
+        return None if every is None else every.sum(0)
 
-        from ostinato.tasks.language.model import Counts
+    def evaluate(self, model: LanguageModel, answers: np.ndarray) -> dict[str, Any]:
+        from ostinato.tasks.language.model import FEWEST
 
         test = self.texts.test
-        own = model.counted(test, ranks.rank, ranks.size)
-        every = ranks.at_first(torch.tensor([own], dtype=torch.float64))
-        if every is None:
-            return None
-        return model.measured(Counts(*torch.cat(every).sum(0).tolist()), test)
-
-    def evaluate(self, model: LanguageModel, answers: dict[str, Any]) -> dict[str, Any]:
-        order = self.order
+        measured, name = model.measured(answers, test), f"modified Kneser-Ney, {self.order}-grams"
+        nats = _n_grams(self.texts, model.vocabulary, self.order)
+        n = answers[:, -1].sum()
+        baseline = {
+            "bits_per_character": nats.sum() / math.log(2) / max(1, sum(map(len, test))),
+            "perplexity": math.exp(nats.sum() / n),
+        }
+        key = "bits_per_character"
+        figures = f"({measured[key]:.4f} and {baseline[key]:.4f} by bits per character)"
+        of = "texts" if len(test) >= FEWEST else "stretches of the text"
         return {
             "task": "language",
-            "test": answers,
-            "baselines": {
-                f"modified Kneser-Ney, {order}-grams": _n_grams(self.texts, model.vocabulary, order)
-            },
+            "test": measured,
+            "baselines": {name: baseline},
+            "verdict": paired.verdict(answers[:, 0] - nats, f"{name} {figures}", of),
         }
 
     def parameters(self, model: LanguageModel) -> dict[str, Any]:
@@ -204,7 +208,7 @@ class LanguageJob(Job):
         parameters |= {"level": settings.task.level, "truncate": window(settings)}
         return parameters
 
-    def page(self, model: LanguageModel, answers: dict[str, Any], facts: RunFacts) -> PageData:
+    def page(self, model: LanguageModel, answers: np.ndarray, facts: RunFacts) -> PageData:
         from ostinato import report
 
         return report.collect_language(model, self.texts.test, facts)
@@ -248,15 +252,12 @@ def _check_whole(settings: Config, texts: TextParts) -> None:
             )
 
 
-def _n_grams(texts: TextParts, vocabulary: Vocabulary, order: int) -> dict[str, float]:
-    """The measures of an n-gram model of the training part on the test part."""
+def _n_grams(texts: TextParts, vocabulary: Vocabulary, order: int) -> np.ndarray:
+    """The nats of an n-gram model of the training part in each unit of the test part, `[U]`."""
     from ostinato.data.text.ngram import KneserNey
+    from ostinato.tasks.language.model import units
 
-    learnt = [vocabulary.encode(text) for text in texts.train]
-    model = KneserNey(learnt, order, len(vocabulary))
-    found = [model.log_probabilities(vocabulary.encode(text)) for text in texts.test]
-    nats = -sum(float(each.sum()) for each in found)
-    return {
-        "bits_per_character": nats / math.log(2) / max(1, sum(map(len, texts.test))),
-        "perplexity": math.exp(nats / sum(map(len, found))),
-    }
+    model = KneserNey([vocabulary.encode(text) for text in texts.train], order, len(vocabulary))
+    tokens = [vocabulary.encode(text) for text in texts.test]
+    found = np.concatenate([model.log_probabilities(each) for each in tokens])
+    return -np.bincount(units(list(map(len, tokens))), found)

@@ -127,7 +127,7 @@ def answers(
         return net(torch.from_numpy(tokens), carry)
 
     try:
-        for logits, came in read_documents(
+        for logits, came, _ in read_documents(
             read, documents, at_once, ranks.rank, ranks.size, net.logits
         ):
             yield logits, torch.from_numpy(came)

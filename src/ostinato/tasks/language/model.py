@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -32,20 +32,14 @@ BLOCK = 1 << 22  # numbers of outputs in memory: 16 MB
 FARTHEST = 700.0  # nats, whose exponential is a float
 
 
-class Counts(NamedTuple):
-    """Sums over predicted tokens, of which the measures are means.
-
-    Attributes:
-        nats: cross-entropy.
-        first, third, unknown, n: the numbers of tokens that were the likeliest; that were among the
-            three likeliest; that are UNKNOWN; of all tokens.
-    """
-
-    nats: float = 0.0
-    first: float = 0
-    third: float = 0
-    unknown: float = 0
-    n: float = 0
+# Of a unit of the test: the cross-entropy in nats; how many tokens were the likeliest, or among the
+# three likeliest; how many are UNKNOWN; and how many there are.
+COUNTED = 5
+# The units by which a model is tested against another: documents, or of fewer than FEWEST documents
+# stretches of their text. Losses within a stretch depend on each other; means of long stretches
+# hardly do, and some 20 of them are enough (Schmeiser 1982).
+FEWEST, STRETCHES, SHORTEST = 6, 20, 100
+MOST_UNITS = 1_000  # of more documents, neighbours form a unit
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -142,8 +136,10 @@ class LanguageModel(Model):
         """
         return self.measured(self.counted(documents), documents)
 
-    def counted(self, documents: Sequence[str], rank: int = 0, size: int = 1) -> Counts:
-        """The sums for `measured`; of several processes each has those of its parts.
+    def counted(self, documents: Sequence[str], rank: int = 0, size: int = 1) -> Array:
+        """The sums for `measured`, `[U, 5]`: a row of COUNTED for each of the `units`.
+
+        Of several processes each has those of its parts.
 
         Raises:
             ValueError: there is no character in any of the documents.
@@ -154,31 +150,29 @@ class LanguageModel(Model):
             )
         at_once = max(1, min(READ_AT_ONCE, BLOCK // (ROWS_AT_ONCE * len(self.vocabulary))))
         tokens = [self.vocabulary.encode(text) for text in documents]
-        total = np.zeros(5)
-        for proba, came in read_documents(self._read_rows, tokens, at_once, rank, size):
+        unit = units(list(map(len, tokens)))
+        total = np.zeros((unit[-1] + 1, COUNTED))
+        for proba, came, first in read_documents(self._read_rows, tokens, at_once, rank, size):
             right = np.take_along_axis(proba, came[:, None], 1)
             better = (proba > right).sum(1)
-            total += (
-                nats(right).sum(),
-                (better < 1).sum(),
-                (better < SUGGESTED).sum(),
-                (came == UNKNOWN).sum(),
-                len(came),
-            )
-        return Counts(*total.tolist())
+            ones = np.ones(len(came))
+            each = [nats(right)[:, 0], better < 1, better < SUGGESTED, came == UNKNOWN, ones]
+            np.add.at(total, unit[first : first + len(came)], np.stack(each, axis=1))
+        return total
 
-    def measured(self, counts: Counts, documents: Sequence[str]) -> dict[str, Any]:
+    def measured(self, counts: Array, documents: Sequence[str]) -> dict[str, Any]:
         """The measures of `evaluate` by the sums over all documents."""
-        loss, n = counts.nats / counts.n, counts.n
+        total, first, third, unknown, n = counts.sum(0).tolist()
+        loss = total / n
         return {
             "loss": loss,
-            "bits_per_character": counts.nats / math.log(2) / sum(map(len, documents)),
+            "bits_per_character": total / math.log(2) / sum(map(len, documents)),
             "perplexity": math.exp(min(loss, FARTHEST)),
             "n_tokens": int(n),
             "vocabulary_size": len(self.vocabulary),
-            "unknown": counts.unknown / n,
-            "top1": counts.first / n,
-            "top3": counts.third / n,
+            "unknown": unknown / n,
+            "top1": first / n,
+            "top3": third / n,
         }
 
     def suggest(self, text: str, n: int = 3, *, complete: bool = True) -> list[Suggestion]:
@@ -285,12 +279,32 @@ class LanguageModel(Model):
         return self.network.vectors(tokens)
 
 
+def units(lengths: Sequence[int]) -> Array:
+    """The number of the unit of each token, and of each END, of all documents in their order.
+
+    Args:
+        lengths: the numbers of tokens of the documents.
+    """
+    n, n_documents = sum(lengths) + len(lengths), len(lengths)
+    if n_documents < FEWEST:
+        n_units = max(1, min(STRETCHES, n // SHORTEST))
+        return np.arange(n) * n_units // n
+    of_document = np.arange(n_documents) * min(n_documents, MOST_UNITS) // n_documents
+    return np.repeat(of_document, np.array(lengths) + 1)
+
+
 @dataclass(frozen=True)
 class DocumentPart:
-    """A part of a document: the tokens [N + 1], each predicted from those before it."""
+    """A part of a document: the tokens [N + 1], each predicted from those before it.
+
+    Attributes:
+        skipped: the number of answers at the start to leave out.
+        first: the place of the first answer among those to all documents.
+    """
 
     tokens: Array
-    skipped: int  # the number of answers at the start to leave out
+    skipped: int
+    first: int
 
 
 def read_documents(
@@ -300,8 +314,10 @@ def read_documents(
     rank: int = 0,
     size: int = 1,
     head: Callable[[Any], Any] = lambda rows: rows,
-) -> Iterator[tuple[Any, Array]]:
+) -> Iterator[tuple[Any, Array, int]]:
     """A network's outputs `[n, V]` and the tokens that came `[n]`, of all tokens and ENDs, once.
+
+    With them comes the place of the first of the n among the tokens and ENDs of all documents.
 
     Documents are read side by side, the longest with the longest. One of more than PART tokens is
     read in parts, each after the WARM_UP tokens before it, whose outputs are left out.
@@ -320,11 +336,14 @@ def read_documents(
 
 
 def _parts(documents: Sequence[Array]) -> Iterator[DocumentPart]:
+    place = 0
     for document in documents:
         whole = np.concatenate([[END], document, [END]]).astype(np.int64)
         for start in range(0, len(whole) - 1, PART):
             before = max(0, start - WARM_UP)
-            yield DocumentPart(whole[before : start + PART + 1], start - before)
+            tokens = whole[before : start + PART + 1]
+            yield DocumentPart(tokens, start - before, place + before)
+        place += len(whole) - 1
 
 
 def _outputs(
@@ -332,7 +351,7 @@ def _outputs(
     parts: list[DocumentPart],
     at_once: int,
     head: Callable[[Any], Any],
-) -> Iterator[tuple[Any, Array]]:
+) -> Iterator[tuple[Any, Array, int]]:
     """The outputs for parts, the longest first; rows that are at their end leave the batch."""
     carry: Any = None
     for start in range(0, len(parts[0].tokens) - 1, at_once):
@@ -344,9 +363,9 @@ def _outputs(
             tokens[i, : len(piece)] = piece
             counted[i, max(0, part.skipped - start) : len(piece) - 1] = True
         found, carry = read(tokens[:, :-1].copy(), carry)
-        for row, came, keep in zip(found, tokens[:, 1:], counted, strict=True):
+        for part, row, came, keep in zip(rows, found, tokens[:, 1:], counted, strict=True):
             if keep.any():
-                yield head(row[keep]), came[keep]
+                yield head(row[keep]), came[keep], part.first + start + int(keep.argmax())
 
 
 MODEL = LanguageModel
