@@ -2,9 +2,9 @@
 
 The models are those of tests/packages/package_models.py, longer: 200 steps of 32 rows. Each is made
 twice by its package's own code; one of the two is given to `accelerate(model, loops=True)`. Forward
-and backward pass of both take turns on one thread; the ratio of a turn is one sample, the median of
-the samples is the figure. `make test-packages` makes the environment; what is not installed is left
-out.
+and backward pass of both take turns on one thread; the ratio of processor seconds in a turn is one
+sample, the median of the samples is the figure. `make test-packages` makes the environment; what is
+not installed is left out.
 
 A few of them run under `torch.compile`, too, in a process of their own that is ended after
 COMPILE_SECONDS: it unrolls the loop.
@@ -99,16 +99,16 @@ def made(name: str) -> Any:
 
 
 def work(model: torch.nn.Module, call: Any, x: torch.Tensor) -> Callable[[], float]:
-    """A turn: seconds of one forward and backward pass from the same random state."""
+    """A turn: processor seconds of one forward and backward pass from the same random state."""
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def run() -> float:
         torch.manual_seed(1)
         inputs = [x.clone().requires_grad_(), *parameters]
-        began = time.perf_counter()
+        began = time.process_time()
         loss = call(model, inputs[0]).square().mean()
         torch.autograd.grad(loss, inputs, allow_unused=True)
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     return run
 

@@ -1,7 +1,8 @@
 """Programs that train with other people's packages, on data made here; see programs.py.
 
 Each is a function of `fast`, whether the loops are ostinato's, and of a seed. What it changes for
-that is the line under `if fast`. It returns the losses, or the rewards, on the way.
+that is the line under `if fast`. It returns the losses, or the rewards, on the way. An epoch is one
+of some 60,000 examples, as many as MNIST has.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def ppo_lstm(fast: bool, seed: int) -> list[float]:
     if fast:
         ostinato.accelerate(agent.policy, loops=True)
     rewards = []
-    for _ in range(-(-8 // SHARE)):
+    for _ in range(-(-24 // SHARE)):
         agent.learn(1024, reset_num_timesteps=False)
         rewards.append(float(np.mean([e["r"] for e in agent.ep_info_buffer])))
     return rewards
@@ -101,7 +102,7 @@ def spiking_classifier(fast: bool, seed: int) -> list[float]:
                 mem2_rec.append(mem2)
             return torch.stack(mem2_rec)
 
-    model, (x, labels) = Net(), waves(20480, 100, 16, 8)
+    model, (x, labels) = Net(), waves(61440, 100, 16, 8)
     if fast:
         ostinato.accelerate(model, loops=True)
     batches = iter(zip(x.split(64), labels.split(64), strict=True))
@@ -110,7 +111,7 @@ def spiking_classifier(fast: bool, seed: int) -> list[float]:
         inputs, targets = next(batches)
         return F.cross_entropy(model(inputs.transpose(0, 1)).mean(0), targets)
 
-    return trained(model, loss_of, 320)
+    return trained(model, loss_of, 960)
 
 
 @program("spikingjelly")
@@ -133,7 +134,7 @@ def spiking_jelly(fast: bool, seed: int) -> list[float]:
                 rate += self.layers(x[t])
             return rate / x.shape[0]
 
-    model, (x, labels) = Net(), waves(20480, 60, 16, 8)
+    model, (x, labels) = Net(), waves(61440, 60, 16, 8)
     if fast:
         ostinato.accelerate(model, loops=True)
     batches = iter(zip(x.split(64), labels.split(64), strict=True))
@@ -143,7 +144,7 @@ def spiking_jelly(fast: bool, seed: int) -> list[float]:
         inputs, targets = next(batches)
         return F.mse_loss(model(4 * inputs.transpose(0, 1)), F.one_hot(targets, 8).float())
 
-    return trained(model, loss_of, 320)
+    return trained(model, loss_of, 960)
 
 
 @program("norse")
@@ -160,7 +161,7 @@ def spiking_memory(fast: bool, seed: int) -> list[float]:
             spikes, _ = self.neurons(x)
             return self.head(spikes.mean(0))
 
-    model, (x, labels) = Net(), waves(30720, 60, 16, 8)
+    model, (x, labels) = Net(), waves(92160, 60, 16, 8)
     if fast:
         ostinato.accelerate(model, loops=True)
     batches = iter(zip(x.split(64), labels.split(64), strict=True))
@@ -169,7 +170,7 @@ def spiking_memory(fast: bool, seed: int) -> list[float]:
         inputs, targets = next(batches)
         return F.cross_entropy(model(9 * inputs.transpose(0, 1).contiguous()), targets)
 
-    return trained(model, loss_of, 480)
+    return trained(model, loss_of, 1440)
 
 
 @program("pytorch-crf")
@@ -190,14 +191,14 @@ def crf_tagger(fast: bool, seed: int) -> list[float]:
         def emitted(self, words: Tensor) -> Tensor:
             return self.head(self.lstm(self.words(words))[0])
 
-    words = torch.randint(200, (16384, 60))
+    words = torch.randint(200, (49152, 60))
     tags = (words + words.roll(1, 1)) % 9
-    mask = torch.arange(60) < torch.randint(30, 61, (16384, 1))
+    mask = torch.arange(60) < torch.randint(30, 61, (49152, 1))
     model = Tagger()
     if fast:
         ostinato.accelerate(model, loops=True)
     batches = iter(zip(words.split(32), tags.split(32), mask.split(32), strict=True))
-    losses = trained(model, lambda: model(*next(batches)), 512, 1e-2)
+    losses = trained(model, lambda: model(*next(batches)), 1536, 1e-2)
     with torch.no_grad():
         best = model.crf.decode(model.emitted(words[:64]), mask[:64])
     right = sum(a == b for row, of in zip(best, tags.tolist(), strict=False)
@@ -240,7 +241,7 @@ def latent_sde(fast: bool, seed: int) -> list[float]:
         ys, kl = sdeint(model, y0, ts, dt=0.0125, method="euler", logqp=True)
         return (model.head(ys) - seen).square().mean() + 1e-3 * kl.sum(0).mean()
 
-    return trained(model, loss_of, 240)
+    return trained(model, loss_of, 720)
 
 
 @program("torchdiffeq")
@@ -265,7 +266,7 @@ def neural_ode(fast: bool, seed: int) -> list[float]:
     wanted = torch.stack([y0 @ torch.matrix_exp(turn * t) for t in ts])
     if fast:
         ostinato.accelerate(model, loops=True)
-    return trained(model, lambda: (model(y0, ts) - wanted).abs().mean(), 200)
+    return trained(model, lambda: (model(y0, ts) - wanted).abs().mean(), 600)
 
 
 @program("hydrodl2")
@@ -289,7 +290,7 @@ def basin_model(fast: bool, seed: int) -> list[float]:
         wanted = true(weather)
     if fast:
         ostinato.accelerate(model, loops=True)
-    return trained(model, lambda: (model(weather) - wanted).square().mean(), 10, 3e-2)
+    return trained(model, lambda: (model(weather) - wanted).square().mean(), 30, 3e-2)
 
 
 @program("ncps")
@@ -298,7 +299,7 @@ def liquid_network(fast: bool, seed: int) -> list[float]:
     from ncps.torch import LTC
     from ncps.wirings import AutoNCP
 
-    model, (x, labels) = LTC(4, AutoNCP(24, 8), batch_first=True), waves(4096, 48, 4, 8)
+    model, (x, labels) = LTC(4, AutoNCP(24, 8), batch_first=True), waves(12288, 48, 4, 8)
     if fast:
         ostinato.accelerate(model, loops=True)
     batches = iter(zip(x.split(32), labels.split(32), strict=True))
@@ -307,7 +308,7 @@ def liquid_network(fast: bool, seed: int) -> list[float]:
         inputs, targets = next(batches)
         return F.cross_entropy(model(inputs)[0][:, -1], targets)
 
-    return trained(model, loss_of, 128, 1e-2)
+    return trained(model, loss_of, 384, 1e-2)
 
 
 @program("xlstm")
@@ -327,7 +328,7 @@ def scalar_lstm(fast: bool, seed: int) -> list[float]:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.layer(self.words(x)))
 
-    model, text = Model(), torch.randint(50, (96, 16, 1)) + torch.arange(101) * 3
+    model, text = Model(), torch.randint(50, (288, 16, 1)) + torch.arange(101) * 3
     text %= 50
     if fast:
         ostinato.accelerate(model, loops=True)
@@ -337,7 +338,7 @@ def scalar_lstm(fast: bool, seed: int) -> list[float]:
         x = next(batches)
         return F.cross_entropy(model(x[:, :-1]).flatten(0, 1), x[:, 1:].flatten())
 
-    return trained(model, loss_of, 96, 1e-2)
+    return trained(model, loss_of, 288, 1e-2)
 
 
 @program("neuralhydrology")
@@ -352,7 +353,7 @@ def rainfall_runoff(fast: bool, seed: int) -> list[float]:
         "output_dropout": 0.0, "initial_forget_bias": 3, "seq_length": 365, "predict_last_n": 1,
     }  # fmt: skip
     model = get_model(Config(settings))
-    x = torch.rand(3200, 365, 3)
+    x = torch.rand(9600, 365, 3)
     flow = (x[..., 0] * 0.99 ** torch.arange(364, -1, -1)).sum(1) / 100
     if fast:
         ostinato.accelerate(model, loops=True)
@@ -363,4 +364,4 @@ def rainfall_runoff(fast: bool, seed: int) -> list[float]:
         named = {k: inputs[..., i : i + 1] for i, k in enumerate("abc")}
         return (model({"x_d": named})["y_hat"][:, -1, 0] - target).square().mean()
 
-    return trained(model, loss_of, 100)
+    return trained(model, loss_of, 300)

@@ -1,7 +1,8 @@
 """Whole programs with other people's packages: `python -m benchmarks.studies.programs [NAME …]`.
 
 The programs are those of package_programs.py. Each runs as a process of its own on one thread,
-alone and with ostinato in turn, from the same seed: imports, data, training, all of it counts.
+alone and with ostinato in turn, from the same seed: imports, data, training, all of it counts. Its
+processor seconds are those of a watch on one thread, but do not count what other programs took.
 `make test-packages` makes the environment; what is not installed is left out. `--write PAGE` puts
 the table into a page, `--turns N` repeats everything N times, with another seed each, and `--short`
 makes an eighth of the updates, to see that all of them run.
@@ -13,10 +14,10 @@ import argparse
 import importlib.metadata
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
-import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ FIRST = 5  # losses that have to agree: later ones differ as rounding grows
 
 @dataclass
 class Run:
-    """Seconds of a whole process, and what the program returned."""
+    """Processor seconds of a whole process, and what the program returned."""
 
     seconds: float
     values: list[float]
@@ -46,12 +47,13 @@ def run(name: str, how: str, seed: int, short: bool) -> Run:
     """One process."""
     command = [sys.executable, "-m", "benchmarks.studies.programs", "--run", name, how, str(seed)]
     command += ["--short"] * short
-    began = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    seconds = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     if done.returncode:
         raise RuntimeError(f"{name} ({how}): {done.stderr.strip().splitlines()[-1]}")
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -99,9 +101,9 @@ def page(lines: list[str], before: dict[str, Any], after: dict[str, Any], turns:
     return "\n".join([
         *machine_lines(before, after),
         "",
-        f"Seconds of whole processes, medians of {turns} turns. *Differ* is by how much the first "
-        f"{FIRST} losses (or mean rewards) differ at most, relative; *last* are the last ones, "
-        "alone and with ostinato.",
+        f"Processor seconds of whole processes, medians of {turns} turns. *Differ* is by how much "
+        f"the first {FIRST} losses (or mean rewards) differ at most, relative; *last* are the last "
+        "ones, alone and with ostinato.",
         "",
         "| package | program | alone | with ostinato | gain | differ | last |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- |",
