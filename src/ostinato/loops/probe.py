@@ -148,6 +148,8 @@ class _Probe(Step):
         """
         if not elements.step_of(parts):  # a number, of which the end of the run says if it moves
             return
+        if read not in self.seen:
+            raise NoStep("an iteration reads an element that no iteration before it has read")
         begin, before = self.questions.begin, elements.place(parts, self.seen[read][1])
         if before is None or elements.moving(index).at(begin) != before + elements.step_of(parts):
             why = "its iterations read other elements than the first ones"
