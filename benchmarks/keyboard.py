@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from ostinato.hyperparameters import Architecture
+from ostinato.models.saved_graph import describe
 from ostinato.models.stack import Stack
 from ostinato.runtime.network import Network
 from ostinato.runtime.stream import Stream
 from ostinato.runtime.stream_source import StreamSource
 from ostinato.tasks.language.net import LanguageNet
-from ostinato.training.saved_graph import describe
 
 WORDS, EMBEDDING, UNITS = 10_000, 96, 670
 

@@ -1,5 +1,5 @@
-"""Imports point one way, down the lists below; the engine, lowering, runtime and exports
-never import torch."""
+"""Imports point one way, down the lists below; the engine, lowering, runtime, saved
+models, exports and the server never import torch."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ PACKAGE = """
     data
     datasets
     runtime
+    saved
+    runtime/__init__
     nn
     models
     training
@@ -73,7 +75,7 @@ COMPILER = """
     adapted
     __init__
 """
-WITHOUT_TORCH = ("engine", "compiler/lower", "runtime", "export", "serve")
+WITHOUT_TORCH = ("engine", "compiler/lower", "runtime", "saved", "export", "serve")
 
 
 @functools.cache

@@ -28,7 +28,7 @@ KNOWN = {
     "compiler/capture/names_seen.py": {"_lock", "_n_threads"},
     "compiler/lock.py": {"one_at_a_time"},
     "compiler/torch_compat.py": {"_Stance"},
-    "training/build.py": {"_Callers"},
+    "models/build.py": {"_Callers"},
     # properties of the machine and its environment
     "_explain.py": {"multiply_rate"},
     "engine/native.py": {

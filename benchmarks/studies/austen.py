@@ -28,9 +28,10 @@ from torch import Tensor
 from ostinato import datasets
 from ostinato.data.text.ngram import KneserNey
 from ostinato.data.text.vocabulary import Vocabulary
+from ostinato.models import saved_model
 from ostinato.tasks.language.fit import Reading, fit
 from ostinato.tasks.language.net import LanguageArchitecture
-from ostinato.training import Callback, Checkpoint, Plan, Progress, Run, saved_model
+from ostinato.training import Callback, Checkpoint, Plan, Progress, Run
 
 TEST = "Persuasion"
 RESULTS = Path(__file__).parents[1] / "results" / "austen.jsonl"

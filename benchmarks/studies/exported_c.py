@@ -20,7 +20,7 @@ import torch
 
 from ostinato.export import c as export
 from ostinato.models import ClassifierNet
-from ostinato.training.saved_graph import describe
+from ostinato.models.saved_graph import describe
 
 N_INPUTS, N_CLASSES = 8, 4
 CELLS, UNITS = ("rnn", "gru", "lstm"), (32, 64, 128)

@@ -21,7 +21,7 @@ import torch
 
 from ostinato.data import Ragged
 from ostinato.models import ClassifierNet
-from ostinato.training.examples import tensors
+from ostinato.models.inputs import tensors
 
 N, B, F, CLASSES, BLOCK = 2048, 128, 8, 4, 16
 REPETITIONS = 5

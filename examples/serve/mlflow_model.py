@@ -18,7 +18,7 @@ from mlflow.models import ModelSignature, set_model
 from mlflow.types import ParamSchema, ParamSpec
 
 import ostinato.runtime
-from ostinato.runtime.saved import model_in
+from ostinato.saved.read import model_in
 
 SIGNATURE = ModelSignature(params=ParamSchema([ParamSpec("proba", "boolean", False)]))
 

@@ -23,17 +23,17 @@ from typing import Any
 
 from ostinato import tasks
 from ostinato._extras import needs
-from ostinato.runtime.saved import model_in
+from ostinato.saved.read import model_in
 
 with needs("torch", "torch", "sklearn"):
     import torch  # noqa: F401  # first: scikit-learn's own error would not name the extra
 
+    from ostinato.models import saved_model
     from ostinato.tasks.classify.estimator import SequenceClassifier
     from ostinato.tasks.forecast.estimator import SequenceForecaster
     from ostinato.tasks.language.estimator import LanguageModel
     from ostinato.tasks.regress.estimator import SequenceRegressor
     from ostinato.tasks.tag.estimator import SequenceTagger
-    from ostinato.training import saved_model
 
 __all__ = [
     "LanguageModel",

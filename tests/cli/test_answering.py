@@ -18,7 +18,7 @@ from task_files import QUICK, TASKS
 from ostinato import LanguageModel, SequenceClassifier, runtime
 from ostinato.cli import main
 from ostinato.engine import native
-from ostinato.training import saved_model
+from ostinato.models import saved_model
 
 if native.unavailable() is not None:
     pytest.skip(str(native.unavailable()), allow_module_level=True)

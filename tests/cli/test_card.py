@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from ostinato.runtime.card import n_parameters
+from ostinato.saved.card import n_parameters
 
 
 def table(text: str, heading: str) -> dict[str, list[str]]:

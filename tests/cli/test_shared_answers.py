@@ -15,7 +15,7 @@ from task_files import KINDS, QUICK
 from ostinato.cli import main
 from ostinato.cli.run import jobs, runs, sources
 from ostinato.data.series import panel
-from ostinato.training import saved_model
+from ostinato.models import saved_model
 from ostinato.training.distributed import ALONE, Ranks
 from zoo.suites import one_in
 

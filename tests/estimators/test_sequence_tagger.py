@@ -19,8 +19,9 @@ import ostinato
 from ostinato import SequenceTagger, load
 from ostinato.data import Ragged
 from ostinato.metrics.spans import to_iob2
+from ostinato.models import saved_model
 from ostinato.tasks.tag import estimator as module
-from ostinato.training import Plan, saved_model
+from ostinato.training import Plan
 from zoo.suites import one_in
 
 N_PASSED = 39  # of scikit-learn 1.9, where pandas is not installed

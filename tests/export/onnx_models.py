@@ -12,10 +12,10 @@ from ostinato.data.sequences.labels import LabelEncoder
 from ostinato.data.series.windows import Columns, SeriesWindows
 from ostinato.data.text.vocabulary import Vocabulary
 from ostinato.models import ClassifierEnsemble, ClassifierNet, LanguageNet, TaggerNet
+from ostinato.models.saved_graph import describe
 from ostinato.runtime.model import model_of
-from ostinato.runtime.saved import Saved
+from ostinato.saved.read import Saved
 from ostinato.tasks.forecast.net import ForecasterNet
-from ostinato.training.saved_graph import describe
 
 
 def noisy(net, seed=0):

@@ -25,12 +25,12 @@ from ostinato.export.c.program import local_arrays, part
 from ostinato.export.c.selftest import as_read
 from ostinato.export.c.write import LICENCE, Source, comment, plain
 from ostinato.models import ClassifierNet, LanguageNet, TaggerNet
+from ostinato.models.saved_graph import describe
 from ostinato.runtime.compose import Composer
 from ostinato.runtime.model_graph import Ahead
 from ostinato.runtime.network import Network
 from ostinato.runtime.step_graph import StepGraph
 from ostinato.tasks.classify.ensemble import ClassifierEnsemble
-from ostinato.training.saved_graph import describe
 from zoo.suites import one_in
 
 pytestmark = [

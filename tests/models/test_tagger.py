@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from ostinato.models.words import WordBatch
+from ostinato.models.inputs import WordBatch
 from ostinato.tasks.tag.net import NO_LABEL, TaggerNet
 
 CELLS = ["rnn", "gru", "lstm"]

@@ -22,8 +22,8 @@ import numpy as np
 
 from ostinato.runtime.model import Model, model_of
 from ostinato.runtime.programs import StepProgram
-from ostinato.runtime.saved import checked_config, made
-from ostinato.runtime.tensors import read_json, unpack
+from ostinato.saved.read import checked_config, made
+from ostinato.saved.tensors import read_json, unpack
 from ostinato.tasks.tag.model import Tagger
 
 ODD: tuple[Any, ...] = (

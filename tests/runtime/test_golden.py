@@ -13,7 +13,7 @@ from saved_models import without_torch
 import ostinato
 from ostinato import runtime
 from ostinato.engine import native
-from ostinato.runtime.tensors import unpack
+from ostinato.saved.tensors import unpack
 
 MODELS = sorted(path.parent for path in GOLDEN.rglob("config.json"))
 

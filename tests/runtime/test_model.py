@@ -27,7 +27,7 @@ from ostinato import runtime
 from ostinato.cli import main
 from ostinato.data import Examples, Preparation
 from ostinato.engine import native
-from ostinato.runtime import checks
+from ostinato.saved import checks
 from zoo.suites import one_in
 
 EPS = np.finfo(np.float32).eps
@@ -129,7 +129,7 @@ def test_labels_are_numbers_where_they_were(tmp_path):
 def test_a_user_s_input_is_prepared_as_in_the_training(tmp_path):
     from dataclasses import replace
 
-    from ostinato.training import saved_model
+    from ostinato.models import saved_model
 
     classifier(tmp_path / "m")
     names = ("a", "b", "c")

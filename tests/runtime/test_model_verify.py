@@ -19,8 +19,8 @@ from saved_models import (
 
 from ostinato import runtime
 from ostinato.cli import main
-from ostinato.runtime.tensors import pack, unpack
-from ostinato.training import saved_model
+from ostinato.models import saved_model
+from ostinato.saved.tensors import pack, unpack
 
 
 @pytest.mark.parametrize(

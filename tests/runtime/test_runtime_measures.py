@@ -11,8 +11,8 @@ from saved_models import Leaky, N, classifier, forecaster, language_model, seque
 from ostinato import SequenceTagger, runtime
 from ostinato.data.series.panel import as_panel
 from ostinato.engine import native
+from ostinato.models.module_network import ModuleNetwork
 from ostinato.tasks.tag.labelling import nats
-from ostinato.training.module_network import ModuleNetwork
 
 LABELS = np.array(["down", "up", "still"])[np.arange(N) % 3]
 SIGNS = list((sequences().cumsum(1).sum(2) > 0).astype(int))

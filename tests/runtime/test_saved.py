@@ -14,11 +14,10 @@ from saved_models import classifier, sequences, without_torch
 
 import ostinato
 from ostinato import runtime
-from ostinato.models import ClassifierNet
-from ostinato.runtime.tensors import pack, unpack
+from ostinato.models import ClassifierNet, saved_model
+from ostinato.models.module_network import ModuleNetwork
+from ostinato.saved.tensors import pack, unpack
 from ostinato.tasks.classify.model import Classifier
-from ostinato.training import saved_model
-from ostinato.training.module_network import ModuleNetwork
 
 
 def some_tensors():

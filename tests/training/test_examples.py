@@ -8,13 +8,9 @@ from training_examples import ragged_examples
 
 from ostinato.data import Batches
 from ostinato.models import ClassifierNet
+from ostinato.models.inputs import tensors
 from ostinato.training.classification import Classification
-from ostinato.training.examples import (
-    class_indices,
-    cross_entropy,
-    example_weights,
-    tensors,
-)
+from ostinato.training.examples import class_indices, cross_entropy, example_weights
 
 
 def test_tensors_of_an_array_are_the_rows_asked_for():

@@ -15,11 +15,11 @@ from ostinato.data.series.panel import Panel
 from ostinato.hyperparameters import Architecture
 from ostinato.metrics import forecasts as forecast_metrics
 from ostinato.metrics import naive_forecasts as forecast_baselines
+from ostinato.models.saved_model import load, save
 from ostinato.tasks.forecast import fit as forecast
 from ostinato.tasks.forecast.loss import ForecastSettings
 from ostinato.tasks.forecast.model import Forecaster
 from ostinato.training import Plan
-from ostinato.training.saved_model import load, save
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +303,7 @@ def test_it_forecasts_without_scikit_learn(fitted, tmp_path):
         from forecasting_examples import fit, panel
         from ostinato.tasks.forecast import fit as forecast
         from ostinato.tasks.forecast.model import Forecaster
-        from ostinato.training.saved_model import load, save
+        from ostinato.models.saved_model import load, save
         assert load({str(tmp_path / "m")!r}).predict(panel()).shape == (4, 3)
         fit(panel(), {{"iterations": 1}})
     """

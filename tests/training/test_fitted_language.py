@@ -13,11 +13,11 @@ import torch
 from test_checkpoint import KillAfter, Killed
 
 from ostinato.data.text.vocabulary import END, UNKNOWN
+from ostinato.models.saved_model import load, save
 from ostinato.tasks.language.fit import Reading, fit
 from ostinato.tasks.language.model import LanguageModel
 from ostinato.tasks.language.net import LanguageArchitecture
 from ostinato.training import Checkpoint, Plan
-from ostinato.training.saved_model import load, save
 
 TEXTS = ["the cat sat on the mat. " * 6, "a dog and a cat, a dog and a man. " * 6, "the end."]
 
@@ -223,7 +223,7 @@ def test_it_needs_no_scikit_learn(tmp_path):
     save(fitted(iterations=1), tmp_path / "m", {}, 1)
     script = (
         "import sys; sys.modules['sklearn'] = None\n"
-        "from ostinato.training.saved_model import load\n"
+        "from ostinato.models.saved_model import load\n"
         f"print(load({str(tmp_path / 'm')!r}).generate('the', 5).n_tokens)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

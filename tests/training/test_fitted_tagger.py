@@ -16,12 +16,12 @@ from training_examples import assert_same_end
 
 from ostinato.hyperparameters import Architecture
 from ostinato.metrics.spans import span_scores, spans, to_iob2, token_accuracy
+from ostinato.models.saved_model import load, save
 from ostinato.tasks.tag import model
 from ostinato.tasks.tag.fit import Tagged, fit
 from ostinato.tasks.tag.loss import TaggerSettings
 from ostinato.tasks.tag.model import Tagger
 from ostinato.training import Callback, Checkpoint, Plan
-from ostinato.training.saved_model import load, save
 
 MODEL = Architecture(cell="gru", hidden_size=8, bidirectional=True)
 WORDS = TaggerSettings(embedding_size=4, character_size=6)
@@ -278,7 +278,7 @@ def test_it_needs_no_scikit_learn(tmp_path):
         from ostinato.training import Plan
         from ostinato.tasks.tag.fit import Tagged, fit
         from ostinato.tasks.tag.model import Tagger
-        from ostinato.training.saved_model import load, save
+        from ostinato.models.saved_model import load, save
         from ostinato.tasks.tag.loss import TaggerSettings
         given = Tagged.of([["a", "b"], ["b"]], [["x", "y"], ["y"]])
         trained, _ = fit(

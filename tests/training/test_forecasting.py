@@ -13,10 +13,10 @@ from training_examples import without_clock
 from ostinato.data.series.windows import every_window, last_windows
 from ostinato.metrics import forecasts as forecast_metrics
 from ostinato.models import ForecasterNet
+from ostinato.models.module_network import ModuleNetwork
 from ostinato.tasks.forecast.loss import Forecasting, parts, pinball, tensors
 from ostinato.tasks.forecast.model import Forecaster
 from ostinato.training import Checkpoint
-from ostinato.training.module_network import ModuleNetwork
 
 LEVELS = (0.1, 0.5, 0.9)
 

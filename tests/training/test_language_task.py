@@ -18,13 +18,13 @@ from ostinato.data.text.copies import Copies
 from ostinato.data.text.corpus import Corpus
 from ostinato.data.text.vocabulary import END, UNKNOWN, Vocabulary
 from ostinato.models import LanguageNet
+from ostinato.models.module_network import ModuleNetwork
 from ostinato.tasks.language import model as language
 from ostinato.tasks.language.loss import Language, answers
 from ostinato.tasks.language.model import LanguageModel
 from ostinato.training import Checkpoint, Plan
 from ostinato.training.checkpoint import read
 from ostinato.training.loop import learn
-from ostinato.training.module_network import ModuleNetwork
 from zoo.suites import one_in
 
 NO_COPIES = Copies(np.zeros(0, np.uint64), 1)

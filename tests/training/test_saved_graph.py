@@ -12,6 +12,7 @@ import torch
 from ostinato.compiler.errors import Unsupported
 from ostinato.engine import native
 from ostinato.models import ClassifierNet
+from ostinato.models.saved_graph import describe
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.network import Network
 from ostinato.runtime.programs import StepProgram
@@ -19,7 +20,6 @@ from ostinato.tasks.classify.ensemble import ClassifierEnsemble
 from ostinato.tasks.forecast.net import ForecasterNet
 from ostinato.tasks.language.net import LanguageNet
 from ostinato.tasks.tag.net import TaggerNet
-from ostinato.training.saved_graph import describe
 from zoo.suites import one_in
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="needs the engine")

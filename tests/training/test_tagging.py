@@ -9,10 +9,10 @@ from tagging_examples import above_or_below, sentences, tagged
 
 from ostinato.data import Batches, as_sequences
 from ostinato.data.text.words import UNKNOWN, Words, WordVocabulary
+from ostinato.models.inputs import tensors
 from ostinato.tasks.tag import loss as tagging
 from ostinato.tasks.tag.loss import Tagging, measure
 from ostinato.tasks.tag.net import TaggerNet
-from ostinato.training.examples import tensors
 
 
 def by_hand(net: TaggerNet, X, y, chosen) -> tuple[float, float]:

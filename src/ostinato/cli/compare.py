@@ -99,7 +99,7 @@ def _parameters(model: Path) -> int:
     """The number of parameters of a saved model, without its hashes of texts."""
     from safetensors import safe_open
 
-    from ostinato.runtime.card import FOLDED
+    from ostinato.saved.card import FOLDED
 
     with safe_open(files.current(model) / "model.safetensors", framework="numpy") as tensors:
         learnt = [name for name in tensors.keys() if not name.startswith(FOLDED)]  # noqa: SIM118

@@ -1,6 +1,14 @@
 """Recurrent networks with a head for a task, as PyTorch modules.
 
 Those of the tasks are in their folders; this names them together.
+
+    stack.py, body.py   recurrent layers, one over the other; initialize.py: how weights are drawn
+    inputs.py           batches of sequences as tensors, words as vectors
+    readout.py          from the outputs of all steps to what a head reads
+    build.py            a network from a seed
+    saved_graph.py      a network as a graph that runs without torch; graph_parts.py
+    module_network.py   a network that gives a model its outputs
+    saved_model.py      saved and loaded; tensor_file.py
 """
 
 from importlib import import_module

@@ -7,15 +7,15 @@
 ((4,), (4, 2))
 
     step_graph.py    one step as a value, in memory and in a file; values.py checks what is read
-    reference.py     a step played by NumPy: the meaning of every node
-    model_graph.py   a whole network: layers, readout and head; composed as one step
-    programs.py      a step as a program of the engine, played on arrays
-    network.py       a network played on batches
-    tensors.py       files of tensors, read without a copy
-    saved.py         the directory of a saved model; checks.py and values.py refuse what is damaged
+    reference.py     a step run by NumPy: the meaning of every node
+    model_graph.py   a whole network: layers, readout and head; compose.py: several steps as one
+    programs.py      a step as a program of the engine, run on arrays
+    network.py       a network run on batches
     model.py         `Model`: predictions in a user's labels
-    stream.py        `Stream`, one step at a time; pool.py: many streams; stream_source.py: their
-    common part replay.py        the answers that were saved with a model, replayed
+    stream.py        `Stream`, one step at a time; pool.py: many streams; lookahead.py: late answers
+    stream_source.py what all streams of a model share; answers.py: what they answer
+
+`ostinato.saved` reads the directory of a model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ostinato.runtime.model import Model
-    from ostinato.runtime.replay import Verified
+    from ostinato.saved.replay import Verified
 
 __all__ = ["load", "verify"]
 
@@ -49,7 +49,7 @@ def load(path: str | Path) -> Model:
         Classifier(sequence_classifier: gru layer 0; 2 labels)
     """
     from ostinato.runtime.model import model_of
-    from ostinato.runtime.saved import CONFIG, model_in, read
+    from ostinato.saved.read import CONFIG, model_in, read
 
     path = model_in(Path(path))
     return model_of(read(path), str(path / CONFIG))
@@ -73,7 +73,7 @@ def verify(path: str | Path) -> Verified:
         >>> found.n, found.n_different, found.largest
         (4, 0, 0.0)
     """
-    from ostinato.runtime.replay import replayed
-    from ostinato.runtime.saved import model_in
+    from ostinato.saved.read import model_in
+    from ostinato.saved.replay import replayed
 
     return replayed(model_in(Path(path)))

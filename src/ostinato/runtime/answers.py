@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
-from ostinato.runtime.tensors import Array
+from ostinato.runtime.values import Array
 
 
 class Answer(NamedTuple):

@@ -38,7 +38,7 @@ from ostinato.runtime.network import Network
 from ostinato.runtime.step_graph import StepGraph
 from ostinato.runtime.stream import opened, sealed
 from ostinato.runtime.stream_source import RowSource, source_of
-from ostinato.runtime.tensors import Array
+from ostinato.runtime.values import Array
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,9 +20,7 @@ from ostinato import tasks
 from ostinato.data.sequences.preparation import Preparation
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.network import Inputs, Network
-from ostinato.runtime.saved import Saved
-from ostinato.runtime.tensors import Array
-from ostinato.runtime.values import fail
+from ostinato.runtime.values import Array, fail
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from ostinato.runtime.pool import Pool
     from ostinato.runtime.stream import Stream
     from ostinato.runtime.stream_source import StreamSource
+    from ostinato.saved.read import Saved
 
 MAX_ROWS = 1024
 MAX_VALUES = 1 << 24  # of one layer's outputs over a batch: 64 MB

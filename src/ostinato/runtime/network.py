@@ -1,7 +1,7 @@
 """`Network`: a model's graph with its tensors, run on batches of sequences.
 
 A model gets outputs from its network, and turns them into answers. There are two kinds of network:
-this one, and `training.module_network.ModuleNetwork`, a PyTorch module that runs as such a graph if
+this one, and `models.module_network.ModuleNetwork`, a PyTorch module that runs as such a graph if
 it can be recorded. `runtime.model.AnyNetwork` names the methods of both.
 """
 
@@ -18,12 +18,12 @@ from ostinato.data.text.words import CodedWords
 from ostinato.engine import native
 from ostinato.runtime.model_graph import ModelGraph, Scan
 from ostinato.runtime.step_graph import StepGraph
+from ostinato.runtime.values import Array
 
 if TYPE_CHECKING:
     from ostinato.runtime.programs import StepProgram
     from ostinato.runtime.stream_source import Chunks
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Inputs = np.ndarray | Ragged | CodedWords  # sequences as a network reads them
 
 

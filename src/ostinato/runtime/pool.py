@@ -12,7 +12,7 @@ from ostinato.engine import native
 from ostinato.runtime.answers import Answers, KeyedAnswers
 from ostinato.runtime.stream import Stream, packed, unpacked
 from ostinato.runtime.stream_source import StreamSource
-from ostinato.runtime.tensors import Array
+from ostinato.runtime.values import Array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

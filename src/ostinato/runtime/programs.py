@@ -21,8 +21,8 @@ from ostinato.compiler.lower.spec import CarrySpec, Leaf, Output, PassSpec
 from ostinato.engine import native
 from ostinato.engine.rows import dealt
 from ostinato.runtime.step_graph import StepGraph
+from ostinato.runtime.values import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 # A single sequence runs like a stream if a step has at most this many multiplications: its weights,
 # 256 KB, stay in L2, and no call packs them. On one thread the batch engine takes 1.6 to 4 times as
 # long for 100 steps; with two threads that share a larger step it is as fast.

@@ -12,8 +12,7 @@ from ostinato.engine.ops import OPS
 from ostinato.engine.program import ElementRun, IndexTable
 from ostinato.engine.reference import over_axis, spread, taken
 from ostinato.runtime.step_graph import StepGraph
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from ostinato.runtime.values import Array
 
 
 def play_step(

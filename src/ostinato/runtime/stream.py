@@ -17,7 +17,7 @@ from ostinato.engine import native
 from ostinato.runtime.answers import Answer, Answers
 from ostinato.runtime.programs import MOST_STEPWISE
 from ostinato.runtime.stream_source import StreamSource
-from ostinato.runtime.tensors import Array
+from ostinato.runtime.values import Array
 
 # A chunk of fewer steps runs step by step, like any chunk of a small model; a longer one by the
 # batch engine, whose call costs as much as some 20 steps.

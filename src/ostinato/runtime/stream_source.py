@@ -21,7 +21,7 @@ from ostinato.engine import native
 from ostinato.runtime.network import Network
 from ostinato.runtime.programs import bound
 from ostinato.runtime.step_graph import StepGraph
-from ostinato.runtime.tensors import Array
+from ostinato.runtime.values import Array
 
 if TYPE_CHECKING:
     from ostinato.data.sequences.preparation import Preparation

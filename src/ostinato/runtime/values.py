@@ -1,9 +1,13 @@
-"""Plain values of a file that may be damaged or hostile: taken apart and checked."""
+"""`Array`; and plain values of a file that may be damaged or hostile: taken apart and checked."""
 
 from __future__ import annotations
 
 import reprlib
 from typing import Any, NoReturn
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 _SHORT = reprlib.Repr()  # reads only a part of a value, however deep it is
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 62

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ostinato import files, runtime
 from ostinato.runtime.model import Model
-from ostinato.runtime.saved import CONFIG, TENSORS, model_in
+from ostinato.saved.read import CONFIG, TENSORS, model_in
 from ostinato.serve.journal import Journal
 from ostinato.serve.metrics import Metrics
 from ostinato.serve.model import Served

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ostinato import files
-from ostinato.runtime.saved import README, model_in
+from ostinato.saved.read import README, model_in
 from ostinato.serve.models import Models
 from ostinato.serve.refused import Refusal, body_of
 from ostinato.serve.tensors import bad, check_text, object_of, shown

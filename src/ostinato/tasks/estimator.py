@@ -20,9 +20,9 @@ from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.sequences.step_labels import Steps, n_features
 from ostinato.data.text.words import Words
 from ostinato.hyperparameters import Architecture, Fitting, Training, WordSettings, declare
+from ostinato.models import saved_model
 from ostinato.runtime.model import Model
-from ostinato.runtime.saved import Saved
-from ostinato.training import saved_model
+from ostinato.saved.read import Saved, parameters
 from ostinato.training.callbacks import Callback, Progress
 from ostinato.training.history import History
 from ostinato.training.plan import Plan
@@ -147,7 +147,7 @@ class Estimator(BaseEstimator):
         `load` reads it, and without torch `ostinato.runtime.load`. Of a cell of your own the
         operations are saved, not the code: only the runtime reads such a model. The levels of
         quantiles are those of the last `fit`. A `RandomState` is not saved. The files are described
-        in `ostinato.training.saved_model`.
+        in `ostinato.saved`.
 
         Raises:
             ValueError: the directory exists and is something else than a saved model; or the
@@ -180,7 +180,7 @@ class Estimator(BaseEstimator):
         known = set(signature(cls).parameters) - set(cls._of_model)
         of_model = {name: getattr(model, place) for name, place in cls._of_model.items()}
         of_model = {name: value for name, value in of_model.items() if value}
-        estimator = cls(**saved_model.parameters(saved, known, path), **of_model)
+        estimator = cls(**parameters(saved, known, path), **of_model)
         estimator.n_iter_ = saved.iterations
         return estimator._take(model)
 

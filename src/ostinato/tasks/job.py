@@ -147,7 +147,7 @@ class Job(ABC):
         """Write the model, the predictions and the report."""
         from ostinato import files, report
         from ostinato.cli.run import reported
-        from ostinato.training import saved_model
+        from ostinato.models import saved_model
 
         saved_model.save(model, run.model, self.parameters(model), history.iterations)
         lines = self.lines(model, answers)

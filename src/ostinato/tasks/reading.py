@@ -11,9 +11,9 @@ from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.step_labels import as_texts_or_sequences
 from ostinato.data.tables.feature_names import as_trained
 from ostinato.data.text.words import Words, WordVocabulary
-from ostinato.runtime import checks
 from ostinato.runtime.model import Inputs, Model
-from ostinato.runtime.saved import Saved
+from ostinato.saved import checks
+from ostinato.saved.read import Saved
 
 HOW_TO_READ = ("feature_names", "preparation", "vocabulary")  # entries of a saved model's "fitted"
 

@@ -31,12 +31,12 @@ import torch
 from torch import Tensor
 
 from ostinato.files import current, parse_json, write_directory
+from ostinato.models.tensor_file import fill, pack, unpack
 from ostinato.training.callbacks import Callback
 from ostinato.training.distributed import ALONE, Ranks
 from ostinato.training.history import History
 from ostinato.training.run import Best, Run
 from ostinato.training.task import digest
-from ostinato.training.tensor_file import fill, pack, unpack
 
 FORMAT = 1
 TENSORS, STATE = "checkpoint.safetensors", "checkpoint.json"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ostinato.data import Batches
+from ostinato.models.inputs import tensors
 from ostinato.training import evaluation
 from ostinato.training.distributed import Share
 from ostinato.training.examples import (
@@ -16,7 +17,6 @@ from ostinato.training.examples import (
     cross_entropy,
     example_weights,
     fingerprint,
-    tensors,
 )
 from ostinato.training.task import Mean, OfBatches, probed
 

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ostinato.models.inputs import tensors
 from ostinato.training.distributed import Ranks
-from ostinato.training.examples import as_inputs, class_indices, tensors
+from ostinato.training.examples import as_inputs, class_indices
 from ostinato.training.task import Mean
 
 BATCH_SIZE = 1000

@@ -11,37 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ostinato.data import Ragged, as_sequences
+from ostinato.data import as_sequences
 from ostinato.data.text.words import CodedWords
-from ostinato.models.words import WordBatch
+from ostinato.models.inputs import Inputs, tensors
 from ostinato.training.task import digest
-
-Inputs = np.ndarray | Ragged | CodedWords  # sequences as a network reads them
 
 
 def as_inputs(X: Any) -> Inputs:
     """Sequences as `data.as_sequences` gives them; coded words stay as they are."""
     return X if isinstance(X, CodedWords) else as_sequences(X)
-
-
-def tensors(X: Inputs, indices: np.ndarray) -> tuple[Tensor | WordBatch, Tensor | None]:
-    """Some examples of X: x `[B, T, F]`, and lengths `[B]` if X is ragged (zeros beyond them).
-
-    For words x is a `WordBatch`, with lengths if they differ.
-
-    The values are copied into memory that PyTorch has aligned: matrix products may differ in their
-    last bit with the alignment of their operands, and a run must be repeatable to the last bit.
-    """
-    if isinstance(X, CodedWords):
-        *arrays, lengths = map(torch.from_numpy, X.arrays(indices))
-        batch = WordBatch(*arrays)
-        return batch, (lengths if lengths.min() < batch.places.shape[1] else None)
-    if isinstance(X, Ragged):
-        padded, n_steps = X[indices].padded()
-        return torch.tensor(padded), torch.tensor(n_steps)
-    x = torch.empty((len(indices), *X.shape[1:]), dtype=torch.float32)
-    np.take(X, indices, axis=0, out=x.numpy(), mode="clip")  # "clip" needs no buffer beside x
-    return x, None
 
 
 def fingerprint(X: Inputs, chosen: np.ndarray, *labels: Any) -> str:

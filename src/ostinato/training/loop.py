@@ -12,8 +12,8 @@ import torch
 from ostinato.data import Batches
 from ostinato.interrupt import Interrupt
 from ostinato.models import ClassifierNet
+from ostinato.models.build import seeded
 from ostinato.training import checkpoint, distributed, optimizers
-from ostinato.training.build import seeded
 from ostinato.training.callbacks import Callback, check_callbacks, tell
 from ostinato.training.classification import Classification
 from ostinato.training.history import LOSS_EVERY, History, Report

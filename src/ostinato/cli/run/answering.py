@@ -21,6 +21,6 @@ def model_of(trained: Trained) -> Any:
         from ostinato import runtime
 
         return runtime.load(trained.model)
-    from ostinato.training import saved_model
+    from ostinato.models import saved_model
 
     return saved_model.load(trained.model)

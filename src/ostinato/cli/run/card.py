@@ -23,7 +23,7 @@ _SIZES = {
 
 def keep(trained: runs.Trained, results: dict[str, Any] | None) -> Path:
     """Write the card into the model, and say where."""
-    from ostinato.runtime.saved import README
+    from ostinato.saved.read import README
 
     path = files.current(trained.model) / README
     files.write_text(path, text_of(trained, results))
@@ -36,9 +36,9 @@ def text_of(trained: runs.Trained, results: dict[str, Any] | None) -> str:
     Raises:
         BadInput, ValueError: the model is damaged.
     """
-    from ostinato.runtime import card as cards
-    from ostinato.runtime.saved import TENSORS
-    from ostinato.runtime.tensors import read_file, unpack
+    from ostinato.saved import card as cards
+    from ostinato.saved.read import TENSORS
+    from ostinato.saved.tensors import read_file, unpack
 
     weights = files.current(trained.model) / TENSORS
     tensors = unpack(read_file(weights, str(weights)), str(weights))

@@ -37,7 +37,7 @@ def check(job: Job) -> None:
     trial = replace(job, settings=settings)  # type: ignore[type-var]  # all jobs are dataclasses
     from ostinato import runtime
     from ostinato.compiler.errors import Unsupported
-    from ostinato.training import saved_model
+    from ostinato.models import saved_model
 
     with tempfile.TemporaryDirectory() as folder:
         origin = None if settings.run.from_ is None else jobs.find(Path(settings.run.from_)).model

@@ -17,7 +17,7 @@ from ostinato.data.sequences.preparation import Preparation
 
 def origin(path: Path) -> Any:
     """The model to begin with."""
-    from ostinato.training import saved_model
+    from ostinato.models import saved_model
 
     return saved_model.load(path)
 

@@ -11,13 +11,13 @@ import numpy as np
 from ostinato._extras import needs
 from ostinato.data import LabelEncoder, Ragged
 from ostinato.data.text.words import CodedWords, Integers
-from ostinato.runtime.card import n_parameters
+from ostinato.saved.card import n_parameters
 
 if TYPE_CHECKING:
+    from ostinato.models.inputs import Inputs
     from ostinato.tasks.classify.ensemble import ClassifierEnsemble
     from ostinato.tasks.classify.model import Classifier
     from ostinato.tasks.classify.net import ClassifierNet
-    from ostinato.training.examples import Inputs
 
 # Sequences cut after each step are read anew: a multiply and an add for each weight and step, half
 # a second at 30 GFLOP a second. With fewer sequences the accuracy would say little.
@@ -92,7 +92,7 @@ def logits_and_states(
     with needs("torch", "torch"):
         import torch
 
-        from ostinato.training.examples import tensors
+        from ostinato.models.inputs import tensors
     net.eval()  # no dropout
     all_lengths = lengths_of(sequences)
     per_step = net.config["hidden_size"] * net.config["num_layers"] + net.config["n_classes"]

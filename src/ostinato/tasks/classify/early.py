@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from ostinato.models.inputs import Inputs, tensors
 from ostinato.tasks.classify.ensemble import ClassifierEnsemble
 from ostinato.tasks.classify.model import Early
 from ostinato.tasks.classify.net import ClassifierNet
-from ostinato.training.examples import Inputs, tensors
 
 AT_ONCE = 256  # sequences
 # 0.5, 0.58, …, 1 − 10⁻⁵: each halves the distance to 1 in four steps.

@@ -25,13 +25,13 @@ from ostinato.hyperparameters import (
     WordSettings,
     documented,
 )
+from ostinato.models.module_network import ModuleNetwork
 from ostinato.tasks.classify import fit
 from ostinato.tasks.classify.fit import check_like_trained
 from ostinato.tasks.classify.labelled import Labelled, check_lengths
 from ostinato.tasks.classify.model import Classifier
 from ostinato.tasks.estimator import SequenceEstimator, as_the_start, check_pair, kept_apart
 from ostinato.training.examples import check_sample_weight
-from ostinato.training.module_network import ModuleNetwork
 
 
 @documented

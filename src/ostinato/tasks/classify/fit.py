@@ -16,7 +16,10 @@ from ostinato.data.sequences.step_labels import Steps, as_texts_or_sequences, wi
 from ostinato.data.tables.feature_names import as_trained
 from ostinato.data.text.words import Words, WordVocabulary
 from ostinato.hyperparameters import Classifying, WordSettings
-from ostinato.runtime import checks
+from ostinato.models.build import built
+from ostinato.models.inputs import Inputs
+from ostinato.models.module_network import ModuleNetwork
+from ostinato.saved import checks
 from ostinato.tasks.classify import early
 from ostinato.tasks.classify.ensemble import ClassifierEnsemble, network
 from ostinato.tasks.classify.labelled import Labelled
@@ -24,11 +27,8 @@ from ostinato.tasks.classify.model import Classifier
 from ostinato.tasks.classify.multilabel import MultiLabels
 from ostinato.tasks.classify.net import ClassifierNet
 from ostinato.training import loop
-from ostinato.training.build import built
 from ostinato.training.callbacks import Callback
-from ostinato.training.examples import Inputs
 from ostinato.training.history import History
-from ostinato.training.module_network import ModuleNetwork
 from ostinato.training.plan import Plan
 from ostinato.training.start import check_classes, check_network, check_same_columns
 

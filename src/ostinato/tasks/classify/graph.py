@@ -1,4 +1,4 @@
-"""Classifiers, and ensembles of them, as graphs; see `training/saved_graph.py`."""
+"""Classifiers, and ensembles of them, as graphs; see `models/saved_graph.py`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,7 @@ from torch import Tensor
 
 from ostinato.compiler.graph.node import ROWS, Node
 from ostinato.compiler.graph.saved import TensorNames
-from ostinato.runtime import model_graph
-from ostinato.runtime.compose import Composer, side_by_side
-from ostinato.runtime.model_graph import Direction, Embed, ModelGraph, Scan
-from ostinato.runtime.step_graph import StepGraph
-from ostinato.tasks.classify.ensemble import ClassifierEnsemble
-from ostinato.tasks.classify.net import ClassifierNet
-from ostinato.training.graph_parts import (
+from ostinato.models.graph_parts import (
     elementwise,
     linear,
     map_of,
@@ -24,7 +18,13 @@ from ostinato.training.graph_parts import (
     readout_of,
     softmax,
 )  # fmt: skip
-from ostinato.training.saved_graph import layers_of, words_of
+from ostinato.models.saved_graph import layers_of, words_of
+from ostinato.runtime import model_graph
+from ostinato.runtime.compose import Composer, side_by_side
+from ostinato.runtime.model_graph import Direction, Embed, ModelGraph, Scan
+from ostinato.runtime.step_graph import StepGraph
+from ostinato.tasks.classify.ensemble import ClassifierEnsemble
+from ostinato.tasks.classify.net import ClassifierNet
 
 
 def graph(

@@ -11,11 +11,10 @@ import numpy as np
 from ostinato.data.sequences.labels import LabelEncoder
 from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.text.words import CodedWords
-from ostinato.runtime import checks
 from ostinato.runtime.measures import nats
-from ostinato.runtime.saved import Saved
-from ostinato.runtime.tensors import Array
-from ostinato.runtime.values import fail
+from ostinato.runtime.values import Array, fail
+from ostinato.saved import checks
+from ostinato.saved.read import Saved
 from ostinato.tasks.reading import HOW_TO_READ, SequenceReader
 
 

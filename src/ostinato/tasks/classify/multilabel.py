@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ostinato.data import Batches
+from ostinato.models.inputs import tensors
 from ostinato.training import evaluation
 from ostinato.training.distributed import Share
 from ostinato.training.evaluation import Evaluation
-from ostinato.training.examples import as_inputs, example_weights, fingerprint, tensors
+from ostinato.training.examples import as_inputs, example_weights, fingerprint
 from ostinato.training.task import Mean, OfBatches, probed
 
 

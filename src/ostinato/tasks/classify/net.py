@@ -11,8 +11,8 @@ from torch import Tensor
 from ostinato.hyperparameters import Architecture, Classifying, declare, documented
 from ostinato.models.body import last_state, recurrent, width
 from ostinato.models.initialize import initialize
+from ostinato.models.inputs import WordBatch, WordReader
 from ostinato.models.readout import Readout
-from ostinato.models.words import WordBatch, WordReader
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from ostinato.report.page import PageData, RunFacts
 from ostinato.report.panels import Card, Grid, Key, PageSection, PageTable, Tile
 from ostinato.report.parts import MOST, edges, means
 from ostinato.report.sequences import Beliefs, HiddenStates, is_image
-from ostinato.runtime.card import n_parameters
+from ostinato.saved.card import n_parameters
 from ostinato.tasks.classify import TASK
 from ostinato.tasks.classify.by_step import (
     cut_short,
@@ -31,8 +31,8 @@ from ostinato.tasks.classify.by_step import (
 if TYPE_CHECKING:
     from ostinato.estimators import SequenceClassifier
     from ostinato.models import ClassifierEnsemble, ClassifierNet
+    from ostinato.models.inputs import Inputs
     from ostinato.tasks.classify.model import Classifier
-    from ostinato.training.examples import Inputs
 
 
 @dataclass(frozen=True)

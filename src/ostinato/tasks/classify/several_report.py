@@ -23,7 +23,7 @@ from ostinato.report.panels import (
     PageTable,
     Tile,
 )
-from ostinato.runtime.card import n_parameters
+from ostinato.saved.card import n_parameters
 from ostinato.tasks.base import MeasureSpec
 from ostinato.tasks.classify import TASK
 from ostinato.tasks.classify.by_step import lengths_of

@@ -21,14 +21,14 @@ from ostinato.data.series.windows import (
     last_windows,
 )  # fmt: skip
 from ostinato.hyperparameters import Architecture
+from ostinato.models.build import built
+from ostinato.models.module_network import ModuleNetwork
 from ostinato.tasks.forecast.loss import Forecasting, ForecastSettings
 from ostinato.tasks.forecast.model import Forecaster
 from ostinato.tasks.forecast.net import NINE, ForecasterNet, check_levels
 from ostinato.training import loop
-from ostinato.training.build import built
 from ostinato.training.callbacks import Callback
 from ostinato.training.history import History
-from ostinato.training.module_network import ModuleNetwork
 from ostinato.training.plan import Plan
 from ostinato.training.start import check_network
 

@@ -1,15 +1,10 @@
-"""Forecasters as graphs; see `training/saved_graph.py`."""
+"""Forecasters as graphs; see `models/saved_graph.py`."""
 
 from __future__ import annotations
 
 from ostinato.compiler.graph.node import ROWS
 from ostinato.compiler.graph.saved import TensorNames
-from ostinato.runtime import model_graph
-from ostinato.runtime.compose import Composer
-from ostinato.runtime.model_graph import Ahead, ModelGraph
-from ostinato.runtime.step_graph import StepGraph
-from ostinato.tasks.forecast.net import ForecasterNet
-from ostinato.training.graph_parts import (
+from ostinato.models.graph_parts import (
     apart,
     elementwise,
     linear,
@@ -18,7 +13,12 @@ from ostinato.training.graph_parts import (
     relu,
     tensor_of,
 )  # fmt: skip
-from ostinato.training.saved_graph import layers_of
+from ostinato.models.saved_graph import layers_of
+from ostinato.runtime import model_graph
+from ostinato.runtime.compose import Composer
+from ostinato.runtime.model_graph import Ahead, ModelGraph
+from ostinato.runtime.step_graph import StepGraph
+from ostinato.tasks.forecast.net import ForecasterNet
 
 
 def graph(net: ForecasterNet, names: TensorNames, several: bool) -> ModelGraph:

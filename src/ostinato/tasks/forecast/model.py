@@ -14,10 +14,10 @@ from ostinato.data.series.panel import Panel, as_panel
 from ostinato.data.series.windows import Pairs, SeriesWindows, last_windows
 from ostinato.metrics import forecasts as forecast_metrics
 from ostinato.metrics import naive_forecasts as forecast_baselines
-from ostinato.runtime import checks
 from ostinato.runtime.model import Model
-from ostinato.runtime.saved import Saved
-from ostinato.runtime.tensors import Array
+from ostinato.runtime.values import Array
+from ostinato.saved import checks
+from ostinato.saved.read import Saved
 
 ROWS = 256  # windows at a time
 

@@ -19,7 +19,7 @@ from ostinato.report.markup import Html, count, counted, percent, plain, short, 
 from ostinato.report.page import PageData, RunFacts
 from ostinato.report.panels import Card, Grid, Key, PageSection, PageTable, Tile
 from ostinato.report.svg import LABELS, MUTED
-from ostinato.runtime.card import n_parameters
+from ostinato.saved.card import n_parameters
 from ostinato.tasks.base import MeasureSpec
 from ostinato.tasks.forecast import TASK
 

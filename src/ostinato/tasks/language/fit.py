@@ -15,14 +15,14 @@ from ostinato.data.text.copies import Copies
 from ostinato.data.text.corpus import Corpus
 from ostinato.data.text.vocabulary import Vocabulary
 from ostinato.hyperparameters import DEFAULT_WINDOW, Declared, declare
+from ostinato.models.build import built
+from ostinato.models.module_network import ModuleNetwork
 from ostinato.tasks.language.loss import Language
 from ostinato.tasks.language.model import LanguageModel
 from ostinato.tasks.language.net import LanguageArchitecture, LanguageNet
 from ostinato.training import loop
-from ostinato.training.build import built
 from ostinato.training.callbacks import Callback
 from ostinato.training.history import History
-from ostinato.training.module_network import ModuleNetwork
 from ostinato.training.plan import Plan
 from ostinato.training.start import check_network
 

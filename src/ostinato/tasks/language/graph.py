@@ -1,4 +1,4 @@
-"""Language models as graphs; see `training/saved_graph.py`."""
+"""Language models as graphs; see `models/saved_graph.py`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.graph.saved import TensorNames
+from ostinato.models.graph_parts import linear, map_of, named, parameters, softmax
+from ostinato.models.saved_graph import layers_of
 from ostinato.runtime import model_graph
 from ostinato.runtime.compose import Composer
 from ostinato.runtime.model_graph import Embed, ModelGraph
 from ostinato.tasks.language.net import LanguageNet
-from ostinato.training.graph_parts import linear, map_of, named, parameters, softmax
-from ostinato.training.saved_graph import layers_of
 
 
 def graph(net: LanguageNet, names: TensorNames, several: bool) -> ModelGraph:

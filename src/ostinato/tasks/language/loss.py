@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ostinato.data.text.corpus import Corpus, Streams
 from ostinato.data.text.vocabulary import Vocabulary
+from ostinato.models.module_network import first_rows
 from ostinato.tasks.language.model import FARTHEST, READ_AT_ONCE, read_documents
 from ostinato.tasks.language.net import BLOCK, Carry, LanguageNet
 from ostinato.training.distributed import ALONE, Ranks, Share
-from ostinato.training.module_network import first_rows
 from ostinato.training.task import Mean, Measured, Task, digest, probed
 
 
@@ -101,7 +101,7 @@ class Language(Task):
         return {f"carry.{i}": self.ranks.gathered(leaf, n, 1) for i, leaf in enumerate(leaves)}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        # Copied into memory that PyTorch has aligned, as for `training.examples.tensors`.
+        # Copied into memory that PyTorch has aligned, as for `models.inputs.tensors`.
         rows = self.ranks.rows(self.batch_size)
         leaves = [tensors[f"carry.{i}"][:, rows].clone() for i in range(len(tensors))]
         self.carry = None if not leaves else leaves[0] if len(leaves) == 1 else tuple(leaves)

@@ -15,13 +15,12 @@ from ostinato.data.text.growing_text import GrowingText
 from ostinato.data.text.keyboard import SUGGESTED, Keyboard, Suggestion
 from ostinato.data.text.vocabulary import END, UNKNOWN, Vocabulary
 from ostinato.data.text.writing import Generated, Sampling, pieces, written
-from ostinato.runtime import checks
-from ostinato.runtime.card import COPIES
 from ostinato.runtime.measures import nats
 from ostinato.runtime.model import Model
-from ostinato.runtime.saved import Saved
-from ostinato.runtime.tensors import Array
-from ostinato.runtime.values import fail
+from ostinato.runtime.values import Array, fail
+from ostinato.saved import checks
+from ostinato.saved.card import COPIES
+from ostinato.saved.read import Saved
 
 # A long document is measured in parts of 8192 tokens. Before each part 512 tokens are read again to
 # warm up the state, which forgets within hundreds of tokens.

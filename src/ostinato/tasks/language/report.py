@@ -27,7 +27,7 @@ from ostinato.report.panels import (
     Tile,
     Word,
 )
-from ostinato.runtime.card import n_parameters
+from ostinato.saved.card import n_parameters
 from ostinato.tasks.language import TASK
 
 if TYPE_CHECKING:

@@ -15,16 +15,16 @@ from ostinato.data import Batches
 from ostinato.data.sequences.step_labels import Steps, width_of
 from ostinato.data.text.words import Words, WordVocabulary
 from ostinato.hyperparameters import Classifying, WordSettings
+from ostinato.models.build import built
+from ostinato.models.module_network import ModuleNetwork
 from ostinato.tasks.classify.net import ClassifierNet
 from ostinato.tasks.forecast.net import NINE
 from ostinato.tasks.regress.loss import Regression
 from ostinato.tasks.regress.model import Regressor
 from ostinato.tasks.regress.net import RegressorNet
 from ostinato.training import loop
-from ostinato.training.build import built
 from ostinato.training.callbacks import Callback
 from ostinato.training.history import History
-from ostinato.training.module_network import ModuleNetwork
 from ostinato.training.plan import Plan
 from ostinato.training.start import check_network, check_same_columns
 

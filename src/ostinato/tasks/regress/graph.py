@@ -1,4 +1,4 @@
-"""Regressors as graphs; see `training/saved_graph.py`."""
+"""Regressors as graphs; see `models/saved_graph.py`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ostinato.compiler.graph.saved import TensorNames
-from ostinato.runtime.compose import Composer
-from ostinato.runtime.model_graph import ModelGraph
-from ostinato.tasks.classify.graph import body_of
-from ostinato.tasks.regress.net import RegressorNet
-from ostinato.training.graph_parts import (
+from ostinato.models.graph_parts import (
     apart,
     elementwise,
     linear,
@@ -19,6 +15,10 @@ from ostinato.training.graph_parts import (
     parameters,
     tensor_of,
 )  # fmt: skip
+from ostinato.runtime.compose import Composer
+from ostinato.runtime.model_graph import ModelGraph
+from ostinato.tasks.classify.graph import body_of
+from ostinato.tasks.regress.net import RegressorNet
 
 
 def graph(net: RegressorNet, names: TensorNames, several: bool) -> ModelGraph:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ostinato.data import Batches
+from ostinato.models.inputs import tensors
 from ostinato.tasks.forecast.loss import pinball
 from ostinato.training import evaluation
 from ostinato.training.distributed import Share
-from ostinato.training.examples import as_inputs, fingerprint, tensors
+from ostinato.training.examples import as_inputs, fingerprint
 from ostinato.training.task import Mean, OfBatches, probed
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.runtime import checks
-from ostinato.runtime.saved import Saved
-from ostinato.runtime.tensors import Array
-from ostinato.runtime.values import fail, items, text
+from ostinato.runtime.values import Array, fail, items, text
+from ostinato.saved import checks
+from ostinato.saved.read import Saved
 from ostinato.tasks.reading import HOW_TO_READ, SequenceReader
 
 LOSSES = ("squared", "absolute", "quantiles")

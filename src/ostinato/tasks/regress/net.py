@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato.models.words import WordBatch
+from ostinato.models.inputs import WordBatch
 from ostinato.tasks.classify.net import ClassifierNet
 from ostinato.tasks.forecast.net import apart, check_levels
 

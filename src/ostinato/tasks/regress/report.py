@@ -11,7 +11,7 @@ from ostinato.report import common, measures
 from ostinato.report.figures import Figure
 from ostinato.report.page import PageData, RunFacts
 from ostinato.report.panels import Grid, PageSection, PageTable, Tile
-from ostinato.runtime.card import n_parameters
+from ostinato.saved.card import n_parameters
 from ostinato.tasks import named
 
 if TYPE_CHECKING:

@@ -26,14 +26,14 @@ from ostinato.data.series.windows import Columns
 from ostinato.data.tables.feature_names import check_columns, column_names
 from ostinato.data.text.words import Integers, Words, WordVocabulary
 from ostinato.hyperparameters import Architecture
+from ostinato.models.build import built
+from ostinato.models.module_network import ModuleNetwork
 from ostinato.tasks.tag.loss import Allowed, TaggerSettings, Tagging
 from ostinato.tasks.tag.model import Tagger
 from ostinato.tasks.tag.net import TaggerNet
 from ostinato.training import loop
-from ostinato.training.build import built
 from ostinato.training.callbacks import Callback
 from ostinato.training.history import History
-from ostinato.training.module_network import ModuleNetwork
 from ostinato.training.plan import Plan
 from ostinato.training.start import check_classes, check_network, check_same_columns
 

@@ -1,4 +1,4 @@
-"""Taggers as graphs; see `training/saved_graph.py`."""
+"""Taggers as graphs; see `models/saved_graph.py`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.graph.saved import TensorNames
+from ostinato.models.graph_parts import linear, map_of, parameters, softmax
+from ostinato.models.saved_graph import layers_of, words_of
 from ostinato.runtime import model_graph
 from ostinato.runtime.compose import Composer
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.tasks.tag.net import TaggerNet
-from ostinato.training.graph_parts import linear, map_of, parameters, softmax
-from ostinato.training.saved_graph import layers_of, words_of
 
 
 def graph(net: TaggerNet, names: TensorNames, several: bool) -> ModelGraph:

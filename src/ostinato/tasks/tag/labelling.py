@@ -19,8 +19,7 @@ import numpy as np
 
 from ostinato.metrics.spans import SCHEMES, can_follow
 from ostinato.runtime.measures import nats
-from ostinato.runtime.tensors import Array
-from ostinato.runtime.values import fail
+from ostinato.runtime.values import Array, fail
 
 _CRF = ("crf.transitions", "crf.start", "crf.end")
 

@@ -14,10 +14,10 @@ from ostinato.data import Batches
 from ostinato.data.sequences.step_labels import lengths_of
 from ostinato.data.text.words import UNKNOWN, Integers
 from ostinato.hyperparameters import Declared, declare
-from ostinato.models.words import WordBatch
+from ostinato.models.inputs import Inputs, WordBatch, tensors
 from ostinato.tasks.tag.net import NO_LABEL, TaggerNet
 from ostinato.training.distributed import Share
-from ostinato.training.examples import Inputs, fingerprint, tensors
+from ostinato.training.examples import fingerprint
 from ostinato.training.task import Mean, OfBatches, probed
 
 Allowed = tuple[Tensor, Tensor]  # [C, C] and [C] bool: which label may follow which, and be first

@@ -18,10 +18,10 @@ from ostinato.data.series.windows import Columns
 from ostinato.data.tables.feature_names import as_trained
 from ostinato.data.text.words import CodedWords, Integers, Words, WordVocabulary
 from ostinato.metrics.spans import SpanScores, span_scores
-from ostinato.runtime import checks
 from ostinato.runtime.model import Inputs, Model
-from ostinato.runtime.saved import Saved
-from ostinato.runtime.tensors import Array
+from ostinato.runtime.values import Array
+from ostinato.saved import checks
+from ostinato.saved.read import Saved
 from ostinato.tasks.tag.labelling import Labelling
 
 SPANS_AT_ONCE = 1 << 18  # steps whose spans are compared at a time: a tag as an object has 60 bytes

@@ -12,7 +12,7 @@ from torch import Tensor
 from ostinato.hyperparameters import Architecture, declare, documented
 from ostinato.models.body import recurrent, width
 from ostinato.models.initialize import initialize
-from ostinato.models.words import WordBatch, WordReader
+from ostinato.models.inputs import WordBatch, WordReader
 from ostinato.tasks.tag.crf import CRF, viterbi
 
 NO_LABEL = -100  # in place of a label, at steps beyond a row's length

@@ -18,7 +18,7 @@ from ostinato.report.page import PageData, RunFacts
 from ostinato.report.panels import Card, Grid, Key, PageSection, PageTable, PageText, Tile, Word
 from ostinato.report.sequences import Colours, Lanes, css_class
 from ostinato.report.svg import LABELS
-from ostinato.runtime.card import n_parameters
+from ostinato.saved.card import n_parameters
 from ostinato.tasks.base import MeasureSpec
 from ostinato.tasks.tag import TASK
 

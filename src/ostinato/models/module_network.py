@@ -18,10 +18,10 @@ from torch import Tensor
 from ostinato import tasks
 from ostinato.compiler.errors import Unsupported
 from ostinato.engine import native
+from ostinato.models.inputs import tensors
+from ostinato.models.saved_graph import Described, describe
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.network import Inputs, Network
-from ostinato.training.examples import tensors
-from ostinato.training.saved_graph import Described, describe
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

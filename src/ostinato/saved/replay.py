@@ -20,9 +20,9 @@ import numpy as np
 
 from ostinato.engine import native
 from ostinato.runtime.model import Model, model_of
-from ostinato.runtime.saved import CHECK, CONFIG, made, read, read_check, read_config
-from ostinato.runtime.tensors import Array, pack, unpack
-from ostinato.runtime.values import fail
+from ostinato.runtime.values import Array, fail
+from ostinato.saved.read import CHECK, CONFIG, made, read, read_check, read_config
+from ostinato.saved.tensors import pack, unpack
 
 LENGTHS = (5, 1, 12, 12)  # of random inputs
 MOST_EXAMPLES, MOST_VALUES = 8, 1 << 16  # of a user's examples, and of their numbers

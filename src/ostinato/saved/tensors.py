@@ -20,9 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ostinato.runtime.values import entries, fail, items, whole
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from ostinato.runtime.values import Array, entries, fail, items, whole
 
 DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",

@@ -13,6 +13,7 @@ besides the files.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ import numpy as np
 
 from ostinato.files import current
 from ostinato.runtime.model_graph import ModelGraph
-from ostinato.runtime.tensors import Array, read_file, read_json, unpack
-from ostinato.runtime.values import entries, fail, text
+from ostinato.runtime.values import Array, entries, fail, text
+from ostinato.saved.tensors import read_file, read_json, unpack
 
 FORMAT = 1
 CONFIG, TENSORS, CHECK = "config.json", "model.safetensors", "check.safetensors"
@@ -92,6 +93,24 @@ def read(path: Path, in_torch: bool = False) -> Saved:
     tensors = read_file(place / TENSORS, str(path / TENSORS))
     check_hash(config, TENSORS, tensors, str(path))
     return made(config, unpack(tensors, str(path / TENSORS)), hashlib.sha256(content), where)
+
+
+def parameters(saved: Saved, known: Collection[str], path: Path) -> dict[str, Any]:
+    """The parameters of an estimator, whose constructor takes those that are known.
+
+    Raises:
+        ValueError: it does not take one of them; the message names it.
+    """
+    unknown = sorted(saved.params.keys() - set(known))
+    if unknown:
+        raise ValueError(
+            f"{path / CONFIG}: 'params' has {unknown}, which this version of ostinato does not "
+            "know; load the model with the version that saved it, or train again"
+        )
+    return {
+        name: dict(value) if isinstance(value, list) else value
+        for name, value in saved.params.items()
+    }
 
 
 def read_check(path: Path, saved_config: dict[str, Any]) -> dict[str, Array]:

@@ -23,17 +23,17 @@ from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.graph import from_aten
 from ostinato.compiler.graph.node import ROWS
 from ostinato.compiler.graph.saved import TensorNames, saved_step
-from ostinato.models.stack import Stack
-from ostinato.models.words import WordReader
-from ostinato.runtime import model_graph
-from ostinato.runtime.compose import Composer
-from ostinato.runtime.model_graph import Direction, Embed, ModelGraph, Scan
-from ostinato.runtime.step_graph import StepGraph
-from ostinato.training.graph_parts import (
+from ostinato.models.graph_parts import (
     map_of,
     named,
     tensor_of,
 )
+from ostinato.models.inputs import WordReader
+from ostinato.models.stack import Stack
+from ostinato.runtime import model_graph
+from ostinato.runtime.compose import Composer
+from ostinato.runtime.model_graph import Direction, Embed, ModelGraph, Scan
+from ostinato.runtime.step_graph import StepGraph
 
 ROWS_OF_SAMPLE = 3
 MANY_STEPS = 1 << 24

@@ -1,13 +1,17 @@
-"""Words as the vectors that a recurrent body reads."""
+"""What a network reads: batches of sequences as tensors, and words as vectors."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ostinato import nn
+from ostinato.data.sequences.ragged import Ragged
+from ostinato.data.text.words import CodedWords
+from ostinato.runtime.network import Inputs
 
 
 class WordBatch(NamedTuple):
@@ -17,6 +21,26 @@ class WordBatch(NamedTuple):
     words: Tensor  # [U] int64, their numbers, 0…V−1
     characters: Tensor  # [U, L] int64, the numbers of their characters; any beyond n_characters
     n_characters: Tensor  # [U] int64, 1…L
+
+
+def tensors(X: Inputs, indices: np.ndarray) -> tuple[Tensor | WordBatch, Tensor | None]:
+    """Some examples of X: x `[B, T, F]`, and lengths `[B]` if X is ragged (zeros beyond them).
+
+    For words x is a `WordBatch`, with lengths if they differ.
+
+    The values are copied into memory that PyTorch has aligned: matrix products may differ in their
+    last bit with the alignment of their operands, and a run must be repeatable to the last bit.
+    """
+    if isinstance(X, CodedWords):
+        *arrays, lengths = map(torch.from_numpy, X.arrays(indices))
+        batch = WordBatch(*arrays)
+        return batch, (lengths if lengths.min() < batch.places.shape[1] else None)
+    if isinstance(X, Ragged):
+        padded, n_steps = X[indices].padded()
+        return torch.tensor(padded), torch.tensor(n_steps)
+    x = torch.empty((len(indices), *X.shape[1:]), dtype=torch.float32)
+    np.take(X, indices, axis=0, out=x.numpy(), mode="clip")  # "clip" needs no buffer beside x
+    return x, None
 
 
 class WordReader(torch.nn.Module):

@@ -14,10 +14,9 @@ from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.text.copies import Copies
 from ostinato.data.text.vocabulary import Vocabulary
 from ostinato.data.text.words import WordVocabulary
-from ostinato.runtime.card import COPIES
 from ostinato.runtime.model_graph import ModelGraph
-from ostinato.runtime.tensors import Array
-from ostinato.runtime.values import entries, fail, items, text, whole
+from ostinato.runtime.values import Array, entries, fail, items, text, whole
+from ostinato.saved.card import COPIES
 
 if TYPE_CHECKING:
     from ostinato.data.series.windows import Columns, SeriesWindows
