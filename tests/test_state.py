@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1] / "src" / "ostinato"
 KNOWN = {
     # recorded steps, and what is made of their code and guards
     "compiler/cache.py": {"_buckets"},
-    "compiler/capture/code.py": {"globals_of", "names_of"},
-    "compiler/capture/guards.py": {"_compiled"},
+    "compiler/capture/guards/code.py": {"globals_of", "names_of"},
+    "compiler/capture/guards/observation.py": {"_compiled"},
     # forms of a step that PyTorch cannot tell: its outputs, its rows
     "compiler/adapted.py": {"_output_kinds"},
     "compiler/shared.py": {"_folds"},
@@ -25,7 +25,7 @@ KNOWN = {
     # warnings given, and forms of a step that PyTorch cannot tell
     "compiler/steps.py": {"_times", "known_answers", "known_numbers"},
     # states that Python, and PyTorch, have once for all threads
-    "compiler/capture/names_seen.py": {"_lock", "_n_threads"},
+    "compiler/capture/guards/names_seen.py": {"_lock", "_n_threads"},
     "compiler/lock.py": {"one_at_a_time"},
     "compiler/torch_compat.py": {"_Stance"},
     "models/build.py": {"_Callers"},

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import ostinato
-from ostinato.compiler.capture.decompositions import DECOMPOSITIONS, OF_PYTORCH, decomposition
+from ostinato.compiler.capture.replaced.elementwise import DECOMPOSITIONS, OF_PYTORCH, decomposition
 
 
 @pytest.mark.parametrize("name", sorted(OF_PYTORCH))

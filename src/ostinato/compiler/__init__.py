@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from ostinato.arguments import Arguments
-    from ostinato.compiler.capture.guards import Observation
+    from ostinato.compiler.capture.guards.observation import Observation
     from ostinato.compiler.play.step import CompiledStep
 
 

@@ -22,7 +22,7 @@ from ostinato.compiler.steps import code_key, known_numbers
 
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
-    from ostinato.compiler.capture.reads import Put
+    from ostinato.compiler.capture.guards.reads import Put
 
 MOST_SIZES = 3  # sizes of the batch that are tried before a step is left to the Python loop
 MOST_TRIES = 8  # sets of numbers to try, some 20 ms each
@@ -93,7 +93,9 @@ def _n_rows(a: Arguments) -> int:
 
 def _read(a: Arguments, codes: dict[int, CodeType]) -> list[tuple[str, int, Put]]:
     """The whole numbers that the step reads and that may be replaced, with their paths."""
-    from ostinato.compiler.capture.guards import Observation  # not a part of every start
+    from ostinato.compiler.capture.guards.observation import (
+        Observation,  # not a part of every start
+    )
 
     with torch._C.DisableTorchFunction():
         same = frozenset(codes.values())

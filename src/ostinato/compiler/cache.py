@@ -46,7 +46,7 @@ from ostinato.engine import native
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
     from ostinato.compiler.capture.captures import Search
-    from ostinato.compiler.capture.guards import Guards, Observation
+    from ostinato.compiler.capture.guards.observation import Guards, Observation
     from ostinato.compiler.play.step import CompiledStep
 
 ENGINES = ("native", "reference", "eager")
@@ -339,8 +339,8 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
     """
     with one_at_a_time:  # not a part of every start, and a fork waits for them
         from ostinato.compiler.capture.draws import States
-        from ostinato.compiler.capture.guards import Observation
-        from ostinato.compiler.capture.reads import as_tensor
+        from ostinato.compiler.capture.guards.observation import Observation
+        from ostinato.compiler.capture.guards.reads import as_tensor
 
     bucket.lifts = dict.fromkeys(bucket.failed, True) | bucket.lifts
     observation = None

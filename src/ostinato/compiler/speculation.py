@@ -164,7 +164,7 @@ def first_answers(a: Arguments) -> Answers | None:
     The run is one of `search_step`: the step is stopped before it changes a tensor from outside.
     """
     from ostinato.compiler.capture.captures import search_step  # not a part of every start
-    from ostinato.compiler.capture.guards import Observation
+    from ostinato.compiler.capture.guards.observation import Observation
 
     if _of(a) is not None or a.weights is not None or a.of_layer:
         return None

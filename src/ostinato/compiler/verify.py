@@ -23,7 +23,7 @@ from ostinato.compiler.torch_compat import undisturbed
 
 if TYPE_CHECKING:
     from ostinato.compiler.capture.draws import Drawn
-    from ostinato.compiler.capture.guards import Guards, Observation
+    from ostinato.compiler.capture.guards.observation import Guards, Observation
 
 N_STEPS = 3  # compared time steps, at most
 N_MOVES = 4  # movements of the inputs, if rounding flipped a comparison
@@ -72,7 +72,7 @@ def _difference_or_side_effect(
 
     Side effects are undone.
     """
-    from ostinato.compiler.capture.guards import Observation
+    from ostinato.compiler.capture.guards.observation import Observation
 
     observation = None
     try:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ostinato.compiler.capture.code import globals_of, is_fixed_name
+from ostinato.compiler.capture.guards.code import globals_of, is_fixed_name
 
 _MOST = 20_000  # containers that are compared
 ABSENT = type("Absent", (), {"__repr__": lambda self: "nothing"})()

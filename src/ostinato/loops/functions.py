@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ostinato.compiler.capture.code import is_fixed_name, root
+from ostinato.compiler.capture.guards.code import is_fixed_name, root
 from ostinato.compiler.torch_compat import out_of_graph
 from ostinato.loops.rewrite import rewritten
 from ostinato.loops.runtime import LoopRuntime

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato.compiler.capture.captures import _written, memory_of
 from ostinato.compiler.capture.draws import States
-from ostinato.compiler.capture.guards import Observation
+from ostinato.compiler.capture.guards.observation import Observation
 from ostinato.compiler.errors import Unsupported, error_in_short
 from ostinato.compiler.lock import one_at_a_time
 from ostinato.compiler.torch_compat import among_ours, undisturbed

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato.compiler.capture.code import is_fixed_name
+from ostinato.compiler.capture.guards.code import is_fixed_name
 from ostinato.loops.emitted import Added, Fresh
 from ostinato.loops.index import Number
 from ostinato.loops.nostep import NoStep

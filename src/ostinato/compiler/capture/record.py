@@ -34,9 +34,9 @@ from ostinato.compiler.capture.draws import (
     sample,
     unified,
 )
-from ostinato.compiler.capture.functions import CHANGES_IN_PLACE, FUNCTIONS
 from ostinato.compiler.capture.recorder import Recorder, ViewChanged
 from ostinato.compiler.capture.recording import Recording, Sources
+from ostinato.compiler.capture.replaced.functions import CHANGES_IN_PLACE, FUNCTIONS
 from ostinato.compiler.capture.row_products import Products, RowProducts, common, computed
 from ostinato.compiler.capture.unify import BATCHES, unify, without_unused
 from ostinato.compiler.capture.whole_numbers import WholeNumbers
@@ -45,7 +45,7 @@ from ostinato.compiler.torch_compat import among_ours, gradients_of, undisturbed
 
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
-    from ostinato.compiler.capture.guards import Observation
+    from ostinato.compiler.capture.guards.observation import Observation
 
 
 def record(

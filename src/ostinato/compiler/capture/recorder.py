@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Imported for the compositions that they enter into DECOMPOSITIONS.
-import ostinato.compiler.capture.decompositions_axes
-import ostinato.compiler.capture.decompositions_images
-import ostinato.compiler.capture.decompositions_losses
-import ostinato.compiler.capture.decompositions_norms  # noqa: F401
+import ostinato.compiler.capture.replaced.axes
+import ostinato.compiler.capture.replaced.images
+import ostinato.compiler.capture.replaced.losses
+import ostinato.compiler.capture.replaced.norms  # noqa: F401
 from ostinato import tree
-from ostinato.compiler.capture.complex_numbers import PAIRED, Pair, is_complex
-from ostinato.compiler.capture.decompositions import decomposition
 from ostinato.compiler.capture.draws import draws_numbers
 from ostinato.compiler.capture.recording import Call, Ref
+from ostinato.compiler.capture.replaced.complex_numbers import PAIRED, Pair, is_complex
+from ostinato.compiler.capture.replaced.elementwise import decomposition
 from ostinato.compiler.capture.whole_numbers import WholeNumbers
 from ostinato.compiler.errors import IN_PLACE, Unsupported
 

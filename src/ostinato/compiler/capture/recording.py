@@ -109,7 +109,7 @@ def recorded_step(recording: Recording, captured: Any, rows: Any) -> Callable[[A
 
     It computes what the step computed when it was recorded, even if the step has changed since. Its
     gradients are autograd's for the recorded calls, including compositions in place of operations
-    (`decompositions.py`).
+    (`replaced/`).
     """
 
     def step(states: Any, xs: Any) -> tuple[list[Tensor], list[Tensor]]:

@@ -2,8 +2,8 @@
 
 A new call that is one operation of the engine is an entry of ONE_OPERATION; docs/developing.md
 lists the other tables that need a row. A call that is a composition of other calls, as `silu`, is
-an entry of `capture/decompositions.py` instead. The gradient of a call is recorded as ATen calls,
-too, and each new one needs an entry.
+an entry of `capture/replaced/elementwise.py` instead. The gradient of a call is recorded as ATen
+calls, too, and each new one needs an entry.
 """
 
 from __future__ import annotations

@@ -27,16 +27,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato.compiler.capture import names_seen
-from ostinato.compiler.capture.code import (
+from ostinato.compiler.capture.guards import names_seen
+from ostinato.compiler.capture.guards.code import (
     is_fixed_name,
     is_of_the_library,
     names_a_literal,
     names_of,
     root,
 )
-from ostinato.compiler.capture.reads import Walk
-from ostinato.compiler.capture.snapshots import Snapshots
+from ostinato.compiler.capture.guards.reads import Walk
+from ostinato.compiler.capture.guards.snapshots import Snapshots
 from ostinato.compiler.errors import Unsupported
 from ostinato.engine import native
 

@@ -2,7 +2,7 @@
 
 A complex tensor of the step is a `Pair` of recorded real tensors, its real and its imaginary part.
 `PAIRED` has the meaning of a call for pairs, by ATen's name; real arguments are passed unchanged.
-As in `decompositions.py`, everything runs below autograd, so that gradients are PyTorch's own: for
+As in `elementwise.py`, everything runs below autograd, so that gradients are PyTorch's own: for
 a complex z, ∂L/∂Re z + i ∂L/∂Im z.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ostinato.compiler.capture.decompositions import Function, rows_of
+from ostinato.compiler.capture.replaced.elementwise import Function, rows_of
 
 
 class Pair(NamedTuple):

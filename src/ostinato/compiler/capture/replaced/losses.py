@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato.compiler.capture.decompositions import columns, named, zero
+from ostinato.compiler.capture.replaced.elementwise import columns, named, zero
 
 
 def _share(gradient: Tensor, like: Tensor, reduction: int) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato.compiler.capture.decompositions import named
+from ostinato.compiler.capture.replaced.elementwise import named
 
 LARGEST = 8  # N at most: the number of operations grows with N²
 LARGEST_DETERMINANT = 4  # N at most: by minors

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ostinato.compiler.capture import decompositions_images, matrices
-from ostinato.compiler.capture.decompositions import Function
-from ostinato.compiler.capture.decompositions_axes import scanned
+from ostinato.compiler.capture.replaced import images, matrices
+from ostinato.compiler.capture.replaced.axes import scanned
+from ostinato.compiler.capture.replaced.elementwise import Function
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.lock import one_at_a_time
 
@@ -173,6 +173,6 @@ FUNCTIONS: dict[Any, Function] = {
     torch.rnn_tanh_cell: torch.ops.aten.rnn_tanh_cell.default.decompose,
     torch.prod: _prod,
     Tensor.prod: _prod,
-    **decompositions_images.FUNCTIONS,
+    **images.FUNCTIONS,
     **matrices.FUNCTIONS,
 }

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ostinato.compiler.capture.decompositions import Function, named
+from ostinato.compiler.capture.replaced.elementwise import Function, named
 from ostinato.compiler.errors import Unsupported
 
 aten = torch.ops.aten

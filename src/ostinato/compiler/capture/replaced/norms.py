@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler import torch_compat
-from ostinato.compiler.capture.decompositions import DECOMPOSITIONS, named
+from ostinato.compiler.capture.replaced.elementwise import DECOMPOSITIONS, named
 
 # ---- softmax. Less the maximum, no power overflows
 

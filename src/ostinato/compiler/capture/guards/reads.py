@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ostinato.compiler import torch_compat
-from ostinato.compiler.capture.code import globals_of, is_fixed, is_fixed_name
-from ostinato.compiler.capture.snapshots import (
+from ostinato.compiler.capture.guards.code import globals_of, is_fixed, is_fixed_name
+from ostinato.compiler.capture.guards.snapshots import (
     MOST_BYTES,
     PARTS,
     attributes_of,
@@ -29,7 +29,7 @@ from ostinato.compiler.capture.snapshots import (
 from ostinato.compiler.errors import Unsupported
 
 if TYPE_CHECKING:
-    from ostinato.compiler.capture.guards import Observation
+    from ostinato.compiler.capture.guards.observation import Observation
 
 _CONSTANTS = (
     int, bool, float, complex, str, bytes, type(None), type(...), slice, range,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato.compiler.capture.decompositions import DECOMPOSITIONS, Function, columns, named
+from ostinato.compiler.capture.replaced.elementwise import DECOMPOSITIONS, Function, columns, named
 
 # ---- over an axis
 
