@@ -17,11 +17,11 @@ KNOWN = {
     "compiler/adapted.py": {"_output_kinds"},
     "compiler/shared.py": {"_folds"},
     # files that were read for their loops, classes and steps that have them, and what code names
-    "loops/attributes.py": {"_sorted_globals"},
-    "loops/elements.py": {"_axis_of_part"},
+    "loops/iteration/attributes.py": {"_sorted_globals"},
+    "loops/iteration/elements.py": {"_axis_of_part"},
     "loops/modules.py": {"_classes"},
     "loops/scanned.py": {"_loops"},
-    "loops/source.py": {"_parsed"},
+    "loops/text/source.py": {"_parsed"},
     # warnings given, and forms of a step that PyTorch cannot tell
     "compiler/steps.py": {"_times", "known_answers", "known_numbers"},
     # states that Python, and PyTorch, have once for all threads

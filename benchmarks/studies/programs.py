@@ -64,7 +64,7 @@ def run_here(name: str, how: str, seed: int) -> None:
     import numpy as np
     import torch
 
-    from ostinato.loops import site
+    from ostinato.loops.running import site
 
     warnings.simplefilter("ignore")
     torch.manual_seed(seed)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ostinato.loops import run
+from ostinato.loops.running import run
 
 
 @pytest.fixture(autouse=True)

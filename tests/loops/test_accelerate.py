@@ -15,7 +15,7 @@ from torch import nn
 
 import ostinato
 from ostinato.loops import functions
-from ostinato.loops.run import Loop
+from ostinato.loops.running.run import Loop
 from ostinato.nn import inspect, restore
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import ostinato
-from ostinato.loops.site import Site
+from ostinato.loops.running.site import Site
 from zoo.suites import draws
 
 IN_PLACE = re.compile("in-?place")  # PyTorch's texts differ with the kind of view

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import ostinato
-from ostinato.loops import run
+from ostinato.loops.running import run
 
 
 @pytest.mark.parametrize("function", forms.NATIVE, ids=lambda f: f.__name__)
@@ -587,7 +587,7 @@ def test_a_tensor_given_twice_is_looked_at_anew(function, first_apart):
 
 def test_threads_that_look_at_loops_leave_python_as_it_was(monkeypatch):
     """The first look replaces `open` and the standard streams, which are of all threads."""
-    from ostinato.loops.probe import _unseen
+    from ostinato.loops.iteration.probe import _unseen
 
     before = sys.stdout, sys.stderr, open
     monkeypatch.setattr(sys, "stdout", sys.stdout)  # puts all back, whatever happens

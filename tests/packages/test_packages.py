@@ -10,7 +10,7 @@ import torch
 from package_models import CASES, B, StochasticField, double
 
 import ostinato
-from ostinato.loops import run
+from ostinato.loops.running import run
 from ostinato.nn import inspect
 
 pytestmark = pytest.mark.packages

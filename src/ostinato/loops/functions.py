@@ -15,10 +15,10 @@ import torch
 
 from ostinato.compiler.capture.guards.code import is_fixed_name, root
 from ostinato.compiler.torch_compat import out_of_graph
-from ostinato.loops.rewrite import rewritten
-from ostinato.loops.runtime import LoopRuntime
-from ostinato.loops.site import Site
-from ostinato.loops.source import Definition, NoSource
+from ostinato.loops.running.runtime import LoopRuntime
+from ostinato.loops.running.site import Site
+from ostinato.loops.text.rewrite import rewritten
+from ostinato.loops.text.source import Definition, NoSource
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _MOST_FUNCTIONS = 2000

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ostinato.loops.functions import classes_of, rewritten_functions
-from ostinato.loops.site import Site
+from ostinato.loops.running.site import Site
 
 _GIVEN = "_class_without_loops"
 

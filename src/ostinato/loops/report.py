@@ -16,9 +16,9 @@ from ostinato.arguments import Arguments, checked
 from ostinato.eager import Step, Tree
 from ostinato.loops.functions import classes_of, reached
 from ostinato.loops.modules import loops_of
-from ostinato.loops.run import explaining
+from ostinato.loops.running.run import explaining
+from ostinato.loops.running.site import Site
 from ostinato.loops.scanned import scanned
-from ostinato.loops.site import Site
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from typing import Any
 from torch import Tensor
 
 from ostinato.compiler.capture.captures import memory_of
-from ostinato.loops import elements
-from ostinato.loops.attributes import resolved
-from ostinato.loops.carry import State
-from ostinato.loops.index import Sequences, evaluated
-from ostinato.loops.items import Items, NumberTable, table_of
-from ostinato.loops.nostep import Narrowed, NoStep, Stale
-from ostinato.loops.plan import LoopPlan, Read
-from ostinato.loops.state import Flat
-from ostinato.loops.step import Step
-from ostinato.loops.unwatched import Unwatched
+from ostinato.loops.iteration import elements
+from ostinato.loops.iteration.attributes import resolved
+from ostinato.loops.iteration.carry import State
+from ostinato.loops.iteration.index import Sequences, evaluated
+from ostinato.loops.iteration.items import Items, NumberTable, table_of
+from ostinato.loops.iteration.nostep import Narrowed, NoStep, Stale
+from ostinato.loops.iteration.plan import LoopPlan, Read
+from ostinato.loops.iteration.state import Flat
+from ostinato.loops.iteration.step import Step
+from ostinato.loops.running.unwatched import Unwatched
 
 
 class LoopReads(Unwatched):

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ostinato.loops.attributes import ABSENT, Place, resolved, roots
-from ostinato.loops.nostep import NoStep
-from ostinato.loops.rewrite import LoopSource
-from ostinato.loops.state import UNBOUND, Flat, Spec
+from ostinato.loops.iteration.attributes import ABSENT, Place, resolved, roots
+from ostinato.loops.iteration.nostep import NoStep
+from ostinato.loops.iteration.state import UNBOUND, Flat, Spec
+from ostinato.loops.text.rewrite import LoopSource
 
 
 class State:

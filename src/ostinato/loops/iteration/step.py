@@ -17,23 +17,23 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.errors import Unsupported
-from ostinato.loops import elements
-from ostinato.loops.attributes import ABSENT
-from ostinato.loops.carry import State
-from ostinato.loops.emitted import READ, Fresh
-from ostinato.loops.frame import ANOTHER_NAME, OTHER_INDEX, Frame
-from ostinato.loops.index import (
+from ostinato.loops.iteration import elements
+from ostinato.loops.iteration.attributes import ABSENT
+from ostinato.loops.iteration.carry import State
+from ostinato.loops.iteration.emitted import READ, Fresh
+from ostinato.loops.iteration.frame import ANOTHER_NAME, OTHER_INDEX, Frame
+from ostinato.loops.iteration.index import (
     Index,
     Number,
     NumbersAsTensors,
     Questions,
     running,
 )
-from ostinato.loops.items import ItemParts, Items
-from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Stale
-from ostinato.loops.periods import Grouped
-from ostinato.loops.plan import IN_A_CALL, MOST_IN_PYTHON, LoopPlan, Read
-from ostinato.loops.state import Flat, Maker, Spec, part_name, parts_of
+from ostinato.loops.iteration.items import ItemParts, Items
+from ostinato.loops.iteration.nostep import Counted, ListRead, Narrowed, NoStep, Stale
+from ostinato.loops.iteration.periods import Grouped
+from ostinato.loops.iteration.plan import IN_A_CALL, MOST_IN_PYTHON, LoopPlan, Read
+from ostinato.loops.iteration.state import Flat, Maker, Spec, part_name, parts_of
 
 
 class Step:

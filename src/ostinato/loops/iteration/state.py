@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.capture.guards.code import is_fixed_name
-from ostinato.loops.emitted import Added, Fresh
-from ostinato.loops.index import Number
-from ostinato.loops.nostep import NoStep
+from ostinato.loops.iteration.emitted import Added, Fresh
+from ostinato.loops.iteration.index import Number
+from ostinato.loops.iteration.nostep import NoStep
 
 _CONSTANTS = {
     int, float, bool, complex, str, bytes, type(None), type(...), torch.dtype, torch.device,

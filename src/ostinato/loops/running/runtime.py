@@ -5,14 +5,14 @@ from __future__ import annotations
 import types
 from typing import Any
 
-from ostinato.loops.index import FEWEST, running
-from ostinato.loops.items import Items, items_of, sequence
-from ostinato.loops.joined import KnownRows
-from ostinato.loops.periods import Grouped
-from ostinato.loops.run import Loop, fewest
-from ostinato.loops.site import Site
-from ostinato.loops.state import UNBOUND
-from ostinato.loops.unwatched import Left, Unwatched
+from ostinato.loops.iteration.index import FEWEST, running
+from ostinato.loops.iteration.items import Items, items_of, sequence
+from ostinato.loops.iteration.periods import Grouped
+from ostinato.loops.iteration.state import UNBOUND
+from ostinato.loops.running.joined import KnownRows
+from ostinato.loops.running.run import Loop, fewest
+from ostinato.loops.running.site import Site
+from ostinato.loops.running.unwatched import Left, Unwatched
 
 
 class LoopRuntime:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.play.parts import part_of
-from ostinato.loops.index import Index, Number
-from ostinato.loops.items import stacked
-from ostinato.loops.nostep import NoStep
+from ostinato.loops.iteration.index import Index, Number
+from ostinato.loops.iteration.items import stacked
+from ostinato.loops.iteration.nostep import NoStep
 
 Parts = tuple[Any, ...]
 _SELECTING = {"select": ("dim", "index"), "narrow": ("dim", "start", "length")}

@@ -24,7 +24,7 @@ import ast
 import copy
 from dataclasses import dataclass
 
-from ostinato.loops.bodies import (
+from ostinato.loops.text.bodies import (
     breaks,
     changed_names,
     element_names,
@@ -37,10 +37,10 @@ from ostinato.loops.bodies import (
     selects,
     summed_names,
 )  # fmt: skip
-from ostinato.loops.comprehensions import as_loops
-from ostinato.loops.dataflow import FUNCTIONS, LiveNames, own_nodes, reads, writes
-from ostinato.loops.source import RUNTIME, called, expression, statements
-from ostinato.loops.watched import ROWS, Calls, JoinedLists, StepBody, Watched, visited
+from ostinato.loops.text.comprehensions import as_loops
+from ostinato.loops.text.dataflow import FUNCTIONS, LiveNames, own_nodes, reads, writes
+from ostinato.loops.text.source import RUNTIME, called, expression, statements
+from ostinato.loops.text.watched import ROWS, Calls, JoinedLists, StepBody, Watched, visited
 
 _UNSEEN = {"locals", "eval", "exec", "vars", "globals", "breakpoint"}
 _HEADERS = {"reversed", "enumerate", "zip"}

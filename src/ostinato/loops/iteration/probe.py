@@ -25,15 +25,15 @@ from ostinato.compiler.capture.guards.observation import Observation
 from ostinato.compiler.errors import Unsupported, error_in_short
 from ostinato.compiler.lock import one_at_a_time
 from ostinato.compiler.torch_compat import among_ours, undisturbed
-from ostinato.loops import elements
-from ostinato.loops.attributes import path_to
-from ostinato.loops.frame import OTHER_INDEX, Frame
-from ostinato.loops.index import Number
-from ostinato.loops.items import NumberTable, table_of
-from ostinato.loops.nostep import Narrowed, NoStep
-from ostinato.loops.plan import LoopPlan, Read
-from ostinato.loops.state import Flat, Maker
-from ostinato.loops.step import Step, asked
+from ostinato.loops.iteration import elements
+from ostinato.loops.iteration.attributes import path_to
+from ostinato.loops.iteration.frame import OTHER_INDEX, Frame
+from ostinato.loops.iteration.index import Number
+from ostinato.loops.iteration.items import NumberTable, table_of
+from ostinato.loops.iteration.nostep import Narrowed, NoStep
+from ostinato.loops.iteration.plan import LoopPlan, Read
+from ostinato.loops.iteration.state import Flat, Maker
+from ostinato.loops.iteration.step import Step, asked
 
 _MOST_AGO = 32  # iterations whose writes are handed on
 

@@ -12,10 +12,10 @@ import torch
 from ostinato._explain import advice
 from ostinato.compiler.errors import Elsewhere, Unsupported
 from ostinato.compiler.steps import owner_of
-from ostinato.loops.attributes import Place
-from ostinato.loops.nostep import NoStep, TooSlow, remedy_for
-from ostinato.loops.plan import LoopPlan
-from ostinato.loops.rewrite import LoopSource
+from ostinato.loops.iteration.attributes import Place
+from ostinato.loops.iteration.nostep import NoStep, TooSlow, remedy_for
+from ostinato.loops.iteration.plan import LoopPlan
+from ostinato.loops.text.rewrite import LoopSource
 
 _MOST_IN_A_ROW = 8  # refused calls; then each owner waits for the others, too
 

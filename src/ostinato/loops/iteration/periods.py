@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ostinato.loops.items import ItemParts, Items, NumberTable
+from ostinato.loops.iteration.items import ItemParts, Items, NumberTable
 
 
 class Grouped(Items):

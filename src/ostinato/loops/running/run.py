@@ -24,21 +24,29 @@ from ostinato.compiler.errors import Mispredicted, SideEffect, Unsupported, erro
 from ostinato.compiler.inputs import modes
 from ostinato.compiler.steps import owner_of, weak_reference
 from ostinato.compiler.torch_compat import top_hooks
-from ostinato.loops import elements
-from ostinato.loops.attributes import Memory
-from ostinato.loops.carry import State, places_of
-from ostinato.loops.emitted import Fresh
-from ostinato.loops.finish import LoopResults
-from ostinato.loops.index import FEWEST, LONGEST, MOST_COURSES, Sequences
-from ostinato.loops.items import Items
-from ostinato.loops.joined import KnownRows
-from ostinato.loops.nostep import Counted, ListRead, Narrowed, NoStep, Periodic, Stale, TooSlow
-from ostinato.loops.periods import Grouped
-from ostinato.loops.plan import MOST_IN_PYTHON, LoopPlan, Read
-from ostinato.loops.probe import probed, share_memory
-from ostinato.loops.site import Site
-from ostinato.loops.step import Step
-from ostinato.loops.unwatched import tensors_in_item, watching
+from ostinato.loops.iteration import elements
+from ostinato.loops.iteration.attributes import Memory
+from ostinato.loops.iteration.carry import State, places_of
+from ostinato.loops.iteration.emitted import Fresh
+from ostinato.loops.iteration.index import FEWEST, LONGEST, MOST_COURSES, Sequences
+from ostinato.loops.iteration.items import Items
+from ostinato.loops.iteration.nostep import (
+    Counted,
+    ListRead,
+    Narrowed,
+    NoStep,
+    Periodic,
+    Stale,
+    TooSlow,
+)
+from ostinato.loops.iteration.periods import Grouped
+from ostinato.loops.iteration.plan import MOST_IN_PYTHON, LoopPlan, Read
+from ostinato.loops.iteration.probe import probed, share_memory
+from ostinato.loops.iteration.step import Step
+from ostinato.loops.running.finish import LoopResults
+from ostinato.loops.running.joined import KnownRows
+from ostinato.loops.running.site import Site
+from ostinato.loops.running.unwatched import tensors_in_item, watching
 
 MEASURES = True  # whether a scan that gains nothing is given up
 _MOST_PLANS = 16

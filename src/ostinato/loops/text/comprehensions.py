@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ast
 
-from ostinato.loops.dataflow import FUNCTIONS
-from ostinato.loops.source import expression, statements
+from ostinato.loops.text.dataflow import FUNCTIONS
+from ostinato.loops.text.source import expression, statements
 
 _HOLDING = (ast.Assign, ast.AnnAssign, ast.Return, ast.Expr)
 

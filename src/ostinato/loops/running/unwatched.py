@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ostinato.loops import elements
-from ostinato.loops.index import FEWEST, running
-from ostinato.loops.items import Items
-from ostinato.loops.nostep import NoStep
-from ostinato.loops.site import Site
+from ostinato.loops.iteration import elements
+from ostinato.loops.iteration.index import FEWEST, running
+from ostinato.loops.iteration.items import Items
+from ostinato.loops.iteration.nostep import NoStep
+from ostinato.loops.running.site import Site
 
 
 class Watching(threading.local):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ostinato.loops.nostep import ListRead, NoStep
+from ostinato.loops.iteration.nostep import ListRead, NoStep
 
 READ = "an iteration reads a list that iterations append to"
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.torch_compat import OwnMode
-from ostinato.loops.nostep import Narrowed, NoStep, Periodic
+from ostinato.loops.iteration.nostep import Narrowed, NoStep, Periodic
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     name: getattr(operator, name) for name in ("lt", "le", "gt", "ge", "eq", "ne")

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ostinato.loops import elements
-from ostinato.loops.state import Spec
+from ostinato.loops.iteration import elements
+from ostinato.loops.iteration.state import Spec
 
 MOST_IN_PYTHON = 4  # iterations before a scan
 IN_A_CALL = -1  # the number of all reads outside the source of the loop

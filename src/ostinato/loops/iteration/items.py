@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.play.parts import part_of
-from ostinato.loops.index import Index, Number
-from ostinato.loops.nostep import NoStep
+from ostinato.loops.iteration.index import Index, Number
+from ostinato.loops.iteration.nostep import NoStep
 
 
 class ItemParts:

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ostinato.loops import elements
-from ostinato.loops.emitted import Added, Fresh
-from ostinato.loops.index import (
+from ostinato.loops.iteration import elements
+from ostinato.loops.iteration.emitted import Added, Fresh
+from ostinato.loops.iteration.index import (
     Index,
     Number,
     number_of,
 )
-from ostinato.loops.items import table_of as table_of_numbers
-from ostinato.loops.nostep import NoStep
-from ostinato.loops.plan import Read
+from ostinato.loops.iteration.items import table_of as table_of_numbers
+from ostinato.loops.iteration.nostep import NoStep
+from ostinato.loops.iteration.plan import Read
 
 if TYPE_CHECKING:
-    from ostinato.loops.step import Step
+    from ostinato.loops.iteration.step import Step
 
 HIDDEN = object()  # in place of a tensor that a step does not name
 ANOTHER_NAME = "an iteration keeps a list that iterations append to by another name"

@@ -7,9 +7,9 @@ import copy
 from collections.abc import Collection
 from typing import Any
 
-from ostinato.loops.bodies import extended_list, is_joining, root_of, selects, sum_of
-from ostinato.loops.dataflow import reads
-from ostinato.loops.source import RUNTIME, called, expression, statements
+from ostinato.loops.text.bodies import extended_list, is_joining, root_of, selects, sum_of
+from ostinato.loops.text.dataflow import reads
+from ostinato.loops.text.source import RUNTIME, called, expression, statements
 
 _OF_NUMBERS = {"math", "np", "numpy", "float", "int"}
 

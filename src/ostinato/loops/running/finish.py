@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato.loops import elements
-from ostinato.loops.carry import State
-from ostinato.loops.fit import LoopReads
-from ostinato.loops.index import Sequences, evaluated
-from ostinato.loops.joined import KnownRows
-from ostinato.loops.periods import Grouped
-from ostinato.loops.plan import LoopPlan
-from ostinato.loops.state import Maker
+from ostinato.loops.iteration import elements
+from ostinato.loops.iteration.carry import State
+from ostinato.loops.iteration.index import Sequences, evaluated
+from ostinato.loops.iteration.periods import Grouped
+from ostinato.loops.iteration.plan import LoopPlan
+from ostinato.loops.iteration.state import Maker
+from ostinato.loops.running.fit import LoopReads
+from ostinato.loops.running.joined import KnownRows
 
 
 class LoopResults(LoopReads):

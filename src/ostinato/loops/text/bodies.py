@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection
 
-from ostinato.loops.dataflow import FUNCTIONS, free_names, own_nodes, reads
+from ostinato.loops.text.dataflow import FUNCTIONS, free_names, own_nodes, reads
 
 _JOINED = {"stack", "cat", "concat", "concatenate", "vstack", "hstack"}
 _GROWING = {"append", "extend", "insert"}
