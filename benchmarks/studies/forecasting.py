@@ -35,7 +35,7 @@ from ostinato.data.series.panel import Panel
 from ostinato.data.series.windows import Columns, Pairs, SeriesWindows, every_window
 from ostinato.metrics import forecasts as forecast_metrics
 from ostinato.metrics.naive_forecasts import seasonal_naive
-from ostinato.tasks.forecast.fit import Backtest
+from ostinato.tasks.forecast.model import Backtest
 from ostinato.tasks.forecast.net import NINE
 
 PAGE = Path(__file__).parents[1] / "results" / "tasks.md"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,33 +11,9 @@ import typer
 
 from ostinato import files, tasks
 from ostinato.cli.failures import BadInput
+from ostinato.cli.many.paired import Apart, Measured
 from ostinato.cli.output import Quiet, hush, say, say_json
-from ostinato.cli.run import runs, summaries
-from ostinato.cli.run.config import Config
-from ostinato.cli.run.rundir import RunDir
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A finished run.
-
-    Attributes:
-        name: as the user gave it.
-        run: its directory.
-        task: the name of its task.
-        settings: its configuration.
-        results: the content of evaluation.json.
-        digests: the digests of its files.
-        parameters: the number of parameters of the model.
-    """
-
-    name: str
-    run: RunDir
-    task: str
-    settings: Config
-    results: dict[str, Any]
-    digests: dict[str, str]
-    parameters: int
+from ostinato.cli.run import runs, sources, summaries
 
 
 def compare(
@@ -56,18 +31,16 @@ def compare(
     if len(run) < 2:
         raise BadInput(f"one run, {run[0]}, cannot be compared; wanted two or more")
     measured = [_measured(path) for path in run]
-    tasks = {each.task: each.name for each in measured}
-    if len(tasks) > 1:
-        (one, a), (other, b) = list(tasks.items())[:2]
+    of = {each.task: each.name for each in measured}
+    if len(of) > 1:
+        (one, a), (other, b) = list(of.items())[:2]
         raise BadInput(
             f"{a} was trained to {one} and {b} to {other}: no measure is common; wanted runs "
             "of one task"
         )
 
-    from ostinato.cli.many import same_part
-
     first, *others = measured
-    tests = [same_part.tested(first, other) for other in others]
+    tests = [_tested(first, other) for other in others]
     if as_json:
         say_json({"runs": [_as_json(each) for each in measured], "tests": tests})
     else:
@@ -106,6 +79,60 @@ def _parameters(model: Path) -> int:
         slices = [tensors.get_slice(name) for name in learnt]
         floats = [each for each in slices if each.get_dtype().startswith(("F", "BF"))]
         return sum(math.prod(each.get_shape()) for each in floats)
+
+
+def _tested(a: Measured, b: Measured) -> dict[str, Any]:
+    """The test of run B against run A as JSON values, or the reason why there is no test."""
+    pair: dict[str, Any] = {"runs": [a.name, b.name]}
+    try:
+        _check_same_part(a, b)
+        outcome = tasks.named(a.task).job().compared(a, b)
+    except Apart as reason:
+        return pair | {"reason": str(reason)}
+    return pair | outcome.as_json()
+
+
+def _check_same_part(a: Measured, b: Measured) -> None:
+    """Raise Apart if two runs were not measured on the same test part, or it is unknown."""
+    one, other = _origin(a), _origin(b)
+    if one != other:
+        raise Apart(
+            f"they were tested on different data: {a.name} on {_where(a)}, {b.name} on {_where(b)}"
+        )
+    data = a.settings.data, b.settings.data
+    if any(each.split != data[0].split for each in data):
+        raise Apart(f"--split is {data[0].split!r} and {data[1].split!r}: other test parts")
+    keys = tasks.named(a.task).drawn
+    if data[0].source in sources.BUILT_IN or data[0].test or data[0].split:
+        keys = ()
+    for key in keys:
+        values = a.settings.get(key), b.settings.get(key)
+        if values[0] != values[1]:
+            raise Apart(
+                f"{key} is {values[0]!r} and {values[1]!r}, so that different parts of the data "
+                "were tested on; wanted the same, or --test FILE or --split COLUMN for both"
+            )
+
+
+def _origin(measured: Measured) -> str | None:
+    """The origin of the test part: the digest of its file, or the name of a data set.
+
+    Raises:
+        Apart: the run does not say it.
+    """
+    data = measured.settings.data
+    if data.source in sources.BUILT_IN:
+        return data.source
+    digest = measured.digests.get(str(data.test or data.source))
+    if digest is None:
+        raise Apart(f"{measured.run.environment} does not say which data {measured.name} had")
+    return digest
+
+
+def _where(measured: Measured) -> str:
+    data = measured.settings.data
+    name = str(data.test or data.source)
+    return name if data.source in sources.BUILT_IN else f"{name} ({(_origin(measured) or '')[:8]})"
 
 
 def _as_json(measured: Measured) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ostinato import files, tasks
+from ostinato.cli import many
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.flags import completion, with_flags
 from ostinato.cli.many import workers
@@ -143,7 +144,7 @@ class _Folds:
 def _side_by_side(asked: Given, k: int, n_jobs: int, ray: bool, dealer: _Folds) -> None:
     # Read here, too, so that the sizes of the data are logged once, not by each worker.
     first = next(jobs.folds(configuration.resolve(asked), asked, k))
-    with workers.team(n_jobs, asked.get("run.threads"), ray) as team:
+    with many.team(n_jobs, asked.get("run.threads"), ray) as team:
         given = asked | {"run.threads": team.threads}
         team.do_all(_worker, (given, k, sources.digest(first.settings.data)), dealer)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
 
 import typer
 
+from ostinato.cli import many
 from ostinato.cli.failures import BadInput, Failure, Interrupted
 from ostinato.cli.flags import completion, with_flags
 from ostinato.cli.many import trials, workers
@@ -147,7 +148,7 @@ def _search(
     if n_jobs == 1 and not ray:
         workers.alone(_work(job), search)
         return
-    with workers.team(n_jobs, job.settings.run.threads, ray) as team:
+    with many.team(n_jobs, job.settings.run.threads, ray) as team:
         given = asked | {"run.threads": team.threads}
         team.do_all(_worker, (given, sources.digest(job.settings.data)), search)
 

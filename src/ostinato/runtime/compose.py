@@ -1,19 +1,12 @@
-"""One step composed of others: `Composer` makes its nodes.
-
-OneStep         the layers and the readout of a model, one after the other
-side_by_side    several steps that read the same inputs
-"""
+"""One step composed of others: `Composer` makes its nodes; `side_by_side` joins several steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ostinato.compiler.graph.node import ONCE, ROWS, Node
 from ostinato.runtime.step_graph import StepGraph
-
-if TYPE_CHECKING:
-    from ostinato.runtime.model_graph import ModelGraph
 
 
 class Composer:
@@ -73,57 +66,6 @@ class Composer:
         if key not in self._once:
             self._once[key] = self.node(n.op, inputs, n.attrs, n.kind, n.shape)
         return self._once[key]
-
-
-class OneStep:
-    """The layers and the readout of a model as one step."""
-
-    def __init__(self, model: ModelGraph):
-        self.model = model
-        self.c = Composer()
-        self.x = self.c.input(model.n_inputs)
-        self.states: list[Node] = []
-        self.new_states: list[Node] = []
-
-    def result(self) -> tuple[StepGraph, StepGraph]:
-        """The step, and the map from its new states to the answer."""
-        value = self.x
-        for i, layer in enumerate(self.model.layers):
-            value = self.inlined(layer.directions[0].step, self.c.joint(value) if i else value)[0]
-        readout = self.model.readout
-        if readout.step is not None:
-            first = len(self.states)
-            self.inlined(readout.step, self.c.joint(value))
-            read = list(range(first, len(self.states)))
-        else:
-            read = [self.kept(value)]
-        step = StepGraph(
-            (self.x,), tuple(self.states), tuple(self.new_states), (), frozenset(self.c.joints)
-        )
-        return step, self.answer(read)
-
-    def inlined(self, step: StepGraph, x: Node) -> list[Node]:
-        """A further step's outputs; its states follow those of the steps before."""
-        states = [self.c.state(n.width) for n in step.states]
-        new_states, outputs = self.c.inlined(step, [x], states)
-        self.states += states
-        self.new_states += new_states
-        return outputs
-
-    def kept(self, value: Node) -> int:
-        """The state that holds a value after the step: an existing one, or a new one."""
-        if value not in self.new_states:
-            self.states.append(self.c.state(value.width))
-            self.new_states.append(self.c.joint(value))
-            return len(self.states) - 1
-        return self.new_states.index(value)
-
-    def answer(self, read: list[int]) -> StepGraph:
-        """The model's answer from all states, of which it reads some."""
-        c = Composer()
-        inputs = [c.input(n.width) for n in self.states]
-        outputs = c.inlined(self.model.answer, [inputs[i] for i in read], ())[1]
-        return StepGraph(tuple(inputs), (), (), tuple(outputs))
 
 
 Cut = Callable[[Composer, Sequence[Node], int], list[Node]]

@@ -8,6 +8,7 @@ it can be recorded. `runtime.model.AnyNetwork` names the methods of both.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,6 @@ from ostinato.runtime.values import Array
 
 if TYPE_CHECKING:
     from ostinato.runtime.programs import StepProgram
-    from ostinato.runtime.stream_source import Chunks
 
 Inputs = np.ndarray | Ragged | CodedWords  # sequences as a network reads them
 
@@ -73,8 +73,6 @@ class Network:
 
     @cached_property
     def _chunks(self) -> Chunks:
-        from ostinato.runtime.stream_source import Chunks
-
         return Chunks(self)
 
     def read(self, tokens: Array, carry: Array | None, each: bool) -> tuple[Array, Array]:
@@ -231,3 +229,45 @@ class Network:
         assert characters is not None
         spelt = self._speller.answers(characters, n_characters)
         return np.concatenate([rows, spelt], axis=1)
+
+
+class Chunks:
+    """Several steps of streams by the batch engine, which computes the products of x in advance."""
+
+    def __init__(self, network: Network):
+        self.network = network
+        graph = network.graph
+        self.steps = [layer.directions[0].step for layer in graph.layers]
+        self.readout: StepGraph | None = None
+        if graph.readout.step is not None:
+            self.readout = replace(graph.readout.step, outputs=graph.readout.step.new_states)
+            self.steps.append(self.readout)
+        widths = [n.width for step in self.steps for n in step.states]
+        self.keeps_output = len(widths) < len(graph.composed()[0].states)
+        self.n_carry = sum(n.width for n in graph.composed()[0].states)
+        self._ends = np.cumsum(widths)
+
+    def answers(self, rows: Array, carry: Array, each: bool) -> tuple[Array, Array]:
+        """The answers to the last step, `[B, 1, K]`, or to each, `[B, T, K]`; and the carry.
+
+        Args:
+            rows: `[B · T, F]` float32, as the network reads them, row by row.
+            carry: `[B, n_carry]`, all states of each row.
+        """
+        B = len(carry)
+        states = np.split(carry, self._ends, axis=1)[: len(self._ends)]
+        values = np.swapaxes(rows.reshape(B, len(rows) // B, -1), 0, 1)  # [T, B, F]
+        outputs: list[Array] = [values]
+        new: list[Array] = []
+        for step in self.steps:
+            own = [np.ascontiguousarray(s) for s in states[: len(step.states)]]
+            del states[: len(step.states)]
+            program = self.network._program(step, False, B)
+            outputs, finals = program.play([outputs[0]], None, own)
+            new += finals
+        if self.keeps_output:
+            new.append(outputs[0][-1])
+        read = [(y if each else y[-1:]).reshape(-1, y.shape[2]) for y in outputs]
+        answers = self.network._map(self.network.graph.answer, read)
+        answers = np.swapaxes(answers.reshape(-1, B, answers.shape[1]), 0, 1)
+        return answers, np.concatenate(new, axis=1).astype(np.float32, copy=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -18,9 +18,8 @@ from ostinato.data.tables.feature_names import row_in_order
 from ostinato.data.tables.names import Names, known_names
 from ostinato.data.text.words import Words, words_of
 from ostinato.engine import native
-from ostinato.runtime.network import Network
+from ostinato.runtime.network import Chunks, Network
 from ostinato.runtime.programs import bound
-from ostinato.runtime.step_graph import StepGraph
 from ostinato.runtime.values import Array
 
 if TYPE_CHECKING:
@@ -308,45 +307,3 @@ def scaling_of(preparation: Preparation) -> RowScaling:
     }[preparation.missing]
     names = tuple(known_names(preparation))
     return RowScaling(mean, scale, fill, preparation.missing == "mask", names if any(names) else ())
-
-
-class Chunks:
-    """Several steps of streams by the batch engine, which computes the products of x in advance."""
-
-    def __init__(self, network: Network):
-        self.network = network
-        graph = network.graph
-        self.steps = [layer.directions[0].step for layer in graph.layers]
-        self.readout: StepGraph | None = None
-        if graph.readout.step is not None:
-            self.readout = replace(graph.readout.step, outputs=graph.readout.step.new_states)
-            self.steps.append(self.readout)
-        widths = [n.width for step in self.steps for n in step.states]
-        self.keeps_output = len(widths) < len(graph.composed()[0].states)
-        self.n_carry = sum(n.width for n in graph.composed()[0].states)
-        self._ends = np.cumsum(widths)
-
-    def answers(self, rows: Array, carry: Array, each: bool) -> tuple[Array, Array]:
-        """The answers to the last step, `[B, 1, K]`, or to each, `[B, T, K]`; and the carry.
-
-        Args:
-            rows: `[B · T, F]` float32, as the network reads them, row by row.
-            carry: `[B, n_carry]`, all states of each row.
-        """
-        B = len(carry)
-        states = np.split(carry, self._ends, axis=1)[: len(self._ends)]
-        values = np.swapaxes(rows.reshape(B, len(rows) // B, -1), 0, 1)  # [T, B, F]
-        outputs: list[Array] = [values]
-        new: list[Array] = []
-        for step in self.steps:
-            own = [np.ascontiguousarray(s) for s in states[: len(step.states)]]
-            del states[: len(step.states)]
-            program = self.network._program(step, False, B)
-            outputs, finals = program.play([outputs[0]], None, own)
-            new += finals
-        if self.keeps_output:
-            new.append(outputs[0][-1])
-        read = [(y if each else y[-1:]).reshape(-1, y.shape[2]) for y in outputs]
-        answers = self.network._map(self.network.graph.answer, read)
-        answers = np.swapaxes(answers.reshape(-1, B, answers.shape[1]), 0, 1)
-        return answers, np.concatenate(new, axis=1).astype(np.float32, copy=False)

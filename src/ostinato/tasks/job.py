@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from typing_extensions import Self
 
-    from ostinato.cli.compare import Measured
+    from ostinato.cli.many.paired import Measured
     from ostinato.cli.run.rundir import RunDir
     from ostinato.report.page import PageData, RunFacts
     from ostinato.training import Plan

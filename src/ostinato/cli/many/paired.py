@@ -24,7 +24,8 @@ from ostinato.baselines import SURE, sign_test
 from ostinato.cli.failures import BadInput
 
 if TYPE_CHECKING:
-    from ostinato.cli.compare import Measured
+    from ostinato.cli.run.config import Config
+    from ostinato.cli.run.rundir import RunDir
 
 FEWEST = 6  # units: with five, even that one run wins all has a probability of 2 · 2⁻⁵ = 0.06
 ALL_FLIPS, DRAWN = 14, 10_000
@@ -35,6 +36,29 @@ Rows = list[dict[str, str]]
 
 class Apart(Exception):  # noqa: N818  it says that there is nothing to test
     """The predictions of two runs cannot be paired; the message says why."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished run.
+
+    Attributes:
+        name: as the user gave it.
+        run: its directory.
+        task: the name of its task.
+        settings: its configuration.
+        results: the content of evaluation.json.
+        digests: the digests of its files.
+        parameters: the number of parameters of the model.
+    """
+
+    name: str
+    run: RunDir
+    task: str
+    settings: Config
+    results: dict[str, Any]
+    digests: dict[str, str]
+    parameters: int
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -35,7 +35,7 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from ostinato import environment
-from ostinato.cli.failures import AlreadyReported, BadInput, Failure
+from ostinato.cli.failures import AlreadyReported, BadInput, Failure, explained
 from ostinato.cli.run import limits
 
 Ask = Callable[[Any], Any]
@@ -97,20 +97,6 @@ def alone(work: Work, dealer: Dealer) -> None:
     """Do all pieces of a dealer in this process."""
     for piece in dealer.pieces():
         dealer.tell(piece, work(piece, partial(dealer.answer, piece)))
-
-
-def team(n: int, threads: int | None, ray: bool) -> AbstractContextManager[Team]:
-    """A team of n workers.
-
-    Args:
-        threads: the threads of each, as given by the user; None: a share of the cores.
-        ray: whether Ray places and runs them.
-    """
-    if not ray:
-        return nullcontext(Processes(n, threads_of_a_job(n, threads)))
-    from ostinato.cli.many import on_ray
-
-    return on_ray.team(n, threads)
 
 
 def threads_of_a_job(n_jobs: int, asked: int | None) -> int:
@@ -287,8 +273,6 @@ def hush() -> None:
 
 def outcome(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
     """What `result` takes: ("result", what the function returns), or ("failure", its error)."""
-    from ostinato.cli.app import explained
-
     try:
         return "result", function(*arguments)
     except Exception as error:

@@ -17,13 +17,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress, pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ostinato.compiler.graph.node import Node
-from ostinato.compiler.play.autograd import ScanCall
 from ostinato.compiler.play.segments import (
     Cost,
     Group,
@@ -38,6 +37,9 @@ from ostinato.compiler.play.step import check_poles
 from ostinato.compiler.play.tape import BoundBackward, Flags, RowOrder, SavedForward, Tensors
 from ostinato.engine import native
 from ostinato.engine.program import Code
+
+if TYPE_CHECKING:
+    from ostinato.compiler.play.autograd import ScanCall
 
 Gradients = list[Tensor | None]
 Carry = Sequence[Tensor]

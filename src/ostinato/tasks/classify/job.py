@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ostinato.cli.compare import Measured
+    from ostinato.cli.many.paired import Measured
     from ostinato.report.page import PageData, RunFacts
     from ostinato.tasks.classify.model import Classifier
     from ostinato.training.distributed import Ranks

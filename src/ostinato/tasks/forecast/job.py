@@ -28,7 +28,7 @@ from ostinato.tasks.job import Job, gathered, without_run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ostinato.cli.compare import Measured
+    from ostinato.cli.many.paired import Measured
     from ostinato.data.series.panel import Panel
     from ostinato.report.page import PageData, RunFacts
     from ostinato.tasks.forecast.loss import ForecastSettings

@@ -24,7 +24,7 @@ from ostinato.tasks.language.documents import TextParts
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ostinato.cli.compare import Measured
+    from ostinato.cli.many.paired import Measured
     from ostinato.data.text.vocabulary import Vocabulary
     from ostinato.report.page import PageData, RunFacts
     from ostinato.tasks.language.model import LanguageModel

@@ -27,7 +27,7 @@ from ostinato.tasks.parts_job import Inputs, PartsJob
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ostinato.cli.compare import Measured
+    from ostinato.cli.many.paired import Measured
     from ostinato.report.page import PageData, RunFacts
     from ostinato.tasks.tag.model import TagAnswers, Tagger
     from ostinato.training.distributed import Ranks
