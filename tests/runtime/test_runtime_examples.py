@@ -30,7 +30,7 @@ PUBLIC = {
     "lookahead": {"LookaheadStream"},
     "pool": {"Pool"},
     "answers": {"Answer", "Answers", "KeyedAnswers"},
-    "replay": {"Verified"},
+    "saved.replay": {"Verified"},
 }
 # The methods that a page calls are for users; the others are for the rest of the package.
 PAGES = (Path(__file__).parents[2] / "docs").glob("*.md")
@@ -40,7 +40,8 @@ CALLED = set(re.findall(r"\.(\w+)\(", "".join(page.read_text("utf-8") for page i
 def module(name: str):
     if name in tasks.NAMES:
         return importlib.import_module(f"ostinato.tasks.{name}.model")
-    return importlib.import_module("ostinato.runtime" + (f".{name}" if name else ""))
+    place = "" if name.startswith("saved.") else "runtime."
+    return importlib.import_module(f"ostinato.{place}{name}".removesuffix("."))
 
 
 @pytest.fixture(scope="module")
