@@ -184,10 +184,11 @@ def scan_iterations(
         Unsupported: the engine cannot run them; nothing has happened.
     """
     call = compiled(a)
-    from ostinato.compiler.capture.captures import memory_of
+    if written:
+        from ostinato.compiler.capture.captures import memory_of
 
-    if written and any(memory_of(t) in written for t in call.taken):
-        raise Unsupported("an iteration reads a tensor that iterations write, by another name")
+        if any(memory_of(t) in written for t in call.taken):
+            raise Unsupported("an iteration reads a tensor that iterations write, by another name")
     carry, ys = _by_the_engine(a, call)
     return tree.leaves(carry), tree.leaves(ys)
 

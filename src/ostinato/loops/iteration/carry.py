@@ -24,6 +24,7 @@ class State:
         summed: scalars that iterations only add to, and whether in place; the summands are outputs.
         places: the places, with the containers that hold them.
         tensors: the tensors of all three, the carry of the scan.
+        lists, containers: those of names and places; see `Flat`.
     """
 
     def __init__(
@@ -54,10 +55,14 @@ class State:
             value = container[place.key] if _has(container, place.key) else ABSENT
             if value is ABSENT:
                 raise NoStep(f"{place} does not exist after the first iteration")
-            self.placed.add(value, 0 if place.grows else None, str(place))
+            self.placed.add(value, 0 if place.grows else None, place)
         self.list_names += [None] * len(self.placed.lists)
         for name in trailing:
             self.trailing.add(names[name])
+        flats = self.carried, self.placed, self.trailing
+        self.tensors = [t for flat in flats for t in flat.tensors]
+        self.lists = [*self.carried.lists, *self.placed.lists]
+        self.containers = [*self.carried.containers, *self.placed.containers]
         self.check_names(body)
 
     def check_names(self, body: types.FunctionType) -> None:
@@ -66,39 +71,29 @@ class State:
         if not held:
             return
         others = [c for _, c in self.places] + [value for _, value in roots(body)]
-        ids = {id(c) for c in held}
-        if len(ids) < len(held) or any(id(c) in ids for c in others):
+        ids = set(map(id, held))
+        if len(ids) < len(held) or not ids.isdisjoint(map(id, others)):
             raise NoStep("two names hold one list, dict or object that iterations may change")
 
-    def count(self, counted: dict[str, int | None], name: str, value: Any) -> Spec | None:
+    def count(self, counted: dict[str, int | None], name: Any, value: Any) -> Spec | None:
         """Record a number that changes from iteration to iteration; None if it does not."""
-        if name not in counted:
+        if not counted or str(name) not in counted:
             return None
-        by = counted[name] if type(value) is int else None
+        by = counted[str(name)] if type(value) is int else None
         self.counts.append((value, by))
         return "count", len(self.counts) - 1, by
 
     def let_go(self) -> None:
-        """Release the tensors, but keep their number."""
-        self.summed = []
+        """Release the values, but keep their number."""
+        self.summed, self.containers = [], []
+        self.tensors = [None] * len(self.tensors)  # type: ignore[list-item]
+        self.lists = [range(len(of)) for of in self.lists]  # type: ignore[misc]
         for flat in (self.carried, self.placed, self.trailing):
             flat.let_go()
 
     def counted_from(self, j: int) -> Any:
         """The values of the counting whole numbers, taken back to iteration 0; None without any."""
         return [value - by * j for value, by in self.counts if by is not None] or None
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        return [*self.carried.tensors, *self.placed.tensors, *self.trailing.tensors]
-
-    @property
-    def lists(self) -> list[list[Any]]:
-        return [*self.carried.lists, *self.placed.lists]
-
-    @property
-    def containers(self) -> list[Any]:
-        return [*self.carried.containers, *self.placed.containers]
 
     def key(self) -> Any:
         """Its structure; hashable."""

@@ -40,7 +40,7 @@ class Flat:
         specs: the structure of each value, hashable.
     """
 
-    def __init__(self, count: Callable[[str, Any], Spec | None] | None = None) -> None:
+    def __init__(self, count: Callable[[Any, Any], Spec | None] | None = None) -> None:
         """count: gives the spec of a number that changes, of its name and value."""
         self.count = count
         self.tensors: list[Tensor] = []
@@ -48,18 +48,18 @@ class Flat:
         self.containers: list[Any] = []
         self.specs: list[Spec] = []
 
-    def add(self, value: Any, grows: int | None = None, name: str = "") -> None:
+    def add(self, value: Any, grows: int | None = None, name: Any = "") -> None:
         self.specs.append(self.spec(value, grows, name))
 
     def let_go(self) -> None:
-        """Hold no values any longer, but how many there were."""
-        self.tensors, self.containers = [None] * len(self.tensors), []  # type: ignore[list-item]
-        self.lists = [range(len(of)) for of in self.lists]  # type: ignore[misc]
+        """Hold no values any longer, but how many tensors there were."""
+        self.tensors, self.containers, self.lists = [None] * len(self.tensors), [], []  # type: ignore[list-item]
 
-    def spec(self, value: Any, grows: int | None = None, name: str = "") -> Spec:
+    def spec(self, value: Any, grows: int | None = None, name: Any = "") -> Spec:
         """The structure of a value; its parts are recorded.
 
         Args:
+            name: of a variable, or the place of an attribute.
             grows: the depth of the lists that iterations append to; None: there are no such lists.
 
         Raises:
@@ -99,13 +99,13 @@ class Flat:
 
 
     def parts(
-        self, items: Iterable[tuple[Any, Any]], grows: int | None, name: str
+        self, items: Iterable[tuple[Any, Any]], grows: int | None, name: Any
     ) -> tuple[Spec, ...]:
         """The specs of the parts of a structure, whose tensors and lists are added."""
         return tuple([self.spec(v, grows, part_name(name, key)) for key, v in items])
 
 
-def part_name(name: str, key: Any) -> str:
+def part_name(name: Any, key: Any) -> str:
     """The name of a part of a structure, of its number, key or attribute."""
     return f"{name}[{key!r}]"
 

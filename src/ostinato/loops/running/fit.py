@@ -160,8 +160,8 @@ class LoopReads(Unwatched):
             found += window.read().clone().unbind(0)  # cloned: the scan writes the base
         flat = Flat()
         for (specs, _), items in zip(plan.pasts, state.lists, strict=True):
-            last = items[max(len(items) - len(specs), 0) :] if specs else []
-            if [flat.spec(v) for v in last] != [*specs]:
+            last = items[max(len(items) - len(specs), 0) :]
+            if specs and [flat.spec(v) for v in last] != [*specs]:
                 raise Stale("a list holds other values than before")
         return [*found, *flat.tensors]
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import threading
 import time
 import types
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -75,20 +73,19 @@ class Loop(LoopResults):
     ):
         self.site, self.items, self.body, self.outer, self.rows = site, items, body, outer, rows
         self.body_now = body  # with the names that are bound when a scan is tried
-        self.j, self.pause, self.stop, self.ended = 0, site.first, items.n, False
+        self.j, self.pause, self.stop = 0, site.first, items.n
         self.queue: list[Any] = []  # the other items of a group of iterations
         self.seen: dict[Any, tuple[Any, Any]] = {}
         self.firsts: dict[Any, tuple[Any, int | None]] = {}
         self.written: dict[Read, tuple[Any, Any]] = {}
         self.counts: dict[int, int] = {}
-        self.watching = False
-        self.memory: Memory | None = None
-        self.must_look = False
-        self.began, self.turns, self.course = 0.0, 0, 0
-        self.counted_from: Any = None
-        self.probed: LoopPlan | None = None
-        self.lasted = float("inf")
-        self.inner_native = False
+
+    ended = watching = must_look = inner_native = False
+    memory: Memory | None = None
+    began, lasted = 0.0, float("inf")
+    turns = course = 0
+    counted_from: Any = None
+    probed: LoopPlan | None = None
 
     def __iter__(self) -> Loop:
         return self
@@ -354,28 +351,29 @@ class Loop(LoopResults):
         xs = [*items, *self.elements_of(plan)]
         for key, dtype in plan.numbers:
             xs.append(self.numbers_of(key, dtype))
+        both = zip(state.tensors, plan.tensors, strict=False)
+        written = [t for t, how in both if how == "written"]
         # The backward pass must not read what is changed in place afterwards.
-        how = zip(state.tensors, [*plan.tensors, *["new"] * len(state.tensors)], strict=False)
-        carry = step.carried([t.clone() if h == "written" else t for t, h in how])
-        carry += self.behind(plan, state)
+        carry = [t.clone() if any(t is w for w in written) else t for t in state.tensors]
+        carry = [*step.carried(carry), *self.behind(plan, state)]
         carry, step.has_dummy, xs = _with_dummies(carry, xs, end - begin)
         kept_in = [(container, place.key) for place, container in state.places]
         targets = [self.window(read, parts) for read, parts, _ in plan.puts]
         if any(target.piece not in (None, 1) for target in targets):
             raise NoStep("an iteration writes several elements")
-        both = zip(state.tensors, plan.tensors, strict=False)
-        written = [t for t, how in both if how == "written"]
         written += [target.base for target in targets if isinstance(target.base, Tensor)]
-        memories = set(map(memory_of, written)) - {None}
-        if not memories.isdisjoint(map(memory_of, items)):
+        memories = {memory_of(t) for t in written} - {None}
+        if memories and not memories.isdisjoint(map(memory_of, items)):
             raise NoStep("an iteration writes into what the loop iterates over")
+        grown = [(c, p.key, c[p.key]) for p, c in state.places if p.grows]
+        for container, key, of in grown:  # guards need not know their contents
+            container[key] = Fresh() if type(of) is list else of
         try:
-            with _without_lists(state):
-                arguments = iterations(step, self.body_now, plan, kept_in, carry, xs)
-                if explaining.found is not None:
-                    site = self.site.whole or self.site
-                    explaining.found.append((id(site), explained(arguments)))
-                finals, ys = scan_iterations(arguments, memories)
+            arguments = iterations(step, self.body_now, plan, kept_in, carry, xs)
+            if explaining.found is not None:
+                site = self.site.whole or self.site
+                explaining.found.append((id(site), explained(arguments)))
+            finals, ys = scan_iterations(arguments, memories)
         except Unsupported:
             raise
         except Exception as error:  # the loop in Python will raise it where it belongs
@@ -383,6 +381,9 @@ class Loop(LoopResults):
                 raise
             error.__traceback__ = None
             raise NoStep(f"an iteration fails as a step ({error_in_short(error)})") from None
+        finally:
+            for container, key, of in grown:
+                container[key] = of
         lasted = time.perf_counter() - started
         plan.calls += 1
         if plan.calls > 1 and MEASURES and top_hooks(False) is None:
@@ -393,7 +394,8 @@ class Loop(LoopResults):
                 plan.slow.pop(next(iter(plan.slow)))
         finals = step.whole(finals)[: len(state.tensors)]
         names = self.finish(plan, state, targets, finals, list(ys))
-        step.let_go()
+        if torch.is_grad_enabled():
+            step.let_go()
         self.site.ran(True, "")
         self.site.in_a_row = 0
         self.site.offsets = state.counted_from(begin)
@@ -401,8 +403,9 @@ class Loop(LoopResults):
         if self.site.refused:
             for key in self.site._keys(self.body, self.items.n):
                 self.site.refused.pop(key, None)
-        for outer in watching.loops:
-            outer.inner_native = True
+        if len(watching.loops):
+            for outer in watching.loops:
+                outer.inner_native = True
         self.j = self.course = end
         if self.items.n - end > FEWEST:  # another branch: one iteration shows what it does
             self.pause, self.stop = end + 1, self.items.n
@@ -417,7 +420,7 @@ class Loop(LoopResults):
             value = elements.part_at(base, parts, (at or 0) + 1, self.stop - self.j)
             if value is None:
                 value = self.window(read, parts).read()
-            if any(share_memory(base, other) for other in written):
+            if written and any(share_memory(base, other) for other in written):
                 value = value.clone()  # it is written afterwards, and the backward pass reads it
             found.append(value)
         return found
@@ -443,32 +446,13 @@ def _with_own_cells(body: types.FunctionType) -> types.FunctionType:
     )
 
 
-@contextmanager
-def _without_lists(state: State) -> Iterator[None]:
-    """A context in which lists that grow are empty: guards need not know their contents."""
-    swapped = [(c, p.key, c[p.key]) for p, c in state.places if p.grows]
-    for container, key, of in swapped:
-        if type(of) is list:
-            container[key] = Fresh()
-    try:
-        yield
-    finally:
-        for container, key, of in swapped:
-            container[key] = of
-
-
 def _with_dummies(
     carry: list[Tensor], xs: list[Tensor], n: int
 ) -> tuple[list[Tensor], bool, list[Tensor]]:
     """Carry and xs, neither empty, and no tensor twice."""
     if not carry and not xs:
         raise NoStep("its iterations take no tensor", quiet=True)
-    seen: set[int] = set()
-    with torch.enable_grad() if torch.is_grad_enabled() else torch.no_grad():
-        distinct = []
-        for t in carry:
-            distinct.append(t.view_as(t) if id(t) in seen else t)
-            seen.add(id(t))
+    distinct = [t.view_as(t) if any(t is o for o in carry[:i]) else t for i, t in enumerate(carry)]
     if not carry:
         like = next((x for x in xs if x.dim() > 1), xs[0])
         rows = like.shape[1] if like.dim() > 1 else 1
