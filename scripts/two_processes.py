@@ -1,9 +1,9 @@
-"""Trainings in two processes beside those in one: results, time, evaluation, reading, kills.
+"""Trainings in two processes beside those in one: results, time, evaluation, kills.
 
-    python scripts/two_processes.py [results time evaluation reading kills] [--kills 10]
+    python scripts/two_processes.py [results time evaluation kills] [--kills 10]
         [--iterations 300] [--repeats 5] [--seed 0] [--runs FOLDER] [--keep FILE.jsonl]
 
-Five tables, and the exit code 1 if something in them is wrong:
+Four tables, and the exit code 1 if something in them is wrong:
 
 *results*   of MNIST: the reported losses and the weights of one process and of two, without
             dropout: they differ by rounding alone
@@ -12,7 +12,6 @@ Five tables, and the exit code 1 if something in them is wrong:
 *evaluation*
             of 10,000 images of MNIST, with its report: seconds in one process of one thread and in
             two, and what both measure
-*reading*   of a Parquet file of 300 MB: what each process reads of it, and until its training ends
 *kills*     SIGKILL to one process at a random moment of its life. All must have ended 30 s later;
             the run is resumed in two processes, and must give the bits of one never killed
 
@@ -29,7 +28,6 @@ import contextlib
 import json
 import os
 import random
-import re
 import resource
 import shutil
 import statistics
@@ -40,7 +38,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import safetensors.numpy
 from kill_and_resume import checkpoint_iteration, contents
 
@@ -55,7 +52,7 @@ SIZES = ((128, 128), (256, 512))  # units and rows of a batch: of the notebook, 
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
 
-TABLES = ("results", "time", "evaluation", "reading", "kills")
+TABLES = ("results", "time", "evaluation", "kills")
 
 
 def main() -> int:
@@ -204,72 +201,6 @@ def evaluation(folder: Path, options: argparse.Namespace, findings: list) -> boo
     return abs(two / one - 1) < RELATIVE
 
 
-READS = """
-import os, sys
-import pyarrow.parquet
-from ostinato.cli import main
-from ostinato.data.tables import store
-
-def bytes_read():
-    lines = open("/proc/self/io").read().splitlines()
-    return int(next(line for line in lines if line.startswith("rchar")).split()[1])
-
-def counted(*arguments):
-    before = bytes_read()
-    yield from stream_share(*arguments)
-    print("share", bytes_read() - before, file=sys.stderr)
-
-stream_share, store.stream_share = store.stream_share, counted
-begun = bytes_read()
-code = main()
-print("process", os.environ["RANK"], bytes_read() - begun, file=sys.stderr)
-sys.exit(code)
-"""
-
-
-def reading(folder: Path, options: argparse.Namespace, findings: list) -> bool:
-    """Each process reads its half of the row groups, and no more than a tenth of them beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file, program = folder / "large.parquet", folder / "reads.py"
-    program.write_text(READS)
-    if not file.is_file():
-        write_large(file)
-    size = file.stat().st_size
-    flags = ("--classify", "y", "--id", "id", "--iterations", 20, "--hidden-size", 8, "--quiet")
-    started = start([*LAUNCHER, str(program), "train", str(file), *map(str, flags)])
-    _, said = started.communicate()
-    if started.returncode:
-        raise RuntimeError(said)
-    shares = [int(n) for n in re.findall(r"^share (\d+)$", said, re.M)]
-    whole = [int(n) for _, n in sorted(re.findall(r"^process (\d+) (\d+)$", said, re.M))]
-    print(f"reading, two processes of a file of {size / 1e6:.0f} MB, in MB")
-    print(
-        f"  its row groups, each process              {' '.join(f'{n / 1e6:.0f}' for n in shares)}"
-    )
-    print(
-        f"  until it ends, with stored steps, 0 and 1 {' '.join(f'{n / 1e6:.0f}' for n in whole)}"
-    )
-    findings.append({"file_bytes": size, "of_row_groups": shares, "until_the_end": whole})
-    return len(shares) == 2 and max(shares) < (0.5 + 0.1) * size
-
-
-def write_large(path: Path) -> None:
-    """A table above the size that stays in memory: 4000 sequences of 500 steps, 16 row groups."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    generator, n, steps = np.random.default_rng(0), 250, 500
-    writer = None
-    for group in range(16):
-        ids = np.repeat(np.arange(group * n, (group + 1) * n), steps)
-        columns = {f"x{i}": generator.normal(size=len(ids)) + ids % 2 / 2 for i in range(16)}
-        table = pa.table({"id": ids, "y": ids % 2} | columns)
-        writer = writer or parquet.ParquetWriter(path, table.schema)
-        writer.write_table(table, row_group_size=len(table))
-    assert writer is not None
-    writer.close()
-
-
 def kills(folder: Path, options: argparse.Namespace, findings: list) -> bool:
     iterations, wanted = options.iterations, options.kills
     moments, n_right = random.Random(options.seed), 0
@@ -352,7 +283,6 @@ MAKERS = {
     "results": results,
     "time": times,
     "evaluation": evaluation,
-    "reading": reading,
     "kills": kills,
 }
 

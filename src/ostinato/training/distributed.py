@@ -142,23 +142,17 @@ class Ranks:
         """As `from_first`, for bytes."""
         return make() if self.alone else _told(make() if self.first else b"", 0)
 
-    def bytes_from_each_here(self, own: bytes) -> list[bytes]:
-        """The value of each process of this machine, in the order of their numbers.
+    def from_first_here(self, make: Callable[[], T]) -> T:
+        """As `from_first`, but from the first process of this machine, which makes a JSON value.
 
         Every process of the training must call it, on all machines.
         """
         if self.alone:
-            return [own]
-        everything = [_told(own, rank) for rank in range(self.size)]
-        first = self.rank - environment.rank_here()  # torchrun numbers machine after machine
-        return everything[first : first + environment.processes_here()]
-
-    def from_first_here(self, make: Callable[[], T]) -> T:
-        """As `from_first`, but from the first process of this machine, which makes a JSON value."""
-        if self.alone:
             return make()
         own = b"" if environment.rank_here() else json.dumps(make()).encode()
-        return json.loads(self.bytes_from_each_here(own)[0])
+        everything = [_told(own, rank) for rank in range(self.size)]
+        first = self.rank - environment.rank_here()  # torchrun numbers machine after machine
+        return json.loads(everything[first])
 
     def weights_from_first(self, net: torch.nn.Module) -> None:
         """Give a network, in place, the weights that it has in the first process."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import tempfile
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from hypothesis import strategies as st
 
 from ostinato.data import Roles, read_examples, stream_examples
 from ostinato.data.tables import blocks
-from ostinato.data.tables.blocks import stream_share
 from zoo.suites import draws
 
 pa = pytest.importorskip("pyarrow")
@@ -121,74 +118,6 @@ def test_blocks_give_the_same_as_the_whole_file(tmp_path, monkeypatch, block):
         assert len(parts) == 1 if block > 10_000 else len(parts) > 2, name
 
 
-def shares(path, roles, of):
-    return [part for i in range(of) for part in stream_share(path, roles, i, of)]
-
-
-@given(
-    st.lists(st.integers(1, 9), min_size=1, max_size=8),
-    st.integers(1, 7),
-    st.integers(1, 4),
-    st.integers(1, 4),
-    st.integers(1, 300),
-)
-@draws(60)
-def test_shares_of_row_groups_are_the_whole(lengths, group, of, rows, block):
-    """Sequences over the ends of row groups, shares without a sequence, more shares than groups."""
-    table = pa.Table.from_pylist(rows_of(lengths))
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(blocks, "BLOCK", block)
-        patch.setattr(blocks, "ROWS", rows)
-        path = f"{folder}/a.parquet"
-        with parquet.ParquetWriter(path, table.schema) as writer:
-            for start in range(0, len(table), group):
-                writer.write_table(table.slice(start, group))
-                writer.write_table(table.slice(0, 0))  # a row group without rows
-        assert bits(shares(path, LONG, of)) == bits([read_examples(path, LONG)])
-        n_groups = -(-len(table) // group)
-        share_of_group = [max(i for i in range(of) if -(-n_groups * i // of) <= g)
-                          for g in range(n_groups)]  # fmt: skip
-        starts = np.cumsum([0, *lengths[:-1]])
-        wanted = [share_of_group[start // group] for start in starts]
-        found = [int(one[1:]) for i in range(of) for part in stream_share(path, LONG, i, of)
-                 for one in part.ids.tolist() if wanted[int(one[1:])] == i]  # fmt: skip
-        assert found == list(range(len(lengths)))  # each in the share of its first row
-
-
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_single_sequence_and_other_files_are_the_first_share(tmp_path, kind):
-    name = "a.csv" if kind == "csv" else "a.parquet"
-    (tmp_path / name).write_bytes(contents(rows_of([3, 2, 6]))[name])
-    roles = LONG if kind == "csv" else Roles("long", features=("x",))
-    wanted = read_examples(tmp_path / name, roles)
-    assert [len(part) for part in stream_share(tmp_path / name, roles, 1, 2)] == []
-    (part,) = stream_share(tmp_path / name, roles, 0, 2)
-    assert part.values.tobytes() == wanted.values.tobytes() and len(part) == len(wanted)
-
-
-def test_ids_inside_a_struct(tmp_path):
-    rows = rows_of([3, 1, 7, 2, 5])
-    for row in rows:
-        row["who"] = {"id": row.pop(LONG.id)}
-    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=4)
-    roles = replace(LONG, id="who.id")
-    wanted = bits([read_examples(tmp_path / "a.parquet", roles)])
-    for of in (1, 2, 5):
-        assert bits(shares(tmp_path / "a.parquet", roles, of)) == wanted
-
-
-def test_rows_that_are_sequences_are_dealt_by_row_groups(tmp_path):
-    table = pa.table({"x": [[float(i)] * (i % 3 + 1) for i in range(10)], "y": list("abababcbcb")})
-    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=2)
-    roles = Roles("nested", features=("x",), target="y", task="classify")
-    parts = [list(stream_share(tmp_path / "a.parquet", roles, i, 3)) for i in range(3)]
-    assert [sum(map(len, some)) for some in parts] == [4, 4, 2]
-    assert [part.y.tolist() for some in parts for part in some] == [
-        list("abab"), list("abcb"), list("cb"),
-    ]  # fmt: skip
-    assert parts[2][0].place(0, 0) == f"{tmp_path}/a.parquet, row 9, column 'x', value 1"
-
-
 def test_rows_without_an_id_are_numbered_on(monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 16)
     text = "label,a,b\n" + "".join(f"u,{i},{i}\n" for i in range(20))
@@ -264,18 +193,14 @@ def test_what_a_stream_refuses(tmp_path):
         list(stream_examples(tmp_path / "none.csv", LONG))
 
 
-@pytest.mark.parametrize("shares", [1, 2])
-def test_few_rows_of_long_lists_are_a_block(tmp_path, monkeypatch, shares):
+def test_few_rows_of_long_lists_are_a_block(tmp_path, monkeypatch):
     """Rows of a Parquet file are counted by their bytes: 4 KB each here."""
     monkeypatch.setattr(blocks, "BLOCK", 1 << 15)
     lists = [np.full(1000, i, np.float32) for i in range(60)]
     table = pa.table({"x": lists, "y": [i % 2 for i in range(60)]})
     parquet.write_table(table, tmp_path / "a.parquet", use_dictionary=False)
     roles = Roles("nested", features=("x",), target="y", task="classify")
-    if shares == 1:
-        parts = list(stream_examples(tmp_path / "a.parquet", roles))
-    else:
-        parts = list(stream_share(tmp_path / "a.parquet", roles, 0, 1))
+    parts = list(stream_examples(tmp_path / "a.parquet", roles))
     assert sum(map(len, parts)) == 60
     assert max(map(len, parts)) <= 2 * (1 << 15) // 4000
 

@@ -11,7 +11,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ostinato import environment, tasks
+from ostinato import tasks
 from ostinato.cli.failures import BadInput
 from ostinato.cli.run.config import BUILT_IN, Config, DataConfig
 from ostinato.cli.run.defaults import ARRAYS, holds_arrays
@@ -248,7 +248,10 @@ def read(
 
         columns = trained or roles(settings or Config())
         if content is None and _stays_in_a_file(name, columns):
-            return _stored(name, columns)
+            from ostinato.data.tables.blocks import stream_examples
+            from ostinato.data.tables.store import store_examples
+
+            return store_examples(stream_examples(name, columns))
         return to_examples(_parsed(content, kind, name, columns.dialect), columns)
     if kind in (".npy", ".idx"):
         from ostinato.data.formats.arrays import parse_arrays
@@ -267,25 +270,6 @@ def read(
         except ValueError as problem:
             raise BadInput(f"{name}: {problem}") from None
     return named(X, None if y is None else _labels(name, y), name)
-
-
-def _stored(name: str, columns: Roles) -> Examples:
-    """The examples of a table, with their sequences in a file.
-
-    The processes of a training on this machine share the work: each reads some row groups.
-    """
-    from ostinato.data.tables.blocks import stream_examples
-    from ostinato.data.tables.store import store_examples
-
-    if environment.launched():
-        from ostinato.data.tables.store import is_possible, store_together
-        from ostinato.training import distributed
-
-        ranks, here = distributed.current(), environment.processes_here()
-        if not ranks.alone and is_possible():
-            number, exchange = environment.rank_here(), ranks.bytes_from_each_here
-            return store_together(name, columns, number, here, exchange)
-    return store_examples(stream_examples(name, columns))
 
 
 def _stays_in_a_file(name: str, columns: Roles) -> bool:

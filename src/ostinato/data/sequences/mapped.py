@@ -36,20 +36,13 @@ class GrowingArray:
     """
 
     def __init__(
-        self,
-        dtype: Any,
-        *row: int,
-        directory: str | os.PathLike[str] | None = None,
-        path: str | None = None,
+        self, dtype: Any, *row: int, directory: str | os.PathLike[str] | None = None
     ):
-        """Rows of a dtype and the shape `row`, (width,) or none; of a file, if `path` names it."""
-        if path is not None:
-            self.descriptor = os.open(path, os.O_RDWR)
-        else:
-            import tempfile  # a millisecond, which the runtime does not need
+        """Rows of a dtype and the shape `row`, (width,) or none."""
+        import tempfile  # a millisecond, which the runtime does not need
 
-            with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
-                self.descriptor = os.dup(file.fileno())
+        with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+            self.descriptor = os.dup(file.fileno())
         weakref.finalize(self, os.close, self.descriptor)
         self.dtype, self.row = np.dtype(dtype), row
 

@@ -10,10 +10,9 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
@@ -22,7 +21,7 @@ import numpy as np
 from ostinato import environment
 from ostinato._extras import needs
 from ostinato.data.formats import arrays, conll, spreadsheet
-from ostinato.data.formats.arrow import arrow_column, arrow_table, check_whole, whole
+from ostinato.data.formats.arrow import arrow_table, check_whole, whole
 from ostinato.data.formats.content import (
     BEGIN,
     CHUNK,
@@ -45,7 +44,6 @@ from ostinato.data.tables.table import Table
 
 BLOCK = 1 << 22  # bytes of a block
 ROWS = 1 << 12  # rows of a Parquet file read at a time, at most
-PIECE = 1 << 16  # bytes of a Parquet column that are read at a time, if not all columns are wanted
 COPIES = 8  # copies of a block in memory: the bytes, columns in float64, features, prepared ones
 
 
@@ -85,44 +83,6 @@ def stream_examples(
             yield from _stream(file, str(source), roles)
     else:
         yield from _stream(source, name, roles)
-
-
-def stream_share(
-    path: str | os.PathLike[str], roles: Roles, number: int, of: int
-) -> Iterator[Examples]:
-    """The sequences of one share of a table; all shares, one after the other, are the whole.
-
-    A share is some of the row groups of a Parquet file. A sequence belongs to the share in which it
-    begins. A file of another format, a single sequence, or a table whose ids are a field of a
-    struct is not divided: the first share has all of it.
-
-    Args:
-        path, roles: as for `stream_examples`.
-        number: the number of the share, from 0.
-        of: the number of shares.
-
-    Yields:
-        As `stream_examples` does. Without a column of ids, sequences are numbered from 1 in each
-        share.
-
-    Raises:
-        ValueError: as `stream_examples`; an id that comes back is found within the share.
-    """
-    if not str(path).lower().endswith(".parquet"):
-        yield from stream_examples(path, roles) if number == 0 else ()
-        return
-    name = str(path)
-    with Path(path).open("rb") as file:
-        first = _Batches(_batches(file, ".parquet", lazily=True), name).read()
-        assert first is not None  # a table without rows is refused
-        full = resolve(roles, first)
-        if full.shape == "long" and full.id is None:
-            yield from stream_examples(path, roles) if number == 0 else ()
-            return
-        row, batches = _share(file, name, full.id if full.shape == "long" else None, number, of)
-        blocks = _Batches(batches, name, row)
-        if not blocks.at_end:
-            yield from _examples(blocks, full, learns_labels=not roles.labels)
 
 
 def _stream(file: IO[bytes], name: str, roles: Roles) -> Iterator[Examples]:
@@ -403,7 +363,7 @@ class _LineBlocks:
 class _Batches:
     """Blocks of a Parquet or Arrow file."""
 
-    def __init__(self, batches: Iterator[Any], name: str, row: int = 0):
+    def __init__(self, batches: Iterator[Any], name: str):
         with needs("tables", "pyarrow"):
             import pyarrow as pa
         self._name = name
@@ -414,7 +374,7 @@ class _Batches:
         self.at_end = self._next is None
         self._table: Any = None  # the block, and the rows put back before it is read again
         self._rest: Any = None
-        self._row = row  # the row of the file at which the block begins
+        self._row = 0  # the row of the file at which the block begins
 
     def read(self) -> Table | None:
         if self._table is not None:
@@ -449,99 +409,14 @@ class _Batches:
         return table if table is not None and len(table) else None
 
 
-def _share(
-    file: IO[bytes], name: str, id_column: str | None, number: int, of: int
-) -> tuple[int, Iterator[Any]]:
-    """The row at which a share of a Parquet file begins, and its record batches.
-
-    Args:
-        id_column: the column of ids of a long table. A share begins with its first new id, and ends
-            with the last row of its last id, which may be in the next share's row groups.
-    """
-    from pyarrow import parquet
-
-    with whole(name):
-        source = parquet.ParquetFile(file, pre_buffer=False)
-        names = [column.strip().strip("\ufeff") for column in source.schema_arrow.names]
-        n_rows = [source.metadata.row_group(i).num_rows for i in range(source.num_row_groups)]
-        groups = [i for i, n in enumerate(n_rows) if n]
-        if id_column is not None and id_column not in names:  # a field of a struct
-            groups = groups if number == 0 else []
-            return 0, source.iter_batches(batch_size=_rows_at_once(source), row_groups=groups)
-        begin, end = (-(-len(groups) * i // of) for i in (number, number + 1))
-        own, before, after = groups[begin:end], groups[:begin], groups[end:]
-        row = sum(n_rows[i] for i in before)
-        batches = source.iter_batches(batch_size=_rows_at_once(source), row_groups=own)
-        if id_column is None or not own:
-            return row, batches
-        place = names.index(id_column)
-        if before:
-            column = source.schema_arrow.names[place]
-            last = source.read_row_group(before[-1], columns=[column]).column(0)
-            n, batches = _from_new_id(batches, last, place, name)
-            row += n
-    following = _batches(file, ".parquet", lazily=True, groups=after)
-    return row, _to_last_id(batches, following, place, name)
-
-
-def _from_new_id(
-    batches: Iterator[Any], before: Any, place: int, name: str
-) -> tuple[int, Iterator[Any]]:
-    """The number of rows with the last id of the column `before`, and the batches after them."""
-    row = 0
-    for batch in batches:
-        same = _same_id(batch.column(place), before, name)
-        row += same
-        if same < len(batch):
-            return row, chain([batch.slice(same)], batches)
-    return row, iter(())
-
-
-def _to_last_id(
-    batches: Iterator[Any], following: Iterator[Any], place: int, name: str
-) -> Iterator[Any]:
-    """The batches, and the rows of the following batches that have the same last id."""
-    last = None
-    for batch in batches:
-        last = batch if len(batch) else last
-        yield batch
-    if last is None:
-        return
-    for batch in following:
-        same = _same_id(batch.column(place), last.column(place), name)
-        yield batch.slice(0, same)
-        if same < len(batch):
-            return
-
-
-def _same_id(ids: Any, before: Any, name: str) -> int:
-    """The number of rows at the start of `ids` that have the last id of the column `before`."""
-    import pyarrow as pa
-
-    pieces = [p for column in (before.slice(len(before) - 1), ids)
-              for p in getattr(column, "chunks", [column])]  # fmt: skip
-    codes, _ = arrow_column("id", lambda row: name, pa.chunked_array(pieces)).factor()
-    other = codes[1:] != codes[0]
-    return int(np.argmax(other)) if other.any() else len(other)
-
-
-def _batches(
-    file: IO[bytes], kind: str, lazily: bool = False, groups: Sequence[int] | None = None
-) -> Iterator[Any]:
-    """The record batches of pyarrow; a file that cannot seek is first read into memory.
-
-    Args:
-        lazily: whether a Parquet file is read in small pieces, no further than the batches that
-            are used, which is slower; else a column of a row group is read at once.
-        groups: the row groups of a Parquet file; by default all.
-    """
+def _batches(file: IO[bytes], kind: str) -> Iterator[Any]:
+    """The record batches of pyarrow; a file that cannot seek is first read into memory."""
     from pyarrow import ipc, parquet
 
     content = file if file.seekable() else io.BytesIO(file.read())
     if kind == ".parquet":
-        # pre_buffer would hold the whole file in memory.
-        source = parquet.ParquetFile(content, pre_buffer=False, buffer_size=PIECE if lazily else 0)
-        yield from source.iter_batches(batch_size=_rows_at_once(source), row_groups=groups)
+        source = parquet.ParquetFile(content, pre_buffer=False)  # else all of it is in memory
+        yield from source.iter_batches(batch_size=_rows_at_once(source))
         return
     start = content.read(6)
     content.seek(0)

@@ -10,37 +10,26 @@ Words and labels are numbered in the order in which they come. When all are know
 numbers of their sorted order, which do not depend on the blocks of a table. The type of labels does
 not depend on them either: a CSV file has texts, and whether the label 1.50 is a number is decided
 when all labels are known.
-
-`store_together` does the same in several processes of one machine: each stores the sequences that
-begin in its share of the row groups of a Parquet file, and appends them to the files of the first,
-which all of them map. A file without a name is opened by its number in its process, in Linux's
-/proc. A process that fails, as at a damaged row group, must end the exchange of the others.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ostinato.data.sequences.examples import Examples, Places
 from ostinato.data.sequences.mapped import GrowingArray, Mapped, Series
-from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.sequences.step_labels import CodedLabels
-from ostinato.data.tables import wire
-from ostinato.data.tables.blocks import stream_share
-from ostinato.data.tables.roles import Roles
 from ostinato.data.tables.text_column import typed
 
-AT_ONCE = 1 << 20  # rows that are read at a time to renumber words or to append them to a file
+AT_ONCE = 1 << 20  # rows that are read at a time to renumber words
 MOST_WORDS = 1 << 24  # words of a feature: float32 is exact for whole numbers up to this
 MIXED_TIMES = "{}: the times are dates in some rows and numbers in others; wanted one of the two"
 
-Exchange = Callable[[bytes], list[bytes]]  # gives each process the bytes of all, in order
 Words = Mapping[str, Sequence[Any]]  # column of words or labels → number → word
 
 
@@ -73,117 +62,6 @@ def store_examples(
         >>> Preparation.fit(examples).apply(examples)[[0]].values.ravel().round(2).tolist()[1]
         0.0
     """
-    kept = keep(parts, directory)
-    if not kept.parts:
-        raise ValueError("there are no examples to store; wanted at least one")
-    words = in_order([kept.words])
-    renumber(kept, words)
-    return _joined(kept.parts, kept.files, kept.lengths, words)
-
-
-def is_possible() -> bool:
-    """Whether this system lets a process open the files of another one."""
-    return Path("/proc/self/fd").is_dir()
-
-
-def store_together(
-    path: str | os.PathLike[str],
-    roles: Roles,
-    number: int,
-    of: int,
-    exchange: Exchange,
-    directory: str | os.PathLike[str] | None = None,
-) -> Examples:
-    """The examples that `store_examples` gives of a table, in each of several processes.
-
-    Args:
-        path, roles: those of the table, the same in all processes.
-        number: the number of this process, from 0.
-        of: the number of processes.
-        exchange: gives each process the bytes of all processes; it is called twice.
-        directory: as for `store_examples`.
-
-    Raises:
-        ValueError: as `store_examples`.
-    """
-    own = keep(stream_share(path, roles, number, of), directory)
-    told = exchange(wire.written(own.described()))
-    everything = [wire.read(content, WRITTEN) for content in told]
-    shares = [share for share in everything if share.parts]  # the first one has the first sequence
-    if len({share.arrays["times"][1] for share in shares if "times" in share.arrays}) > 1:
-        raise ValueError(MIXED_TIMES.format(path))
-    words = in_order([share.words for share in shares])
-    renumber(own, words)
-    # All files are open before the last exchange, after which a process may end.
-    files = shares[0].opened() if number else own.files
-    if number:
-        n_before = sum(int(share.lengths.sum()) for share in everything[:number])
-        for name, file in own.files.items():
-            for rows in _blocks(own.n_steps):
-                files[name].write_at(n_before + rows.start, file.mapped()[rows])
-    exchange(b"")  # from here on no file changes
-    examples = _joined(_numbered(shares), files, np.concatenate([s.lengths for s in shares]), words)
-    _check_ids(examples)
-    return examples
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Examples in parts, their steps on disk.
-
-    Attributes:
-        parts: the parts without their steps.
-        files: the arrays of all steps: "X", and if there are any "y" and "times".
-        lengths: the lengths of the sequences, `[N]`.
-        words: for each column of words or labels, the meaning of each number on disk; two may mean
-            one label, such as 1 and 1.0.
-    """
-
-    parts: list[Examples]
-    files: dict[str, GrowingArray]
-    lengths: np.ndarray
-    words: Words
-
-    @property
-    def n_steps(self) -> int:
-        """The rows of each file; another process may append more."""
-        return int(self.lengths.sum())
-
-    def described(self) -> StoredShare:
-        arrays = {n: (f.descriptor, f.dtype, f.row) for n, f in self.files.items()}
-        return StoredShare(os.getpid(), arrays, self.parts, self.lengths, self.words)
-
-
-@dataclass(frozen=True)
-class StoredShare:
-    """The description of a `Kept` that a process sends to the others.
-
-    Attributes:
-        process: the process id.
-        arrays: for each array the descriptor of its file, its dtype and the shape of a row.
-        parts, lengths, words: the values of `Kept`.
-    """
-
-    process: int
-    arrays: dict[str, tuple[int, np.dtype, tuple[int, ...]]]
-    parts: list[Examples]
-    lengths: np.ndarray
-    words: Words
-
-    def opened(self) -> dict[str, GrowingArray]:
-        """The files, opened in another process."""
-        return {
-            name: GrowingArray(dtype, *row, path=f"/proc/{self.process}/fd/{descriptor}")
-            for name, (descriptor, dtype, row) in self.arrays.items()
-        }
-
-
-# The dataclasses in the messages between processes.
-WRITTEN = (StoredShare, Examples, Places, Roles, Ragged)
-
-
-def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) -> Kept:
-    """Write the steps of examples that come in parts into files."""
     kept: list[Examples] = []
     files: dict[str, GrowingArray] = {}
     lengths: list[np.ndarray] = [np.zeros(0, np.int64)]
@@ -205,10 +83,15 @@ def keep(parts: Iterable[Examples], directory: str | os.PathLike[str] | None) ->
         lengths.append(part.lengths)
         kept.append(_without_steps(part))
         untyped = tagged(part) if part.written is not None else None
+    if not kept:
+        raise ValueError("there are no examples to store; wanted at least one")
     named = {name: list(known) for name, known in words.items()}
     if untyped is not None:
         named[untyped] = typed(np.array(named[untyped])).tolist()
-    return Kept(_with_typed_labels(kept), files, np.concatenate(lengths), named)
+    steps = np.concatenate(lengths)
+    ordered = _in_order(named)
+    _renumber(files, int(steps.sum()), kept[0], named, ordered)
+    return _joined(_with_typed_labels(kept), files, steps, ordered)
 
 
 def _numbers(part: Examples) -> list[str]:
@@ -280,40 +163,42 @@ def _has_series(part: Examples) -> bool:
     return roles.target is not None or roles.shape == "wide"
 
 
-def in_order(found: Iterable[Words]) -> dict[str, tuple[Any, ...]]:
-    """The words and labels of all shares of a table, each column's sorted.
+def _in_order(found: Words) -> dict[str, tuple[Any, ...]]:
+    """The words and labels of each column, sorted.
 
     If only some labels of a column are numbers, all its labels are texts.
     """
-    every: dict[str, set[Any]] = {}
-    for share in found:
-        for name, words in share.items():
-            every.setdefault(name, set()).update(words)
+    every = {name: set(words) for name, words in found.items()}
     for name, known in every.items():
         if len({isinstance(each, str) for each in known}) > 1:
             every[name] = {str(each) for each in known}
     return {name: tuple(sorted(known)) for name, known in every.items()}
 
 
-def renumber(kept: Kept, words: Words) -> None:
-    """Replace the numbers of words and labels on disk by their places in the sorted `words`."""
-    if not kept.parts:
-        return
+def _renumber(
+    files: Mapping[str, GrowingArray], n_steps: int, first: Examples, found: Words, ordered: Words
+) -> None:
+    """Replace the numbers of words and labels on disk by their places in the `ordered` words.
+
+    Args:
+        first: a part, which has the names of the columns.
+        found: the meaning of each number; two may mean one label, such as 1 and 1.0.
+    """
     tables: dict[str, dict[int, np.ndarray]] = {"X": {}, "y": {}}
-    for i, name in enumerate((*kept.parts[0].features, tagged(kept.parts[0]) or "")):
-        place = {word: n for n, word in enumerate(words.get(name, ()))}
-        places = [place[w] if w in place else place[str(w)] for w in kept.words.get(name, ())]
+    for i, name in enumerate((*first.features, tagged(first) or "")):
+        place = {word: n for n, word in enumerate(ordered.get(name, ()))}
+        places = [place[w] if w in place else place[str(w)] for w in found.get(name, ())]
         if places != list(range(len(places))):
-            is_feature = i < len(kept.parts[0].features)
+            is_feature = i < len(first.features)
             tables["X" if is_feature else "y"][i if is_feature else 0] = np.array(places)
     for array, changed in tables.items():
-        for rows in _blocks(kept.n_steps) if changed else ():
-            values = np.array(kept.files[array].mapped()[rows])
+        for rows in _blocks(n_steps) if changed else ():
+            values = np.array(files[array].mapped()[rows])
             for i, table in changed.items():
                 column = values.reshape(len(values), -1)[:, i]
                 present = ~np.isnan(column)
                 column[present] = table[column[present].astype(np.int64)]
-            kept.files[array].write_at(rows.start, values)
+            files[array].write_at(rows.start, values)
 
 
 def _blocks(n: int) -> Iterator[slice]:
@@ -347,7 +232,7 @@ def _with_typed_labels(parts: list[Examples]) -> list[Examples]:
 def _joined(
     parts: Sequence[Examples], files: Mapping[str, GrowingArray], lengths: np.ndarray, words: Words
 ) -> Examples:
-    """Parts without their steps as one, with the steps in files; see `Kept`."""
+    """Parts without their steps as one, with the steps in files: "X", "y" and "times"."""
     parts = _with_labels_of_all(parts)
     first, tags = parts[0], tagged(parts[0])
     starts = np.cumsum(lengths) - lengths
@@ -394,35 +279,3 @@ def _with_labels_of_all(parts: Sequence[Examples]) -> Sequence[Examples]:
         y[:, [place[label] for label in of_part]] = part.y
         result.append(replace(part, y=y, roles=part.roles and replace(part.roles, labels=every)))
     return result
-
-
-def _numbered(shares: list[StoredShare]) -> list[Examples]:
-    """The parts of all shares; sequences without a name are numbered on from share to share."""
-    parts, n = [], 0
-    for share in shares:
-        for part in share.parts:
-            has_ids = part.roles is not None and part.roles.id is not None
-            parts.append(part if has_ids else replace(part, ids=part.ids + n))
-        n += len(share.lengths)
-    return parts
-
-
-def _check_ids(examples: Examples) -> None:
-    """Check that no id comes back in another share; `stream_share` checks within a share.
-
-    Raises:
-        ValueError: an id comes back.
-    """
-    if not (examples.roles and examples.roles.id):
-        return
-    _, first = np.unique(examples.ids.astype(str), return_index=True)
-    if len(first) < len(examples):
-        again = np.ones(len(examples), bool)
-        again[first] = False
-        i = int(np.argmax(again))
-        places = examples.places
-        place = f", {places.unit} {places.numbers[i]}" if places else ""
-        raise ValueError(
-            f"{examples.source}{place}: the id {examples.ids[i].item()!r} comes back after other "
-            "ids; wanted the rows of a sequence together, and each sequence once"
-        )
