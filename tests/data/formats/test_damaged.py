@@ -57,7 +57,7 @@ def whole_files():
     arrays = {
         "a.npz": in_memory(lambda file: np.savez_compressed(file, X=X, y=y)),
         "a.npy": in_memory(lambda file: np.save(file, X)),
-        "a.ts": b"@timestamps true\n@classLabel true a b\n@data\n(0,1),(1,2):a\n(0,3),(2,5):b\n",
+        "a.ts": b"@timestamps false\n@classLabel true a b\n@data\n0.5,1,2:a\n3,?,5:b\n",
     }
     return [(*pair, LONG) for pair in tables.items()] + [(*pair, None) for pair in arrays.items()]
 

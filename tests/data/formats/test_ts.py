@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ostinato.data import Ragged, as_sequences, read_examples
-from ostinato.data.formats.ts import parse_timed_ts, parse_ts
+from ostinato.data import Ragged, as_sequences
+from ostinato.data.formats.ts import parse_ts
 
 
 def parse(text):
@@ -95,13 +95,7 @@ def test_a_bad_row_is_named_by_its_line(row, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("@timestamps true\n@data\n1,2", "line 3: dimension 1: wanted pairs .*; found '1,2'"),
-        ("@timestamps true\n@data\n(0,1),(0,2)", "line 3: the time 0 is out of order"),
-        ("@timestamps true\n@data\n(1,1),(nan,2)", "line 3: the time nan is out of order"),
-        ("@timestamps true\n@data\n(0,1):(1,1)", "line 3: dimension 2 has other times"),
-        ("@timestamps true\n@data\n(noon,1)", "line 3: .*noon.* as a time; wanted numbers, or"),
-        ("@timestamps true\n@data\n(0,1)\n(2024-01-31,1)", "line 4: found dates and numbers"),
-        ("@timestamps true\n@data\n(0,x)", "line 3: dimension 1: could not convert"),
+        ("@timestamps true\n@data\n(0,1),(1,2)", "line 1: found @timestamps true; .* a table"),
         ("@classLabel\n@data\n1", "line 1: found nothing after @classLabel; wanted true or false"),
         ("@equalLength yes\n@data\n1", "line 1: found yes after @equalLength"),
         ("@dimensions two\n@data\n1", "line 1: found two after @dimensions; wanted a number"),
@@ -122,29 +116,3 @@ def test_refuses(text, message):
 def test_a_line_that_is_not_utf8_is_named():
     with pytest.raises(ValueError, match=r"file.ts, line 2: .*utf-8"):
         parse_ts([b"@data", b"1,2\xff"], "file.ts")
-
-
-def test_time_stamps(caplog):
-    text = """@timestamps true
-    @classLabel true up down
-    @data
-    (2024-01-31 23:59:00,1),(2024-02-01 00:00:30,2.5):ALSO:up
-    (2024-01-31,5):(2024-01-31,6):down"""
-    text = text.replace("ALSO", "(2024-01-31 23:59:00,?),(2024-02-01 00:00:30,4)")
-    lines = text.encode().splitlines()
-    X, y, times = parse_timed_ts(lines, "f.ts")
-    assert X[0].tolist()[1] == [2.5, 4.0] and np.isnan(X[0][0, 1]) and X[1].tolist() == [[5, 6]]
-    assert y.tolist() == ["up", "down"]
-    wanted = ["2024-01-31T23:59:00", "2024-02-01T00:00:30"]
-    assert times[0].astype("datetime64[s]").astype(str).tolist() == wanted
-    numbers = parse_timed_ts([b"@timestamps true", b"@data", b"(0,1), (1.5,2)"], "f.ts")
-    assert numbers[2][0].tolist() == [0, 1.5] and numbers[0][:, :, 0].tolist() == [[1, 2]]
-    assert parse_timed_ts([b"@data", b"1,2"], "f.ts")[2] is None and not caplog.messages
-    assert parse_ts(lines, "f.ts")[0].values.tobytes() == X.values.tobytes()
-    assert caplog.messages == ["f.ts: the time stamps are left out"]
-
-
-def test_times_of_a_file(tmp_path):
-    path = tmp_path / "a.ts"
-    path.write_text("@timestamps true\n@data\n(0,1),(2,3)\n")
-    assert [t.tolist() for t in read_examples(path).times] == [[0, 2]]

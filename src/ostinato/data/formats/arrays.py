@@ -11,7 +11,7 @@ import numpy as np
 from ostinato.data.formats.content import GZIP
 from ostinato.data.formats.idx import read_idx
 from ostinato.data.formats.read import read_npz
-from ostinato.data.formats.ts import parse_timed_ts
+from ostinato.data.formats.ts import parse_ts
 from ostinato.data.sequences.as_sequences import Sequences, shape_sequences
 from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.ragged import Ragged
@@ -46,14 +46,13 @@ def parse_arrays(content: bytes, kind: str, source: str, roles: Roles) -> Exampl
             )
     if content.startswith(GZIP):
         raise ValueError(f"{source}: the file is gzip; wanted a name that ends with .gz")
-    times = None
     named: dict[str, np.ndarray] = {}
     if kind == ".npy":
         X, y = _npy(content, source), None
     elif kind == ".idx":
         X, y = _idx(content, source)
     elif kind == ".ts":
-        X, y, times = parse_timed_ts(io.BytesIO(content), source)
+        X, y = parse_ts(io.BytesIO(content), source)
     else:
         further = {role: getattr(roles, role) for role in _OF_SEQUENCES if getattr(roles, role)}
         X, y, found = read_npz(io.BytesIO(content), source, further.values())
@@ -71,7 +70,6 @@ def parse_arrays(content: bytes, kind: str, source: str, roles: Roles) -> Exampl
         ids=_unique(named.get("id"), source),
         groups=named.get("group"),
         parts=None if parts is None else part_names(parts, lambda i: f"{source}: example {i}"),
-        times=times,
         roles=roles,
         source=source,
     )

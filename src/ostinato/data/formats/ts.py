@@ -11,15 +11,12 @@ values of a dimension by `,`, and after a last `:` the class label or the regres
 
 Lines that begin with `#` are comments, `?` is a missing value. Names are case-insensitive.
 
-With `@timestamps true` a value comes with its time, `(2024-01-31 23:59:00,0.1),(…)`, where times
-are dates in ISO 8601 or numbers; they increase, and are the same in all dimensions of an example.
+Values with times, `@timestamps true`, are refused.
 """
 
 from __future__ import annotations
 
 import codecs
-import logging
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -29,16 +26,9 @@ import numpy as np
 from ostinato.data.sequences.as_sequences import Sequences, shape_sequences
 from ostinato.data.sequences.ragged import as_float32
 
-_log = logging.getLogger(__name__)
-
-_BRACKET = re.compile(r"([()])")
-_PAIR = re.compile(r"\(([^,()]*),([^,()]*)\)")
-
-Times = list[np.ndarray]  # for each example, `[T_i]` datetime64[ns] or float64
-
 
 def parse_ts(lines: Iterable[bytes], source: str) -> tuple[Sequences, np.ndarray | None]:
-    """Examples and their labels; times, if there are any, are left out, and the log says so.
+    """Examples and their labels.
 
     Args:
         lines: the file, line by line.
@@ -57,24 +47,9 @@ def parse_ts(lines: Iterable[bytes], source: str) -> tuple[Sequences, np.ndarray
         >>> X.tolist(), y.tolist()
         ([[[1.0, 3.0], [2.0, 4.0]]], ['b'])
     """
-    X, y, times = parse_timed_ts(lines, source)
-    if times is not None:
-        _log.warning("%s: the time stamps are left out", source)
-    return X, y
-
-
-def parse_timed_ts(
-    lines: Iterable[bytes], source: str
-) -> tuple[Sequences, np.ndarray | None, Times | None]:
-    """`parse_ts`, with the times of each example if the file has them.
-
-    Raises:
-        ValueError: as for `parse_ts`.
-    """
     form = _Form()
     examples: list[np.ndarray] = []
     labels: list[str | float] = []
-    times: Times = []
     in_data = False
     for number, raw in enumerate(lines, 1):
         line = raw.removeprefix(codecs.BOM_UTF8).strip()
@@ -84,9 +59,6 @@ def parse_timed_ts(
             text = line.decode("utf-8")
             if in_data:
                 dimensions, label = form.split(text)
-                if form.timed:
-                    dimensions, stamps = _untimed(dimensions)
-                    times.append(form.same_kind(stamps))
                 examples.append(form.example(dimensions))
                 labels.append(label)
             elif text.lower() == "@data":
@@ -99,16 +71,13 @@ def parse_timed_ts(
         raise ValueError(f"{source}: there is no @data line; wanted a header that ends with one")
     if not examples:
         raise ValueError(f"{source}: no line follows @data; wanted one line per example")
-    y = None if form.label == "none" else np.array(labels)
-    return shape_sequences(examples), y, times if form.timed else None
+    return shape_sequences(examples), None if form.label == "none" else np.array(labels)
 
 
 @dataclass
 class _Form:
     """What the header declares of every example; what it leaves open, the first example decides."""
 
-    timed: bool = False
-    kind_of_time: str | None = None  # NumPy's letter for dates or for numbers
     n_dimensions: int | None = None
     equal_length: bool = False
     n_steps: int | None = None  # the length of every example, if lengths are equal
@@ -124,7 +93,12 @@ class _Form:
         name, *values = text[1:].split()
         match name.lower():
             case "timestamps" | "timestamp":
-                self.timed = _flag(name, values)
+                if _flag(name, values):
+                    raise ValueError(
+                        f"found @{name} true; times are not read from such files: wanted values "
+                        "alone (false), or a table (CSV, Parquet) with a row for each step and a "
+                        "column of times"
+                    )
             case "univariate":
                 if _flag(name, values):
                     self.n_dimensions = 1
@@ -144,7 +118,7 @@ class _Form:
 
     def split(self, text: str) -> tuple[list[str], str | float]:
         """A data line as the texts of its dimensions, and its label."""
-        parts = [part.strip() for part in _outside(text, ":")]
+        parts = [part.strip() for part in text.split(":")]
         label = "" if self.label == "none" else parts.pop()
         if self.n_dimensions is None:
             self.n_dimensions = len(parts)
@@ -160,15 +134,6 @@ class _Form:
             names = ", ".join(sorted(self.classes)) or "a name"
             raise ValueError(f"found the label {label!r}; wanted one of @classLabel: {names}")
         return parts, label
-
-    def same_kind(self, times: np.ndarray) -> np.ndarray:
-        """The times of one example, which are dates if those of the first one are."""
-        kind = times.dtype.kind
-        if self.kind_of_time is None:
-            self.kind_of_time = kind
-        if kind != self.kind_of_time:
-            raise ValueError("found dates and numbers as times; wanted one of the two")
-        return times
 
     def unknown(self, label: str) -> bool:
         return not label or (bool(self.classes) and label not in self.classes)
@@ -192,59 +157,6 @@ class _Form:
                     "since the header says @equalLength true"
                 )
         return as_float32(np.array(columns).T, lambda step, i: f"step {step}, dimension {i + 1}")
-
-
-def _outside(text: str, separator: str) -> list[str]:
-    """The text split where a separator is not within a pair, as in (2024-01-31 23:59:00,0.1)."""
-    pieces = _BRACKET.split(text)  # every second piece is a bracket
-    parts = [""]
-    for piece, bracket in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
-        first, *further = [piece] if bracket == ")" else piece.split(separator)
-        parts[-1] += first
-        parts += further
-        parts[-1] += bracket
-    return parts
-
-
-def _untimed(dimensions: list[str]) -> tuple[list[str], np.ndarray]:
-    """The values of each dimension alone, and the times that all of them have."""
-    values: list[str] = []
-    first: list[str] = []
-    for i, text in enumerate(dimensions, 1):
-        pairs = [_PAIR.fullmatch(pair.strip()) for pair in _outside(text, ",")]
-        if None in pairs:
-            raise ValueError(
-                f"dimension {i}: wanted pairs (time,value) separated by ',', since the header says "
-                f"@timestamps true; found {_shortened(text)}"
-            )
-        stamps = [pair[1].strip() for pair in pairs if pair]
-        first = first or stamps
-        if stamps != first:
-            raise ValueError(
-                f"dimension {i} has other times than dimension 1; wanted the same in all: write "
-                "'?' for a value that is missing"
-            )
-        values.append(",".join(pair[2] for pair in pairs if pair))
-    return values, _times(first)
-
-
-def _times(texts: list[str]) -> np.ndarray:
-    """Times as float64 or datetime64[ns], checked to increase."""
-    times: np.ndarray
-    try:
-        times = np.array([float(text) for text in texts])
-    except ValueError:
-        try:
-            times = np.array(texts, "datetime64[ns]")
-        except ValueError as problem:
-            raise ValueError(
-                f"{problem} as a time; wanted numbers, or dates such as 2024-01-31 23:59:00"
-            ) from None
-    later = np.diff(times) > np.zeros(1, np.diff(times).dtype)
-    if not later.all() or not np.isfinite(times).all():
-        i = int(np.argmin(later)) + 1 if not later.all() else int(np.argmin(np.isfinite(times)))
-        raise ValueError(f"the time {texts[i]} is out of order; wanted times that increase")
-    return times
 
 
 def _values(text: str, dimension: int) -> list[float]:

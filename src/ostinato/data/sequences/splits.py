@@ -1,18 +1,14 @@
-"""Which sequences are learnt from, and which are held out: by class, group, time, or a column.
+"""Which sequences are learnt from, and which are held out: by class, group, or a column.
 
 A split is a pure function of its arguments, including the seed. No sequence, and no given group, is
-in two parts: this is checked for every result, also for splitters of scikit-learn.
-
-    unit   a group of sequences, or a sequence, which is not divided
-    span   the first and the last time of a unit
+in two parts: this is checked for every result.
 """
 
 from __future__ import annotations
 
-import logging
 import operator
 from collections.abc import Mapping, Sequence
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -28,8 +24,6 @@ PART_OF = {alias: part for part, aliases in PART_NAMES.items() for alias in alia
 # Few groups fall unevenly: the best of this many random orders is taken.
 _ORDERS, _FEW_GROUPS = 20, 200
 
-_log = logging.getLogger(__name__)
-
 
 def split(
     examples: Any,
@@ -37,7 +31,6 @@ def split(
     seed: int = 0,
     *,
     groups: Any = None,
-    times: Any = None,
     stratify: Any = None,
 ) -> dict[str, Indices]:
     """Share sequences out between parts, such as train, validation and test.
@@ -51,11 +44,8 @@ def split(
             `[N]` names of parts, as a column of a file has them: train, validation (val, dev),
             test, in any case of letters.
             By default `examples.parts`, or a fifth for the test.
-        seed: the seed of the shuffling. A split by time or by a column does not depend on it.
+        seed: the seed of the shuffling. A split by a column does not depend on it.
         groups: `[N]`, the group of each sequence (a subject, a book): one group, one part.
-        times: `[N]`, the time of each sequence, or N arrays with the time of each step: the first
-            part is the earliest. Sequences (or groups) that lie across the border of two parts
-            are left out, and the log says how many.
         stratify: `[N]` labels: every part gets its share of every class. The first part gets one
             of every class, the others one of each class that has enough sequences.
 
@@ -74,8 +64,6 @@ def split(
         {'train': 4, 'test': 4}
         >>> split(4, 0.5, groups=["Ann", "Bob", "Ann", "Bob"])["train"].tolist() in ([0, 2], [1, 3])
         True
-        >>> split(5, 0.4, times=[2021, 2024, 2022, 2023, 2020])
-        {'train': array([0, 2, 4]), 'test': array([1, 3])}
     """
     n = _count(examples)
     named = _column(getattr(examples, "groups", None) if groups is None else groups, n, "groups")
@@ -83,7 +71,10 @@ def split(
         parts = getattr(examples, "parts", None)
     if parts is None or isinstance(parts, (Mapping, float, int)):
         shares = _shares(0.2 if parts is None else parts)
-        result = _by_share(n, shares, seed, _codes(named), times, stratify)
+        fractions = np.array(list(shares.values()))
+        labels = _codes(_column(stratify, n, "stratify"))
+        part = _assigned(n, fractions, seed, _codes(named), labels, keep_first=True)
+        result = {name: np.flatnonzero(part == i) for i, name in enumerate(shares)}
     else:
         result = _by_column(parts, n)
     check_disjoint(result, named)
@@ -91,24 +82,16 @@ def split(
 
 
 def folds(
-    examples: Any,
-    k: Any = 5,
-    seed: int = 0,
-    *,
-    groups: Any = None,
-    times: Any = None,
-    stratify: Any = None,
+    examples: Any, k: int = 5, seed: int = 0, *, groups: Any = None, stratify: Any = None
 ) -> list[tuple[Indices, Indices]]:
     """(training indices, test indices) of each fold of a cross-validation.
 
     Args:
-        examples, seed, groups, times, stratify: as for `split`. With times, fold j trains on all
-            that ends before the j-th border and tests on the stretch after it.
-        k: the number of folds, or a splitter in scikit-learn's manner: an object whose
-            `split(X, y, groups)` yields pairs of index arrays. It is given `stratify` as y.
+        examples, seed, groups, stratify: as for `split`.
+        k: the number of folds.
 
     Raises:
-        ValueError: as `split`; a splitter that puts a sequence, or a group, on both sides.
+        ValueError: as `split`; or k is below 2, or above the number of sequences or groups.
 
     Example:
         >>> from ostinato.data.sequences.splits import folds
@@ -119,17 +102,15 @@ def folds(
     """
     n = _count(examples)
     named = _column(getattr(examples, "groups", None) if groups is None else groups, n, "groups")
-    if hasattr(k, "split") and not isinstance(k, str):
-        y = None if stratify is None else np.asarray(stratify)
-        pairs = [_indices(pair, n) for pair in k.split(np.zeros((n, 1)), y, named)]
-    else:
-        codes = _codes(named)
-        most, what = (n, "sequences") if codes is None else (len(np.unique(codes)), "groups")
-        if _whole(k) > most:
-            raise ValueError(f"{k} folds of {most} {what}; wanted no more folds than {what}")
-        pairs = _own_folds(n, k, seed, codes, times, stratify)
-    if not pairs:
-        raise ValueError(f"{k!r} yields no folds; wanted at least one")
+    codes = _codes(named)
+    most, what = (n, "sequences") if codes is None else (len(np.unique(codes)), "groups")
+    if operator.index(k) < 2:
+        raise ValueError(f"folds: k is {k}; wanted a whole number from 2 on")
+    if k > most:
+        raise ValueError(f"{k} folds of {most} {what}; wanted no more folds than {what}")
+    labels = _codes(_column(stratify, n, "stratify"))
+    part = _assigned(n, np.full(k, 1 / k), seed, codes, labels, keep_first=False)
+    pairs = [(np.flatnonzero(part != j), np.flatnonzero(part == j)) for j in range(k)]
     for train, test in pairs:
         check_disjoint({"train": train, "test": test}, named)
     return pairs
@@ -155,55 +136,9 @@ def check_disjoint(parts: Mapping[str, np.ndarray], groups: np.ndarray | None = 
         if len(shared):
             raise ValueError(
                 f"{len(shared)} groups are in both {one} and {other}, such as "
-                f"{shared[0].item()!r}; wanted each in one part: leave the groups out, or take a "
-                "split that keeps them together (such splitters of scikit-learn have Group in "
-                "their names)"
+                f"{shared[0].item()!r}; wanted each in one part: leave the groups out, or take "
+                "another column of parts"
             )
-
-
-# --- by share ---------------------------------------------------------------------------------
-
-
-def _by_share(
-    n: int,
-    shares: dict[str, float],
-    seed: int,
-    groups: np.ndarray | None,
-    times: Any,
-    stratify: Any,
-) -> dict[str, Indices]:
-    fractions = np.array(list(shares.values()))
-    if times is not None:
-        _refuse_stratify(stratify)
-        starts, ends, sizes, unit = _units(times, groups, n)
-        cuts = _cuts(ends, sizes, fractions)
-        edges: list[Any] = [None, *cuts, None]
-        inside = [_between(starts, ends, low, high) for low, high in pairwise(edges)]
-        _tell_left_out(n - sum(int(sizes[mask].sum()) for mask in inside), n)
-        return {name: np.flatnonzero(m[unit]) for name, m in zip(shares, inside, strict=True)}
-    part = _assigned(
-        n, fractions, seed, groups, _codes(_column(stratify, n, "stratify")), keep_first=True
-    )
-    return {name: np.flatnonzero(part == k) for k, name in enumerate(shares)}
-
-
-def _own_folds(
-    n: int, k: int, seed: int, groups: np.ndarray | None, times: Any, stratify: Any
-) -> list[tuple[Indices, Indices]]:
-    if times is not None:
-        _refuse_stratify(stratify)
-        starts, ends, sizes, unit = _units(times, groups, n)
-        cuts = [*_cuts(ends, sizes, np.full(k + 1, 1 / (k + 1))), None]
-        return [
-            (
-                np.flatnonzero(_between(starts, ends, None, cut)[unit]),
-                np.flatnonzero(_between(starts, ends, cut, following)[unit]),
-            )
-            for cut, following in pairwise(cuts)
-        ]
-    labels = _codes(_column(stratify, n, "stratify"))
-    part = _assigned(n, np.full(k, 1 / k), seed, groups, labels, keep_first=False)
-    return [(np.flatnonzero(part != j), np.flatnonzero(part == j)) for j in range(k)]
 
 
 def _assigned(
@@ -285,72 +220,6 @@ def _groups_to_parts(
     return best[1]
 
 
-# --- by time ----------------------------------------------------------------------------------
-
-
-def _units(
-    times: Any, groups: np.ndarray | None, n: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Starts, ends and sizes of the units `[U]`, and the unit of each sequence `[N]`."""
-    if len(times) != n:
-        raise ValueError(f"times has {len(times)} entries; wanted {n}, one for each sequence")
-    if any(np.ndim(t) for t in times[:1]):
-        if empty := [i for i, t in enumerate(times) if len(t) == 0]:
-            raise ValueError(f"sequence {empty[0]} has no times; wanted the time of each step")
-        first = np.array([np.min(t) for t in times])
-        last = np.array([np.max(t) for t in times])
-    else:
-        first = last = np.asarray(times)
-    if first.dtype.kind not in "iufM":
-        raise ValueError(f"times are {first.dtype}; wanted numbers or datetime64")
-    missing = np.flatnonzero(np.isnat(first) if first.dtype.kind == "M" else first != first)
-    if len(missing):
-        raise ValueError(f"the time of sequence {missing[0]} is missing; wanted one for each")
-    if groups is None:
-        return first, last, np.ones(n, np.int64), np.arange(n)
-    by_group = np.argsort(groups, kind="stable")
-    sizes = np.bincount(groups)
-    begins = np.cumsum(sizes) - sizes
-    starts = np.minimum.reduceat(first[by_group], begins)
-    return starts, np.maximum.reduceat(last[by_group], begins), sizes, groups
-
-
-def _cuts(ends: np.ndarray, sizes: np.ndarray, fractions: np.ndarray) -> list[Any]:
-    """The last time of each part but the last, so that about these fractions end by then."""
-    order = np.argsort(ends, kind="stable")
-    through = np.cumsum(sizes[order])  # sequences of units up to this one, by their ends
-    targets = np.cumsum(fractions)[:-1] * through[-1]
-    nearest = [int(np.abs(through - target).argmin()) for target in targets]
-    return [ends[order[i]] for i in nearest]
-
-
-def _between(starts: np.ndarray, ends: np.ndarray, low: Any, high: Any) -> np.ndarray:
-    """Which units begin after `low` and end by `high`; None means no bound."""
-    inside = np.ones(len(starts), bool)
-    if low is not None:
-        inside &= starts > low
-    if high is not None:
-        inside &= ends <= high
-    return inside
-
-
-def _refuse_stratify(stratify: Any) -> None:
-    if stratify is not None:
-        raise ValueError("times and stratify are both given; wanted one: time decides alone")
-
-
-def _tell_left_out(n_left_out: int, n: int) -> None:
-    if n_left_out:
-        _log.warning(
-            "%s of %s sequences are left out: they lie across the time at which two parts meet",
-            f"{n_left_out:,}",
-            f"{n:,}",
-        )
-
-
-# --- by column, and arguments -----------------------------------------------------------------
-
-
 def _by_column(names: Any, n: int) -> dict[str, Indices]:
     column = np.asarray(names).astype(str)
     if column.shape != (n,):
@@ -391,16 +260,6 @@ def _count(examples: Any) -> int:
     return n
 
 
-def _whole(k: Any) -> int:
-    try:
-        k = operator.index(k)
-    except TypeError:
-        k = -1
-    if k < 2:
-        raise ValueError("folds: k must be a whole number from 2 on, or an object with split()")
-    return k
-
-
 def _column(values: Any, n: int, name: str) -> np.ndarray | None:
     """A column `[N]` of values that can be sorted; None stays None."""
     if values is None:
@@ -414,11 +273,3 @@ def _column(values: Any, n: int, name: str) -> np.ndarray | None:
 def _codes(column: np.ndarray | None) -> np.ndarray | None:
     """A column's values as numbers 0…U−1, in sorted order, `[N]`."""
     return None if column is None else np.unique(column, return_inverse=True)[1].astype(np.int64)
-
-
-def _indices(pair: Any, n: int) -> tuple[Indices, Indices]:
-    """A splitter's pair of index arrays, checked."""
-    sides = tuple(np.unique(np.asarray(side)) for side in pair)
-    if len(sides) != 2 or any(len(s) and not (s[0] >= 0 and s[-1] < n) for s in sides):
-        raise ValueError(f"the splitter yields {pair!r}; wanted two arrays of indices below {n}")
-    return sides[0].astype(np.int64), sides[1].astype(np.int64)
