@@ -55,6 +55,17 @@ def test_a_forecast_of_newest_first_is_refused(asked, written):
     assert asked(name, rows(WRITTEN[written]), *FORECAST).code == 0
 
 
+@pytest.mark.parametrize("written", WRITTEN)
+def test_shops_mixed_with_the_newest_rows_first_are_refused(asked, written):
+    """Without --id they would be one series, forecast backwards."""
+    lines = rows(WRITTEN[written], ["north", "south"], order=-1)
+    mixed = [line for i in range(len(DAYS)) for line in lines[i :: len(DAYS)]]
+    done = asked("Datum", mixed, *FORECAST)
+    assert done.code == 2 and "column 'Datum'" in done.err
+    assert "backwards in time" in done.err or "--id" in done.err
+    assert asked("Datum", mixed[::-1], *FORECAST, "--id", "shop", "--sort").code == 0
+
+
 @pytest.mark.parametrize("flags", [FORECAST + CLASSIFY[2:4], CLASSIFY, TAG], ids=lambda f: f[0])
 def test_every_task_looks_at_the_dates(asked, flags):
     shops = [f"s{i}" for i in range(12)]

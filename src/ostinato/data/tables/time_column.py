@@ -25,8 +25,9 @@ def found(table: Table, names: Sequence[str], id: str | None, is_series: bool) -
 
     The dates of the first rows are read. They are times if they change at most steps of a sequence;
     dates that only grow, but occur twice, say nothing that the order of the rows does not. Dates in
-    any order are times of a series (`is_series`), which is then refused; for other sequences they
-    may be the dates at which the rows were written.
+    any order are times of a series (`is_series`), which is then refused, and so are dates that only
+    fall, as those of several series mixed with the newest rows first; for other sequences they may
+    be the dates at which the rows were written.
 
     Raises:
         ValueError: a column of numbers that can only be times falls from row to row.
@@ -45,9 +46,20 @@ def found(table: Table, names: Sequence[str], id: str | None, is_series: bool) -
     if len(changing) == 1:
         ((name, steps),) = changing.items()
         return name if (steps > 0).all() else None
-    if not changing:
-        _refuse_numbers_backwards(table, names, first)
+    if changing:
+        return None
+    falling = [n for n, steps in dates.items() if _fall(steps, is_series)]
+    if is_series and falling:
+        return falling[0]  # which is refused
+    _refuse_numbers_backwards(table, names, first, is_series)
     return None
+
+
+def _fall(steps: np.ndarray | None, may_repeat: bool) -> bool:
+    """Whether values fall at two steps or more, and never rise; nor repeat, unless they may."""
+    if steps is None or (steps < 0).sum() < 2:
+        return False
+    return bool(((steps < 0) | (may_repeat & (steps == 0))).all())
 
 
 def dates_in(column: Column, n: int = 100) -> np.ndarray | None:
@@ -86,7 +98,9 @@ def _steps(values: np.ndarray | None, column: Column, sequences: np.ndarray) -> 
     return np.diff(ticks)[inside]
 
 
-def _refuse_numbers_backwards(table: Table, names: Sequence[str], sequences: np.ndarray) -> None:
+def _refuse_numbers_backwards(
+    table: Table, names: Sequence[str], sequences: np.ndarray, is_series: bool
+) -> None:
     for name in names:
         column = table[name]
         if isinstance(column, (Nested, Unusable)):
@@ -97,16 +111,17 @@ def _refuse_numbers_backwards(table: Table, names: Sequence[str], sequences: np.
             continue
         values = first.numbers() if months is None else months
         steps = _steps(values, column, sequences)
-        if steps is None or len(steps) < 2 or not (steps < 0).all():
+        if steps is None or not _fall(steps, is_series):
             continue
+        row = int(np.argmax(steps < 0)) + 1
         if months is not None:
             raise ValueError(
-                f"{column.place(1)}: the rows seem to run backwards in time, the newest first; "
+                f"{column.place(row)}: the rows seem to run backwards in time, the newest first; "
                 "wanted the oldest first: reverse the rows of the table"
             )
         if _are_times(values):
             raise ValueError(
-                f"{column.place(1)}: {values[1]:.17g} follows {values[0]:.17g}, and so on: the "
+                f"{column.place(row)}: {values[row]:.17g} follows {values[row - 1]:.17g}: the "
                 "rows seem to run backwards in time; wanted the oldest first: --time "
                 f"{shlex.quote(name)} --sort (time=, sort=True), or a table without the column"
             )
