@@ -48,15 +48,6 @@ def test_the_step_form(ostinato, trained, tmp_path):
     assert "Scan" not in {n.op_type for n in graph.node}
 
 
-@pytest.mark.parametrize(("form", "name"), [("sequence", "resets"), ("step", "reset")])
-def test_resets(ostinato, trained, tmp_path, form, name):
-    file = tmp_path / "m.onnx"
-    done = ostinato("export", trained, "--to", "onnx", "--form", form, "--resets", "-o", file)
-    assert (done.code, done.err) == (0, "")
-    assert "with resets" in done.out
-    assert name in [i.name for i in onnx.load(file).graph.input]
-
-
 def test_the_file_is_named_after_the_run(ostinato, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     named = trained.rename(tmp_path / "gru-2.best")
@@ -78,7 +69,6 @@ REFUSED = [
     (("--to", "onnx", "--form", "both"), "'both' is not one of"),
     (("--to", "onnx", "--int8"), "--int8 is for C code"),
     (("--to", "c", "--form", "sequence"), "--form sequence is for --to onnx"),
-    (("--to", "c", "--resets"), "--resets is for --to onnx; in C, call NAME_init"),
     (("--to", "onnx", "-o", "model.c"), "wanted a name that ends in .onnx"),
     (("--to", "onnx", "-o", "nowhere/model.onnx"), "there is no directory"),
 ]

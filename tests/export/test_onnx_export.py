@@ -116,36 +116,6 @@ def test_equal_to_the_runtime_in_openvino(name, form):
         assert case.error <= case.bound, case
 
 
-WITH_RESETS = [
-    "gru", "two layers", "two directions", "mean", "max", "attention of two", "own cell", "tagger",
-    "tagger of one direction", "language model", "missing forward", "missing mask",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("name", "form"), one_in(3, [f for f in FORMS if f[0] in WITH_RESETS], of_several=True)
-)
-def test_resets(name, form, tmp_path):
-    """Each sequence within a row has the answers that it has alone."""
-    model = MODELS[name]()
-    report = export_onnx(model, tmp_path / "m.onnx", form, resets=True)
-    wanted = ("resets", ["batch", "time"]) if form == "sequence" else ("reset", ["batch"])
-    assert wanted in report.inputs.items()
-    assert set(report.operators) <= {"Scan"}
-    found = report.parity.cases
-    assert sum("with resets" in case.name for case in found) == 2
-    if name == "two layers":
-        run = ex.openvino(onnx.load(tmp_path / "m.onnx"))
-        found = [*found, *parity.cases(model, run, form, resets=True)]
-    for case in found:
-        assert case.error <= case.bound, case
-
-
-def test_resets_of_a_forecaster_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="reads one window of each series"):
-        export_onnx(models.forecaster(), tmp_path / "m.onnx", resets=True)
-
-
 @pytest.mark.parametrize("name", ["gru", "lstm", "rnn", "ensemble", "own cell"])
 def test_operators(name, tmp_path):
     report = export_onnx(MODELS[name](), tmp_path / "m.onnx")
@@ -191,13 +161,10 @@ def spelling_taggers(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize(
-    ("form", "resets", "two"),
-    [("sequence", False, True), ("sequence", True, True), ("step", False, False)],
-)
-def test_models_that_read_letters(form, resets, two, spelling_taggers, tmp_path):
+@pytest.mark.parametrize(("form", "two"), [("sequence", True), ("step", False)])
+def test_models_that_read_letters(form, two, spelling_taggers, tmp_path):
     model, file = spelling_taggers[two], tmp_path / "m.onnx"
-    report = export_onnx(model, file, form, resets=resets)
+    report = export_onnx(model, file, form)
     assert list(report.inputs)[:3] == ["tokens", "characters", "n_characters"]
     assert report.operators["GRU"] == 2  # of the letters, which are whole sequences
     for case in report.parity.cases:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 
 from ostinato.cli.failures import BadInput
+from ostinato.cli.flags import Run
 from ostinato.cli.output import Overwrite, Quiet, check_file, hush, say
 from ostinato.cli.run import runs
 
@@ -17,18 +18,12 @@ if TYPE_CHECKING:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
+    run: Run,
     to: Annotated[Literal["onnx", "c"], typer.Option("--to", help="What to write.")],
     form: Annotated[
         Optional[Literal["sequence", "step"]],  # noqa: UP045  typer of Python 3.10
         typer.Option("--form", help="ONNX only: whole sequences (the default), or one step."),
     ] = None,
-    resets: Annotated[
-        bool,
-        typer.Option(
-            "--resets", help="ONNX only: an input that marks where sequences begin within a row."
-        ),
-    ] = False,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--output", "-o", help="The .onnx or .c file; by default named after RUN."),
@@ -39,7 +34,7 @@ def export(
 ) -> None:
     """Write a model as ONNX or C, to run without ostinato."""
     hush(quiet)
-    _check_flags(to, form, resets, int8)
+    _check_flags(to, form, int8)
     trained = runs.find(run)
     file = _named_after(run, to) if output is None else output
     if file.suffix != f".{to}":
@@ -53,21 +48,15 @@ def export(
 
     model = runtime.load(trained.model)
     try:
-        report = (
-            _onnx(model, file, form, resets)
-            if to == "onnx"
-            else _c(model, file, int8)
-        )
+        report = _onnx(model, file, form) if to == "onnx" else _c(model, file, int8)
     except Unsupported as problem:
         raise BadInput(f"{run} cannot be written as {to}: {problem}") from None
     say(str(report))
 
 
-def _check_flags(to: str, form: str | None, resets: bool, int8: bool) -> None:
+def _check_flags(to: str, form: str | None, int8: bool) -> None:
     if to == "c" and form == "sequence":
         raise BadInput("--form sequence is for --to onnx; C code computes one step in each call")
-    if to == "c" and resets:
-        raise BadInput("--resets is for --to onnx; in C, call NAME_init where a sequence begins")
     if to == "onnx" and int8:
         raise BadInput("--int8 is for C code; leave it out, or export --to c")
 
@@ -80,10 +69,10 @@ def _named_after(run: Path, to: str) -> Path:
     return Path((plain if plain[0].isalpha() else f"model_{plain}") + f".{to}")
 
 
-def _onnx(model: Model, file: Path, form: str | None, resets: bool) -> Any:
+def _onnx(model: Model, file: Path, form: str | None) -> Any:
     from ostinato.export.onnx import export_onnx
 
-    return export_onnx(model, file, form or "sequence", resets=resets)
+    return export_onnx(model, file, form or "sequence")
 
 
 def _c(model: Model, file: Path, int8: bool) -> Any:

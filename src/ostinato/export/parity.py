@@ -17,7 +17,7 @@ as large.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -31,8 +31,6 @@ from ostinato.export.onnx.model import (
     CHARACTERS,
     LATEST,
     N_CHARACTERS,
-    RESET,
-    RESETS,
     TOKENS,
     carried_states,
 )
@@ -123,12 +121,12 @@ class Parity:
                 )
 
 
-def measure(model: Model, content: bytes, form: str, resets: bool = False) -> Parity | None:
+def measure(model: Model, content: bytes, form: str) -> Parity | None:
     """Compare an exported model with the runtime; None if ONNX Runtime is not installed.
 
     Args:
         content: the bytes of the ONNX file.
-        form, resets: see `export_onnx`.
+        form: see `export_onnx`.
     """
     if find_spec("onnxruntime") is None:
         return None
@@ -141,19 +139,19 @@ def measure(model: Model, content: bytes, form: str, resets: bool = False) -> Pa
     def run(feeds: dict[str, Any]) -> list[np.ndarray]:
         return session.run(None, feeds)
 
-    return Parity(f"ONNX Runtime {onnxruntime.__version__}", cases(model, run, form, resets))
+    return Parity(f"ONNX Runtime {onnxruntime.__version__}", cases(model, run, form))
 
 
-def cases(model: Model, run: Runner, form: str, resets: bool = False) -> tuple[Case, ...]:
+def cases(model: Model, run: Runner, form: str) -> tuple[Case, ...]:
     """The comparisons of one form."""
     random = np.random.default_rng(0)
     if model.graph.ahead is not None:
         assert isinstance(model, Forecaster)
         return tuple(_forecasts(model, run, random, B) for B in (1, 3))
     if form == "sequence":
-        return tuple(_whole(model, run, random, B, T, resets) for B, T in SIZES)
-    found = [_chunks(model, run, random, B, T, resets) for B, T in SIZES]
-    return (*found, _from_random_states(model, run, random, resets))
+        return tuple(_whole(model, run, random, B, T) for B, T in SIZES)
+    found = [_chunks(model, run, random, B, T) for B, T in SIZES]
+    return (*found, _from_random_states(model, run, random))
 
 
 def random_input(model: Model, random: np.random.Generator, B: int, T: int) -> np.ndarray:
@@ -217,46 +215,18 @@ def network_input(model: Model, x: np.ndarray) -> np.ndarray:
 # ---- the comparisons
 
 
-def _whole(
-    model: Model, run: Runner, random: np.random.Generator, B: int, T: int, resets: bool
-) -> Case:
+def _whole(model: Model, run: Runner, random: np.random.Generator, B: int, T: int) -> Case:
     x = random_input(model, random, B, T)
     lengths = np.array([T, *random.integers(1, T + 1, B - 1)], np.int64)
-    marks = _marks(random, B, T, resets)
-    _begin_without_values(model, x, marks)
-    (came,) = run({**feeds(model, x), "lengths": lengths, **({RESETS: marks} if resets else {})})
+    (came,) = run({**feeds(model, x), "lengths": lengths})
     each = model.graph.readout.kind == "each"
     meant = np.zeros((B, T, model.graph.n_outputs) if each else (B, model.graph.n_outputs))
-    for b, start, end in _segments(marks, lengths):  # with one answer a row, the last is kept
-        prepared = network_input(model, x[b : b + 1, start:end])
-        meant[(b, slice(start, end)) if each else b] = model.network.answers(prepared)[0]
-    rows = "1 row" if B == 1 else f"{B} rows of different lengths"
-    name = f"{rows}, {T} steps" + (", with resets" if resets else "")
-    growth = amplification(model, network_input(model, x), lengths, random)
-    return _case(model, name, came, meant, T, growth)
-
-
-def _marks(random: np.random.Generator, B: int, T: int, resets: bool) -> np.ndarray:
-    """`[B, T]` bool, about every fifth step; two adjacent marks make a sequence of one step."""
-    marks = random.random((B, T)) < 0.2
-    marks[:, 2:4] = True
-    return marks & resets
-
-
-def _begin_without_values(model: Model, x: np.ndarray, marks: np.ndarray) -> None:
-    """Make the first values of each sequence within a row missing, if the model allows that.
-
-    They must not be filled from the sequence before.
-    """
-    if model.preparation is not None and model.preparation.missing != "error":
-        x[marks] = np.nan
-
-
-def _segments(marks: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """The sequences in each row, as (row, first step, last step + 1)."""
     for b, n in enumerate(lengths):
-        starts = [0, *(np.flatnonzero(marks[b, 1:n]) + 1)]
-        yield from ((b, i, j) for i, j in zip(starts, [*starts[1:], n], strict=True))
+        prepared = network_input(model, x[b : b + 1, :n])
+        meant[(b, slice(n)) if each else b] = model.network.answers(prepared)[0]
+    rows = "1 row" if B == 1 else f"{B} rows of different lengths"
+    growth = amplification(model, network_input(model, x), lengths, random)
+    return _case(model, f"{rows}, {T} steps", came, meant, T, growth)
 
 
 def _forecasts(model: Forecaster, run: Runner, random: np.random.Generator, B: int) -> Case:
@@ -296,36 +266,27 @@ def _forecasts(model: Forecaster, run: Runner, random: np.random.Generator, B: i
     return _case(model, name, came / scale, meant / scale, windows.context, growth)
 
 
-def _chunks(
-    model: Model, run: Runner, random: np.random.Generator, B: int, T: int, resets: bool
-) -> Case:
+def _chunks(model: Model, run: Runner, random: np.random.Generator, B: int, T: int) -> Case:
     """The answers of single steps, each from the states of the step before."""
     x = random_input(model, random, B, T)
-    marks = _marks(random, B, T, resets)
-    _begin_without_values(model, x, marks)
     states = _first_states(model, B)
     came = []
     for t in range(T):
-        reset = {RESET: marks[:, t]} if resets else {}
-        answer, *new = run({**feeds(model, x[:, t]), **reset, **states})
+        answer, *new = run({**feeds(model, x[:, t]), **states})
         states = dict(zip(states, new, strict=True))
         came.append(answer)
     meant = np.zeros((B, T, model.graph.n_outputs))
-    for b, start, end in _segments(marks, np.full(B, T)):
-        prepared = network_input(model, x[b : b + 1, start:end])
-        for t in range(start, end):
-            answers = model.network.answers(prepared[:, : t + 1 - start])
-            each = model.graph.readout.kind == "each"
-            meant[b, t] = answers[0, -1] if each else answers[0]
+    prepared = network_input(model, x)
+    each = model.graph.readout.kind == "each"
+    for t in range(T):
+        answers = model.network.answers(prepared[:, : t + 1])
+        meant[:, t] = answers[:, -1] if each else answers
     rows = "1 row" if B == 1 else f"{B} rows"
-    growth = amplification(model, network_input(model, x), np.full(B, T), random)
-    name = f"{rows}, {T} steps one by one" + (", with resets" if resets else "")
-    return _case(model, name, np.stack(came, axis=1), meant, T, growth)
+    growth = amplification(model, prepared, np.full(B, T), random)
+    return _case(model, f"{rows}, {T} steps one by one", np.stack(came, axis=1), meant, T, growth)
 
 
-def _from_random_states(
-    model: Model, run: Runner, random: np.random.Generator, resets: bool
-) -> Case:
+def _from_random_states(model: Model, run: Runner, random: np.random.Generator) -> Case:
     """One step from states that are not zero, compared with the nodes computed in NumPy."""
     B = 3
     x = random_input(model, random, B, 1)
@@ -335,8 +296,7 @@ def _from_random_states(
     places = carried_states(step)
     for name, i in places.items():
         states[name] = carry[i] = random.uniform(0.1, 0.9, carry[i].shape).astype(np.float32)
-    reset = {RESET: np.zeros(B, bool)} if resets else {}
-    came = run({**feeds(model, x[:, 0]), **reset, **states})
+    came = run({**feeds(model, x[:, 0]), **states})
     inner = _embedded(model, network_input(model, x))[:, 0]
     new, _ = play_step(step, [inner], carry, model.tensors)
     meant = [*play_step(answer, new, [], model.tensors)[1], *(new[i] for i in places.values())]

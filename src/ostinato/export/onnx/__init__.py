@@ -66,9 +66,7 @@ class OnnxReport:
         return "\n".join(lines)
 
 
-def export_onnx(
-    model: Model, path: str | Path, form: str = "sequence", *, resets: bool = False
-) -> OnnxReport:
+def export_onnx(model: Model, path: str | Path, form: str = "sequence") -> OnnxReport:
     """Write a model as an ONNX file, checked against the runtime before it is written.
 
     Args:
@@ -76,22 +74,19 @@ def export_onnx(
         path: the path of the file; an existing file is replaced.
         form: "sequence": whole sequences, with their lengths; "step": one step, with the states as
             inputs and outputs, which begin at zeros (`latest` at NaN).
-        resets: whether a row may contain several sequences, one after the other. The file then has
-            the input `resets [batch, time]`, or for a step `reset [batch]`: true where one begins.
-            Each is answered as if it were alone; a single answer for a row is that of the last one.
 
     Raises:
-        ValueError: the form is unknown; or the model has no such form, or no resets; or its answers
-            in ONNX Runtime differ from the runtime's by more than rounding: nothing is written.
+        ValueError: the form is unknown; or the model has no such form; or its answers in ONNX
+            Runtime differ from the runtime's by more than rounding: nothing is written.
         ModuleNotFoundError: onnx is not installed.
         OSError: the file cannot be written.
     """
     if form not in FORMS:
         raise ValueError(f"form={form!r} is not known; wanted one of {', '.join(FORMS)}")
-    source = exportable(model, resets)
+    source = exportable(model)
     made = sequence_model(source) if form == "sequence" else step_model(source)
     content = made.proto.SerializeToString()
-    found = parity.measure(model, content, form, resets)
+    found = parity.measure(model, content, form)
     if found is not None:
         found.check()
     files.write_bytes(Path(path), content)
@@ -107,12 +102,8 @@ def export_onnx(
     )
 
 
-def exportable(model: Model, resets: bool = False) -> Exportable:
-    """The parts of a model in the file. A CRF is left out: the answers are the scores before it.
-
-    Raises:
-        ValueError: resets of a forecaster.
-    """
+def exportable(model: Model) -> Exportable:
+    """The parts of a model in the file. A CRF is left out: the answers are the scores before it."""
     metadata: dict[str, Any] = {"kind": model.kind, "fingerprint": model.fingerprint}
     metadata["labels"] = model.labels.tolist()
     vocabulary = getattr(model, "vocabulary", None)
@@ -121,18 +112,12 @@ def exportable(model: Model, resets: bool = False) -> Exportable:
     metadata |= model.described_answer()
     if model.graph.ahead is not None:
         assert isinstance(model, Forecaster)
-        if resets:
-            raise ValueError(
-                "resets of a forecaster, which reads one window of each series; give it a series a "
-                "row, and export without resets"
-            )
         metadata |= {name: getattr(model.windows, name) for name in ("context", "horizon")}
         metadata |= named_inputs(model)
         return Exportable(model.graph, model.tensors, windows=model.windows, metadata=metadata)
     return Exportable(
-        model.graph, model.tensors, model.preparation, model.scaling, resets=resets,
-        metadata=metadata,
-    )  # fmt: skip
+        model.graph, model.tensors, model.preparation, model.scaling, metadata=metadata
+    )
 
 
 def _shape(value: Any) -> list[Any]:

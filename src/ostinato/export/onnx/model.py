@@ -8,10 +8,6 @@ each step has answers `[batch, time, …]` in the sequence form, zeros beyond th
 that reads the letters of words also gets these, `characters [batch, time, letters]`, and their
 number for each word, `n_characters [batch, time]`, both int64. A forecaster has only the sequence
 form, with other inputs: see `forecast.py`.
-
-With resets, a row may contain several sequences, one after the other: `resets [batch, time]`, or
-for a step `reset [batch]`, are true where one begins. Each is answered as if it were alone; a
-single answer for a row is that of its last sequence.
 """
 
 from __future__ import annotations
@@ -30,12 +26,11 @@ from ostinato.export.onnx.forecast import described_inputs, write_forecast
 from ostinato.export.onnx.prepare import scaled, write_preparation
 from ostinato.export.onnx.scan import BatchRows, Played, write_direction, write_scan
 from ostinato.export.onnx.step import Tensors, write_step
-from ostinato.export.onnx.writer import BOOL, DOUBLE, FLOAT, INT64, IR_VERSION, OPSET, Writer
+from ostinato.export.onnx.writer import DOUBLE, FLOAT, INT64, IR_VERSION, OPSET, Writer
 from ostinato.runtime.model_graph import Embed, ModelGraph
 from ostinato.runtime.step_graph import StepGraph
 
 ANSWER, LENGTHS, LATEST = "answer", "lengths", "latest"
-RESETS, RESET = "resets", "reset"
 TOKENS, CHARACTERS, N_CHARACTERS = "tokens", "characters", "n_characters"
 
 
@@ -49,7 +44,6 @@ class Exportable:
         preparation: the preparation of its input; None: the input is the network's.
         scale: mean and deviation of the features, by which the input is scaled.
         windows: for a forecaster, how windows are cut from series.
-        resets: whether a sequence may begin within a row.
         metadata: further facts for a reader of the file: JSON values by name.
     """
 
@@ -58,7 +52,6 @@ class Exportable:
     preparation: Preparation | None = None
     scale: tuple[np.ndarray, np.ndarray] | None = None
     windows: SeriesWindows | None = None
-    resets: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -86,14 +79,13 @@ def sequence_model(source: Exportable, operators: bool = True) -> Made:
     else:
         named, inputs = _inputs(w, source, ("batch", "time"))
         given = [w.node("Transpose", name, perm=_time_and_batch(n)) for name, n in named]
-        rows = BatchRows.of(w, given[0], LENGTHS, RESETS if source.resets else None)
+        rows = BatchRows.of(w, given[0], LENGTHS)
         if graph.embed is not None:  # padding may be anything
             within = w.node("Squeeze", rows.valid, w.integers(2))
             given[0] = w.node("Where", within, given[0], w.constant(np.array(0, np.int64)))
-        x = _read(w, source, given, None, rows.resets, operators, made_of)[0]
+        x = _read(w, source, given, None, operators, made_of)[0]
         answer = _answer(w, graph, source.tensors, x, rows, operators, made_of)
         inputs.append(w.value(LENGTHS, ("batch",), INT64))
-        inputs += [w.value(RESETS, ("batch", "time"), BOOL)] if source.resets else []
         each = ("time",) if graph.readout.kind == "each" else ()
         described = w.value(ANSWER, ("batch", *each, graph.n_outputs))
     w.called(ANSWER, answer)
@@ -164,19 +156,14 @@ def step_model(source: Exportable) -> Made:
     given_inputs, inputs = _inputs(w, source, ("batch",))
     outputs: list[Any] = []
     made_of: list[str] = []
-    begins = None
-    if source.resets:
-        inputs.append(w.value(RESET, ("batch",), BOOL))
-        begins = w.node("Unsqueeze", RESET, w.integers(1))
     latest = None
     if source.preparation is not None and source.preparation.missing == "forward":
         latest = LATEST
     names = [name for name, _ in given_inputs]
-    x, now = _read(w, source, names, latest, begins, True, made_of)
+    x, now = _read(w, source, names, latest, True, made_of)
     given = {step.inputs[0]: x}
     for name, i in carried_states(step).items():
-        state = name if begins is None else w.node("Where", begins, w.number(0), name)
-        given[step.states[i]] = state
+        given[step.states[i]] = name
     new = write_step(w, step.new_states, given, source.tensors, like=x)
     (result,) = _mapped(w, answer, new, source.tensors, x)
     w.called(ANSWER, result)
@@ -230,7 +217,6 @@ def _read(
     source: Exportable,
     given: list[str],
     latest: str | None,
-    begins: str | None,
     operators: bool,
     made_of: list[str],
 ) -> tuple[str, str | None]:
@@ -249,7 +235,7 @@ def _read(
         return w.node("Concat", rows, spelt, axis=-1), None
     x, carried = given[0], None
     if source.preparation is not None:
-        x, carried = write_preparation(w, source.preparation, x, latest, begins)
+        x, carried = write_preparation(w, source.preparation, x, latest)
     if source.scale is not None:
         x = scaled(w, x, *source.scale)
     return x, carried

@@ -14,25 +14,23 @@ from __future__ import annotations
 import numpy as np
 
 from ostinato.data.sequences.preparation import Feature, Preparation
-from ostinato.export.onnx.writer import BOOL, DOUBLE, FLOAT, Writer
+from ostinato.export.onnx.writer import DOUBLE, FLOAT, Writer
 
 
 def write_preparation(
-    w: Writer, preparation: Preparation, x: str, latest: str | None, begins: str | None = None
+    w: Writer, preparation: Preparation, x: str, latest: str | None
 ) -> tuple[str, str | None]:
     """x `[…, features]` as the network's input `[…, F]`; and the values that a step carries on.
 
     Args:
         latest: the values of the step before `[B, features]`, if x is a step; None: x is a sequence
             `[T, B, features]`.
-        begins: `[…, 1]` bool, where a sequence begins within a row; None: nowhere.
     """
     preparation.check_uniform()
     if preparation.missing == "forward":
         if latest is None:
-            x, carried = _filled_forward(w, x, begins), None
+            x, carried = _filled_forward(w, x), None
         else:
-            latest = _forgotten(w, latest, begins)
             x = carried = w.node("Where", w.node("IsNaN", x), latest, x)
     else:
         carried = None
@@ -92,24 +90,16 @@ def _order(preparation: Preparation) -> list[int]:
     return order
 
 
-def _forgotten(w: Writer, latest: str, begins: str | None) -> str:
-    """NaN where a sequence begins."""
-    return latest if begins is None else w.node("Where", begins, w.number(float("nan")), latest)
-
-
-def _filled_forward(w: Writer, x: str, begins: str | None) -> str:
+def _filled_forward(w: Writer, x: str) -> str:
     """x `[T, B, features]`; NaN where there is no value before, either."""
     body = Writer(w)
-    before, now, first = body.name("latest"), body.name("x"), body.name("begins")
-    latest = _forgotten(body, before, None if begins is None else first)
-    filled = body.node("Where", body.node("IsNaN", now), latest, now)
+    before, now = body.name("latest"), body.name("x")
+    filled = body.node("Where", body.node("IsNaN", now), before, now)
     shown = body.node("Identity", filled)
     shape = ("batch", "features")
-    read = [x] if begins is None else [x, begins]
     inputs = [body.value(before, shape), body.value(now, shape)]
-    inputs += [] if begins is None else [body.value(first, ("batch", 1), BOOL)]
     outputs = [body.value(filled, shape), body.value(shown, shape)]
     graph = body.graph(w.name("body"), inputs, outputs)
     rows = w.node("Shape", x, start=1)
     start = w.node("Expand", w.number(float("nan")), rows)
-    return w.nodes_of("Scan", [start, *read], 2, body=graph, num_scan_inputs=len(read))[1]
+    return w.nodes_of("Scan", [start, x], 2, body=graph, num_scan_inputs=1)[1]

@@ -1,13 +1,11 @@
 """One direction of a recurrent layer over a whole sequence, as an operator of ONNX or as a Scan.
 
-Shapes: x `[T, B, F]`; lengths `[B]`, the valid steps of each row; resets `[B, T]`, true where a
-sequence of its own begins within a row. Beyond its length a row keeps its state; its outputs there
-are undefined and never read. In a reverse direction a row begins at its last valid step.
+Shapes: x `[T, B, F]`; lengths `[B]`, the valid steps of each row. Beyond its length a row keeps its
+state; its outputs there are undefined and never read. In a reverse direction a row begins at its
+last valid step.
 
     Scan        the body selects the old state beyond the length; in reverse, that keeps a row at
-                its initial zeros until its last valid step. For resets, a second selection gives
-                zeros where a sequence begins. A graph with resets uses Scan only, since no operator
-                has resets
+                its initial zeros until its last valid step
     operators   take `sequence_lens`. OpenVINO ignores it if T is open (its pull request 10710).
                 Therefore the last output is selected from all outputs, and a reverse direction is a
                 forward one between two ReverseSequence, which leave the padding at the end
@@ -24,8 +22,6 @@ from ostinato.export.onnx.step import Tensors, write_step
 from ostinato.export.onnx.writer import BOOL, FLOAT, INT32, Writer
 from ostinato.runtime.step_graph import StepGraph
 
-MOST_STEPS = 2**63 - 1  # the end of a slice without an end
-
 
 @dataclass(frozen=True)
 class BatchRows:
@@ -36,50 +32,28 @@ class BatchRows:
         valid: `[T, B, 1]` bool, true at the steps within each row's length.
         final: `[T, B, 1]` bool, true at the last valid step of each row.
         count: `[1]` int64, B.
-        resets: `[T, B, 1]` bool, true where a sequence begins within a row; None without resets.
-        ends: `[T, B, 1]` bool, true at the step before each reset.
-        begins: `[T, B, 1]` bool, true at the first step of the last sequence of each row.
     """
 
     lengths: str
     valid: str
     final: str
     count: str
-    resets: str | None = None
-    ends: str | None = None
-    begins: str | None = None
 
     @staticmethod
-    def of(w: Writer, x: str, lengths: str, resets: str | None = None) -> BatchRows:
-        """From x `[T, B, F]`, lengths `[B]` int64, and resets `[B, T]` bool."""
+    def of(w: Writer, x: str, lengths: str) -> BatchRows:
+        """From x `[T, B, F]` and lengths `[B]` int64."""
         n_steps = w.node("Squeeze", w.node("Shape", x, start=0, end=1))
         zero, one = (w.constant(np.array(n, np.int64)) for n in (0, 1))
         steps = w.node("Unsqueeze", w.node("Range", zero, n_steps, one), w.integers(1))
         row = w.node("Unsqueeze", lengths, w.integers(0))
         valid = w.node("Less", steps, row)
         final = w.node("Equal", steps, w.node("Sub", row, one))
-        found = [valid, final]
-        if resets is not None:
-            turned = w.node("Transpose", resets, perm=[1, 0])
-            places = w.node("Where", w.node("And", turned, valid), steps, zero)
-            first = w.node("ReduceMax", places, w.integers(0), keepdims=1)
-            found += [turned, _one_earlier(w, turned), w.node("Equal", steps, first)]
-        shown = [w.node("Unsqueeze", each, w.integers(2)) for each in found]
-        return BatchRows(
-            lengths, shown[0], shown[1], w.node("Shape", x, start=1, end=2), *shown[2:]
-        )
+        valid, final = (w.node("Unsqueeze", each, w.integers(2)) for each in (valid, final))
+        return BatchRows(lengths, valid, final, w.node("Shape", x, start=1, end=2))
 
     def reversed(self, w: Writer, x: str) -> str:
         """x `[T, B, …]` with the valid steps of each row in reverse order."""
         return w.node("ReverseSequence", x, self.lengths, time_axis=0, batch_axis=1)
-
-
-def _one_earlier(w: Writer, marks: str) -> str:
-    """Marks `[T, B]` bool, moved one step earlier; false at the last step."""
-    numbers = w.node("Cast", marks, to=INT32)
-    zero = w.constant(np.array(0, np.int32))
-    later = w.node("Slice", numbers, w.integers(1), w.integers(MOST_STEPS), w.integers(0))
-    return w.node("Cast", w.node("Pad", later, w.integers(0, 0, 1, 0), zero), to=BOOL)
 
 
 @dataclass(frozen=True)
@@ -109,7 +83,7 @@ def write_direction(
     operators: bool = True,
 ) -> Played:
     """Write a direction of a layer: as a Scan, or as an operator if allowed and proved equal."""
-    cell = recognised(step, tensors) if operators and rows.resets is None else None
+    cell = recognised(step, tensors) if operators else None
     if cell is not None:
         return _operator(w, cell, x, rows, reverse)
     return write_scan(w, step, tensors, x, rows, reverse)
@@ -145,12 +119,9 @@ def write_scan(
     """A Scan whose body is the step. Its states are the carry, and the last output."""
     (x_node,) = step.inputs
     body = Writer(w)
-    x_t, valid, begins = body.name("x"), body.name("valid"), body.name("begins")
+    x_t, valid = body.name("x"), body.name("valid")
     olds = [body.name("state") for _ in step.states]
     given = {x_node: x_t, **dict(zip(step.states, olds, strict=True))}
-    marks = rows.ends if reverse else rows.resets
-    if marks is not None:
-        given |= {n: body.node("Where", begins, body.number(0), given[n]) for n in step.states}
     new = write_step(body, [*step.new_states, *step.outputs], given, tensors, like=x_t)
     widths = [n.width for n in (*step.states, *step.outputs)]
     olds += [body.name("last") for _ in step.outputs]
@@ -159,14 +130,13 @@ def write_scan(
     shown = [body.node("Identity", n) for n in new[n_states:]]
     inputs = [body.value(n, ("batch", k)) for n, k in zip(olds, widths, strict=True)]
     inputs += [body.value(x_t, ("batch", x_node.width)), body.value(valid, ("batch", 1), BOOL)]
-    inputs += [] if marks is None else [body.value(begins, ("batch", 1), BOOL)]
     outputs = [body.value(n, ("batch", k), FLOAT) for n, k in zip(kept, widths, strict=True)]
     outputs += [body.value(n, ("batch", k)) for n, k in zip(shown, widths[n_states:], strict=True)]
     graph = body.graph(w.name("body"), inputs, outputs)
     init = [w.node("Expand", w.number(0), _shape(w, rows, k)) for k in widths]
     direction = int(reverse)
     attrs = {"scan_output_directions": [direction] * len(shown)} if shown else {}
-    read = [x, rows.valid, *([] if marks is None else [marks])]
+    read = [x, rows.valid]
     results = w.nodes_of(
         "Scan",
         [*init, *read],
@@ -179,11 +149,7 @@ def write_scan(
     states, lasts = results[:n_states], results[n_states : len(kept)]
     if not step.outputs:
         return Played("Scan", "", "", tuple(states))
-    last = lasts[-1]
-    if reverse and rows.begins is not None:  # the last computed step is in the first sequence
-        chosen = w.node("Where", rows.begins, results[-1], w.number(0))
-        last = w.node("ReduceSum", chosen, w.integers(0), keepdims=0)
-    return Played("Scan", results[-1], last, tuple(states))
+    return Played("Scan", results[-1], lasts[-1], tuple(states))
 
 
 def _shape(w: Writer, rows: BatchRows, width: int) -> str:
