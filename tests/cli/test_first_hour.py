@@ -11,6 +11,7 @@ from task_files import QUICK, TASKS
 import ostinato as package
 from ostinato.cli import output
 from ostinato.cli.run import config as configuration
+from ostinato.cli.run import timing
 
 
 def test_a_run_is_loaded_by_its_directory(ostinato, trained):
@@ -136,12 +137,18 @@ def test_a_language_model_is_of_the_size_of_its_text(
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_time_of_a_training_is_estimated_and_bounded(ostinato, tmp_path, task):
+def test_the_time_of_a_training_is_estimated_and_bounded(ostinato, tmp_path, monkeypatch, task):
     path, *roles = TASKS[task](tmp_path)
     line = ("train", path, *roles, "--hidden-size", 4, "--threads", 1)
     long = ("--iterations", 10_000_000)
     plan = planned(ostinato(*line, *long, "--dry-run").out)
     assert plan["time"].endswith("on this machine, for 10,000,000 updates")
+    measured = []
+    with monkeypatch.context() as patch:
+        patch.setattr(timing, "measured", lambda job: measured.append(job) or (0.01, 10_000_000))
+        plan = planned(ostinato(*line, *long, "--minutes", 1, "--dry-run").out)
+    assert plan["time"] == "about 54 s on this machine, for 5,400 updates"
+    assert len(measured) == 1
     run = tmp_path / "run"
     bounded = ostinato(*line, *long, "--minutes", 0.01, "-o", run)
     assert "updates of the 10,000,000 planned" in bounded.err

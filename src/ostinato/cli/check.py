@@ -7,14 +7,14 @@ import textwrap
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ostinato import tasks
 from ostinato.cli.failures import BadInput
-from ostinato.cli.flags import with_flags
-from ostinato.cli.output import Quiet, hush, say, say_json
+from ostinato.cli.flags import ConfigFile, Sets, with_flags
+from ostinato.cli.output import AsJson, Quiet, hush, say, say_json
 from ostinato.cli.run import config as configuration
 from ostinato.cli.run import jobs, partition, runs, sources
 from ostinato.cli.run.config import Config, Given
@@ -41,15 +41,9 @@ def check(
         ),
     ],
     given: Given,
-    config: Annotated[
-        Optional[Path],  # noqa: UP045  typer of Python 3.10
-        typer.Option(help="TOML file with [data], [task]; its other sections are not used."),
-    ] = None,
-    set_: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One parameter; repeatable."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    config: ConfigFile = None,
+    set_: Sets = None,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Look for errors in data: leaks, copies, label shortcuts, gaps. Exit code 1 if serious.

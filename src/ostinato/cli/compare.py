@@ -12,7 +12,7 @@ import typer
 from ostinato import files, tasks
 from ostinato.cli.failures import BadInput
 from ostinato.cli.many.paired import Apart, Measured
-from ostinato.cli.output import Quiet, hush, say, say_json
+from ostinato.cli.output import AsJson, Quiet, hush, say, say_json
 from ostinato.cli.run import runs, sources, summaries
 
 
@@ -20,7 +20,7 @@ def compare(
     run: Annotated[
         list[Path], typer.Argument(metavar="RUN RUN…", help="Directories of finished runs.")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Compare runs, and test whether differences are significant.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from ostinato.cli.failures import BadInput
+from ostinato.cli.flags import TextRun
 from ostinato.cli.generate import find
 from ostinato.cli.output import Quiet, hush, say, say_json
 from ostinato.cli.run import answering
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def complete(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run of a language model.")],
+    run: TextRun,
     text: Annotated[
         Optional[str],  # noqa: UP045  typer of Python 3.10
         typer.Argument(

@@ -15,9 +15,18 @@ import typer
 from ostinato import files, tasks
 from ostinato.cli import many
 from ostinato.cli.failures import BadInput, Failure, Interrupted
-from ostinato.cli.flags import completion, with_flags
+from ostinato.cli.flags import ConfigFile, Sets, source_argument, with_flags
 from ostinato.cli.many import workers
-from ostinato.cli.output import Overwrite, Quiet, check_alone, check_file, hush, say, say_json
+from ostinato.cli.output import (
+    AsJson,
+    Overwrite,
+    Quiet,
+    check_alone,
+    check_file,
+    hush,
+    say,
+    say_json,
+)
 from ostinato.cli.run import config as configuration
 from ostinato.cli.run import findings, jobs, sources, summaries
 from ostinato.cli.run.config import Config, Given
@@ -37,11 +46,7 @@ def cv(
     given: Given,
     source: Annotated[
         Optional[str],  # noqa: UP045  typer of Python 3.10
-        typer.Argument(
-            metavar="mnist|vowels|austen|FILE",
-            help="As for train. Its own test part, if it has one, stays out of all folds.",
-            autocompletion=completion(sources.BUILT_IN),
-        ),
+        source_argument("As for train. Its own test part, if it has one, stays out of all folds."),
     ] = None,
     folds: Annotated[int, typer.Option(help="Folds: each is tested on once.", min=2)] = 5,
     output: Annotated[
@@ -54,15 +59,9 @@ def cv(
         typer.Option("--jobs", metavar="N", help="Folds at a time, in as many processes.", min=1),
     ] = 1,
     ray: workers.OnRay = False,
-    config: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="TOML file with [data], [task], [model], [training]."),
-    ] = None,
-    set_: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One parameter; repeatable."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    config: ConfigFile = None,
+    set_: Sets = None,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Cross-validate: train on each fold, and show how results vary.
@@ -86,8 +85,7 @@ def cv(
         else:
             _side_by_side(asked, folds, n_jobs, ray, dealer)
     except (KeyboardInterrupt, Terminated) as error:  # between two folds, or with several jobs
-        code = Terminated.exit_code if isinstance(error, Terminated) else Interrupted.exit_code
-        raise Interrupted("interrupted; nothing was written", code) from None
+        raise Interrupted("interrupted; nothing was written", error) from None
     result = {
         "source": settings.data.source,
         "folds": folds,
@@ -183,7 +181,7 @@ def _evaluation(job: Job, number: int, k: int) -> dict[str, Any]:
         result = experiment.run(job, quiet=True, beside=found)
     except Interrupted as error:
         message = f"interrupted in fold {number} of {k}; nothing was written"
-        raise Interrupted(message, error.exit_code) from None
+        raise Interrupted(message, exit_code=error.exit_code) from None
     except Failure as error:
         raise type(error)(f"fold {number} of {k}: {error}") from None
     assert result is not None  # this process is alone

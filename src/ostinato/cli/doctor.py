@@ -8,13 +8,13 @@ import os
 import platform
 import sys
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from ostinato import environment
 from ostinato._extras import install
-from ostinato.cli.output import say, say_json
+from ostinato.cli.output import AsJson, say, say_json
 
 MINIMAL_PYTHON = (3, 10)
 BUSY = 0.5  # load per core from which on other programs slow a training down
@@ -31,7 +31,7 @@ class Diagnosis:
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check the installation, the engine and the threads."""
     findings = [*_python(), *_packages(), *_engine(), *_threads(), *_load(), *_denormals()]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from ostinato.cli.failures import BadInput
-from ostinato.cli.flags import with_flags
-from ostinato.cli.output import Quiet, hush, percent, say, say_json, working
+from ostinato.cli.flags import Run, with_flags
+from ostinato.cli.output import AsJson, Quiet, hush, percent, say, say_json, working
 from ostinato.cli.run import jobs, runs, sources, summaries
 from ostinato.cli.run.config import OPTIONS, Given
 
@@ -17,7 +16,7 @@ from ostinato.cli.run.config import OPTIONS, Given
 @with_flags(*runs.READING)
 def evaluate(
     given: Given,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
+    run: Run,
     file: Annotated[
         Optional[str],  # noqa: UP045  typer of Python 3.10
         typer.Argument(
@@ -37,7 +36,7 @@ def evaluate(
         Optional[int],  # noqa: UP045
         typer.Option(help="Steps from one forecast to the next. By default the horizon.", min=1),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure a trained model on its test part or on a file."""

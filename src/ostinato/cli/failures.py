@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 
 from ostinato._extras import install
+from ostinato.interrupt import Terminated
 
 OK, FAILED, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
@@ -33,13 +34,15 @@ class AlreadyReported(Failure):
 
 
 class Interrupted(Failure):
-    """The command was interrupted by Ctrl-C, or by SIGTERM if `exit_code` says so."""
+    """The command was interrupted by Ctrl-C or SIGTERM, as `by` says or `exit_code`."""
 
     exit_code = 130
 
-    def __init__(self, message: str, exit_code: int = exit_code):
+    def __init__(
+        self, message: str, by: BaseException | None = None, exit_code: int = exit_code
+    ):
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code = by.exit_code if isinstance(by, Terminated) else exit_code
 
 
 def explained(error: Exception) -> tuple[int, str | None]:

@@ -9,13 +9,27 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 from typer.core import TyperCommand
 
 from ostinato.cli.run import defaults
-from ostinato.cli.run.config import ONLY, OPTIONS, Option
+from ostinato.cli.run.config import BUILT_IN, ONLY, OPTIONS, Option
+
+# What several commands take. `Optional[X]`, not `X | None`: Typer's last release for Python 3.10
+# knows only the former.
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")]
+TextRun = Annotated[Path, typer.Argument(metavar="RUN", help="A run of a language model.")]
+ConfigFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--config", help="TOML file with [data], [task], [model], [training], [run]."),
+]
+Sets = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One parameter; repeatable."),
+]
 
 OPTIONAL = ("--language",)
 HELP_ALL = "--help-all"
@@ -145,6 +159,13 @@ def _parameters(options: Iterable[Option]) -> Iterable[inspect.Parameter]:
         yield inspect.Parameter(
             o.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, info]
         )
+
+
+def source_argument(help: str) -> Any:
+    """The data of a command that trains."""
+    return typer.Argument(
+        metavar="mnist|vowels|austen|FILE", help=help, autocompletion=completion(BUILT_IN)
+    )
 
 
 def completion(choices: tuple[str, ...]) -> Callable[[str], list[str]]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ostinato.cli.failures import BadInput
-from ostinato.cli.output import Quiet, hush, percent, say, say_json
+from ostinato.cli.flags import TextRun
+from ostinato.cli.output import AsJson, Quiet, hush, percent, say, say_json
 from ostinato.cli.run import answering, runs
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def generate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run of a language model.")],
+    run: TextRun,
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="How the text begins.")] = "",
     n: Annotated[int, typer.Option("--tokens", "-n", help="Tokens at most.", min=1)] = 400,
     temperature: Annotated[
@@ -35,7 +36,7 @@ def generate(
         float, typer.Option(help="Draw only among the likeliest tokens of this total probability.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.", min=0)] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Write text with a language model."""

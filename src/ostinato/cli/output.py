@@ -31,6 +31,7 @@ Quiet = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 SILENT_S = 3.0  # a command that works for longer says what it does

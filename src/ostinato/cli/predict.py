@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ostinato.cli.flags import with_flags
+from ostinato.cli.flags import Run, with_flags
 from ostinato.cli.output import Overwrite, Quiet, check_file, hush, write
 from ostinato.cli.run import jobs, runs, sources
 from ostinato.cli.run.config import Given
@@ -16,7 +16,7 @@ from ostinato.cli.run.config import Given
 @with_flags(*runs.READING)
 def predict(
     given: Given,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
+    run: Run,
     file: Annotated[
         str, typer.Argument(metavar="FILE", help=sources.FILE_HELP + " It needs no labels.")
     ],

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ostinato.cli.failures import BadInput
+from ostinato.cli.flags import Run
 from ostinato.cli.output import Quiet, check_file, hush
 from ostinato.cli.run import runs, sources
 from ostinato.cli.run.config import OPTIONS, DataConfig
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def stream(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
+    run: Run,
     file: Annotated[
         str,
         typer.Argument(metavar="[FILE]", help="CSV, or JSON lines; - reads standard input."),

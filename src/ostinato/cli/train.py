@@ -12,7 +12,7 @@ import typer
 
 from ostinato import environment, tasks
 from ostinato.cli.failures import BadInput, Failure
-from ostinato.cli.flags import completion, with_flags
+from ostinato.cli.flags import ConfigFile, Sets, source_argument, with_flags
 from ostinato.cli.output import Quiet, check_directory, hush, say, say_json
 from ostinato.cli.run import config as configuration
 from ostinato.cli.run import destination, findings, jobs, limits, rundir, runs, sources, summaries
@@ -22,19 +22,13 @@ from ostinato.tasks.job import Job
 
 _log = logging.getLogger(__name__)
 
-# `Optional[X]`, not `X | None`: Typer's last release for Python 3.10 knows only the former.
-
 
 @with_flags(*SECTIONS)
 def train(
     given: Given,
     source: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Argument(
-            metavar="mnist|vowels|austen|FILE",
-            help="FILE: your own, a table (.csv, .jsonl, .parquet, …), .npz, .ts or .txt.",
-            autocompletion=completion(sources.BUILT_IN),
-        ),
+        Optional[str],  # noqa: UP045  typer of Python 3.10
+        source_argument("FILE: your own, a table (.csv, .jsonl, .parquet, …), .npz, .ts or .txt."),
     ] = None,
     output: Annotated[
         Optional[Path],  # noqa: UP045
@@ -53,14 +47,8 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in --output by a new one.")
     ] = False,
-    config: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="TOML file with [data], [model], [training], [run]."),
-    ] = None,
-    set_: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One parameter; repeatable."),
-    ] = None,
+    config: ConfigFile = None,
+    set_: Sets = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -95,7 +83,9 @@ def train(
         rundir.check(output, overwrite)
         check_directory(output)
     with _together(alone=looks_only):
-        settings, job = (runs.continued(run, asked), None) if run else _begun(asked)
+        settings, job, measured = (
+            (runs.continued(run, asked), None, None) if run else _begun(asked)
+        )
         if print_config:
             unused = jobs.unused(settings) if settings.data.source else frozenset()
             say(settings.toml(without=unused).rstrip("\n"))
@@ -105,7 +95,7 @@ def train(
             sources.known(settings.data.source)
             job = job or jobs.again(settings)
             findings.tell(job)
-            say(preview.shown(job))
+            say(preview.shown(job, measured))
         elif run is not None and runs.is_done(run, settings):
             _tell_finished(run, as_json)
         else:
@@ -119,7 +109,7 @@ def train(
 
 @contextmanager
 def _together(alone: bool) -> Iterator[None]:
-    """The processes of `torchrun` as a group, which also share the work of reading."""
+    """The processes of `torchrun` as a group, from before the data are read."""
     if alone or not environment.launched():
         yield
         return
@@ -167,25 +157,26 @@ def _train(
         say(summaries.summary(result.evaluation, result.run))
 
 
-def _begun(asked: Given) -> tuple[Config, Job | None]:
-    """The configuration of a new run, and its data if they were read to find it."""
+def _begun(asked: Given) -> tuple[Config, Job | None, tuple[float, int] | None]:
+    """The configuration of a new run; its data, and its speed, if they were needed to find it."""
     asked = runs.with_origin(asked)
     settings = configuration.resolve(asked)
     if settings.data.source is None:
-        return settings, None
+        return settings, None, None
     jobs.check_origin(settings)
     asked = destination.chosen(settings, asked)
     settings = configuration.resolve(asked)
     is_known = settings.data.source in ("mnist", "austen")  # how they are learnt, without a look
     if is_known and settings.run.for_ is None and settings.run.minutes is None:
-        return jobs.with_defaults(settings, asked), None
+        return jobs.with_defaults(settings, asked), None, None
     job = jobs.read(settings, asked)
     destination.check(job)
-    if settings.run.minutes is not None:
-        from ostinato.cli.run import timing
+    if settings.run.minutes is None:
+        return job.settings, job, None
+    from ostinato.cli.run import timing
 
-        job = timing.within(job, asked)
-    return job.settings, job
+    job, measured = timing.within(job, asked, settings.run.minutes)
+    return job.settings, job, measured
 
 
 def _closed_by_default(settings: Config, asked: Given) -> str | None:

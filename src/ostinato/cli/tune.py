@@ -15,9 +15,9 @@ import typer
 
 from ostinato.cli import many
 from ostinato.cli.failures import BadInput, Failure, Interrupted
-from ostinato.cli.flags import completion, with_flags
+from ostinato.cli.flags import ConfigFile, Sets, source_argument, with_flags
 from ostinato.cli.many import trials, workers
-from ostinato.cli.output import Quiet, check_alone, hush, say, say_json
+from ostinato.cli.output import AsJson, Quiet, check_alone, hush, say, say_json
 from ostinato.cli.run import config as configuration
 from ostinato.cli.run import jobs, limits, sources
 from ostinato.cli.run.config import OPTIONS, Config, Given
@@ -40,11 +40,7 @@ def tune(
     given: Given,
     source: Annotated[
         Optional[str],  # noqa: UP045  typer of Python 3.10
-        typer.Argument(
-            metavar="mnist|vowels|austen|FILE",
-            help="As for train. The test part is not used.",
-            autocompletion=completion(sources.BUILT_IN),
-        ),
+        source_argument("As for train. The test part is not used."),
     ] = None,
     minutes: Annotated[
         float, typer.Option(help="After this time, begin no trial and stop the running ones.")
@@ -63,15 +59,9 @@ def tune(
             "--output", "-o", metavar="STUDY", help="Directory; the same command resumes it."
         ),
     ] = None,
-    config: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="TOML file with [data], [task], [model], [training]."),
-    ] = None,
-    set_: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One parameter; repeatable."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    config: ConfigFile = None,
+    set_: Sets = None,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Search for better parameters by the loss on a validation part.
@@ -100,8 +90,7 @@ def tune(
             study.discard()
             raise
         except (KeyboardInterrupt, Terminated) as error:
-            code = Terminated.exit_code if isinstance(error, Terminated) else Interrupted.exit_code
-            raise Interrupted(_how_to_go_on(study), code) from None
+            raise Interrupted(_how_to_go_on(study), error) from None
         best = study.best()
         if best is None:
             raise Failure(

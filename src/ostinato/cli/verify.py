@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from ostinato.cli.failures import Failure
-from ostinato.cli.output import say, say_json
+from ostinato.cli.flags import Run
+from ostinato.cli.output import AsJson, say, say_json
 from ostinato.cli.run import runs
 
 
 def verify(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or a saved model.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    run: Run,
+    as_json: AsJson = False,
 ) -> None:
     """Compute a model's saved answers again; every bit must be equal."""
     from ostinato import runtime

@@ -28,8 +28,12 @@ SHOWN = 4  # steps of the first example
 MOST = 40  # columns shown
 
 
-def shown(job: Job) -> str:
-    """Columns with their roles, the first example, sizes of the parts, recipe and baselines."""
+def shown(job: Job, measured: tuple[float, int] | None = None) -> str:
+    """Columns with their roles, the first example, sizes of the parts, recipe and baselines.
+
+    Args:
+        measured: the result of `timing.measured`, if it is known.
+    """
     settings = job.settings
     sections: dict[str, Rows] = {
         "data": [("source", str(settings.data.source)), ("aim", job.aim)]
@@ -37,7 +41,8 @@ def shown(job: Job) -> str:
     sections |= job.shown()
     from ostinato.cli.run import timing
 
-    sections["recipe"] = [*_recipe(settings), ("time", timing.estimate(job))]
+    time = timing.estimate(*(measured or timing.measured(job)))
+    sections["recipe"] = [*_recipe(settings), ("time", time)]
     lines: list[str] = []
     for name, rows in sections.items():
         if rows:

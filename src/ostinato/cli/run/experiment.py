@@ -197,11 +197,9 @@ def _told(recorder: RunRecorder | None, ranks: distributed.Ranks) -> Iterator[No
         where = f"; the last good checkpoint is in {begun.checkpoint}" if begun else ""
         raise Failure(f"{error}{where}") from None
     except (KeyboardInterrupt, Terminated) as error:
-        code = Terminated.exit_code if isinstance(error, Terminated) else Interrupted.exit_code
-        if not ranks.first:
-            raise AlreadyReported(code) from None
-        kept = _how_to_go_on(recorder.run if recorder else None)
-        raise Interrupted(f"interrupted; {kept}", code) from None
+        kept = _how_to_go_on(recorder.run if recorder else None) if ranks.first else ""
+        interrupted = Interrupted(f"interrupted; {kept}", error)
+        raise interrupted if ranks.first else AlreadyReported(interrupted.exit_code) from None
 
 
 def _origin(settings: Config, resumed: RunDir | None) -> Path | None:

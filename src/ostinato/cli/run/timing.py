@@ -58,23 +58,23 @@ def measured(job: Job) -> tuple[float, int]:
     return (median(steps[1:] or steps) if steps else 0.0), clock.total
 
 
-def estimate(job: Job) -> str:
-    """The time that the training takes, in words."""
-    seconds, updates = measured(job)
+def estimate(seconds: float, updates: int) -> str:
+    """The time that a training takes, in words; its arguments are those of `measured`."""
     return f"about {duration(seconds * updates)} on this machine, for {updates:,} updates"
 
 
-def within(job: Job, asked: Given) -> Job:
-    """The job, with fewer updates where --minutes does not allow all; the schedule fits them."""
-    minutes = job.settings.run.minutes
-    if minutes is None:
-        return job
+def within(job: Job, asked: Given, minutes: float) -> tuple[Job, tuple[float, int]]:
+    """The job, with fewer updates where --minutes does not allow all; the schedule fits them.
+
+    Returns:
+        The job; the seconds of an update, and the number of updates.
+    """
     with distributed.joined() as ranks:
         seconds, planned = measured(job)  # all processes of a training together
         seconds = ranks.from_first(lambda: seconds)
     updates = max(1, int(60 * minutes * SHARE / seconds)) if seconds else planned
     if updates >= planned:
-        return job
+        return job, (seconds, planned)
     _log.warning(
         "--minutes %g: %s updates of the %s planned, at %.3g s each",
         minutes, f"{updates:,}", f"{planned:,}", seconds,
@@ -86,4 +86,4 @@ def within(job: Job, asked: Given) -> Job:
     if settings.training.schedule == "cosine" and "training.warmup" not in asked:
         chosen["training.warmup"] = round(WARM_UP * updates)
     settings = settings.updated(chosen)
-    return replace(job, settings=settings)  # type: ignore[type-var]  # all jobs are dataclasses
+    return replace(job, settings=settings), (seconds, updates)  # type: ignore[type-var]  # all jobs are dataclasses
