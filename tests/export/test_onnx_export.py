@@ -284,7 +284,7 @@ def test_nan_is_answered_with_nan(cell, form):
     for given in ({}, prepared, {"bidirectional": True, "num_layers": 2}):
         if form == "step" and "num_layers" in given:
             continue
-        source = exportable(models.classifier(**{"cell": cell, "F": 2, **given}), False)
+        source = exportable(models.classifier(**{"cell": cell, "F": 2, **given}))
         for column in range(given.get("F", 2)):
             x = np.ones((3, 6, given.get("F", 2)), np.float32)
             x[1, 2, column] = x[2, 5] = np.nan
@@ -306,7 +306,7 @@ def test_nan_is_answered_with_nan(cell, form):
 @pytest.mark.parametrize("size", [0, 5], ids=["zeros and a one", "embeddings"])
 def test_a_token_that_is_none_is_refused(size, form):
     """And not counted from the end of the table; padding may be anything."""
-    source = exportable(models.language_model(embedding_size=size), False)
+    source = exportable(models.language_model(embedding_size=size))
     made = step_model(source) if form == "step" else sequence_model(source)
     run = ex.onnx_runtime(made.proto)
     V = source.graph.embed.n_tokens
