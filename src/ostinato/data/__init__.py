@@ -21,11 +21,10 @@ _PUBLIC = {
     "Roles": "ostinato.data.tables.roles",
     "as_panel": "ostinato.data.series.panel",
     "as_sequences": "ostinato.data.sequences.as_sequences",
-    "read": "ostinato.data.formats.read",
+    "read": "ostinato.data.formats.arrays",
     "read_conll": "ostinato.data.formats.conll",
     "read_documents": "ostinato.data.formats.documents",
     "read_examples": "ostinato.data.tables.read_examples",
-    "read_stream": "ostinato.data.formats.read",
     "store_examples": "ostinato.data.tables.store",
     "stream_examples": "ostinato.data.tables.blocks",
 }
@@ -43,15 +42,14 @@ __all__ = [
     "read_conll",
     "read_documents",
     "read_examples",
-    "read_stream",
     "store_examples",
     "stream_examples",
 ]
 
 if TYPE_CHECKING:
+    from ostinato.data.formats.arrays import read
     from ostinato.data.formats.conll import read_conll
     from ostinato.data.formats.documents import read_documents
-    from ostinato.data.formats.read import read, read_stream
     from ostinato.data.sequences.as_sequences import as_sequences
     from ostinato.data.sequences.batches import Batches
     from ostinato.data.sequences.examples import Examples

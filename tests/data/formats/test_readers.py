@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ostinato.data import Ragged, read, read_stream
+from ostinato.data import Ragged, read
 from zoo.suites import draws
 
 TS = b"@classLabel true a b\n@data\n1,2:3,4:a\n5:6:b\n"
@@ -32,15 +32,6 @@ def test_arrays_that_are_not_read_are_named(tmp_path, caplog):
     caplog.clear()
     read(saved(path, X=np.zeros((2, 3)), y=[0, 1]))
     assert not caplog.messages
-
-
-def test_a_stream_is_recognised_by_its_content(tmp_path):
-    X, y = read_stream(TS, "input")
-    assert read_stream(gzip.compress(TS), "input")[0].equals(X) and y.tolist() == ["a", "b"]
-    path = saved(tmp_path / "a.npz", values=X.values, offsets=X.offsets)
-    assert read_stream(path.read_bytes(), "input")[0].equals(X)
-    with pytest.raises(ValueError, match="input, line 1: found 'x,y' before @data"):
-        read_stream(b"x,y", "input")
 
 
 def test_npz_two_axes_without_labels(tmp_path):

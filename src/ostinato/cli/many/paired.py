@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FEWEST = 6  # units: with five, even that one run wins all has a probability of 2 · 2⁻⁵ = 0.06
 ALL_FLIPS, DRAWN = 14, 10_000
 AT_ONCE = 1_000_000  # signs drawn together: 16 MB
+DRAWN_APART = "the test sequences were drawn independently of each other"
 
 Rows = list[dict[str, str]]
 
@@ -92,6 +93,25 @@ class PairedResult:
         return asdict(self)
 
 
+def sign_tested(
+    name: str, gain: np.ndarray, difference: float, measure: str, assumption: str = DRAWN_APART
+) -> PairedResult:
+    """An exact sign test over sequences; `gain` `[N]` is above 0 where run B is better."""
+    better, worse = int((gain > 0).sum()), int((gain < 0).sum())
+    return PairedResult(name, "sequences", len(gain), better, worse, better > worse,
+                        difference, measure, sign_test(better, worse), assumption)  # fmt: skip
+
+
+def flip_tested(
+    unit: str, differences: np.ndarray, measure: str, assumption: str = DRAWN_APART
+) -> PairedResult:
+    """A sign-flip test; `differences` `[N]` of the losses are below 0 where run B is better."""
+    better, worse = int((differences < 0).sum()), int((differences > 0).sum())
+    mean = float(differences.mean())
+    return PairedResult("sign-flip test", unit, len(differences), better, worse, mean < 0,
+                        mean, measure, flips(differences), assumption)  # fmt: skip
+
+
 def classify(a: Rows, b: Rows) -> PairedResult:
     """Compare two classifiers by the sequences that only one of them classifies correctly.
 
@@ -103,19 +123,9 @@ def classify(a: Rows, b: Rows) -> PairedResult:
     """
     _check_same(a, b, ("index", "id", "label"))
     right_a, right_b = _right(a), _right(b)
-    better, worse = int((right_b & ~right_a).sum()), int((right_a & ~right_b).sum())
-    return PairedResult(
-        "exact sign test (McNemar)",
-        "sequences",
-        len(a),
-        better,
-        worse,
-        better > worse,
-        float(right_b.mean() - right_a.mean()),
-        "accuracy",
-        sign_test(better, worse),
-        "the test sequences were drawn independently of each other",
-    )
+    gain = right_b.astype(int) - right_a
+    difference = float(right_b.mean() - right_a.mean())
+    return sign_tested("exact sign test (McNemar)", gain, difference, "accuracy")
 
 
 def tag(a: Rows, b: Rows) -> PairedResult:
@@ -127,20 +137,9 @@ def tag(a: Rows, b: Rows) -> PairedResult:
     _, unit = np.unique([row["id"] for row in a], return_inverse=True)
     gain = np.bincount(unit, _right(b).astype(float) - _right(a))
     _check_enough(len(gain), "sequences")
-    better, worse = int((gain > 0).sum()), int((gain < 0).sum())
-    return PairedResult(
-        "exact sign test",
-        "sequences",
-        len(gain),
-        better,
-        worse,
-        better > worse,
-        float(gain.sum() / len(a)),
-        "accuracy of a step's label",
-        sign_test(better, worse),
-        "the test sequences were drawn independently of each other (the steps within one need not "
-        "be)",
-    )
+    return sign_tested("exact sign test", gain, float(gain.sum() / len(a)),
+                       "accuracy of a step's label",
+                       f"{DRAWN_APART} (the steps within one need not be)")  # fmt: skip
 
 
 def forecast(a: Rows, b: Rows, horizon: int) -> PairedResult:
@@ -171,18 +170,9 @@ def forecast(a: Rows, b: Rows, horizon: int) -> PairedResult:
         )
     relative = relative_differences(losses[0], losses[1], unit)
     _check_enough(len(relative), what)
-    return PairedResult(
-        "sign-flip test",
-        what,
-        len(relative),
-        int((relative < 0).sum()),
-        int((relative > 0).sum()),
-        bool(relative.mean() < 0),
-        float(relative.mean()),
-        "mean relative difference of the " + ("quantile loss" if same else "absolute error"),
-        flips(relative),
-        assumption,
-    )
+    measure = "quantile loss" if same else "absolute error"
+    measure = f"mean relative difference of the {measure}"
+    return flip_tested(what, relative, measure, assumption)
 
 
 def relative_differences(a: Any, b: Any, unit: Any) -> np.ndarray:
@@ -223,18 +213,8 @@ def regress(a: Rows, b: Rows) -> PairedResult:
         spread = known.std(axis=0)
         losses.append((np.abs(np.array(told) - known) / np.where(spread, spread, 1)).mean(axis=1))
     gain = losses[1] - losses[0]
-    return PairedResult(
-        "sign-flip test",
-        "sequences",
-        len(gain),
-        int((gain < 0).sum()),
-        int((gain > 0).sum()),
-        bool(gain.mean() < 0),
-        float(gain.mean()),
-        "mean absolute error, in deviations of the target",
-        flips(gain),
-        "the test sequences were drawn independently of each other",
-    )
+    measure = "mean absolute error, in deviations of the target"
+    return flip_tested("sequences", gain, measure)
 
 
 def flips(differences: Any, seed: int = 0) -> float:

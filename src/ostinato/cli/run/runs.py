@@ -62,14 +62,20 @@ class Trained:
         Raises:
             BadInput: it is not a JSON object.
         """
-        path = files.current(self.model) / "config.json"
         try:
-            found = files.parse_json(path.read_bytes())
+            found = files.parse_json(self._saved.read_bytes())
         except (OSError, ValueError):
             found = None
         if not isinstance(found, dict):
-            raise BadInput(f"{path} is missing or damaged; save the model again")
+            raise self._damaged()
         return found
+
+    @property
+    def _saved(self) -> Path:
+        return files.current(self.model) / "config.json"
+
+    def _damaged(self) -> BadInput:
+        return BadInput(f"{self._saved} is missing or damaged; save the model again")
 
     def preparation(self) -> Preparation | None:
         """How the model prepares its columns, read without torch; None for a model of arrays.
@@ -79,12 +85,11 @@ class Trained:
         """
         from ostinato.data.sequences.preparation import Preparation
 
-        path = files.current(self.model) / "config.json"
         try:
-            kept = files.parse_json(path.read_bytes()).get("fitted", {}).get("preparation")
+            kept = self.entries().get("fitted", {}).get("preparation")
             return None if kept is None else Preparation.from_json(kept)
-        except (OSError, ValueError, AttributeError):
-            raise BadInput(f"{path} is missing or damaged; save the model again") from None
+        except (ValueError, AttributeError):
+            raise self._damaged() from None
 
     def settings(self) -> Config:
         """The configuration of the run; the defaults, for a model without one."""
@@ -99,17 +104,14 @@ class Trained:
         Raises:
             BadInput: its configuration is damaged.
         """
-        path = files.current(self.model) / "config.json"
         options = [o for o in OPTIONS.values() if o.section == "model"]
         try:
-            net = files.parse_json(path.read_bytes())["net"]
-            if not isinstance(net, dict):
-                raise TypeError(net)
+            net = self.entries()["net"]
             kept = [o for o in options if o.name in net]
             if not isinstance(net.get("cell"), dict):
-                return {o.key: o.check(net[o.name], f"{path}: {o.name}") for o in kept}
-        except (OSError, ValueError, KeyError, TypeError):
-            raise BadInput(f"{path} is missing or damaged; save the model again") from None
+                return {o.key: o.check(net[o.name], f"{self._saved}: {o.name}") for o in kept}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise self._damaged() from None
         raise BadInput(f"{self.model}: its cell is a user's own, whose code no saved model holds")
 
     def columns(self) -> Given:

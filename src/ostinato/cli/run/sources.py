@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -253,17 +254,14 @@ def read(
 
             return store_examples(stream_examples(name, columns))
         return to_examples(_parsed(content, kind, name, columns.dialect), columns)
-    if kind in (".npy", ".idx"):
-        from ostinato.data.formats.arrays import parse_arrays
-        from ostinato.data.formats.content import read_content
-        from ostinato.data.tables.roles import Roles
+    from ostinato.data.formats import arrays
 
-        array = read_content(Path(name)) if content is None else content
-        found = parse_arrays(array, kind, name, Roles())
-        return named(found.X, found.y, name)
-    if kind not in ARRAYS:
+    if kind not in arrays.ENDINGS:
         raise BadInput(f"{name} is text; wanted a table, or a file of arrays (.npz, .ts)")
-    X, y = data.read(name) if content is None else data.read_stream(content, name)
+    if content is None:
+        X, y = arrays.read(name)
+    else:
+        X, y, _ = arrays.parse_sequences(io.BytesIO(content), kind, name)
     if settings is None or settings.data.missing == "error":
         try:
             X = data.as_sequences(X)

@@ -1,16 +1,19 @@
-"""Examples from files that hold arrays: `.npz`, `.npy`, `.ts` and IDX."""
+"""Sequences, labels and examples from files that hold arrays: `.npz`, `.npy`, `.ts` and IDX."""
 
 from __future__ import annotations
 
 import io
+import logging
+import os
+import zipfile
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from ostinato.data.formats.content import GZIP
+from ostinato.data.formats.content import GZIP, check_unpacked, ending, is_packed, read_content
 from ostinato.data.formats.idx import read_idx
-from ostinato.data.formats.read import read_npz
 from ostinato.data.formats.ts import parse_ts
 from ostinato.data.sequences.as_sequences import Sequences, shape_sequences
 from ostinato.data.sequences.examples import Examples
@@ -18,9 +21,77 @@ from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.tables.roles import Roles
 from ostinato.data.tables.shapes import part_names
 
+_log = logging.getLogger(__name__)
+
 ENDINGS = (".npz", ".npy", ".ts", ".idx")
 _OF_STEPS = ("shape", "time", "features", "target", "static", "known", "categories")
 _OF_SEQUENCES = ("id", "group", "split")  # arrays of an .npz file may have these roles
+
+
+def read(path: str | os.PathLike[str]) -> tuple[Sequences, np.ndarray | None]:
+    """Read sequences and labels from a file of arrays; `read_examples` reads tables.
+
+    The name's ending decides how; .gz may follow it.
+
+    `.npz`: NumPy arrays, by name: `X` of shape `[N, T, F]` (or `[N, T]` for one feature), or
+    `values` `[ΣT, F]` and `offsets` `[N + 1]` as in `Ragged`; `y` `[N]` if there are labels.
+    Other arrays are ignored, with a warning in the log.
+
+    `.npy`: X alone.
+
+    `.ts`: the text format of the UEA & UCR time series archive (see `ostinato.data.formats.ts`),
+    with class labels as strings or regression targets as float64.
+
+    IDX, as `train-images-idx3-ubyte`: X, with its labels in `train-labels-idx1-ubyte` beside it.
+
+    Args:
+        path: the file.
+
+    Returns:
+        `(X, y)`: X `[N, T, F]` float32, or a `Ragged` where lengths differ; y `[N]`, or None.
+        Missing values are NaN, which `as_sequences` (and so every model) refuses by name.
+
+    Raises:
+        ValueError: the file (and the line, in text), what was found there and what was wanted.
+        FileNotFoundError: there is no such file.
+
+    Example:
+        >>> import numpy as np, pathlib, tempfile
+        >>> from ostinato.data import read
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "mine.npz")
+        ...     np.savez(path, X=np.zeros((4, 9, 2)), y=np.array(["a", "b", "a", "b"]))
+        ...     X, y = read(path)
+        >>> X.shape, X.dtype, y
+        ((4, 9, 2), dtype('float32'), array(['a', 'b', 'a', 'b'], dtype='<U1'))
+    """
+    path = Path(path)
+    kind = ending(path)
+    if kind not in ENDINGS:
+        raise ValueError(
+            f"{path}: unknown kind of file; wanted the ending {', '.join(ENDINGS[:3])}, or IDX"
+        )
+    if is_packed(path):
+        return parse_sequences(io.BytesIO(read_content(path)), kind, str(path))[:2]
+    with path.open("rb") as file:
+        return parse_sequences(file, kind, str(path))[:2]
+
+
+def parse_sequences(
+    file: BinaryIO, kind: str, source: str, further: Collection[str] = ()
+) -> tuple[Sequences, np.ndarray | None, dict[str, np.ndarray]]:
+    """X, y, and further arrays of an `.npz` file by their names; see `read`.
+
+    Raises:
+        ValueError: as `read`, or a further array is missing, or has not one value per example.
+    """
+    if kind == ".npy":
+        return _npy(file, source), None, {}
+    if kind == ".idx":
+        return *_idx(file.read(), source), {}
+    if kind == ".ts":
+        return *parse_ts(file, source), {}
+    return _npz(file, source, further)
 
 
 def parse_arrays(content: bytes, kind: str, source: str, roles: Roles) -> Examples:
@@ -46,17 +117,9 @@ def parse_arrays(content: bytes, kind: str, source: str, roles: Roles) -> Exampl
             )
     if content.startswith(GZIP):
         raise ValueError(f"{source}: the file is gzip; wanted a name that ends with .gz")
-    named: dict[str, np.ndarray] = {}
-    if kind == ".npy":
-        X, y = _npy(content, source), None
-    elif kind == ".idx":
-        X, y = _idx(content, source)
-    elif kind == ".ts":
-        X, y = parse_ts(io.BytesIO(content), source)
-    else:
-        further = {role: getattr(roles, role) for role in _OF_SEQUENCES if getattr(roles, role)}
-        X, y, found = read_npz(io.BytesIO(content), source, further.values())
-        named = {role: found[name] for role, name in further.items()}
+    further = {role: getattr(roles, role) for role in _OF_SEQUENCES if getattr(roles, role)}
+    X, y, found = parse_sequences(io.BytesIO(content), kind, source, further.values())
+    named = {role: found[name] for role, name in further.items()}
     _check_content(X, source)
     y = _answers(X, y, roles, source)
     if roles.task == "forecast":
@@ -87,15 +150,98 @@ def _unique(ids: np.ndarray | None, source: str) -> Any:
     return ids
 
 
-def _npy(content: bytes, source: str) -> Sequences:
+def _npy(file: BinaryIO, source: str) -> Sequences:
     try:
-        array = np.load(io.BytesIO(content), allow_pickle=False)
-        return shape_sequences(array)
+        return shape_sequences(np.load(file, allow_pickle=False))
     except Exception as problem:  # a damaged file can raise nearly anything
         hint = ""
         if str(problem).startswith("Object arrays"):
             hint = "; wanted numbers: X.astype(float)"
         raise ValueError(f"{source}: cannot be read as .npy ({problem}){hint}") from None
+
+
+def _npz(
+    file: BinaryIO, name: str, further: Collection[str]
+) -> tuple[Sequences, np.ndarray | None, dict[str, np.ndarray]]:
+    arrays = _load_arrays(file, name, further)
+    try:
+        if "X" in arrays:
+            X = shape_sequences(arrays["X"])
+        elif {"values", "offsets"} <= arrays.keys():
+            X = Ragged(arrays["values"], arrays["offsets"])
+        else:
+            raise ValueError(
+                f"found the arrays {', '.join(arrays) or 'none'}; wanted X [N, T, F] or [N, T], "
+                "or values and offsets, and y if there are labels"
+            )
+    except ValueError as problem:
+        raise ValueError(f"{name}: {problem}") from None
+    y = arrays.get("y")
+    if y is not None and (y.ndim == 0 or len(y) != len(X)):
+        found = f"{len(y)} entries" if y.ndim else "a single value"
+        raise ValueError(f"{name}: X has {len(X)} examples and y has {found}; wanted as many")
+    used = {"X", "y", *further} if "X" in arrays else {"values", "offsets", "y", *further}
+    if ignored := [key for key in arrays if key not in used]:
+        _log.warning("%s: ignored the arrays %s", name, ", ".join(ignored))
+    return X, y, {key: _one_each(arrays.get(key), key, len(X), name, arrays) for key in further}
+
+
+def _one_each(
+    array: np.ndarray | None, key: str, n: int, name: str, arrays: Collection[str]
+) -> np.ndarray:
+    if array is None:
+        raise ValueError(f"{name}: there is no array {key!r}; the arrays are {', '.join(arrays)}")
+    if array.shape != (n,):
+        raise ValueError(
+            f"{name}: {key} has shape {list(array.shape)}; wanted [{n}], a value for each example"
+        )
+    return array
+
+
+def _load_arrays(
+    file: BinaryIO, name: str, further: Collection[str]
+) -> dict[str, np.ndarray | None]:
+    """The arrays in the file; None for those that `read` does not use."""
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"{name}: not an .npz archive; wanted a file made by numpy.savez")
+    wanted = {*_ARRAYS, *further}
+    unpacked_size = _declared(file, name, wanted)
+    check_unpacked(unpacked_size, file.seek(0, os.SEEK_END), name, ".npz")
+    file.seek(0)
+    key = ""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays: dict[str, Any] = dict.fromkeys(archive.files)
+            for key in arrays.keys() & wanted:
+                arrays[key] = archive[key]
+            return arrays
+    except Exception as problem:  # a damaged archive can raise nearly anything
+        if str(problem).startswith("Object arrays"):
+            raise ValueError(
+                f"{name}: {key} is an array of Python objects, which is not read, since reading it "
+                f"could run code; {_ARRAYS.get(key, _ARRAYS['y'].replace('y', key))}"
+            ) from None
+        raise ValueError(f"{name}: cannot be read as .npz ({problem})") from problem
+
+
+def _declared(file: BinaryIO, name: str, wanted: Collection[str]) -> int:
+    """The unpacked bytes of these arrays; zipfile reads no more than the archive declares."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+    except Exception as problem:  # a damaged archive can raise nearly anything
+        raise ValueError(f"{name}: cannot be read as .npz ({problem})") from problem
+    return sum(e.file_size for e in entries if e.filename.removesuffix(".npy") in wanted)
+
+
+# The arrays that a file may have, and what to do instead of saving one as objects.
+_ARRAYS = {
+    "X": "save sequences of different lengths as values=numpy.concatenate(X) and "
+    "offsets=numpy.cumsum([0, *map(len, X)])",
+    "values": "save it as numbers: values.astype(float)",
+    "offsets": "save it as integers: offsets.astype(int)",
+    "y": "save it as strings or integers: y.astype(str)",
+}
 
 
 def _idx(content: bytes, source: str) -> tuple[Sequences, np.ndarray | None]:

@@ -29,6 +29,50 @@ def as_array(value: Any) -> np.ndarray:
     return array
 
 
+def array_of(value: Any, name: str, wanted: str) -> np.ndarray:
+    """`as_array` of an argument of this name.
+
+    Raises:
+        TypeError: it is a sparse matrix.
+        ValueError: it is a list of lists of different lengths; `wanted` says what it should be.
+    """
+    if hasattr(value, "toarray"):  # the sparse arrays of SciPy have it
+        raise TypeError(
+            f"{name} is a sparse matrix, and sparse data is not supported; pass {name}.toarray()"
+        )
+    try:
+        return as_array(value)
+    except ValueError:
+        raise ValueError(
+            f"{name} is a nested list whose parts differ in length; wanted {wanted}"
+        ) from None
+
+
+def numbers(value: Any, name: str, wanted: str) -> np.ndarray:
+    """`array_of` real numbers, whose steps are in the order of time.
+
+    Raises:
+        TypeError, ValueError: they are something else; see `array_of` and `check_in_time`.
+    """
+    check_in_time(value, name)
+    array = array_of(value, name, wanted)
+    if array.dtype == object and array.ndim > 0:
+        try:
+            return array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"{name} has an object that is not a number ({error}); wanted real numbers"
+            ) from None
+    if array.dtype.kind == "c":
+        raise ValueError(
+            f"Complex data not supported: {name} has dtype {array.dtype}; wanted real numbers, "
+            "as two features for the real and the imaginary part"
+        )
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} has dtype {array.dtype}; wanted real numbers")
+    return array
+
+
 def check_in_time(frame: Any, name: str) -> None:
     """Refuse steps whose index are dates in another order than that of time.
 

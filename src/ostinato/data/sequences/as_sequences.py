@@ -6,10 +6,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ostinato.data.sequences.as_array import as_array, check_in_time
+from ostinato.data.sequences.as_array import array_of, numbers
 from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.sequences.ragged import Ragged, as_float32
 
+WANTED = "an array [steps, features] for each sequence, and a list of such"
 Sequences: TypeAlias = "np.ndarray | Ragged"  # [N, T, F] float32 C-contiguous, or N of [T_i, F]
 
 
@@ -58,7 +59,7 @@ def shape_sequences(X: Any) -> Sequences:
     if isinstance(X, Ragged):
         return X
     if not isinstance(X, (list, tuple)):
-        X = _array(X, "X")
+        X = array_of(X, "X", WANTED)
         if X.dtype == object and X.ndim == 2 and X.size and np.ndim(X.flat[0]) > 0:
             raise ValueError(
                 "X is a table whose cells are lists; wanted an array [steps, features] for each "
@@ -67,12 +68,12 @@ def shape_sequences(X: Any) -> Sequences:
         if X.dtype == object and X.ndim > 0:  # of arrays, or of Python's numbers
             X = X.tolist()
     if isinstance(X, (list, tuple)):
-        arrays = [_numbers(x, f"X[{i}]") for i, x in enumerate(X)]
+        arrays = [numbers(x, f"X[{i}]", WANTED) for i, x in enumerate(X)]
         if len({array.shape for array in arrays}) > 1:
             return Ragged.from_list(arrays)
         array = np.stack(arrays) if arrays else np.zeros((0, 0, 0))
     else:
-        array = _numbers(X, "X")
+        array = numbers(X, "X", WANTED)
     if array.ndim == 2:
         if array.shape[1] == 0:  # in scikit-learn's words, which its check_estimator expects
             raise ValueError(
@@ -98,40 +99,6 @@ def one_sequence(X: Sequences) -> str:
 def place(example: int, step: int, feature: int) -> str:
     """An index into `[N, T, F]` in words, for messages."""
     return f"example {example}, step {step}, feature {feature}"
-
-
-def _array(value: Any, name: str) -> np.ndarray:
-    if hasattr(value, "toarray"):  # the sparse arrays of SciPy have it
-        raise TypeError(
-            f"{name} is a sparse matrix, and sparse data is not supported; pass {name}.toarray()"
-        )
-    try:
-        return as_array(value)
-    except ValueError:
-        raise ValueError(
-            f"{name} is a nested list whose parts differ in length; wanted an array "
-            "[steps, features] for each sequence, and a list of such"
-        ) from None
-
-
-def _numbers(value: Any, name: str) -> np.ndarray:
-    check_in_time(value, name)
-    array = _array(value, name)
-    if array.dtype == object and array.ndim > 0:
-        try:
-            return array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"{name} has an object that is not a number ({error}); wanted real numbers"
-            ) from None
-    if array.dtype.kind == "c":
-        raise ValueError(
-            f"Complex data not supported: {name} has dtype {array.dtype}; wanted real numbers, "
-            "as two features for the real and the imaginary part"
-        )
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name} has dtype {array.dtype}; wanted real numbers")
-    return array
 
 
 def _check_extent(sequences: Sequences) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato.data.sequences.as_array import as_array, check_in_time, run_back
+from ostinato.data.sequences.as_array import array_of, numbers, run_back
 from ostinato.data.sequences.mapped import Pieces, is_mapped, stretches
-from ostinato.data.sequences.ragged import Ragged
+from ostinato.data.sequences.ragged import Ragged, offsets_of
 from ostinato.data.tables.feature_names import are_steps, column_names, in_order, is_frame
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Panel:
         empty = np.flatnonzero(lengths == 0)
         if len(empty):
             raise ValueError(f"series {empty[0]} of X has no steps; wanted at least one")
-        offsets = _offsets(lengths)
+        offsets = offsets_of(lengths)
         _check_values(np.concatenate(series), _Place("X", offsets), missing=True)
         before, _ = _inputs(past, "past", lengths, exactly=True)
         known, ends = _inputs(future, "future", lengths, exactly=False)
@@ -141,7 +141,7 @@ class Panel:
         return replace(
             self,
             target=self.target[kept],
-            offsets=_offsets(lengths - steps),
+            offsets=offsets_of(lengths - steps),
             past=self.past[kept],
         )
 
@@ -190,10 +190,10 @@ class Panel:
             names = panel.names
         return Panel(
             target=target.joined(),
-            offsets=_offsets(np.concatenate(lengths)),
+            offsets=offsets_of(np.concatenate(lengths)),
             past=past.joined(),
             future=future.joined(),
-            future_offsets=_offsets(np.concatenate(ahead)),
+            future_offsets=offsets_of(np.concatenate(ahead)),
             static=np.concatenate(static),
             names=names,
         )
@@ -343,13 +343,9 @@ def _is_one_series(X: Any) -> bool:
 
 def _arrays(value: Any, name: str) -> list[np.ndarray]:
     """The parts along the first axis of an array, or of a list of arrays."""
-    if hasattr(value, "toarray"):  # the sparse arrays of SciPy have it
-        raise TypeError(
-            f"{name} is a sparse matrix, and sparse data is not supported; pass {name}.toarray()"
-        )
     if isinstance(value, (list, tuple)):
         return [_numbers(part, f"{name}[{i}]") for i, part in enumerate(value)]
-    array = as_array(value)
+    array = array_of(value, name, "an array for each series")
     if array.ndim == 0:
         raise ValueError(f"{name} is {value!r}; wanted an array of series, or a list of arrays")
     if array.dtype == object:  # of arrays, or of Python's numbers
@@ -369,25 +365,7 @@ def _arrays(value: Any, name: str) -> list[np.ndarray]:
 
 def _numbers(value: Any, name: str) -> np.ndarray:
     """`value` as float64."""
-    check_in_time(value, name)
-    try:
-        array = as_array(value)
-    except ValueError:
-        raise ValueError(
-            f"{name} is a nested list whose parts differ in length; wanted an array for each series"
-        ) from None
-    if array.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: {name} has dtype {array.dtype}")
-    if array.dtype == object:
-        try:
-            return array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"{name} has an object that is not a number ({error}); wanted real numbers"
-            ) from None
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name} has dtype {array.dtype}; wanted real numbers")
-    return array.astype(np.float64)
+    return numbers(value, name, "an array for each series").astype(np.float64)
 
 
 def _column(value: Any, name: str) -> np.ndarray:
@@ -406,16 +384,12 @@ def _two_axes(value: Any, name: str) -> np.ndarray:
     return array if array.ndim == 2 else array[:, None]
 
 
-def _offsets(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-
-
 def _inputs(
     value: Any, name: str, lengths: np.ndarray, exactly: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inputs over time, end to end, and their offsets; without columns if there are no inputs."""
     if value is None:
-        return np.zeros((lengths.sum(), 0)), _offsets(lengths)
+        return np.zeros((lengths.sum(), 0)), offsets_of(lengths)
     parts = [_two_axes(part, f"{name}[{i}]") for i, part in enumerate(_arrays(value, name))]
     if len(parts) != len(lengths):
         raise ValueError(
@@ -434,7 +408,7 @@ def _inputs(
                 f"{name}[{i}] has {len(part)} steps and series {i} has {lengths[i]}; "
                 f"wanted {wanted}"
             )
-    offsets = _offsets(np.array([len(part) for part in parts]))
+    offsets = offsets_of(np.array([len(part) for part in parts]))
     values = np.concatenate(parts)
     _check_values(values, _Place(name, offsets), missing=False)
     return values, offsets
