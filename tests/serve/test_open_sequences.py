@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 
 import numpy as np
 from hypothesis import given, settings
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 from serving import GOLDEN, arrays, golden, run, serving, step
 
 from ostinato import runtime
+from ostinato.serve import server
+from ostinato.serve.frames import StepRequest
 
 MODEL = runtime.load(GOLDEN / "gru")
 INFER, SESSIONS = "/v2/models/gru/infer", "/v2/models/gru/sessions"
@@ -139,6 +143,35 @@ def test_a_session_reports_how_it_ended():
             assert 'ostinato_expired_total{model="gru"} 2.0' in (await client.get("/metrics")).text
 
     run(test())
+
+
+def test_what_was_answered_is_free_at_once():
+    """Without the garbage collector, whose work would delay other answers."""
+
+    async def test():
+        async with serving(golden("gru")) as client:
+            sequences = client.models.newest("gru").sequences
+            gone = []
+            for start in (True, False):
+                frame = await sequences.play(StepRequest("a", X[:1], start=start))
+                gone.append(weakref.ref(frame))
+                del frame
+            await asyncio.sleep(0)
+            assert [each() for each in gone] == [None, None]
+
+    gc.disable()
+    try:
+        run(test())
+    finally:
+        gc.enable()
+
+
+def test_the_collector_does_not_look_at_what_was_there_before():
+    before = gc.get_threshold()
+    with server._short_collections():
+        assert len(gc.get_objects()) < 5000 < gc.get_freeze_count()
+        assert gc.get_threshold()[0] > before[0]
+    assert (gc.get_threshold(), gc.get_freeze_count()) == (before, 0)
 
 
 def test_numbers_and_texts_name_different_sequences():

@@ -138,6 +138,28 @@ def test_kills_at_any_moment_lose_nothing(tmp_path, draw):
             assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.slow
+def test_a_file_that_cannot_grow_refuses_until_it_can(tmp_path):
+    """The kernel's own refusal, as of a disk that is full; then a kill."""
+    rows = np.tile(X, (100, 1))
+
+    def ask(process, n):
+        return process.post(INFER, step("a", rows[None, n : n + 100], n == 0, n=n + 1))
+
+    with Process(GRU, "--state", tmp_path, "--quiet") as process:
+        pid, n = process.process.pid, 0
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (8000, resource.RLIM_INFINITY))
+        while (answer := ask(process, n)).status_code == 200:
+            n += 100
+        assert (answer.status_code, n > 0) == (503, True) and answer.headers["retry-after"]
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        ask(process, n).raise_for_status()
+        process.kill()
+    with Process(GRU, "--state", tmp_path, "--quiet") as process:
+        found = arrays(ask(process, n + 100).json())["probabilities"]
+        assert (found == MODEL.predict_proba(rows[None, : n + 200])).all()
+
+
 def test_sigterm_answers_what_is_under_way_and_ends(tmp_path):
     with Process(GRU, "--state", tmp_path) as process:
         assert process.post(INFER, step("a", X[None, :3], True)).status_code == 200

@@ -7,6 +7,7 @@
     tensors.py     the protocol's tensors as arrays, in JSON and in binary
     model.py       a saved model as tensors in, tensors out, for every task
     sequences.py   open sequences of one model, in a pool; queued steps run together
+    frames.py      a request for steps, what a sequence keeps of it, readers of the answers
     journal.py     a file of all steps, written before they are answered
     models.py      the models of a server by name, and their versions
     metrics.py     the counters of the server

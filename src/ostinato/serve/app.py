@@ -35,83 +35,54 @@ MODEL = "/v2/models/{model}"
 VERSION = MODEL + "/versions/{version}"
 SESSION = MODEL + "/sessions/{session}"
 
+
+def _object(*required: str, more: bool = False, **properties: Any) -> dict[str, Any]:
+    """The JSON schema of an object; `more`: it may have further names."""
+    found = {"type": "object", "properties": properties}
+    found |= {"required": list(required)} if required else {}
+    return found if more else {**found, "additionalProperties": False}
+
+
+_TEXT, _BOOL, _ANY = {"type": "string"}, {"type": "boolean"}, {"type": "object"}
+_FROM_0, _FROM_1 = ({"type": "integer", "minimum": least} for least in (0, 1))
 # JSON schemas of bodies, by the names that the table gives them.
-_TENSOR = {
-    "type": "object",
-    "required": ["name", "shape", "datatype"],
-    "properties": {
-        "name": {"type": "string"},
-        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-        "datatype": {"type": "string"},
-        "parameters": {"type": "object"},
-        "data": {"type": "array"},
-    },
-}
 SCHEMAS: dict[str, Any] = {
-    "infer": {
-        "type": "object",
-        "required": ["inputs"],
-        "properties": {
-            "id": {"type": "string"},
-            "parameters": {
-                "type": "object",
-                "properties": {
-                    "sequence_id": {"oneOf": [{"type": "integer"}, {"type": "string"}]},
-                    "sequence_start": {"type": "boolean"},
-                    "sequence_end": {"type": "boolean"},
-                    "n": {"type": "integer", "minimum": 1},
-                },
-            },
-            "inputs": {"type": "array", "minItems": 1, "items": _TENSOR},
-            "outputs": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["name"],
-                    "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
-                },
-            },
+    "infer": _object(
+        "inputs",
+        more=True,
+        id=_TEXT,
+        parameters=_object(
+            more=True,
+            sequence_id={"oneOf": [{"type": "integer"}, _TEXT]},
+            sequence_start=_BOOL,
+            sequence_end=_BOOL,
+            n=_FROM_1,
+        ),
+        inputs={
+            "type": "array",
+            "minItems": 1,
+            "items": _object(
+                "name", "shape", "datatype", more=True,
+                name=_TEXT, shape={"type": "array", "items": _FROM_0}, datatype=_TEXT,
+                parameters=_ANY, data={"type": "array"},
+            ),
         },
-    },
-    "begin": {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {"id": {"type": "string", "minLength": 1, "maxLength": 200}},
-    },
-    "steps": {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["x"],
-        "properties": {
-            "n": {"type": "integer", "minimum": 1},
-            "x": {"oneOf": [{"type": "array"}, {"type": "string"}]},
-            "each": {"type": "boolean"},
-            "end": {"type": "boolean"},
-        },
-    },
-    "load": {"type": "object", "properties": {"parameters": {"type": "object"}}},
-    "state": {"type": "string", "format": "binary"},
-    "table": {"type": "string"},
-    "suggest": {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["text"],
-        "properties": {
-            "text": {"type": "string"},
-            "n": {"type": "integer", "minimum": 1, "maximum": 20},
-        },
-    },
-    "write": {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {
-            "prompt": {"type": "string"},
-            "n": {"type": "integer", "minimum": 1, "maximum": 10000},
-            "temperature": {"type": "number", "minimum": 0},
-            "seed": {"type": "integer", "minimum": 0},
-        },
-    },
-}
+        outputs={"type": "array", "items": _object("name", more=True, name=_TEXT, parameters=_ANY)},
+    ),
+    "begin": _object(id={**_TEXT, "minLength": 1, "maxLength": 200}),
+    "steps": _object(
+        "x", n=_FROM_1, x={"oneOf": [{"type": "array"}, _TEXT]}, each=_BOOL, end=_BOOL
+    ),
+    "load": _object(more=True, parameters=_ANY),
+    "state": {**_TEXT, "format": "binary"},
+    "table": _TEXT,
+    "suggest": _object("text", text=_TEXT, n={**_FROM_1, "maximum": 20}),
+    "write": _object(
+        prompt=_TEXT, n={**_FROM_1, "maximum": 10_000},
+        temperature={"type": "number", "minimum": 0}, seed=_FROM_0,
+    ),
+    "error": _object("error", more=True, error=_TEXT),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -221,16 +192,11 @@ def described(table: list[Row]) -> dict[str, Any]:
             content = {kind: {"schema": schema}}
             entry["requestBody"] = {"required": row.needs_body, "content": content}
         paths.setdefault(row.path, {})[row.method.lower()] = entry
-    error = {
-        "type": "object",
-        "required": ["error"],
-        "properties": {"error": {"type": "string"}},
-    }
     return {
         "openapi": "3.1.0",
         "info": {"title": "ostinato", "version": ostinato.__version__},
         "paths": paths,
-        "components": {"schemas": {**SCHEMAS, "error": error}},
+        "components": {"schemas": SCHEMAS},
     }
 
 

@@ -179,12 +179,6 @@ class Journal:
             os.close(self._handle)
             self._handle = -1
 
-    def remove(self) -> None:
-        """Close and delete the journal of a model that is no longer served."""
-        self.close()
-        self._delete_before(self._number + 1)
-        self.directory.rmdir()
-
     def _open(self, number: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         handle = os.open(self._path("log", number), flags, 0o600)

@@ -17,11 +17,12 @@ from pathlib import Path
 from ostinato import files, runtime
 from ostinato.runtime.model import Model
 from ostinato.saved.read import CONFIG, TENSORS, model_in
+from ostinato.serve.frames import Key
 from ostinato.serve.journal import Journal
 from ostinato.serve.metrics import Metrics
 from ostinato.serve.model import Served
 from ostinato.serve.refused import Refusal
-from ostinato.serve.sequences import Key, OpenSequences
+from ostinato.serve.sequences import OpenSequences
 from ostinato.serve.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,13 @@ class Version:
     sequences: OpenSequences | None
     journal: Journal | None
     task: asyncio.Task[None] | None = None
+
+    @property
+    def stepwise(self) -> OpenSequences:
+        """Its open sequences; raises Refusal if the model cannot answer step by step."""
+        if self.sequences is None:
+            raise Refusal(400, f"{self.served.name!r}: {self.served.why_not}")
+        return self.sequences
 
 
 class Models:
@@ -104,9 +112,7 @@ class Models:
             Refusal: there is no such model, or it does not answer step by step.
         """
         newest = self.newest(name, version)
-        if newest.sequences is None:
-            raise Refusal(400, f"{name!r}: {newest.served.why_not}")
-        if version is None and not newest.sequences.is_open(key):
+        if version is None and not newest.stepwise.is_open(key):
             for each in self._versions[name][1:]:
                 if each.sequences is not None and each.sequences.is_open(key):
                     return each

@@ -19,7 +19,7 @@ from ostinato import files
 from ostinato.saved.read import README, model_in
 from ostinato.serve.models import Models
 from ostinato.serve.refused import Refusal, body_of
-from ostinato.serve.tensors import bad, check_text, object_of, shown
+from ostinato.serve.tensors import MOST, bad, check_text, object_of, only, shown, whole
 
 _KINDS = {
     "index.html": "text/html; charset=utf-8",
@@ -108,25 +108,20 @@ class Page:
     async def suggest(self, request: Request) -> Response:
         """The likeliest next tokens of a text, and the bits of each of its tokens."""
         given = object_of(body_of(request))
-        text, n = given.pop("text", None), given.pop("n", 5)
-        _none_left(given)
+        only(given, {"text", "n"})
+        text, n = given.get("text"), whole(given.get("n", 5), "'n'", 1, 20)
         _check_text(text, "'text'")
-        if type(n) is not int or not 1 <= n <= 20:
-            raise bad(f"'n' is {shown(n)}; wanted 1 to 20")
         version = self.models.newest(request.path_params["model"])
         return JSONResponse(await asyncio.to_thread(version.served.suggest, text, n))
 
     async def write(self, request: Request) -> Response:
         """Text of a language model, sent while it is written; a closed connection ends it."""
         given = object_of(body_of(request))
-        prompt, n = given.pop("prompt", ""), given.pop("n", 400)
-        temperature, seed = given.pop("temperature", 1.0), given.pop("seed", 0)
-        _none_left(given)
+        only(given, {"prompt", "n", "temperature", "seed"})
+        prompt, temperature = given.get("prompt", ""), given.get("temperature", 1.0)
+        n, seed = whole(given.get("n", 400), "'n'", 1, 10_000), given.get("seed", 0)
+        whole(seed, "'seed'", 0, MOST)
         _check_text(prompt, "'prompt'")
-        if type(n) is not int or not 1 <= n <= 10_000:
-            raise bad(f"'n' is {shown(n)}; wanted 1 to 10,000 tokens")
-        if type(seed) is not int or not 0 <= seed < 1 << 63:
-            raise bad(f"'seed' is {shown(seed)}; wanted a whole number, 0 or more")
         if type(temperature) not in (int, float) or not 0 <= temperature <= 1e6:
             raise bad(f"'temperature' is {shown(temperature)}; wanted a number, 0 or more")
         language = self.models.newest(request.path_params["model"]).served.language
@@ -152,11 +147,6 @@ def _check_text(text: Any, noun: str) -> None:
     if len(text) > TEXT:
         raise Refusal(413, f"{noun} has {len(text):,} characters; wanted {TEXT:,} at most")
     check_text(text, noun)
-
-
-def _none_left(given: dict[str, Any]) -> None:
-    if given:
-        raise bad(f"{shown(next(iter(given)))} came, which is not known here")
 
 
 @cache

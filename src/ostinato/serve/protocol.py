@@ -14,17 +14,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 import ostinato
+from ostinato.serve.frames import Key, StepRequest
 from ostinato.serve.models import Models, Version
 from ostinato.serve.refused import Refusal, body_of
-from ostinato.serve.sequences import Key, StepRequest
 from ostinato.serve.tensors import (
     HEADER,
+    MOST,
     InferRequest,
     InferResponse,
     bad,
+    flag,
     object_of,
     read_request,
     shown,
+    whole,
     write_response,
 )
 
@@ -132,20 +135,19 @@ class Protocol:
 
     async def _steps(self, request: Request, asked: InferRequest, key: Key) -> InferResponse:
         path = request.path_params
-        start, end = (_flag(asked.parameters, name) for name in _FLAGS)
+        start, end = (
+            flag(asked.parameters.get(name, False), f"the parameter {name}") for name in _FLAGS
+        )
         number = path.get("version")
         version = (
             self.models.newest(path["model"], number)
             if start
             else self.models.with_sequence(path["model"], key, number)
         )
-        sequences = version.sequences
-        if sequences is None:
-            raise bad(f"{path['model']!r}: {version.served.why_not}")
-        head = version.served.head
+        sequences, head = version.stepwise, version.served.head
         n = asked.parameters.get("n")
-        if n is not None and (type(n) is not int or n < 1):
-            raise bad(f"the parameter n is {shown(n)}; wanted the number of the step, from 1")
+        if n is not None:
+            whole(n, "the parameter n", 1, MOST)
         try:
             rows = sequences.rows(head.steps(asked.inputs))
         except (ValueError, TypeError) as problem:
@@ -187,13 +189,6 @@ class Protocol:
 
 def _head(version: Version) -> dict[str, Any]:
     return {"model_name": version.served.name, "model_version": version.served.version}
-
-
-def _flag(parameters: dict[str, Any], name: str) -> bool:
-    value = parameters.get(name, False)
-    if type(value) is not bool:
-        raise bad(f"the parameter {name} is {shown(value)}; wanted true or false")
-    return value
 
 
 def _key(asked: InferRequest) -> Key | None:

@@ -18,79 +18,22 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from hashlib import blake2b
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ostinato.runtime.answers import Answers
+from ostinato.serve.frames import Kept, Key, Listeners, StepRequest, digest_of
 from ostinato.serve.journal import MAX_LOG, Journal, Record
 from ostinato.serve.model import Served
 from ostinato.serve.refused import Refusal
 from ostinato.serve.settings import Settings
 from ostinato.serve.tensors import Array, bad
 
-Key = str | int
 INLINE = 2_000_000  # multiplications, about a millisecond; more run in another thread
 ENDED = 10_000  # ended sequences that are remembered: an error then gives the reason of the end
 LAST = "it ended with its last step"
-WINDOW = 256  # answers that wait for a slow reader of events
-
-
-@dataclass(eq=False)
-class StepRequest:
-    """A frame: steps of one sequence, from one request.
-
-    Attributes:
-        key: the name of the sequence.
-        rows: `[T, F]`, checked.
-        n: the number of the first step, from 1; None: the next step of the sequence.
-        start: whether the sequence begins, or restarts, with the first row.
-        end: whether the sequence ends with the last row.
-        each: whether every step is answered.
-        restarted: whether `start` replaced an open sequence; set before the frame is played.
-        answers: the answers to the steps; None until the frame is played.
-        future: resolves to the frame when it is answered, or to the error that refuses it.
-    """
-
-    key: Key
-    rows: Array
-    n: int | None = None
-    start: bool = False
-    end: bool = False
-    each: bool = False
-    restarted: bool = False
-    answers: Answers | None = None
-    future: asyncio.Future[StepRequest] = field(init=False)
-
-
-@dataclass(eq=False)
-class _Open:
-    """A sequence, open or ended, without its present state, which is in the pool.
-
-    Attributes:
-        before: the state before the last frame.
-        first: the number of the first step of the last frame.
-        digest: the digest of the rows of the last frame; b"" before the first frame.
-        used: the time of the last use.
-        why: why it ended; empty while open.
-    """
-
-    before: bytes
-    first: int = 0
-    digest: bytes = b""
-    used: float = 0.0
-    why: str = ""
-
-    def repeats(self, frame: StepRequest) -> bool:
-        """Whether a frame repeats the last one."""
-        return frame.n == self.first and self.digest == digest_of(frame.rows)
-
-
-def digest_of(rows: Array) -> bytes:
-    """A digest of rows `[T, F]`."""
-    return blake2b(rows.tobytes(), digest_size=16).digest()
 
 
 class OpenSequences:
@@ -118,15 +61,15 @@ class OpenSequences:
         self._pool = served.model.pool(settings.sequences)
         self._scratch = served.model.pool(1)
         self._cost = served.model.stream().explain().multiplies
-        self._open: OrderedDict[Key, _Open] = OrderedDict()  # the least recently used first
-        self._ended: OrderedDict[Key, _Open] = OrderedDict()
-        self._listeners: dict[Key, list[asyncio.Queue[Any]]] = {}
+        self._open: OrderedDict[Key, Kept] = OrderedDict()  # the least recently used first
+        self._ended: OrderedDict[Key, Kept] = OrderedDict()
+        self.listeners = Listeners()
         self._queue: deque[StepRequest] = deque()
         self._wake, self._lock = asyncio.Event(), asyncio.Lock()
         self._taken = 0  # frames that are being played
         # For `_undo`, of each frame that is being played: the key, and as they were before it the
         # open sequence, its state, and the ended sequence of the same key.
-        self._changed: list[tuple[Key, _Open | None, bytes, _Open | None]] = []
+        self._changed: list[tuple[Key, Kept | None, bytes, Kept | None]] = []
         self._beginning = 0  # frames among them that begin a sequence
         if journal is not None:
             for record in journal.records():
@@ -150,7 +93,7 @@ class OpenSequences:
     def gone(self, key: Key, why: str) -> None:
         """Remember why a sequence of another version of the model is not open in this one."""
         self._log([Record(["gone", key, why])])
-        self._remember(key, _Open(b"", why=why))
+        self._remember(key, Kept(b"", why=why))
 
     @property
     def waiting(self) -> int:
@@ -188,7 +131,8 @@ class OpenSequences:
         frame.future = asyncio.get_running_loop().create_future()
         self._queue.append(frame)
         self._wake.set()
-        return await frame.future
+        await frame.future
+        return frame
 
     async def begin(self, key: Key, state: bytes | None = None, *, replace: bool = False) -> int:
         """Begin a sequence, new or from a state, and return the number of steps that it has read.
@@ -234,22 +178,9 @@ class OpenSequences:
             return self._pool.n(key), self._pool.save(key)
 
     def listen(self, key: Key) -> asyncio.Queue[Any]:
-        """A queue of the answers of a sequence from here on; None ends it.
-
-        A reader that is `WINDOW` answers behind gets None instead of later answers.
-        """
+        """A queue of the answers of a sequence from here on; see `Listeners`."""
         self._known(key)
-        queue: asyncio.Queue[Any] = asyncio.Queue(WINDOW + 1)
-        self._listeners.setdefault(key, []).append(queue)
-        return queue
-
-    def unlisten(self, key: Key, queue: asyncio.Queue[Any]) -> None:
-        """Forget the queue of a reader that has closed its connection."""
-        queues = self._listeners.get(key, [])
-        if queue in queues:
-            queues.remove(queue)
-        if not queues:
-            self._listeners.pop(key, None)
+        return self.listeners.add(key)
 
     # ---- the player
 
@@ -333,11 +264,11 @@ class OpenSequences:
             frame.future.set_exception(problem)
             return False
 
-    def _repeat(self, frame: StepRequest, known: _Open) -> None:
+    def _repeat(self, frame: StepRequest, known: Kept) -> None:
         """Answer the last frame of a sequence again."""
         self._scratch.restore("", known.before)
         frame.answers = self._scratch.read("", frame.rows, each=frame.each)
-        frame.future.set_result(frame)
+        frame.future.set_result(None)
 
     def _play(self, frames: list[StepRequest]) -> None:
         """Play frames of different sequences."""
@@ -360,7 +291,7 @@ class OpenSequences:
                 frame.answers = answers[i : i + 1]
         for frame in frames:
             if len(frame.rows) > 1:
-                each = frame.each or frame.key in self._listeners
+                each = frame.each or frame.key in self.listeners
                 frame.answers = self._pool.read(frame.key, frame.rows, each=each)
 
     def _undo(self, mark: int) -> None:
@@ -381,21 +312,16 @@ class OpenSequences:
     def _answered(self, frame: StepRequest) -> None:
         self._open[frame.key].used = time.monotonic()
         self._open.move_to_end(frame.key)
-        for queue in self._listeners.get(frame.key, ()):
-            for answer in frame.answers or ():
-                if queue.qsize() < WINDOW:
-                    queue.put_nowait(answer)
-                else:
-                    self._dismiss(queue)
-                    break
+        if frame.answers is not None and frame.key in self.listeners:
+            self.listeners.tell(frame.key, frame.answers)
         if frame.end:
             self._end(frame.key, LAST)
         if not frame.future.done():
-            frame.future.set_result(frame)
+            frame.future.set_result(None)
 
     # ---- beginnings and ends
 
-    def _known(self, key: Key) -> _Open:
+    def _known(self, key: Key) -> Kept:
         known = self._open.get(key)
         if known is not None:
             return known
@@ -423,7 +349,7 @@ class OpenSequences:
         else:
             self._pool.restore(key, state)
         self._ended.pop(key, None)
-        self._open[key] = _Open(self._pool.save(key), used=time.monotonic())
+        self._open[key] = Kept(self._pool.save(key), used=time.monotonic())
         self._open.move_to_end(key)
 
     def _end(self, key: Key, why: str) -> None:
@@ -433,27 +359,13 @@ class OpenSequences:
             ended.before = ended.digest = b""
         self._pool.drop([key])
         self._remember(key, ended)
-        for queue in self._listeners.pop(key, []):
-            queue.put_nowait(None)
+        self.listeners.end(key)
 
-    def _remember(self, key: Key, ended: _Open) -> None:
+    def _remember(self, key: Key, ended: Kept) -> None:
         self._ended[key] = ended
         self._ended.move_to_end(key)
         while len(self._ended) > ENDED:
             self._ended.popitem(last=False)
-
-    def _dismiss(self, queue: asyncio.Queue[Any]) -> None:
-        """End the queue of a reader, for example of one that is too slow."""
-        queue.put_nowait(None)
-        for key, queues in list(self._listeners.items()):
-            if queue in queues:
-                self.unlisten(key, queue)
-
-    def dismiss_all(self) -> None:
-        """End the queues of all readers of events."""
-        for queues in list(self._listeners.values()):
-            for queue in list(queues):
-                self._dismiss(queue)
 
     async def expire(self) -> int:
         """End the sequences that were idle for too long, and return how many."""
@@ -509,7 +421,7 @@ class OpenSequences:
         elif key in self._open:
             self._end(key, rest[0])
         else:
-            self._remember(key, _Open(b"", why=rest[0]))
+            self._remember(key, Kept(b"", why=rest[0]))
 
     def _kept(self) -> Iterator[Record]:
         """All sequences, open and ended, as records."""
@@ -522,7 +434,7 @@ class OpenSequences:
         """Restore a sequence, open or ended, from a record of a snapshot."""
         first, digest, size, why = record.head[2:]
         before, now = record.content[:size], record.content[size:]
-        known = _Open(before, first, bytes.fromhex(digest), time.monotonic(), why)
+        known = Kept(before, first, bytes.fromhex(digest), time.monotonic(), why)
         if why:
             self._remember(key, known)
         else:

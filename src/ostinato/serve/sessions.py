@@ -16,11 +16,12 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ostinato.serve.models import Models, Version
+from ostinato.serve.frames import StepRequest
+from ostinato.serve.models import Models
 from ostinato.serve.protocol import checked_key
 from ostinato.serve.refused import Refusal, body_of
-from ostinato.serve.sequences import OpenSequences, StepRequest
-from ostinato.serve.tensors import bad, object_of, shown
+from ostinato.serve.sequences import OpenSequences
+from ostinato.serve.tensors import MOST, bad, flag, object_of, only, shown, whole
 
 N = "ostinato-n"  # a header: the number of steps that a state has read
 _STEPS = {"n", "x", "each", "end"}
@@ -40,14 +41,14 @@ class Sessions:
         """Begin a session."""
         body = body_of(request)
         given = object_of(body) if body else {}
-        _only(given, {"id"})
+        only(given, {"id"})
         key = checked_key(given.get("id", secrets.token_urlsafe(12)))
         if not isinstance(key, str):
             raise bad(f"'id' is {shown(key)}; wanted a text")
         version = self.models.newest(request.path_params["model"])
         if self._where(request, key).is_open(key):
             raise Refusal(409, f"the sequence {key!r} is open already; take another name")
-        n = await _sequences(version).begin(key)
+        n = await version.stepwise.begin(key)
         return JSONResponse({"id": key, "n": n, "version": version.served.version}, 201)
 
     async def tell(self, request: Request) -> Response:
@@ -62,21 +63,17 @@ class Sessions:
         return JSONResponse(await self._played(request, _id(request), given))
 
     async def _played(self, of: HTTPConnection, key: str, given: dict[str, Any]) -> Any:
-        _only(given, _STEPS)
-        n, each, end = given.get("n"), given.get("each"), given.get("end", False)
-        if n is not None and (type(n) is not int or n < 1):
-            raise bad(f"'n' is {shown(n)}; wanted the number of the first step, from 1")
-        if each is not None and type(each) is not bool:
-            raise bad(f"'each' is {shown(each)}; wanted true or false")
-        if type(end) is not bool:
-            raise bad(f"'end' is {shown(end)}; wanted true or false")
+        only(given, _STEPS)
+        n, end = given.get("n"), flag(given.get("end", False), "'end'")
+        if n is not None:
+            whole(n, "'n'", 1, MOST)
         if "x" not in given:
             raise bad("'x' is missing; wanted a row of values, or several rows")
         version = self.models.with_sequence(of.path_params["model"], key)
-        sequences, head = _sequences(version), version.served.head
-        each = head.each if each is None else each
-        frame = await sequences.play(StepRequest(key, sequences.rows(head.read(given["x"])), n,
-                                           end=end, each=each))  # fmt: skip
+        sequences, head = version.stepwise, version.served.head
+        each = flag(given.get("each", head.each), "'each'")
+        rows = sequences.rows(head.read(given["x"]))
+        frame = await sequences.play(StepRequest(key, rows, n, end=end, each=each))
         assert frame.answers is not None
         found = {"id": key, **as_json(frame.answers[-1], head.noun)}
         if each:
@@ -116,7 +113,7 @@ class Sessions:
                     yield f"id: {answer.n}\ndata: {json.dumps(as_json(answer, noun))}\n\n"
                 yield "event: end\ndata: {}\n\n"
             finally:
-                sequences.unlisten(key, queue)
+                sequences.listeners.remove(key, queue)
 
         headers = {"cache-control": "no-store"}
         return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
@@ -144,7 +141,7 @@ class Sessions:
             await socket.close(1003, "wanted text, a JSON object")
 
     def _where(self, request: HTTPConnection, key: str) -> OpenSequences:
-        return _sequences(self.models.with_sequence(request.path_params["model"], key))
+        return self.models.with_sequence(request.path_params["model"], key).stepwise
 
 
 def as_json(answer: Any, noun: str) -> dict[str, Any]:
@@ -155,19 +152,7 @@ def as_json(answer: Any, noun: str) -> dict[str, Any]:
     return found
 
 
-def _sequences(version: Version) -> OpenSequences:
-    if version.sequences is None:
-        raise bad(f"{version.served.name!r}: {version.served.why_not}")
-    return version.sequences
-
-
 def _id(request: HTTPConnection) -> str:
     key = checked_key(request.path_params["session"])
     assert isinstance(key, str)
     return key
-
-
-def _only(given: dict[str, Any], wanted: set[str]) -> None:
-    foreign = sorted(given.keys() - wanted)
-    if foreign:
-        raise bad(f"{shown(foreign[0])} came; wanted {', '.join(sorted(wanted))}")

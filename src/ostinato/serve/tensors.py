@@ -28,6 +28,7 @@ DTYPES = {
 }  # fmt: skip
 BYTES = "BYTES"
 MAX_AXES = 8
+MOST = (1 << 63) - 1  # of a whole number in a request
 Array = np.ndarray
 
 
@@ -81,6 +82,27 @@ def shown(value: Any) -> str:
     """A value for a message, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+def whole(value: Any, noun: str, least: int, most: int) -> int:
+    """A whole number of a request; raises Refusal if it is none, or out of its range."""
+    if type(value) is not int or not least <= value <= most:
+        raise bad(f"{noun} is {shown(value)}; wanted a whole number from {least:,} to {most:,}")
+    return value
+
+
+def flag(value: Any, noun: str) -> bool:
+    """True or false of a request; raises Refusal if it is neither."""
+    if type(value) is not bool:
+        raise bad(f"{noun} is {shown(value)}; wanted true or false")
+    return value
+
+
+def only(given: dict[str, Any], wanted: set[str]) -> None:
+    """Raise Refusal if a request has other names than the wanted ones."""
+    foreign = sorted(given.keys() - wanted)
+    if foreign:
+        raise bad(f"{shown(foreign[0])} came; wanted {', '.join(sorted(wanted))}")
 
 
 def check_text(text: str, noun: str) -> None:
