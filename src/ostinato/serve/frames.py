@@ -43,7 +43,7 @@ class StepRequest:
 
 
 @dataclass(eq=False)
-class Kept:
+class Remembered:
     """What is kept of a sequence, open or ended, beside its present state, which is in the pool.
 
     Attributes:

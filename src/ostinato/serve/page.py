@@ -109,8 +109,8 @@ class Page:
         """The likeliest next tokens of a text, and the bits of each of its tokens."""
         given = object_of(body_of(request))
         only(given, {"text", "n"})
-        text, n = given.get("text"), whole(given.get("n", 5), "'n'", 1, 20)
-        _check_text(text, "'text'")
+        text = _checked_text(given.get("text"), "'text'")
+        n = whole(given.get("n", 5), "'n'", 1, 20)
         version = self.models.newest(request.path_params["model"])
         return JSONResponse(await asyncio.to_thread(version.served.suggest, text, n))
 
@@ -118,10 +118,10 @@ class Page:
         """Text of a language model, sent while it is written; a closed connection ends it."""
         given = object_of(body_of(request))
         only(given, {"prompt", "n", "temperature", "seed"})
-        prompt, temperature = given.get("prompt", ""), given.get("temperature", 1.0)
-        n, seed = whole(given.get("n", 400), "'n'", 1, 10_000), given.get("seed", 0)
-        whole(seed, "'seed'", 0, MOST)
-        _check_text(prompt, "'prompt'")
+        prompt = _checked_text(given.get("prompt", ""), "'prompt'")
+        n = whole(given.get("n", 400), "'n'", 1, 10_000)
+        seed = whole(given.get("seed", 0), "'seed'", 0, MOST)
+        temperature = given.get("temperature", 1.0)
         if type(temperature) not in (int, float) or not 0 <= temperature <= 1e6:
             raise bad(f"'temperature' is {shown(temperature)}; wanted a number, 0 or more")
         language = self.models.newest(request.path_params["model"]).served.language
@@ -141,12 +141,13 @@ async def _text(pieces: Iterator[str]) -> AsyncIterator[str]:
         yield "".join(found)
 
 
-def _check_text(text: Any, noun: str) -> None:
+def _checked_text(text: Any, noun: str) -> str:
     if not isinstance(text, str):
         raise bad(f"{noun} is {shown(text)}; wanted a text")
     if len(text) > TEXT:
         raise Refusal(413, f"{noun} has {len(text):,} characters; wanted {TEXT:,} at most")
     check_text(text, noun)
+    return text
 
 
 @cache

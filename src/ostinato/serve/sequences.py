@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ostinato.runtime.answers import Answers
-from ostinato.serve.frames import Kept, Key, Listeners, StepRequest, digest_of
+from ostinato.serve.frames import Key, Listeners, Remembered, StepRequest, digest_of
 from ostinato.serve.journal import MAX_LOG, Journal, Record
 from ostinato.serve.model import Served
 from ostinato.serve.refused import Refusal
@@ -61,15 +61,15 @@ class OpenSequences:
         self._pool = served.model.pool(settings.sequences)
         self._scratch = served.model.pool(1)
         self._cost = served.model.stream().explain().multiplies
-        self._open: OrderedDict[Key, Kept] = OrderedDict()  # the least recently used first
-        self._ended: OrderedDict[Key, Kept] = OrderedDict()
+        self._open: OrderedDict[Key, Remembered] = OrderedDict()  # the least recently used first
+        self._ended: OrderedDict[Key, Remembered] = OrderedDict()
         self.listeners = Listeners()
         self._queue: deque[StepRequest] = deque()
         self._wake, self._lock = asyncio.Event(), asyncio.Lock()
         self._taken = 0  # frames that are being played
         # For `_undo`, of each frame that is being played: the key, and as they were before it the
         # open sequence, its state, and the ended sequence of the same key.
-        self._changed: list[tuple[Key, Kept | None, bytes, Kept | None]] = []
+        self._changed: list[tuple[Key, Remembered | None, bytes, Remembered | None]] = []
         self._beginning = 0  # frames among them that begin a sequence
         if journal is not None:
             for record in journal.records():
@@ -93,7 +93,7 @@ class OpenSequences:
     def gone(self, key: Key, why: str) -> None:
         """Remember why a sequence of another version of the model is not open in this one."""
         self._log([Record(["gone", key, why])])
-        self._remember(key, Kept(b"", why=why))
+        self._remember(key, Remembered(b"", why=why))
 
     @property
     def waiting(self) -> int:
@@ -264,7 +264,7 @@ class OpenSequences:
             frame.future.set_exception(problem)
             return False
 
-    def _repeat(self, frame: StepRequest, known: Kept) -> None:
+    def _repeat(self, frame: StepRequest, known: Remembered) -> None:
         """Answer the last frame of a sequence again."""
         self._scratch.restore("", known.before)
         frame.answers = self._scratch.read("", frame.rows, each=frame.each)
@@ -321,7 +321,7 @@ class OpenSequences:
 
     # ---- beginnings and ends
 
-    def _known(self, key: Key) -> Kept:
+    def _known(self, key: Key) -> Remembered:
         known = self._open.get(key)
         if known is not None:
             return known
@@ -349,7 +349,7 @@ class OpenSequences:
         else:
             self._pool.restore(key, state)
         self._ended.pop(key, None)
-        self._open[key] = Kept(self._pool.save(key), used=time.monotonic())
+        self._open[key] = Remembered(self._pool.save(key), used=time.monotonic())
         self._open.move_to_end(key)
 
     def _end(self, key: Key, why: str) -> None:
@@ -361,7 +361,7 @@ class OpenSequences:
         self._remember(key, ended)
         self.listeners.end(key)
 
-    def _remember(self, key: Key, ended: Kept) -> None:
+    def _remember(self, key: Key, ended: Remembered) -> None:
         self._ended[key] = ended
         self._ended.move_to_end(key)
         while len(self._ended) > ENDED:
@@ -421,7 +421,7 @@ class OpenSequences:
         elif key in self._open:
             self._end(key, rest[0])
         else:
-            self._remember(key, Kept(b"", why=rest[0]))
+            self._remember(key, Remembered(b"", why=rest[0]))
 
     def _kept(self) -> Iterator[Record]:
         """All sequences, open and ended, as records."""
@@ -434,7 +434,7 @@ class OpenSequences:
         """Restore a sequence, open or ended, from a record of a snapshot."""
         first, digest, size, why = record.head[2:]
         before, now = record.content[:size], record.content[size:]
-        known = Kept(before, first, bytes.fromhex(digest), time.monotonic(), why)
+        known = Remembered(before, first, bytes.fromhex(digest), time.monotonic(), why)
         if why:
             self._remember(key, known)
         else:

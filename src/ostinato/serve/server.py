@@ -57,8 +57,9 @@ def serve(
     metrics = Metrics()
     with listening(settings) as sockets:
         models = Models(directories, settings, metrics)
+        guard = application(models, settings, metrics, shown)
         with _short_collections():
-            asyncio.run(_run(models, application(models, settings, metrics, shown), sockets, started))
+            asyncio.run(_run(models, guard, sockets, started))
 
 
 @contextmanager
