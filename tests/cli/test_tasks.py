@@ -524,8 +524,13 @@ def test_forecasts_of_months_have_the_dates_of_months(ordinary_shops, ostinato, 
     run = tmp_path / "run"
     reported = ostinato("train", ordinary_shops, *flags, "--id", "shop", "-o", run)
     assert (reported.code, "taken as time 'month'" in reported.err) == (0, True)
-    ahead = [line.split(",")[:2] for line in ostinato("predict", run, ordinary_shops).out.split()]
-    assert ahead[1:] == [[s, month] for s in "ab" for month in ("2026-01-31", "2026-02-28")]
+    lines = [line.split(",") for line in ostinato("predict", run, ordinary_shops).out.split()]
+    assert [line[:2] for line in lines[1:]] == [
+        [s, month] for s in "ab" for month in ("2026-01-31", "2026-02-28")
+    ]
+    tested = [line.split(",") for line in (run / "predictions.csv").read_text().split()]
+    assert all(cell.isdigit() for line in tested[1:] for cell in line[2:])  # as the sales are
+    assert all(line[2].isdigit() for line in lines[1:])
     one = tmp_path / "one.csv"
     one.write_text("shop,month,sales\nc,2024-01-31,5\n")
     refused = ostinato("predict", run, one)

@@ -138,6 +138,33 @@ def test_a_loaded_forecaster_is_the_same(tmp_path):
     assert pickle.loads(pickle.dumps(model)).predict(X).tobytes() == model.predict(X).tobytes()
 
 
+@pytest.mark.parametrize(
+    ("shift", "nonnegative", "whole"), [(0, True, True), (0.25, True, False), (-1, False, True)]
+)
+def test_forecasts_are_whole_and_not_negative_if_the_past_is(shift, nonnegative, whole, tmp_path):
+    X = np.random.default_rng(0).poisson(1.0, (6, 40)) + float(shift)
+    X[0, 5] = np.nan
+    free = small(bounds="any").fit(X).predict_quantiles(X)
+    assert (free < 0).any() and (free != np.rint(free)).any()
+    wanted = np.rint(free) if whole else free
+    wanted = np.maximum(wanted, 0) if nonnegative else wanted
+    model = small().fit(X)
+    model.save(tmp_path / "m")
+    for each in (model, load(tmp_path / "m"), runtime.load(tmp_path / "m")):
+        found = each.predict_quantiles(X)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)  # module, graph
+        assert not np.signbit(found[found == 0]).any()
+        measured = each.evaluate(X, windows=2)
+        of_end = each.predict_quantiles(X[:, :-3]), each.predict_quantiles(X[:, :-6])
+        actual = np.concatenate([X[:, -3:], X[:, -6:-3]])
+        loss = forecast_metrics.pinball(actual, np.concatenate(of_end), model.quantiles)
+        assert measured["pinball"] == pytest.approx(loss, rel=1e-12)
+    naive = model._fitted().naive(1)["last value"]
+    (last,) = naive(as_panel(X[1:2]), (np.array([0]), np.array([40])))
+    assert (last >= 0).all() or not nonnegative
+    assert (last == np.rint(last)).all() or not whole
+
+
 def test_parameters_of_a_later_version_are_refused(tmp_path):
     small(iterations=1).fit(waves()).save(tmp_path / "m")
     file = tmp_path / "m" / "config.json"

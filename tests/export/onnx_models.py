@@ -96,7 +96,8 @@ def preparation(missing, words=True, far=1.0):
     return Preparation.fit(examples, missing=missing)
 
 
-def forecaster(P=0, K=0, S=0, horizon=3, context=12, season=4, scaling="std", **config):
+def forecaster(P=0, K=0, S=0, horizon=3, context=12, season=4, scaling="std",
+               nonnegative=False, whole=False, **config):  # fmt: skip
     """With P past inputs, K known in advance, and S that do not change."""
     windows = SeriesWindows(
         context, horizon, scaling, season, *(columns(n, seed) for seed, n in enumerate((P, K, S)))
@@ -105,7 +106,7 @@ def forecaster(P=0, K=0, S=0, horizon=3, context=12, season=4, scaling="std", **
     net = noisy(seeded(lambda: ForecasterNet(horizon, **sizes, hidden_size=6, **config)))
     fitted = {name: getattr(windows, name) for name in ("context", "scaling", "season")}
     fitted |= {name: getattr(windows, name).as_json() for name in ("past", "future", "static")}
-    fitted |= {"preparation": None, "names": {}}
+    fitted |= {"preparation": None, "names": {}, "nonnegative": nonnegative, "whole": whole}
     return loaded("sequence_forecaster", net, fitted, made_with=net.config)
 
 

@@ -30,6 +30,7 @@ FORECASTERS = {
     "all inputs": {"P": 1, "K": 3, "S": 2, "num_layers": 2},
     "two directions": {"P": 1, "bidirectional": True},
     "three quantiles": {"quantiles": (0.1, 0.5, 0.9)},
+    "not negative, whole": {"nonnegative": True, "whole": True},
 }
 
 
@@ -86,6 +87,15 @@ def test_scales_of_series_that_do_not_vary(scaling, tmp_path):
     meant = model.predict_quantiles(list(series[:, :, 0]))
     scale = np.array([0.1, 1.0, 1.0 if scaling == "std" else 1e6, 0.1])[:, None, None]
     assert (np.abs(came - meant) / scale).max() <= parity.bound(model.graph, 12, 10)
+
+
+def test_whole_numbers_are_those_of_the_runtime(tmp_path):
+    """The seed leaves no value so near a half that rounding in the network decides."""
+    model = models.forecaster(nonnegative=True, whole=True)
+    series = np.random.default_rng(1).poisson(2.0, (5, 20, 1)).astype(np.float64)
+    came = answers(model, series, [20] * 5, tmp_path)
+    assert np.unique(came).tolist()[:2] == [0, 1] and came.max() > 2
+    np.testing.assert_array_equal(came, model.predict_quantiles(list(series[:, :, 0])))
 
 
 def test_nothing_beyond_the_end_or_before_the_window_is_read(tmp_path):

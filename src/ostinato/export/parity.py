@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -253,7 +253,9 @@ def _forecasts(model: Forecaster, run: Runner, random: np.random.Generator, B: i
         else None,
         static=static if STATIC in feeds else None,
     )
-    meant = model.predict_quantiles(panel)
+    meant = replace(model, windows=replace(windows, whole=False)).predict_quantiles(panel)
+    if windows.whole:  # beyond the half that rounding may add
+        came = meant + np.sign(came - meant) * np.maximum(np.abs(came - meant) - 0.5, 0)
     read = windows.contexts(panel, np.arange(B), lengths)
     known = [part for part in (read.future, read.lags) if part is not None]
     x, beside = read.x, np.concatenate(known, axis=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,17 +26,20 @@ MAX_LABELS = 1 << 20
 MAX_FEATURES = 1 << 20
 MAX_CONTEXT = 1 << 20  # steps
 MAX_ONE_IN = 1 << 40  # of a corpus of 2^59 tokens
+BOUNDS = ("nonnegative", "whole")  # of forecasts; early models had none
 _DTYPE = re.compile(r"[<>|=]?(?:[biuf][1248]|U[1-9]\d{0,4}|O)")
 _FEATURE = {"name", "words", "mean", "scale", "fill"}
 
 
-def names(fitted: dict[str, Any], wanted: set[str], where: str) -> None:
-    """Check that the entry "fitted" of a configuration has exactly the wanted names.
+def names(
+    fitted: dict[str, Any], wanted: set[str], where: str, optional: Sequence[str] = ()
+) -> None:
+    """Check that the entry "fitted" of a configuration has the wanted names, and no unknown one.
 
     Raises:
         ValueError: a name is missing or unknown.
     """
-    entries(fitted, f"{where}: 'fitted'", wanted)
+    entries(fitted, f"{where}: 'fitted'", wanted, frozenset(optional))
 
 
 def copies(tensors: dict[str, Array], one_in: Any, where: str) -> Copies:
@@ -159,8 +163,11 @@ def windows(
         columns.append(found)
     known = column_names_from(fitted["names"], f"{where}: 'names'")
     past, future, static = columns
+    bounds = [fitted.get(name, False) for name in BOUNDS]
+    if not all(type(bound) is bool for bound in bounds):
+        fail(f"{where}: 'nonnegative' or 'whole' is not true or false")
     made = SeriesWindows(
-        context, horizon, fitted["scaling"], season, past, future, static, known
+        context, horizon, fitted["scaling"], season, past, future, static, known, *bounds
     )
     if graph is None:
         return made

@@ -144,6 +144,11 @@ class TaskConfig(Declared):
     season: int = declare(
         1, "Steps of a season; forecasts, MASE and a baseline use the value a season ago.", low=1
     )
+    bounds: Literal["past", "any"] = declare(
+        "past",
+        "Forecasts are never negative, and whole numbers, if the series are so (past); or as the "
+        "network gives them (any).",
+    )
     loss: Literal["squared", "absolute", "quantiles"] = declare(
         "squared",
         "How an error in a number counts: by its square, by its size, or for nine quantiles at "

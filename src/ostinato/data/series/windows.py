@@ -109,6 +109,7 @@ class SeriesWindows:
         context, horizon, scaling, season: see `ForecastSettings`.
         past, future, static: how inputs are standardised.
         names: see `Panel`.
+        nonnegative, whole: whether forecasts are at least 0, and whole numbers.
     """
 
     context: int
@@ -119,6 +120,8 @@ class SeriesWindows:
     future: Columns
     static: Columns
     names: Names = field(default_factory=dict)
+    nonnegative: bool = False
+    whole: bool = False
 
     @property
     def n_lags(self) -> int:
@@ -173,6 +176,11 @@ class SeriesWindows:
         steps = cutoffs[:, None] + np.arange(self.horizon)
         values = panel.future[panel.future_offsets[series][:, None] + steps]
         return self.future.standard(values).astype(np.float32)
+
+    def bounded(self, values: np.ndarray) -> np.ndarray:
+        """Forecasts rounded if they are whole numbers, and at least 0 if they are not negative."""
+        values = np.rint(values) + 0.0 if self.whole else values  # −0 becomes 0
+        return np.maximum(values, 0.0) if self.nonnegative else values
 
     def check_inputs(self, panel: Panel) -> None:
         """Raise ValueError if inputs of the training are missing, by name or number."""

@@ -49,7 +49,9 @@ def write_forecast(w: Writer, windows: SeriesWindows, network: Network, each: Ea
     vectors = network(read.x, lengths)
     vectors = w.node("Reshape", vectors, w.integers(0, windows.horizon, -1))
     answers = w.node("Cast", each(vectors, read.known), to=DOUBLE)
-    return w.node("Add", read.centre, w.node("Mul", read.scale, answers))
+    values = w.node("Add", read.centre, w.node("Mul", read.scale, answers))
+    values = w.node("Round", values) if windows.whole else values
+    return w.node("Max", values, _double(w, 0)) if windows.nonnegative else values
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ TASK = TaskSpec(
     uses=OF_TABLES
     | {
         "data.static", "data.known", "data.missing", "task.horizon", "task.context", "task.season",
-        "model.bidirectional",
+        "task.bounds", "model.bidirectional",
     },
     recipe=SCHEDULE
     | {

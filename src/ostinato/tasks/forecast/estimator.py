@@ -47,6 +47,9 @@ class SequenceForecaster(Estimator):
             "mean_abs": by its mean absolute value. Default: 'std'.
         quantiles: levels between 0 and 1, increasing, with 0.5 among them.
             Default: (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9).
+        bounds: "past": forecasts are never negative if no value of the training is, and whole
+            numbers if all of its values are; "any": they are as the network gives them.
+            Default: 'past'.
         {hyperparameters}
         iterations: updates to make; None if `epochs` is given. Default: 1000.
         warmup: iterations at the start over which the learning rate rises from zero; by default a
@@ -80,6 +83,7 @@ class SequenceForecaster(Estimator):
     season: int = ForecastSettings.season
     scaling: str = ForecastSettings.scaling
     quantiles: Sequence[float] = NINE
+    bounds: str = ForecastSettings.bounds
     cell: str = "gru"
     hidden_size: int = 64
     bidirectional: bool = Architecture.bidirectional

@@ -75,7 +75,11 @@ def fit(
     if start is not None:
         start.windows.check_inputs(panel)
         check_network(_sizes(start.windows), _sizes(windows))
-        windows = start.windows
+        windows = replace(
+            start.windows,
+            nonnegative=start.windows.nonnegative and windows.nonnegative,
+            whole=start.windows.whole and windows.whole,
+        )
     if not n_windows:
         raise ValueError(
             f"no series has a value to read and one to forecast within horizon={horizon} "
@@ -168,7 +172,18 @@ def _windows(panel: Panel, settings: ForecastSettings, held_back: np.ndarray) ->
         future=Columns.of_moments(future),
         static=Columns.of(panel.static),
         names=panel.names,
+        **_bounds(panel, settings),
     )
+
+
+def _bounds(panel: Panel, settings: ForecastSettings) -> dict[str, bool]:
+    """Whether forecasts are at least 0 and whole numbers: whether all known values are."""
+    nonnegative = whole = settings.bounds == "past"
+    for _, part in panel.parts() if nonnegative else ():
+        values = part.target[np.isfinite(part.target)]
+        nonnegative = nonnegative and bool((values >= 0).all())
+        whole = whole and bool((values == np.rint(values)).all())
+    return {"nonnegative": nonnegative, "whole": whole}
 
 
 def _first(offsets: np.ndarray, kept: np.ndarray) -> np.ndarray:

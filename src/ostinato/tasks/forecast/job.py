@@ -293,7 +293,9 @@ class ForecastJob(Job):
 
         task = self.settings.task
         assert task.horizon is not None
-        return ForecastSettings(horizon=task.horizon, context=task.context, season=task.season)
+        return ForecastSettings(
+            horizon=task.horizon, context=task.context, season=task.season, bounds=task.bounds
+        )
 
     def _preparation(self) -> Preparation:
         """The preparation, without scales: the network scales its inputs itself, as for arrays."""

@@ -42,6 +42,11 @@ class ForecastSettings(Declared):
         "How each window is scaled: by the mean and deviation of its context, or by its mean "
         "absolute value.",
     )
+    bounds: Literal["past", "any"] = declare(
+        "past",
+        "Forecasts are never negative, and whole numbers, if all values of the training are so "
+        "(past); or as the network gives them (any).",
+    )
     validation_windows: int = declare(
         1, "Horizons at the end of each series that are kept for validation.", low=0
     )

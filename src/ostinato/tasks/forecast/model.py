@@ -79,7 +79,7 @@ class Forecaster(Model):
     def values(cls, saved: Saved, where: str) -> dict[str, Any]:
         fitted = saved.fitted
         wanted = {"context", "scaling", "season", "past", "future", "static", "preparation"}
-        checks.names(fitted, {*wanted, "names"}, where)
+        checks.names(fitted, {*wanted, "names"}, where, checks.BOUNDS)
         n = None if saved.graph is None else saved.graph.n_outputs
         return {
             "windows": checks.windows(fitted, saved.graph, saved.net, where),
@@ -96,6 +96,7 @@ class Forecaster(Model):
             "names": {name: columns.tolist() for name, columns in windows.names.items()},
             "preparation": self.preparation and self.preparation.as_json(),
             **{name: getattr(windows, name).as_json() for name in ("past", "future", "static")},
+            **{name: getattr(windows, name) for name in checks.BOUNDS},
         }
 
     @property
@@ -295,7 +296,7 @@ class Forecaster(Model):
                 f"the forecast of series {series[np.argmax(wrong)]} is not finite: the weights or "
                 "the values are too large for float32"
             )
-        return read.centre[:, :, None] + read.scale[:, :, None] * answers
+        return self.windows.bounded(read.centre[:, :, None] + read.scale[:, :, None] * answers)
 
     def _after(self, panel: Panel, pairs: Pairs) -> Array:
         return self.quantiles_after(panel, *pairs)
@@ -318,7 +319,7 @@ class Forecaster(Model):
             forecast_baselines.seasonal_naive(history, horizon, self.levels, season)
             for history in _histories(panel, pairs)
         ]
-        return np.array(answers)
+        return self.windows.bounded(np.array(answers))
 
 
 def in_turn(quantiles: Array) -> Answer:

@@ -11,7 +11,6 @@ import numpy as np
 
 from ostinato.data.series.panel import Panel, as_panel
 from ostinato.metrics.forecasts import coverage, seasonal_scale, widest_interval
-from ostinato.metrics.naive_forecasts import seasonal_naive
 from ostinato.report import common, measures
 from ostinato.report import quantiles as calibrated
 from ostinato.report.figures import Curve, Fan, Line, bands, dots
@@ -318,11 +317,10 @@ def collect_forecasts(
     names = [str(name) for name in (range(1, len(panel) + 1) if ids is None else ids)]
     pairs = list(zip(tested.series.tolist(), tested.cutoffs.tolist(), strict=True))
     histories = [panel.series(i)[:cutoff] for i, cutoff in pairs]
-    season, horizon = fitted.season, fitted.windows.horizon
-    seasons = {"last value": 1} | ({"seasonal naive": season} if season > 1 else {})
+    season, answers = fitted.season, fitted.naive(fitted.season)
     naive = {
-        name: np.array([seasonal_naive(h, horizon, tested.levels, step) for h in histories])
-        for name, step in seasons.items()
+        name: of(panel, (tested.series, tested.cutoffs))
+        for name, of in answers.items()
         if len(pairs) <= MOST_AGAIN
     }
     data = ForecastData(
