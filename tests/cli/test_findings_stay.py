@@ -55,6 +55,17 @@ def test_cross_validation_says_it_too(ostinato, leaky, tmp_path):
     assert "training sequences too" in done.out
 
 
+def test_a_search_says_it_beside_the_loss(ostinato, leaky, tmp_path):
+    flags, _ = leaky
+    leak = "32 of 40 (80 %) test sequences are training sequences too"  # the others validate
+    line = ("tune", *flags, "--trials", 1, "-q", "-o", tmp_path / "study")
+    done = ostinato(*line)
+    assert done.code == 0 and leak in done.err and leak in done.out
+    assert leak in (tmp_path / "study" / "best.toml").read_text().splitlines()[1]
+    (finding,) = json.loads(ostinato(*line, "--json").out)["findings"]
+    assert leak in finding["message"]
+
+
 def test_honest_data_have_no_findings(ostinato, tmp_path):
     run = tmp_path / "run"
     done = ostinato("train", *classify(tmp_path, n=60), *QUICK, "-q", "-o", run)

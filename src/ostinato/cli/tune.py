@@ -19,7 +19,7 @@ from ostinato.cli.flags import ConfigFile, Sets, source_argument, with_flags
 from ostinato.cli.many import trials, workers
 from ostinato.cli.output import AsJson, Quiet, check_alone, hush, say, say_json
 from ostinato.cli.run import config as configuration
-from ostinato.cli.run import jobs, limits, sources
+from ostinato.cli.run import findings, jobs, limits, sources, summaries
 from ostinato.cli.run.config import OPTIONS, Config, Given
 from ostinato.cli.train import asked_for
 from ostinato.interrupt import Terminated
@@ -80,10 +80,11 @@ def tune(
 
     from ostinato.cli.run import experiment  # noqa: F401  before anything is made: torch may be missing
 
+    found = findings.tell(job)
     until = time.monotonic() + 60 * minutes
     decided = {key: value for key, value in asked.items() if value is not None}
     seed = job.settings.training.seed
-    with trials.opened(output, job.settings, decided, job.description(), seed) as study:
+    with trials.opened(output, job.settings, decided, job.description(), seed, found) as study:
         try:
             _search(study, job, asked, until, n_trials, n_jobs, ray, quiet)
         except (ValueError, BadInput):
@@ -354,6 +355,7 @@ def _result(study: trials.Study, best: optuna.trial.FrozenTrial) -> dict[str, An
         "best": _row(best),
         "recipe": next((row for row in rows if row["trial"] == 0), None),
         "table": rows,
+        **findings.kept(study.findings),
     }
 
 
@@ -380,6 +382,7 @@ def _lines(
         f"{result['pruned']} of them pruned; the best by validation loss:",
         "",
         *_table(study, complete[:SHOWN]),
+        *summaries.aligned(summaries.findings(result)),
         "",
     ]
     if best.number == 0:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +115,7 @@ class Study:
         seed: the seed of the sampler.
         path: the directory; None: only in memory.
         fresh: whether it is new.
+        findings: those of the data check that put the losses in doubt; see `run/findings.py`.
     """
 
     study: optuna.Study
@@ -124,6 +125,7 @@ class Study:
     seed: int
     path: Path | None
     fresh: bool
+    findings: Sequence[dict[str, Any]] = ()
 
     @property
     def best_file(self) -> Path | None:
@@ -165,6 +167,7 @@ class Study:
         """The configuration of a trial as TOML."""
         settings = self.base.updated(trial.user_attrs["used"])
         head = f"# ostinato tune: trial {trial.number}, validation loss {_loss(trial):.6g}\n"
+        head += "".join(f"# {each['severity']}: {each['message']}\n" for each in self.findings)
         return head + settings.toml(without=jobs.unused(settings))
 
     def keep(self) -> None:
@@ -218,7 +221,12 @@ def check(path: Path) -> None:
 
 @contextmanager
 def opened(
-    path: Path | None, base: Config, given: Given, description: Mapping[str, Any], seed: int
+    path: Path | None,
+    base: Config,
+    given: Given,
+    description: Mapping[str, Any],
+    seed: int,
+    findings: Sequence[dict[str, Any]],
 ) -> Iterator[Study]:
     """A new study, or the one at `path`, which goes on.
 
@@ -228,6 +236,7 @@ def opened(
         given: the parameters that the user set, which are not searched.
         description: that of the data; a study continues only with the same.
         seed: the seed of the sampler.
+        findings: those of the data check.
 
     Raises:
         BadInput: there is another study, another process works on it, or every parameter is given.
@@ -247,7 +256,7 @@ def opened(
     pruner = optuna.pruners.MedianPruner(**options)
     if path is None:
         study = optuna.create_study(pruner=pruner)
-        yield _begun(Study(study, base, axes, decided, seed, None, True))
+        yield _begun(Study(study, base, axes, decided, seed, None, True, findings))
         return
     fresh = not (path / "study.json").is_file()
     if not fresh:
@@ -266,7 +275,7 @@ def opened(
             pruner=pruner,
             load_if_exists=True,
         )
-        yield _begun(Study(study, base, axes, decided, seed, path, fresh))
+        yield _begun(Study(study, base, axes, decided, seed, path, fresh, findings))
 
 
 def _begun(study: Study) -> Study:

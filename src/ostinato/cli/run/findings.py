@@ -1,4 +1,4 @@
-"""The serious findings of `ostinato check`, which `train` and `cv` show and keep in the results."""
+"""The serious findings of `ostinato check`, which `train`, `cv` and `tune` keep in results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ostinato.data.sequences.examples import Examples
     from ostinato.tasks.job import Job
 
@@ -54,9 +56,9 @@ def tell(job: Job) -> list[dict[str, Any]]:
     return told
 
 
-def kept(found: list[dict[str, Any]]) -> dict[str, Any]:
+def kept(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The entry of the results for findings; empty without findings."""
-    return {"findings": found} if found else {}
+    return {"findings": list(found)} if found else {}
 
 
 def _in_memory(part: Examples) -> Examples:

@@ -52,7 +52,7 @@ def findings(results: dict[str, Any]) -> Rows:
 
 def aligned(rows: Rows) -> list[str]:
     """A line for each name and value, with the values below one another."""
-    width = max(len(name) for name, _ in rows)
+    width = max((len(name) for name, _ in rows), default=0)
     return [f"{name:<{width}}   {value}" for name, value in rows]
 
 
