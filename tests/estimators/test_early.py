@@ -11,7 +11,7 @@ import torch
 
 from ostinato import SequenceClassifier, load, runtime
 from ostinato.cli import main
-from ostinato.tasks.classify import early
+from ostinato.tasks.classify.by_step import calibrated
 
 N_STEPS = 20
 
@@ -36,6 +36,10 @@ def model() -> SequenceClassifier:
 class Fixed(torch.nn.Module):
     """Gives x as logits."""
 
+    def __init__(self):
+        super().__init__()
+        self.config = {"hidden_size": 2, "num_layers": 1, "n_classes": 2}
+
     def forward_steps(self, x, lengths=None):
         return x, x
 
@@ -51,13 +55,13 @@ def test_the_threshold_is_the_lowest_with_few_enough_wrong_answers():
     wrong, right = [0.3, 0.5, 0.97], [0.7, 0.6, 0.97]
     X = probabilities(*[right] * 20, *[wrong] * 10)
     y = np.ones(30, np.int64)
-    few = early.calibrated(Fixed(), X, y, 0.4)
+    few = calibrated(Fixed(), X, y, 0.4)
     assert few.threshold <= 0.7
     assert (few.error, few.read, few.share) == pytest.approx((1 / 3, 1 / 3, 1))
-    none = early.calibrated(Fixed(), X, y, 0.05)
+    none = calibrated(Fixed(), X, y, 0.05)
     assert 0.7 < none.threshold <= 0.97 and none.error == 0 and none.read == 1.0
     with pytest.raises(ValueError, match=r"smallest share is 0\.031 on 30 validation"):
-        early.calibrated(Fixed(), X, y, 0.01)
+        calibrated(Fixed(), X, y, 0.01)
 
 
 def test_what_was_promised_holds_on_other_data(model):

@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from ostinato import SequenceClassifier, load
 from ostinato.models import ClassifierNet
-from ostinato.tasks.classify.multilabel import MultiLabels, measure
+from ostinato.tasks.classify.loss import MultiLabels, measure
 
 SMALL = {"hidden_size": 12, "iterations": 200, "batch_size": 32, "optimizer": "adam",
          "learning_rate": 0.02}  # fmt: skip

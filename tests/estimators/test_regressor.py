@@ -95,7 +95,7 @@ def test_losses_are_those_of_plain_numbers(loss):
     z, y, levels = rng.normal(size=(4, 2, 3)), rng.normal(size=(4, 2)), (0.1, 0.5, 0.9)
     task = Regression.__new__(Regression)
     task.kind, task.levels = loss, torch.tensor(levels, dtype=torch.float64)
-    found = task._losses(torch.tensor(z), torch.tensor(y)).numpy()
+    found = task.losses(torch.tensor(z), torch.tensor(y)).numpy()
     for i in range(4):
         errors = [y[i, k] - z[i, k, q] for k in range(2) for q in range(3)]
         first = [y[i, k] - z[i, k, 0] for k in range(2)]

@@ -30,7 +30,7 @@ from ostinato.runtime.compose import Composer
 from ostinato.runtime.model_graph import Ahead
 from ostinato.runtime.network import Network
 from ostinato.runtime.step_graph import StepGraph
-from ostinato.tasks.classify.ensemble import ClassifierEnsemble
+from ostinato.tasks.classify.net import ClassifierEnsemble
 from zoo.suites import one_in
 
 pytestmark = [

@@ -30,7 +30,7 @@ from ostinato.data.text.corpus import Corpus
 from ostinato.data.text.vocabulary import Vocabulary
 from ostinato.data.text.words import Integers, Words, WordVocabulary
 from ostinato.models import ClassifierNet, ForecasterNet, LanguageNet, TaggerNet
-from ostinato.tasks.classify.multilabel import MultiLabels
+from ostinato.tasks.classify.loss import MultiLabels
 from ostinato.tasks.forecast.loss import Forecasting
 from ostinato.tasks.language.loss import Language
 from ostinato.tasks.tag.loss import Tagging

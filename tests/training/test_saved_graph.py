@@ -16,7 +16,7 @@ from ostinato.models.saved_graph import describe
 from ostinato.runtime.model_graph import ModelGraph
 from ostinato.runtime.network import Network
 from ostinato.runtime.programs import StepProgram
-from ostinato.tasks.classify.ensemble import ClassifierEnsemble
+from ostinato.tasks.classify.net import ClassifierEnsemble
 from ostinato.tasks.forecast.net import ForecasterNet
 from ostinato.tasks.language.net import LanguageNet
 from ostinato.tasks.tag.net import TaggerNet

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ostinato.models.stack import Stack
 
 _OF_TASKS = {
-    "ClassifierEnsemble": "classify.ensemble",
+    "ClassifierEnsemble": "classify.net",
     "ClassifierNet": "classify.net",
     "ForecasterNet": "forecast.net",
     "LanguageNet": "language.net",
@@ -33,8 +33,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from ostinato.tasks.classify.ensemble import ClassifierEnsemble
-    from ostinato.tasks.classify.net import ClassifierNet
+    from ostinato.tasks.classify.net import ClassifierEnsemble, ClassifierNet
     from ostinato.tasks.forecast.net import ForecasterNet
     from ostinato.tasks.language.net import LanguageNet
     from ostinato.tasks.tag.net import TaggerNet

@@ -71,6 +71,18 @@ class SequenceReader(Model):
         checks.n_features(X, self.n_features, self.estimator)
         return as_sequences(self.preparation.apply_in_order(X))
 
+    def coded(self, X: Any) -> Inputs:
+        """Checked sequences, their words as numbers.
+
+        Raises:
+            ValueError: X has words and the model reads numbers, or the other way round.
+        """
+        has = isinstance(X, Words)
+        if has != (self.vocabulary is not None):
+            came, wanted = ("words", "numbers") if has else ("numbers", "words")
+            raise ValueError(f"X has {came}, but the model was trained with {wanted}")
+        return X if self.vocabulary is None else self.vocabulary.code(X)
+
     def in_order(self, X: Any) -> Any:
         """X with the columns of its data frames in the order of the training; see `as_trained`."""
         return as_trained(X, self.feature_names, self.preparation, self.estimator)

@@ -168,8 +168,7 @@ def test_unknown_words_are_reported_once(both, caplog):
 def test_training_from_a_file_gives_the_same_weights(both):
     torch = pytest.importorskip("torch")
     from ostinato.hyperparameters import Architecture
-    from ostinato.tasks.classify.fit import fit
-    from ostinato.tasks.classify.labelled import Labelled
+    from ostinato.tasks.classify.fit import Labelled, fit
     from ostinato.training.plan import Plan
 
     memory, stored = both

@@ -27,8 +27,7 @@ from ostinato.hyperparameters import (
 )
 from ostinato.models.module_network import ModuleNetwork
 from ostinato.tasks.classify import fit
-from ostinato.tasks.classify.fit import check_like_trained
-from ostinato.tasks.classify.labelled import Labelled, check_lengths
+from ostinato.tasks.classify.fit import Labelled, check_lengths, check_like_trained
 from ostinato.tasks.classify.model import Classifier
 from ostinato.tasks.estimator import SequenceEstimator, as_the_start, check_pair, kept_apart
 from ostinato.training.examples import check_sample_weight
@@ -68,7 +67,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         feature_names_in_: `[T]`, the names of the columns, if X was a data frame `[N, T]`.
         n_iter_: updates made by the last `fit`.
         early_: with `early_error`: the threshold, and its measures on the validation part; see
-            `training.early.Early`.
+            `tasks.classify.model.Early`.
 
     Example:
         >>> import numpy as np

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,18 @@ import numpy as np
 import torch
 
 from ostinato.data import Batches, LabelEncoder, Ragged
-from ostinato.data.sequences.step_labels import Steps, as_texts_or_sequences, width_of
+from ostinato.data.sequences.step_labels import Steps, as_texts_or_sequences
 from ostinato.data.tables.feature_names import as_trained
-from ostinato.data.text.words import Words, WordVocabulary
+from ostinato.data.text.words import Words
 from ostinato.hyperparameters import Classifying, WordSettings
 from ostinato.models.build import built
-from ostinato.models.inputs import Inputs
 from ostinato.models.module_network import ModuleNetwork
 from ostinato.saved import checks
-from ostinato.tasks.classify import early
-from ostinato.tasks.classify.ensemble import ClassifierEnsemble, network
-from ostinato.tasks.classify.labelled import Labelled
+from ostinato.tasks.classify import by_step
+from ostinato.tasks.classify.loss import MultiLabels
 from ostinato.tasks.classify.model import Classifier
-from ostinato.tasks.classify.multilabel import MultiLabels
-from ostinato.tasks.classify.net import ClassifierNet
+from ostinato.tasks.classify.net import ClassifierEnsemble, ClassifierNet, network
+from ostinato.tasks.fitting import ToLearn, planned, reading
 from ostinato.training import loop
 from ostinato.training.callbacks import Callback
 from ostinato.training.history import History
@@ -34,6 +32,52 @@ from ostinato.training.start import check_classes, check_network, check_same_col
 
 NETWORK = network
 ARGUMENTS = {*signature(ClassifierNet).parameters, "ensemble"}
+
+
+@dataclass(frozen=True)
+class Labelled(ToLearn):
+    """Sequences with a label each, or with several.
+
+    Attributes:
+        y: the class numbers `[N]`; or `[N, C]` zeros and ones, if a sequence may have several
+            labels.
+        encoder: the encoder of the labels.
+    """
+
+    encoder: LabelEncoder
+
+    @staticmethod
+    def of(X: Steps, labels: np.ndarray, **more: Any) -> Labelled:
+        """Check sequences and a user's labels `[N]`; `more` are further attributes.
+
+        Raises:
+            ValueError: there are fewer than two classes, or not a label for each example.
+        """
+        check_lengths(X, labels)
+        if labels.ndim == 2:
+            return Labelled(X, labels, LabelEncoder(np.arange(labels.shape[1])), **more)
+        encoder, numbers = LabelEncoder.fit(labels)
+        if len(encoder) < 2:
+            raise ValueError(
+                f"y has one class only, {encoder.classes.tolist()[0]!r}; wanted two or more to "
+                "tell apart"
+            )
+        return Labelled(X, numbers, encoder, **more)
+
+    def split(self, fraction: float, seed: int, *_: Any) -> Labelled:
+        """Keep a share of the examples, of each class, for validation; both in their order."""
+        from sklearn.model_selection import train_test_split  # takes half a second
+
+        stratify = self.y if self.y.ndim == 1 else None
+        try:
+            parts = train_test_split(
+                np.arange(len(self.y)), test_size=fraction, stratify=stratify, random_state=seed
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"validation_fraction={fraction} cannot be taken from these classes: {error}"
+            ) from None
+        return self.apart(*parts)
 
 
 @torch.inference_mode(False)  # the caller's mode would make tensors without gradients
@@ -62,17 +106,15 @@ def fit(
         ValueError: something does not fit together.
         Diverged: the loss became NaN or infinite.
     """
-    plan = replace(plan, batch_size=min(plan.batch_size, len(given.X)))
+    plan = planned(plan, len(given.X))
     trained = _untrained(given, model, words or WordSettings(), start, plan.seed)
     (net,) = members(trained)
-    X = coded(trained, given.X)
-    lengths = None
-    if plan.similar_lengths and not isinstance(X, np.ndarray):  # of many lengths
-        lengths = X.lengths
+    X = trained.coded(given.X)
+    # Batches of similar lengths, where there are several.
+    lengths = X.lengths if plan.similar_lengths and not isinstance(X, np.ndarray) else None
     batches = Batches(X, given.y, plan.batch_size, seed=plan.seed, lengths=lengths)
-    validation = given.validation
-    if validation is not None:
-        validation = (coded(trained, validation[0]), validation[1])  # type: ignore[assignment]
+    held_out = given.validation
+    validation = held_out and (trained.coded(held_out[0]), held_out[1])
     if trained.multilabel:
         if class_weight is not None:
             raise ValueError(
@@ -111,17 +153,8 @@ def members(classifier: Classifier) -> list[ClassifierNet]:
     return [net]
 
 
-def coded(classifier: Classifier, X: Steps) -> Inputs:
-    """Words as numbers; anything else unchanged."""
-    if not isinstance(X, Words):
-        return X
-    if classifier.vocabulary is None:
-        raise ValueError("X has words, but the classifier was trained with numbers")
-    return classifier.vocabulary.code(X)
-
-
 def calibrated(classifier: Classifier, X: Steps, y: np.ndarray, allowed: float) -> Classifier:
-    """With a threshold from which on its answers are sure; see `early`.
+    """With a threshold from which on its answers are sure; see `by_step.calibrated`.
 
     Args:
         X, y: prepared validation sequences, and their class numbers.
@@ -132,8 +165,8 @@ def calibrated(classifier: Classifier, X: Steps, y: np.ndarray, allowed: float) 
     """
     if classifier.multilabel:
         raise ValueError(f"early_error={allowed} is for one label a sequence; these have several")
-    inputs = coded(classifier, X)
-    return replace(classifier, early=early.calibrated(classifier.net, inputs, y, allowed))
+    early = by_step.calibrated(classifier.net, classifier.coded(X), y, allowed)
+    return replace(classifier, early=early)
 
 
 def check_like_trained(
@@ -159,15 +192,11 @@ def _untrained(
     seed: int,
 ) -> Classifier:
     """A classifier of these examples before its training, or with the weights of `start`."""
-    vocabulary = None
-    arguments: dict[str, Any] = {"n_features": width_of(given.X), **asdict(model)}
-    if isinstance(given.X, Words):
-        known = None if start is None else start.vocabulary
-        vocabulary = known or WordVocabulary.fit(given.X, words.vocabulary_size)
-        arguments |= {"n_words": vocabulary.n_words, "embedding_size": words.embedding_size}
+    vocabulary, arguments = reading(given.X, model, words, start)
     net = built(ClassifierNet, n_classes=len(given.encoder), seed=seed, **arguments)
+    several = given.y.ndim == 2
     if start is not None:
-        if start.multilabel != (given.y.ndim == 2):
+        if start.multilabel != several:
             has, came = ("several", "one") if start.multilabel else ("one", "several")
             raise ValueError(
                 f"warm_start goes on from a model with {has} of its labels a sequence, and y has "
@@ -177,7 +206,6 @@ def _untrained(
         check_same_columns(start.feature_names, given.feature_names)
         check_network(start.net.config, net.config)
         net.load_state_dict(members(start)[0].state_dict())
-    several = given.y.ndim == 2
     return Classifier(
         network=ModuleNetwork(net, several=several),
         classes=given.encoder.classes,
@@ -193,3 +221,11 @@ def _by_number(class_weight: Any, encoder: LabelEncoder) -> dict[int, float] | s
     class_weight = dict(class_weight.items())  # also of a pandas Series
     numbers = encoder.encode(class_weight, name="class_weight")
     return dict(zip(numbers.tolist(), class_weight.values(), strict=True))
+
+
+def check_lengths(X: Steps, labels: np.ndarray) -> None:
+    """Raise ValueError unless there are as many labels as examples."""
+    if len(labels) != len(X):
+        raise ValueError(
+            f"X has {len(X)} examples and y has {len(labels)}; wanted a label for each"
+        )

@@ -23,8 +23,7 @@ from ostinato.runtime import model_graph
 from ostinato.runtime.compose import Composer, side_by_side
 from ostinato.runtime.model_graph import Direction, Embed, ModelGraph, Scan
 from ostinato.runtime.step_graph import StepGraph
-from ostinato.tasks.classify.ensemble import ClassifierEnsemble
-from ostinato.tasks.classify.net import ClassifierNet
+from ostinato.tasks.classify.net import ClassifierEnsemble, ClassifierNet
 
 
 def graph(

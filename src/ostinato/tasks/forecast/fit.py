@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ostinato.data.series.windows import (
 from ostinato.hyperparameters import Architecture
 from ostinato.models.build import built
 from ostinato.models.module_network import ModuleNetwork
+from ostinato.tasks.fitting import check_start, planned
 from ostinato.tasks.forecast.loss import Forecasting, ForecastSettings
 from ostinato.tasks.forecast.model import Forecaster
 from ostinato.tasks.forecast.net import NINE, ForecasterNet, check_levels
@@ -65,8 +66,7 @@ def fit(
         ValueError: something does not fit together, or no series is long enough.
         Diverged: the loss became NaN or infinite.
     """
-    if model.init != "default":
-        raise ValueError(f"init={model.init!r} is for classifiers; wanted 'default'")
+    check_start(model)
     levels = check_levels(quantiles)
     context, horizon = settings.n_context, settings.horizon
     held_back = _held_back(panel.lengths, settings)
@@ -86,9 +86,7 @@ def fit(
             f"steps; the longest of {len(panel)} has {panel.lengths.max()} steps; wanted more "
             "than horizon, or a shorter horizon"
         )
-    plan = replace(plan, batch_size=min(plan.batch_size, n_windows))
-    if warm_up is not None:
-        plan = replace(plan, warmup=int(warm_up * plan.total_iterations(n_windows)))
+    plan = planned(plan, n_windows, warm_up)
     validation = _validation(panel, settings, held_back)
     task = Forecasting(
         panel, windows, learnt, levels, plan.batch_size, plan.seed, validation

@@ -12,11 +12,8 @@ import numpy as np
 from sklearn.base import RegressorMixin
 
 from ostinato import training
-from ostinato.data.sequences.as_sequences import as_sequences
-from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.sequences.step_labels import as_texts_or_sequences
 from ostinato.data.tables.feature_names import check_rows_are_sequences, column_names
-from ostinato.data.text.words import Words
 from ostinato.hyperparameters import (
     Classifying,
     Declared,
@@ -138,10 +135,10 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
             as_targets(held_out.y, len(held_out.y), given.y.shape[1])
             given = replace(given, validation=(held_out.X, held_out.y))
         elif fraction:
-            given = _split(given, fraction, plan.seed)
+            given = given.split(fraction, plan.seed)
         preparation = self._prepares(given.X) if start is None else start.preparation
-        if preparation is not None and not isinstance(given.X, Words):
-            given = _prepared(given, preparation)
+        if preparation is not None:
+            given = given.prepared_by(preparation)
         trained, history = fit.fit(
             given,
             Classifying(**self._own(Classifying)),
@@ -193,7 +190,7 @@ ESTIMATOR = SequenceRegressor
 
 
 def _checked(X: Any, y: Any, sample_weight: Any = None) -> Targeted:
-    given, names = X, column_names(X)
+    given = X
     X = as_texts_or_sequences(X)
     if y is None:
         raise ValueError(
@@ -206,38 +203,8 @@ def _checked(X: Any, y: Any, sample_weight: Any = None) -> Targeted:
         sample_weight = check_sample_weight(sample_weight, len(X))
     is_one = np.asarray(y).ndim == 1
     columns = ("y",) if is_one else tuple(f"y{k}" for k in range(targets.shape[1]))
-    return Targeted(X, targets, columns, is_one, names, sample_weight)
-
-
-def _split(given: Targeted, fraction: float, seed: int) -> Targeted:
-    """Keep a share of the examples, drawn at random, for validation; both parts keep the order."""
-    n = len(given.y)
-    kept = round(fraction * n)
-    if not 0 < kept < n:
-        raise ValueError(
-            f"validation_fraction={fraction} of {n} examples leaves {kept} for validation and "
-            f"{n - kept} to learn from; wanted one or more of each"
-        )
-    order = np.random.default_rng(seed).permutation(n)
-    held_out, rest = np.sort(order[:kept]), np.sort(order[kept:])
-    weights = given.sample_weight
-    return replace(
-        given,
-        X=given.X[rest],
-        y=given.y[rest],
-        sample_weight=None if weights is None else weights[rest],
-        validation=(given.X[held_out], given.y[held_out]),
-    )
-
-
-def _prepared(given: Targeted, preparation: Preparation) -> Targeted:
-    """The examples with all sequences prepared."""
-
-    def of(X: Any) -> Any:
-        return as_sequences(preparation.apply_in_order(X))
-
-    held_out = given.validation and (of(given.validation[0]), given.validation[1])
-    return replace(given, X=of(given.X), validation=held_out)
+    names = column_names(given)
+    return Targeted(X, targets, columns, is_one, feature_names=names, sample_weight=sample_weight)
 
 
 def _with_length(plan: training.Plan, n: int) -> training.Plan:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from ostinato.data import Batches
-from ostinato.data.sequences.step_labels import Steps, width_of
-from ostinato.data.text.words import Words, WordVocabulary
 from ostinato.hyperparameters import Classifying, WordSettings
 from ostinato.models.build import built
 from ostinato.models.module_network import ModuleNetwork
 from ostinato.tasks.classify.net import ClassifierNet
+from ostinato.tasks.fitting import ToLearn, planned, reading
 from ostinato.tasks.forecast.net import NINE
 from ostinato.tasks.regress.loss import Regression
 from ostinato.tasks.regress.model import Regressor
@@ -34,26 +32,17 @@ ARGUMENTS |= {"n_targets", "levels", "centre", "scale"}
 
 
 @dataclass(frozen=True)
-class Targeted:
-    """Sequences with their numbers, checked.
+class Targeted(ToLearn):
+    """Sequences with their numbers.
 
     Attributes:
-        X: the N sequences.
-        y: their numbers, `[N, K]` float64.
+        y: the numbers, `[N, K]` float64.
         targets: the names of the K targets.
         is_one: whether y was `[N]`.
-        feature_names: the names of the columns, if X was a data frame.
-        sample_weight: the weight of each example, `[N]` float64.
-        validation: (X, y) for validation.
     """
 
-    X: Steps
-    y: np.ndarray
     targets: tuple[str, ...]
     is_one: bool = True
-    feature_names: np.ndarray | None = None
-    sample_weight: np.ndarray | None = None
-    validation: tuple[Steps, np.ndarray] | None = None
 
 
 @torch.inference_mode(False)  # the caller's mode would make tensors without gradients
@@ -88,26 +77,17 @@ def fit(
         ValueError: the arguments contradict each other; the message names them.
         Diverged: the loss became NaN or infinite.
     """
-    plan = replace(plan, batch_size=min(plan.batch_size, len(given.X)))
-    if warm_up is not None:
-        plan = replace(plan, warmup=int(warm_up * plan.total_iterations(len(given.y))))
+    plan = planned(plan, len(given.X), warm_up)
     trained = _untrained(given, model, words or WordSettings(), loss, quantiles, start, plan.seed)
     net: RegressorNet = trained.net
     centre, scale = net.centre.double().numpy(), net.scale.double().numpy()
 
-    def coded(X: Steps) -> Any:
-        if isinstance(X, Words) and trained.vocabulary is not None:
-            return trained.vocabulary.code(X)
-        if isinstance(X, Words) or trained.vocabulary is not None:
-            raise ValueError("some of X has words, and some numbers; wanted one of them")
-        return X
-
-    X = coded(given.X)
+    X = trained.coded(given.X)
     lengths = None if isinstance(X, np.ndarray) or not plan.similar_lengths else X.lengths
     scaled = (given.y - centre) / scale
     batches = Batches(X, scaled, plan.batch_size, seed=plan.seed, lengths=lengths)
     held_out = given.validation
-    validation = held_out and (coded(held_out[0]), (held_out[1] - centre) / scale)
+    validation = held_out and (trained.coded(held_out[0]), (held_out[1] - centre) / scale)
     task = Regression(batches, loss, trained.levels, given.sample_weight, validation)
     return trained, loop.learn(net, task, plan, callbacks=callbacks, resume=resume)
 
@@ -122,12 +102,7 @@ def _untrained(
     seed: int,
 ) -> Regressor:
     """A regressor of these examples before its training, or with the weights of `start`."""
-    vocabulary = None
-    arguments: dict[str, Any] = {"n_features": width_of(given.X), **asdict(model)}
-    if isinstance(given.X, Words):
-        known = None if start is None else start.vocabulary
-        vocabulary = known or WordVocabulary.fit(given.X, words.vocabulary_size)
-        arguments |= {"n_words": vocabulary.n_words, "embedding_size": words.embedding_size}
+    vocabulary, arguments = reading(given.X, model, words, start)
     levels = tuple(quantiles) if loss == "quantiles" else ()
     deviation = given.y.std(axis=0)
     scales = given.y.mean(axis=0), np.where(deviation > 0, deviation, 1.0)

@@ -12,8 +12,6 @@ import numpy as np
 import torch
 
 from ostinato.data import LabelEncoder
-from ostinato.data.sequences.as_sequences import as_sequences
-from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.sequences.step_labels import (
     Steps,
     as_steps,
@@ -24,10 +22,11 @@ from ostinato.data.sequences.step_labels import (
 )  # fmt: skip
 from ostinato.data.series.windows import Columns
 from ostinato.data.tables.feature_names import check_columns, column_names
-from ostinato.data.text.words import Integers, Words, WordVocabulary
+from ostinato.data.text.words import Words, WordVocabulary
 from ostinato.hyperparameters import Architecture
 from ostinato.models.build import built
 from ostinato.models.module_network import ModuleNetwork
+from ostinato.tasks.fitting import ToLearn, check_start, planned
 from ostinato.tasks.tag.loss import Allowed, TaggerSettings, Tagging
 from ostinato.tasks.tag.model import Tagger
 from ostinato.tasks.tag.net import TaggerNet
@@ -42,22 +41,15 @@ ARGUMENTS = set(signature(TaggerNet).parameters)
 
 
 @dataclass(frozen=True)
-class Tagged:
-    """Sequences with a label for each step, checked.
+class Tagged(ToLearn):
+    """Sequences with a label for each step.
 
     Attributes:
-        X: the sequences, N of them.
-        y: the labels of each as class numbers.
+        y: the labels of each as class numbers, `Integers`.
         encoder: the encoder of the labels.
-        feature_names: the names of the columns, if X was a data frame.
-        validation: further sequences and labels, (X, y).
     """
 
-    X: Steps
-    y: Integers
     encoder: LabelEncoder
-    feature_names: np.ndarray | None = None
-    validation: tuple[Steps, Integers] | None = None
 
     @staticmethod
     def of(
@@ -84,7 +76,7 @@ class Tagged:
                 f"y has one class only, {encoder.classes.tolist()[0]!r}; wanted two or more to "
                 "tell apart"
             )
-        return Tagged(sequences, numbers, encoder, column_names(X))
+        return Tagged(sequences, numbers, encoder, feature_names=column_names(X))
 
     def validated_by(self, X: Any, y: Any, scheme: str | None = None) -> Tagged:
         """The data with further sequences, of the same features and labels, for validation."""
@@ -95,39 +87,9 @@ class Tagged:
         _, numbers = encoded([y] if is_one else y, lengths, scheme, self.encoder)
         return replace(self, validation=(sequences, numbers))
 
-    def prepared_by(self, preparation: Preparation) -> Tagged:
-        """With all sequences as a preparation makes them of features in this order."""
-
-        def of(X: Steps) -> Steps:
-            if isinstance(X, Words):
-                return X
-            return as_sequences(preparation.apply_in_order(X))
-
-        held_out = self.validation and (of(self.validation[0]), self.validation[1])
-        return replace(self, X=of(self.X), validation=held_out)
-
-    def split(self, fraction: float, seed: int) -> Tagged:
-        """Keep a share of the sequences, drawn at random, for validation; both in their order.
-
-        Raises:
-            ValueError: nothing would be left on one side.
-        """
-        n = len(self.y)
-        kept = round(fraction * n)
-        if not 0 < kept < n:
-            raise ValueError(
-                f"validation_fraction={fraction} of {n} sequences leaves {kept} for validation and "
-                f"{n - kept} to learn from; wanted one or more of each: give more sequences, or "
-                "cut a long one into parts"
-            )
-        order = np.random.default_rng(seed).permutation(n)
-        held_out, rest = np.sort(order[:kept]), np.sort(order[kept:])
-        return replace(
-            self,
-            X=self.X[rest],
-            y=self.y.take(rest),
-            validation=(self.X[held_out], self.y.take(held_out)),
-        )
+    def split(self, fraction: float, seed: int, *_: Any) -> Tagged:
+        remedy = ": give more sequences, or cut a long one into parts"
+        return super().split(fraction, seed, "sequences", remedy)
 
 
 @torch.inference_mode(False)  # the caller's mode would make tensors without gradients
@@ -157,11 +119,8 @@ def fit(
         ValueError: something does not fit together.
         Diverged: the loss became NaN or infinite.
     """
-    if model.init != "default":
-        raise ValueError(f"init={model.init!r} is for classifiers; wanted 'default'")
-    plan = replace(plan, batch_size=min(plan.batch_size, len(given.y)))
-    if warm_up is not None:
-        plan = replace(plan, warmup=int(warm_up * plan.total_iterations(len(given.y))))
+    check_start(model)
+    plan = planned(plan, len(given.y), warm_up)
     X, vocabulary, scale = given.X, None, None
     if start is not None:
         _check_features(X, start.net.config["n_features"])
