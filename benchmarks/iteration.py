@@ -23,8 +23,8 @@ from benchmarks.problem import Entrant, Maker, admit, tolerance
 from benchmarks.results import Bound, Row, Spec, Timing
 from benchmarks.whole import ITERATIONS
 from ostinato.training import Plan, train
+from ostinato.training.loop import engine_first
 from ostinato.training.optimizers import RMSProp
-from ostinato.training.threads import engine_first
 
 WANTED = 2.0
 WANTED_PROCESS = 2.5  # PyTorch's whole script over ours

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import graphlib
 import subprocess
 import sys
 import textwrap
@@ -156,6 +157,26 @@ def test_imports_of_the_compiler_point_down():
     assert upwards(ROOT / "compiler", COMPILER) == []
 
 
+def circle(root: Path) -> list[str]:
+    """Modules that import each other in a circle, functions included; [] if none do."""
+    files = {f"ostinato.{_dotted(path, root)}": path for path in root.rglob("*.py")}
+    itself = {name: name for name in files}
+    graph = {
+        here: {_place(name, itself) for name in imported(path.read_text())} - {here, None}
+        for here, path in files.items()
+        if here != "ostinato.__init__"  # the public names, resolved lazily
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as found:
+        return list(found.args[1])
+    return []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert circle(ROOT) == []
+
+
 @pytest.mark.parametrize("folder", WITHOUT_TORCH)
 def test_no_torch(folder):
     files = list((ROOT / folder).rglob("*.py"))
@@ -224,4 +245,5 @@ def test_the_checker_can_fail(tmp_path, monkeypatch):
         "new.py: give it a place in tests/test_imports.py",
         "tree.py imports ostinato.files.b",
     ]
+    assert set(circle(tmp_path)) == {"ostinato.engine.a", "ostinato.tree"}
     assert imported("import torch.nn\nfrom torch import fx as t") == ("torch.nn", "torch.fx")

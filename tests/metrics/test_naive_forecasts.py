@@ -48,7 +48,7 @@ def test_it_is_what_loops_say(T, season, missing):
 
 def test_the_last_value_is_repeated_and_its_spread_grows_as_a_random_walks():
     walk = np.random.default_rng(0).normal(size=20_000).cumsum()
-    answer = fb.last_value(walk, 4, [0.1, 0.5, 0.9])
+    answer = fb.seasonal_naive(walk, 4, [0.1, 0.5, 0.9], season=1)
     np.testing.assert_array_equal(answer[:, 1], walk[-1])
     # Quantiles of 20,000 overlapping errors, which are known to a few percent.
     wanted = 2 * 1.2816 * np.sqrt([1, 2, 3, 4])

@@ -19,7 +19,6 @@ from ostinato.report import (
     RunFacts,
     collect_forecasts,
     figures,
-    quantiles,
     write_report,
 )
 from ostinato.tasks.forecast import report as module
@@ -143,10 +142,10 @@ def test_a_quantile_below_which_half_of_the_values_lie() -> None:
             float(a > q)
             for q, a in zip(data.actual[known], data.quantiles[:, :, i][known], strict=True)
         )
-        found = quantiles.below(data.actual, data.quantiles[:, :, i])
+        found = module.below(data.actual, data.quantiles[:, :, i])
         assert found == pytest.approx(below / known.sum())
     tied = replace(data, quantiles=np.repeat(np.nan_to_num(data.actual)[:, :, None], 5, axis=2))
-    assert quantiles.below(tied.actual, tied.quantiles[:, :, 2]) == 0.5
+    assert module.below(tied.actual, tied.quantiles[:, :, 2]) == 0.5
     bands = [(low, high, round(share, 9)) for low, high, share in figures.bands(data.levels)]
     assert bands == [(0, 4, 0.8), (1, 3, 0.4)]
 

@@ -7,7 +7,7 @@ import torch
 from training_examples import Experiment
 
 from ostinato.engine import native
-from ostinato.training import Callback, threads
+from ostinato.training import Callback, loop
 
 pytestmark = pytest.mark.skipif(
     native.unavailable() is not None, reason="without the engine, PyTorch keeps its threads"
@@ -40,7 +40,7 @@ def test_the_engine_has_all_threads_of_a_small_network_and_pytorch_one():
 
 @pytest.mark.usefixtures("two_threads")
 def test_a_large_network_keeps_the_threads_for_pytorch_too(monkeypatch):
-    monkeypatch.setattr(threads, "SMALL", 10)
+    monkeypatch.setattr(loop, "SMALL", 10)
     seen = Seen()
     Experiment().run(callbacks=[seen])
     assert (seen.torch, seen.engine) == (2, None)

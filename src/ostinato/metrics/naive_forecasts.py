@@ -1,6 +1,6 @@
-"""Two baselines for forecasts: the last value, and the value of one season before.
+"""A baseline for forecasts: the value of one season before, or with a season of one step the last.
 
-Both forecast from a history `[T]` alone, as quantiles `[h, Q]`. The spread of the quantiles comes
+It forecasts from a history `[T]` alone, as quantiles `[h, Q]`. The spread of the quantiles comes
 from the errors that the same forecast made within the history, for each step ahead.
 """
 
@@ -10,16 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-
-def last_value(history: Any, horizon: int, levels: Sequence[float]) -> np.ndarray:
-    """The last value, repeated: `seasonal_naive` with a season of one step.
-
-    Example:
-        >>> last_value([1.0, 2.0, 2.0, 4.0], 3, [0.5]).ravel()
-        array([4., 4., 4.])
-    """
-    return seasonal_naive(history, horizon, levels, season=1)
 
 
 def seasonal_naive(history: Any, horizon: int, levels: Sequence[float], season: int) -> np.ndarray:

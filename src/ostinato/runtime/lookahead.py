@@ -27,7 +27,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,28 +36,17 @@ from ostinato.runtime.model_graph import Scan
 from ostinato.runtime.network import Network
 from ostinato.runtime.step_graph import StepGraph
 from ostinato.runtime.stream import opened, sealed
-from ostinato.runtime.stream_source import RowSource, source_of
+from ostinato.runtime.stream_source import RowSource
 from ostinato.runtime.values import Array
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ostinato.runtime.model import Model
 
 MOST = 1 << 16  # steps of lookahead
 _AT_ONCE = 1 << 22  # values of a layer's windows: 16 MB
 _MAGIC = b"ostinato lookahead 1\n"
 _HEAD = struct.Struct("<qq?")  # steps, lookahead, whether the sequence has ended
-
-
-def lookahead_source(model: Model, k: int) -> LookaheadSource:
-    """The parts that the streams of a saved model with this lookahead share.
-
-    Raises:
-        ValueError: k is not a number of steps, or the model cannot answer with a lookahead; the
-            message says why.
-    """
-    return source_of(model, partial(LookaheadSource, lookahead=k))
 
 
 class LookaheadSource(RowSource):

@@ -9,10 +9,10 @@ bits alone, in any batch, padded or not, on every instruction set. The kinds of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, overload
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, overload
 
 import numpy as np
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ostinato.runtime.stream_source import StreamSource
     from ostinato.saved.read import Saved
 
+S = TypeVar("S")
 MAX_ROWS = 1024
 MAX_VALUES = 1 << 24  # of one layer's outputs over a batch: 64 MB
 
@@ -244,9 +245,23 @@ class Model:
 
     @cached_property
     def _source(self) -> StreamSource:
-        from ostinato.runtime.stream_source import StreamSource, source_of
+        from ostinato.runtime.stream_source import StreamSource
 
-        return source_of(self, StreamSource)
+        return self._source_of(StreamSource)
+
+    def _source_of(self, make: Callable[..., S]) -> S:
+        """The parts that the streams of this model share.
+
+        Args:
+            make: `StreamSource`, or another class with the same arguments.
+
+        Raises:
+            ValueError: the model cannot answer step by step; the message says why.
+        """
+        return make(
+            self.network, self.labels.tolist(), fingerprint=self.fingerprint,
+            sure_from=self.sure_from, columns=self.columns, **self.stream_parts(),
+        )  # fmt: skip
 
     @overload
     def stream(self, state: bytes | None = None, *, finite: bool = True) -> Stream: ...
@@ -271,9 +286,10 @@ class Model:
                 message says why); or the state belongs to another model or another lookahead.
         """
         if lookahead is not None:
-            from ostinato.runtime.lookahead import LookaheadStream, lookahead_source
+            from ostinato.runtime.lookahead import LookaheadSource, LookaheadStream
 
-            late = LookaheadStream(lookahead_source(self, lookahead), finite)
+            source = self._source_of(partial(LookaheadSource, lookahead=lookahead))
+            late = LookaheadStream(source, finite)
             if state is not None:
                 late.restore(state)
             return late

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from ostinato.runtime.values import Array
 
 if TYPE_CHECKING:
     from ostinato.data.sequences.preparation import Preparation
-    from ostinato.runtime.model import Model
 
 
 @dataclass(frozen=True)
@@ -253,25 +252,7 @@ class StreamSource(RowSource):
         return found
 
 
-Source = TypeVar("Source", bound=RowSource)
-
-
-def source_of(model: Model, make: Callable[..., Source]) -> Source:
-    """The parts that the streams of a saved model share.
-
-    Args:
-        make: `StreamSource`, or another class with the same arguments.
-
-    Raises:
-        ValueError: the model cannot answer step by step; the message says why.
-    """
-    return make(
-        model.network, model.labels.tolist(), fingerprint=model.fingerprint,
-        sure_from=model.sure_from, columns=model.columns, **model.stream_parts(),
-    )  # fmt: skip
-
-
-def rows_of_words(model: Model, vocabulary: Any, texts: bool, x: Any) -> Array:
+def rows_of_words(network: Network, vocabulary: Any, texts: bool, x: Any) -> Array:
     """Rows `[T, E]` of a word or, with `texts`, of a text; or of a list of words."""
     words = [x] if isinstance(x, str) else x
     if isinstance(x, str) and texts:
@@ -279,7 +260,7 @@ def rows_of_words(model: Model, vocabulary: Any, texts: bool, x: Any) -> Array:
         if not words:
             raise ValueError(f"there is no word in {x!r:.60}; wanted at least one")
     coded = vocabulary.code(Words.of([words]))
-    rows, _ = model.network.batch(coded, np.array([0]))
+    rows, _ = network.batch(coded, np.array([0]))
     found: Array = rows[0]
     return found
 

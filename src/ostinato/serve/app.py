@@ -27,9 +27,7 @@ from ostinato.serve.refused import Refusal
 from ostinato.serve.sessions import Sessions
 from ostinato.serve.settings import Settings
 
-JSON, BINARY, TEXT, HTML = (
-    "application/json", "application/octet-stream", "text/plain", "text/html",
-)  # fmt: skip
+JSON, BINARY, TEXT = "application/json", "application/octet-stream", "text/plain"
 EVENTS = "text/event-stream"
 MODEL = "/v2/models/{model}"
 VERSION = MODEL + "/versions/{version}"

@@ -108,4 +108,4 @@ class SequenceReader(Model):
             return self._scaling()
         roles = self.preparation.roles if self.preparation else None
         texts = roles is None or roles.shape == "wide"  # as for `predict`, one string is a text
-        return {"reader": partial(rows_of_words, self, self.vocabulary, texts)}
+        return {"reader": partial(rows_of_words, self.network, self.vocabulary, texts)}

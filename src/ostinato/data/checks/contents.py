@@ -125,7 +125,7 @@ def _unknown(names: np.ndarray, test: Side) -> Iterator[Finding]:
         )
 
 
-def columns(side: Side, varying: np.ndarray | None = None) -> Iterator[Finding]:
+def columns(side: Side) -> Iterator[Finding]:
     """Values that are missing or infinite; columns without information (not for a test part)."""
     n_steps = len(side.values)
     missing, infinite = np.zeros((2, side.n_features), np.int64)

@@ -133,7 +133,7 @@ class _Layout:
         names = scan.header(starts[0], ends[0], lines[0])
         if len(starts) == 1:
             raise ValueError(f"{source}: a header and no rows below it; wanted at least one row")
-        scan.check_fields(starts, ends, lines, names, scan.hint(starts, ends, lines))
+        scan.check_fields(ends, lines, names, scan.hint(starts, ends, lines))
         scan.check_swallowed(starts, ends, newlines, names)
         return _Layout(
             names,
@@ -259,12 +259,7 @@ class _Scan:
         return np.diff(np.searchsorted(self.separators, ends), prepend=0) + 1
 
     def check_fields(
-        self,
-        starts: np.ndarray,
-        ends: np.ndarray,
-        lines: np.ndarray,
-        names: tuple[str, ...],
-        hint: str,
+        self, ends: np.ndarray, lines: np.ndarray, names: tuple[str, ...], hint: str
     ) -> None:
         """Each row has as many fields as the header."""
         counts = self._fields_of(ends)

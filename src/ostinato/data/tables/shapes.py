@@ -100,10 +100,10 @@ def _long(table: Table, roles: Roles) -> Examples:
 def _nested(table: Table, roles: Roles) -> Examples:
     """A row is a sequence, whose features are lists."""
     target = table[roles.target] if roles.target else None
-    lists = [_lists(table[name], name, roles) for name in roles.features]
+    lists = [_lists(table[name]) for name in roles.features]
     if target is not None and roles.task not in OF_SEQUENCES:
-        lists = [*lists, _lists(target, target.name, roles)]
-    times = _lists(table[roles.time], roles.time, roles) if roles.time else None
+        lists = [*lists, _lists(target)]
+    times = _lists(table[roles.time]) if roles.time else None
     offsets = _same_lengths([*lists, *([times] if times else [])])
     columns = [column for nested in lists[: len(roles.features)] for column in _flat(nested)]
     values, categories = _matrix(columns, int(offsets[-1]), roles)
@@ -417,7 +417,7 @@ def part_names(names: np.ndarray, place: Callable[[int], str]) -> np.ndarray:
     return np.array(parts)
 
 
-def _lists(column: Column, name: str, roles: Roles) -> Nested:
+def _lists(column: Column) -> Nested:
     if isinstance(column, Nested):
         return column
     column.factor()  # raises the error if it is not a single value

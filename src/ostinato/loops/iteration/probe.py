@@ -292,7 +292,7 @@ def _probed(
     if any(not t.is_inference() and t._version != v for t, v in
            zip(given, [*versions[n:], *[0] * len(probe.given)], strict=True)):  # fmt: skip
         raise NoStep("an iteration changes an element of the sequence in place")
-    _check_memory(step, plan, copies[:n], carry, frame, probe, outputs)
+    _check_memory(plan, copies[:n], carry, frame, probe, outputs)
     bases = {memory_of(base) for _, _, base, _, _ in frame.puts if isinstance(base, Tensor)}
     plan.left = tuple([
         i for i, how in enumerate(plan.tensors) if how == "same" and memory_of(copies[i]) in bases
@@ -302,8 +302,8 @@ def _probed(
 
 
 def _check_memory(
-    step: Step, plan: LoopPlan, copies: list[Tensor], carry: list[Tensor], frame: Frame,
-    probe: _Probe, outputs: list[Tensor],
+    plan: LoopPlan, copies: list[Tensor], carry: list[Tensor], frame: Frame, probe: _Probe,
+    outputs: list[Tensor],
 ) -> None:  # fmt: skip
     """Refuse a tensor in two places if one of them is changed in place."""
     written = [i for i, how in enumerate(plan.tensors) if how == "written"]

@@ -53,7 +53,7 @@ class LoopReads(Unwatched):
         """
         if plan.starts and plan.starts != self.starts(step.state, plan):
             return False
-        if not (self.has_called(plan) and self.has_tables(step, plan)):
+        if not (self.has_called(plan) and self.has_tables(plan)):
             return False
         if plan.updates:
             self.sequences.extend(plan.updates, self.stop)
@@ -109,7 +109,7 @@ class LoopReads(Unwatched):
             self.firsts.clear()
         return True
 
-    def has_tables(self, step: Step, plan: LoopPlan) -> bool:
+    def has_tables(self, plan: LoopPlan) -> bool:
         """Whether the lists of numbers that a plan reads exist; stores them in `sequences`."""
         tables = self.sequences.tables = self.items.tables()
         for read, parts, kind in plan.tables:

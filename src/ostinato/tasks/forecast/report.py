@@ -12,7 +12,6 @@ import numpy as np
 from ostinato.data.series.panel import Panel, as_panel
 from ostinato.metrics.forecasts import coverage, seasonal_scale, widest_interval
 from ostinato.report import common, measures
-from ostinato.report import quantiles as calibrated
 from ostinato.report.figures import Curve, Fan, Line, bands, dots
 from ostinato.report.markup import Html, count, counted, percent, plain, short, tag, text
 from ostinato.report.page import PageData, RunFacts
@@ -148,7 +147,7 @@ class ForecastData(PageData):
             measures.section(self, MEASURES),
             self._forecasts(),
             self._by_step(),
-            calibrated.calibration(self.levels, self.actual, self.quantiles),
+            _calibration(self.levels, self.actual, self.quantiles),
             self._each_series(),
             common.training(self, told),
             *common.surroundings(self),
@@ -436,3 +435,53 @@ def _read(forecaster: Forecaster, panel: Panel) -> str:
     steps = forecaster.windows
     told = f"{steps.horizon} steps ahead from the last {steps.context}"
     return f"{told}, with {further}" if further else told
+
+
+def _calibration(
+    levels: Sequence[float], actual: np.ndarray, quantiles: np.ndarray
+) -> PageSection:
+    """The section on the shares of true values below each quantile and inside each interval.
+
+    Args:
+        levels: the levels of the Q quantiles.
+        actual: `[M, h]`, the true values; NaN where a value is missing.
+        quantiles: `[M, h, Q]`, the predicted quantiles.
+    """
+    n = count(int(np.isfinite(actual).sum()))
+    shares = np.array([below(actual, quantiles[:, :, i]) for i in range(len(levels))])
+    worst = int(np.abs(shares - levels).argmax())
+    drawn = Curve(
+        id="calibration",
+        label="Calibration of the quantiles",
+        caption=f"Furthest from honest: {percent(shares[worst], 1)} lie below the quantile "
+        f"{levels[worst]:g}.",
+        height=3.2,
+        lines=[Line(np.array(levels), shares, style=dots(1))],
+        x="level of the quantile",
+        y="share of values below it",
+        shares="xy",
+        x_limits=(-0.03, 1.03),
+        y_limits=(-0.03, 1.03),
+        diagonal=True,
+    )
+    rows = []
+    for low, high, share in bands(levels):
+        inside = coverage(actual, quantiles, levels, share)
+        width = float((quantiles[:, :, high] - quantiles[:, :, low]).mean())
+        rows.append([percent(share, 0), percent(inside, 1), f"{width:.4g}"])
+    header = ["interval", "of the values inside", "mean width"]
+    table = PageTable("Central intervals", header, rows, "numbers measures")
+    return PageSection(
+        "calibration",
+        "Calibration",
+        [Grid([drawn, table] if rows else [drawn])],
+        note="Below an honest quantile of level 0.9 lie 90\u202f% of the values: its point is on "
+        f"the dotted line. Counted over {n} values.",
+    )
+
+
+def below(actual: np.ndarray, quantile: np.ndarray) -> float:
+    """The share of the values `[…]` below a quantile `[…]`; equal values count half."""
+    known = np.isfinite(actual)
+    values, quantile = actual[known], quantile[known]
+    return float(((values < quantile) + 0.5 * (values == quantile)).mean())

@@ -301,7 +301,7 @@ class Tagger(Model):
                 "possible. Train it without, crf=False"
             )
         if self.vocabulary is not None:
-            return {"reader": partial(rows_of_words, self, self.vocabulary, False)}
+            return {"reader": partial(rows_of_words, self.network, self.vocabulary, False)}
         return self._scaling()
 
 
