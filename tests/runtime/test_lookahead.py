@@ -290,7 +290,7 @@ def test_it_is_offered_where_it_can_be(tmp_path):
     with pytest.raises(ValueError, match="the whole sequence: it has a CRF"):
         ostinato.runtime.load(tmp_path / "crf").stream(lookahead=3)
     saved.forecaster(tmp_path / "forecaster", bidirectional=True)
-    with pytest.raises(ValueError, match="a sequence_forecaster has no streams"):
+    with pytest.raises(ValueError, match="reads whole series, and has no streams"):
         ostinato.runtime.load(tmp_path / "forecaster").stream(lookahead=3)
 
 

@@ -1,6 +1,7 @@
 """The page at `/`: its files, what it asks, and itself in Chromium where there is one.
 
-OSTINATO_SHOTS=DIR keeps a screenshot of each panel in both themes and widths, to be looked at.
+OSTINATO_SHOTS=DIR keeps a screenshot of each panel in both themes and widths, to be looked at;
+without it two of these four are tried.
 """
 
 from __future__ import annotations
@@ -126,7 +127,10 @@ def server(trained):
         yield process
 
 
-@pytest.fixture(params=[(1100, "light"), (390, "dark")], ids=["wide", "narrow"])
+WINDOWS = [(1100, "light"), (390, "dark"), (1100, "dark"), (390, "light")]
+
+
+@pytest.fixture(params=WINDOWS if "OSTINATO_SHOTS" in os.environ else WINDOWS[:2])
 def browser(request):
     webdriver = pytest.importorskip("selenium.webdriver")
     driver = shutil.which("chromedriver")

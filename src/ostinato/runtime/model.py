@@ -211,7 +211,8 @@ class Model:
         Raises:
             ValueError: models of this kind have no streams, or this model has none.
         """
-        raise ValueError(f"a {self.kind} has no streams in this version")
+        kind = self.kind.replace("_", " ")
+        raise ValueError(f"a {kind} reads whole series, and has no streams")
 
     def _scaling(self) -> dict[str, Any]:
         """How a stream reads rows of numbers."""

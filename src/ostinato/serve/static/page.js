@@ -81,7 +81,7 @@ async function show(name) {
   const kind = model.parameters.kind.replaceAll("_", " ");
   $("about").textContent = `A ${kind}, version ${model.versions[0]}, ` +
     `fingerprint ${model.parameters.fingerprint.slice(0, 12)}.` +
-    (model.parameters.sequences ? "" : ` No open sequences: ${model.parameters.why_no_sequences}`);
+    (model.parameters.sequences ? "" : ` No open sequences: ${model.parameters.why_no_sequences}.`);
   const F = model.inputs[0].shape.at(-1);
   const classifies = model.parameters.kind === "sequence_classifier";
   const image = classifies && model.inputs[0].name === "x" && !facts.table &&
@@ -129,6 +129,14 @@ async function belief(rows) {
 
 // ---- charts
 
+// Round numbers from low to high, three to six of them.
+function ticks(low, high) {
+  const power = 10 ** Math.floor(Math.log10(high - low || 1));
+  const step = [0.2, 0.25, 0.5, 1, 2].map((each) => each * power).find((each) => (high - low) / each <= 5);
+  const first = Math.ceil(low / step - 1e-9), n = Math.floor(high / step + 1e-9) - first;
+  return Array.from({ length: n + 1 }, (_, i) => (first + i) * step);
+}
+
 // Lines over steps. `given`: {lines: [{name, y, colour}], bands, marks, here, low, high, what, from}
 function chart(given) {
   const W = Math.max(280, Math.min(720, document.body.clientWidth - 70)), H = 240, left = 44, right = 12, top = 10, bottom = 30;
@@ -137,8 +145,7 @@ function chart(given) {
   const path = (values, from = 0) => values.map((v, t) => v === null ? "" :
     `${t && values[t - 1] !== null ? "L" : "M"}${x(from + t).toFixed(1)} ${y(v).toFixed(1)}`).join("");
   const svg = make("svg:svg", { class: "chart", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": given.what });
-  for (let i = 0; i <= 4; i++) {
-    const v = given.low + (given.high - given.low) * i / 4;
+  for (const v of ticks(given.low, given.high)) {
     svg.append(make("svg:line", { class: "axis", x1: left, x2: W - right, y1: y(v), y2: y(v) }));
     svg.append(make("svg:text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }, given.tick(v)));
   }
@@ -697,7 +704,7 @@ function showFan(name, own) {
   const low = Math.min(...every), high = Math.max(...every);
   $("chart").replaceChildren(chart({
     lines: [{ y: past, colour: "var(--ink)" }, { y: median, from, colour: colour(0), name: "median" }],
-    bands, steps: from + median.length, low, high, tick: (v) => String(Number(v.toPrecision(3))),
+    bands, steps: from + median.length, low, high, tick: (v) => String(Number(v.toPrecision(6))),
     what: `The series ${name} and its forecast`,
   }));
   const [first, last] = [levels[0], levels.at(-1)];
@@ -736,7 +743,7 @@ for (const event of ["dragover", "dragleave", "drop"]) {
 // The Markdown of a model card: headings, tables, lists, code, paragraphs.
 function markdown(text) {
   const found = [], lines = text.replace(/^---\n[^]*?\n---\n/, "").split("\n");
-  const inline = (words) => words.replaceAll("\\|", "|").split(/(`[^`]+`|\*\*[^*]+\*\*)/).map((part) =>
+  const inline = (words) => words.replaceAll("\\|", "|").replaceAll(" %", "\u00a0%").split(/(`[^`]+`|\*\*[^*]+\*\*)/).map((part) =>
     part.startsWith("`") ? make("code", {}, part.slice(1, -1)) : part.startsWith("**") ? make("b", {}, part.slice(2, -2)) : part);
   const cells = (line) => line.trim().replace(/^\||\|$/g, "").split(/(?<!\\)\|/).map((cell) => cell.trim());
   while (lines.length) {
