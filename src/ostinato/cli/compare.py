@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ostinato import files, tasks
 from ostinato.cli.failures import BadInput
-from ostinato.cli.many.paired import Apart, Measured
 from ostinato.cli.output import AsJson, Quiet, hush, say, say_json
-from ostinato.cli.run import runs, sources, summaries
+from ostinato.cli.run import jobs, runs, sources, summaries
+
+if TYPE_CHECKING:
+    from ostinato.cli.many.paired import Measured
 
 
 def compare(
@@ -53,6 +55,8 @@ def _measured(path: Path) -> Measured:
     Raises:
         BadInput: there is no finished run.
     """
+    from ostinato.cli.many.paired import Measured
+
     trained = runs.find(path)
     if trained.run is None or trained.config is None:
         raise BadInput(f"{path} is a model without a run, so it has no results; wanted a run")
@@ -83,10 +87,12 @@ def _parameters(model: Path) -> int:
 
 def _tested(a: Measured, b: Measured) -> dict[str, Any]:
     """The test of run B against run A as JSON values, or the reason why there is no test."""
+    from ostinato.cli.many.paired import Apart
+
     pair: dict[str, Any] = {"runs": [a.name, b.name]}
     try:
         _check_same_part(a, b)
-        outcome = tasks.named(a.task).job().compared(a, b)
+        outcome = jobs.kind(tasks.named(a.task)).compared(a, b)
     except Apart as reason:
         return pair | {"reason": str(reason)}
     return pair | outcome.as_json()
@@ -94,6 +100,8 @@ def _tested(a: Measured, b: Measured) -> dict[str, Any]:
 
 def _check_same_part(a: Measured, b: Measured) -> None:
     """Raise Apart if two runs were not measured on the same test part, or it is unknown."""
+    from ostinato.cli.many.paired import Apart
+
     one, other = _origin(a), _origin(b)
     if one != other:
         raise Apart(
@@ -120,6 +128,8 @@ def _origin(measured: Measured) -> str | None:
     Raises:
         Apart: the run does not say it.
     """
+    from ostinato.cli.many.paired import Apart
+
     data = measured.settings.data
     if data.source in sources.BUILT_IN:
         return data.source

@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ostinato.tasks.job import Job
+from typing import Any
 
 # The recipes of all tasks begin with this.
 SCHEDULE: dict[str, Any] = {
@@ -88,11 +85,6 @@ class TaskSpec:
     def module(self, name: str) -> ModuleType:
         """A module of its folder, imported now."""
         return import_module(f"ostinato.tasks.{self.name}.{name}")
-
-    def job(self) -> type[Job]:
-        """The class of its jobs."""
-        found: type[Job] = self.module("job").JOB
-        return found
 
 
 # Parameters of the tasks that read sequences from a table; each adds its own.

@@ -11,7 +11,6 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from ostinato.cli.failures import BadInput
-from ostinato.cli.many.paired import PairedResult
 from ostinato.cli.run.config import Config, Given
 from ostinato.cli.run.runs import Trained
 from ostinato.cli.run.summaries import Rows
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from typing_extensions import Self
 
-    from ostinato.cli.many.paired import Measured
+    from ostinato.cli.many.paired import Measured, PairedResult
     from ostinato.cli.run.rundir import RunDir
     from ostinato.report.page import PageData, RunFacts
     from ostinato.training import Plan

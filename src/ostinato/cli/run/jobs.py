@@ -98,7 +98,7 @@ def read(settings: Config, given: Given) -> Job:
         BadInput, ValueError: the data or a parameter cannot be used.
     """
     settings = with_defaults(settings, given)
-    return _kind(settings).read(settings, given)
+    return kind(tasks.named(task_of(settings))).read(settings, given)
 
 
 def folds(settings: Config, given: Given, k: int) -> Iterator[Job]:
@@ -112,12 +112,12 @@ def folds(settings: Config, given: Given, k: int) -> Iterator[Job]:
         BadInput, ValueError: the data or a parameter cannot be used, or there are too few data.
     """
     settings = with_defaults(settings, given)
-    return _kind(settings).folds(settings, given, k)
+    return kind(tasks.named(task_of(settings))).folds(settings, given, k)
 
 
 def again(settings: Config) -> Job:
     """`read` for complete settings, such as those of a resumed run."""
-    return _kind(settings).read(settings, dict(settings.items()))
+    return kind(tasks.named(task_of(settings))).read(settings, dict(settings.items()))
 
 
 def of_model(trained: Trained) -> tuple[TaskSpec, type[Job]]:
@@ -127,7 +127,7 @@ def of_model(trained: Trained) -> tuple[TaskSpec, type[Job]]:
         BadInput: this version does not know its kind.
     """
     task = trained.task()
-    return task, task.job()
+    return task, kind(task)
 
 
 def check_origin(settings: Config) -> None:
@@ -140,5 +140,7 @@ def check_origin(settings: Config) -> None:
         raise BadInput(f"--from {origin} has the task {own}; this is {task}: wanted the same")
 
 
-def _kind(settings: Config) -> type[Job]:
-    return tasks.named(task_of(settings)).job()
+def kind(task: TaskSpec) -> type[Job]:
+    """The class of the jobs of a task."""
+    found: type[Job] = task.module("job").JOB
+    return found

@@ -2,8 +2,8 @@
 
 While a step is observed, `getattr` and `hasattr` are replaced by functions that record the name and
 call Python's. (A copy of the step's function with other globals would not do: the functions and
-methods that it calls have globals of their own.) These names are followed like those that the code mentions; the values that they are
-computed from are read by the step, too, and guarded.
+methods that it calls have globals of their own.) These names are followed like those that the code
+mentions; the values that they are computed from are read by the step, too, and guarded.
 """
 
 from __future__ import annotations
