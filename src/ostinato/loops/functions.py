@@ -24,7 +24,7 @@ from ostinato.loops.running.run import Loop, fewest
 from ostinato.loops.running.site import Site
 from ostinato.loops.running.unwatched import Left, Unwatched
 from ostinato.loops.text.rewrite import rewritten
-from ostinato.loops.text.source import Definition, NoSource
+from ostinato.loops.text.source import Definition, NoSource, like
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _MOST_FUNCTIONS = 2000
@@ -133,14 +133,7 @@ def _within_wrapper(
     if made is None:
         return None
     closure = [types.CellType(made) if i in holding else c for i, c in enumerate(cells)]
-    around = types.FunctionType(
-        wrapper.__code__, wrapper.__globals__, wrapper.__name__, wrapper.__defaults__,
-        tuple(closure),
-    )  # fmt: skip
-    around.__kwdefaults__ = wrapper.__kwdefaults__
-    around.__dict__.update(wrapper.__dict__)
-    around.__qualname__, around.__module__ = wrapper.__qualname__, wrapper.__module__
-    around.__doc__, around.__wrapped__ = wrapper.__doc__, wrapper  # type: ignore[attr-defined]
+    around = like(wrapper, wrapper.__code__, closure)
     around.__ostinato_loops__ = made.__ostinato_loops__  # type: ignore[attr-defined]
     return around
 

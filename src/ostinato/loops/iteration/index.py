@@ -196,24 +196,6 @@ class Number:
             return name == "ne" if name in ("eq", "ne") else self._refuse()
         return running.questions[-1].answer(name, self.key, other)
 
-    def __lt__(self, other: Any) -> Any:
-        return self._compared("lt", other)
-
-    def __le__(self, other: Any) -> Any:
-        return self._compared("le", other)
-
-    def __gt__(self, other: Any) -> Any:
-        return self._compared("gt", other)
-
-    def __ge__(self, other: Any) -> Any:
-        return self._compared("ge", other)
-
-    def __eq__(self, other: Any) -> Any:
-        return self._compared("eq", other)
-
-    def __ne__(self, other: Any) -> Any:
-        return self._compared("ne", other)
-
     def __bool__(self) -> bool:
         return self._compared("ne", 0)
 
@@ -253,6 +235,10 @@ class NumbersAsTensors(OwnMode):
         return func(*args, **kwargs)
 
 
+def _comparison(name: str) -> Any:
+    return lambda self, other: self._compared(name, other)
+
+
 def _binary(name: str, swapped: bool = False) -> Any:
     function = getattr(torch, {"truediv": "true_divide", "mod": "remainder"}.get(
         name, "floor_divide" if name == "floordiv" else name))  # fmt: skip
@@ -272,6 +258,8 @@ def _binary(name: str, swapped: bool = False) -> Any:
     return method
 
 
+for _name in _COMPARISONS:
+    setattr(Number, f"__{_name}__", _comparison(_name))
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
     setattr(Number, f"__{_name}__", _binary(_name))
     setattr(Number, f"__r{_name}__", _binary(_name, swapped=True))

@@ -143,35 +143,10 @@ class Listed(Items):
         return "listed", None if self.numbers is None else type(self.numbers[0])
 
 
-class Enumerated(Items):
-    """`enumerate(items, start)`."""
-
-    def __init__(self, items: Items, start: int):
-        self.items, self.start, self.n = items, start, items.n
-
-    def item(self, j: int) -> tuple[int, Any]:
-        return self.start + j, self.items.item(j)
-
-    def tensors(self, begin: int, end: int) -> list[Tensor]:
-        return self.items.tensors(begin, end)
-
-    def tables(self) -> list[Sequence[Any]]:
-        return self.items.tables()
-
-    def symbolic(self, elements: ItemParts) -> Any:
-        return elements.index(1, self.start), self.items.symbolic(elements)
-
-    def kind(self) -> Any:
-        return "enumerate", self.items.kind()
-
-    def starts(self) -> tuple[int, ...]:
-        return self.start, *self.items.starts()
-
-
 class Zipped(Items):
     """`zip(*parts)`."""
 
-    def __init__(self, parts: list[Items]):
+    def __init__(self, *parts: Items):
         self.parts, self.n = parts, min(p.n for p in parts)
 
     def item(self, j: int) -> tuple[Any, ...]:
@@ -183,39 +158,30 @@ class Zipped(Items):
     def tables(self) -> list[Sequence[Any]]:
         return [t for p in self.parts for t in p.tables()]
 
-    def symbolic(self, elements: ItemParts) -> Any:
+    def symbolic(self, elements: ItemParts) -> tuple[Any, ...]:
         return tuple([p.symbolic(elements) for p in self.parts])
 
     def kind(self) -> Any:
-        return "zip", tuple([p.kind() for p in self.parts])
+        return type(self).__name__, tuple([p.kind() for p in self.parts])
 
     def starts(self) -> tuple[int, ...]:
         return tuple([start for p in self.parts for start in p.starts()])
 
 
-class Backwards(Items):
+class Backwards(Zipped):
     """`reversed(items)`."""
 
-    def __init__(self, items: Items):
-        self.items, self.n = items, items.n
-
     def item(self, j: int) -> Any:
-        return self.items.item(self.n - 1 - j)
+        return self.parts[0].item(self.n - 1 - j)
 
     def tensors(self, begin: int, end: int) -> list[Tensor]:
-        return [t.flip(0) for t in self.items.tensors(self.n - end, self.n - begin)]
+        return [t.flip(0) for t in super().tensors(self.n - end, self.n - begin)]
 
     def tables(self) -> list[Sequence[Any]]:
-        return [table[: self.n][::-1] for table in self.items.tables()]
+        return [table[: self.n][::-1] for table in super().tables()]
 
     def symbolic(self, elements: ItemParts) -> Any:
-        return self.items.symbolic(elements)
-
-    def kind(self) -> Any:
-        return "reversed", self.items.kind()
-
-    def starts(self) -> tuple[int, ...]:
-        return self.items.starts()
+        return self.parts[0].symbolic(elements)
 
 
 def items_of(iterable: Any) -> Items | None:
@@ -254,12 +220,14 @@ def _made(function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> I
     if function is builtins.enumerate and arguments and named.keys() <= {"start"}:
         of = items_of(arguments[0])
         start = arguments[1] if len(arguments) > 1 else named.get("start", 0)
-        return Enumerated(of, start) if of is not None and type(start) is int else None
+        if of is None or type(start) is not int:
+            return None
+        return Zipped(RangeItems(range(start, start + of.n)), of)
     if function is builtins.zip and arguments and named.keys() <= {"strict"}:
         parts = [p for p in map(items_of, arguments) if p is not None]
         level = len({p.n for p in parts}) == 1
         fits = len(parts) == len(arguments) and (level or not named.get("strict"))
-        return Zipped(parts) if fits else None
+        return Zipped(*parts) if fits else None
     return _parts(function, arguments, named)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ostinato.compiler.steps import Recent
 from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.state import Spec
 
@@ -68,7 +69,7 @@ class LoopPlan:
     starts: tuple[Any, ...] = ()
     by_length: tuple[int, ...] = ()
     lengths: set[int] = field(default_factory=set)
-    slow: dict[Any, int] = field(default_factory=dict)
+    slow: dict[Any, int] = field(default_factory=lambda: Recent(64))
     calls: int = 0
 
     def facts(self) -> Any:

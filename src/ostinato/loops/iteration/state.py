@@ -156,7 +156,7 @@ class Maker:
         if kind == "unbound":
             return UNBOUND
         if kind in (float, complex):
-            return _number(kind, spec[1])
+            return kind(spec[1])  # type: ignore[call-arg]
         if kind in _CONSTANTS:
             return spec[1]
         if issubclass(kind, tuple):
@@ -196,7 +196,3 @@ class Maker:
             made.update(pairs)
             return made
         return spec[0](pairs)
-
-
-def _number(kind: type, text: str) -> Any:
-    return kind(text)

@@ -63,16 +63,14 @@ class LoopResults(LoopReads):
         for (place, container), spec in zip(state.places, state.placed.specs, strict=True):
             container[place.key] = maker.make(spec)
         last = Maker(iter(finals[n:]), iter(()))
-        trailing = [self.last(last, spec) for spec in plan.trailing]
+        end = self.stop - 1
+        trailing = [last.make(_at(spec, end, self.sequences)) for spec in plan.trailing]
         return (*carried, *trailing)
 
     def numbers_of(self, key: Any, dtype: torch.dtype) -> Tensor:
         """The values of an expression of the loop's variable in the iterations of the scan."""
         numbers = [evaluated(key, j, self.sequences) for j in range(self.j, self.stop)]
         return torch.tensor(numbers, dtype=dtype)
-
-    def last(self, maker: Maker, spec: Any) -> Any:
-        return maker.make(_at(spec, self.stop - 1, self.sequences))
 
     def extend(
         self, target: list[Any], name: str | None, emitted: tuple[Any, ...], ys: Iterator[Tensor]

@@ -43,11 +43,10 @@ from ostinato.loops.iteration.probe import probed, share_memory
 from ostinato.loops.iteration.step import Step
 from ostinato.loops.running.finish import LoopResults
 from ostinato.loops.running.joined import KnownRows
-from ostinato.loops.running.site import Site
+from ostinato.loops.running.site import MOST_PLANS, Site
 from ostinato.loops.running.unwatched import tensors_in_item, watching
 
 MEASURES = True  # whether a scan that gains nothing is given up
-_MOST_PLANS = 16
 _SLOW_CALLS = 3  # in a row, after which a scan is given up for a while
 
 
@@ -128,8 +127,6 @@ class Loop(LoopResults):
         if self.must_look or not self.site.knows(owner):
             self.memory, self.must_look = Memory(self.body), False
             self.site.looked[id(owner)] = weak_reference(owner)
-            if len(self.site.looked) > 256:
-                self.site.looked.pop(next(iter(self.site.looked)))
         watching.loops.add(self)
         self.began = time.perf_counter()
 
@@ -292,8 +289,6 @@ class Loop(LoopResults):
             return refusal
         self.turns += 1
         end = self.site.ends[self.items.n, self.j] = self.j + refusal.at
-        if len(self.site.ends) > 64:
-            self.site.ends.pop(next(iter(self.site.ends)))
         return Narrowed(refusal.reason, begin=self.j, end=end)
 
     def step(self, state: State, key: Any, stale: list[LoopPlan]) -> tuple[Step, LoopPlan]:
@@ -312,12 +307,10 @@ class Loop(LoopResults):
         made.begins_at(self.starts(state, made))
         made.shares = self.shares(made, state)
         plans = self.site.plans.setdefault(key, [])
-        if len(self.site.plans) > _MOST_PLANS:  # a number in the state may differ in each call
-            self.site.plans.pop(next(iter(self.site.plans)))
         same = next((p for p in plans if p.facts() == made.facts()), None)
         if same is None:
             plans.insert(0, made)
-            del plans[_MOST_PLANS:]
+            del plans[MOST_PLANS:]
         step.plan = plan = self.probed = same or made
         plan.starts = made.starts
         plan.lengths.add(self.items.n)
@@ -390,8 +383,6 @@ class Loop(LoopResults):
             factor = 2.0 if torch.is_grad_enabled() else 1.1
             is_slow = lasted > factor * self.lasted * (end - begin)
             plan.slow[size] = plan.slow.get(size, 0) + 1 if is_slow else 0
-            if len(plan.slow) > 64:
-                plan.slow.pop(next(iter(plan.slow)))
         finals = step.whole(finals)[: len(state.tensors)]
         names = self.finish(plan, state, targets, finals, list(ys))
         if torch.is_grad_enabled():

@@ -11,12 +11,13 @@ import torch
 
 from ostinato._explain import advice
 from ostinato.compiler.errors import Elsewhere, Unsupported
-from ostinato.compiler.steps import owner_of
+from ostinato.compiler.steps import Recent, owner_of
 from ostinato.loops.iteration.attributes import Place
 from ostinato.loops.iteration.nostep import NoStep, TooSlow, remedy_for
 from ostinato.loops.iteration.plan import LoopPlan
 from ostinato.loops.text.rewrite import LoopSource
 
+MOST_PLANS = 16  # of one structure of the state, and structures: a number may be new in each call
 _MOST_IN_A_ROW = 8  # refused calls; then each owner waits for the others, too
 
 
@@ -54,8 +55,8 @@ class Site:
     file: str
     name: str
     places: list[Place] = field(default_factory=list)
-    looked: dict[int, Any] = field(default_factory=dict)
-    plans: dict[Any, list[LoopPlan]] = field(default_factory=dict)
+    looked: dict[int, Any] = field(default_factory=lambda: Recent(256))
+    plans: dict[Any, list[LoopPlan]] = field(default_factory=lambda: Recent(MOST_PLANS))
     first: int = 1
     native: bool | None = None
     reason: str = ""
@@ -63,9 +64,9 @@ class Site:
     has_queue: bool = False
     counted: dict[str, int | None] = field(default_factory=dict)
     in_a_row: int = 0
-    ends: dict[tuple[int, int], int] = field(default_factory=dict)
+    ends: dict[tuple[int, int], int] = field(default_factory=lambda: Recent(64))
     offsets: Any = None
-    refused: dict[Any, int] = field(default_factory=dict)
+    refused: dict[Any, int] = field(default_factory=lambda: Recent(256))
     period: int = 0
     of_groups: Site | None = None
     whole: Site | None = None
@@ -123,8 +124,6 @@ class Site:
             too_slow = isinstance(refusal, TooSlow)
             self.in_a_row += not too_slow
             self.refused.setdefault(self._keys(body, n)[too_slow], 4 if too_slow else 0)
-            if len(self.refused) > 256:
-                self.refused.pop(next(iter(self.refused)))
         self.ran(False, refusal.reason, over_tensors)
         quiet = isinstance(refusal, Elsewhere) or getattr(refusal, "quiet", False)
         quiet |= isinstance(refusal, NoStep) and not over_tensors

@@ -56,13 +56,7 @@ class Definition:
         code = self._code(old, [*cells])
         if sys.version_info >= (3, 11):
             code = code.replace(co_qualname=old.co_qualname)
-        closure = tuple([cells[name] for name in code.co_freevars])
-        made = types.FunctionType(
-            code, function.__globals__, function.__name__, function.__defaults__, closure
-        )
-        made.__kwdefaults__ = function.__kwdefaults__
-        functools.update_wrapper(made, function)
-        return made
+        return like(function, code, [cells[name] for name in code.co_freevars])
 
     def _code(self, old: types.CodeType, free: list[str]) -> types.CodeType:
         """Compile the definition within functions that bind its free names, and a class for
@@ -98,6 +92,18 @@ class Definition:
                 c for c in code.co_consts if isinstance(c, types.CodeType) and c.co_name == name
             )
         return code
+
+
+def like(
+    function: types.FunctionType, code: types.CodeType, cells: list[types.CellType]
+) -> types.FunctionType:
+    """A function that replaces another one, with this code and these cells."""
+    made = types.FunctionType(
+        code, function.__globals__, function.__name__, function.__defaults__, tuple(cells)
+    )
+    made.__kwdefaults__ = function.__kwdefaults__
+    functools.update_wrapper(made, function)
+    return made
 
 
 def statements(text: str, at: ast.AST) -> list[Any]:
