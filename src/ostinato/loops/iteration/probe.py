@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ostinato import tree
 from ostinato.compiler.capture.captures import _written, memory_of
 from ostinato.compiler.capture.draws import States
 from ostinato.compiler.capture.guards.observation import Observation
@@ -78,14 +79,8 @@ class _OwnMemory(TorchDispatchMode):
         return out
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for v in value:
-            yield from _tensors(v)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
+def _tensors(value: Any) -> list[Tensor]:
+    return [t for t in tree.leaves(value) if isinstance(t, Tensor)]
 
 
 class _Probe(Step):
@@ -116,8 +111,7 @@ class _Probe(Step):
         self.firsts.append(first)
         self.bases.append(base)
         self.given.append(value)
-        self.memory.made.add(memory_of(value))
-        self.memory.alive.append(value)
+        self.keep([value])
         return value
 
     def meets(self, read: Read, base: Any, index: Any) -> None:
@@ -226,7 +220,7 @@ class _Probe(Step):
             number = self.questions.number_at(key, self.questions.begin)
             with torch.utils._python_dispatch._disable_current_modes():
                 self.values.append(torch.tensor(number, dtype=dtype))
-            self.memory.made.add(memory_of(self.values[-1]))
+            self.keep(self.values[-1:])
         return self.values[self.plan.numbers.index((key, dtype))]
 
     written: dict[Read, tuple[Any, Any]]
@@ -237,21 +231,14 @@ class _Probe(Step):
     memory: _OwnMemory
 
 
+@undisturbed(Tensor.detach)
+@among_ours()
 def probed(
     step: Step, carry: list[Tensor], x: list[Tensor], written: dict[Read, tuple[Any, Any]]
 ) -> LoopPlan:
-    """Run the body of a step once, and say what it does; see `_probed`.
+    """Run the body of a step once, and say what it does.
 
     The user's hooks on saved tensors, such as those of checkpointing, do not see the run.
-    """
-    with undisturbed(Tensor.detach), among_ours():
-        return _probed(step, carry, x, written)
-
-
-def _probed(
-    step: Step, carry: list[Tensor], x: list[Tensor], written: dict[Read, tuple[Any, Any]]
-) -> LoopPlan:
-    """Run the body of a step once, and say what it does.
 
     Args:
         written: the writes of elements that the iteration before did: tensor and index.
