@@ -291,6 +291,19 @@ class Fitting(Training):
     )
 
 
+def arguments(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor, from its `locals()` before it has others.
+
+    Example:
+        >>> class Example:
+        ...     def __init__(self, a, b=2):
+        ...         self.config = arguments(locals())
+        >>> Example(1).config
+        {'a': 1, 'b': 2}
+    """
+    return {name: value for name, value in scope.items() if name not in ("self", "__class__")}
+
+
 def documented(cls: T) -> T:
     """Describe the hyperparameters of a class at `{hyperparameters}` in its docstring.
 

@@ -21,7 +21,6 @@ from ostinato.metrics.spans import (
     spans,
     split_tag,
     to_iob2,
-    token_accuracy,
     written_in,
 )
 
@@ -89,9 +88,6 @@ def test_scores_are_seqevals_in_strict_mode(scheme):
         assert scores.precision == pytest.approx(precision)
         assert scores.recall == pytest.approx(recall)
         assert scores.f1 == pytest.approx(f1)
-        assert token_accuracy(true, predicted) == pytest.approx(
-            metrics.accuracy_score(true, predicted)
-        )
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -206,7 +202,6 @@ def test_a_scheme_is_written_in_if_all_sequences_are():
         (lambda: to_iob2(["B-x", "I-x"], "iobes"), "the tag 'B-x' at step 0 belongs to no span"),
         (lambda: span_scores([["O"]], []), "1 true sequences and 0 predicted"),
         (lambda: span_scores([["O"]], [["O", "O"]]), "sequence 0 has 1 true labels and 2"),
-        (lambda: token_accuracy([], []), "there are no steps"),
     ],
 )
 def test_an_error_says_what_came_and_what_was_wanted(call, message):

@@ -58,7 +58,7 @@ def test_bits_are_those_of_reading_everything_anew(model: LanguageModel) -> None
     tokens = [model.vocabulary.encode(text).tolist() for text in TEXTS]
     alone = [bits_one_by_one(model, [*each, END]) for each in tokens]
     for found, wanted in zip(
-        module._bits(model, [np.array(t) for t in tokens]), alone, strict=True
+        model.bits_of([np.array(t) for t in tokens]), alone, strict=True
     ):
         assert found == pytest.approx(wanted, abs=1e-4)
     assert data.by_position is not None
@@ -73,7 +73,7 @@ def test_a_document_that_was_cut_has_no_end(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LENGTH", 30)
-    (whole,) = module._bits(model, [model.vocabulary.encode(TEXTS[0])])
+    (whole,) = model.bits_of([model.vocabulary.encode(TEXTS[0])])
     found = module._by_position(model, TEXTS[:1])
     assert found is not None and found[-1, 0] == (17 + 30) / 2
     assert found[-1, 1] == pytest.approx(whole[16:30].mean(), abs=1e-4)
@@ -81,7 +81,7 @@ def test_a_document_that_was_cut_has_no_end(
 
 
 def test_the_mean_bits_are_those_of_the_evaluation(model: LanguageModel) -> None:
-    found = module._bits(model, [model.vocabulary.encode(text) for text in TEXTS])
+    found = model.bits_of([model.vocabulary.encode(text) for text in TEXTS])
     loss = model.evaluate(TEXTS)["loss"]
     assert np.concatenate(found).mean() * math.log(2) == pytest.approx(loss, rel=1e-4)
 

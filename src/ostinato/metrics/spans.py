@@ -254,7 +254,7 @@ def span_scores(
     n_true: Counter[str] = Counter()
     n_predicted: Counter[str] = Counter()
     n_right: Counter[str] = Counter()
-    for _, one, other in _pairs(true, predicted):
+    for one, other in _pairs(true, predicted):
         wanted, came = set(spans(one, scheme)), set(spans(other, scheme))
         n_true.update(span.type for span in wanted)
         n_predicted.update(span.type for span in came)
@@ -286,30 +286,12 @@ def span_errors(
     """
     kinds = ("right", "wrong type", "wrong extent", "wrong both", "missed", "spurious")
     counts = dict.fromkeys(kinds, 0)
-    for _, one, other in _pairs(true, predicted):
+    for one, other in _pairs(true, predicted):
         wanted, came = spans(one, scheme), spans(other, scheme)
         for span in wanted:
             counts[_error(span, [each for each in came if _overlap(span, each)])] += 1
         counts["spurious"] += sum(not any(_overlap(s, each) for s in wanted) for each in came)
     return counts
-
-
-def token_accuracy(
-    true: Sequence[Sequence[object]], predicted: Sequence[Sequence[object]]
-) -> float:
-    """The share of steps whose label is right, over all sequences.
-
-    Example:
-        >>> token_accuracy([["a", "b"], ["a"]], [["a", "a"], ["a"]])
-        0.6666666666666666
-    """
-    right = total = 0
-    for _, one, other in _pairs(true, predicted):
-        right += sum(bool(a == b) for a, b in zip(one, other, strict=True))
-        total += len(one)
-    if not total:
-        raise ValueError("there are no steps to compare; wanted at least one")
-    return right / total
 
 
 def split_tag(tag: str, scheme: str) -> tuple[str, str]:
@@ -377,8 +359,8 @@ def _closed(tags: list[tuple[str, str]], letters: _Scheme) -> Iterator[Span]:
 
 def _pairs(
     true: Sequence[Sequence[object]], predicted: Sequence[Sequence[object]]
-) -> Iterator[tuple[int, list[str], list[str]]]:
-    """The pairs of sequences as lists, with their numbers."""
+) -> Iterator[tuple[list[str], list[str]]]:
+    """The pairs of sequences as lists."""
     if len(true) != len(predicted):
         raise ValueError(
             f"there are {len(true)} true sequences and {len(predicted)} predicted ones; "
@@ -390,7 +372,7 @@ def _pairs(
                 f"sequence {i} has {len(one)} true labels and {len(other)} predicted ones; "
                 "wanted one of each per step"
             )
-        yield i, list(one), list(other)  # type: ignore[arg-type]
+        yield list(one), list(other)  # type: ignore[arg-type]
 
 
 def _overlap(one: Span, other: Span) -> bool:

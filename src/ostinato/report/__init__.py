@@ -6,16 +6,9 @@ For each task, `tasks/<kind>/report.py` computes the contents of the report and 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ostinato.report.page import RunFacts, write_report
-
-if TYPE_CHECKING:
-    from ostinato.tasks.classify.report import ReportData, StepView, collect
-    from ostinato.tasks.classify.several_report import SetView, SeveralData, collect_several
-    from ostinato.tasks.forecast.report import ForecastData, collect_forecasts
-    from ostinato.tasks.language.report import LanguageData, collect_language
-    from ostinato.tasks.tag.report import TaggingData, collect_tagging
 
 _OF_TASKS = {  # module → its public names; these modules import this package
     "classify.report": ("ReportData", "StepView", "collect"),
@@ -24,23 +17,7 @@ _OF_TASKS = {  # module → its public names; these modules import this package
     "language.report": ("LanguageData", "collect_language"),
     "tag.report": ("TaggingData", "collect_tagging"),
 }
-
-__all__ = [
-    "ForecastData",
-    "LanguageData",
-    "ReportData",
-    "RunFacts",
-    "SetView",
-    "SeveralData",
-    "StepView",
-    "TaggingData",
-    "collect",
-    "collect_forecasts",
-    "collect_language",
-    "collect_several",
-    "collect_tagging",
-    "write_report",
-]
+__all__ = ["RunFacts", "write_report", *(name for names in _OF_TASKS.values() for name in names)]
 
 
 def __getattr__(name: str) -> Any:

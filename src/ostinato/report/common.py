@@ -48,6 +48,11 @@ def words_read(words: Sequence[str]) -> PageText:
     return PageText([Word(" ".join(words[:SHOWN_WORDS]) + more)], "words")
 
 
+def fitted_of(estimator: Any) -> Any:
+    """The model within an estimator, NotFittedError if it is not fitted; a model as it is."""
+    return estimator._fitted() if hasattr(estimator, "_fitted") else estimator
+
+
 def feature_names(fitted: Any) -> tuple[str, ...]:
     """The names of the features that a fitted model reads; empty if they have none."""
     preparation, frame = fitted.preparation, fitted.feature_names

@@ -1,4 +1,4 @@
-"""`SequenceReader`: a model that gives one answer to a whole sequence of numbers or words."""
+"""`SequenceReader`: a model that reads whole sequences of numbers or words."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
+
 from ostinato.data.sequences.as_sequences import as_sequences, shape_sequences
 from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.step_labels import as_texts_or_sequences
 from ostinato.data.tables.feature_names import as_trained
 from ostinato.data.text.words import Words, WordVocabulary
 from ostinato.runtime.model import Inputs, Model
+from ostinato.runtime.values import Array
 from ostinato.saved import checks
 from ostinato.saved.read import Saved
 
@@ -49,7 +52,7 @@ class SequenceReader(Model):
             "vocabulary": self.vocabulary and self.vocabulary.as_json(),
         }
 
-    def prepared(self, X: Any) -> Inputs:
+    def prepared(self, X: Any) -> Any:
         """The sequences that the network reads, made of a user's.
 
         Raises:
@@ -61,8 +64,8 @@ class SequenceReader(Model):
         if self.preparation is None:
             X = as_trained(X, self.feature_names, None, self.estimator)
             sequences = as_texts_or_sequences(X)
-            if isinstance(sequences, Words):
-                raise ValueError("X has words, but the model was trained with numbers")
+            self.check_kind(sequences)
+            assert not isinstance(sequences, Words)
             checks.n_features(sequences, self.n_features, self.estimator)
             return sequences
         if self.preparation.knows(X):
@@ -72,20 +75,27 @@ class SequenceReader(Model):
         return as_sequences(self.preparation.apply_in_order(X))
 
     def coded(self, X: Any) -> Inputs:
-        """Checked sequences, their words as numbers.
+        """Checked sequences, their words as numbers; errors as of `check_kind`."""
+        self.check_kind(X)
+        return X if self.vocabulary is None else self.vocabulary.code(X)
 
-        Raises:
-            ValueError: X has words and the model reads numbers, or the other way round.
-        """
+    def check_kind(self, X: Any) -> None:
+        """Raise ValueError if X has words and the model reads numbers, or the other way round."""
         has = isinstance(X, Words)
         if has != (self.vocabulary is not None):
             came, wanted = ("words", "numbers") if has else ("numbers", "words")
             raise ValueError(f"X has {came}, but the model was trained with {wanted}")
-        return X if self.vocabulary is None else self.vocabulary.code(X)
 
     def in_order(self, X: Any) -> Any:
         """X with the columns of its data frames in the order of the training; see `as_trained`."""
         return as_trained(X, self.feature_names, self.preparation, self.estimator)
+
+    def outputs(self, sequences: Inputs, dtype: Any) -> Array:
+        """The network's outputs for sequences as it reads them, `[N, K]`."""
+        found = np.empty((len(sequences), len(self.labels)), dtype)
+        for batch in self.answered(sequences):
+            found[batch.indices] = batch.answers
+        return found
 
     def words(self, X: Any) -> Words:
         """The words of X: texts, lists of words, or `Examples` of them.
@@ -96,8 +106,8 @@ class SequenceReader(Model):
         if isinstance(X, Examples) and self.preparation is not None:
             X = self.preparation.apply(X)
         X = as_texts_or_sequences(X.X if isinstance(X, Examples) else X)
-        if not isinstance(X, Words):
-            raise ValueError("X has numbers, but the model was trained with words")
+        self.check_kind(X)
+        assert isinstance(X, Words)
         return X
 
     def _reading(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -34,18 +34,11 @@ if TYPE_CHECKING:
 NOTEBOOK_IMAGES = 128
 
 
-@dataclass(frozen=True)
-class ClassAnswers:
-    """The answers of a network to the test part.
+class ClassAnswers(NamedTuple):
+    """The answers of a network to the test part."""
 
-    Attributes:
-        proba: `[N, C]` float32.
-        n_right: see `report.collect`; None without a report, or if the network reads in two
-            directions.
-    """
-
-    proba: np.ndarray
-    n_right: np.ndarray | None
+    proba: np.ndarray  # [N, C] float32
+    n_right: np.ndarray | None  # see `report.collect`; None without a report, or in two directions
 
 
 @dataclass(frozen=True)

@@ -122,11 +122,7 @@ class Classifier(SequenceReader):
         Raises:
             ValueError: X cannot be used: the message says why.
         """
-        sequences = self.prepared(X)
-        found = np.empty((len(sequences), len(self.classes)), np.float32)
-        for batch in self.answered(sequences):
-            found[batch.indices] = batch.answers
-        return found
+        return self.outputs(self.prepared(X), np.float32)
 
     def predict_so_far(self, X: Any, most: int) -> list[Array]:
         """The probabilities after each step: for N sequences of numbers N arrays `[T_i, C]`.
@@ -144,10 +140,7 @@ class Classifier(SequenceReader):
         for i in range(len(sequences)):
             x = np.asarray(sequences[i])[:most]
             begins = Ragged.from_list([x[: t + 1] for t in range(len(x))])
-            answers = np.empty((len(x), len(self.labels)), np.float32)
-            for batch in self.answered(begins):
-                answers[batch.indices] = batch.answers
-            found.append(answers)
+            found.append(self.outputs(begins, np.float32))
         return found
 
     def predict(self, X: Any) -> Array:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ostinato.hyperparameters import Architecture, Classifying, declare, documented
+from ostinato.hyperparameters import Architecture, Classifying, arguments, declare, documented
 from ostinato.models.body import last_state, recurrent, width
 from ostinato.models.initialize import initialize
 from ostinato.models.inputs import WordBatch, WordReader
@@ -79,22 +79,8 @@ class ClassifierNet(torch.nn.Module):
         n_words: int | None = None,
         embedding_size: int = _ClassifierArguments.embedding_size,
     ):
+        checked = _ClassifierArguments(**arguments(locals()))
         super().__init__()
-        given: dict[str, Any] = {
-            "n_features": n_features,
-            "n_classes": n_classes,
-            "cell": cell,
-            "hidden_size": hidden_size,
-            "num_layers": num_layers,
-            "bidirectional": bidirectional,
-            "dropout": dropout,
-            "nonlinearity": nonlinearity,
-            "init": init,
-            "readout": readout,
-            "n_words": n_words,
-            "embedding_size": embedding_size,
-        }
-        checked = _ClassifierArguments(**given)
         if (checked.n_features is None) == (checked.n_words is None):
             raise ValueError(
                 f"n_features={n_features} and n_words={n_words}; wanted one of them: the elements "

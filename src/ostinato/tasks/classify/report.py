@@ -29,7 +29,6 @@ from ostinato.tasks.classify.by_step import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from ostinato.estimators import SequenceClassifier
     from ostinato.models import ClassifierEnsemble, ClassifierNet
     from ostinato.models.inputs import Inputs
     from ostinato.tasks.classify.model import Classifier
@@ -368,7 +367,7 @@ def _share(belief: float) -> str:
 
 
 def collect(
-    classifier: SequenceClassifier | Classifier,
+    classifier: Any,
     X: Any,
     y: Any,
     facts: RunFacts,
@@ -386,7 +385,7 @@ def collect(
     short.
 
     Args:
-        classifier: a fitted one.
+        classifier: a fitted estimator, or its model.
         X: `[N, T, F]` test sequences, or whatever else `predict` takes, of different lengths too.
         y: `[N]` their labels, each one of the classes of the classifier.
         facts: the facts of the run.
@@ -397,7 +396,7 @@ def collect(
     Raises:
         ValueError: y has another length than X, or a label that the classifier does not know.
     """
-    fitted = fitted_of(classifier)
+    fitted: Classifier = common.fitted_of(classifier)
     net, sequences = fitted.net, fitted.prepared(X)
     proba = fitted.predict_proba(X) if proba is None else proba
     given, lengths = np.asarray(y), lengths_of(sequences)
@@ -425,11 +424,6 @@ def collect(
         lengths=lengths,
         features=common.feature_names(fitted),
     )
-
-
-def fitted_of(classifier: SequenceClassifier | Classifier) -> Classifier:
-    """The fitted classifier within an estimator; NotFittedError if it is not fitted."""
-    return classifier._fitted() if hasattr(classifier, "_fitted") else classifier
 
 
 def anatomy(net: ClassifierNet | ClassifierEnsemble, lengths: np.ndarray) -> Anatomy | None:

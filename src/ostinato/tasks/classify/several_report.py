@@ -27,10 +27,9 @@ from ostinato.saved.card import n_parameters
 from ostinato.tasks.base import MeasureSpec
 from ostinato.tasks.classify import TASK
 from ostinato.tasks.classify.by_step import lengths_of
-from ostinato.tasks.classify.report import anatomy, fitted_of
+from ostinato.tasks.classify.report import anatomy
 
 if TYPE_CHECKING:
-    from ostinato.estimators import SequenceClassifier
     from ostinato.tasks.classify.model import Classifier
 
 SETS = 12  # of labels that are shown, the commonest
@@ -201,7 +200,7 @@ def _card(view: SetView) -> Card:
 
 
 def collect_several(
-    classifier: SequenceClassifier | Classifier,
+    classifier: Any,
     X: Any,
     y: np.ndarray,
     facts: RunFacts,
@@ -235,7 +234,7 @@ def collect_several(
         >>> len(data.hardest), data.proba.shape
         (3, (40, 2))
     """
-    fitted = fitted_of(classifier)
+    fitted: Classifier = common.fitted_of(classifier)
     y = fitted.check_several(y)
     if proba is None:
         proba = fitted.predict_proba(X)

@@ -14,7 +14,7 @@ from ostinato.data import Batches
 from ostinato.data.series.panel import Panel
 from ostinato.data.series.windows import Pairs, SeriesContexts, SeriesWindows
 from ostinato.hyperparameters import Declared, declare
-from ostinato.training.distributed import Ranks, Share
+from ostinato.training.distributed import Share
 from ostinato.training.task import Mean, OfBatches, digest, probed
 
 BATCH_SIZE = 1000
@@ -99,9 +99,18 @@ class Forecasting(OfBatches):
         actual = scaled(self.windows.actual(self.panel, *pairs), read)
         return digest(read.x, read.future, read.lags, actual, self.levels)
 
+    @torch.no_grad()
     def validate(self, net: torch.nn.Module) -> dict[str, Mean]:
-        assert self.validation is not None
-        return validated_on(net, self.windows, self.levels, self.panel, self.validation, self.ranks)
+        series, cutoffs = self.validation
+        rows, was_training = self.ranks.rows(len(series)), net.training
+        net.eval()
+        sums = [
+            window_losses(net, self.windows, self.levels, self.panel, part)
+            for part in parts((series[rows], cutoffs[rows]))
+        ]
+        net.train(was_training)
+        total, count = sum(loss.item() for loss, _ in sums), sum(count for _, count in sums)
+        return {"validation_loss": (total / count, count) if count else (0.0, 0)}
 
 
 def window_losses(
@@ -113,29 +122,6 @@ def window_losses(
     there = torch.isfinite(actual)
     losses = pinball(actual.nan_to_num(), net(*tensors(read)), levels)
     return (losses * there[:, :, None]).sum(), int(there.sum()) * len(levels)
-
-
-@torch.no_grad()
-def validated_on(
-    net: torch.nn.Module,
-    windows: SeriesWindows,
-    levels: Tensor,
-    panel: Panel,
-    pairs: Pairs,
-    ranks: Ranks,
-) -> dict[str, Mean]:
-    """`Task.validate` on windows; each process takes some of them."""
-    series, cutoffs = pairs
-    rows = ranks.rows(len(series))
-    was_training = net.training
-    net.eval()
-    sums = [
-        window_losses(net, windows, levels, panel, part)
-        for part in parts((series[rows], cutoffs[rows]))
-    ]
-    net.train(was_training)
-    total, count = sum(loss.item() for loss, _ in sums), sum(count for _, count in sums)
-    return {"validation_loss": (total / count, count) if count else (0.0, 0)}
 
 
 def pinball(actual: Tensor, quantiles: Tensor, levels: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from ostinato.hyperparameters import (
     Architecture,
     Declared,
     HyperparameterError,
+    arguments,
     declare,
     documented,
 )
@@ -85,24 +86,14 @@ class ForecasterNet(torch.nn.Module):
         bidirectional: bool = Architecture.bidirectional,
         dropout: float = Architecture.dropout,
     ):
+        given = arguments(locals())
         super().__init__()
-        sizes = _Sizes(
-            horizon=horizon, n_past=n_past, n_future=n_future, n_static=n_static, n_lags=n_lags
-        )
-        model = Architecture(
-            cell=cell,  # type: ignore[arg-type]  # checked there
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            dropout=dropout,
-        )
-        levels = check_levels(quantiles)
+        sizes = _Sizes(**{name: given[name] for name in _Sizes.__dataclass_fields__})
         names = ("cell", "hidden_size", "num_layers", "bidirectional", "dropout")
-        self.config: dict[str, Any] = {
-            **asdict(sizes),
-            "quantiles": list(levels),
-            **{name: getattr(model, name) for name in names},
-        }
+        model = Architecture(**{name: given[name] for name in names})
+        levels = check_levels(quantiles)
+        network = {name: getattr(model, name) for name in names}
+        self.config = given | asdict(sizes) | network | {"quantiles": list(levels)}
         self._sizes, self._model = sizes, model
         self._median = levels.index(0.5)
         hidden = model.hidden_size

@@ -22,7 +22,6 @@ from ostinato.tasks.base import MeasureSpec
 from ostinato.tasks.forecast import TASK
 
 if TYPE_CHECKING:
-    from ostinato.estimators import SequenceForecaster
     from ostinato.tasks.forecast.model import Forecaster
 
 SHOWN = 6  # series: the worst, the middle and the best ones
@@ -281,7 +280,7 @@ def _means(errors: np.ndarray) -> np.ndarray:
 
 
 def collect_forecasts(
-    forecaster: Forecaster | SequenceForecaster,
+    forecaster: Any,
     X: Any,
     facts: RunFacts,
     *,
@@ -293,7 +292,7 @@ def collect_forecasts(
     """Compute the contents of a forecaster's report from the ends of series, for `write_report`.
 
     Args:
-        forecaster: a fitted one.
+        forecaster: a fitted estimator, or its model.
         X: the whole series: a `Panel`, or an X of `SequenceForecaster`.
         facts: the facts of the run.
         windows: the number of forecasts of each series, a horizon apart; the last one is at its
@@ -307,9 +306,7 @@ def collect_forecasts(
     """
     from ostinato.tasks.forecast.model import in_turn
 
-    fitted: Forecaster = (
-        forecaster._fitted() if hasattr(forecaster, "_fitted") else forecaster
-    )
+    fitted: Forecaster = common.fitted_of(forecaster)
     panel = as_panel(X)
     answer = None if quantiles is None else in_turn(quantiles)
     ((_, _, tested),) = fitted.backtests(panel, windows, answer=answer)

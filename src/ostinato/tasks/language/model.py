@@ -147,11 +147,10 @@ class LanguageModel(Model):
             raise ValueError(
                 f"the {len(documents)} documents have no character; wanted a text to measure"
             )
-        at_once = max(1, min(READ_AT_ONCE, BLOCK // (ROWS_AT_ONCE * len(self.vocabulary))))
         tokens = [self.vocabulary.encode(text) for text in documents]
         unit = units(list(map(len, tokens)))
         total = np.zeros((unit[-1] + 1, COUNTED))
-        for proba, came, first in read_documents(self._read_rows, tokens, at_once, rank, size):
+        for proba, came, first in self._answers(tokens, rank, size):
             right = np.take_along_axis(proba, came[:, None], 1)
             better = (proba > right).sum(1)
             ones = np.ones(len(came))
@@ -232,11 +231,25 @@ class LanguageModel(Model):
 
     def bits(self, text: str) -> list[tuple[str, float]]:
         """The tokens of a text, and how many bits each takes after those before it: −log₂ p."""
-        tokens, proba = self._tokens(text)[1:], self.predict_proba([text])[0]
-        taken = proba[np.arange(len(tokens)), tokens].astype(np.float64)
-        bits = -np.log2(np.maximum(taken, np.finfo(np.float32).smallest_subnormal))
+        tokens = self.vocabulary.encode(text)
+        (bits,) = self.bits_of([tokens])
         shown = [self.vocabulary.decode([token]) for token in tokens.tolist()]
-        return list(zip(shown, bits.tolist(), strict=True))
+        return list(zip(shown, bits[:-1].tolist(), strict=True))
+
+    def bits_of(self, documents: Sequence[Array]) -> list[Array]:
+        """The bits of each token, and of the END, of documents of token numbers, `[n + 1]` each."""
+        ends = np.cumsum([len(tokens) + 1 for tokens in documents])
+        found = np.empty(ends[-1])
+        for proba, came, first in self._answers(documents):
+            found[first : first + len(came)] = nats(proba[np.arange(len(came)), came]) / math.log(2)
+        return np.split(found, ends[:-1])
+
+    def _answers(
+        self, documents: Sequence[Array], rank: int = 0, size: int = 1
+    ) -> Iterator[tuple[Array, Array, int]]:
+        """The probabilities of all tokens; see `read_documents`."""
+        at_once = max(1, min(READ_AT_ONCE, BLOCK // (ROWS_AT_ONCE * len(self.vocabulary))))
+        return read_documents(self._read_rows, documents, at_once, rank, size)
 
     @cached_property
     def _keyboard(self) -> Keyboard:

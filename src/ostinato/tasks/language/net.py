@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ostinato.hyperparameters import Architecture, declare, documented
+from ostinato.hyperparameters import Architecture, arguments, declare, documented
 from ostinato.models.body import recurrent, width
 from ostinato.models.initialize import initialize
 from ostinato.models.stack import Stack
@@ -108,16 +108,8 @@ class LanguageNet(torch.nn.Module):
         embedding_size: int = _LanguageArguments.embedding_size,
         tied: bool = _LanguageArguments.tied,
     ):
+        given = arguments(locals())
         super().__init__()
-        given: dict[str, Any] = {
-            "n_tokens": n_tokens,
-            "cell": cell,
-            "hidden_size": hidden_size,
-            "num_layers": num_layers,
-            "dropout": dropout,
-            "embedding_size": embedding_size,
-            "tied": tied,
-        }
         checked = _LanguageArguments(**given)
         values = asdict(checked)
         self.config: dict[str, Any] = {name: values[name] for name in given}

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato._extras import needs
-from ostinato.data.text.vocabulary import END, UNKNOWN
+from ostinato.data.text.vocabulary import UNKNOWN
 from ostinato.report import common, measures
 from ostinato.report.figures import Curve, Line
 from ostinato.report.markup import Html, count, counted, percent, tag
@@ -31,7 +30,6 @@ from ostinato.saved.card import n_parameters
 from ostinato.tasks.language import TASK
 
 if TYPE_CHECKING:
-    from ostinato.estimators import LanguageModel
     from ostinato.tasks.language.model import LanguageModel as TokenModel
 
 PROMPTS = 6
@@ -273,20 +271,20 @@ def _tint(bits: float) -> str:
 
 
 def collect_language(
-    model: TokenModel | LanguageModel, documents: Sequence[str], facts: RunFacts
+    model: Any, documents: Sequence[str], facts: RunFacts
 ) -> LanguageData:
     """Compute the contents of a language model's report from test documents, for `write_report`.
 
     The same model and documents give the same data: places and samples are drawn by fixed seeds.
 
     Args:
-        model: a fitted one.
+        model: a fitted estimator, or its model.
         documents: texts that it was not trained on.
         facts: the facts of the run.
     """
     from ostinato.tasks.language.fit import as_documents
 
-    fitted: TokenModel = model._fitted() if hasattr(model, "_fitted") else model
+    fitted: TokenModel = common.fitted_of(model)
     documents = as_documents(documents, "collect_language: documents")
     fitted.net.eval()  # no dropout
     vocabulary = fitted.vocabulary
@@ -366,9 +364,8 @@ def _passage(model: TokenModel, text: str) -> list[tuple[str, float]]:
     start = text.find(" ", half) + 1 if half else 0
     before = vocabulary.encode(text[max(0, start - READ) : start])
     tokens = vocabulary.encode(text[start : start + 12 * n])[:n]
-    bits = _bits(model, [np.concatenate([before, tokens])])[0][
-        len(before) : len(before) + len(tokens)
-    ]
+    (bits,) = model.bits_of([np.concatenate([before, tokens])])
+    bits = bits[len(before) : -1]
     strings = vocabulary.strings
     if vocabulary.level == "character":
         shown = list(text[start : start + len(tokens)])
@@ -384,7 +381,7 @@ def _by_position(model: TokenModel, documents: list[str]) -> np.ndarray | None:
     bits: list[np.ndarray] = []
     for text in documents[:DOCUMENTS]:
         tokens = model.vocabulary.encode(text[: MOST_CHARACTERS * LENGTH])
-        (found,) = _bits(model, [tokens[:LENGTH]])
+        (found,) = model.bits_of([tokens[:LENGTH]])
         # The END after a document that was cut does not belong to the text.
         cut = len(tokens) > LENGTH or len(text) > MOST_CHARACTERS * LENGTH
         bits.append(found[:-1] if cut else found)
@@ -399,22 +396,3 @@ def _by_position(model: TokenModel, documents: list[str]) -> np.ndarray | None:
         part = np.concatenate([each[start:stop] for each in bits])
         rows.append([(start + 1 + stop) / 2, part.mean()])
     return np.array(rows)
-
-
-def _bits(model: TokenModel, documents: list[np.ndarray]) -> list[np.ndarray]:
-    """The bits of each token, and of the END, for documents of token numbers: `[n + 1]` each."""
-    with needs("torch", "torch"):
-        import torch
-    result = []
-    with torch.no_grad():
-        for tokens in documents:
-            whole = torch.from_numpy(np.concatenate([[END], tokens, [END]]).astype(np.int64))
-            features, _ = model.net(whole[None, :-1])
-            parts = []
-            for start in range(0, len(whole) - 1, 128):  # a block of logits at a time
-                logits = model.net.logits(features[0, start : start + 128])
-                targets = whole[start + 1 : start + 1 + len(logits)]
-                right = logits.gather(1, targets[:, None])[:, 0]
-                parts.append((logits.logsumexp(1) - right).double() / np.log(2))
-            result.append(torch.cat(parts).numpy())
-    return result

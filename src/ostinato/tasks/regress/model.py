@@ -95,10 +95,7 @@ class Regressor(SequenceReader):
         Raises:
             ValueError: X cannot be used; the message says why.
         """
-        sequences = self.prepared(X)
-        found = np.empty((len(sequences), len(self.labels)))
-        for batch in self.answered(sequences):
-            found[batch.indices] = batch.answers
+        found = self.outputs(self.prepared(X), np.float64)
         return found.reshape(len(found), len(self.targets), -1)
 
     def predict(self, X: Any) -> Array:

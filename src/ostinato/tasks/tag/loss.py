@@ -17,6 +17,7 @@ from ostinato.hyperparameters import Declared, declare
 from ostinato.models.inputs import Inputs, WordBatch, tensors
 from ostinato.tasks.tag.net import NO_LABEL, TaggerNet
 from ostinato.training.distributed import Share
+from ostinato.training.evaluation import Evaluation
 from ostinato.training.examples import fingerprint
 from ostinato.training.task import Mean, OfBatches, probed
 
@@ -45,20 +46,6 @@ class TaggerSettings(Declared):
         25, "Size of a character's embedding and of the states over characters; 0: none.", low=0
     )
     vocabulary_size: int = declare(20_000, "Number of words known, the most frequent.", low=2)
-
-
-@dataclass(frozen=True)
-class TagMeasures:
-    """Loss and accuracy over n steps.
-
-    Attributes:
-        loss: −log P(labels | sequence), in nats per step; without a CRF the mean cross-entropy.
-        accuracy: share of the steps whose label is right.
-    """
-
-    loss: float
-    accuracy: float
-    n: int
 
 
 class Tagging(OfBatches):
@@ -129,8 +116,8 @@ class Tagging(OfBatches):
 def measure(
     net: TaggerNet, X: Inputs, y: Integers, allowed: Allowed | None = None,
     rows: slice = slice(None),
-) -> TagMeasures:  # fmt: skip
-    """Loss and accuracy of a network over labelled sequences, or over some rows of them.
+) -> Evaluation:  # fmt: skip
+    """Loss per step and accuracy over the steps of labelled sequences, or of some rows of them.
 
     It answers in evaluation mode, batches of similar length, and keeps the mode it had.
     """
@@ -146,7 +133,7 @@ def measure(
         right += (net.best(scores, lengths, allowed) == labels).sum().item()
     net.train(was_training)
     n = int(y.lengths[rows].sum())
-    return TagMeasures(loss / n, right / n, n) if n else TagMeasures(0.0, 0.0, 0)
+    return Evaluation(loss / max(n, 1), right / max(n, 1), n)
 
 
 def _by_length(lengths: np.ndarray) -> Iterator[np.ndarray]:

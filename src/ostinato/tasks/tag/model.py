@@ -16,12 +16,13 @@ from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.sequences.step_labels import as_labels, as_steps, encoded, lengths_of
 from ostinato.data.series.windows import Columns
 from ostinato.data.tables.feature_names import as_trained
-from ostinato.data.text.words import CodedWords, Integers, Words, WordVocabulary
+from ostinato.data.text.words import CodedWords, Integers, Words
 from ostinato.metrics.spans import SpanScores, span_scores
-from ostinato.runtime.model import Inputs, Model
+from ostinato.runtime.model import Inputs
 from ostinato.runtime.values import Array
 from ostinato.saved import checks
 from ostinato.saved.read import Saved
+from ostinato.tasks.reading import HOW_TO_READ, SequenceReader
 from ostinato.tasks.tag.labelling import Labelling
 
 SPANS_AT_ONCE = 1 << 18  # steps whose spans are compared at a time: a tag as an object has 60 bytes
@@ -56,13 +57,12 @@ class TagAnswers:
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class Tagger(Model):
+class Tagger(SequenceReader):
     """A model that gives a label to every step.
 
     Attributes:
         classes: `[C]`, the labels by class number.
         scale: the scale of the features; None if they are not scaled, or words.
-        vocabulary: the vocabulary; None if the steps are vectors.
         scheme: how the labels of the training wrote spans; `classes` and predictions are then tags
             of iob2. None: labels are no tags.
 
@@ -79,35 +79,29 @@ class Tagger(Model):
     """
 
     task = "tag"
+    estimator = "SequenceTagger"
 
     classes: Array
     scale: Columns | None = None
-    vocabulary: WordVocabulary | None = None
     scheme: str | None = None
 
     @classmethod
     def values(cls, saved: Saved, where: str) -> dict[str, Any]:
         fitted, graph = saved.fitted, saved.graph
-        wanted = {"classes", "feature_names", "preparation", "scale", "scheme", "vocabulary"}
-        checks.names(fitted, wanted, where)
+        checks.names(fitted, {"classes", "scale", "scheme", *HOW_TO_READ}, where)
         labels = checks.labels(fitted["classes"], graph, where).classes
         Labelling.of(saved.tensors, labels, fitted["scheme"], where)
         return {
             "classes": labels,
-            "feature_names": checks.columns(fitted["feature_names"], where),
             "scale": checks.scale(fitted["scale"], graph, where),
-            "preparation": checks.preparation(fitted["preparation"], graph, where),
-            "vocabulary": checks.words(fitted["vocabulary"], graph, where),
+            **cls.how_to_read(saved, where),
             "scheme": fitted["scheme"],
         }
 
     def fitted(self) -> dict[str, Any]:
-        names = self.feature_names
         return {
             "classes": LabelEncoder(self.classes).as_json(),
-            "feature_names": None if names is None else list(names),
-            "preparation": self.preparation and self.preparation.as_json(),
-            "vocabulary": self.vocabulary and self.vocabulary.as_json(),
+            **self.read_as(),
             "scale": self.scale and self.scale.as_json(),
             "scheme": self.scheme,
         }
@@ -160,30 +154,23 @@ class Tagger(Model):
         else:
             X = self.in_order(X)
         sequences, is_one = as_steps(X, shape_sequences if prepare else as_sequences)
-        if isinstance(sequences, Words) != (self.vocabulary is not None):
-            has, wants = ("words", "numbers") if self.vocabulary is None else ("numbers", "words")
-            raise ValueError(f"X has {has}, but the model was trained with {wants}")
+        self.check_kind(sequences)
         if isinstance(sequences, Words):
             return sequences, is_one
         if prepare is not None:  # features by their order
-            checks.n_features(sequences, self.n_features, "SequenceTagger")
+            checks.n_features(sequences, self.n_features, self.estimator)
             sequences = as_sequences(prepare.apply_in_order(sequences))
-        checks.n_features(sequences, self.network.n_inputs, "SequenceTagger")
+        checks.n_features(sequences, self.network.n_inputs, self.estimator)
         return sequences, is_one
 
     def in_order(self, X: Any) -> Any:
-        """X with the columns of its data frames in the order of the training; see `as_trained`."""
         prepare = None if self.vocabulary is not None else self.preparation
-        return as_trained(X, self.feature_names, prepare, "SequenceTagger")
+        return as_trained(X, self.feature_names, prepare, self.estimator)
 
     def inputs(self, X: Any) -> Inputs:
         """Sequences as the network reads them: standardised, or words as numbers."""
-        if isinstance(X, Words):
-            assert self.vocabulary is not None
-            return self.vocabulary.code(X)
-        if self.scale is None:
-            made: Inputs = X
-            return made
+        if self.scale is None or isinstance(X, Words):
+            return self.coded(X)
         values = X.values if isinstance(X, Ragged) else X
         with np.errstate(over="ignore"):
             values = self.scale.standard(values).astype(np.float32)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ostinato.hyperparameters import Architecture, declare, documented
+from ostinato.hyperparameters import Architecture, arguments, declare, documented
 from ostinato.models.body import recurrent, width
 from ostinato.models.initialize import initialize
 from ostinato.models.inputs import WordBatch, WordReader
@@ -88,21 +88,8 @@ class TaggerNet(torch.nn.Module):
         dropout: float = Architecture.dropout,
         crf: bool = _TaggerArguments.crf,
     ):
+        given = arguments(locals())
         super().__init__()
-        given: dict[str, Any] = {
-            "n_classes": n_classes,
-            "n_features": n_features,
-            "n_words": n_words,
-            "n_characters": n_characters,
-            "embedding_size": embedding_size,
-            "character_size": character_size,
-            "cell": cell,
-            "hidden_size": hidden_size,
-            "num_layers": num_layers,
-            "bidirectional": bidirectional,
-            "dropout": dropout,
-            "crf": crf,
-        }
         checked = _TaggerArguments(**given)
         if (checked.n_features is None) == (checked.n_words is None):
             raise ValueError(

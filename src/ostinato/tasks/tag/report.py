@@ -23,7 +23,6 @@ from ostinato.tasks.base import MeasureSpec
 from ostinato.tasks.tag import TASK
 
 if TYPE_CHECKING:
-    from ostinato.estimators import SequenceTagger
     from ostinato.tasks.tag.model import Tagger
 
 MOST_STEPS, MOST_WORDS = 160, 60  # drawn of a sequence, where it has most errors
@@ -284,7 +283,7 @@ def _key(colours: Colours, families: Sequence[str]) -> Key:
 
 
 def collect_tagging(
-    tagger: Tagger | SequenceTagger,
+    tagger: Any,
     X: Any,
     y: Any,
     facts: RunFacts,
@@ -297,7 +296,7 @@ def collect_tagging(
     """Compute the contents of a tagger's report from test data, for `write_report`.
 
     Args:
-        tagger: a fitted one.
+        tagger: a fitted estimator, or its model.
         X: the test sequences, as `predict` takes them.
         y: the labels of each.
         facts: the facts of the run.
@@ -310,7 +309,7 @@ def collect_tagging(
     Raises:
         ValueError: X or y cannot be used, or a label is not known to the tagger.
     """
-    fitted: Tagger = tagger._fitted() if hasattr(tagger, "_fitted") else tagger
+    fitted: Tagger = common.fitted_of(tagger)
     sequences, is_one = fitted.steps(X)
     lengths, y = lengths_of(sequences), [y] if is_one else y
     labels = as_labels(y, lengths, fitted.scheme)
