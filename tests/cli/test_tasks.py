@@ -531,6 +531,10 @@ def test_forecasts_of_months_have_the_dates_of_months(ordinary_shops, ostinato, 
     tested = [line.split(",") for line in (run / "predictions.csv").read_text().split()]
     assert all(cell.isdigit() for line in tested[1:] for cell in line[2:])  # as the sales are
     assert all(line[2].isdigit() for line in lines[1:])
+    free = ("train", ordinary_shops, *flags, "--id", "shop", "--bounds", "any", "-o", run)
+    assert ostinato(*free, "--overwrite").code == 0
+    lines = ostinato("predict", run, ordinary_shops).out.split()
+    assert not any(line.split(",")[2].isdigit() for line in lines[1:])
     one = tmp_path / "one.csv"
     one.write_text("shop,month,sales\nc,2024-01-31,5\n")
     refused = ostinato("predict", run, one)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import GOLDEN
+from serving import GOLDEN, Process, step
 
 from ostinato import runtime
 from ostinato.cli import app
@@ -15,22 +17,26 @@ from ostinato.cli import app
 PLACE = Path(__file__).parents[2] / "examples" / "serve"
 
 
-def test_the_container_is_ten_lines_whose_flags_are_known(monkeypatch, capsys):
-    """The server of the Dockerfile with KServe's arguments, but for the place of the model."""
+def container(model):
+    """The flags of the Dockerfile's server with KServe's arguments, and the paths of the probes."""
     lines = [x for x in (PLACE / "Dockerfile").read_text().splitlines() if not x.startswith("#")]
     assert len(lines) == 10
     command = re.findall(r'"([^"]*)"', lines[-1])
+    assert command[:2] == ["ostinato", "serve"]
     kserve = (PLACE / "kserve.yaml").read_text()
     more = re.findall(r'"([^"]*)"', re.search(r"args: (\[.*\])", kserve)[1])
     probes = re.findall(r"path: (/\S+),", kserve)
-    assert probes == ["/v2/health/ready", "/v2/health/live"]
+    return [x.replace("/mnt/models", str(model)) for x in [*command[1:], *more]], probes
+
+
+def test_the_container_is_ten_lines_whose_flags_are_known(monkeypatch, capsys):
     began = []
 
     def begin(directories, settings, *rest):
         began.append((directories, settings))
 
     monkeypatch.setattr("ostinato.serve.server.serve", begin)
-    arguments = [x.replace("/mnt/models", str(GOLDEN / "gru")) for x in [*command[1:], *more]]
+    arguments, _ = container(GOLDEN / "gru")
     assert app.main(arguments) == 2  # an address that others reach, without a token
     assert "OSTINATO_TOKEN" in capsys.readouterr().err
     monkeypatch.setenv("OSTINATO_TOKEN", "secret-1")
@@ -38,6 +44,29 @@ def test_the_container_is_ten_lines_whose_flags_are_known(monkeypatch, capsys):
     ((directories, settings),) = began
     assert directories == {"trips": GOLDEN / "gru"} and settings.port == 8080
     assert settings.host == "0.0.0.0" and settings.state == Path("/state")
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_the_container_answers_probes_and_who_has_the_token(tmp_path):
+    """A model that may only be read, as KServe and `docker run -v …:ro` give it."""
+    model = shutil.copytree(GOLDEN / "gru", tmp_path / "models")
+    for path in (*model.iterdir(), model):
+        path.chmod(path.stat().st_mode & ~0o222)
+    arguments, probes = container(model)
+    at = arguments.index("/state")
+    arguments[at] = str(tmp_path / "state")
+    environment = {**os.environ, "OSTINATO_TOKEN": "secret-1"}
+    with Process(*arguments[1:], env=environment) as server:
+        for path in probes:
+            assert server.client.get(server.url + path).status_code == 200
+        body = step("a", np.zeros((1, 2, 3)), True)
+        path = "/v2/models/trips/infer"
+        assert server.post(path, body).status_code == 401
+        token = {"authorization": "Bearer secret-1"}
+        assert server.post(path, body, headers=token).json()["parameters"]["n"] == 2
+        assert server.terminate() == 0
+    assert list((tmp_path / "state" / "trips").iterdir())
 
 
 @pytest.mark.slow
