@@ -23,7 +23,7 @@ KNOWN = {
     "loops/scanned.py": {"_loops"},
     "loops/text/source.py": {"_parsed"},
     # warnings given, and forms of a step that PyTorch cannot tell
-    "compiler/steps.py": {"_times", "known_answers", "known_numbers"},
+    "compiler/steps.py": {"_times", "known_answers", "known_numbers", "known_rows"},
     # states that Python, and PyTorch, have once for all threads
     "compiler/capture/guards/names_seen.py": {"_lock", "_n_threads"},
     "compiler/lock.py": {"one_at_a_time"},

@@ -33,11 +33,12 @@ from ostinato.compiler.errors import (
 from ostinato.compiler.lock import one_at_a_time
 from ostinato.compiler.play.autograd import ScanCall
 from ostinato.compiler.play.tape import RowOrder
-from ostinato.compiler.shared import folded, folds, ways
+from ostinato.compiler.shared import as_one_row, folded, folds, remember, ways
 from ostinato.compiler.steps import (
     code_key,
     known_answers,
     known_numbers,
+    known_rows,
     warn_refused,
     warn_unbounded,
 )
@@ -168,7 +169,7 @@ def iterations(
         TypeError, ValueError: as `scan`.
     """
     a = checked(step, init, xs, 0, False, variant=variant)
-    a.given, a.places = body, places
+    a.given, a.places, a.of_loop = body, places, True
     return a
 
 
@@ -256,6 +257,11 @@ def compiled(a: Arguments) -> ScanCall:
         from ostinato.compiler import batch_numbers  # not a part of every start
 
         a = batch_numbers.known(a)
+    row = as_one_row(a, known=True) if known_rows and a.of_loop else None
+    if row is not None:
+        found = _found(row)
+        if isinstance(found, ScanCall):
+            return found
     try:
         return _answered(a)
     except (Elsewhere, SideEffect, Spared):
@@ -269,6 +275,13 @@ def compiled(a: Arguments) -> ScanCall:
             with suppress(Unsupported):
                 found = _answered(form)
                 batch_numbers.remember(form)
+                return found
+        may_be_one = a.of_loop and "batch" in refusal.reason
+        row = as_one_row(a, known=False) if may_be_one else None
+        if row is not None:
+            found = _found(row)
+            if isinstance(found, ScanCall):
+                remember(row)
                 return found
         raise refusal.bare() from None
 

@@ -38,7 +38,7 @@ class Parts(nn.Module):
         super().__init__()
         self.cell, self.lstm = nn.GRUCell(6, 5), nn.LSTMCell(6, 5)
         self.head, self.inner = nn.Linear(5, 3), nn.Linear(6, 6)
-        self.leaky = Leaky()
+        self.leaky, self.gru = Leaky(), nn.GRU(6, 6, 2)
         self.trace: list[Any] = []
         self.double()
 
@@ -379,7 +379,72 @@ def buffers_made_in_the_loop(p, x):
     return saved, h
 
 
+def made_longer(p, x):
+    outs, ends, seen = None, torch.tensor([], dtype=x.dtype), x[:, :1]
+    h = x.new_zeros(len(x), 6)
+    for t in range(x.size(1)):
+        before = seen[:, -1] + torch.select(x, 1, t)
+        h = torch.tanh(p.inner(before) + h)
+        outs = h.unsqueeze(1) if outs is None else torch.cat([outs, h.unsqueeze(1)], dim=1)
+        ends = torch.cat((h[None, :, :2], h[None, :, 2:4], ends))
+        seen = torch.cat([seen, torch.sin(h + seen[:, -1])[:, None]], 1)
+    return outs, ends, seen, h
+
+
+def seasons(p, x):
+    season, memory = [x[:, 0], x[:, 1]], x.new_zeros(len(x), 4, 6)
+    outs, level = [], x[:, 0]
+    for t in range(x.size(1)):
+        level = torch.tanh(0.5 * level + x[:, t] - season[t % 2] + memory[:, (t + 1) % 4])
+        season[t % 2] = 0.2 * level + p.inner(season[t % 2])
+        memory[:, t % 4] = level
+        outs.append(level)
+    return torch.stack(outs, 1), season, memory
+
+
+def after_a_washout(p, x):
+    h, states, T = x.new_zeros(len(x), 6), [], x.size(1)
+    for t in range(T):
+        h = torch.tanh(p.inner(x[:, t]) + h)
+        if t >= 6:
+            states.append(torch.cat([x[:, t], h], -1))
+    return torch.stack(states, 1)
+
+
+def words_of_a_decoder(p, x):
+    state, word = x.new_zeros(2, len(x), 6), torch.zeros(len(x), dtype=torch.int64)
+    forced, words = torch.arange(x.size(1)) % 3 == 0, x.argmax(-1)
+    outs = []
+    for t in range(x.size(1)):
+        out, state = p.gru(p.inner.weight[word].unsqueeze(0), state)
+        out = p.inner(out.squeeze(0)) * (1 + t / 10)
+        word = torch.where(forced[t], words[:, t], out.argmax(1))
+        outs.append(out)
+    return torch.stack(outs, 1), state
+
+
+def kalman_of_one_series(p, x):
+    A, C, y = p.inner.weight[:2, :2], p.inner.weight[:1, 2:4], x[0, :, 0]
+    mean, P, out = x.new_zeros(2, 1), torch.eye(2, dtype=x.dtype), []
+    for t in range(len(y)):
+        mean, P = A @ mean, A @ P @ A.t() + 0.1 * torch.eye(2, dtype=x.dtype)
+        K = P @ C.t() / (C @ P @ C.t() + 1)
+        mean, P = mean + K * (y[t] - C @ mean), P - K @ C @ P
+        out.append(mean[0, 0])
+    return torch.stack(out), P
+
+
+def standardized(p, x):
+    h, outs = x.new_zeros(len(x), 6), []
+    for t in range(x.size(1)):
+        a = p.inner(x[:, t]) + h
+        h = torch.tanh((a - a.mean(0)) / (a.var(0, unbiased=False) + 1e-5).sqrt())
+        outs.append(h)
+    return torch.stack(outs)
+
+
 NATIVE = [
+    made_longer, seasons, after_a_washout, words_of_a_decoder, kalman_of_one_series, standardized,
     buffers_made_in_the_loop,
     numbers_in_structures, branches_that_repeat,
     in_called_functions, lists_of_numbers, lengths_of_lists,

@@ -148,8 +148,8 @@ class Loop:
                  f"x[:, {t}:{t} + 1].squeeze(1)", f"x[:, T - {t} - 1]", f"y[{t}]",
                  f"y[{t}:{t} + 1].mean(0)", f"x[:, {t} - 1]", f"y[T - 1 - {t}]",
                  f"x.select(1, {t})", f"x[:, max({t} - 2, 0)]", f"x[:, min({t} + 1, T - 1)]",
-                 f"x.narrow(1, {t}, 1).squeeze(1)", f"x[:, order[{t}]]", f"read(x, {t})",
-                 f"read(x, T - 1 - {t})"]  # fmt: skip
+                 f"x.narrow(1, {t}, 1).squeeze(1)", f"torch.select(x, 1, {t})",
+                 f"x[:, order[{t}]]", f"read(x, {t})", f"read(x, T - 1 - {t})"]  # fmt: skip
         self.setup.append("ws, order = [0.1 * k for k in range(40)], list(range(x.shape[1]))[::-1]")
         self.setup += ["T, B = x.shape[1], x.size(0)", "xt, xs = x.transpose(0, 1), x.unbind(1)"]
         if kind in ("range", "blind", "optional"):

@@ -252,7 +252,53 @@ def fed_back(loop: Any) -> None:
     gives(loop, o)
 
 
+def ring(loop: Any) -> None:
+    """State of which each iteration reads and writes one place, again after a few of them."""
+    t, rng = loop.t, loop.program.rng
+    r, n = loop.program.name("ring"), rng.choice([2, 3])
+    if t is None:
+        return history(loop)
+    kind, value = rng.randrange(3), loop.value()
+    of = f"for k in range({n})"
+    made = [f"[x[:, k] {of}]", f"{{k: x[:, k] {of}}}", f"torch.stack([x[:, k] {of}], 1)"][kind]
+    loop.before.append(f"{r} = {made}")
+    at, after = (f"{r}[{':, ' * (kind == 2)}{i} % {n}]" for i in (t, f"({t} + 1)"))
+    read = rng.choice([at, after]) + ".clone()" * (kind == 2)
+    loop.body.append(f"{at} = 0.5 * {read} + {value}")
+    loop.atoms.append(after + ".clone()" * (kind == 2))
+    loop.program.python("so many x[:, k] may not be there")
+    return gives(loop, r)
+
+
+def layered(loop: Any) -> None:
+    """A state with the batch second, and one of whole numbers that is fed back."""
+    s, k, a = loop.program.name("s"), loop.program.name("k"), loop.program.name("a")
+    loop.before += [f"{s} = x.new_zeros(2, B, 4)", f"{k} = torch.zeros(B, dtype=torch.int64)"]
+    fed = loop.program.rng.choice([f"p.lin.weight[{k}]", f"{loop.value(1)} + p.lin.weight[{k}]"])
+    loop.body += [f"{a}, {s} = p.gru(({fed}).unsqueeze(0), {s})", f"{a} = {a}[0]",
+                  f"{k} = {a}.argmax(-1)"]  # fmt: skip
+    loop.atoms.append(a)
+    loop.program.python("ties")
+    gives(loop, s, k)
+
+
+def of_the_whole_batch(loop: Any) -> None:
+    """Rows that read each other, and a matrix without a batch."""
+    p, h, m = loop.program, loop.program.name("h"), loop.program.name("m")
+    loop.before += [f"{h}, {m} = {ZERO}, torch.eye(4, dtype=x.dtype)"]
+    loop.body += p.rng.choice([
+        [f"{h} = {loop.value()}", f"{h} = torch.tanh({h} - {h}.mean(0))"],
+        [f"{m} = 0.5 * {m} @ p.lin.weight + {h}.t() @ {h} / B",
+         f"{h} = torch.tanh({loop.value()} @ {m})"],
+        [f"{h} = torch.tanh({h}.roll(1, 0) + {loop.value()})"],
+    ])  # fmt: skip
+    loop.atoms.append(h)
+    p.python("the whole batch as one row")
+    gives(loop, h, m)
+
+
 STATES = [
+    ring, ring, layered, of_the_whole_batch,
     from_none, from_none, from_zeros, from_zeros, lstm, layers, in_a_dict, in_objects, attribute,
     buffer, of_a_module, in_place, counter, read_back, delayed, total, history, same_list,
     another_kind, closure, fed_back,
@@ -340,13 +386,20 @@ def into_a_buffer(loop: Any) -> None:
     if t is None or loop.first not in ("0", "1", "T - 1"):
         return appended(loop)
     value = loop.value(1)
-    kind = rng.randrange(5)
-    shape = ["B, T, 4", "T, B, 4", "B, T, 4", "B, T, 4", "T, B, 4"][kind]
+    kind = rng.randrange(7)
+    shape = ["B, T, 4", "T, B, 4", "B, T, 4", "B, T, 4", "T, B, 4", "T, B, 4", "B, T, 4"][kind]
     make = rng.choice(["torch.zeros({}, dtype=x.dtype)", "x.new_zeros({})"]).format(shape)
     loop.before.append(f"{b} = {make}")
     line = [f"{b}[:, {t}] = {value}", f"{b}[{t}] = {value}", f"{b}[:, {t}, :] = {value}",
-            f"{b}[:, T - 1 - {t}] = {value}", f"{b}[{t}, :, :] = {value}"][kind]  # fmt: skip
-    loop.body += conditional(loop, line)
+            f"{b}[:, T - 1 - {t}] = {value}", f"{b}[{t}, :, :] = {value}",
+            f"{b}[{t}] = last{b} = ({value}).unsqueeze(0)",
+            f"{b}[:, {t}] = p.scale"][kind]  # fmt: skip
+    lines = conditional(loop, line)
+    loop.body += lines
+    if len(lines) == 1 and (kind == 6 or loop.program.chance(20)):
+        at = f"{t}" if shape[0] == "T" else f":, {'T - 1 - ' * (kind == 3)}{t}"
+        loop.body.append(f"r{b} = {b}[{at}].sum(-1, keepdim=True)")
+        loop.program.python("an element that is read after it was written")
     return gives(loop, b)
 
 
@@ -358,6 +411,33 @@ def accumulated(loop: Any) -> None:
     loop.body.append(f"{b}[:, {t}] += {loop.value(1)}")
     loop.program.python("buf[:, t] += …")
     return gives(loop, b)
+
+
+def longer(loop: Any) -> None:
+    """A tensor that each iteration makes longer; its last elements may be read."""
+    p, o, rng, value = loop.program, loop.program.name("o"), loop.program.rng, loop.value(1)
+    axis = rng.choice([0, 1, 1, -2])
+    piece = f"({value}).unsqueeze({axis if axis >= 0 else 1})"
+    given = rng.choice([f", {axis}", f", dim={axis}"]) if axis else rng.choice(["", ", 0"])
+    begin = rng.choice([f"torch.zeros({'B, 0' if axis else '0, B'}, 4, dtype=x.dtype)", "None",
+                        f"x[:, :2]{'' if axis else '.transpose(0, 1)'}"])  # fmt: skip
+    kind = rng.randrange(4)
+    last = f"{o}[:, -1]" if axis else f"{o}[-1]"
+    parts = [f"{o}, {piece}", f"{o}, {piece}", f"{piece}, {o}", f"{o}, {piece}, {piece} * 2"][kind]
+    if "x[" in begin and kind < 2 and p.chance(60):
+        last = rng.choice([last, f"{o}[:, -2:].sum(1)" if axis else f"{o}[-2:].mean(0)"])
+        parts = f"{o}, torch.tanh({piece} + ({last}).unsqueeze({axis if axis >= 0 else 1}))"
+        loop.atoms.append(last)
+    made = f"torch.cat({rng.choice(['[{}]', '({})']).format(parts)}{given})"
+    loop.before.append(f"{o} = {begin}")
+    if begin == "None":
+        loop.body += rng.choice([
+            [f"{o} = {piece} if {o} is None else {made}"],
+            [f"if {o} is None:", f"    {o} = {piece}", "else:", f"    {o} = {made}"],
+        ])  # fmt: skip
+    else:
+        loop.body += conditional(loop, f"{o} = {made}")
+    gives(loop, o)
 
 
 def into_a_dict(loop: Any) -> None:
@@ -412,6 +492,7 @@ def index_after(loop: Any) -> None:
 
 
 OUTPUTS = [
+    longer, longer,
     appended, appended, appended, of_the_state, into_a_buffer, into_a_buffer, accumulated,
     of_its_length, of_its_length, numbers_into_a_buffer,
     into_a_dict, of_the_module, by_number, same_growing_list, comprehension, index_after,

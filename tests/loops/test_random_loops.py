@@ -49,7 +49,7 @@ class Parts(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.cell, self.lstm = nn.GRUCell(4, 4), nn.LSTMCell(4, 4)
-        self.lin, self.leaky = nn.Linear(4, 4), Leaky()
+        self.lin, self.leaky, self.gru = nn.Linear(4, 4), Leaky(), nn.GRU(4, 4, 2)
         self.cells = nn.ModuleList([nn.GRUCell(4, 4), nn.RNNCell(4, 4)])
         self.scale = 0.8
         self.mem: Any = None
@@ -335,7 +335,18 @@ def one_with_a_gradient_and_one_without(p, x, y, z, flag):
     return out
 
 
+def filled(p, x, y, z, flag):
+    """Elements that are read after a write by broadcasting, or of axes of 1."""
+    h, buf, last = x[:, 0], torch.zeros_like(x), torch.zeros_like(y)
+    for t in reversed(range(x.shape[1])):
+        last[t] = g = h.unsqueeze(0)
+        buf[:, t] = p.scale * x[:, t].sum(-1, keepdim=True)
+        h = torch.tanh(h + (buf[:, t].sum(-1, keepdim=True) if flag else g[0]))
+    return h, buf, last
+
+
 FOUND = [
+    filled,
     fails_as_a_step, one_with_a_gradient_and_one_without,
     two_names, two_names_of_outputs, beyond_the_end, refused_after_draws, backwards_by_number,
     counted_from, more_state_than_was_seen, fed_back,

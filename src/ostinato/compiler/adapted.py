@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ostinato import tree
+from ostinato.compiler.shared import ways
 from ostinato.compiler.steps import code_key
 from ostinato.eager import RowSpans, split_result
 
@@ -74,13 +75,14 @@ def with_pairs(a: Arguments) -> Arguments:
 def turned(a: Arguments, outputs: bool) -> Iterator[Arguments]:
     """The call with the batch first, if leaves have it second; ways to be tried in this order.
 
-    In a leaf with two axes of that size, either may be the batch.
+    In a leaf with two axes of that size, either may be the batch. Leaves of xs without a batch
+    must be numbers, one for each step, which all rows share.
 
     Args:
         outputs: whether only outputs may have it second, not leaves of the carry.
     """
-    n_rows = a.xs_leaves[0].shape[1] if a.xs_leaves[0].dim() > 1 else 0
-    batched = all(leaf.dim() > 1 and leaf.shape[1] == n_rows for leaf in a.xs_leaves)
+    n_rows = next((leaf.shape[1] for leaf in a.xs_leaves if leaf.dim() > 1), 0)
+    batched = all(leaf.dim() < 2 or leaf.shape[1] == n_rows for leaf in a.xs_leaves)
     second = [leaf.dim() > 1 and leaf.shape[1] == n_rows for leaf in a.leaves]
     first = [leaf.dim() > 0 and leaf.shape[0] == n_rows for leaf in a.leaves]
     batched &= all(map(operator.or_, first, second))
@@ -92,7 +94,9 @@ def turned(a: Arguments, outputs: bool) -> Iterator[Arguments]:
         if not outputs and not any(turns):
             continue
         kinds: list[Kind] = [Turned if of_turned else None for of_turned in turns]
-        yield _adapted(a, kinds, _output_kinds(code_key(a.given)))
+        found = _adapted(a, kinds, _output_kinds(code_key(a.given)))
+        shared = ways(found) if any(leaf.dim() < 2 for leaf in a.xs_leaves) else [None]
+        yield from (replace(found, shared=how) for how in shared)
 
 
 @functools.lru_cache(maxsize=128)

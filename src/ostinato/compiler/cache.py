@@ -37,6 +37,7 @@ from ostinato.compiler.steps import (
     count_recording,
     known_answers,
     known_numbers,
+    known_rows,
     owner_of,
     remedy,
     weak_reference,
@@ -294,6 +295,7 @@ def forget(step: Any) -> None:
     code = code_key(step)
     known_answers.pop(code, None)
     known_numbers.pop(code, None)
+    known_rows.pop(code, None)
     shared.forget(code)
     for key in [key for key in list(_buckets) if key[0] == code]:
         _buckets.pop(key, None)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ostinato.loops.iteration.attributes import ABSENT, Place, resolved, roots
+from ostinato.loops.iteration.emitted import Growing, as_growing
 from ostinato.loops.iteration.nostep import NoStep
 from ostinato.loops.iteration.state import UNBOUND, Flat, Spec
 from ostinato.loops.text.rewrite import LoopSource
@@ -29,7 +30,7 @@ class State:
 
     def __init__(
         self, names: dict[str, Any], source: LoopSource, places: list[tuple[Place, Any]],
-        body: types.FunctionType, counted: dict[str, int | None], grown: dict[str, int],
+        body: types.FunctionType, counted: dict[str, int | None], grown: bool,
     ):  # fmt: skip
         carried, trailing = source.carried, source.trailing
         for name in trailing:
@@ -46,7 +47,9 @@ class State:
                 self.summed.append((value, source.summed[name]))
                 self.carried.specs.append(("sum", value.dtype))
             else:
-                n, depth = len(self.carried.lists), grown.get(name)
+                n, depth = len(self.carried.lists), source.grown.get(name) if grown else None
+                if grown and name in source.longer:
+                    value = as_growing(value, source.longer[name])
                 self.carried.add(value, depth, name)
                 whole = [name if depth == 0 else None]
                 self.list_names += whole * (len(self.carried.lists) - n)
@@ -87,7 +90,9 @@ class State:
         """Release the values, but keep their number."""
         self.summed, self.containers = [], []
         self.tensors = [None] * len(self.tensors)  # type: ignore[list-item]
-        self.lists = [range(len(of)) for of in self.lists]  # type: ignore[misc]
+        self.lists = [  # type: ignore[misc]
+            of.let_go() if isinstance(of, Growing) else range(len(of)) for of in self.lists
+        ]
         for flat in (self.carried, self.placed, self.trailing):
             flat.let_go()
 

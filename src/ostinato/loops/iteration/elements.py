@@ -254,7 +254,18 @@ class WindowOf:
         missing = target.dim() - values.dim()
         if missing > 0:
             values = values.reshape(values.shape[0], *[1] * missing, *values.shape[1:])
+        elif missing < 0:  # further axes of 1, which an assignment drops
+            values = values.reshape(values.shape[0], *values.shape[1 - missing :])
         self.base[tuple(index)] = values.movedim(0, self.axis)
+
+
+def is_filled(base: Tensor, parts: Parts, value: Tensor) -> bool:
+    """Whether a value is written into an element of its own shape."""
+    with torch.utils._python_dispatch._disable_current_modes(), torch._C.DisableTorchFunction():
+        element = WindowOf(base, parts, 0, 1).read().shape[1:]
+    return value.dim() == len(element) and all(
+        n != 1 or m == 1 for n, m in zip(value.shape, element, strict=True)
+    )
 
 
 def moving(index: Any) -> Any:

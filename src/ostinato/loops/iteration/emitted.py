@@ -6,8 +6,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ostinato.loops.iteration.nostep import ListRead, NoStep
 
+JOINING = (torch.cat, torch.concat, torch.concatenate)
 READ = "an iteration reads a list that iterations append to"
 
 
@@ -39,15 +43,32 @@ class Fresh(list[Any]):
         return [value for _, value in self.noted]
 
     def __getitem__(self, at: Any) -> Any:
+        return self.last(at)
+
+    def last(self, at: Any) -> Any:
+        """The items at a number below zero, or from one on."""
         is_end = type(at) is slice and at.stop is None and at.step in (None, 1)
         if is_end and type(at.start) is int and at.start < 0:
-            return [self[i] for i in range(at.start, 0)]
+            return [self.last(i) for i in range(at.start, 0)]
         if type(at) is not int or at >= 0 or self.past is None:
             raise ListRead(READ)
         if any(how != "append" for how, _ in self.noted):
             raise ListRead(READ)
         appended = self.appended()
         return appended[at] if -at <= len(appended) else self.past(-at - len(appended))
+
+    @staticmethod
+    def is_item(parts: Any) -> bool:
+        """Whether an index that moves with the loop is that of an item."""
+        return parts == (("index", 1),)
+
+    def item(self, at: int) -> Any:
+        """The item at a number below zero."""
+        return self[at]
+
+    def are_items(self) -> bool:
+        """Whether each value that was appended is one item."""
+        return True
 
     def append(self, value: Any) -> None:
         self.noted.append(("append", value))
@@ -81,6 +102,103 @@ class Fresh(list[Any]):
     __gt__ = __ge__ = __reversed__ = __reduce_ex__ = _read
     pop = remove = clear = index = count = sort = reverse = copy = _read
     __repr__ = __str__ = object.__repr__
+
+
+class FreshPieces(Fresh):
+    """Replaces a tensor in a step that only makes it longer, along `axis` of `n_axes`.
+
+    Its last elements along the axis can be read.
+    """
+
+    def __init__(self, axis: int, n_axes: int, past: Any, before: Any) -> None:
+        super().__init__(past, before)
+        self.axis, self.n_axes = axis, n_axes
+
+    def are_items(self) -> bool:
+        return all(p.shape[self.axis] == 1 for p in self.appended())
+
+    def is_item(self, parts: Any) -> bool:  # type: ignore[override]
+        others = (*parts[: self.axis], *parts[self.axis + 1 :])
+        is_axis = len(parts) > self.axis and parts[self.axis] == ("index", 1)
+        return is_axis and all(p == ("slice", None, None, None) for p in others)
+
+    def item(self, at: int) -> Any:
+        return self.last(at).select(self.axis, 0)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The last elements: `x[:, -1]`, `x[:, -k:]`, and indices of these."""
+        parts = index if type(index) is tuple else (index,)
+        if any(p is Ellipsis for p in parts):
+            at = parts.index(Ellipsis)
+            missing = self.n_axes - len(parts) + 1
+            parts = (*parts[:at], *[slice(None)] * missing, *parts[at + 1 :])
+        kinds = {type(p) for p in parts}
+        if len(parts) <= self.axis or not kinds <= {int, slice} or not self.are_items():
+            raise ListRead(READ)
+        last = parts[self.axis]
+        if type(last) is int:
+            if last >= 0:
+                raise ListRead(READ)
+            whole, last = self.last(last), 0
+        else:
+            whole, last = torch.cat(self.last(last), self.axis), slice(None)
+        return whole[(*parts[: self.axis], last, *parts[self.axis + 1 :])]
+
+    def _hidden(self, *arguments: Any) -> Any:
+        raise ListRead(READ)
+
+    __bool__ = _hidden
+
+
+class Growing:
+    """A tensor that a loop makes longer, as a list of its elements along an axis."""
+
+    def __init__(self, tensor: Tensor | None, axis: int, n_axes: int = 0, length: int = 0):
+        self.tensor = tensor
+        if tensor is not None:
+            n_axes = tensor.dim()
+            length = tensor.shape[axis]
+        self.axis, self.n_axes, self.length = axis % max(n_axes, 1), n_axes, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, at: slice) -> list[Tensor]:
+        numbers = range(self.length)[at]
+        assert self.tensor is not None
+        return [self.tensor.narrow(self.axis, i, 1) for i in numbers]
+
+    def let_go(self) -> Growing:
+        """The same without the tensor."""
+        return Growing(None, self.axis, self.n_axes, self.length)
+
+    def add(self, pieces: list[tuple[str, Tensor]]) -> None:
+        """Add what the iterations of a scan appended or put first, each `[n, …]`."""
+        if not pieces:
+            return
+        axis = self.axis
+        after = [p for how, p in pieces if how == "append"]
+        before = [p.flip(0) for how, p in reversed(pieces) if how == "insert"]
+        both = [torch.cat(of, axis + 1).movedim(0, axis).flatten(axis, axis + 1) if of else None
+                for of in (before, after)]  # fmt: skip
+        self.tensor = torch.cat([t for t in (both[0], self.tensor, both[1]) if t is not None], axis)
+
+    def whole(self) -> Tensor:
+        assert self.tensor is not None
+        return self.tensor
+
+
+def as_growing(value: Any, axis: int) -> Any:
+    """A tensor with this axis as one that becomes longer."""
+    is_one = type(value) is Tensor and -value.dim() <= axis < value.dim()
+    return Growing(value, axis) if is_one else value
+
+
+def fresh_of(of: Any, past: Any, before: Any) -> Fresh:
+    """What replaces a list, or a tensor that becomes longer, in a step."""
+    if isinstance(of, Growing):
+        return FreshPieces(of.axis, of.n_axes, past, before)
+    return Fresh(past, before)
 
 
 class Added:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ostinato.loops.iteration import elements
-from ostinato.loops.iteration.emitted import Added, Fresh
+from ostinato.loops.iteration.emitted import JOINING, Added, Fresh, FreshPieces
 from ostinato.loops.iteration.index import (
     Index,
     Number,
     number_of,
+    running,
 )
 from ostinato.loops.iteration.items import table_of as table_of_numbers
 from ostinato.loops.iteration.nostep import NoStep
@@ -38,6 +39,7 @@ class Frame:
         self.lags: list[list[Tensor]] = []
         self.pasts: list[list[Any]] = []
         self.by_index: dict[int, list[Any]] = {}  # list → its reads by the loop's variable
+        self.held: list[Any] = []  # the tensors, lists, dicts and objects of the state
         self.by_length: set[int] = set()  # the lists whose length is asked for
 
     def numbered(self, number: int) -> Read:
@@ -55,6 +57,17 @@ class Frame:
             of.extend(by)
             return of
         return [*of, *by] if starred else of + by
+
+    def longer(self, function: Any, parts: Any, *arguments: Any, **named: Any) -> Any:
+        """`torch.cat([outs, h], 1)`, where no iteration needs the whole of `outs`."""
+        at = next((i for i, p in enumerate(parts) if isinstance(p, FreshPieces)), None)
+        if at is None or function not in JOINING:
+            return function(parts, *arguments, **named)
+        whole = parts[at]
+        for piece in reversed(parts[:at]):
+            whole.insert(0, self.as_kept(piece, False))
+        whole.extend([self.as_kept(piece, False) for piece in parts[at + 1 :]])
+        return whole
 
     number = staticmethod(number_of)
 
@@ -116,10 +129,18 @@ class Frame:
             base = self.step.base_of(read, index)
         if not elements.moves(index):
             return base[index]
+        self.refuse_again(base, index)
         if elements.has_tensors(index):
             index, rest = elements.split(index)
             return self.element(read, base, index)[rest]
         return self.element(read, base, index)
+
+    def refuse_again(self, base: Any, index: Any) -> None:
+        """Refuse an index of the state, `season[t % 4]`; the reason may be that it repeats."""
+        if any(base is of for of in self.held):
+            variable = elements.moving(index)
+            if not isinstance(variable, Index):
+                running.questions[-1].refuse_again(variable.key)
 
     def element(self, read: Read, base: Any, index: Any) -> Any:
         """The element at an index that moves with the loop."""
@@ -132,6 +153,8 @@ class Frame:
             if of == parts and _same_index(its_index, index) and elements.is_same(other, base):
                 if not isinstance(value, Tensor):
                     raise NoStep("an iteration reads a number that it writes into a tensor")
+                if isinstance(base, Tensor) and not elements.is_filled(base, parts, value):
+                    raise NoStep("an iteration reads an element that it writes by broadcasting")
                 return value
         lag = self.step.lag(self, read, base, parts, index)
         return self.step.element(self, read, base, parts, index) if lag is None else lag
@@ -146,6 +169,7 @@ class Frame:
         if not elements.moves(index):
             base[index] = value
             return
+        self.refuse_again(base, index)
         parts = elements.described(self.step.whole_rows(base, index))
         if elements.gathered(parts) is not None:
             raise NoStep("an iteration writes at a number computed from the loop's variable")

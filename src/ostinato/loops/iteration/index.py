@@ -26,6 +26,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     name: getattr(operator, name)
     for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg", "abs")
 }
+BRANCH = "a branch on the loop's variable"
 FEWEST = 8  # iterations; a shorter scan gains nothing
 MOST_COURSES = 4  # branches taken by stretches of one loop, each of which is a scan
 LONGEST = 16  # iterations after which a branch repeats: a step is recorded with all of them
@@ -118,10 +119,20 @@ class Questions:
             (begin, end), last = courses[0], courses[-1]
             if end - begin < FEWEST:
                 begin, end = end, last[1]
-            raise Narrowed("a branch on the loop's variable", begin=begin, end=end)
+            raise Narrowed(BRANCH, begin=begin, end=end)
         answer = _COMPARISONS[name](self.number_at(key, self.begin), other)
         self.asked[name, key, other] = answer
         return answer
+
+    def refuse_again(self, key: Key) -> None:
+        """Refuse an expression that indexes the state.
+
+        Raises:
+            Periodic: its numbers repeat: in a group of iterations each of them is constant.
+        """
+        period = period_of([self.number_at(key, j) for j in range(self.begin, self.end)])
+        why = "an iteration indexes its state by the loop's variable"
+        raise Periodic(why, period=period) if period else NoStep(why)
 
     def _courses(self, name: str, key: Key, other: Any) -> list[tuple[int, int]]:
         """The stretches of iterations with one answer each, in order; at most a few more than
@@ -147,10 +158,10 @@ class Questions:
         return found
 
 
-def period_of(answers: Sequence[bool]) -> int | None:
-    """After how many iterations answers repeat; None if they do not, or late."""
+def period_of(answers: Sequence[Any]) -> int | None:
+    """After how many iterations answers or numbers repeat; None if they do not, or late."""
     for period in range(2, min(LONGEST, len(answers) // 2) + 1):
-        if all(answers[j] is answers[j - period] for j in range(period, len(answers))):
+        if all(answers[j] == answers[j - period] for j in range(period, len(answers))):
             return period
     return None
 
@@ -182,7 +193,11 @@ class Number:
         if dtype is None:
             whole = dtypes[0] if dtypes and dtypes[0] != torch.bool else torch.int64
             dtype = whole if is_whole else torch.get_default_dtype()
-        return questions.number(self.key, dtype)
+        found = questions.number(self.key, dtype)
+        n_axes = max((t.dim() for t in beside), default=0)
+        if found.dim() == 1 and n_axes > 1:  # one for each row of the batch; see shared.py
+            found = found.reshape(-1, *[1] * (n_axes - 1))
+        return found
 
     def _compared(self, name: str, other: Any) -> Any:
         if isinstance(other, Number):
@@ -318,4 +333,8 @@ def _number(key: Key) -> Any:
         if not a or not c:
             step, start = a * d + c * b, b * d
             return Index(step, start) if step else start
+    by = of[1][1] if whole and name == "mod" and kinds == ["index", "constant"] else 0
+    if by and not of[0][1] % by:  # the same number in all iterations; asked, so that it is noted
+        running.questions[-1].answer("eq", key, of[0][2] % by)
+        return of[0][2] % by
     return Number(key)

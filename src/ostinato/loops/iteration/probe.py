@@ -251,6 +251,7 @@ def probed(
     probe = _Probe(step.body, step.items, step.state, LoopPlan(), 0, 0)
     probe.questions, probe.source_names, probe.seen = step.questions, step.source_names, step.seen
     probe.firsts, probe.given, probe.values = [], [], []
+    probe.course = step.course
     probe.written, probe.lags_first = written, []
     copies = [_copy(t) for t in (*carry, *x)]
     versions = [t._version if not t.is_inference() else 0 for t in copies]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.capture.guards.code import is_fixed_name
-from ostinato.loops.iteration.emitted import Added, Fresh
+from ostinato.loops.iteration.emitted import Added, Fresh, Growing
 from ostinato.loops.iteration.index import Number
 from ostinato.loops.iteration.nostep import NoStep
 
@@ -78,9 +78,9 @@ class Flat:
             return kind, repr(value) if kind in (float, complex) else value
         if isinstance(value, Number):
             return "number", value.key
-        if isinstance(value, Fresh) or (grows == 0 and kind is list):
+        if isinstance(value, (Fresh, Growing)) or (grows == 0 and kind is list):
             self.lists.append(value)
-            return ("grows",)
+            return "grows", getattr(value, "axis", None)
         grows = grows - 1 if grows else None
         if isinstance(value, tuple):
             return kind, self.parts(enumerate(value), grows, name)

@@ -20,7 +20,7 @@ from ostinato.compiler.errors import Unsupported
 from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.attributes import ABSENT
 from ostinato.loops.iteration.carry import State
-from ostinato.loops.iteration.emitted import READ, Fresh
+from ostinato.loops.iteration.emitted import READ, Fresh, fresh_of
 from ostinato.loops.iteration.frame import ANOTHER_NAME, OTHER_INDEX, Frame
 from ostinato.loops.iteration.index import (
     Index,
@@ -96,7 +96,7 @@ class Step:
         if read not in self.seen:
             why = "its iterations read other elements than the first ones"
             begin = self.questions.begin
-            if begin >= MOST_IN_PYTHON:
+            if begin - self.course >= MOST_IN_PYTHON:
                 raise NoStep(why)
             raise Narrowed(why, begin=begin + 1, end=self.questions.end)
         return self.seen[read][0]
@@ -129,13 +129,13 @@ class Step:
         n = len(base.appended())
         begin = self.questions.begin
         variable = elements.moving(index)
-        if len(parts) != 1 or parts[0] != ("index", 1):
+        if not base.is_item(parts):
             raise ListRead(READ)
         back = len(self.state.lists[m]) - begin + n - variable.start
         if back < 1:
             raise NoStep(READ)
         frame.by_index.setdefault(m, []).append((read, n, back))
-        return base[-back]
+        return base.item(-back)
 
     def in_table(self, read: Read, base: Any, parts: Any, index: Any) -> Number:
         """The number of a list or array at the loop's variable."""
@@ -228,8 +228,8 @@ class Step:
         versions = [_version(c) for c in carry]
         state, tensors = self.state, iter(carry)
         self.fresh = fresh = [
-            Fresh(functools.partial(self.past, m), functools.partial(self.length_before, m))
-            for m in range(len(state.lists))
+            fresh_of(of, functools.partial(self.past, m), functools.partial(self.length_before, m))
+            for m, of in enumerate(state.lists)
         ]
         self.numbers = [
             Number(("state", k)) if by is None else Index(by, value - by * self.questions.begin)
@@ -249,6 +249,7 @@ class Step:
         for (place, container), value in zip(state.places, placed, strict=True):
             before.append(container[place.key])
             container[place.key] = value
+        frame.held = [*maker.containers, *carry]
         self.frame, self.questions.number = frame, self.number
         running.questions.append(self.questions)
         selected = functools.partial(self.selected, frame)
@@ -263,6 +264,7 @@ class Step:
         finally:
             running.questions.pop()
             del self.frame  # it holds tensors
+            frame.held = []
             self.fresh = []
             for (place, container), value in zip(state.places, before, strict=True):
                 container[place.key] = value
@@ -297,7 +299,7 @@ class Step:
         ):
             self.compare(name, spec, was, updates)
         if not all(a is b for a, b in zip(new.lists, fresh, strict=True)):
-            raise NoStep("an iteration replaces a list that grows by another list")
+            raise ListRead("an iteration replaces a list that grows by another list")
         trailing = Flat()
         for value in out[n:]:
             trailing.add(value)
@@ -400,7 +402,7 @@ class Step:
             raise NoStep(READ)
         if not old:
             return (), reads
-        if reads and len(fresh.noted) != 1:
+        if (reads and len(fresh.noted) != 1) or not fresh.are_items():
             raise NoStep(READ)
         now = [*old, *fresh.appended()][-len(old) :]
         specs = [items.spec(v) for v in now]
@@ -412,6 +414,7 @@ class Step:
         return [*self.source_names, *[str(p) for p, _ in self.state.places]]
 
     numbers: Sequence[Any] = ()
+    course = 0  # the first iteration that branches as this one
     unfit = ""  # why the run is not a step, found on the way
     source_names: tuple[str, ...] = ()
     frame: Frame  # while the body runs

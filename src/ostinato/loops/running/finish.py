@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.carry import State
+from ostinato.loops.iteration.emitted import Growing
 from ostinato.loops.iteration.index import Sequences, evaluated
 from ostinato.loops.iteration.periods import Grouped
 from ostinato.loops.iteration.plan import LoopPlan
@@ -50,7 +51,8 @@ class LoopResults(LoopReads):
                 added = next(rest).sum(0)
                 total = total.add_(added) if in_place else total + added
             sums.append(total)
-        tensors, lists, of_sums = iter(finals[:n]), iter(state.lists), iter(sums)
+        lists = iter([of.whole() if isinstance(of, Growing) else of for of in state.lists])
+        tensors, of_sums = iter(finals[:n]), iter(sums)
         counts = [
             value + by * (self.stop - self.j) if by is not None else self.sequences.values[k][-1]
             for k, (value, by) in enumerate(state.counts)
@@ -76,6 +78,9 @@ class LoopResults(LoopReads):
         self, target: list[Any], name: str | None, emitted: tuple[Any, ...], ys: Iterator[Tensor]
     ) -> None:
         """Append the values of each iteration, in order; `name` is that of the list, or None."""
+        if isinstance(target, Growing):
+            target.add([(how, next(ys)) for how, _ in emitted])
+            return
         if emitted in ((("append", "tensor"),), (("insert", "tensor"),)):
             is_last = self.stop == self.items.n and emitted[0][0] == "append"
             is_last &= not isinstance(self.items, Grouped)  # iterations may follow the last group

@@ -26,7 +26,7 @@ from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.attributes import Memory
 from ostinato.loops.iteration.carry import State, places_of
 from ostinato.loops.iteration.emitted import Fresh
-from ostinato.loops.iteration.index import FEWEST, LONGEST, MOST_COURSES, Sequences
+from ostinato.loops.iteration.index import BRANCH, FEWEST, LONGEST, MOST_COURSES, Sequences
 from ostinato.loops.iteration.items import Items
 from ostinato.loops.iteration.nostep import (
     Counted,
@@ -64,7 +64,7 @@ class Loop(LoopResults):
 
     Attributes:
         pause: the iteration before which a scan is tried; −1: none.
-        course: the iteration at which the last scan has ended.
+        course: the iteration from which on the present branches hold, or the end of the last scan.
     """
 
     def __init__(
@@ -170,6 +170,8 @@ class Loop(LoopResults):
             self.stop = narrowed.end
             if narrowed.begin == self.j:
                 return self.scan(names)
+            if narrowed.reason == BRANCH:
+                self.course = narrowed.begin
             self.pause = narrowed.begin
             if self.j == self.site.first:
                 self.site.first = max(self.site.first, min(self.pause, MOST_IN_PYTHON))
@@ -178,7 +180,7 @@ class Loop(LoopResults):
             if why is not None:
                 self.site.refuse(self.body, self.items.n, why, self.goes_through_tensors())
         except Unsupported as refusal:
-            more = isinstance(refusal, SideEffect) and self.j < MOST_IN_PYTHON
+            more = isinstance(refusal, SideEffect) and self.j - self.course < MOST_IN_PYTHON
             if more:
                 self.must_look, self.pause = True, self.j + 1
             else:
@@ -238,7 +240,7 @@ class Loop(LoopResults):
         self.body_now = _with_own_cells(self.body)
         places = places_of(self.body_now, self.site.places)
         stale: list[LoopPlan] = []
-        grown = {} if self.site.has_queue else source.grown
+        grown = not self.site.has_queue
         read: NoStep | None = None
         for _ in range(6):
             state = State(names, source, places, self.body_now, self.site.counted, grown)
@@ -256,7 +258,7 @@ class Loop(LoopResults):
             except ListRead as error:  # it may be a queue, of one length after each iteration
                 if not grown or not state.carried.lists:
                     raise
-                grown, read = {}, error
+                grown, read = False, error
                 continue
             except NoStep as error:
                 if read is None or isinstance(error, Narrowed):
@@ -326,6 +328,7 @@ class Loop(LoopResults):
         """The iterations of the window as a step of a scan."""
         step = Step(self.body_now, self.items, state, plan, self.j, self.stop)
         step.source_names, step.seen = self.site.source.carried, dict(self.seen)
+        step.course = self.course
         sequences = Sequences(self.j, [value for value, _ in state.counts])
         sequences.tables = self.items.tables()
         step.questions.sequences = self.sequences = sequences
@@ -390,7 +393,7 @@ class Loop(LoopResults):
         self.site.ran(True, "")
         self.site.in_a_row = 0
         self.site.offsets = state.counted_from(begin)
-        self.site.has_queue = bool(self.site.source.grown) and not state.list_names
+        self.site.has_queue = self.site.source.has_lists() and not state.list_names
         if self.site.refused:
             for key in self.site._keys(self.body, self.items.n):
                 self.site.refused.pop(key, None)
@@ -450,8 +453,15 @@ def _with_dummies(
         dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
         return [torch.zeros(rows, 1, dtype=dtype)], True, xs
     if not xs:
-        like = next((c for c in carry if c.dim()), carry[0])
-        rows = like.shape[0] if like.dim() else 1
-        xs = [torch.zeros((), dtype=like.dtype).expand(n, rows, 1)]
+        xs = [torch.zeros((), dtype=carry[0].dtype).expand(n, _n_rows(carry), 1)]
     return distinct, False, xs
 
+
+
+def _n_rows(carry: list[Tensor]) -> int:
+    """The size of the batch: the first axis of all tensors, or the second of some of them."""
+    sizes = [t.shape[:2] for t in carry if t.dim()]
+    if not sizes:
+        return 1
+    first = sizes[0][0]
+    return next((n for n in (first, *sizes[0]) if all(n in of for of in sizes)), first)

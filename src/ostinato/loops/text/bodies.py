@@ -8,6 +8,7 @@ from collections.abc import Collection
 from ostinato.loops.text.dataflow import FUNCTIONS, free_names, own_nodes, reads
 
 _JOINED = {"stack", "cat", "concat", "concatenate", "vstack", "hstack"}
+LENGTHENING = {"cat", "concat", "concatenate"}
 _GROWING = {"append", "extend", "insert"}
 _CHANGING = {
     *_GROWING, "add", "update", "setdefault", "pop", "clear", "remove", "appendleft", "popleft",
@@ -105,7 +106,8 @@ def index_names(loop: ast.For, elements: Collection[str] = ()) -> set[str]:
 def changed_names(body: list[ast.stmt], index: set[str]) -> set[str]:
     """Names of objects that a body changes in place: x.append(…), x[i] = …, x.add_(…).
 
-    Objects of which each iteration writes one element, at the loop's index, are left out.
+    Objects of which each iteration writes one element, at the loop's index, are left out; not those
+    of which it writes the same ones again, `x[t % n] = …`.
     """
     found = set()
     for n in own_nodes(body):
@@ -114,7 +116,8 @@ def changed_names(body: list[ast.stmt], index: set[str]) -> set[str]:
             if name in _CHANGING or (name.endswith("_") and not name.startswith("_")):
                 found.add(root_of(n.func.value))
         elif isinstance(n, ast.Subscript) and not isinstance(n.ctx, ast.Load):
-            found.add(None if reads(n.slice) & index else root_of(n.value))
+            again = any(isinstance(m, ast.Mod) for m in ast.walk(n.slice))
+            found.add(None if reads(n.slice) & index and not again else root_of(n.value))
     return {n for n in found if n is not None}
 
 
@@ -158,6 +161,63 @@ def extended_list(n: ast.AST) -> tuple[ast.expr, ast.expr] | None:
             of, more = first.value, ast.copy_location(ast.List(rest, ast.Load()), n.value)
     is_list = isinstance(more, ast.List) and name is not None
     return (of, more) if is_list and getattr(of, "id", None) == name else None  # type: ignore[return-value]
+
+
+def is_longer(n: ast.AST) -> str | None:
+    """The name in a value `torch.cat([outs, h], 1)` or `torch.cat([h, outs])`, first or last."""
+    if not isinstance(n, ast.Call) or getattr(n.func, "attr", "") not in LENGTHENING or not n.args:
+        return None
+    names = [getattr(p, "id", None) for p in getattr(n.args[0], "elts", ())]
+    ends = [names[i] for i in (0, -1) if len(names) > 1 and names[i] is not None]
+    return next((name for name in ends if names.count(name) == 1), None)
+
+
+def longer_names(body: list[ast.stmt]) -> dict[str, int]:
+    """Names of tensors that a body only makes longer: `outs = torch.cat([outs, h], 1)` → the axis.
+
+    Its other statements may read elements of such a tensor, or ask whether it is None.
+    """
+    axes: dict[str, set[int | None]] = {}
+    fine: set[int] = set()
+    for s in own_nodes(body):
+        if isinstance(s, ast.Assign) and len(s.targets) == 1:
+            name, values = getattr(s.targets[0], "id", None), _either(s.value)
+            longer = [v for v in values if name is not None and is_longer(v) == name]
+            for call in longer:
+                assert isinstance(call, ast.Call) and name is not None
+                axes.setdefault(name, set()).add(_axis(call))
+                parts = call.args[0].elts  # type: ignore[attr-defined]
+                fine |= {id(p) for p in parts if getattr(p, "id", None) == name}
+            if not any(name in reads(v) for v in values if v not in longer):
+                fine.add(id(s.targets[0]))
+        elif isinstance(s, ast.Compare) and isinstance(s.ops[0], (ast.Is, ast.IsNot)):
+            fine.add(id(s.left))
+        elif isinstance(s, ast.Subscript) and isinstance(s.ctx, ast.Load):
+            fine.add(id(s.value))
+    others = {
+        n.id for s in body for n in ast.walk(s) if isinstance(n, ast.Name) and id(n) not in fine
+    }
+    return {
+        name: axis for name, (axis, *more) in axes.items()
+        if axis is not None and not more and name not in others
+    }  # fmt: skip
+
+
+def _either(value: ast.expr) -> list[ast.expr]:
+    """The values that an expression may have: both of `a if flag else b`."""
+    if isinstance(value, ast.IfExp):
+        return [*_either(value.body), *_either(value.orelse)]
+    return [value]
+
+
+def _axis(call: ast.Call) -> int | None:
+    """The axis of `torch.cat(…, 1)`; None if the text does not give it."""
+    given = [*call.args[1:2], *[k.value for k in call.keywords if k.arg in ("dim", "axis")]]
+    try:
+        axis = ast.literal_eval(given[0]) if given else 0
+    except ValueError:
+        return None
+    return axis if type(axis) is int else None
 
 
 def only_joined(body: list[ast.stmt]) -> set[str]:

@@ -30,6 +30,7 @@ from ostinato.loops.text.bodies import (
     element_names,
     grown_names,
     index_names,
+    longer_names,
     named_in_functions,
     names_of,
     only_joined,
@@ -78,6 +79,7 @@ class LoopSource:
         trailing: the names that are only read after the loop.
         grown: those of `carried` that an iteration may append to: 0 for `x.append`, 1 for
             `x[i].append`, and so on.
+        longer: the names of tensors that an iteration only makes longer → the axis.
         joined: those of `grown` that the function only hands to torch.stack and torch.cat.
         summed: those that it only adds to; whether in place, by `+=`.
         problem: why its iterations cannot be steps of a scan, or "".
@@ -89,10 +91,15 @@ class LoopSource:
     carried: tuple[str, ...]
     trailing: tuple[str, ...]
     grown: dict[str, int]
+    longer: dict[str, int]
     joined: frozenset[str]
     summed: dict[str, bool]
     problem: str
     stays: bool = False
+
+    def has_lists(self) -> bool:
+        """Whether there are lists or tensors that iterations may make longer."""
+        return bool(self.grown or self.longer)
 
 
 def rewritten(
@@ -216,7 +223,7 @@ class _Scope:
     def left(self, loop: ast.For, outer: str | None, why: str) -> list[ast.stmt]:
         """A loop that is not rewritten, except that its elements are seen."""
         k = len(self.of.loops)
-        source = LoopSource(loop.lineno, _header(loop), (), (), {}, frozenset(), {}, why, True)
+        source = LoopSource(loop.lineno, _header(loop), (), (), {}, {}, frozenset(), {}, why, True)
         self.of.loops.append(source)
         name = f"_ostinato_loop{k}_"
         (begin,) = statements(f"{name} = {RUNTIME}.begin({k}, None, None, {outer}, {ROWS})", loop)
@@ -243,6 +250,7 @@ class _Scope:
         grown = {n: depth for n, depth in grown_names(loop.body).items() if n in carried}
         source = LoopSource(
             loop.lineno, _header(loop), tuple(carried), tuple(trailing), grown,
+            {n: axis for n, axis in longer_names(loop.body).items() if n in carried},
             frozenset(self.joined & {*carried}),
             {n: how for n, how in summed_names(loop.body).items() if n in carried},
             problem,
@@ -290,7 +298,7 @@ class _Scope:
         watched = Watched(name, fixed, index_names(loop, element_names(loop, self.body)), grown)
         body = visited(watched, copy.deepcopy(loop.body))
         summed = {n for n in summed_names(loop.body) if n in carried}
-        body = visited(StepBody(end, self.first, name, summed), body)
+        body = visited(StepBody(end, self.first, name, summed, {*longer_names(loop.body)}), body)
         step.body = [assign, *body, end]
         return step
 

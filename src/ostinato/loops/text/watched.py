@@ -7,7 +7,14 @@ import copy
 from collections.abc import Collection
 from typing import Any
 
-from ostinato.loops.text.bodies import extended_list, is_joining, root_of, selects, sum_of
+from ostinato.loops.text.bodies import (
+    extended_list,
+    is_joining,
+    is_longer,
+    root_of,
+    selects,
+    sum_of,
+)
 from ostinato.loops.text.dataflow import reads
 from ostinato.loops.text.source import RUNTIME, called, expression, statements
 
@@ -82,9 +89,12 @@ class Watched(ast.NodeTransformer):
         return node
 
     def selecting(self, node: ast.Call) -> ast.AST:
-        """`x.select(1, t)` becomes `loop.selecting(number, "select", x, 1, t)`."""
+        """`x.select(1, t)` or `torch.select(x, 1, t)` becomes
+        `loop.selecting(number, "select", x, 1, t)`."""
         assert isinstance(node.func, ast.Attribute)
         base, name = node.func.value, expression(repr(node.func.attr), node)
+        if getattr(base, "id", "") == "torch" and node.args:
+            base, *node.args = node.args
         moves = not reads(*node.args, *node.keywords).isdisjoint(self.index_names)
         if moves and isinstance(base, ast.Name) and base.id in self.fixed:
             base = expression(f"{self.name}.hidden", base)
@@ -165,9 +175,11 @@ class StepBody(ast.NodeTransformer):
     `super()` gets its arguments, which it can find by itself only in a method.
     """
 
-    def __init__(self, end: ast.Return, first: str | None, loop: str, summed: set[str]):
+    def __init__(
+        self, end: ast.Return, first: str | None, loop: str, summed: set[str], longer: set[str]
+    ):  # fmt: skip
         self.end, self.first, self.depth = end, first, 0
-        self.loop, self.summed = loop, summed
+        self.loop, self.summed, self.longer = loop, summed, longer
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
         """`outs = outs + [h]` becomes `outs = loop.extended(outs, [h])`."""
@@ -205,8 +217,12 @@ class StepBody(ast.NodeTransformer):
         return statements(ast.unparse(self.end), node)[0]
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """`super()` becomes `super(__class__, self)`."""
+        """`super()` becomes `super(__class__, self)`, and `torch.cat([outs, h])` of a tensor that
+        becomes longer `loop.longer(torch.cat, [outs, h])`."""
         self.generic_visit(node)
+        if is_longer(node) in self.longer:
+            node.args.insert(0, node.func)
+            node.func = expression(f"{self.loop}.longer", node)
         if getattr(node.func, "id", "") == "super" and not node.args and self.first:
             node.args = [expression("__class__", node), expression(self.first, node)]
         return node
