@@ -64,7 +64,7 @@ class State:
             self.trailing.add(names[name])
         flats = self.carried, self.placed, self.trailing
         self.tensors = [t for flat in flats for t in flat.tensors]
-        self.lists = [*self.carried.lists, *self.placed.lists]
+        self.lists: list[Any] = [*self.carried.lists, *self.placed.lists]
         self.containers = [*self.carried.containers, *self.placed.containers]
         self.check_names(body)
 
@@ -90,9 +90,8 @@ class State:
         """Release the values, but keep their number."""
         self.summed, self.containers = [], []
         self.tensors = [None] * len(self.tensors)  # type: ignore[list-item]
-        self.lists = [  # type: ignore[misc]
-            of.let_go() if isinstance(of, Growing) else range(len(of)) for of in self.lists
-        ]
+        self.lists = [of.let_go() if isinstance(of, Growing) else range(len(of))
+                      for of in self.lists]  # fmt: skip
         for flat in (self.carried, self.placed, self.trailing):
             flat.let_go()
 

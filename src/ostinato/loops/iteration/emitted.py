@@ -128,8 +128,8 @@ class FreshPieces(Fresh):
     def __getitem__(self, index: Any) -> Any:
         """The last elements: `x[:, -1]`, `x[:, -k:]`, and indices of these."""
         parts = index if type(index) is tuple else (index,)
-        if any(p is Ellipsis for p in parts):
-            at = parts.index(Ellipsis)
+        at = next((i for i, p in enumerate(parts) if p is Ellipsis), None)
+        if at is not None:
             missing = self.n_axes - len(parts) + 1
             parts = (*parts[:at], *[slice(None)] * missing, *parts[at + 1 :])
         kinds = {type(p) for p in parts}
@@ -142,7 +142,8 @@ class FreshPieces(Fresh):
             whole, last = self.last(last), 0
         else:
             whole, last = torch.cat(self.last(last), self.axis), slice(None)
-        return whole[(*parts[: self.axis], last, *parts[self.axis + 1 :])]
+        within = *parts[: self.axis], last, *parts[self.axis + 1 :]
+        return whole[within]
 
     def _hidden(self, *arguments: Any) -> Any:
         raise ListRead(READ)
