@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import random
 import sys
 import threading
 import traceback
 import warnings
 
 import forms
+import numpy as np
 import pytest
 import torch
 
@@ -607,6 +609,37 @@ def test_threads_that_look_at_loops_leave_python_as_it_was(monkeypatch):
     may_end.set()
     other.join()
     assert (sys.stdout, sys.stderr, open) == before
+
+
+def _helped(h):
+    return h * random.random()
+
+
+def of_python(x):
+    h = torch.zeros_like(x[:, 0])
+    for t in range(x.shape[1]):
+        h = _helped(torch.tanh(x[:, t] + h)) * random.choice([1.0, 2.0])
+    return h
+
+
+def of_numpy(x):
+    h = torch.zeros_like(x[:, 0])
+    for t in range(x.shape[1]):
+        h = torch.tanh(x[:, t] + h) * float(np.random.rand())
+    return h
+
+
+@pytest.mark.parametrize("function", [of_python, of_numpy])
+def test_numbers_that_other_generators_draw_are_drawn_once(function):
+    looped, x, found = ostinato.loop(function), torch.randn(3, 14, 4), []
+    for run_ in (function, looped):
+        random.seed(1)
+        np.random.seed(1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found.append([run_(x), run_(x), random.random(), np.random.rand()])
+    assert not forms.sites(looped)[0].native
+    torch.testing.assert_close(*found)
 
 
 def test_gradients_that_iterations_retain_are_there():

@@ -7,7 +7,7 @@ import sys
 import types
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -229,7 +229,8 @@ def _is_torchless(package: str) -> bool:
 def _named(function: types.FunctionType) -> list[Any]:
     """The functions and classes that code names: globals, attributes of modules, and those in a
     dict, list or tuple with a name."""
-    scope, names = function.__globals__, _names(function.__code__)
+    scope = function.__globals__
+    names = {name for code in _codes(function.__code__) for name in code.co_names}
     values = [scope[n] for n in names if n in scope]
     values += [_content(c) for c in function.__closure__ or ()]
     values += _imported(function.__code__, str(scope.get("__package__") or ""))
@@ -258,9 +259,12 @@ def _imported(code: types.CodeType, package: str) -> list[Any]:
     return found
 
 
-def _names(code: types.CodeType) -> set[str]:
-    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
-    return set(code.co_names).union(*map(_names, inner))
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code of a function, and that of the functions within it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
 
 
 def _unwrapped(function: Any) -> types.CodeType:
@@ -269,13 +273,8 @@ def _unwrapped(function: Any) -> types.CodeType:
 
 def _may_loop(function: types.FunctionType) -> bool:
     """Whether there is a loop in the code of a function, or of one within it."""
-    todo = [_unwrapped(function)]
-    while todo:
-        code = todo.pop()
-        if any(i.opname == "FOR_ITER" for i in dis.get_instructions(code)):
-            return True
-        todo += [c for c in code.co_consts if isinstance(c, types.CodeType)]
-    return False
+    instructions = map(dis.get_instructions, _codes(_unwrapped(function)))
+    return any(i.opname == "FOR_ITER" for of_code in instructions for i in of_code)
 
 
 def classes_of(model: torch.nn.Module) -> list[type]:

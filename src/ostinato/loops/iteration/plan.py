@@ -73,12 +73,17 @@ class LoopPlan:
     calls: int = 0
 
     def facts(self) -> Any:
-        """All facts that outputs depend on; hashable."""
+        """All facts that outputs depend on."""
         return (
-            tuple(self.reads.items()), tuple(self.leaves), tuple(self.tables), tuple(self.numbers),
-            tuple(self.emitted), tuple(self.puts), tuple(self.lags), tuple(self.pasts),
-            tuple(self.trailing), self.persists,
-            self.updates, self.summed, self.tensors, self.asked, self.shares,
+            self.reads, self.leaves, self.tables, self.numbers, self.lags, self.tensors,
+            self.shares, self.done(),
+        )  # fmt: skip
+
+    def done(self) -> Any:
+        """The facts that each run of the step shows again."""
+        return (
+            self.emitted, self.puts, self.trailing, self.persists, self.pasts, self.summed,
+            self.updates, self.asked, [how == "new" for how in self.tensors],
         )  # fmt: skip
 
     def begins_at(self, starts: tuple[Any, ...]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import builtins
 import logging
-import random
 import sys
 import threading
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ from ostinato.loops.iteration.items import NumberTable, table_of
 from ostinato.loops.iteration.nostep import Narrowed, NoStep
 from ostinato.loops.iteration.plan import LoopPlan, Read
 from ostinato.loops.iteration.state import Flat, Maker
-from ostinato.loops.iteration.step import Step, asked
+from ostinato.loops.iteration.step import Step
 
 _MOST_AGO = 32  # iterations whose writes are handed on
 
@@ -285,7 +284,6 @@ def probed(
     plan.left = tuple([
         i for i, how in enumerate(plan.tensors) if how == "same" and memory_of(copies[i]) in bases
     ])  # fmt: skip
-    plan.asked = asked(step.questions)
     return plan
 
 
@@ -352,12 +350,8 @@ def _copy(t: Tensor) -> Tensor:
 
 @contextmanager
 def _unseen() -> Iterator[None]:
-    """A context in which nothing is printed, and the random states of Python and NumPy are
-    restored."""
+    """A context in which nothing is printed, logged or opened."""
     with one_at_a_time:  # these belong to all threads
-        pythons = random.getstate()
-        numpy = sys.modules.get("numpy.random")
-        numpys = numpy.get_state() if numpy is not None else None
         out, err, opened = sys.stdout, sys.stderr, builtins.open
         factory = logging.getLogRecordFactory()
         thread = threading.get_ident()
@@ -386,16 +380,3 @@ def _unseen() -> Iterator[None]:
         finally:
             sys.stdout, sys.stderr, builtins.open = out, err, opened
             logging.setLogRecordFactory(factory)
-            if random.getstate() != pythons:
-                random.setstate(pythons)
-            if numpys is not None and numpy is not None and not _are_equal(
-                numpy.get_state(), numpys
-            ):
-                numpy.set_state(numpys)
-
-
-def _are_equal(a: Any, b: Any) -> bool:
-    """Whether two states of NumPy's generator are equal."""
-    return len(a) == len(b) and all(
-        bool((v == w).all()) if hasattr(v, "all") else v == w for v, w in zip(a, b, strict=True)
-    )

@@ -156,7 +156,7 @@ class Maker:
         if kind == "unbound":
             return UNBOUND
         if kind in (float, complex):
-            return kind(spec[1])  # type: ignore[call-arg]
+            return kind(spec[1])
         if kind in _CONSTANTS:
             return spec[1]
         if issubclass(kind, tuple):

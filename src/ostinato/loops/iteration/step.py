@@ -192,16 +192,7 @@ class Step:
         frame = Frame(self, iter(x[self.n_items :]))
         carry, given = self.whole(carry), carry
         new, outputs, facts = self.once(carry, iter(x[: self.n_items]), frame)
-        plan = self.plan
-        same = (
-            facts.emitted == plan.emitted and facts.puts == plan.puts
-            and facts.trailing == plan.trailing and facts.persists == plan.persists
-            and [h == "new" for h in facts.tensors] == [h == "new" for h in plan.tensors]
-            and facts.pasts == plan.pasts and facts.summed == plan.summed
-            and facts.updates == plan.updates
-            and asked(self.questions) == plan.asked
-        )  # fmt: skip
-        if not same:
+        if facts.done() != self.plan.done():
             raise Stale("it emits other values than before")
         return given if self.has_dummy else self.carried(new), outputs
 
@@ -338,6 +329,7 @@ class Step:
             emitted=emitted, puts=puts, pasts=pasts, trailing=trailing.specs, tensors=kept,
             summed=tuple(n_sums), updates=tuple(updates), by_length=tuple(sorted(frame.by_length)),
             persists=tuple(a is b for a, b in zip(containers, new.containers, strict=True)),
+            asked=tuple(sorted(self.questions.asked.items(), key=repr)),
         )  # fmt: skip
         written = {write: value for write, _, _, _, value in frame.puts}
         lags: list[Tensor] = []
@@ -418,11 +410,6 @@ class Step:
     unfit = ""  # why the run is not a step, found on the way
     source_names: tuple[str, ...] = ()
     frame: Frame  # while the body runs
-
-
-def asked(questions: Questions) -> tuple[Any, ...]:
-    """The comparisons of the loop's variable, with their answers."""
-    return tuple(sorted(questions.asked.items(), key=repr))
 
 
 def _version(t: Tensor) -> int:
