@@ -10,7 +10,8 @@ import onnx_examples as ex
 import onnx_models as models
 import pytest
 
-from ostinato.data.sequences.preparation import Feature, Preparation
+from ostinato.data.sequences.features import Feature
+from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.tables.roles import Roles
 from ostinato.engine import native
 from ostinato.export import parity

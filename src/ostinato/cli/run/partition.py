@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ostinato.data.sequences.examples import Examples
-    from ostinato.data.sequences.preparation import Missing, Preparation
+    from ostinato.data.sequences.features import Missing
+    from ostinato.data.sequences.preparation import Preparation
 
 # A loss on this number of sequences or fewer is partly luck.
 REDRAWN = 500

@@ -7,15 +7,24 @@ It is part of a model: the columns by name, so that a file with its columns in a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from ostinato.data.sequences.as_sequences import Sequences
 from ostinato.data.sequences.examples import Examples
+from ostinato.data.sequences.features import (
+    Feature,
+    Missing,
+    Unknown,
+    as_trained,
+    as_tuple,
+    feature_from,
+    learnt,
+)
 from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.sequences.moments import Moments
 from ostinato.data.sequences.ragged import Ragged
@@ -23,37 +32,8 @@ from ostinato.data.sequences.step_labels import n_features
 from ostinato.data.tables.roles import Roles
 from ostinato.data.text.words import MAX_WORDS, Integers, Words
 
-Missing = Literal["error", "mask", "fill", "forward", "zero"]
 _OTHERWISE = "missing='mask', 'fill' or 'forward' (--missing)"
 _REMEDY, _LATER = f", or {_OTHERWISE}", f", or a model trained with {_OTHERWISE}"
-
-
-@dataclass(frozen=True)
-class Feature:
-    """What is remembered of one feature.
-
-    Attributes:
-        name: of its column.
-        words: those of the training part, if it holds names: each becomes a column of zeros and
-            ones.
-        mean, scale: the number x becomes (x − mean) / scale.
-        fill: the replacement of a missing number, before scaling.
-        missing: how missing values are treated; None: as in the other features.
-    """
-
-    name: str
-    words: tuple[str, ...] | None = None
-    mean: float = 0.0
-    scale: float = 1.0
-    fill: float = 0.0
-    missing: Missing | None = None
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of what it becomes."""
-        if self.words is None:
-            return (self.name,)
-        return tuple(f"{self.name}={word}" for word in self.words)
 
 
 @dataclass(frozen=True)
@@ -145,7 +125,7 @@ class Preparation:
             for i in range(len(moments)):
                 moments[i].add_deviations(block.values[:, i])
         features = [
-            _feature(name, known, counted, standardize, examples, given.get(name))
+            learnt(name, known, counted, standardize, examples, given.get(name))
             for name, known, counted in zip(examples.features, words, moments, strict=True)
         ]
         statics = []
@@ -158,7 +138,7 @@ class Preparation:
             counted.add_deviations(numbers)
             known = set(names) if names else None
             statics.append(
-                _feature(name, known, counted, standardize, examples, given.get(name))
+                learnt(name, known, counted, standardize, examples, given.get(name))
             )
         return Preparation(tuple(features), tuple(statics), missing, examples.roles)
 
@@ -197,7 +177,7 @@ class Preparation:
                     f"{', '.join(map(repr, examples.features))}"
                 )
             return _words_of(examples, unseen)
-        unknown: dict[str, _Unknown] = {}
+        unknown: dict[str, Unknown] = {}
         prepared: Sequences
         if not isinstance(examples.X, Mapped):
             prepared = self._apply(examples, unknown)
@@ -251,8 +231,8 @@ class Preparation:
             if self._how(feature) == "error":
                 _refuse_missing_static(examples, feature.name, numbers, _LATER)
             place = partial(_place_static, examples, feature.name)
-            unknown: dict[str, _Unknown] = {}
-            known = _as_trained(feature, numbers, words, place, unknown)
+            unknown: dict[str, Unknown] = {}
+            known = as_trained(feature, numbers, words, place, unknown)
             for name, found in unknown.items():
                 found.tell(name, examples.source)
             parts += self._inputs(feature, known, every)
@@ -260,7 +240,7 @@ class Preparation:
             return np.zeros((len(examples), 0), np.float32)
         return np.ascontiguousarray(np.stack(parts, axis=1))
 
-    def _apply(self, examples: Examples, unknown: dict[str, _Unknown]) -> Sequences:
+    def _apply(self, examples: Examples, unknown: dict[str, Unknown]) -> Sequences:
         starts = np.cumsum(examples.lengths) - examples.lengths
         parts = []
         for feature, i in zip(self.features, _positions(self.features, examples), strict=True):
@@ -268,7 +248,7 @@ class Preparation:
                 _refuse_missing(examples, i, _LATER)
             column = examples.values[:, i]
             words = examples.categories.get(feature.name)
-            known = _as_trained(feature, column, words, partial(examples.place, feature=i), unknown)
+            known = as_trained(feature, column, words, partial(examples.place, feature=i), unknown)
             parts += self._inputs(feature, known, starts)
         return self._joined(parts, examples)
 
@@ -323,10 +303,10 @@ class Preparation:
         try:
             roles = value["roles"]
             made = Preparation(
-                tuple(_feature_from(f) for f in value["features"]),
-                tuple(_feature_from(f) for f in value["statics"]),
+                tuple(feature_from(f) for f in value["features"]),
+                tuple(feature_from(f) for f in value["statics"]),
                 value["missing"],
-                None if roles is None else Roles(**{k: _tuple(v) for k, v in roles.items()}),
+                None if roles is None else Roles(**{k: as_tuple(v) for k, v in roles.items()}),
                 value["reads_words"],
             )
         except (TypeError, KeyError, ValueError) as problem:
@@ -412,28 +392,6 @@ def _words_of(examples: Examples, unseen: bool = False) -> Words:
     return Words(tuple(words[i] for i in order), places)
 
 
-def _feature(
-    name: str,
-    words: set[str] | None,
-    moments: Moments,
-    standardize: bool,
-    examples: Examples,
-    missing: Missing | None,
-) -> Feature:
-    """What is remembered of a feature."""
-    if not (moments.n if words is None else words):
-        raise ValueError(
-            f"{examples.source or 'examples'}: the column {name!r} has no value in the training "
-            "part; leave it out of the features"
-        )
-    if words is not None:
-        return Feature(name, tuple(sorted(words)), missing=missing)
-    if not standardize:
-        return Feature(name, fill=moments.mean, missing=missing)
-    scale = moments.deviation or 1.0
-    return Feature(name, mean=moments.mean, scale=scale, fill=moments.mean, missing=missing)
-
-
 def _words(examples: Examples, i: int) -> set[str]:
     """The words that there are in feature i."""
     column = examples.values[:, i]
@@ -450,56 +408,6 @@ def _positions(features: Iterable[Feature], examples: Examples) -> list[int]:
                 f"which the model was trained; there are {', '.join(map(repr, at)) or 'none'}"
             )
     return [at[feature.name] for feature in features]
-
-
-def _as_trained(
-    feature: Feature,
-    values: np.ndarray,
-    words: tuple[str, ...] | None,
-    place: Callable[[int], str],
-    unknown: dict[str, _Unknown],
-) -> np.ndarray:
-    """Values as float64; places among the words of this file as places among those trained."""
-    present = ~np.isnan(values)
-    if (words is None) != (feature.words is None) and present.any():
-        kinds = ("numbers", "names")
-        came, trained = kinds[words is not None], kinds[feature.words is not None]
-        raise ValueError(
-            f"{place(int(np.argmax(present)))}: the column holds {came}; the model was trained "
-            f"with {trained}"
-        )
-    if words is None or feature.words is None:
-        return values.astype(np.float64)
-    places = {word: i for i, word in enumerate(feature.words)}
-    table = np.array([places.get(word, -1) for word in words], np.float64)
-    known = np.full(len(values), np.nan)
-    known[present] = table[values[present].astype(np.int64)]
-    strange = known == -1
-    if strange.any():
-        first = words[int(values[np.argmax(strange)])]
-        found = unknown.setdefault(feature.name, _Unknown(first))
-        found.n += int(strange.sum())
-    return known
-
-
-@dataclass
-class _Unknown:
-    """Words that were not trained: the first of them, and how many values they are."""
-
-    first: str
-    n: int = 0
-
-    def tell(self, name: str, source: str) -> None:
-        import logging  # takes 3 ms, which reading a saved model should not cost
-
-        logging.getLogger(__name__).warning(
-            "%s: %s values of %r were not in the training part (%r is the first) and are taken as "
-            "unknown",
-            source or "examples",
-            f"{self.n:,}",
-            name,
-            self.first,
-        )
 
 
 def _forward(values: np.ndarray, absent: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -553,11 +461,3 @@ def _place_static(examples: Examples, name: str, sequence: int) -> str:
         f"{examples.source or 'examples'}, sequence {examples.ids[sequence]}, static column "
         f"{name!r}"
     )
-
-
-def _feature_from(value: Mapping[str, Any]) -> Feature:
-    return Feature(**{key: _tuple(item) for key, item in value.items()})
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

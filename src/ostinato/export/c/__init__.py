@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.data.sequences.preparation import Feature, Preparation
+from ostinato.data.sequences.features import Feature
+from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.text.words import WordVocabulary
 from ostinato.export.c.play import PartPlayer, answers, bound
 from ostinato.export.c.prepare import Prepare, prepared, tokens, unprepared

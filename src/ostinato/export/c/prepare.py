@@ -12,7 +12,8 @@ from itertools import groupby
 
 import numpy as np
 
-from ostinato.data.sequences.preparation import Feature, Preparation
+from ostinato.data.sequences.features import Feature
+from ostinato.data.sequences.preparation import Preparation
 from ostinato.export.c.quantize import quantized
 from ostinato.runtime.model_graph import Embed
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ostinato.data.sequences.examples import Examples
-from ostinato.data.sequences.preparation import Feature, Preparation
+from ostinato.data.sequences.features import Feature
+from ostinato.data.sequences.preparation import Preparation
 from ostinato.export.c.function import number
 from ostinato.export.c.write import LICENCE, comment, named, table
 from ostinato.runtime.model_graph import ModelGraph

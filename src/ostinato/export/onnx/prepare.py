@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ostinato.data.sequences.preparation import Feature, Preparation
+from ostinato.data.sequences.features import Feature
+from ostinato.data.sequences.preparation import Preparation
 from ostinato.export.onnx.writer import DOUBLE, FLOAT, Writer
 
 
