@@ -73,7 +73,7 @@ def test_a_text_that_is_typed_key_by_key_is_read_as_a_whole(models):
     with torch.no_grad():
         whole = net.logits(net(torch.tensor([[0, *tokens.tolist()]]))[0])[0]
     for n in (3, 5, 2, 8, 7):  # keys are taken back, too
-        found = model._fitted()._typing.answer(tokens[:n])
+        found = model._fitted()._after(tokens[:n])
         np.testing.assert_allclose(found, whole[n].log_softmax(0).numpy(), rtol=0, atol=1e-5)
 
 

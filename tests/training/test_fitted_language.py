@@ -124,9 +124,9 @@ def test_a_typing_session_answers_as_the_whole_text_does():
         with torch.no_grad():
             features, _ = model.net(torch.tensor([[END, *tokens]]), None)
         wanted = torch.softmax(model.net.logits(features[0, -1]), 0).detach().numpy()
-        np.testing.assert_allclose(np.exp(model._typing.answer(tokens)), wanted, rtol=1e-5)
-    # "", t, h, e, " cat", nothing, m, " dog" from the start, …
-    assert read == [1, 1, 1, 1, 4, 1, 5, 4, 3]
+        np.testing.assert_allclose(np.exp(model._after(tokens)), wanted, rtol=1e-5)
+    # END, t, h, e, " cat"; "the" from the start; m; …
+    assert read == [1, 1, 1, 1, 4, 4, 1, 6, 5, 1, 3]
 
 
 def test_suggestions_complete_a_word():

@@ -12,3 +12,21 @@
 
 Nothing here imports torch.
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def once(node: Any, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The value of a node of a step graph that is computed from weights alone, float32."""
+    if node.op == "tensor":
+        return np.asarray(tensors[node.attrs[0]], np.float32).reshape(node.shape)
+    value = once(node.inputs[0], tensors)
+    if node.op == "transpose":
+        return np.ascontiguousarray(value.T)
+    corner = zip(node.attrs, node.shape, strict=True)  # of a part or a block
+    return np.ascontiguousarray(value[tuple([slice(at, at + size) for at, size in corner])])

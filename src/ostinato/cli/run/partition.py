@@ -53,10 +53,7 @@ def load(settings: Config, preparation: Preparation | None = None) -> Parts:
     sources.check(config)
     source = sources.known(config.source)
     if source in BUILT_IN:
-        from ostinato import datasets
-
-        whole = datasets.mnist(config.as_sequence) if source == "mnist" else datasets.vowels()
-        return _with_validation(sources.named(*whole.train), sources.named(*whole.test), settings)
+        return _with_validation(*sources.built_in(source, config.as_sequence), settings)
     trained = preparation.roles if preparation else None
     everything = sources.read_labelled(source, settings, trained=trained)
     if config.test is None:
@@ -108,10 +105,7 @@ def _learnable(settings: Config) -> Examples:
     sources.check(config)
     source = sources.known(config.source)
     if source in BUILT_IN:
-        from ostinato import datasets
-
-        whole = datasets.mnist(config.as_sequence) if source == "mnist" else datasets.vowels()
-        return sources.named(*whole.train)
+        return sources.built_in(source, config.as_sequence)[0]
     everything: Examples = sources.read_labelled(source, settings)
     if everything.parts is None:
         return everything

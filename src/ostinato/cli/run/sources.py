@@ -16,6 +16,7 @@ from ostinato import tasks
 from ostinato.cli.failures import BadInput
 from ostinato.cli.run.config import BUILT_IN, Config, DataConfig
 from ostinato.cli.run.defaults import ARRAYS, holds_arrays
+from ostinato.data.formats.content import TABLES, ending, kind_of, read_content, unpacked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,15 +31,11 @@ if TYPE_CHECKING:
 
     Sequences = np.ndarray | Ragged
 
-TABLES = (
-    *(".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather"),
-    *(".conll", ".conllu"),
-)
 TEXTS = (".txt", ".abc")
 SPREADSHEETS = (".xls", ".xlsb", ".ods", ".numbers")  # that are not read
 SUFFIXES = (*ARRAYS, ".npy", *(s + z for s in (*TABLES, *TEXTS) for z in ("", ".gz")))
 WANTED = f"{', '.join(BUILT_IN)}, or a file: " + ", ".join(
-    f"FILE{ending}" for ending in (".npz", ".ts", *TABLES, *TEXTS)
+    f"FILE{suffix}" for suffix in (".npz", ".ts", *TABLES, *TEXTS)
 )
 STDIN = "-"
 LARGE = 1 << 28  # bytes of a table from which on its sequences stay on disk
@@ -222,6 +219,14 @@ def named(X: Sequences, y: np.ndarray | None, source: str = "") -> Examples:
     return Examples(X, y, tuple(f"feature {i}" for i in range(n_features(X))), source=source)
 
 
+def built_in(source: str, as_sequence: str) -> tuple[Examples, Examples]:
+    """The training and the test part of a data set of the package; see `DataConfig`."""
+    from ostinato import datasets
+
+    whole = datasets.mnist(as_sequence) if source == "mnist" else datasets.vowels()
+    return named(*whole.train), named(*whole.test)
+
+
 def read(
     source: str,
     settings: Config | None = None,
@@ -236,13 +241,8 @@ def read(
         as_sequence: see `DataConfig`.
         trained: the roles of a trained model, instead of `settings`.
     """
-    from ostinato import data
-
     if source in BUILT_IN:
-        from ostinato import datasets
-
-        whole = datasets.mnist(as_sequence) if source == "mnist" else datasets.vowels()
-        return named(*whole.test)
+        return built_in(source, as_sequence)[1]
     name, kind, content = _opened(source)
     if kind in TABLES:
         from ostinato.data.tables.shapes import to_examples
@@ -255,6 +255,7 @@ def read(
             return store_examples(stream_examples(name, columns))
         return to_examples(_parsed(content, kind, name, columns.dialect), columns)
     from ostinato.data.formats import arrays
+    from ostinato.data.sequences.as_sequences import as_sequences
 
     if kind not in arrays.ENDINGS:
         raise BadInput(f"{name} is text; wanted a table, or a file of arrays (.npz, .ts)")
@@ -264,7 +265,7 @@ def read(
         X, y, _ = arrays.parse_sequences(io.BytesIO(content), kind, name)
     if settings is None or settings.data.missing == "error":
         try:
-            X = data.as_sequences(X)
+            X = as_sequences(X)
         except ValueError as problem:
             raise BadInput(f"{name}: {problem}") from None
     return named(X, None if y is None else _labels(name, y), name)
@@ -333,16 +334,12 @@ def table(source: str, data: DataConfig) -> Table:
 
 def content(source: str) -> tuple[str, bytes]:
     """The name for messages and the bytes of a file, or of standard input; unpacked."""
-    from ostinato.data.formats.content import read_content
-
     name, _, found = _opened(source)
     return name, read_content(Path(name)) if found is None else found
 
 
 def _opened(source: str) -> tuple[str, str, bytes | None]:
     """The name for messages, the kind as an ending, and the content if it had to be read."""
-    from ostinato.data.formats.content import ending, kind_of, unpacked
-
     if source != STDIN:
         known(source)
         return source, ending(Path(source)), None
@@ -352,7 +349,6 @@ def _opened(source: str) -> tuple[str, str, bytes | None]:
 
 
 def _parsed(content: bytes | None, kind: str, name: str, written: Dialect) -> Table:
-    from ostinato.data.formats.content import read_content
     from ostinato.data.formats.dialect import SEPARATOR_OF
     from ostinato.data.tables.read_examples import parse_table
 

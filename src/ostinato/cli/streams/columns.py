@@ -13,10 +13,9 @@ from typing import Any
 
 from ostinato.cli.failures import BadInput
 from ostinato.cli.streams.source import InputFormat
+from ostinato.data.formats.dialect import MISSING
 from ostinato.data.tables.names import named_twice
 from ostinato.files import parse_json
-
-MISSING = {"", "NA", "N/A", "NaN", "nan", "null", "None"}
 
 
 @dataclass(frozen=True)

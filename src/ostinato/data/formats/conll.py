@@ -71,21 +71,11 @@ def read_conll(
         >>> sentences.words, sentences.tags[0].tolist()
         ([['Jane', 'slept'], ['Bath']], ['B-PER', 'O'])
     """
-    path = Path(path)
-    return parse_conll(read_content(path), str(path), word, tag)
-
-
-def parse_conll(
-    content: bytes, source: str, word: int | None = None, tag: int | None = None
-) -> TaggedWords:
-    """`read_conll` of the content of a file; its name, `source`, says whether it is .conllu.
-
-    Raises:
-        ValueError: as for `read_conll`; the message names the line.
-    """
-    universal = ending(Path(source)) == ".conllu"
+    source = str(path)
+    universal = ending(Path(path)) == ".conllu"
     word = word if word is not None else _UNIVERSAL_WORD if universal else 0
     tag = tag if tag is not None else _UNIVERSAL_TAG if universal else -1
+    content = read_content(Path(path))
     words: list[list[str]] = []
     tags: list[list[str]] = []
     documents: list[int] = []

@@ -42,10 +42,11 @@ _STARTS = {
     b"@": ".ts",
     b"\0\0\x08": ".idx",
 }
-KINDS = (
+TABLES = (
     *(".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather"),
-    *(".npz", ".npy", ".ts", ".idx", ".conll", ".conllu"),
+    *(".conll", ".conllu"),
 )
+KINDS = (*TABLES, ".npz", ".npy", ".ts", ".idx")
 _IDX = re.compile(r"[.-]idx(\d-[a-z0-9]+)?$")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Literal, get_args
 
-from ostinato.data.formats.content import as_text, ending, read_content
-from ostinato.data.tables.read_examples import ENDINGS, read_table
+from ostinato.data.formats.content import TABLES, as_text, ending, read_content
+from ostinato.data.tables.read_examples import read_table
 
 TUNES = ".abc"  # a tune ends at a blank line (ABC standard 2.1)
 Documents = Literal["blank", "line", "file"]
@@ -44,7 +44,7 @@ def read_documents(
     path = Path(path)
     if each not in get_args(Documents):
         raise ValueError(f"each={each!r} is not known; wanted 'blank', 'line' or 'file'")
-    if ending(path) in ENDINGS:
+    if ending(path) in TABLES:
         return _column(path, column)
     if column is not None:
         raise ValueError(f"{path}: a text has no columns; wanted a table, or no column")

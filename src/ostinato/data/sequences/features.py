@@ -102,6 +102,7 @@ class Unknown:
     n: int = 0
 
     def tell(self, name: str, source: str) -> None:
+        """Log how many there were; `name` is the column's."""
         import logging  # takes 3 ms, which reading a saved model should not cost
 
         logging.getLogger(__name__).warning(
@@ -115,8 +116,10 @@ class Unknown:
 
 
 def feature_from(value: Mapping[str, Any]) -> Feature:
+    """A feature from the JSON values that `Preparation.as_json` gave."""
     return Feature(**{key: as_tuple(item) for key, item in value.items()})
 
 
 def as_tuple(value: Any) -> Any:
+    """A list, which JSON makes of a tuple, as a tuple; anything else as it is."""
     return tuple(value) if isinstance(value, list) else value

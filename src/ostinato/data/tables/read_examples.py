@@ -10,7 +10,7 @@ from typing import Any
 from ostinato._extras import needs
 from ostinato.data.formats import arrays, conll, spreadsheet
 from ostinato.data.formats.arrow import arrow_table, parse_arrow, parse_parquet
-from ostinato.data.formats.content import KINDS, as_text, ending, kind_of, read_content
+from ostinato.data.formats.content import KINDS, TABLES, as_text, ending, kind_of, read_content
 from ostinato.data.formats.delimited import parse_delimited
 from ostinato.data.formats.dialect import SEPARATOR_OF, Dialect
 from ostinato.data.formats.json_lines import parse_json_lines
@@ -20,7 +20,6 @@ from ostinato.data.tables.shapes import to_examples
 from ostinato.data.tables.table import Table
 
 _JSON = (".jsonl", ".ndjson")
-ENDINGS = (*SEPARATOR_OF, *_JSON, ".parquet", ".arrow", ".feather", *conll.ENDINGS)
 
 
 def parse_table(content: bytes, kind: str, source: str, dialect: Dialect | None = None) -> Table:
@@ -28,7 +27,7 @@ def parse_table(content: bytes, kind: str, source: str, dialect: Dialect | None 
 
     Args:
         content: unpacked.
-        kind: one of `ENDINGS`.
+        kind: one of `TABLES`.
         source: the file's name, for messages.
         dialect: how CSV is written.
 
@@ -61,8 +60,8 @@ def read_table(path: str | os.PathLike[str]) -> Table:
         FileNotFoundError: there is no such file.
     """
     path = Path(path)
-    if ending(path) not in ENDINGS:
-        raise ValueError(f"{path}: no table; wanted the ending {', '.join(ENDINGS)}")
+    if ending(path) not in TABLES:
+        raise ValueError(f"{path}: no table; wanted the ending {', '.join(TABLES)}")
     return parse_table(read_content(path), ending(path), str(path))
 
 
@@ -101,7 +100,7 @@ array(['a', 'b'], dtype='<U1'))
     path = Path(source)
     if ending(path) not in KINDS:
         raise ValueError(
-            f"{path}: unknown kind of file; wanted a table ({', '.join(ENDINGS)}) or arrays "
+            f"{path}: unknown kind of file; wanted a table ({', '.join(TABLES)}) or arrays "
             f"({', '.join(arrays.ENDINGS)}), also with .gz after it"
         )
     return parse_examples(read_content(path), str(path), given)

@@ -23,6 +23,7 @@ from ostinato.compiler.lower.lower import lower
 from ostinato.compiler.lower.spec import Lowered
 from ostinato.engine.ops import OPS
 from ostinato.engine.program import Code, Instruction, Kind, Operand, Program, Weight
+from ostinato.export import once
 from ostinato.runtime.programs import pass_spec
 from ostinato.runtime.step_graph import StepGraph
 
@@ -84,17 +85,6 @@ def part(graph: StepGraph, tensors: Mapping[str, Array]) -> Part:
     values = {n: once(n, tensors) for n in lowered.arguments if isinstance(n, Node)}
     weights = [_weight(w, lowered, values) for w in lowered.program.weights]
     return Part(lowered.program, lowered.arguments, _constants(lowered, values), tuple(weights))
-
-
-def once(n: Node, tensors: Mapping[str, Array]) -> Array:
-    """The value of a node of the kind `once`, float32."""
-    if n.op == "tensor":
-        return np.asarray(tensors[n.attrs[0]], np.float32)
-    value = once(n.inputs[0], tensors)
-    if n.op == "transpose":
-        return value.T
-    corner = zip(n.attrs, n.shape, strict=True)  # of a part or a block
-    return value[tuple([slice(first, first + size) for first, size in corner])]
 
 
 def in_place(p: Part) -> set[int]:

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from ostinato.compiler.graph.node import ONCE, Node
-from ostinato.export.onnx.step import Tensors, once
+from ostinato.export import once
+from ostinato.export.onnx.step import Tensors
 from ostinato.runtime.step_graph import StepGraph
 
 Pattern = Any

@@ -13,24 +13,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ostinato.compiler.graph.node import ONCE, Node, reachable
+from ostinato.export import once
 from ostinato.export.onnx.ops import ELEMENTWISE, ROWS
 from ostinato.export.onnx.writer import Writer
 
 Tensors = Mapping[str, np.ndarray]
-
-
-def once(node: Node, tensors: Tensors) -> np.ndarray:
-    """The value of a node that is computed from weights alone."""
-    if node.op == "tensor":
-        return np.asarray(tensors[node.attrs[0]], np.float32).reshape(node.shape)
-    value = once(node.inputs[0], tensors)
-    if node.op == "transpose":
-        return np.ascontiguousarray(value.T)
-    if node.op == "part":
-        return value[node.attrs[0] : node.attrs[0] + node.width]
-    assert node.op == "block", node
-    (row, column), (n_rows, n_columns) = node.attrs, node.shape
-    return np.ascontiguousarray(value[row : row + n_rows, column : column + n_columns])
 
 
 def depends_on_batch(nodes: Sequence[Node]) -> set[Node]:

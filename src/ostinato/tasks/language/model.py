@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ostinato.data.text.copies import Copies
-from ostinato.data.text.growing_text import GrowingText
 from ostinato.data.text.keyboard import SUGGESTED, Keyboard, Suggestion
 from ostinato.data.text.vocabulary import END, UNKNOWN, Vocabulary
 from ostinato.data.text.writing import Generated, Sampling, pieces, written
@@ -72,6 +71,7 @@ class LanguageModel(Model):
 
     vocabulary: Vocabulary
     copies: Copies
+    _last: tuple[Any, Any, Any] = field(default=(None, None, None), init=False)
 
     @classmethod
     def values(cls, saved: Saved, where: str) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class LanguageModel(Model):
             Each with its `text` and its `probability` among those that begin as typed.
         """
         whole, beginning = self.vocabulary.typed(text) if complete else (text, "")
-        scores = self._typing.answer(self.vocabulary.encode(whole))
+        scores = self._after(self.vocabulary.encode(whole))
         found = self._keyboard.likeliest(scores, beginning, n)
         return [Suggestion(self.vocabulary.strings[i], share) for i, share in found]
 
@@ -255,10 +255,19 @@ class LanguageModel(Model):
     def _keyboard(self) -> Keyboard:
         return Keyboard(self.vocabulary)
 
-    @cached_property
-    def _typing(self) -> GrowingText[Array]:
-        """To the logarithms of the probabilities, `[V]`."""
-        return GrowingText(self._read_on)
+    def _after(self, tokens: Array) -> Array:
+        """The logarithms of the probabilities, `[V]`, after tokens `[N]` that begin a document.
+
+        A text that goes on from the last one, as when it is typed, is not read again.
+        """
+        before, scores, carry = self._last  # threads replace it as a whole
+        new = tokens[0 if before is None else len(before) :]
+        if before is None or not np.array_equal(tokens[: len(before)], before):
+            new, carry = np.concatenate([[END], tokens]), None
+        if len(new):
+            scores, carry = self._read_on(new, carry)
+        self._last = tokens, scores, carry
+        return scores
 
     def _read_on(self, tokens: Array, carry: Any) -> tuple[Array, Any]:
         proba, carry = self.network.read(tokens[None], carry, False)
