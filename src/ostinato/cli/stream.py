@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ostinato.cli.failures import BadInput
-from ostinato.cli.flags import Run
+from ostinato.cli.flags import Run, with_flags
 from ostinato.cli.output import Quiet, check_file, hush
 from ostinato.cli.run import runs, sources
-from ostinato.cli.run.config import OPTIONS, DataConfig
+from ostinato.cli.run.config import Given
 
 if TYPE_CHECKING:
     from ostinato.cli.run.runs import Trained
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from ostinato.runtime.model import Model
 
 
+@with_flags("data.separator", "data.decimal", "data.encoding", "data.na", "data.thousands")
 def stream(
+    given: Given,
     run: Run,
     file: Annotated[
         str,
@@ -75,30 +77,6 @@ def stream(
             "--columns", metavar="A,B,…", help="Column names, if the first line has none."
         ),
     ] = None,
-    separator: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--separator",
-            metavar="CHARACTER",
-            help="Separator of CSV fields. Default: that of the training file.",
-        ),
-    ] = None,
-    decimal: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--decimal",
-            metavar=".|,",
-            help="Decimal mark in CSV. Default: that of the training file.",
-        ),
-    ] = None,
-    encoding: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--encoding",
-            metavar="NAME",
-            help="Encoding of CSV, such as cp1252. Default: that of the training file.",
-        ),
-    ] = None,
     skip: Annotated[
         bool, typer.Option("--skip", help="Leave out invalid lines, and count them.")
     ] = False,
@@ -119,9 +97,8 @@ def stream(
     from ostinato.cli.streams.play import Rule, StreamPlayer
     from ostinato.cli.streams.source import Input, InputFormat
 
-    trained = runs.find(run)
-    given = {"separator": separator, "decimal": decimal, "encoding": encoding}
-    written = _dialect({n: v for n, v in given.items() if v is not None}, trained, file)
+    trained = runs.find(run).reading(given)
+    written = _dialect(trained, file)
     model = runtime.load(trained.model)
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     rule = Rule(on_change, _confidence(until_confidence, model), skip)
@@ -130,7 +107,7 @@ def stream(
         StreamPlayer(model, source, Input(handle), rule, as_json, state, every, lookahead).run()
 
 
-def _dialect(given: dict[str, str], trained: Trained, file: str) -> Dialect:
+def _dialect(trained: Trained, file: str) -> Dialect:
     """The dialect of CSV: as given, or else that of the run's training file.
 
     Raises:
@@ -138,9 +115,8 @@ def _dialect(given: dict[str, str], trained: Trained, file: str) -> Dialect:
     """
     from ostinato.data.formats.content import ending
 
-    checked = {name: OPTIONS[f"data.{name}"].check(v, f"--{name}") for name, v in given.items()}
-    data = DataConfig() if trained.config is None else trained.config.data
-    written = sources.dialect(replace(data, **checked))
+    data = trained.settings().data
+    written = sources.dialect(data)
     endings = [ending(Path(name)) for name in (file, str(data.source))]
     kind = next((e for e in endings if e in (".csv", ".tsv")), ".csv")
     written = replace(written, separator=written.between(kind))

@@ -51,8 +51,8 @@ else:
     chosen = found.select(np.arange(len(found))[::-1])
     X = Preparation.fit(chosen).apply(chosen)
     batches = Batches(X, chosen.y, 128)
-    for _ in range(batches.batches_per_epoch):
-        batches.next_batch()
+    for _ in batches:
+        pass
 """
 
 

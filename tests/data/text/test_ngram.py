@@ -88,7 +88,9 @@ def test_the_discounts_are_estimated_where_the_data_allow_it():
 def test_probabilities_sum_to_one_after_any_context(order):
     model = KneserNey(texts(0), order, 7)
     for context in ([], [2], [5, 5, 5], [2, 3, 4, 2], [6, 6], [2, 6]):
-        distribution = model.distribution(np.array(context, dtype=np.int64))
+        following = [np.array([*context, token]) for token in range(7)]
+        last = [model.log_probabilities(each)[len(context)] for each in following]
+        distribution = np.exp(last)
         assert distribution.shape == (7,)
         assert (distribution > 0).all()
         assert distribution.sum() == pytest.approx(1, abs=1e-12)

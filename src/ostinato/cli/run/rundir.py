@@ -35,51 +35,32 @@ class RunDirError(ValueError):
     """The directory cannot be used; the message says why and what to do."""
 
 
+class _Place:
+    """A path in the directory of a run."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __get__(self, run: RunDir, _: type[RunDir]) -> Path:
+        return run.path / self._name
+
+
 @dataclass(frozen=True)
 class RunDir:
     """The directory of one run, and the paths of the files in it."""
 
     path: Path
 
-    @property
-    def model(self) -> Path:
-        return self.path / "model"
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.toml"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def losses(self) -> Path:
-        return self.path / "losses.csv"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.path / "evaluation.json"
-
-    @property
-    def predictions(self) -> Path:
-        return self.path / "predictions.csv"
-
-    @property
-    def environment(self) -> Path:
-        return self.path / "environment.json"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoint"
-
-    @property
-    def start(self) -> Path:
-        return self.path / "start"
+    model = _Place("model")
+    config = _Place("config.toml")
+    metrics = _Place("metrics.jsonl")
+    losses = _Place("losses.csv")
+    evaluation = _Place("evaluation.json")
+    predictions = _Place("predictions.csv")
+    environment = _Place("environment.json")
+    report = _Place("report.html")
+    checkpoint = _Place("checkpoint")
+    start = _Place("start")
 
     def is_run(self) -> bool:
         """Whether the directory has a configuration written by this program."""

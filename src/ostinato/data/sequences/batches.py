@@ -84,11 +84,6 @@ class Batches:
         self._passes = 0
         self._enter_epoch(0, 0)
 
-    @property
-    def batches_per_epoch(self) -> int:
-        """Batches that one pass of iteration yields, a short last one included."""
-        return -(-self.n_examples // self.batch_size)
-
     def next_indices(self) -> np.ndarray:
         """The examples of the next batch, as `[B]` int64 positions in `X`."""
         indices = self._order[self._position : self._position + self.batch_size]

@@ -50,8 +50,8 @@ class KneserNey:
 
     Example:
         >>> model = KneserNey([np.array([2, 3, 2, 3, 2])], order=2, n_tokens=4)
-        >>> bool(abs(model.distribution(np.array([2])).sum() - 1) < 1e-12)
-        True
+        >>> np.exp(model.log_probabilities(np.array([2, 3]))).shape
+        (3,)
     """
 
     def __init__(self, documents: Sequence[np.ndarray], order: int, n_tokens: int):
@@ -86,11 +86,6 @@ class KneserNey:
             probability = share + np.where(context < 0, 1, order.rest[context]) * probability
             context = _shifted(gram, first=-1)
         return np.log(probability[told > 0])
-
-    def distribution(self, context: np.ndarray) -> np.ndarray:
-        """The probability of every token after the tokens `[N]` that begin a document, `[V]`."""
-        following = [np.append(context, token) for token in range(self.n_tokens)]
-        return np.exp([self.log_probabilities(each)[len(context)] for each in following])
 
 
 def _padded(documents: Sequence[np.ndarray], order: int) -> tuple[np.ndarray, np.ndarray]:
