@@ -58,4 +58,4 @@ def install(monkeypatch, model):
     from ostinato.cli.run import runs
 
     monkeypatch.setattr(runtime, "load", lambda path: model)
-    monkeypatch.setattr(runs, "find", lambda path: SimpleNamespace(model=path, config=None))
+    monkeypatch.setattr(runs, "find", lambda path: runs.Trained(path, None, None))

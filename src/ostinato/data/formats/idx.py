@@ -7,18 +7,14 @@ the size of each axis.
 
 from __future__ import annotations
 
-import gzip
-import io
 import math
 import os
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from ostinato.data.formats.content import check_unpacked
+from ostinato.data.formats.content import GZIP, unpacked
 
 TYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
@@ -29,9 +25,6 @@ TYPES: dict[int, np.dtype[Any]] = {
     0x0E: np.dtype(">f8"),
 }
 MAX_AXES = 32  # the most that every supported NumPy can hold
-CHUNK = 1 << 20  # bytes read at a time: a header may promise more than exists
-
-_Source: TypeAlias = "IO[bytes] | gzip.GzipFile"
 
 
 def read_idx(source: str | os.PathLike[str] | bytes) -> np.ndarray:
@@ -55,54 +48,30 @@ def read_idx(source: str | os.PathLike[str] | bytes) -> np.ndarray:
                [4, 5, 6]], dtype=uint8)
     """
     if isinstance(source, bytes):
-        return _read(io.BytesIO(source), "IDX data")
-    with Path(source).open("rb") as file:
-        return _read(file, str(source))
-
-
-def _read(file: IO[bytes], name: str) -> np.ndarray:
-    zipped = file.read(2) == b"\x1f\x8b"
-    file.seek(0)
-    if not zipped:
-        return _read_plain(file, name)
-    packed_size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    try:
-        with gzip.GzipFile(fileobj=file) as plain:
-            return _read_plain(plain, name, packed_size)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
-        raise ValueError(f"{name}: not a whole gzip file ({problem})") from None
-
-
-def _read_plain(file: _Source, name: str, packed_size: int | None = None) -> np.ndarray:
-    """The array; `packed_size` is that of a file packed with gzip."""
-    dtype, shape = _read_header(file, name)
-    wanted = math.prod(shape) * dtype.itemsize
+        content, name = source, "IDX data"
+    else:
+        content, name = Path(source).read_bytes(), str(source)
+    if content.startswith(GZIP):
+        content = unpacked(content, name)
+    dtype, shape, begin = _header(content, name)
+    wanted, found = math.prod(shape) * dtype.itemsize, len(content) - begin
     described = f"{'×'.join(map(str, shape)) or '1'} values of {dtype.itemsize} bytes"
-    data = bytearray()
-    for chunk in _read_at_most(file, wanted):
-        data += chunk
-        if packed_size is not None:
-            check_unpacked(len(data), packed_size, name, "gzip")
-    if len(data) < wanted:
+    if found != wanted:
+        what = "truncated" if found < wanted else "oversized"
         raise ValueError(
-            f"{name}: the file is truncated: wanted {wanted} bytes after the header "
-            f"({described}), found {len(data)}"
-        )
-    if file.read(1):
-        raise ValueError(
-            f"{name}: the file is oversized: wanted {wanted} bytes after the header "
-            f"({described}), found more"
+            f"{name}: the file is {what}: wanted {wanted} bytes after the header ({described}), "
+            f"found {found}"
         )
     try:
-        array = np.frombuffer(data, dtype).reshape(shape)
+        array = np.frombuffer(content, dtype, offset=begin).reshape(shape)
     except ValueError as problem:  # no values, since one axis is empty, but the others too large
         raise ValueError(f"{name}: NumPy cannot hold the shape {described}: {problem}") from None
     return array.astype(dtype.newbyteorder("="))
 
 
-def _read_header(file: _Source, name: str) -> tuple[np.dtype, tuple[int, ...]]:
-    magic = file.read(4)
+def _header(content: bytes, name: str) -> tuple[np.dtype, tuple[int, ...], int]:
+    """The type and the shape of the values, and the byte at which they begin."""
+    magic = content[:4]
     if len(magic) < 4:
         raise ValueError(
             f"{name}: the file is truncated: wanted 4 bytes of magic number, found {len(magic)}"
@@ -116,16 +85,11 @@ def _read_header(file: _Source, name: str) -> tuple[np.dtype, tuple[int, ...]]:
     n_axes = magic[3]
     if n_axes > MAX_AXES:
         raise ValueError(f"{name}: the header promises {n_axes} axes; wanted at most {MAX_AXES}")
-    sizes = file.read(4 * n_axes)
+    sizes = content[4 : 4 + 4 * n_axes]
     if len(sizes) < 4 * n_axes:
         raise ValueError(
             f"{name}: the file is truncated: wanted {4 * n_axes} bytes of axis sizes, "
             f"found {len(sizes)}"
         )
-    return TYPES[magic[2]], tuple(np.frombuffer(sizes, ">u4").tolist())
-
-
-def _read_at_most(file: _Source, wanted: int) -> Iterator[bytes]:
-    while wanted and (chunk := file.read(min(CHUNK, wanted))):
-        wanted -= len(chunk)
-        yield chunk
+    shape = tuple(np.frombuffer(sizes, ">u4").tolist())
+    return TYPES[magic[2]], shape, 4 + 4 * n_axes
