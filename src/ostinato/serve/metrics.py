@@ -63,7 +63,7 @@ class Metrics:
     def text(self, models: Models) -> bytes:
         """All counters in the text format of Prometheus."""
         for name in models.names:
-            every = [each.sequences for each in models.versions(name) if each.sequences is not None]
+            every = [sequences for of, _, sequences in models.sequences if of == name]
             self._open.labels(name).set(sum(map(len, every)))
             self._waiting.labels(name).set(sum(each.waiting for each in every))
         return generate_latest(self.registry)

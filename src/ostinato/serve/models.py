@@ -10,20 +10,23 @@ import asyncio
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ostinato import files, runtime
 from ostinato.runtime.model import Model
 from ostinato.saved.read import CONFIG, TENSORS, model_in
-from ostinato.serve.frames import Key
+from ostinato.serve.frames import Key, StepRequest
 from ostinato.serve.journal import Journal
 from ostinato.serve.metrics import Metrics
-from ostinato.serve.model import Served
+from ostinato.serve.model import Head, Served
 from ostinato.serve.refused import Refusal
 from ostinato.serve.sequences import OpenSequences
 from ostinato.serve.settings import Settings
+from ostinato.serve.tensors import MOST, bad, whole
 
 _log = logging.getLogger(__name__)
 REPLACED = "its model was replaced by another version"
@@ -118,13 +121,51 @@ class Models:
                     return each
         return newest
 
+    async def play(
+        self, name: str, key: Key, read: Callable[[Head], Any], *, version: str | None = None,
+        n: Any = None, start: bool = False, end: bool = False, each: bool | None = None,
+    ) -> tuple[Version, StepRequest]:
+        """Play steps of a sequence in the version that has it, and return both.
+
+        Args:
+            name, version, key: of the model, its version and the sequence.
+            read: gives the steps as the model's head reads them.
+            n, start, end, each: see `StepRequest`; `each` is by default that of the head.
+
+        Raises:
+            Refusal: see `newest`, `with_sequence` and `OpenSequences.play`; or the steps or n
+                cannot be read.
+        """
+        found = self.newest(name, version) if start else self.with_sequence(name, key, version)
+        sequences, head = found.stepwise, found.served.head
+        if n is not None:
+            whole(n, "n, the number of the first step,", 1, MOST)
+        try:
+            rows = sequences.rows(read(head))
+        except (ValueError, TypeError) as problem:
+            raise bad(str(problem)) from None
+        each = head.each if each is None else each
+        frame = await sequences.play(StepRequest(key, rows, n, start, end, each))
+        if frame.restarted:
+            self.metrics.restarted.labels(name).inc()
+        return found, frame
+
     # ---- the life of a server
+
+    @property
+    def sequences(self) -> list[tuple[str, Version, OpenSequences]]:
+        """The versions that answer step by step, each after the name of its model."""
+        return [
+            (name, version, version.sequences)
+            for name, versions in self._versions.items()
+            for version in versions
+            if version.sequences is not None
+        ]
 
     def start(self) -> None:
         """Start to play queued steps, in the running event loop."""
-        for versions in self._versions.values():
-            for version in versions:
-                self._start(version)
+        for _, version, _ in self.sequences:
+            self._start(version)
 
     def _start(self, version: Version) -> None:
         if version.sequences is not None and version.task is None:
@@ -132,43 +173,34 @@ class Models:
 
     async def tend(self) -> None:
         """End idle sequences, and old versions without open sequences. Called from time to time."""
-        for name in self.names:
-            for version in list(self._versions[name]):
-                if version.sequences is None:
-                    continue
-                n = await version.sequences.expire()
-                self.metrics.expired.labels(name).inc(n)
-                await version.sequences.flush()
-                if version is not self._versions[name][0] and not len(version.sequences):
-                    self._versions[name].remove(version)
-                    await self._stop(version)
-                    self._remove(version)
+        for name, version, sequences in self.sequences:
+            n = await sequences.expire()
+            self.metrics.expired.labels(name).inc(n)
+            await sequences.flush()
+            if version is not self._versions[name][0] and not len(sequences):
+                await self._remove(name, version)
 
     async def snapshot(self, *, due_only: bool = False) -> None:
         """Write snapshots of all sequences; a failed write is logged and tried again later."""
-        for versions in self._versions.values():
-            for version in versions:
-                sequences = version.sequences
-                if sequences is None or (due_only and not sequences.snapshot_due):
-                    continue
-                try:
-                    await sequences.snapshot()
-                except OSError as problem:
-                    _log.warning("the snapshot was not written: %s", problem.strerror)
+        for _, _, sequences in self.sequences:
+            if due_only and not sequences.snapshot_due:
+                continue
+            try:
+                await sequences.snapshot()
+            except OSError as problem:
+                _log.warning("the snapshot was not written: %s", problem.strerror)
 
     async def close(self) -> None:
         """Play the queued steps, write the last snapshots and end."""
-        for versions in self._versions.values():
-            for version in versions:
-                try:
-                    if version.sequences is not None:
-                        await version.sequences.close()
-                except OSError as problem:
-                    _log.warning(
-                        "the last snapshot was not written (%s); the journal is whole",
-                        problem.strerror,
-                    )
-                await self._stop(version)
+        for _, version, sequences in self.sequences:
+            try:
+                await sequences.close()
+            except OSError as problem:
+                _log.warning(
+                    "the last snapshot was not written (%s); the journal is whole",
+                    problem.strerror,
+                )
+            await self._stop(version)
         self._unlock()
 
     async def _stop(self, version: Version) -> None:
@@ -211,9 +243,12 @@ class Models:
                 await old.sequences.end(key, REPLACED)
                 if new.sequences is not None:
                     new.sequences.gone(key, REPLACED)
-        self._versions[name].remove(old)
-        await self._stop(old)
-        self._remove(old)
+        await self._remove(name, old)
+
+    async def _remove(self, name: str, version: Version) -> None:
+        self._versions[name].remove(version)
+        await self._stop(version)
+        _delete(version)
 
     # ---- loading
 
@@ -245,14 +280,9 @@ class Models:
                 for key in old.sequences.keys:
                     newest.sequences.gone(key, REPLACED)
             if self.settings.replaced == "refuse" or not len(old.sequences):
-                self._remove(old)
+                _delete(old)
             else:
                 self._versions[name].append(old)
-
-    def _remove(self, version: Version) -> None:
-        if version.journal is not None:
-            version.journal.close()
-            shutil.rmtree(version.journal.directory)
 
     def _lock_state(self, directory: Path) -> None:
         import fcntl  # does not exist on Windows
@@ -268,10 +298,16 @@ class Models:
             ) from None
         self._lock_handle = handle
 
-
     def _unlock(self) -> None:
         if self._lock_handle >= 0:
             os.close(self._lock_handle)
+
+
+def _delete(version: Version) -> None:
+    """Delete the journal of a version, and the copy of its model."""
+    if version.journal is not None:
+        version.journal.close()
+        shutil.rmtree(version.journal.directory)
 
 
 def copy_of(model: Path, place: Path) -> None:

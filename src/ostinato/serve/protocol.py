@@ -14,12 +14,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 import ostinato
-from ostinato.serve.frames import Key, StepRequest
+from ostinato.serve.frames import Key
 from ostinato.serve.models import Models, Version
 from ostinato.serve.refused import Refusal, body_of
 from ostinato.serve.tensors import (
     HEADER,
-    MOST,
     InferRequest,
     InferResponse,
     bad,
@@ -27,7 +26,6 @@ from ostinato.serve.tensors import (
     object_of,
     read_request,
     shown,
-    whole,
     write_response,
 )
 
@@ -138,29 +136,16 @@ class Protocol:
         start, end = (
             flag(asked.parameters.get(name, False), f"the parameter {name}") for name in _FLAGS
         )
-        number = path.get("version")
-        version = (
-            self.models.newest(path["model"], number)
-            if start
-            else self.models.with_sequence(path["model"], key, number)
-        )
-        sequences, head = version.stepwise, version.served.head
-        n = asked.parameters.get("n")
-        if n is not None:
-            whole(n, "the parameter n", 1, MOST)
-        try:
-            rows = sequences.rows(head.steps(asked.inputs))
-        except (ValueError, TypeError) as problem:
-            raise bad(str(problem)) from None
-        frame = await sequences.play(StepRequest(key, rows, n, start, end, head.each))
+        version, frame = await self.models.play(
+            path["model"], key, lambda head: head.steps(asked.inputs),
+            version=path.get("version"), n=asked.parameters.get("n"), start=start, end=end,
+        )  # fmt: skip
         assert frame.answers is not None
-        if frame.restarted:
-            self.models.metrics.restarted.labels(path["model"]).inc()
         about = {
             "sequence_id": key, "n": int(frame.answers.n[-1]), "restarted": frame.restarted,
         }  # fmt: skip
         described = {**_head(version), "parameters": about}
-        return write_response(described, head.stepped(frame.answers), asked)
+        return write_response(described, version.served.head.stepped(frame.answers), asked)
 
     def _version(self, request: Request) -> Version:
         path = request.path_params

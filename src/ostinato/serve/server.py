@@ -142,10 +142,8 @@ class _Server(uvicorn.Server):
 
     def _end(self) -> None:
         self._guard.ending = self.should_exit = True
-        for name in self._models.names:
-            for version in self._models.versions(name):
-                if version.sequences is not None:
-                    version.sequences.listeners.end_all()
+        for _, _, sequences in self._models.sequences:
+            sequences.listeners.end_all()
 
     def _reload(self) -> None:
         self._reloading = asyncio.create_task(self._load_all())

@@ -16,12 +16,11 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ostinato.serve.frames import StepRequest
 from ostinato.serve.models import Models
 from ostinato.serve.protocol import checked_key
 from ostinato.serve.refused import Refusal, body_of
 from ostinato.serve.sequences import OpenSequences
-from ostinato.serve.tensors import MOST, bad, flag, object_of, only, shown, whole
+from ostinato.serve.tensors import bad, flag, object_of, only, shown
 
 N = "ostinato-n"  # a header: the number of steps that a state has read
 _STEPS = {"n", "x", "each", "end"}
@@ -64,19 +63,17 @@ class Sessions:
 
     async def _played(self, of: HTTPConnection, key: str, given: dict[str, Any]) -> Any:
         only(given, _STEPS)
-        n, end = given.get("n"), flag(given.get("end", False), "'end'")
-        if n is not None:
-            whole(n, "'n'", 1, MOST)
         if "x" not in given:
             raise bad("'x' is missing; wanted a row of values, or several rows")
-        version = self.models.with_sequence(of.path_params["model"], key)
-        sequences, head = version.stepwise, version.served.head
-        each = flag(given.get("each", head.each), "'each'")
-        rows = sequences.rows(head.read(given["x"]))
-        frame = await sequences.play(StepRequest(key, rows, n, end=end, each=each))
+        end, each = (flag(given[k], f"{k!r}") if k in given else None for k in ("end", "each"))
+        version, frame = await self.models.play(
+            of.path_params["model"], key, lambda head: head.read(given["x"]),
+            n=given.get("n"), end=bool(end), each=each,
+        )  # fmt: skip
+        head = version.served.head
         assert frame.answers is not None
         found = {"id": key, **as_json(frame.answers[-1], head.noun)}
-        if each:
+        if frame.each:
             found["each"] = [as_json(answer, head.noun) for answer in frame.answers]
         return found
 
