@@ -157,7 +157,7 @@ def test_a_study_survives_what_a_kill_leaves(ostinato, tmp_path):
     began = time.monotonic()
     outcome = ostinato(*arguments, "--trials", 2, "-o", study)
     assert outcome.code == 0, outcome.err
-    assert time.monotonic() - began < 20  # Optuna waits for 30 s before it takes a lock over
+    assert time.monotonic() - began < 30  # after which Optuna takes a lock over
     assert len(rows(study)) == 2
 
 
@@ -206,7 +206,7 @@ def test_the_time_limit_is_kept_within_a_trial(ostinato, tmp_path):
         "tune", *arguments, "--threads", 1, "--hidden-size", 4, "--iterations", 10**6,
         "--minutes", 0.01, "-o", study,
     )  # fmt: skip
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60  # all iterations take many minutes
     assert outcome.code == 1
     assert "no trial was finished in 0.01 minutes" in outcome.err
     assert not (study / "best.toml").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import mmap
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -340,7 +343,8 @@ class InterruptionError(Exception):
 def alarm():
     """A signal handler that raises, as Ctrl-C does: a function to have it called in some seconds.
 
-    And again every tenth: where another package's hook runs, what it raises is dropped.
+    And again every two seconds: an exception is dropped if another package's hook runs. A shorter
+    time could end while a busy machine runs other programs, before the test stops the timer.
     """
     if not hasattr(signal, "setitimer"):
         pytest.skip("no interval timer here")
@@ -349,7 +353,7 @@ def alarm():
         raise InterruptionError
 
     before = signal.signal(signal.SIGALRM, raise_)
-    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds, seconds and 0.1)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds, seconds and 2)
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
 
@@ -444,9 +448,9 @@ def test_ctrl_c_in_a_long_scan():
     assert done.stdout.split() == ["interrupted"] * 3
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow():
     """A thousand passes at sizes that come and go need the memory of the first few."""
-    resource = pytest.importorskip("resource")
     W = (torch.randn(64, 64) / 8).requires_grad_()
     step = rnn(W)
 
@@ -455,8 +459,12 @@ def test_memory_does_not_grow():
             rows = 8 + i % 7
             scan(step, torch.zeros(rows, 64), torch.randn(20, rows, 64))[1].sum().backward()
 
+    def megabytes() -> float:
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE / 2**20
+
     some(50)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = megabytes()
     some(1000)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    assert grown < 16, f"{grown:.0f} MB more"
+    # Each pass makes some 50 KB for each of its tensors: one that stayed would be 50 MB.
+    assert megabytes() - before < 16

@@ -344,14 +344,14 @@ def test_a_call_without_an_answer_ends_some_time_after_sigterm(monkeypatch):
     monkeypatch.setattr(distributed.dist, "get_rank", lambda: 1)
     monkeypatch.setattr(distributed, "_given_up", [])
     monkeypatch.setattr(distributed.atexit, "register", lambda _: None)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    begin = time.monotonic()
     with (
         pytest.raises(distributed.PeerLost, match="process 1 ends with it"),
         Interrupt(shared=True),
     ):
+        begin = time.monotonic()
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
         distributed._exchange(Unanswered)
-    assert time.monotonic() - begin > 0.5  # others may still answer
+    assert time.monotonic() - begin > 0.3  # PATIENCE_S: others may still answer
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Terminated])

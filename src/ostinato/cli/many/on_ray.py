@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import re
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -54,14 +53,12 @@ class Trials:
         import ray
         from ray import tune
 
+        folder, storage = _in_memory()
         trial = functools.partial(_trial, prepare, ray.put(arguments))
         hooks = _hooks(dealer)
         # The first error ends all trials, and is raised unchanged.
         failing = tune.FailureConfig(fail_fast="raise")
-        with (
-            tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
-            warnings.catch_warnings(),
-        ):
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="fail_fast='raise'")
             tuner = tune.Tuner(
                 tune.with_resources(trial, {"cpu": self.threads}),
@@ -72,7 +69,11 @@ class Trials:
                     reuse_actors=True,
                 ),
                 run_config=tune.RunConfig(
-                    storage_path=folder, stop=hooks, failure_config=failing, verbose=0
+                    storage_path=folder,
+                    storage_filesystem=storage,
+                    stop=hooks,
+                    failure_config=failing,
+                    verbose=0,
                 ),
             )
             try:
@@ -91,6 +92,18 @@ class Trials:
                 if isinstance(error.__cause__, ray.exceptions.RayError):
                     raise workers.Lost from None
                 raise
+
+
+def _in_memory() -> tuple[str, Any]:
+    """A folder in memory and its file system, for the state that Ray Tune copies there.
+
+    A study has its own journal, so nobody reads the copy. On disk it could not be removed reliably:
+    the thread that copies may begin after an interrupt has ended `fit`.
+    """
+    import pyarrow.fs
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    return "/ostinato", pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(MemoryFileSystem()))
 
 
 def _trial(
