@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from ostinato.tasks.forecast.net import NINE, ForecasterNet, apart, check_levels
+from zoo.suites import in_pairs
 
 CELLS = ["rnn", "gru", "lstm"]
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("num_layers", [1, 2])
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(
+    "cell, num_layers, bidirectional", in_pairs(CELLS, [1, 2], [False, True])
+)
 def test_there_is_an_answer_for_each_step_and_a_gradient_for_each_weight(
     cell, num_layers, bidirectional
 ):

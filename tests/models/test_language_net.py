@@ -104,12 +104,13 @@ def test_without_gradients_none_is_computed():
     torch.testing.assert_close(loss, F.cross_entropy(F.linear(features, weight, bias), targets))
 
 
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-@pytest.mark.parametrize("variant", [{}, {"embedding_size": 0}, {"tied": True},
-                                     {"tied": True, "embedding_size": 3},
-                                     {"num_layers": 2, "dropout": 0.5}], ids=str)  # fmt: skip
-def test_chunks_with_their_state_give_what_the_whole_gives(cell, variant):
-    net = small(cell=cell, **variant).double().eval()
+@pytest.mark.parametrize("variant", [{"cell": "rnn"}, {"cell": "gru", "embedding_size": 0},
+                                     {"cell": "lstm", "tied": True},
+                                     {"cell": "rnn", "tied": True, "embedding_size": 3},
+                                     {"cell": "lstm", "num_layers": 2, "dropout": 0.5}],
+                         ids=str)  # fmt: skip
+def test_chunks_with_their_state_give_what_the_whole_gives(variant):
+    net = small(**variant).double().eval()
     tokens = torch.randint(11, (3, 9))
     whole, end = net(tokens)
     first, carry = net(tokens[:, :4])

@@ -8,6 +8,7 @@ import torch
 
 from ostinato.models.inputs import WordBatch
 from ostinato.tasks.tag.net import NO_LABEL, TaggerNet
+from zoo.suites import in_pairs
 
 CELLS = ["rnn", "gru", "lstm"]
 
@@ -25,9 +26,7 @@ def word_net(**arguments) -> TaggerNet:
     return TaggerNet(2, n_words=3, n_characters=7, **sizes | arguments)
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("crf", [False, True])
+@pytest.mark.parametrize("cell, bidirectional, crf", in_pairs(CELLS, [False, True], [False, True]))
 def test_every_weight_has_a_gradient(cell, bidirectional, crf):
     net = TaggerNet(5, 3, cell=cell, hidden_size=4, bidirectional=bidirectional, crf=crf)
     scores = net(torch.randn(6, 7, 3))

@@ -94,8 +94,7 @@ def test_a_batch_has_the_bits_of_predict(case):
     run(test())
 
 
-@pytest.mark.parametrize("loss", ["squared", "quantiles"])
-@pytest.mark.parametrize("targets", [1, 2])
+@pytest.mark.parametrize("loss, targets", [("squared", 1), ("quantiles", 2)])
 def test_numbers_have_the_bits_of_predict(tmp_path, loss, targets):
     """A batch, and the same sequence step by step."""
     from ostinato import SequenceRegressor

@@ -68,7 +68,8 @@ def test_progress_is_a_bar_on_a_terminal_and_the_lines_stay():
 def test_each_line_has_the_pace_and_the_time_left_but_the_first_and_the_last():
     stream = io.StringIO()
     Experiment().run(callbacks=[Progress(stream)])
-    paced = [" it/s, under 1 s left" in line for line in stream.getvalue().splitlines()]
+    lines = stream.getvalue().splitlines()
+    paced = [re.search(r" it/s, .+ left", line) is not None for line in lines]
     assert paced == [False, True, True, True, True, False]
 
 
@@ -78,7 +79,7 @@ def test_after_a_second_a_line_says_how_long_it_will_take(monkeypatch):
     Experiment().run(callbacks=[Progress(stream)])
     lines = [line for line in stream.getvalue().splitlines() if not line.startswith("iteration")]
     assert len(lines) == 1
-    assert re.fullmatch(r"14 iterations: [\d,.]+ it/s, under 1 s left", lines[0])
+    assert re.fullmatch(r"14 iterations: [\d,.]+ it/s, .+ left", lines[0])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals of POSIX")
