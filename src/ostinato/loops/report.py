@@ -143,9 +143,18 @@ def _of_step(
 
 
 def _with_state(a: Arguments) -> Explanation | None:
-    """How the loop of a step with state in attributes runs, which is computed once."""
-    with steps_of_loops() as found:
-        scanned(a)
+    """How the loop of a step with state in attributes runs. It is computed once, and undone."""
+    from ostinato.compiler.capture.guards.observation import Observation
+
+    observation = Observation(a.given, places=a.places)
+    try:
+        with observation, torch.no_grad():  # it saves what the step can change
+            a.flat(a.init_leaves, a.first_x)
+        observation.snapshots.put_back()
+        with steps_of_loops() as found:
+            scanned(a)
+    finally:
+        observation.snapshots.put_back()
     return next((step for _, step in reversed(found) if step.native), None)
 
 
