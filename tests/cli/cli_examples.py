@@ -19,7 +19,7 @@ def command(*arguments: object) -> list[str]:
 def process(*arguments: object, **options) -> subprocess.CompletedProcess:
     """Runs a command as a user's shell would, in a process of its own."""
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=120, **options
+        command(*arguments), capture_output=True, text=True, timeout=600, **options
     )
 
 

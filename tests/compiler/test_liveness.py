@@ -269,7 +269,7 @@ def used_and_wanted(make, seed):
 @pytest.mark.filterwarnings("error", "ignore:.*was recorded")  # it is played by the engine
 @pytest.mark.parametrize(
     "make, n_steps",
-    one_in(3, [(m, n) for i, m in enumerate(STEPS) for n in (3, (1, 2, 5)[i % 3])], True),
+    one_in(6, [(m, n) for i, m in enumerate(STEPS) for n in (3, (1, 2, 5)[i % 3])], True),
 )
 def test_any_choice_of_what_is_used_and_wanted(make, n_steps):
     drawn = used_and_wanted(make, n_steps)
@@ -281,7 +281,7 @@ def test_any_choice_of_what_is_used_and_wanted(make, n_steps):
 @pytest.mark.filterwarnings("ignore:.*was recorded")
 @pytest.mark.parametrize(
     "make, options",
-    one_in(3, [(m, OPTIONS[(i + k) % 4]) for i, m in enumerate(STEPS) for k in (0, 2)], True),
+    one_in(5, [(m, OPTIONS[(i + k) % 4]) for i, m in enumerate(STEPS) for k in (0, 2)], True),
 )
 def test_rows_that_end_restart_or_are_cut_into_windows(make, options, monkeypatch):
     for used, wanted in used_and_wanted(make, 4):

@@ -61,9 +61,12 @@ def segments(monkeypatch):
 
 
 def assert_bits_of_one_piece(
-    case: Case, init: Any, xs: Any, budgets: tuple[float, ...] = (1, 1.25, 2, 6), **options: Any
+    case: Case, init: Any, xs: Any, budgets: tuple[float, ...], **options: Any
 ) -> None:
-    """Within budgets of so many times the least: two levels of checkpoints, one, long segments."""
+    """Within budgets of so many times the least.
+
+    At 1 and 1.25 there are two levels of checkpoints, at 2 one, at 6 long segments.
+    """
     whole = play(scan, case, init, xs, **options)
     least = least_memory(case, init, xs, **options)
     if least is None:  # no gradient, or the loop plays
@@ -84,8 +87,8 @@ def test_bits_of_one_piece(name, threads, backward, segments):
     case = make(name, torch.float32, 5, 7)
     torch.set_num_threads(threads)
     for i, (T, B) in enumerate([(701, 1), (401, 9), (299, 33)]):
-        reverse = i % 2 != backward
-        assert_bits_of_one_piece(case, case.init(B), case.xs(T, B), reverse=reverse)
+        reverse, budgets = i % 2 != backward, ((1, 2), (1.25, 6))[(i + threads) % 2]
+        assert_bits_of_one_piece(case, case.init(B), case.xs(T, B), budgets, reverse=reverse)
     assert max(segments) > 20
 
 
@@ -147,7 +150,7 @@ def test_a_weight_whose_gradient_has_two_terms(width, segments):
     W = kit.weight(width, 3)
     case = Case(step, [W], lambda B: (torch.ones(B, width),) * 2, lambda B: kit.normal(B, 3))
     for T, B in [(17, 2), (131, 1), (300, 9)]:
-        assert_bits_of_one_piece(case, case.init(B), case.xs(T, B))
+        assert_bits_of_one_piece(case, case.init(B), case.xs(T, B), (1, 1.25, 2))
     assert max(segments) > 5
 
 
@@ -187,7 +190,7 @@ def of_a_random_step(draw: Any) -> None:
         assert_bits_of_one_piece(case, case.init(B), case.xs(T, B), (1, 1.5), **options)
 
 
-@pytest.mark.parametrize("seed", one_in(2, range(12)))
+@pytest.mark.parametrize("seed", one_in(4, range(12)))
 def test_random_steps(seed):
     of_a_random_step(Draw(seed))
 

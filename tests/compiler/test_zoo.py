@@ -70,7 +70,7 @@ ARRAYS: dict[str, Make] = {
     f"arrays {seed}": lambda dtype, seed=seed: random_arrays(Draw(seed)) for seed in range(40)
 }
 EVERY = STEPS | PUBLISHED | ARRAYS
-QUICK = [*WHOLE_STEPS, *one_in(2, OPERATIONS), *one_in(10, PUBLISHED), *one_in(4, ARRAYS)]
+QUICK = [*WHOLE_STEPS, *one_in(3, OPERATIONS), *one_in(10, PUBLISHED), *one_in(4, ARRAYS)]
 
 
 def case_of(name: str, dtype: torch.dtype = D) -> Case:
