@@ -96,7 +96,7 @@ FORMS += [(name, "step") for name in MODELS if name not in BOTH_WAYS]
 @pytest.mark.parametrize(("name", "form"), one_in(2, FORMS, of_several=True))
 def test_equal_to_the_runtime(name, form, tmp_path):
     report = export_onnx(MODELS[name](), tmp_path / "m.onnx", form)
-    assert len(report.parity.cases) == (2 if form == "sequence" else 3)
+    assert len(report.parity.cases) == 2
     for case in report.parity.cases:
         assert case.error <= case.bound
         assert str(case) in str(report)

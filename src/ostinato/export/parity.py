@@ -36,7 +36,6 @@ from ostinato.export.onnx.model import (
 )
 from ostinato.runtime.model import Model
 from ostinato.runtime.model_graph import ModelGraph
-from ostinato.runtime.reference import play_step
 from ostinato.tasks.forecast.model import Forecaster
 
 EPS = float(np.finfo(np.float32).eps)
@@ -150,8 +149,7 @@ def cases(model: Model, run: Runner, form: str) -> tuple[Case, ...]:
         return tuple(_forecasts(model, run, random, B) for B in (1, 3))
     if form == "sequence":
         return tuple(_whole(model, run, random, B, T) for B, T in SIZES)
-    found = [_chunks(model, run, random, B, T) for B, T in SIZES]
-    return (*found, _from_random_states(model, run, random))
+    return tuple(_chunks(model, run, random, B, T) for B, T in SIZES)
 
 
 def random_input(model: Model, random: np.random.Generator, B: int, T: int) -> np.ndarray:
@@ -286,35 +284,6 @@ def _chunks(model: Model, run: Runner, random: np.random.Generator, B: int, T: i
     rows = "1 row" if B == 1 else f"{B} rows"
     growth = amplification(model, prepared, np.full(B, T), random)
     return _case(model, f"{rows}, {T} steps one by one", np.stack(came, axis=1), meant, T, growth)
-
-
-def _from_random_states(model: Model, run: Runner, random: np.random.Generator) -> Case:
-    """One step from states that are not zero, compared with the nodes computed in NumPy."""
-    B = 3
-    x = random_input(model, random, B, 1)
-    step, answer = model.graph.composed()
-    states = _first_states(model, B)
-    carry = [np.zeros((B, n.width), np.float32) for n in step.states]
-    places = carried_states(step)
-    for name, i in places.items():
-        states[name] = carry[i] = random.uniform(0.1, 0.9, carry[i].shape).astype(np.float32)
-    came = run({**feeds(model, x[:, 0]), **states})
-    inner = _embedded(model, network_input(model, x))[:, 0]
-    new, _ = play_step(step, [inner], carry, model.tensors)
-    meant = [*play_step(answer, new, [], model.tensors)[1], *(new[i] for i in places.values())]
-    pairs = zip(came, meant, strict=False)  # without `latest`, which is last
-    errors = [float(np.abs(a - b).max()) for a, b in pairs]
-    largest = max(float(np.abs(v).max()) for v in meant)
-    return Case("3 rows, 1 step from random states", max(errors), bound(model.graph, 1, largest))
-
-
-def _embedded(model: Model, x: np.ndarray) -> np.ndarray:
-    embed = model.graph.embed
-    if embed is None or embed.spelling is not None:  # words come as vectors
-        return x
-    if embed.table is None:
-        return np.eye(embed.n_tokens, dtype=np.float32)[x]
-    return model.tensors[embed.table][x]
 
 
 def _first_states(model: Model, B: int) -> dict[str, np.ndarray]:

@@ -21,23 +21,14 @@ _SIZES = {
 }
 
 
-def keep(trained: runs.Trained, results: dict[str, Any] | None) -> Path:
-    """Write the card into the model, and say where."""
-    from ostinato.saved.read import README
-
-    path = files.current(trained.model) / README
-    files.write_text(path, text_of(trained, results))
-    return path
-
-
-def text_of(trained: runs.Trained, results: dict[str, Any] | None) -> str:
-    """The card of a model; `results` is the content of evaluation.json.
+def keep(trained: runs.Trained, results: dict[str, Any] | None) -> None:
+    """Write the card into the model; `results` is the content of evaluation.json.
 
     Raises:
         BadInput, ValueError: the model is damaged.
     """
     from ostinato.saved import card as cards
-    from ostinato.saved.read import TENSORS
+    from ostinato.saved.read import README, TENSORS
     from ostinato.saved.tensors import read_file, unpack
 
     weights = files.current(trained.model) / TENSORS
@@ -48,7 +39,7 @@ def text_of(trained: runs.Trained, results: dict[str, Any] | None) -> str:
         _measured(trained.task(), results) if results else {},
         [f"{each['message']}: {each['remedy']}" for each in (results or {}).get("findings", [])],
     )
-    return cards.card(trained.entries(), facts)
+    files.write_text(files.current(trained.model) / README, cards.card(trained.entries(), facts))
 
 
 def _data(settings: Config, run: RunDir) -> list[tuple[str, str]]:

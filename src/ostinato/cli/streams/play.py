@@ -361,7 +361,11 @@ class StreamPlayer:
             line=self.lines.number,
             skipped=self.skipped,
             begins=self.input.begins(self.lines.position),
-            rows=self._described(self.rows),
+            rows={
+                "json": isinstance(self.rows, Json),
+                "columns": list(self.rows.columns.names),
+                **self._asked,
+            },
             keys=[
                 KeyState(s.key, s.stream and s.stream.save(), plain(s.label), s.answered)
                 for s in self.sessions.values()
@@ -371,16 +375,12 @@ class StreamPlayer:
         self.saved_at = (time.monotonic(), self.lines.number)
 
     @property
-    def _written(self) -> dict[str, Any]:
-        """The dialect of CSV as JSON values."""
-        return {**asdict(self.source.dialect), "na": list(self.source.dialect.na)}
-
-    def _described(self, rows: RowParser) -> dict[str, Any]:
+    def _asked(self) -> dict[str, Any]:
+        """What a user asks for, as JSON values: a stream goes on with the same."""
         return {
-            "json": isinstance(rows, Json),
-            "columns": list(rows.columns.names),
-            "key": rows.columns.key,
-            **self._written,
+            "key": self.source.key,
+            **asdict(self.source.dialect),
+            "na": list(self.source.dialect.na),
             "rule": [self.rule.on_change, self.rule.until],
             "lookahead": self.lookahead,
         }
@@ -395,13 +395,7 @@ class StreamPlayer:
         if snapshot is None:
             return
         anew = "; give the same as then, or another --state to begin anew"
-        asked = {
-            "key": self.source.key,
-            **self._written,
-            "rule": [self.rule.on_change, self.rule.until],
-            "lookahead": self.lookahead,
-        }
-        for name, value in asked.items():
+        for name, value in self._asked.items():
             kept = snapshot.rows.get(name)
             if kept != value:
                 raise BadInput(f"{path} was made with {name} {kept}, not {value}{anew}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -110,20 +110,6 @@ int @test(void)
     )
     tables = [inputs, float_table("answers", answers), float_table("bounds", bounds)]
     has_nan = not is_token and bool(np.isnan(raw).any())
-    return test_file(name, about, tables, body, f"{n_steps} steps are right", has_nan)
-
-
-def test_file(
-    name: str, about: str, tables: Sequence[str], body: str, right: str, has_nan: bool
-) -> str:
-    """The text of a program that tests a model.
-
-    Args:
-        about: a description of the comparison.
-        tables, body: of the function `@test`, which returns the number of the step that is wrong.
-        right: the message if no step is wrong.
-        has_nan: whether a table holds NaN.
-    """
     note = (
         f"A test of {name}.c: {about} The bounds come from the rounding of float32, followed "
         "through the model.\n\nReturns 0, or the number of the step that is wrong. With "
@@ -139,7 +125,7 @@ int main(void)
     if (wrong)
         printf("{name}: the answer to step %d is wrong\\n", wrong);
     else
-        printf("{name}: {right}\\n");
+        printf("{name}: {n_steps} steps are right\\n");
     return wrong != 0;
 }}
 #endif

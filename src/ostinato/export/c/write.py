@@ -115,31 +115,12 @@ def header(s: Source) -> str:
     given = "token" if s.prepare.parameter == TOKEN else "in[{}]"
     inputs = [f"{given.format(i)}: {m}" for i, m in enumerate(s.prepare.meanings) if m]
     outputs = [f"out[{i}]: {m}" for i, m in enumerate(s.outputs)]
-    counts = {"INPUTS": s.prepare.n_inputs, "OUTPUTS": s.n_outputs}
+    signature = _signature(s)
     says = "\n".join([says, *inputs, *outputs])
-    return header_of(s.name, s.title, counts, members, says, _signature(s))
-
-
-def header_of(
-    name: str,
-    title: str,
-    counts: Mapping[str, int],
-    members: Sequence[str],
-    says: str,
-    signature: str,
-) -> str:
-    """A .h file.
-
-    Args:
-        counts: constants by the suffixes of their names.
-        members: the members of the state, as declarations.
-        says: a description of the step.
-        signature: the signature of the step.
-    """
-    guard = f"{name.upper()}_H"
-    constants = ", ".join(f"@{end} = {count}" for end, count in counts.items())
+    guard = f"{s.name.upper()}_H"
+    about = f"{s.title}, one step at a time. Made by ostinato from a saved model.\n\n{LICENCE}"
     lines = [
-        comment(f"{title}, one step at a time. Made by ostinato from a saved model.\n\n{LICENCE}"),
+        comment(about),
         f"#ifndef {guard}",
         f"#define {guard}",
         "",
@@ -148,7 +129,7 @@ def header_of(
         'extern "C" {',
         "#endif",
         "",
-        f"enum {{ {constants} }};",
+        f"enum {{ @INPUTS = {s.prepare.n_inputs}, @OUTPUTS = {s.n_outputs} }};",
         "",
         _FLUSH,
         "/* The state of one stream. Each stream has its own; all share the tables. */",
@@ -169,7 +150,7 @@ def header_of(
         "#endif",
         "",
     ]
-    return named("\n".join(lines), name, [*counts, "FLUSH_DENORMALS"])
+    return named("\n".join(lines), s.name, ["INPUTS", "OUTPUTS", "FLUSH_DENORMALS"])
 
 
 def source(s: Source) -> str:
@@ -186,32 +167,21 @@ def source(s: Source) -> str:
         function("void @init(@state *s)", _init(s)),
         function(_signature(s), _step(s)),
     ]
-    counts = {"INPUTS": s.prepare.n_inputs, "OUTPUTS": s.n_outputs}
-    return source_of(s.name, s.title, counts, tables, functions)
-
-
-def source_of(
-    name: str,
-    title: str,
-    counts: Iterable[str],
-    tables: Sequence[str],
-    functions: Sequence[str],
-) -> str:
-    """A .c file of these tables and functions, and the functions that these call."""
     text = "\n".join(functions)
     helpers = "".join(FUNCTIONS[helper] for helper in used(text))
     includes = ["#include <float.h>", "#include <stdint.h>"]
-    in_tables = any(name in table for table in tables for name in ("INFINITY", "NAN"))
+    in_tables = any(word in table for table in tables for word in ("INFINITY", "NAN"))
     if in_tables or needs_math(text + helpers):
         includes.insert(1, "#include <math.h>")
     head = [
-        comment(f"{title}, one step at a time: see {name}.h.\n\n{LICENCE}"),
-        f'#include "{name}.h"',
+        comment(f"{s.title}, one step at a time: see {s.name}.h.\n\n{LICENCE}"),
+        f'#include "{s.name}.h"',
         "",
         *includes,
         "",
     ]
-    return named("\n".join([*head, "\n".join(tables), helpers, text]), name, counts)
+    whole = "\n".join([*head, "\n".join(tables), helpers, text])
+    return named(whole, s.name, ["INPUTS", "OUTPUTS"])
 
 
 def tied(s: Source) -> list[Array]:
