@@ -34,7 +34,7 @@ from benchmarks.tables import machine_lines
 
 import ostinato
 from benchmarks import machine
-from ostinato.loops.report import LoopReport
+from ostinato.loops.explained import LoopReport
 from ostinato.nn import inspect
 
 ROOT = Path(__file__).resolve().parents[2]

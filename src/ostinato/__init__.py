@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 # public name → (module, attribute); a name without an attribute is a module of its own
 _PUBLIC: dict[str, tuple[str, str | None]] = {
     "scan": ("ostinato._scan", "scan"),
-    "explain": ("ostinato.loops.report", "explain"),
+    "explain": ("ostinato.loops.explained", "explain"),
     "forget": ("ostinato.compiler.cache", "forget"),
     "loop": ("ostinato.loops.functions", "loop"),
     "accelerate": ("ostinato.nn", "accelerate"),
@@ -68,8 +68,8 @@ if TYPE_CHECKING:
         SequenceTagger,
         load,
     )
+    from ostinato.loops.explained import explain
     from ostinato.loops.functions import loop
-    from ostinato.loops.report import explain
     from ostinato.nn import accelerate, restore
 
 

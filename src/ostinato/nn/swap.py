@@ -15,8 +15,8 @@ import torch
 from torch.nn.modules.rnn import RNNBase, RNNCellBase
 from torch.nn.utils import parametrize
 
+from ostinato.loops.explained import LoopReport, report
 from ostinato.loops.modules import loops_of, swap_loops, swap_loops_back
-from ostinato.loops.report import LoopReport, report
 from ostinato.nn.cells import GRUCell, LSTMCell, RNNCell
 from ostinato.nn.layers import GRU, LSTM, RNN
 from ostinato.nn.verify import Verification

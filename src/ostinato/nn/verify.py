@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from ostinato._explain import Explanation
-from ostinato.loops.report import steps_of_loops
+from ostinato.loops.explained import steps_of_loops
 
 _log = logging.getLogger("ostinato")
 

@@ -15,8 +15,8 @@ from ostinato.loops.iteration.index import Sequences, evaluated
 from ostinato.loops.iteration.periods import Grouped
 from ostinato.loops.iteration.plan import LoopPlan
 from ostinato.loops.iteration.state import Maker
-from ostinato.loops.running.fit import LoopReads
 from ostinato.loops.running.joined import KnownRows
+from ostinato.loops.running.matched import LoopReads
 
 
 class LoopResults(LoopReads):
