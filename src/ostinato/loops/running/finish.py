@@ -51,7 +51,9 @@ class LoopResults(LoopReads):
                 added = next(rest).sum(0)
                 total = total.add_(added) if in_place else total + added
             sums.append(total)
-        lists: Iterator[Any] = iter([of.whole() if isinstance(of, Growing) else of for of in state.lists])
+        lists: Iterator[Any] = iter([
+            of.whole() if isinstance(of, Growing) else of for of in state.lists
+        ])  # fmt: skip
         tensors, of_sums = iter(finals[:n]), iter(sums)
         counts = [
             value + by * (self.stop - self.j) if by is not None else self.sequences.values[k][-1]
