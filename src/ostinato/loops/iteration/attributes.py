@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import types
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ostinato.compiler.capture.guards.code import globals_of, is_fixed_name
 
-_MOST = 20_000  # containers that are compared
+_MOST = 20_000  # objects that are looked at
 ABSENT = type("Absent", (), {"__repr__": lambda self: "nothing"})()
 _CLOSED = (
     type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, Tensor, str, bytes, int,
@@ -106,24 +106,32 @@ def resolved(body: types.FunctionType, path: tuple[Any, ...]) -> Any:
     return value
 
 
-def path_to(body: types.FunctionType, value: Any) -> tuple[Any, ...] | None:
-    """A path from the code of an iteration to an object; None where none is found."""
+def contents(body: types.FunctionType) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """The objects that the code of an iteration can reach, and paths to them; the nearest first."""
     todo = deque(reached(body))
     seen: set[int] = set()
     while todo and len(seen) < _MOST:
-        of, path = todo.popleft()
-        if of is value:
-            return path
-        if isinstance(of, _CLOSED) or id(of) in seen:
+        value, path = todo.popleft()
+        yield value, path
+        if isinstance(value, _CLOSED) or id(value) in seen:
             continue
-        seen.add(id(of))
-        if isinstance(of, dict):
-            todo += [(v, (*path, k)) for k, v in of.items()]
-        elif isinstance(of, (list, tuple)):
-            todo += [(v, (*path, i)) for i, v in enumerate(of)]
-        elif isinstance(of, torch.nn.Module) or not is_fixed_name(type(of).__module__):
-            todo.append((getattr(of, "__dict__", None), (*path, "__dict__")))
-    return None
+        seen.add(id(value))
+        inner: Iterable[tuple[Any, Any]] = ()
+        if isinstance(value, dict):
+            inner = value.items()
+        elif isinstance(value, (list, tuple)):
+            inner = enumerate(value)
+        elif isinstance(value, torch.nn.Module) or not is_fixed_name(type(value).__module__):
+            inner = [("__dict__", getattr(value, "__dict__", None))]
+        todo += [
+            (v, (*path, key)) for key, v in inner
+            if isinstance(v, Tensor) or not isinstance(v, _CLOSED)
+        ]  # fmt: skip
+
+
+def path_to(body: types.FunctionType, value: Any) -> tuple[Any, ...] | None:
+    """A path from the code of an iteration to an object; None where none is found."""
+    return next((path for of, path in contents(body) if of is value), None)
 
 
 class Memory:
@@ -132,30 +140,15 @@ class Memory:
     def __init__(self, body: types.FunctionType):
         self.saved: dict[int, tuple[tuple[Any, ...], Any, Any]] = {}
         self.versions: dict[int, tuple[tuple[Any, ...], Any, Tensor, int]] = {}
-        todo = deque(reached(body))
-        while todo and len(self.saved) < _MOST:
-            value, path = todo.popleft()
-            if isinstance(value, _CLOSED):
-                continue
-            if type(value) not in (dict, list) and not isinstance(value, dict):
-                if isinstance(value, tuple):
-                    todo += [(v, (*path, i)) for i, v in enumerate(value)]
-                    continue
-                if is_fixed_name(type(value).__module__) and not isinstance(value, torch.nn.Module):
-                    continue
-                value, path = getattr(value, "__dict__", None), (*path, "__dict__")
-                if type(value) is not dict:
-                    continue
-            if id(value) in self.saved:
+        for value, path in contents(body):
+            is_container = isinstance(value, dict) or type(value) is list
+            if not is_container or id(value) in self.saved:
                 continue
             content = dict(value) if isinstance(value, dict) else dict(enumerate(value))
             self.saved[id(value)] = path, value, content
             for key, item in content.items():
-                if isinstance(item, Tensor):
-                    if not item.is_inference():
-                        self.versions[id(item)] = path, key, item, item._version
-                elif not isinstance(item, _CLOSED):
-                    todo.append((item, (*path, key)))
+                if isinstance(item, Tensor) and not item.is_inference():
+                    self.versions[id(item)] = path, key, item, item._version
 
     def changed(self, written: list[Any]) -> list[Place]:
         """The places whose contents have changed since.
