@@ -35,7 +35,7 @@ class RunDirError(ValueError):
     """The directory cannot be used; the message says why and what to do."""
 
 
-class _Place:
+class _FileOfRun:
     """A path in the directory of a run."""
 
     def __init__(self, name: str):
@@ -51,16 +51,16 @@ class RunDir:
 
     path: Path
 
-    model = _Place("model")
-    config = _Place("config.toml")
-    metrics = _Place("metrics.jsonl")
-    losses = _Place("losses.csv")
-    evaluation = _Place("evaluation.json")
-    predictions = _Place("predictions.csv")
-    environment = _Place("environment.json")
-    report = _Place("report.html")
-    checkpoint = _Place("checkpoint")
-    start = _Place("start")
+    model = _FileOfRun("model")
+    config = _FileOfRun("config.toml")
+    metrics = _FileOfRun("metrics.jsonl")
+    losses = _FileOfRun("losses.csv")
+    evaluation = _FileOfRun("evaluation.json")
+    predictions = _FileOfRun("predictions.csv")
+    environment = _FileOfRun("environment.json")
+    report = _FileOfRun("report.html")
+    checkpoint = _FileOfRun("checkpoint")
+    start = _FileOfRun("start")
 
     def is_run(self) -> bool:
         """Whether the directory has a configuration written by this program."""
