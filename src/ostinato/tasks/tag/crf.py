@@ -18,10 +18,12 @@ Source: Lafferty, McCallum and Pereira 2001; Rabiner 1989 for the algorithms.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ostinato._scan import scan
+from ostinato.tasks.tag.labelling import viterbi
 
 
 class CRF(torch.nn.Module):
@@ -85,56 +87,19 @@ class CRF(torch.nn.Module):
         self,
         emissions: Tensor,
         lengths: Tensor | None = None,
-        allowed: tuple[Tensor, Tensor] | None = None,
+        allowed: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Tensor:
         """The labels of the highest score, `[B, T]`; beyond the lengths the last label again.
 
         Args:
             emissions, lengths: see above.
-            allowed: see `viterbi`.
+            allowed: see `Labelling`.
         """
-        return viterbi(emissions, self.transitions, self.start, self.end, lengths, allowed)
-
-
-@torch.no_grad()
-def viterbi(
-    emissions: Tensor,
-    transitions: Tensor,
-    start: Tensor,
-    end: Tensor,
-    lengths: Tensor | None = None,
-    allowed: tuple[Tensor, Tensor] | None = None,
-) -> Tensor:
-    """The labels y of the highest score(y | e).
-
-    Args:
-        emissions: `[B, T, C]`.
-        transitions, start, end: `[C, C]`, `[C]`, `[C]`.
-        lengths: `[B]`, from 1 to T; by default T.
-        allowed: `[C, C]` and `[C]` bool: which label may follow which, and which may be first. By
-            default everything is allowed.
-
-    Returns:
-        `[B, T]` int64; beyond the length of a row its last label again.
-    """
-    lengths = _lengths(emissions, lengths)
-    if allowed is not None:
-        never = torch.tensor(-torch.inf, dtype=emissions.dtype)
-        transitions = torch.where(allowed[0], transitions, never)
-        start = torch.where(allowed[1], start, never)
-    delta = start + emissions[:, 0]  # [B, C], the best score of labels that end with c
-    deltas = [delta]
-    for t in range(1, emissions.shape[1]):
-        reached = (delta[:, :, None] + transitions).amax(1) + emissions[:, t]
-        delta = torch.where((t < lengths)[:, None], reached, delta)
-        deltas.append(delta)
-    label = (delta + end).argmax(1)  # [B]
-    labels = [label]
-    for t in range(emissions.shape[1] - 1, 0, -1):
-        before = (deltas[t - 1] + transitions[:, label].T).argmax(1)
-        label = torch.where(t < lengths, before, label)
-        labels.append(label)
-    return torch.stack(labels[::-1], dim=1)
+        rows = None if lengths is None else lengths.numpy()
+        e, A, start, end = (
+            each.detach().numpy() for each in (emissions, self.transitions, self.start, self.end)
+        )
+        return torch.from_numpy(viterbi(e, A, start, end, rows, allowed))
 
 
 def _lengths(emissions: Tensor, lengths: Tensor | None) -> Tensor:

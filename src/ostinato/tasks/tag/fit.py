@@ -27,7 +27,7 @@ from ostinato.hyperparameters import Architecture
 from ostinato.models.build import built
 from ostinato.models.module_network import ModuleNetwork
 from ostinato.tasks.fitting import ToLearn, check_start, planned
-from ostinato.tasks.tag.loss import Allowed, TaggerSettings, Tagging
+from ostinato.tasks.tag.loss import TaggerSettings, Tagging
 from ostinato.tasks.tag.model import Tagger
 from ostinato.tasks.tag.net import TaggerNet
 from ostinato.training import loop
@@ -154,17 +154,11 @@ def fit(
         plan.seed,
         similar_lengths=plan.similar_lengths,
         once=_once(X, vocabulary),
-        allowed=allowed(trained),
+        allowed=trained.labelling.allowed,
         validation=validation and (trained.inputs(validation[0]), validation[1]),
     )
     history = loop.learn(net, task, plan, callbacks=callbacks, resume=resume)
     return trained, history
-
-
-def allowed(tagger: Tagger) -> Allowed | None:
-    """Which label may follow which, and which may be the first, as tensors; None if all may."""
-    found = tagger.labelling.allowed
-    return None if found is None else (torch.from_numpy(found[0]), torch.from_numpy(found[1]))
 
 
 def _check_features(X: Steps, wanted: int | None) -> None:

@@ -55,22 +55,22 @@ class Labelling:
         follow = np.array([[can_follow(tag, before) for tag in tags] for before in tags])
         return Labelling(crf, (follow, np.array([can_follow(tag, None) for tag in tags])))
 
-    def best(self, scores: Array) -> Array:
-        """The likeliest labels `[T]`; where labels depend on each other, those of the whole row."""
+    def best(self, scores: Array, lengths: Array) -> Array:
+        """The likeliest labels `[B, T]` by scores `[B, T, C]`; meaningless beyond the lengths.
+
+        Where labels depend on each other, they are those of the whole row.
+        """
         if self.crf is None and self.allowed is None:
-            return scores.argmax(1)
+            return scores.argmax(2)
         emissions = scores.astype(np.float64)
         if self.crf is None:
-            with np.errstate(divide="ignore"):
+            with np.errstate(divide="ignore", invalid="ignore"):
                 emissions = np.log(emissions)
-            nothing = np.zeros(scores.shape[1])
+            nothing = np.zeros(scores.shape[2])
             transitions, start, end = np.diag(nothing), nothing, nothing
         else:
             transitions, start, end = self.crf
-        if self.allowed is not None:
-            transitions = np.where(self.allowed[0], transitions, -np.inf)
-            start = np.where(self.allowed[1], start, -np.inf)
-        return _viterbi(emissions, transitions, start, end)
+        return viterbi(emissions, transitions, start, end, lengths, self.allowed)
 
     def probabilities(self, scores: Array) -> Array:
         """The probability of each label at each step, `[T, C]`."""
@@ -106,17 +106,36 @@ class Labelling:
         return ahead
 
 
-def _viterbi(emissions: Array, transitions: Array, start: Array, end: Array) -> Array:
-    """The labels of the highest score, `[T]`."""
-    best = [start + emissions[0]]  # [C], of a labelling that ends so
-    for e in emissions[1:]:
-        best.append((best[-1][:, None] + transitions).max(0) + e)
-    label = int((best[-1] + end).argmax())
+def viterbi(
+    emissions: Array,
+    transitions: Array,
+    start: Array,
+    end: Array,
+    lengths: Array | None = None,
+    allowed: tuple[Array, Array] | None = None,
+) -> Array:
+    """The labels y of the highest score(y | e), `[B, T]`; beyond a row's length its last again.
+
+    Args:
+        emissions: `[B, T, C]`, with `lengths` `[B]`, from 1 to T; by default T.
+        transitions, start, end: `[C, C]`, `[C]`, `[C]`.
+        allowed: see `Labelling`.
+    """
+    if allowed is not None:
+        transitions = np.where(allowed[0], transitions, -np.inf)
+        start = np.where(allowed[1], start, -np.inf)
+    best = [start + emissions[:, 0]]  # [B, C], of a labelling that ends so
+    for t in range(1, emissions.shape[1]):
+        reached = (best[-1][:, :, None] + transitions).max(1) + emissions[:, t]
+        going = lengths is None or (t < lengths)[:, None]
+        best.append(reached if going is True else np.where(going, reached, best[-1]))
+    label = (best[-1] + end).argmax(1)
     labels = [label]
-    for before in best[-2::-1]:
-        label = int((before + transitions[:, label]).argmax())
+    for t in range(len(best) - 1, 0, -1):
+        before = (best[t - 1] + transitions[:, label].T).argmax(1)
+        label = before if lengths is None else np.where(t < lengths, before, label)
         labels.append(label)
-    return np.array(labels[::-1])
+    return np.stack(labels[::-1], axis=1)
 
 
 def _log_sum(values: Array, axis: int) -> Array:

@@ -21,7 +21,7 @@ from ostinato.training.evaluation import Evaluation
 from ostinato.training.examples import fingerprint
 from ostinato.training.task import Mean, OfBatches, probed
 
-Allowed = tuple[Tensor, Tensor]  # [C, C] and [C] bool: which label may follow which, and be first
+Allowed = tuple[np.ndarray, np.ndarray]  # see `Labelling`
 
 # Steps, padding included, that are answered at a time: 33 MB for states of 2 · 128.
 STEPS_AT_ONCE = 2**15

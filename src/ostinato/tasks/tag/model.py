@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
@@ -188,20 +188,20 @@ class Tagger(SequenceReader):
 
     def predict(self, X: Any) -> list[Array] | Array:
         """The likeliest labels of each sequence: N arrays `[T_i]`, or `[T]` for one sequence."""
-        of, decode = self.labelling, self.encoder.decode
-        return self._of_each(X, lambda scores: decode(of.best(scores)))
+        return self._of_each(X, lambda scores, best: self.encoder.decode(best))
 
     def predict_proba(self, X: Any) -> list[Array] | Array:
         """The probability of each label at each step: N arrays `[T_i, C]`, or `[T, C]` for one.
 
         With a CRF the whole sequence is taken into account.
         """
-        return self._of_each(X, self.labelling.probabilities)
+        of = self.labelling
+        return self._of_each(X, lambda scores, best: of.probabilities(scores))
 
     def predict_with_proba(self, X: Any) -> Any:
         """Both for each sequence, as a pair; the network runs once."""
         of, decode = self.labelling, self.encoder.decode
-        return self._of_each(X, lambda scores: (decode(of.best(scores)), of.probabilities(scores)))
+        return self._of_each(X, lambda scores, best: (decode(best), of.probabilities(scores)))
 
     def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
         """Measure the model on labelled sequences.
@@ -234,14 +234,14 @@ class Tagger(SequenceReader):
         of, ends = self.labelling, np.cumsum(lengths)
         best = np.empty(int(lengths.sum()), np.int32)
         shares, loss, n_right = np.empty(len(best) if sure else 0), 0.0, 0
-        for batch in self.answered(X):
-            for i, answers, n in zip(*batch, strict=True):
-                scores, labels, steps = answers[:n], y[i], slice(ends[i] - n, ends[i])
-                loss += of.nats(scores, labels)
-                found = best[steps] = of.best(scores)
-                n_right += int((found == labels).sum())
-                if sure:
-                    shares[steps] = of.probabilities(scores)[np.arange(n), found]
+        for i, scores, found in self._each(X):
+            n, labels = len(found), y[i]
+            steps = slice(ends[i] - n, ends[i])
+            loss += of.nats(scores, labels)
+            best[steps] = found
+            n_right += int((found == labels).sum())
+            if sure:
+                shares[steps] = of.probabilities(scores)[np.arange(n), found]
         return TagAnswers(lengths, best, shares, loss, n_right)
 
     def measured(self, X: Any, y: Any, answers: TagAnswers) -> dict[str, Any]:
@@ -274,10 +274,17 @@ class Tagger(SequenceReader):
     def _of_each(self, X: Any, f: Any) -> Any:
         sequences, is_one = self.prepared(X)
         found: list[Any] = [np.empty(0)] * len(sequences)
-        for batch in self.answered(sequences):
-            for i, answers, n in zip(*batch, strict=True):
-                found[i] = f(answers[:n])
+        for i, scores, best in self._each(sequences):
+            found[i] = f(scores, best)
         return found[0] if is_one else found
+
+    def _each(self, X: Inputs) -> Iterator[tuple[int, Array, Array]]:
+        """Of each sequence its number, its scores, and its likeliest labels as class numbers."""
+        of = self.labelling
+        for batch in self.answered(X):
+            best = of.best(batch.answers, batch.lengths)
+            for row, (i, scores, n) in enumerate(zip(*batch, strict=True)):
+                yield i, scores[:n], best[row, :n]
 
     def stream_parts(self) -> dict[str, Any]:
         from ostinato.runtime.stream_source import rows_of_words

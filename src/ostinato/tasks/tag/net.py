@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +14,7 @@ from ostinato.hyperparameters import Architecture, arguments, declare, documente
 from ostinato.models.body import recurrent, width
 from ostinato.models.initialize import initialize
 from ostinato.models.inputs import WordBatch, WordReader
-from ostinato.tasks.tag.crf import CRF, viterbi
+from ostinato.tasks.tag.crf import CRF
 
 NO_LABEL = -100  # in place of a label, at steps beyond a row's length
 
@@ -149,7 +150,7 @@ class TaggerNet(torch.nn.Module):
         self,
         scores: Tensor,
         lengths: Tensor | None = None,
-        allowed: tuple[Tensor, Tensor] | None = None,
+        allowed: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Tensor:
         """The likeliest labels, `[B, T]`; meaningless beyond the lengths.
 
@@ -158,11 +159,9 @@ class TaggerNet(torch.nn.Module):
 
         Args:
             scores, lengths: as for `losses`.
-            allowed: `[C, C]` and `[C]` bool: which label may follow which, and which be the first.
+            allowed: see `Labelling`.
         """
-        if self.crf is not None:
-            return self.crf.best(scores, lengths, allowed)
-        if allowed is not None:
-            nothing = torch.zeros(scores.shape[2], dtype=scores.dtype)
-            return viterbi(scores, nothing.diag(), nothing, nothing, lengths, allowed)
-        return scores.argmax(2)
+        if self.crf is None and allowed is None:
+            return scores.argmax(2)
+        # A new CRF has no preferences of its own.
+        return (self.crf or CRF(scores.shape[2])).best(scores, lengths, allowed)
