@@ -126,17 +126,24 @@ def coverage(actual: Any, quantiles: Any, levels: Sequence[float], share: float)
     return _mean(np.where(np.isnan(actual), np.nan, inside))
 
 
-def widest_interval(levels: Sequence[float]) -> float | None:
-    """The share of the widest central interval between two of the levels; None without one.
+def bands(levels: Sequence[float]) -> list[tuple[int, int, float]]:
+    """Central intervals between two of the levels, the widest first: (low, high, share).
 
     Example:
-        >>> widest_interval([0.1, 0.5, 0.9])
-        0.8
+        >>> bands([0.1, 0.5, 0.9])
+        [(0, 2, 0.8)]
     """
-    for low in sorted(levels):
-        if low < 0.5 and any(abs(low + high - 1) < 1e-9 for high in levels):
-            return round(1 - 2 * low, 9)
-    return None
+    found = []
+    for low, level in enumerate(levels):
+        high = next((i for i, other in enumerate(levels) if abs(level + other - 1) < 1e-9), None)
+        if level < 0.5 and high is not None:
+            found.append((low, high, round(1 - 2 * level, 9)))
+    return found
+
+
+def widest_interval(levels: Sequence[float]) -> float | None:
+    """The share of the widest central interval between two of the levels; None without one."""
+    return next((share for *_, share in bands(levels)), None)
 
 
 def measure(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ostinato.metrics.forecasts import bands
 from ostinato.report import parts
 from ostinato.report.markup import distinct, tag
 from ostinato.report.panels import SCROLLS, PagePanel
@@ -267,13 +268,3 @@ class Fan(Figure):
                 ax.fill_between(ahead, *ends, color=ACCENT, alpha=0.17, linewidth=0)
         median = quantiles[:, list(self.levels).index(0.5)]
         ax.plot(ahead, median, color=ACCENT, linewidth=1.4, **dots(1) if one else {})
-
-
-def bands(levels: Sequence[float]) -> list[tuple[int, int, float]]:
-    """Central intervals between two of the levels, the widest first: (low, high, share)."""
-    found = []
-    for low, level in enumerate(levels):
-        high = next((i for i, other in enumerate(levels) if abs(level + other - 1) < 1e-9), None)
-        if level < 0.5 and high is not None:
-            found.append((low, high, 1 - 2 * level))
-    return found

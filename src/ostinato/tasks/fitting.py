@@ -1,4 +1,18 @@
-"""What the trainings of several tasks do alike: examples to learn from, their loss, and plans."""
+"""What the trainings of several tasks do alike: examples to learn from, their loss, and plans.
+
+`fit` of `tasks/<kind>/fit.py` trains a network:
+
+    model, history = fit(given, …, plan, start=None, callbacks=(), resume=None)
+
+    start              a model of the same task and sizes, with whose weights, scales and words the
+                       new one begins
+    callbacks, resume  see `training.train`
+    warm_up            the share of the updates over which the learning rate rises, instead of
+                       `plan.warmup` of them
+
+A batch has at most all examples. It raises ValueError if something does not fit together, and
+Diverged if the loss became NaN or infinite.
+"""
 
 from __future__ import annotations
 
@@ -137,12 +151,7 @@ class OfExamples(OfBatches):
 
 
 def planned(plan: Plan, n: int, warm_up: float | None = None) -> Plan:
-    """A plan whose batches have at most all n examples.
-
-    Args:
-        warm_up: the share of the updates over which the learning rate rises, instead of
-            `plan.warmup` of them.
-    """
+    """A plan whose batches have at most all n examples; see above for `warm_up`."""
     plan = replace(plan, batch_size=min(plan.batch_size, n))
     if warm_up is None:
         return plan

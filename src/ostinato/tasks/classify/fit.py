@@ -92,19 +92,11 @@ def fit(
     callbacks: Sequence[Callback] = (),
     resume: str | Path | None = None,
 ) -> tuple[Classifier, History]:
-    """Train a network.
+    """Train a network; see `tasks/fitting.py`.
 
     Args:
-        given: the examples. Batches are at most as large as their number.
-        model, plan: the network, and how to train it.
         words: how words are read, if the steps are words.
         class_weight: label -> weight, or "balanced".
-        start: a classifier of the same sizes and classes, whose weights are the start.
-        callbacks, resume: see `train`.
-
-    Raises:
-        ValueError: something does not fit together.
-        Diverged: the loss became NaN or infinite.
     """
     plan = planned(plan, len(given.X))
     trained = _untrained(given, model, words or WordSettings(), start, plan.seed)

@@ -50,21 +50,12 @@ def fit(
     callbacks: Sequence[Callback] = (),
     resume: str | Path | None = None,
 ) -> tuple[Forecaster, History]:
-    """Train a network.
+    """Train a network; see `tasks/fitting.py`.
 
     Args:
-        panel: the series. Batches hold no more windows than there are.
-        settings, model, plan: the task, the network, and how to train it.
+        panel: the series.
+        settings: the task.
         quantiles: levels, with 0.5 among them.
-        warm_up: the share of the updates over which the learning rate rises, instead of
-            `plan.warmup` of them.
-        start: a forecaster of the same sizes and settings, whose weights and input scales are
-            the start.
-        callbacks, resume: see `training.train`.
-
-    Raises:
-        ValueError: something does not fit together, or no series is long enough.
-        Diverged: the loss became NaN or infinite.
     """
     check_start(model)
     levels = check_levels(quantiles)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato.data.series.panel import Panel, as_panel
-from ostinato.metrics.forecasts import coverage, seasonal_scale, widest_interval
+from ostinato.metrics.forecasts import bands, coverage, seasonal_scale, widest_interval
 from ostinato.report import common, measures
-from ostinato.report.figures import Curve, Fan, Line, bands, dots
+from ostinato.report.figures import Curve, Fan, Line, dots
 from ostinato.report.markup import Html, count, counted, percent, plain, short, tag, text
 from ostinato.report.page import PageData, RunFacts
 from ostinato.report.panels import Card, Grid, Key, PageSection, PageTable, Tile

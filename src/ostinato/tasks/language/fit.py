@@ -55,7 +55,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     resume: str | Path | None = None,
 ) -> tuple[LanguageModel, History]:
-    """Train a network to predict the next token of documents.
+    """Train a network to predict the next token of documents; see `tasks/fitting.py`.
 
     Args:
         documents: the texts; their order is drawn with the plan's seed.
@@ -63,12 +63,6 @@ def fit(
             is the number of streams, at most that of chunks of `plan.truncate` tokens, by
             default 128.
         validation: further documents, measured at every report.
-        start: a model of the same vocabulary and sizes, whose weights are the start.
-        callbacks, resume: see `training.train`.
-
-    Raises:
-        ValueError: something does not fit together.
-        Diverged: the loss became NaN or infinite.
     """
     documents = as_documents(documents)
     if validation is not None:

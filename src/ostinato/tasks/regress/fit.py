@@ -59,23 +59,12 @@ def fit(
     callbacks: Sequence[Callback] = (),
     resume: str | Path | None = None,
 ) -> tuple[Regressor, History]:
-    """Train a network.
+    """Train a network; see `tasks/fitting.py`.
 
     Args:
-        given: the examples. A batch has at most all of them.
-        model, plan: the network, and how to train it.
         loss: one of `LOSSES`.
         quantiles: levels with 0.5 among them, for the loss "quantiles".
         words: how words are read, if the steps are words.
-        warm_up: the share of the updates over which the learning rate rises, instead of
-            `plan.warmup` of them.
-        start: a regressor of the same sizes, whose weights, words and scales the training starts
-            from.
-        callbacks, resume: see `train`.
-
-    Raises:
-        ValueError: the arguments contradict each other; the message names them.
-        Diverged: the loss became NaN or infinite.
     """
     plan = planned(plan, len(given.X), warm_up)
     trained = _untrained(given, model, words or WordSettings(), loss, quantiles, start, plan.seed)

@@ -104,21 +104,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     resume: str | Path | None = None,
 ) -> tuple[Tagger, History]:
-    """Train a network.
-
-    Args:
-        given: the sequences. Batches are no larger than they are many.
-        model, settings, plan: the network, and how to train it.
-        warm_up: the share of the updates over which the learning rate rises, instead of
-            `plan.warmup` of them.
-        start: a tagger of the same sizes and labels, whose weights, words and scales are the
-            start.
-        callbacks, resume: see `training.train`.
-
-    Raises:
-        ValueError: something does not fit together.
-        Diverged: the loss became NaN or infinite.
-    """
+    """Train a network; see `tasks/fitting.py`."""
     check_start(model)
     plan = planned(plan, len(given.y), warm_up)
     X, vocabulary, scale = given.X, None, None
