@@ -9,8 +9,7 @@ from ostinato.report.page import RunFacts
 from ostinato.report.panels import Cell, PageSection, PageTable, Sentence
 from ostinato.tasks.base import MeasureSpec
 
-# Key of a measure → how it is read. The first that the network and a baseline both have is the one
-# by which they are compared.
+# Key of a measure → how it is read.
 Measures = Mapping[str, MeasureSpec]
 Baselines = Mapping[str, Mapping[str, Any]]  # name → key of a measure → its value
 
@@ -29,7 +28,7 @@ def section(
     baselines = facts.evaluation.get("baselines", {})
     if not test:
         return PageSection("measures", "Measures", why="The test part was not measured.")
-    told = _tested(facts) or verdict(measures, test, baselines)
+    told = _tested(facts)
     caption = "Measures on the test part" + "; the best of each in bold" * bool(baselines)
     header, lines = ["measure", "network", *baselines], rows(measures, test, baselines)
     table = PageTable(caption, header, lines, "numbers measures")
@@ -66,37 +65,3 @@ def _tested(facts: RunFacts) -> Sentence | None:
     css = "verdict" if told.startswith("better") else "verdict lost"
     css = "note" if told.startswith("not tested") else css
     return Sentence(f"{subject} {told}.".replace(" %", "\u202f%"), css)
-
-
-def verdict(measures: Measures, test: Mapping[str, Any], baselines: Baselines) -> Sentence | None:
-    """The network against the best baseline, by the first measure that both have, or None.
-
-    Example:
-        >>> forecasts = {"mase": MeasureSpec("MASE", lower=True)}
-        >>> verdict(forecasts, {"mase": 1.25}, {"last value": {"mase": 1.0}}).words
-        'The network loses: it is worse than last value (1.2500 to 1.0000 by MASE).'
-    """
-    both = {
-        key: measure
-        for key, measure in measures.items()
-        if measure.sided and test.get(key) is not None
-    }
-    for key, measure in both.items():
-        theirs = {name: each[key] for name, each in baselines.items() if each.get(key) is not None}
-        if not theirs:
-            continue
-        sign = 1 if measure.lower else -1
-        name = min(theirs, key=lambda each: sign * theirs[each])
-        ours, best = test[key], theirs[name]
-        how = f"{name} ({_shown(measure, ours)} to {_shown(measure, best)} by {measure.words})"
-        if sign * ours > sign * best:
-            return Sentence(f"The network loses: it is worse than {how}.", "verdict lost")
-        if ours == best:
-            told = f"The network gains nothing: it is as good as {how}."
-            return Sentence(told, "verdict lost")
-        rest = {k: v for k, v in baselines[name].items() if k in both and v not in (None, test[k])}
-        worse = [k for k, value in rest.items() if (test[k] > value) == both[k].lower]
-        lost = [each.words for k, each in both.items() if k in worse]
-        but = f", but worse by {', '.join(lost)}" if lost else ""
-        return Sentence(f"The network is better than {how}{but}.", "verdict")
-    return None

@@ -11,7 +11,7 @@ from ostinato.cli.run.rundir import RunDir
 Rows = list[tuple[str, str]]
 
 def summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
-    """The results of a run as lines, which say if a baseline is better."""
+    """The results of a run as lines, with the verdict on the network and the best baseline."""
     task, test = evaluation.get("task", "classify"), evaluation["test"]
     rows: Rows = []
     if "notebook_128" in evaluation:
@@ -24,7 +24,7 @@ def summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
     else:
         rows += _measures(task, test)
     rows += findings(evaluation)
-    rows += _baselines(task, test, evaluation.get("baselines", {}), "verdict" in evaluation)
+    rows += _baselines(task, test, evaluation.get("baselines", {}))
     if "verdict" in evaluation:
         rows.append(("  the network is", evaluation["verdict"]))
     rows.append(("elapsed time", f"{evaluation['elapsed_s']:.1f} s"))
@@ -67,24 +67,16 @@ def _measures(task: str, test: dict[str, Any]) -> Rows:
 
 
 def _baselines(
-    task: str, test: dict[str, Any], baselines: dict[str, dict[str, Any]], tested: bool
+    task: str, test: dict[str, Any], baselines: dict[str, dict[str, Any]]
 ) -> Rows:
-    """Each baseline's first measure, and a remark if the network is not better.
-
-    Where a test decides (`tested`), the row of the verdict has its result instead.
-    """
-    rows: Rows = []
+    """The first measure of each baseline that has it."""
     known = tasks.named(task)
     name = known.first_measure(test)
-    measure = known.measures[name]
-    for baseline, measures in baselines.items():
-        if measures.get(name) is None:
-            continue
-        ours, theirs = test[name], measures[name]
-        beaten = ours < theirs if measure.lower else ours > theirs
-        verdict = "" if beaten or tested else "   the network is not better"
-        rows.append((f"  {baseline}", measure.shown(theirs) + verdict))
-    return rows
+    return [
+        (f"  {baseline}", known.measures[name].shown(measures[name]))
+        for baseline, measures in baselines.items()
+        if measures.get(name) is not None
+    ]
 
 
 def _labels(test: dict[str, Any]) -> Rows:

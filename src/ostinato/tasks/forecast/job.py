@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -23,7 +22,7 @@ from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.sequences.preparation import Preparation
 from ostinato.tasks.forecast import TASK, series
-from ostinato.tasks.job import Job, gathered, without_run
+from ostinato.tasks.job import Job, best_of, gathered, without_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -223,17 +222,14 @@ class ForecastJob(Job):
         panel, windows = self._panel(model.preparation)
         found = _known(model.evaluate(panel, windows, answer=in_turn(answers)))
         simple = {name: _known(each) for name, each in model.baselines(panel, windows).items()}
-        key = TASK.first_measure(found)
-        best = min(simple, key=lambda name: simple[name].get(key, math.inf))
+        best, told = best_of(TASK, found, simple)
         theirs, units = model.losses(panel, windows, model.naive(model.season)[best])
         ours, _ = model.losses(panel, windows, in_turn(answers))
-        shown = [TASK.measures[key].shown(each[key]) for each in (found, simple[best])]
-        figures = f"({shown[0]} and {shown[1]} by {TASK.measures[key].words})"
         return {
             "task": "forecast",
             "test": found | {"windows": windows},
             "baselines": simple,
-            "verdict": _verdict(theirs, ours, units, f"{best} {figures}"),
+            "verdict": _verdict(theirs, ours, units, told),
         }
 
     def parameters(self, model: Forecaster) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from ostinato.cli.run.config import ONLY, Config, Given
 from ostinato.cli.run.runs import Trained
 from ostinato.cli.run.summaries import Rows
 from ostinato.hyperparameters import DEFAULT_WINDOW
-from ostinato.tasks.job import Job, gathered, without_run
-from ostinato.tasks.language import documents
+from ostinato.tasks.job import Job, best_of, gathered, without_run
+from ostinato.tasks.language import TASK, documents
 from ostinato.tasks.language.documents import TextParts
 
 if TYPE_CHECKING:
@@ -192,14 +192,14 @@ class LanguageJob(Job):
             "bits_per_character": nats.sum() / math.log(2) / max(1, sum(map(len, test))),
             "perplexity": math.exp(nats.sum() / n),
         }
-        key = "bits_per_character"
-        figures = f"({measured[key]:.4f} and {baseline[key]:.4f} by bits per character)"
+        simple = {name: baseline}
+        _, told = best_of(TASK, measured, simple)
         of = "texts" if len(test) >= FEWEST else "stretches of the text"
         return {
             "task": "language",
             "test": measured,
-            "baselines": {name: baseline},
-            "verdict": paired.verdict(answers[:, 0] - nats, f"{name} {figures}", of),
+            "baselines": simple,
+            "verdict": paired.verdict(answers[:, 0] - nats, told, of),
         }
 
     def parameters(self, model: LanguageModel) -> dict[str, Any]:

@@ -18,19 +18,25 @@ PENALTIES = 10.0 ** np.arange(-3, 5)  # of the ridge regression; chosen by cross
 def of_all(
     X: Any, y: np.ndarray, X_test: Any, y_test: np.ndarray, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """The measures of the mean, of the median, and of a linear method on summaries of a sequence.
+    """The measures of all baselines; see `answers`."""
+    return {name: measured(y_test, v) for name, v in answers(X, y, X_test, seed).items()}
+
+
+def answers(X: Any, y: np.ndarray, X_test: Any, seed: int = 0) -> dict[str, np.ndarray]:
+    """The answers `[M, K]` of the mean, the median, and a linear method on summaries of a sequence.
 
     Args:
         X, X_test: sequences as a network reads them, or words.
-        y, y_test: `[N, K]`.
+        y: `[N, K]`.
         seed: the seed of the sample to learn from, if there are more than 5,000 examples.
 
     Raises:
         ModuleNotFoundError: scikit-learn is not installed.
     """
+    shape = len(X_test), y.shape[1]
     found = {
-        "always the mean": np.broadcast_to(y.mean(axis=0), y_test.shape),
-        "always the median": np.broadcast_to(np.median(y, axis=0), y_test.shape),
+        "always the mean": np.broadcast_to(y.mean(axis=0), shape),
+        "always the median": np.broadcast_to(np.median(y, axis=0), shape),
     }
     learnt = np.sort(np.random.default_rng(seed).permutation(len(y))[:MOST_LEARNT])
     if isinstance(X, Words):
@@ -38,10 +44,11 @@ def of_all(
     else:
         columns = [pooled(part) for part in (shape_sequences(X)[learnt], shape_sequences(X_test))]
         found["ridge regression on summaries"] = _linear(columns[0], y[learnt], columns[1])
-    return {name: _measured(y_test, values) for name, values in found.items()}
+    return found
 
 
-def _measured(y: np.ndarray, values: np.ndarray) -> dict[str, Any]:
+def measured(y: np.ndarray, values: np.ndarray) -> dict[str, Any]:
+    """The measures of answers `[M, K]`."""
     return mean_of([measures(y[:, k], values[:, k]) for k in range(y.shape[1])])
 
 

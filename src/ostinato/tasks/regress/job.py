@@ -15,8 +15,9 @@ from ostinato.cli.output import csv_text
 from ostinato.cli.run import dry_run
 from ostinato.cli.run.summaries import Rows
 from ostinato.data.sequences.examples import Examples
-from ostinato.tasks.job import gathered
+from ostinato.tasks.job import best_of, gathered
 from ostinato.tasks.parts_job import Inputs, PartsJob
+from ostinato.tasks.regress import TASK
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,8 +98,23 @@ class RegressJob(PartsJob):
 
         train, test, seed = self.parts.train, self.parts.test, self.settings.training.seed
         of = model.prepared if model.vocabulary is None else model.words
-        found = baselines.of_all(of(train), train.y, of(test), test.y, seed)
-        return {"task": "regress", "test": model.measured(answers, test.y), "baselines": found}
+        found = baselines.answers(of(train), train.y, of(test), seed)
+        simple = {name: baselines.measured(test.y, values) for name, values in found.items()}
+        measured = model.measured(answers, test.y)
+        best, told = best_of(TASK, measured, simple)
+        # Squared errors, of which R² is made; absolute ones where a target without spread has none.
+        power, spread = (1, 1.0) if measured["r2"] is None else (2, test.y.std(axis=0))
+        points = model.points(answers).reshape(test.y.shape)
+        ours, theirs = (
+            (np.abs((values - test.y) / spread) ** power).mean(axis=1)
+            for values in (points, found[best])
+        )
+        return {
+            "task": "regress",
+            "test": measured,
+            "baselines": simple,
+            "verdict": paired.verdict(ours - theirs, told, "sequences"),
+        }
 
     def parameters(self, model: Regressor) -> dict[str, Any]:
         settings = self.settings

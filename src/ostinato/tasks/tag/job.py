@@ -21,8 +21,9 @@ from ostinato.data.sequences.mapped import Mapped, stretches
 from ostinato.data.sequences.step_labels import as_labels, label_counts
 from ostinato.data.text.words import Words
 from ostinato.metrics.spans import scheme_of, to_iob2, written_in
-from ostinato.tasks.job import gathered
+from ostinato.tasks.job import best_of, gathered
 from ostinato.tasks.parts_job import Inputs, PartsJob
+from ostinato.tasks.tag import TASK
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,23 +108,26 @@ class TagJob(PartsJob):
     def answers(self, model: Tagger, ranks: Ranks, report: bool) -> TagAnswers | None:
         from ostinato.tasks.tag.model import TagAnswers
 
-        part, nothing = self._share(ranks), np.zeros(0)
-        own = TagAnswers(part.lengths, nothing.astype(np.int32), nothing, 0.0, 0)
+        part, none, numbers = self._share(ranks), np.zeros(0), np.zeros(0, np.int64)
+        own = TagAnswers(part.lengths, none.astype(np.int32), none, 0.0, numbers)
         if len(part):
             own = model.answers(partition.inputs(model.preparation, part), part.y, sure=report)
         best, sure = gathered(ranks, own.best), gathered(ranks, own.sure)
-        sums = gathered(ranks, np.array([(own.loss, own.n_right)], np.float64))
-        if best is None or sure is None or sums is None:
+        right, losses = gathered(ranks, own.right), gathered(ranks, np.array([own.loss]))
+        if best is None or sure is None or right is None or losses is None:
             return None
-        loss, n_right = sums.sum(0).tolist()
-        return TagAnswers(self.parts.test.lengths, best, sure, loss, int(n_right))
+        return TagAnswers(self.parts.test.lengths, best, sure, float(losses.sum()), right)
 
     def evaluate(self, model: Tagger, answers: TagAnswers) -> dict[str, Any]:
         train, test = self.parts.train, self.parts.test
         labels, counts = label_counts(train.y)
-        tested, n_tested = label_counts(test.y)
-        majority = float(n_tested[tested == labels[counts.argmax()]].sum() / n_tested.sum())
-        baselines = {"always the most frequent label": {"accuracy": majority}}
+        frequent = labels[counts.argmax()]
+        # For each baseline the right labels of each sequence, and which sequences these are.
+        right = {
+            "always the most frequent label": (
+                np.array([(each == frequent).sum() for each in test.y]), np.arange(len(test)),
+            )
+        }  # fmt: skip
         X = partition.inputs(model.preparation, test)
         if isinstance(X, Words):
             from ostinato.baselines import labels_of_words
@@ -131,8 +135,22 @@ class TagJob(PartsJob):
             sides = [part.some(LEARNT) for part in (train, test)]
             words = [(partition.inputs(model.preparation, part), part.y) for part in sides]
             found = labels_of_words(*words[0], *words[1])
-            baselines[found.name] = {"accuracy": found.accuracy}
-        return {"task": "tag", "test": model.measured(X, test.y, answers), "baselines": baselines}
+            starts = np.cumsum(sides[1].lengths) - sides[1].lengths
+            each = np.add.reduceat(found.right.astype(np.int64), starts)
+            right[found.name] = each, test.drawn(LEARNT)
+        simple = {
+            name: {"accuracy": float(each.sum() / test.lengths[rows].sum())}
+            for name, (each, rows) in right.items()
+        }
+        measured = model.measured(X, test.y, answers)
+        best, told = best_of(TASK, measured, simple)
+        theirs, rows = right[best]
+        return {
+            "task": "tag",
+            "test": measured,
+            "baselines": simple,
+            "verdict": paired.verdict(theirs - answers.right[rows], told, "sequences"),
+        }
 
     def parameters(self, model: Tagger) -> dict[str, Any]:
         settings = self.settings

@@ -37,14 +37,14 @@ class TagAnswers:
         best: `[ΣT]` int32, the likeliest labels as class numbers.
         sure: `[ΣT]` float64, the probability of each; `[0]` if it was not requested.
         loss: the sum of −log P of the labels, in nats.
-        n_right: the number of right labels.
+        right: `[N]`, the number of right labels of each sequence.
     """
 
     lengths: Array
     best: Array
     sure: Array
     loss: float
-    n_right: int
+    right: Array
 
     def of(self, chosen: Array) -> tuple[list[Array], list[Array]]:
         """The best labels and their probabilities, `[T_i]` each, of sequences at positions."""
@@ -233,21 +233,22 @@ class Tagger(SequenceReader):
     def _answers(self, X: Inputs, y: Integers, lengths: Array, sure: bool) -> TagAnswers:
         of, ends = self.labelling, np.cumsum(lengths)
         best = np.empty(int(lengths.sum()), np.int32)
-        shares, loss, n_right = np.empty(len(best) if sure else 0), 0.0, 0
+        shares, loss = np.empty(len(best) if sure else 0), 0.0
+        right = np.zeros(len(lengths), np.int64)
         for i, scores, found in self._each(X):
             n, labels = len(found), y[i]
             steps = slice(ends[i] - n, ends[i])
             loss += of.nats(scores, labels)
             best[steps] = found
-            n_right += int((found == labels).sum())
+            right[i] = (found == labels).sum()
             if sure:
                 shares[steps] = of.probabilities(scores)[np.arange(n), found]
-        return TagAnswers(lengths, best, shares, loss, n_right)
+        return TagAnswers(lengths, best, shares, loss, right)
 
     def measured(self, X: Any, y: Any, answers: TagAnswers) -> dict[str, Any]:
         """The measures of `evaluate` by the answers to X, as `steps` gives it, and y."""
         n = len(answers.best)
-        measures = {"loss": answers.loss / n, "accuracy": answers.n_right / n, "n": n}
+        measures = {"loss": answers.loss / n, "accuracy": int(answers.right.sum()) / n, "n": n}
         if self.scheme is not None:
             scores = self._span_scores(y, answers)
             measures |= {name: getattr(scores, name) for name in ("precision", "recall", "f1")}
