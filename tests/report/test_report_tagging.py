@@ -161,7 +161,6 @@ def test_the_page_says_what_the_data_hold(tmp_path: Path) -> None:
         for predicted in range(3):
             both = (data.y_true == true) & (data.y_pred == predicted)
             assert counted[true, predicted] == both.sum()
-    assert "The network loses: it is worse than made up (80.00\u202f% to 90.00\u202f%" in page.text
     assert "80.00\u202f%" in page.text and "1,234" in page.text
     view = data.hardest[0]
     assert f"{view.name}: {view.n_wrong} of {view.length} labels wrong" in page.sections["hardest"]

@@ -258,7 +258,7 @@ def verdict(differences: Any, baseline: str, units: str) -> str:
     """
     d = np.asarray(differences)
     if len(d) < FEWEST:
-        return f"not tested against {baseline}: {len(d)} {units} are too few"
+        return f"not tested against {baseline}: too few {units}, {len(d)}"
     if flips(d) >= SURE:
         return f"no significant difference from {baseline}"
     return f"{'better' if d.mean() < 0 else 'WORSE'} than {baseline}"
