@@ -1,6 +1,6 @@
 """A saved model as mlflow.pyfunc, which needs no torch either.
 
-    pip install mlflow-skinny
+    pip install mlflow-skinny pandas
     python examples/serve/mlflow_model.py runs/trips mlflow_trips
     mlflow models serve -m mlflow_trips --env-manager local
 

@@ -85,6 +85,9 @@ def _network(config: Mapping[str, Any], parameters: int | None) -> Rows:
     if parameters is not None:
         rows.append(("parameters", f"{parameters:,}"))
     rows.append(("updates", config["iterations"]))
+    bounds = {"whole": "whole numbers", "nonnegative": "0 or more"}
+    if any(fitted.get(name) for name in bounds):
+        rows.append(("forecasts", ", ".join(t for n, t in bounds.items() if fitted.get(n))))
     preparation = fitted.get("preparation")
     if preparation and preparation["features"]:
         rows.append(("features", _some([each.get("name") for each in preparation["features"]])))
