@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
@@ -87,12 +88,15 @@ def test_state_in_attributes(make, dim, monkeypatch):
 
 
 @pytest.mark.parametrize("make", [module, method, closure])
-def test_explain_says_that_such_a_step_is_native(make):
-    step, _ = make()
-    xs = torch.randn(14, 3, 4, dtype=torch.float64)
+def test_explain_says_that_such_a_step_is_native_and_changes_nothing(make):
+    step, state = make()
+    xs, before = torch.randn(14, 3, 4, dtype=torch.float64), copy.deepcopy(state())
+    random = torch.get_rng_state()
     found = ostinato.explain(step, torch.zeros(3, 4, dtype=torch.float64), xs)
     assert found.native and not found.reason
     assert "tanh" in found.loop_ops and found.n_rows == 3
+    torch.testing.assert_close(state(), before, rtol=0, atol=0)
+    assert torch.equal(random, torch.get_rng_state())
 
 
 def test_a_step_whose_state_decides_runs_in_python_with_one_warning():

@@ -15,6 +15,7 @@ from ostinato._explain import Explanation, explained
 from ostinato.arguments import Arguments, checked
 from ostinato.eager import Step, Tree
 from ostinato.loops.functions import classes_of, reached
+from ostinato.loops.iteration.attributes import Memory
 from ostinato.loops.modules import loops_of
 from ostinato.loops.running.run import explaining
 from ostinato.loops.running.site import Site
@@ -87,8 +88,8 @@ def explain(
 
     A step is recorded and verified as at its first call of `scan`: its first time steps run in
     the engine and in the Python loop; the whole sequence is not computed. A step that keeps state
-    in attributes runs over the whole sequence once, and the attributes change as in `scan`. A
-    function made by `ostinato.loop`, a model whose code calls such functions, or a model after
+    in attributes runs over the whole sequence once, and what it changed is put back. A function
+    made by `ostinato.loop`, a model whose code calls such functions, or a model after
     `accelerate(model, loops=True)` is called once with the arguments.
 
     Args:
@@ -146,7 +147,11 @@ def _with_state(a: Arguments) -> Explanation | None:
     """How the loop of a step with state in attributes runs. It is computed once, and undone."""
     from ostinato.compiler.capture.guards.observation import Observation
 
-    observation = Observation(a.given, places=a.places)
+    step = a.given
+    reached = [t for _, _, t, _ in Memory(lambda: step).versions.values()]
+    may_change = [t for t in reached if not (t.is_leaf and t.requires_grad)]
+    copies = [(t, t._version, t.detach().clone()) for t in may_change]
+    observation = Observation(step, places=a.places)
     try:
         with observation, torch.no_grad():  # it saves what the step can change
             a.flat(a.init_leaves, a.first_x)
@@ -155,7 +160,10 @@ def _with_state(a: Arguments) -> Explanation | None:
             scanned(a)
     finally:
         observation.snapshots.put_back()
-    return next((step for _, step in reversed(found) if step.native), None)
+        for t, version, content in copies:
+            if t._version != version:
+                t.detach().copy_(content)
+    return next((of for _, of in reversed(found) if of.native), None)
 
 
 @contextmanager
