@@ -61,7 +61,7 @@ def saved_classifier(cell: Any, F: int, H: int) -> Iterator[str]:
 
     X = np.random.default_rng(0).normal(size=(30, 3, F)).astype(np.float32)
     trained = ostinato.SequenceClassifier(
-        cell=cell, hidden_size=H, iterations=1, random_state=0
+        recipe="notebook", cell=cell, hidden_size=H, iterations=1
     ).fit(X, np.arange(30) % CLASSES)
     with tempfile.TemporaryDirectory() as folder:
         trained.save(f"{folder}/model")

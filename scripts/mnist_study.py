@@ -63,7 +63,8 @@ ROWS: list[tuple[str, dict[str, Any], str, int]] = [
 
 
 def train(X: Any, y: Any, settings: dict[str, Any], seed: int) -> SequenceClassifier:
-    return SequenceClassifier(iterations=5000, random_state=seed, **settings).fit(X, y)
+    model = SequenceClassifier(recipe="notebook", random_state=seed, **settings)
+    return model.fit(X, y)
 
 
 def choose() -> None:

@@ -10,7 +10,13 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from ostinato import LanguageModel, SequenceClassifier, SequenceForecaster, SequenceTagger
+from ostinato import (
+    LanguageModel,
+    SequenceClassifier,
+    SequenceForecaster,
+    SequenceRegressor,
+    SequenceTagger,
+)
 from ostinato.cli.run.config import OPTIONS
 from ostinato.hyperparameters import (
     Classifying,
@@ -25,13 +31,16 @@ from ostinato.hyperparameters import (
 from ostinato.models import ClassifierNet
 from ostinato.training import Plan
 
-ESTIMATORS = (SequenceClassifier, SequenceTagger, SequenceForecaster, LanguageModel)
+ESTIMATORS = (
+    SequenceClassifier, SequenceTagger, SequenceRegressor, SequenceForecaster, LanguageModel,
+)  # fmt: skip
 OWN = {
+    "recipe": "task",
     "embedding_size": 100,
     "vocabulary_size": 20_000,
     "early_error": None,
     "ensemble": 1,
-    "standardize": False,
+    "standardize": "auto",
     "verbose": 0,
     "warm_start": False,
 }  # of the estimator
@@ -44,12 +53,16 @@ def defaults(cls: type) -> dict[str, object]:
     return {name: p.default for name, p in inspect.signature(cls).parameters.items()}
 
 
-def test_the_classifier_has_every_hyperparameter_with_its_default_and_nothing_else():
+def test_the_classifier_has_every_hyperparameter_and_nothing_else():
+    """With its default, or left to the recipe."""
     theirs = defaults(SequenceClassifier)
     theirs["seed"] = theirs.pop("random_state")  # as scikit-learn calls it
     own = {name: theirs.pop(name) for name in OWN}
     assert own == OWN
-    assert theirs == {name: each.default for name, each in HYPERPARAMETERS.items()}
+    left = {name for name, default in theirs.items() if default == "auto"}
+    assert "cell" in left and "num_layers" not in left
+    wanted = {name: each.default for name, each in HYPERPARAMETERS.items()}
+    assert theirs == wanted | dict.fromkeys(left, "auto")
 
 
 def test_the_network_has_every_hyperparameter_of_the_model_with_its_default():

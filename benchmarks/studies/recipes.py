@@ -42,7 +42,8 @@ N_LEARNT, N_VALIDATED = 320, 160
 LEARNT, VALIDATED = 300_000, 60_000  # characters
 TAG = {"cell": "lstm", "hidden_size": 128, "epochs": 15, "batch_size": 32, "clip_norm": 1.0,
        "optimizer": "adamw", "schedule": "cosine", "learning_rate": 4e-3}  # fmt: skip
-WORDS = {"level": "word", "vocabulary_size": 2000, "hidden_size": 128, "iterations": 150}
+WORDS = {"level": "word", "vocabulary_size": 2000, "hidden_size": 128, "iterations": 150,
+         "batch_size": 32, "embedding_size": 128, "tied": False, "warmup": 0}  # fmt: skip
 
 Settings = dict[str, Any]
 Run = tuple[str, Settings, int]

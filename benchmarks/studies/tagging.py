@@ -46,6 +46,7 @@ CORNERS = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
 ORDERS = {"crawl": [0, 1, 2, 3], "back": [3, 2, 1, 0], "butterfly": [0, 2, 1, 3]}
 NOISE, ADVANCE, CHANGE = 0.7, 0.5, 0.04
 N_TRAIN, N_TEST = 2000, 400
+SETTINGS = {"batch_size": 32, "eval_every": 100}
 WINDOW = 4  # steps at each side that some of the baselines see
 
 # Marks.
@@ -152,11 +153,13 @@ def strokes(seed: int) -> Iterator[Row]:
         yield {"model": name, "accuracy": float(score)}
     for name, parameters in {
         "LSTM, forwards only": {"bidirectional": False},
-        "bi-LSTM (the default)": {},
+        "bi-LSTM": {},
         "bi-LSTM, CRF": {"crf": True},
     }.items():
         begin = time.perf_counter()
-        tagger = SequenceTagger(random_state=seed, validation_fraction=0.1, **parameters)
+        tagger = SequenceTagger(
+            random_state=seed, validation_fraction=0.1, **SETTINGS, epochs=20, **parameters
+        )
         tagger.fit(X, y)
         seconds = time.perf_counter() - begin
         yield {"model": name, "accuracy": tagger.score(X_test, y_test), "seconds": seconds}
@@ -209,8 +212,9 @@ def marked(learnt: Collection[str], name: str, epochs: int, seed: int) -> Iterat
             yield {"model": model, **measures(y_test, predicted)}
     begin = time.perf_counter()
     tagger = SequenceTagger(
-        scheme="iob2", epochs=epochs, dropout=0.3, validation_fraction=0.05, random_state=seed
-    )
+        scheme="iob2", epochs=epochs, dropout=0.3, validation_fraction=0.05, random_state=seed,
+        **SETTINGS,
+    )  # fmt: skip
     tagger.fit(X, y)
     seconds = time.perf_counter() - begin
     predicted = [labels.tolist() for labels in tagger.predict(X_test)]

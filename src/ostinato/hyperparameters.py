@@ -31,6 +31,7 @@ T = TypeVar("T", bound=type)
 
 DEFAULT_ITERATIONS = 5000  # the notebook's
 DEFAULT_WINDOW = 128  # tokens that a language model reads between two updates
+WORDS_KNOWN = 10_000  # by a language model, or pieces of words, at most
 # A training may be resumed with other values of these: they decide when it ends and what it
 # reports, or do not change its numbers.
 EXTENDABLE = frozenset({"iterations", "epochs", "patience", "eval_every", "memory"})
@@ -304,12 +305,12 @@ def arguments(scope: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in scope.items() if name not in ("self", "__class__")}
 
 
-def documented(cls: T) -> T:
+def documented(cls: T, by_recipe: Mapping[str, str] = types.MappingProxyType({})) -> T:
     """Describe the hyperparameters of a class at `{hyperparameters}` in its docstring.
 
     They are the parameters of its constructor that are declared above, and the fields with a help
     of their own, except those that the docstring describes itself. Each line ends with the default
-    of the constructor.
+    of the constructor; `by_recipe` are the values that follow from a recipe, in words.
     """
     text = cls.__doc__ or ""
     before = text.partition("{hyperparameters}")[0]
@@ -322,6 +323,8 @@ def documented(cls: T) -> T:
         for each in (*declarations(Classifying), *declarations(Fitting))
     }
     helps |= {f.name: f.metadata["help"] for f in own if "help" in f.metadata}
+    helps = {n: f"{h} By the recipe {by_recipe[n]}." if by_recipe.get(n) else h
+             for n, h in helps.items()}  # fmt: skip
     lines = [
         textwrap.fill(
             f"{name}: {help} Default: {defaults[name]!r}.",

@@ -24,6 +24,7 @@ def expected_failures(estimator: str) -> set[str]:
 
 def small(**parameters) -> SequenceClassifier:
     defaults = {
+        "recipe": "notebook",
         "hidden_size": 8,
         "iterations": 150,
         "batch_size": 30,

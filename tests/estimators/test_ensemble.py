@@ -7,6 +7,7 @@ from estimator_examples import up_or_down
 from ostinato import SequenceClassifier, load
 
 SMALL = {"hidden_size": 6, "iterations": 12, "batch_size": 16, "random_state": 3}
+SMALL |= {"recipe": "notebook"}
 
 
 def fitted(**parameters):

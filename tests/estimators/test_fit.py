@@ -21,6 +21,7 @@ from ostinato.training import Callback, Checkpoint
 def test_it_tells_the_nine_speakers_of_the_vowels_apart():
     train, test = datasets.vowels()
     model = SequenceClassifier(
+        recipe="notebook",
         cell="gru",
         hidden_size=32,
         iterations=250,

@@ -26,7 +26,7 @@ CHECKED = []
 
 def small(**parameters) -> LanguageModel:
     defaults = {"hidden_size": 8, "iterations": 40, "batch_size": 4, "truncate": 12,
-                "learning_rate": 0.02}  # fmt: skip
+                "learning_rate": 0.02, "embedding_size": 32, "tied": False}  # fmt: skip
     return LanguageModel(**defaults | parameters)
 
 

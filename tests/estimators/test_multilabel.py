@@ -10,7 +10,7 @@ from ostinato.models import ClassifierNet
 from ostinato.tasks.classify.loss import MultiLabels, measure
 
 SMALL = {"hidden_size": 12, "iterations": 200, "batch_size": 32, "optimizer": "adam",
-         "learning_rate": 0.02}  # fmt: skip
+         "learning_rate": 0.02, "recipe": "notebook"}  # fmt: skip
 
 
 def several(n: int = 160):

@@ -72,7 +72,7 @@ def test_it_learns_a_sum_and_knows_its_noise():
 
 def test_a_stream_ends_with_what_predict_says(tmp_path):
     X, y = sums()
-    small().fit(X, np.stack([y, y / 2], 1)).save(tmp_path / "m")
+    small(bidirectional=False).fit(X, np.stack([y, y / 2], 1)).save(tmp_path / "m")
     model = runtime.load(tmp_path / "m")
     answer = model.stream().push(X[0])
     assert answer.label == tuple(model.predict(X[:1])[0].tolist())

@@ -15,7 +15,6 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from ostinato import SequenceClassifier, load
 from ostinato.data import Ragged
-from ostinato.training import Plan
 
 N_PASSED = 50  # of scikit-learn 1.9: 59
 
@@ -30,13 +29,6 @@ def test_it_is_a_classifier_of_scikit_learn():
     failed = {result["check_name"] for result in results if result["status"] == "failed"}
     assert failed == expected_failures("SequenceClassifier")
     assert sum(result["status"] == "passed" for result in results) >= N_PASSED
-
-
-def test_parameters_are_those_of_the_plan_with_the_same_defaults():
-    parameters = SequenceClassifier().get_params()
-    plan = Plan().as_dict()
-    assert plan.pop("seed") == parameters["random_state"]
-    assert plan.items() <= parameters.items()
 
 
 def test_clone_and_grid_search_and_pipeline():

@@ -151,9 +151,9 @@ def test_columns_of_a_data_frame_are_known_again(tmp_path):
     one_in(
         2,
         [
-            ({"batch_size": 60}, 500),
-            ({"batch_size": 2}, 600),  # 20 epochs of 30 batches
-            ({"epochs": 2}, 4),
+            ({"batch_size": 60}, 30),  # 30 epochs of one batch
+            ({}, 225),  # of 7.5: an eighth of 60 examples is 8, the least
+            ({"epochs": 2}, 15),
             ({"iterations": 3}, 3),
         ],
         of_several=True,

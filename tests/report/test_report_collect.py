@@ -38,7 +38,8 @@ def sequences(n: int = 40, longest: int = 9, seed: int = 0) -> tuple[Ragged, np.
 
 def fitted(**parameters: Any) -> SequenceClassifier:
     X, y = sequences(60, seed=1)
-    options: dict[str, Any] = {"hidden_size": 8, "iterations": 30, "batch_size": 20, **parameters}
+    options: dict[str, Any] = {"hidden_size": 8, "iterations": 30, "batch_size": 20}
+    options |= {"recipe": "notebook", **parameters}
     return SequenceClassifier(**options).fit(X, y)
 
 
@@ -137,7 +138,7 @@ def test_features_have_their_names_and_texts_their_words(tmp_path: Path) -> None
     frames = [pd.DataFrame(x, columns=["speed", "<road>"]) for x in sequences(12)[0]]
     words = [np.array(["late", "parcel", "again"][: 1 + i % 3]) for i in range(12)]
     y = sequences(12)[1]
-    options = {"hidden_size": 4, "iterations": 2, "batch_size": 6}
+    options = {"hidden_size": 4, "iterations": 2, "batch_size": 6, "bidirectional": False}
     for X, shown in ((frames, {"speed", "<road>"}), (words, {"words read"})):
         data = collect(SequenceClassifier(**options).fit(X, y), X, y, RunFacts(title="t"))
         write_report(tmp_path / "report.html", data)

@@ -263,7 +263,8 @@ def test_the_program_of_the_page(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "distributed.md").read_text("utf-8")
     (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     block = block.replace(
-        "iterations=2000", "iterations=30, hidden_size=8, batch_size=7, verbose=1"
+        "iterations=2000",
+        "iterations=30, hidden_size=8, batch_size=7, dropout=0.0, eval_every=30, verbose=1",
     )
     (tmp_path / "program.py").write_text(PROGRAM.format(page=block))
     said = launch(2, tmp_path / "program.py", cwd=tmp_path)
@@ -275,7 +276,8 @@ def test_the_program_of_the_page(tmp_path):
     assert said.stderr.count("2 processes on this machine") == 1
     X = np.random.default_rng(0).normal(size=(60, 5, 2)).astype(np.float32)
     y = (X.sum((1, 2)) > 0).astype(int)
-    alone = SequenceClassifier(iterations=30, hidden_size=8, batch_size=7).fit(X, y)
+    alone = SequenceClassifier(iterations=30, hidden_size=8, batch_size=7, dropout=0.0)
+    alone.fit(X, y)
     np.testing.assert_allclose(
         load(tmp_path / "model").predict_proba(X), alone.predict_proba(X), rtol=1e-4
     )

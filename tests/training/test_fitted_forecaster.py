@@ -260,13 +260,6 @@ def test_the_start_of_a_network_is_the_plans_and_nothing_elses():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_warm_up_is_a_share_of_the_updates():
-    rates = fit(panel(), {"iterations": 40, "eval_every": 1, "schedule": "constant"}, warm_up=0.1)[
-        1
-    ]
-    np.testing.assert_allclose(rates["learning_rate"][:5], np.array([0.25, 0.5, 0.75, 1, 1]) * 0.02)
-
-
 def test_an_init_for_classifiers_is_refused():
     with pytest.raises(ValueError, match="init='notebook' is for classifiers"):
         forecast.fit(panel(), ForecastSettings(), Architecture(init="notebook"), Plan())

@@ -8,7 +8,7 @@ import torch
 
 from ostinato import SequenceClassifier, SequenceTagger, training
 
-SMALL = {"hidden_size": 4, "batch_size": 8, "iterations": 12, "random_state": 0}
+SMALL = {"hidden_size": 4, "batch_size": 8, "iterations": 12, "recipe": "notebook"}
 
 
 def sequences(n=60):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import signature
 from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -19,15 +20,72 @@ from ostinato.data.sequences.examples import Examples
 from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.sequences.step_labels import Steps, n_features
 from ostinato.data.text.words import Words
-from ostinato.hyperparameters import Architecture, Fitting, Training, WordSettings, declare
+from ostinato.hyperparameters import (
+    EXTENDABLE,
+    Architecture,
+    Classifying,
+    Declaration,
+    Declared,
+    Fitting,
+    HyperparameterError,
+    Training,
+    WordSettings,
+    declarations,
+    declare,
+    documented,
+)
 from ostinato.models import saved_model
 from ostinato.runtime.model import Model
 from ostinato.saved.read import Saved, parameters
+from ostinato.tasks import recipe
+from ostinato.tasks.recipe import RECIPES, Settings
+from ostinato.training import checkpoint, distributed
 from ostinato.training.callbacks import Callback, Progress
 from ostinato.training.history import History
-from ostinato.training.plan import Plan
 
 E = TypeVar("E", bound="Estimator")
+K = TypeVar("K")
+
+AUTO: Any = "auto"  # left to the recipe
+Auto = Literal["auto"]
+
+
+@dataclass(frozen=True)
+class _Key(Declaration):
+    """A declaration with its key in recipes, "section.name"."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class _Preparing(Declared):
+    standardize: bool = declare(True, "Scale each feature.")
+
+
+# What a recipe may choose, by the name of the parameter.
+DECLARED = {
+    each.name: _Key(**vars(each), key=f"{section}.{each.cli_name}")
+    for section, kind in (("model", Classifying), ("training", Training), ("data", _Preparing))
+    for each in declarations(kind)
+}
+
+
+ARCHITECTURE = {f.name for f in fields(Architecture)}
+
+
+def _is_open(value: Any, declared: Declaration) -> bool:
+    """Whether a parameter is left to the recipe; None is a value of those that may be none."""
+    if value is None:
+        return not declared.optional or declared.name in ("iterations", "epochs")
+    return isinstance(value, str) and value == AUTO
+
+
+def described(cls: type[E]) -> type[E]:
+    """`documented`, with the values of the task's recipe."""
+    words = recipe.in_words(cls._task)
+    chosen = {f.name for f in fields(cls) if f.default == AUTO} | {"iterations", "epochs"}
+    by_default = {n: words.get(each.key, repr(each.default)) for n, each in DECLARED.items()}
+    return documented(cls, {n: text for n, text in by_default.items() if n in chosen})
 
 
 def check_pair(validation: Any) -> None:
@@ -59,26 +117,31 @@ class Estimator(BaseEstimator):
     Its fields are the parameters of all estimators; a task adds its own, and other defaults.
     """
 
-    cell: str = Architecture.cell
-    hidden_size: int = Architecture.hidden_size
+    recipe: str = declare(
+        "task",
+        '"task": parameters with the value "auto" follow from the task and the size of the data, '
+        "as for `ostinato train FILE`; \"notebook\": those of docs/tutorial/rnn_mnist.ipynb.",
+    )
+    cell: str | type = AUTO
+    hidden_size: int | Auto = AUTO
     num_layers: int = Architecture.num_layers
-    dropout: float = Architecture.dropout
-    iterations: int | None = Training.iterations
+    dropout: float | Auto = AUTO
+    iterations: int | None = declare(None, "updates to make, instead of epochs.")
     epochs: float | None = Training.epochs
-    batch_size: int = Training.batch_size
-    optimizer: str = Training.optimizer
-    learning_rate: float = Training.learning_rate
+    batch_size: int | Auto = AUTO
+    optimizer: str = AUTO
+    learning_rate: float | Auto = AUTO
     momentum: float = Training.momentum
     weight_decay: float = Training.weight_decay
-    clip_norm: float | None = Training.clip_norm
-    schedule: str = Training.schedule
-    warmup: int | None = Training.warmup
+    clip_norm: float | Auto | None = AUTO
+    schedule: str = AUTO
+    warmup: int | Auto = AUTO
     step_size: int = Training.step_size
     step_gamma: float = Training.step_gamma
     memory: str | None = Training.memory
     truncate: int | None = Training.truncate
-    eval_every: int = Training.eval_every
-    patience: int | None = Training.patience
+    eval_every: int | Auto = AUTO
+    patience: int | Auto | None = AUTO
     restore_best: bool = Training.restore_best
     random_state: int | np.random.RandomState | None = declare(  # noqa: RUF009
         Training.seed,
@@ -100,18 +163,57 @@ class Estimator(BaseEstimator):
             return int(state)
         return int(check_random_state(state).randint(2**31))
 
-    def _own(self, kind: type) -> dict[str, Any]:
-        """The hyperparameters of this kind that the constructor takes."""
-        known = {f.name for f in fields(self)}
-        return {f.name: getattr(self, f.name) for f in fields(kind) if f.name in known}
+    def _hyperparameters(
+        self,
+        sized: Callable[[Settings, Settings], Settings],
+        start: Any = None,
+        resume: str | Path | None = None,
+    ) -> dict[str, Any]:
+        """All parameters of the constructor, with a value for those that are left open.
 
-    def _plan(self) -> Plan:
-        """How to train; the warm-up is decided elsewhere where it is None."""
-        given = self._own(Plan)
-        return Plan(**given | {"warmup": given["warmup"] or 0, "seed": self._seed()})
+        Args:
+            sized: what follows from the size of the data, of the settings of the recipe and the
+                given ones, as "section.name" → value; asked for the recipe "task" alone.
+            start: the model with whose weights the training begins; its network is kept.
+            resume: the directory of a checkpoint, whose plan is kept, except for its length.
 
-    def _callbacks(self, callbacks: Sequence[Callback]) -> Sequence[Callback]:
-        return [*callbacks, Progress()] if self.verbose else callbacks
+        Raises:
+            HyperparameterError: a given parameter has another type, or is out of range.
+            ValueError: the checkpoint cannot be read.
+        """
+        if self.recipe not in RECIPES:
+            raise HyperparameterError(
+                f"recipe={self.recipe!r}: wanted one of {', '.join(map(repr, RECIPES))}"
+            )
+        parameters = self.get_params(deep=False)
+        known = {name: each for name, each in DECLARED.items() if name in parameters}
+        given = {
+            each.key: each.checked(parameters[name])
+            for name, each in known.items()
+            if not _is_open(parameters[name], each)
+        }
+        kept: dict[str, Any] = {}
+        if start is not None:
+            kept |= {n: v for n, v in start.net.config.items() if n in ARCHITECTURE}
+        if resume is not None:
+            plan = checkpoint.read(Path(resume), distributed.current())[0]["plan"]
+            kept |= {n: v for n, v in plan.items() if n not in EXTENDABLE}
+        given = {known[n].key: v for n, v in kept.items() if n in known} | given
+        chosen = recipe.of_task(self._task, given, self.recipe)
+        settings = {each.key: each.default for each in known.values()} | chosen | given
+        settings |= {f"task.{name}": value for name, value in parameters.items()}
+        settings |= sized(settings, given) if self.recipe == "task" else {}
+        return parameters | {name: settings[each.key] for name, each in known.items()}
+
+    def _callbacks(
+        self, callbacks: Sequence[Callback], values: Mapping[str, Any]
+    ) -> Sequence[Callback]:
+        """With the progress, if it is asked for; the settings are shown first."""
+        if not self.verbose:
+            return callbacks
+        settings = {DECLARED[name].key: v for name, v in values.items() if name in DECLARED}
+        print("; ".join(text for _, text in recipe.rows(settings)), file=sys.stderr)
+        return [*callbacks, Progress()]
 
     def _fitted(self) -> Any:
         """The model that the training gave."""
@@ -122,9 +224,10 @@ class Estimator(BaseEstimator):
         """The model with whose weights a training begins; None: it begins anew."""
         return self._fitted() if self.warm_start and hasattr(self, "net_") else None
 
-    def _trained(self: E, model: Model, history: History) -> E:
-        """Become fitted, by a training."""
+    def _trained(self: E, model: Model, history: History, values: Mapping[str, Any]) -> E:
+        """Become fitted, by a training with these hyperparameters."""
         self.history_, self.n_iter_ = history, history.iterations
+        self.hyperparameters_ = dict(values)
         return self._take(model)
 
     def _take(self: E, model: Model) -> E:
@@ -162,6 +265,7 @@ class Estimator(BaseEstimator):
         params = {name: v for name, v in self.get_params().items() if name not in kept}
         saved_model.save(model, Path(path), params, self.n_iter_, examples=examples)
 
+    _task: ClassVar[str]  # its name
     # Parameters that a model has, and where.
     _of_model: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
@@ -189,15 +293,15 @@ class Estimator(BaseEstimator):
 class SequenceEstimator(Estimator):
     """An estimator of sequences of numbers or words, some of which may be kept for validation."""
 
-    bidirectional: bool = Architecture.bidirectional
+    bidirectional: bool | Auto = AUTO
     similar_lengths: bool = Training.similar_lengths
     validation_fraction: float = declare(
         Fitting.validation_fraction,
         "share of the sequences, for a classifier of each class, kept from the training for "
         "validation.",
     )
-    standardize: bool = declare(
-        True,
+    standardize: bool | Auto = declare(  # noqa: RUF009
+        AUTO,
         "scale each feature by its mean and deviation over all steps of the training examples; "
         "predictions do the same.",
     )
@@ -221,12 +325,29 @@ class SequenceEstimator(Estimator):
         """
         self._save(path, examples)
 
-    def _prepares(self, X: Steps) -> Preparation | None:
-        """What is done to sequences before a new network reads them; None: nothing."""
-        if not self.standardize or isinstance(X, Words):
-            return None
-        names = tuple(f"feature {i}" for i in range(n_features(X)))
-        return Preparation.fit(Examples(X, features=names))
+
+
+def for_examples(n: int, validated: bool) -> Callable[[Settings, Settings], Settings]:
+    """`recipe.for_examples` for n training examples, for `Estimator._hyperparameters`."""
+    return lambda settings, given: recipe.for_examples(n, settings, given, validated)
+
+
+def prepares(X: Steps, standardize: bool, columns: np.ndarray | None) -> Preparation | None:
+    """What is done to sequences before a new network reads them; None: nothing.
+
+    Args:
+        X: the sequences.
+        standardize: whether features are scaled.
+        columns: the names of the columns of X, if it was a data frame; these are the features,
+            unless each row is a sequence.
+    """
+    if not standardize or isinstance(X, Words):
+        return None
+    n = n_features(X)
+    names: Any = [f"feature {i}" for i in range(n)]
+    if columns is not None and len(columns) == n:
+        names = columns
+    return Preparation.fit(Examples(X, features=tuple(map(str, names))))
 
 
 def kept_apart(fraction: Any, validation: Any) -> float:
@@ -241,3 +362,8 @@ def kept_apart(fraction: Any, validation: Any) -> float:
             f"validation was given, and validation_fraction={share}; wanted one of them"
         )
     return share
+
+
+def own(kind: Callable[..., K], values: Mapping[str, Any], **more: Any) -> K:
+    """The settings of this kind, a dataclass, that are among these values."""
+    return kind(**{f.name: values[f.name] for f in fields(kind) if f.name in values}, **more)  # type: ignore[arg-type]

@@ -7,8 +7,6 @@
     start              a model of the same task and sizes, with whose weights, scales and words the
                        new one begins
     callbacks, resume  see `training.train`
-    warm_up            the share of the updates over which the learning rate rises, instead of
-                       `plan.warmup` of them
 
 A batch has at most all examples. It raises ValueError if something does not fit together, and
 Diverged if the loss became NaN or infinite.
@@ -150,12 +148,9 @@ class OfExamples(OfBatches):
         return fingerprint(self.X, chosen, self.y[chosen], weights, *more)
 
 
-def planned(plan: Plan, n: int, warm_up: float | None = None) -> Plan:
-    """A plan whose batches have at most all n examples; see above for `warm_up`."""
-    plan = replace(plan, batch_size=min(plan.batch_size, n))
-    if warm_up is None:
-        return plan
-    return replace(plan, warmup=int(warm_up * plan.total_iterations(n)))
+def planned(plan: Plan, n: int) -> Plan:
+    """A plan whose batches have at most all n examples."""
+    return replace(plan, batch_size=min(plan.batch_size, n))
 
 
 def check_start(model: Architecture) -> None:

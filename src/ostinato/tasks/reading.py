@@ -70,6 +70,8 @@ class SequenceReader(Model):
             return sequences
         if self.preparation.knows(X):
             return as_sequences(self.preparation.apply(X))
+        if isinstance(_first(_first(X)), str):
+            raise ValueError("X has words, but the model was trained with numbers")
         X = shape_sequences(self.in_order(X))
         checks.n_features(X, self.n_features, self.estimator)
         return as_sequences(self.preparation.apply_in_order(X))
@@ -119,3 +121,8 @@ class SequenceReader(Model):
         roles = self.preparation.roles if self.preparation else None
         texts = roles is None or roles.shape == "wide"  # as for `predict`, one string is a text
         return {"reader": partial(rows_of_words, self.network, self.vocabulary, texts)}
+
+
+def _first(values: Any) -> Any:
+    """The first value of a list; anything else unchanged."""
+    return values[0] if isinstance(values, (list, tuple)) and values else values

@@ -21,6 +21,7 @@ from typing import Literal
 
 from ostinato.hyperparameters import (
     DEFAULT_ITERATIONS,
+    WORDS_KNOWN,
     Architecture,
     Classifying,
     Declaration,
@@ -158,7 +159,9 @@ class TaskConfig(Declared):
     level: Literal["character", "word", "piece"] = declare(
         "character", "Tokens of a language model."
     )
-    vocabulary: int = declare(10_000, "Number of words, or word pieces, to know at most.", low=2)
+    vocabulary: int = declare(
+        WORDS_KNOWN, "Number of words, or word pieces, to know at most.", low=2
+    )
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,12 @@ class RunConfig(Declared):
         None,
         "Begin with the weights of this run or saved model: its network, scales, words and labels.",
         cli_name="from",
+    )
+    recipe: Literal["task", "notebook"] | None = declare(
+        None,
+        "The parameters that are not given: those of the task, by the size of the data, or the "
+        "tutorial notebook's. Default: task; for arrays with the notebook's network; for mnist the "
+        "notebook's.",
     )
     minutes: float | None = declare(
         None,

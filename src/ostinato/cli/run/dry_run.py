@@ -16,6 +16,7 @@ from ostinato.data.sequences.label_sets import joined
 from ostinato.data.sequences.mapped import Mapped
 from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.sequences.step_labels import label_counts
+from ostinato.tasks import recipe
 
 if TYPE_CHECKING:
     from ostinato.cli.run.partition import Parts
@@ -173,22 +174,10 @@ def size(part: Examples) -> str:
 
 
 def _recipe(settings: Config) -> Rows:
-    model, training, unused = settings.model, settings.training, jobs.unused(settings)
-    layers = "" if model.num_layers == 1 else f"{model.num_layers} layers of "
-    both = (
-        ", both directions" if model.bidirectional and "model.bidirectional" not in unused else ""
-    )
-    dropout = f", dropout {model.dropout:g}" if model.dropout else ""
-    length = (
-        f"{training.epochs:g} epochs" if training.epochs else f"{training.iterations:,} iterations"
-    )
-    clip = f", clipped at {training.clip_norm:g}" if training.clip_norm else ""
     origin = settings.run.from_
     refused = tasks.named(jobs.task_of(settings)).closes(settings)
     return [
         *([("start", f"the weights of {origin}")] if origin else []),
-        ("network", f"{layers}{model.cell}, {model.hidden_size} units{both}{dropout}"),
-        ("length", f"{length}, {training.batch_size} at a time"),
-        ("updates", f"{training.optimizer}, {training.learning_rate:g} {training.schedule}{clip}"),
+        *recipe.rows(dict(settings.items())),
         *([("closes", refused)] if refused else []),
     ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ostinato import training
 from ostinato.cli.run import runs
 from ostinato.cli.run.config import Given
-from ostinato.cli.run.defaults import WARM_UP
+from ostinato.tasks.recipe import WARM_UP
 from ostinato.training import distributed
 from ostinato.training.callbacks import duration
 

@@ -23,17 +23,25 @@ from ostinato.hyperparameters import (
     Fitting,
     HyperparameterError,
     WordSettings,
-    documented,
 )
 from ostinato.models.module_network import ModuleNetwork
 from ostinato.tasks.classify import fit
 from ostinato.tasks.classify.fit import Labelled, check_lengths, check_like_trained
 from ostinato.tasks.classify.model import Classifier
-from ostinato.tasks.estimator import SequenceEstimator, as_the_start, check_pair, kept_apart
+from ostinato.tasks.estimator import (
+    SequenceEstimator,
+    as_the_start,
+    check_pair,
+    described,
+    for_examples,
+    kept_apart,
+    own,
+    prepares,
+)
 from ostinato.training.examples import check_sample_weight
 
 
-@documented
+@described
 @dataclass(eq=False, repr=False, kw_only=True)  # the constructor, which stores its arguments
 class SequenceClassifier(ClassifierMixin, SequenceEstimator):
     """A recurrent network that gives a label, or several, to each sequence.
@@ -44,13 +52,10 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
     Labels `y` are `[N]` integers, strings or the like; predictions have the same type. Where a
     sequence may have several labels, `y` is `[N, C]` zeros and ones, a column for each label.
 
-    With neither `iterations` nor `epochs` a training makes 5000 updates.
-
     Args:
         {hyperparameters}
         cell: "rnn", "gru" or "lstm"; or a class of your own, whose forward is a step: see
-            `models.Stack`. Default: 'rnn'.
-        batch_size: examples an update sees; all N if there are fewer. Default: 128.
+            `models.Stack`. By the recipe 'gru'. Default: 'auto'.
         class_weight: label -> weight, or "balanced"; labels not named, and by default all, weigh 1.
         ensemble: networks to train, with seeds that follow each other; their probabilities are
             averaged. Default: 1.
@@ -66,6 +71,8 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         n_features_in_: F; 1 for X of two axes.
         feature_names_in_: `[T]`, the names of the columns, if X was a data frame `[N, T]`.
         n_iter_: updates made by the last `fit`.
+        hyperparameters_: the parameters of the constructor, with those values that the recipe chose
+            for the last `fit` (not saved).
         early_: with `early_error`: the threshold, and its measures on the validation part; see
             `tasks.classify.model.Early`.
 
@@ -74,20 +81,19 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         >>> from ostinato import SequenceClassifier
         >>> X = np.random.default_rng(0).normal(size=(100, 6, 1))
         >>> y = np.where(X.sum((1, 2)) > 0, "up", "down")
-        >>> model = SequenceClassifier(
-        ...     hidden_size=8, iterations=200, batch_size=25, optimizer="adam", learning_rate=0.02
-        ... )
+        >>> model = SequenceClassifier(hidden_size=8)
         >>> model.fit(X, y).score(X, y) > 0.95
         True
         >>> model.predict(np.ones((1, 6, 1)))
         array(['up'], dtype='<U4')
     """
 
+    _task = "classify"
+
     init: str = Classifying.init
     readout: str = Classifying.readout
     class_weight: Mapping[Any, float] | str | None = Fitting.class_weight
     ensemble: int = 1
-    standardize: bool = False
     early_error: float | None = None
 
     def fit(
@@ -118,13 +124,19 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
             training.Diverged: the loss became NaN or infinite.
         """
         seed = self._seed()
-        plan = training.Plan(**self._own(training.Plan), seed=seed)
         initial, members = self._initial_models(), []
         first = initial[0]
         X, validation = as_the_start(first, X, validation)
         given = self._with_validation(_checked(X, y, sample_weight), validation, seed)
         self._check_ensemble(given, resume)
-        preparation = self._prepares(given.X) if first is None else first.preparation
+        sized = for_examples(len(given.y), given.validation is not None)
+        values = self._hyperparameters(sized, first, resume)
+        plan = own(training.Plan, values, seed=seed)
+        preparation = (
+            prepares(given.X, values["standardize"], given.feature_names)
+            if first is None
+            else first.preparation
+        )
         if first is not None and first.multilabel and given.y.shape[1:] == first.classes.shape:
             # The columns of y have no names: keep those of the fitted model.
             given = replace(given, encoder=LabelEncoder(first.classes))
@@ -133,12 +145,12 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         for i, start in enumerate(initial):
             trained, history = fit.fit(
                 given,
-                Classifying(**self._own(Classifying)),
+                own(Classifying, values),
                 replace(plan, seed=(seed + i) % 2**32),
-                words=WordSettings(**self._own(WordSettings)),
+                words=own(WordSettings, values),
                 class_weight=self.class_weight,
                 start=start,
-                callbacks=self._callbacks(callbacks),
+                callbacks=self._callbacks(callbacks, values),
                 resume=resume,
             )
             members.append(trained)
@@ -150,7 +162,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
                     "validation_fraction, or validation to fit"
                 )
             trained = fit.calibrated(trained, *given.validation, self.early_error)
-        return self._trained(replace(trained, preparation=preparation), history)
+        return self._trained(replace(trained, preparation=preparation), history, values)
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest label of each sequence, `[N]`."""

@@ -12,19 +12,17 @@ import numpy as np
 
 from ostinato import training
 from ostinato.data.series.panel import Panel, as_panel
-from ostinato.hyperparameters import Architecture, documented
+from ostinato.hyperparameters import Architecture
 from ostinato.metrics import forecasts as forecast_metrics
-from ostinato.tasks.estimator import Estimator
+from ostinato.tasks import recipe
+from ostinato.tasks.estimator import Estimator, described, own
 from ostinato.tasks.forecast import fit
 from ostinato.tasks.forecast.loss import ForecastSettings
 from ostinato.tasks.forecast.model import Forecaster
 from ostinato.tasks.forecast.net import NINE
 
-# The share of the updates over which the learning rate rises, where `warmup` is None.
-WARM_UP = 0.05
 
-
-@documented
+@described
 @dataclass(eq=False, repr=False, kw_only=True)  # the constructor, which stores its arguments
 class SequenceForecaster(Estimator):
     """A recurrent network that forecasts the next values of one or many series.
@@ -51,11 +49,6 @@ class SequenceForecaster(Estimator):
             numbers if all of its values are; "any": they are as the network gives them.
             Default: 'past'.
         {hyperparameters}
-        iterations: updates to make; None if `epochs` is given. Default: 1000.
-        warmup: iterations at the start over which the learning rate rises from zero; by default a
-            twentieth of all.
-        epochs: passes over all windows; by default `iterations` decides.
-        batch_size: windows an update sees; all if there are fewer. Default: 64.
         validation_windows: horizons at the end of each series that are kept from the training for
             the validation loss, by which the best weights are chosen; 0: none. Default: 1.
 
@@ -65,6 +58,8 @@ class SequenceForecaster(Estimator):
         n_features_in_: 1 + P.
         feature_names_in_: `[1 + P]`, the names of the columns, if X was a list of data frames.
         n_iter_: updates made by `fit`.
+        hyperparameters_: the parameters of the constructor, with those values that the recipe chose
+            for the last `fit` (not saved).
 
     Example:
         >>> import numpy as np
@@ -78,23 +73,15 @@ class SequenceForecaster(Estimator):
         True
     """
 
+    _task = "forecast"
+
     horizon: int = ForecastSettings.horizon
     context: int | None = ForecastSettings.context
     season: int = ForecastSettings.season
     scaling: str = ForecastSettings.scaling
     quantiles: Sequence[float] = NINE
     bounds: str = ForecastSettings.bounds
-    cell: str = "gru"
-    hidden_size: int = 64
     bidirectional: bool = Architecture.bidirectional
-    iterations: int | None = 1000
-    batch_size: int = 64
-    optimizer: str = "adamw"
-    learning_rate: float = 2e-3
-    clip_norm: float | None = 1.0
-    schedule: str = "cosine"
-    warmup: int | None = None
-    eval_every: int = 50
     validation_windows: int = ForecastSettings.validation_windows
 
     def fit(
@@ -125,22 +112,21 @@ class SequenceForecaster(Estimator):
             ValueError, TypeError: a parameter or an argument cannot be used; the message says why.
             training.Diverged: the loss became NaN or infinite.
         """
-        settings = ForecastSettings(**self._own(ForecastSettings))
         start = self._start()
         trained = None if start is None else start.preparation
         panel = as_panel(X, future=future, static=static, trained=trained)
+        values = self._hyperparameters(_warm_up, start, resume)
         fitted, history = fit.fit(
             panel,
-            settings,
-            Architecture(**self._own(Architecture)),
-            self._plan(),
+            own(ForecastSettings, values),
+            own(Architecture, values),
+            own(training.Plan, values, seed=self._seed()),
             quantiles=self.quantiles,
-            warm_up=WARM_UP if self.warmup is None else None,
             start=start,
-            callbacks=self._callbacks(callbacks),
+            callbacks=self._callbacks(callbacks, values),
             resume=resume,
         )
-        return self._trained(replace(fitted, preparation=trained), history)
+        return self._trained(replace(fitted, preparation=trained), history, values)
 
     def predict(self, X: Any, *, future: Any = None, static: Any = None) -> np.ndarray:
         """The median of each of the `horizon` values that follow a series, `[N, horizon]`.
@@ -242,3 +228,8 @@ class SequenceForecaster(Estimator):
 
 
 ESTIMATOR = SequenceForecaster
+
+
+def _warm_up(settings: recipe.Settings, given: recipe.Settings) -> recipe.Settings:
+    """The warm-up of a training whose length is a number of updates."""
+    return recipe.warm_up(settings["training.iterations"] or 0, settings, given)

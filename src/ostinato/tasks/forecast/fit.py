@@ -45,7 +45,6 @@ def fit(
     plan: Plan,
     *,
     quantiles: Sequence[float] = NINE,
-    warm_up: float | None = None,
     start: Forecaster | None = None,
     callbacks: Sequence[Callback] = (),
     resume: str | Path | None = None,
@@ -77,7 +76,7 @@ def fit(
             f"steps; the longest of {len(panel)} has {panel.lengths.max()} steps; wanted more "
             "than horizon, or a shorter horizon"
         )
-    plan = planned(plan, n_windows, warm_up)
+    plan = planned(plan, n_windows)
     validation = _validation(panel, settings, held_back)
     task = Forecasting(
         panel, windows, learnt, levels, plan.batch_size, plan.seed, validation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,20 @@ import numpy as np
 from ostinato import training
 from ostinato.data.text.keyboard import Suggestion
 from ostinato.data.text.writing import Generated
-from ostinato.hyperparameters import DEFAULT_WINDOW, Fitting, documented
-from ostinato.tasks.estimator import Estimator, kept_apart
+from ostinato.hyperparameters import DEFAULT_WINDOW, Fitting, declarations
+from ostinato.tasks import recipe
+from ostinato.tasks.estimator import AUTO, Auto, Estimator, described, kept_apart, own
 from ostinato.tasks.language import fit
 from ostinato.tasks.language.fit import Reading, as_documents
 from ostinato.tasks.language.model import LanguageModel as TokenModel
 from ostinato.tasks.language.net import LanguageArchitecture
+from ostinato.tasks.recipe import Settings
 
+TOKENS = ("embedding_size", "tied", "vocabulary_size")  # parameters that `of_tokens` chooses
 LEAST_HELD_OUT = 2  # documents, to judge by documents
 
 
-@documented
+@described
 @dataclass(eq=False, repr=False, kw_only=True)  # the constructor, which stores its arguments
 class LanguageModel(Estimator):
     """A recurrent network that predicts the next character, word or word piece of texts.
@@ -35,18 +38,19 @@ class LanguageModel(Estimator):
             parts of words that are frequent in the documents (by the library `tokenizers`, of the
             extra `ostinato[text]`). Default: 'character'.
         vocabulary_size: the largest number of tokens, V; the most frequent ones are kept. By
-            default all characters, the words that occur twice, or 8,192 pieces. Every other word
-            is read as the unknown word.
+            the recipe all characters, or 10,000 of the words that occur twice, or of pieces. Every
+            other word is read as the unknown word. Default: 'auto'.
         {hyperparameters}
         cell: "rnn", "gru" or "lstm"; or a class of your own, whose forward is a step, and whose
-            first carry depends on no value of its input: see `models.Stack`. Default: 'lstm'.
+            first carry depends on no value of its input: see `models.Stack`. By the recipe 'lstm'.
+            Default: 'auto'.
         dropout: share that is dropped of the embeddings, between layers and before the readout, in
-            training only. Default: 0.0.
-        embedding_size: size of a token's embedding; 0 reads tokens one-hot. Default: 128.
-        tied: whether the readout has the embeddings as its weights, which saves V · H numbers.
-            Default: False.
+            training only. By the recipe 0.0. Default: 'auto'.
+        embedding_size: size of a token's embedding; 0 reads tokens one-hot. By the recipe that of
+            the hidden state, 256 at most. Default: 'auto'.
+        tied: whether the readout has the embeddings as its weights, which saves V · H numbers. By
+            the recipe those of words and pieces are. Default: 'auto'.
         truncate: tokens through which a gradient goes back; the state goes on. Default: 128.
-        batch_size: places in the documents that are read side by side. Default: 32.
         validation_fraction: share of the documents kept for validation; where these are fewer than
             two, the last part of each document. Default: 0.0.
 
@@ -55,12 +59,14 @@ class LanguageModel(Estimator):
         vocabulary_: the `data.text.vocabulary.Vocabulary`.
         history_: the `training.History` (not saved).
         n_iter_: updates made by the last `fit`.
+        hyperparameters_: the parameters of the constructor, with those values that the recipe chose
+            for the last `fit` (not saved).
 
     Example:
         >>> from ostinato import LanguageModel
         >>> texts = ["the cat sat on the mat. " * 9, "a dog and a cat. " * 9]
         >>> model = LanguageModel(
-        ...     level="word", hidden_size=16, iterations=80, truncate=8, batch_size=4
+        ...     level="word", hidden_size=16, iterations=80, truncate=8, learning_rate=0.01
         ... )
         >>> [suggestion.text for suggestion in model.fit(texts).suggest("the cat s", n=1)]
         ['sat']
@@ -68,17 +74,13 @@ class LanguageModel(Estimator):
         ' and a cat'
     """
 
+    _task = "language"
+
     level: str = Reading.level
-    vocabulary_size: int | None = Reading.vocabulary_size
-    cell: str = "lstm"
-    embedding_size: int = LanguageArchitecture.embedding_size
-    tied: bool = LanguageArchitecture.tied
-    truncate: int = DEFAULT_WINDOW
-    batch_size: int = 32
-    optimizer: str = "adamw"
-    learning_rate: float = 3e-3
-    clip_norm: float | None = 1.0
-    schedule: str = "cosine"
+    vocabulary_size: int | Auto | None = AUTO
+    embedding_size: int | Auto = AUTO
+    tied: bool | Auto = AUTO
+    truncate: int | None = DEFAULT_WINDOW
     validation_fraction: float = Fitting.validation_fraction
 
     def fit(
@@ -107,24 +109,34 @@ class LanguageModel(Estimator):
             training.Diverged: the loss became NaN or infinite.
         """
         seed = self._seed()
-        architecture = LanguageArchitecture(**self._own(LanguageArchitecture))
-        reading = Reading(**self._own(Reading))
-        plan = training.Plan(**self._own(training.Plan), seed=seed)
-        X = as_documents(X)
+        X, start = as_documents(X), self._start()
         fraction = kept_apart(self.validation_fraction, validation)
         if fraction:
             X, validation = held_out(X, fraction, seed)
+        values = self._hyperparameters(_for_texts(X), start, resume)
+        values = self._of_tokens(values, start)
         fitted, history = fit.fit(
             X,
-            architecture,
-            reading,
-            plan,
+            own(LanguageArchitecture, values),
+            own(Reading, values),
+            own(training.Plan, values, seed=seed),
             validation=validation,
-            start=self._start(),
-            callbacks=self._callbacks(callbacks),
+            start=start,
+            callbacks=self._callbacks(callbacks, values),
             resume=resume,
         )
-        return self._trained(fitted, history)
+        return self._trained(fitted, history, values)
+
+    def _of_tokens(self, values: dict[str, Any], start: Any) -> dict[str, Any]:
+        """The values with those of the tokens: of the recipe, or of the model to start from."""
+        if self.recipe == "task":
+            chosen = recipe.of_tokens(Reading(values["level"]).level, values["hidden_size"])
+        else:
+            kinds = declarations(LanguageArchitecture) + declarations(Reading)
+            chosen = {each.name: each.default for each in kinds}
+        if start is not None:
+            chosen |= {n: v for n, v in start.net.config.items() if n in chosen}
+        return values | {n: chosen[n] for n in TOKENS if values[n] == AUTO}
 
     def evaluate(self, X: Sequence[str]) -> dict[str, Any]:
         """Measure the model on documents.
@@ -177,6 +189,19 @@ class LanguageModel(Estimator):
 
 
 ESTIMATOR = LanguageModel
+
+
+def _for_texts(documents: Sequence[str]) -> Callable[[Settings, Settings], Settings]:
+    """`recipe.for_texts` for these documents, with the warm-up."""
+    characters = sum(map(len, documents))
+
+    def sized(settings: Settings, given: Settings) -> Settings:
+        found = recipe.for_texts(characters, settings, given)
+        settings = {**settings, **found}
+        updates = recipe.updates_on_texts(characters, settings)
+        return found | recipe.warm_up(updates, settings, given)
+
+    return sized
 
 
 def held_out(documents: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:

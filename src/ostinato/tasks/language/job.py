@@ -17,6 +17,7 @@ from ostinato.cli.run.config import ONLY, Config, Given
 from ostinato.cli.run.runs import Trained
 from ostinato.cli.run.summaries import Rows
 from ostinato.hyperparameters import DEFAULT_WINDOW
+from ostinato.tasks import recipe
 from ostinato.tasks.job import Job, best_of, gathered, without_run
 from ostinato.tasks.language import TASK, documents
 from ostinato.tasks.language.documents import TextParts
@@ -32,13 +33,6 @@ if TYPE_CHECKING:
     from ostinato.training.distributed import Ranks
     from ostinato.training.history import History
 
-CHARACTERS = 5  # per word or word piece, about, to estimate the length of a training
-# The recipe by the size of a text; see `_sized`.
-UNITS = ((2_000_000, 512), (300_000, 256), (0, 128))  # from so many tokens on
-UPDATES_AN_EPOCH = 20  # at least, if the rows of a batch allow it
-ROWS = (8, 32)
-CHARACTERS_READ = 12e6  # in all epochs together
-EPOCHS = (4, 30)
 ORDERS = {"character": 8, "word": 5, "piece": 5}  # of the n-gram baseline
 
 
@@ -62,14 +56,10 @@ class LanguageJob(Job):
     @classmethod
     def _of(cls, settings: Config, given: Given, texts: TextParts) -> LanguageJob:
         characters = sum(map(len, texts.train))
-        tokens = characters / (1 if settings.task.level == "character" else CHARACTERS)
-        if settings.data.source != "austen":
-            settings = _sized(settings, given, characters, tokens)
-        training = settings.training
-        total = training.iterations
-        if total is None:
-            update = training.batch_size * window(settings)
-            total = round((training.epochs or 0) * tokens / update)
+        if settings.data.source != "austen" and settings.run.recipe != "notebook":
+            sized = recipe.for_texts(characters, dict(settings.items()), given)
+            settings = settings.updated(sized)
+        total = recipe.updates_on_texts(characters, dict(settings.items()))
         _check_whole(settings, texts)
         return cls(defaults.with_warm_up(settings, given, total), texts)
 
@@ -156,14 +146,10 @@ class LanguageJob(Job):
         from ostinato.tasks.language.net import LanguageArchitecture
 
         settings = self.settings
-        words = settings.task.level != "character"
-        architecture = LanguageArchitecture(
-            **asdict(settings.network),
-            embedding_size=min(256, settings.model.hidden_size),
-            tied=words,
-        )
+        tokens = recipe.of_tokens(settings.task.level, settings.model.hidden_size)
         # All characters are kept, unless a number was asked for.
-        size = settings.task.vocabulary if words else None
+        size = tokens.pop("vocabulary_size") and settings.task.vocabulary
+        architecture = LanguageArchitecture(**asdict(settings.network), **tokens)
         reading = Reading(settings.task.level, size)
         return fit(
             self.texts.train,
@@ -215,25 +201,6 @@ class LanguageJob(Job):
 
 
 JOB = LanguageJob
-
-
-def _sized(settings: Config, given: Given, characters: float, tokens: float) -> Config:
-    """The settings with a recipe by the size of the text, where nothing else is given.
-
-    A small text is learnt better, and sooner, by a small network that reads it often: of 160 kB of
-    tunes an LSTM of 512 units reached 1.811 bits a character in 4 epochs, one of 128 units 1.537
-    in 30 epochs and less time.
-    """
-    units = next((units for least, units in UNITS if tokens >= least))
-    rows = 2 ** int(math.log2(max(1.0, tokens / (UPDATES_AN_EPOCH * window(settings)))))
-    epochs = min(max(round(CHARACTERS_READ / max(1.0, characters)), EPOCHS[0]), EPOCHS[1])
-    chosen: Given = {
-        "model.hidden_size": units,
-        "training.batch_size": min(max(rows, ROWS[0]), ROWS[1]),
-    }
-    if settings.training.epochs is not None:
-        chosen["training.epochs"] = float(epochs)
-    return settings.updated({key: v for key, v in chosen.items() if given.get(key) is None})
 
 
 def window(settings: Config) -> int:

@@ -19,19 +19,22 @@ from ostinato.hyperparameters import (
     Declared,
     WordSettings,
     declare,
-    documented,
 )  # fmt: skip
-from ostinato.tasks.estimator import SequenceEstimator, as_the_start, check_pair, kept_apart
+from ostinato.tasks.estimator import (
+    SequenceEstimator,
+    as_the_start,
+    check_pair,
+    described,
+    for_examples,
+    kept_apart,
+    own,
+    prepares,
+)
 from ostinato.tasks.forecast.net import NINE
 from ostinato.tasks.regress import fit
 from ostinato.tasks.regress.fit import Targeted
 from ostinato.tasks.regress.model import as_targets
 from ostinato.training.examples import check_sample_weight
-
-# The share of the updates over which the learning rate rises, where `warmup` is None.
-WARM_UP = 0.05
-# Epochs, and at least so many updates, of a training without epochs and iterations.
-EPOCHS, AT_LEAST = 30, 500
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class RegressSettings(Declared):
     loss: Literal["squared", "absolute", "quantiles"] = declare("squared", "How an error counts.")
 
 
-@documented
+@described
 @dataclass(eq=False, repr=False, kw_only=True)  # the constructor, which stores its arguments
 class SequenceRegressor(RegressorMixin, SequenceEstimator):
     """A recurrent network that gives a number, or several, to each sequence.
@@ -54,16 +57,11 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
     Args:
         loss: "squared", "absolute", or "quantiles", with which it learns all of `quantiles` at
             once: `predict` gives the median, and `predict_quantiles` them all. Default: 'squared'.
-        quantiles: increasing levels between 0 and 1, with 0.5 among them. Default: 0.1 to 0.9.
+        quantiles: increasing levels between 0 and 1, with 0.5 among them.
+            Default: (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9).
         {hyperparameters}
         cell: "rnn", "gru" or "lstm"; or a class of your own, whose forward is a step: see
-            `models.Stack`. Default: 'gru'.
-        iterations: updates to make; by default `epochs` decides.
-        epochs: passes over the sequences; by default 30, and more where 30 are fewer than 500
-            updates, unless iterations is given.
-        batch_size: sequences an update sees; all N if there are fewer. Default: 32.
-        warmup: iterations at the start over which the learning rate rises from zero; by default a
-            twentieth of all.
+            `models.Stack`. By the recipe 'gru'. Default: 'auto'.
 
     Attributes:
         net_: the `RegressorNet`.
@@ -71,6 +69,8 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
         n_features_in_: F; 1 for X of two axes.
         feature_names_in_: the names of the columns, if X was a data frame.
         n_iter_: updates made by `fit`.
+        hyperparameters_: the parameters of the constructor, with those values that the recipe chose
+            for the last `fit` (not saved).
 
     Example:
         >>> import numpy as np
@@ -84,18 +84,11 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
         (50,)
     """
 
+    _task = "regress"
+
     loss: str = RegressSettings.loss
     quantiles: Sequence[float] = NINE
-    cell: str = "gru"
-    hidden_size: int = 64
     readout: str = Classifying.readout
-    batch_size: int = 32
-    optimizer: str = "adamw"
-    learning_rate: float = 4e-3
-    clip_norm: float | None = 1.0
-    schedule: str = "cosine"
-    warmup: int | None = None
-    eval_every: int = 100
 
     def fit(
         self,
@@ -124,8 +117,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
             ValueError, TypeError: a parameter or an argument cannot be used; the message says why.
             training.Diverged: the loss became NaN or infinite.
         """
-        settings, plan = RegressSettings(**self._own(RegressSettings)), self._plan()
-        start = self._start()
+        seed, start = self._seed(), self._start()
         X, validation = as_the_start(start, X, validation)
         given = _checked(X, y, sample_weight)
         fraction = kept_apart(self.validation_fraction, validation)
@@ -135,23 +127,28 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
             as_targets(held_out.y, len(held_out.y), given.y.shape[1])
             given = replace(given, validation=(held_out.X, held_out.y))
         elif fraction:
-            given = given.split(fraction, plan.seed)
-        preparation = self._prepares(given.X) if start is None else start.preparation
+            given = given.split(fraction, seed)
+        sized = for_examples(len(given.y), given.validation is not None)
+        values = self._hyperparameters(sized, start, resume)
+        preparation = (
+            prepares(given.X, values["standardize"], given.feature_names)
+            if start is None
+            else start.preparation
+        )
         if preparation is not None:
             given = given.prepared_by(preparation)
         trained, history = fit.fit(
             given,
-            Classifying(**self._own(Classifying)),
-            _with_length(plan, len(given.y)),
-            loss=settings.loss,
+            own(Classifying, values),
+            own(training.Plan, values, seed=seed),
+            loss=own(RegressSettings, values).loss,
             quantiles=self.quantiles,
-            words=WordSettings(**self._own(WordSettings)),
-            warm_up=WARM_UP if self.warmup is None else None,
+            words=own(WordSettings, values),
             start=start,
-            callbacks=self._callbacks(callbacks),
+            callbacks=self._callbacks(callbacks, values),
             resume=resume,
         )
-        return self._trained(replace(trained, preparation=preparation), history)
+        return self._trained(replace(trained, preparation=preparation), history, values)
 
     def predict(self, X: Any) -> np.ndarray:
         """The number for each sequence, `[N]`, or `[N, K]`; with quantiles the medians."""
@@ -205,11 +202,3 @@ def _checked(X: Any, y: Any, sample_weight: Any = None) -> Targeted:
     columns = ("y",) if is_one else tuple(f"y{k}" for k in range(targets.shape[1]))
     names = column_names(given)
     return Targeted(X, targets, columns, is_one, feature_names=names, sample_weight=sample_weight)
-
-
-def _with_length(plan: training.Plan, n: int) -> training.Plan:
-    """The plan for n sequences, with the default length if it has no length."""
-    if plan.iterations is not None or plan.epochs is not None:
-        return plan
-    updates = -(-EPOCHS * n // min(plan.batch_size, n))
-    return replace(plan, iterations=max(updates, AT_LEAST))

@@ -54,7 +54,6 @@ def fit(
     loss: str = "squared",
     quantiles: Sequence[float] = NINE,
     words: WordSettings | None = None,
-    warm_up: float | None = None,
     start: Regressor | None = None,
     callbacks: Sequence[Callback] = (),
     resume: str | Path | None = None,
@@ -66,7 +65,7 @@ def fit(
         quantiles: levels with 0.5 among them, for the loss "quantiles".
         words: how words are read, if the steps are words.
     """
-    plan = planned(plan, len(given.X), warm_up)
+    plan = planned(plan, len(given.X))
     trained = _untrained(given, model, words or WordSettings(), loss, quantiles, start, plan.seed)
     net: RegressorNet = trained.net
     centre, scale = net.centre.double().numpy(), net.scale.double().numpy()

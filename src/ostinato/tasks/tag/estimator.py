@@ -11,20 +11,23 @@ import numpy as np
 
 from ostinato import training
 from ostinato.data.sequences.step_labels import as_labels, lengths_of
-from ostinato.hyperparameters import Architecture, documented
-from ostinato.tasks.estimator import SequenceEstimator, as_the_start, check_pair, kept_apart
+from ostinato.hyperparameters import Architecture
+from ostinato.tasks.estimator import (
+    SequenceEstimator,
+    as_the_start,
+    check_pair,
+    described,
+    for_examples,
+    kept_apart,
+    own,
+)
 from ostinato.tasks.tag import fit
 from ostinato.tasks.tag.fit import Tagged
 from ostinato.tasks.tag.loss import TaggerSettings
 from ostinato.tasks.tag.model import Tagger
 
-# The share of the updates over which the learning rate rises, where `warmup` is None.
-WARM_UP = 0.05
-# The length of a training where neither epochs nor iterations are given.
-EPOCHS, AT_LEAST = 20, 500
 
-
-@documented
+@described
 @dataclass(eq=False, repr=False, kw_only=True)  # the constructor, which stores its arguments
 class SequenceTagger(SequenceEstimator):
     """A recurrent network that gives a label to every step of a sequence.
@@ -47,14 +50,8 @@ class SequenceTagger(SequenceEstimator):
         character_size: size of a character's embedding, and of the states of the GRUs that read
             the characters of a word; 0: characters are not read. Default: 25.
         {hyperparameters}
-        iterations: updates to make; by default `epochs` decides.
-        epochs: passes over the sequences; by default 20, and more where 20 are fewer than 500
-            updates, unless iterations is given.
-        batch_size: sequences an update sees; all N if there are fewer. Default: 32.
-        dropout: between layers and before the readout, and of words' vectors; in training only.
-            Default: 0.0.
-        warmup: iterations at the start over which the learning rate rises from zero; by default a
-            twentieth of all.
+        dropout: between layers and before the readout, and of words' vectors; in training only. By
+            the recipe 0.0. Default: 'auto'.
 
     Attributes:
         classes_: `[C]`, the labels, sorted; with a scheme its tags in iob2.
@@ -63,6 +60,8 @@ class SequenceTagger(SequenceEstimator):
         n_features_in_: F; not set for words.
         feature_names_in_: `[F]`, the names of the columns, if X was a data frame.
         n_iter_: updates made by `fit`.
+        hyperparameters_: the parameters of the constructor, with those values that the recipe chose
+            for the last `fit` (not saved).
 
     Example:
         >>> import numpy as np
@@ -76,18 +75,11 @@ class SequenceTagger(SequenceEstimator):
         array(['above', 'below', 'below'], dtype='<U5')
     """
 
-    cell: str = "lstm"
-    bidirectional: bool = True
+    _task = "tag"
+
     crf: bool = TaggerSettings.crf
     scheme: str | None = TaggerSettings.scheme
     character_size: int = TaggerSettings.character_size
-    batch_size: int = 32
-    optimizer: str = "adamw"
-    learning_rate: float = 4e-3
-    clip_norm: float | None = 1.0
-    schedule: str = "cosine"
-    warmup: int | None = None
-    eval_every: int = 100
 
     # No ClassifierMixin: scikit-learn stratifies the folds of classifiers, and then refuses labels
     # that are sequences.
@@ -117,31 +109,30 @@ class SequenceTagger(SequenceEstimator):
             ValueError, TypeError: a parameter or an argument cannot be used; the message says why.
             training.Diverged: the loss became NaN or infinite.
         """
-        settings = TaggerSettings(**self._own(TaggerSettings))
-        plan = self._plan()
-        start = self._start()
+        seed, start = self._seed(), self._start()
         preparation = None if start is None else start.preparation
         X, validation = as_the_start(start, X, validation)
-        given = Tagged.of(X, y, settings.scheme)
+        given = Tagged.of(X, y, self.scheme)
         fraction = kept_apart(self.validation_fraction, validation)
         if validation is not None:
             check_pair(validation)
-            given = given.validated_by(validation[0], validation[1], settings.scheme)
+            given = given.validated_by(validation[0], validation[1], self.scheme)
         elif fraction:
-            given = given.split(fraction, plan.seed)
+            given = given.split(fraction, seed)
         if preparation is not None:
             given = given.prepared_by(preparation)
+        sized = for_examples(len(given.y), given.validation is not None)
+        values = self._hyperparameters(sized, start, resume)
         trained, history = fit.fit(
             given,
-            Architecture(**self._own(Architecture)),
-            settings,
-            _with_length(plan, len(given.y)),
-            warm_up=WARM_UP if self.warmup is None else None,
+            own(Architecture, values),
+            own(TaggerSettings, values),
+            own(training.Plan, values, seed=seed),
             start=start,
-            callbacks=self._callbacks(callbacks),
+            callbacks=self._callbacks(callbacks, values),
             resume=resume,
         )
-        return self._trained(replace(trained, preparation=preparation), history)
+        return self._trained(replace(trained, preparation=preparation), history, values)
 
     def predict(self, X: Any) -> list[np.ndarray] | np.ndarray:
         """The likeliest labels: N arrays `[T_i]`, or `[T]` where X is one sequence.
@@ -192,11 +183,3 @@ class SequenceTagger(SequenceEstimator):
 
 
 ESTIMATOR = SequenceTagger
-
-
-def _with_length(plan: training.Plan, n: int) -> training.Plan:
-    """The plan for n sequences, with a length if it has none."""
-    if plan.iterations is not None or plan.epochs is not None:
-        return plan
-    updates = -(-EPOCHS * n // min(plan.batch_size, n))
-    return replace(plan, iterations=max(updates, AT_LEAST))

@@ -99,14 +99,13 @@ def fit(
     settings: TaggerSettings,
     plan: Plan,
     *,
-    warm_up: float | None = None,
     start: Tagger | None = None,
     callbacks: Sequence[Callback] = (),
     resume: str | Path | None = None,
 ) -> tuple[Tagger, History]:
     """Train a network; see `tasks/fitting.py`."""
     check_start(model)
-    plan = planned(plan, len(given.y), warm_up)
+    plan = planned(plan, len(given.y))
     X, vocabulary, scale = given.X, None, None
     if start is not None:
         _check_features(X, start.net.config["n_features"])
