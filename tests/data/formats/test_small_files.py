@@ -202,7 +202,7 @@ def test_packed_batches_are_read_as_long_as_there_is_memory(tmp_path, monkeypatc
         for _ in range(20):
             writer.write_batch(batch)
     assert path.stat().st_size < batch.nbytes / 10
-    monkeypatch.setattr(content.os, "sysconf", lambda name: 1024)  # pages, and bytes of a page
+    monkeypatch.setattr("os.sysconf", lambda name: 1024)  # pages, and bytes of a page
     with pytest.raises(ValueError, match="GB as arrays; this machine has"):
         read_examples(path, Roles(shape="wide"))
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
-import os
 import re
 import zlib
 from pathlib import Path
 from typing import BinaryIO
+
+from ostinato import environment
 
 GZIP = b"\x1f\x8b"
 CHUNK = 1 << 24  # bytes unpacked at a time
@@ -155,13 +156,10 @@ def check_memory(n_bytes: int, what: str) -> None:
     """Raise ValueError if arrays of this size do not fit: a small file may promise any rows.
 
     Raises:
-        ValueError: they need more than the memory of this machine.
+        ValueError: they need more than the memory that this process may use.
     """
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not every system says
-        return
-    if n_bytes > memory:
+    memory = environment.memory()
+    if memory is not None and n_bytes > memory:
         raise ValueError(
             f"{what} needs {n_bytes / 1e9:,.0f} GB as arrays; this machine has "
             f"{memory / 1e9:,.0f} GB"

@@ -63,17 +63,11 @@ class Made:
     operators: tuple[str, ...]
 
 
-def sequence_model(source: Exportable, operators: bool = True) -> Made:
-    """The sequence form.
-
-    Args:
-        source: the model.
-        operators: whether steps that are an RNN, GRU or LSTM become these operators.
-    """
+def sequence_model(source: Exportable) -> Made:
+    """The sequence form."""
     w, graph = Writer(), source.graph
-    made_of: list[str] = []
     if source.windows is not None:
-        answer = _forecast(w, source, source.windows, operators, made_of)
+        answer = _forecast(w, source, source.windows)
         inputs = described_inputs(w, source.windows)
         described = w.value(ANSWER, ("batch", source.windows.horizon, graph.n_outputs), DOUBLE)
     else:
@@ -83,37 +77,21 @@ def sequence_model(source: Exportable, operators: bool = True) -> Made:
         if graph.embed is not None:  # padding may be anything
             within = w.node("Squeeze", rows.valid, w.integers(2))
             given[0] = w.node("Where", within, given[0], w.constant(np.array(0, np.int64)))
-        x = _read(w, source, given, None, operators, made_of)[0]
-        answer = _answer(w, graph, source.tensors, x, rows, operators, made_of)
+        x = _read(w, source, given, None)[0]
+        answer = _answer(w, graph, source.tensors, x, rows)
         inputs.append(w.value(LENGTHS, ("batch",), INT64))
         each = ("time",) if graph.readout.kind == "each" else ()
         described = w.value(ANSWER, ("batch", *each, graph.n_outputs))
     w.called(ANSWER, answer)
-    return Made(_model(w, source, "sequence", inputs, [described]), tuple(made_of))
+    return Made(_model(w, source, "sequence", inputs, [described]), tuple(w.operators))
 
 
-def _answer(
-    w: Writer,
-    graph: ModelGraph,
-    tensors: Tensors,
-    x: str,
-    rows: BatchRows,
-    operators: bool,
-    made_of: list[str],
-) -> str:
-    """The output of the head for x `[T, B, F]`: `[B, K]`, or at each step `[B, T, K]`.
-
-    Args:
-        made_of: receives the operator of each direction of each layer.
-    """
+def _answer(w: Writer, graph: ModelGraph, tensors: Tensors, x: str, rows: BatchRows) -> str:
+    """The output of the head for x `[T, B, F]`: `[B, K]`, or at each step `[B, T, K]`."""
     played: list[Played] = []
     for layer in graph.layers:
-        played = [
-            write_direction(w, d.step, tensors, x, rows, d.reverse, operators)
-            for d in layer.directions
-        ]
+        played = [write_direction(w, d.step, tensors, x, rows, d.reverse) for d in layer.directions]
         x = _joined(w, [p.outputs for p in played])
-        made_of += [p.operator for p in played]
     readout = graph.readout
     if readout.kind == "each":
         (answer,) = _mapped(w, graph.answer, [x], tensors, x)
@@ -127,9 +105,7 @@ def _answer(
     return _mapped(w, graph.answer, list(carry), tensors, carry[0])[0]
 
 
-def _forecast(
-    w: Writer, source: Exportable, windows: SeriesWindows, operators: bool, made_of: list[str]
-) -> str:
+def _forecast(w: Writer, source: Exportable, windows: SeriesWindows) -> str:
     """The quantiles of the steps ahead, `[batch, h, Q]` float64."""
     ahead = source.graph.ahead
     assert ahead is not None
@@ -137,7 +113,7 @@ def _forecast(
     def network(x: str, lengths: str) -> str:
         x = w.node("Transpose", x, perm=[1, 0, 2])
         rows = BatchRows.of(w, x, lengths)
-        return _answer(w, source.graph, source.tensors, x, rows, operators, made_of)
+        return _answer(w, source.graph, source.tensors, x, rows)
 
     def each(vectors: str, known: str) -> str:
         return _mapped(w, ahead.each, [vectors, known], source.tensors, vectors)[0]
@@ -155,12 +131,11 @@ def step_model(source: Exportable) -> Made:
     step, answer = source.graph.composed()
     given_inputs, inputs = _inputs(w, source, ("batch",))
     outputs: list[Any] = []
-    made_of: list[str] = []
     latest = None
     if source.preparation is not None and source.preparation.missing == "forward":
         latest = LATEST
     names = [name for name, _ in given_inputs]
-    x, now = _read(w, source, names, latest, True, made_of)
+    x, now = _read(w, source, names, latest)
     given = {step.inputs[0]: x}
     for name, i in carried_states(step).items():
         given[step.states[i]] = name
@@ -176,7 +151,7 @@ def step_model(source: Exportable) -> Made:
         w.called(f"new_{name}", value)
         inputs.append(w.value(name, ("batch", width)))
         outputs.append(w.value(f"new_{name}", ("batch", width)))
-    return Made(_model(w, source, "step", inputs, outputs), tuple(made_of))
+    return Made(_model(w, source, "step", inputs, outputs), tuple(w.operators))
 
 
 def carried_states(step: StepGraph) -> dict[str, int]:
@@ -213,12 +188,7 @@ def _time_and_batch(n_axes: int) -> list[int]:
 
 
 def _read(
-    w: Writer,
-    source: Exportable,
-    given: list[str],
-    latest: str | None,
-    operators: bool,
-    made_of: list[str],
+    w: Writer, source: Exportable, given: list[str], latest: str | None
 ) -> tuple[str, str | None]:
     """The input of the lowest layer, and the values that a step carries on, if any.
 
@@ -231,7 +201,7 @@ def _read(
         if embed.spelling is None:
             return rows, None
         _, characters, counts = given
-        spelt = _spelt(w, embed.spelling, source.tensors, characters, counts, operators, made_of)
+        spelt = _spelt(w, embed.spelling, source.tensors, characters, counts)
         return w.node("Concat", rows, spelt, axis=-1), None
     x, carried = given[0], None
     if source.preparation is not None:
@@ -258,15 +228,7 @@ def _embedded(w: Writer, embed: Embed, tensors: Tensors, tokens: str) -> str:
     return w.node("OneHot", tokens, w.constant(V), values, axis=-1)
 
 
-def _spelt(
-    w: Writer,
-    graph: ModelGraph,
-    tensors: Tensors,
-    characters: str,
-    counts: str,
-    operators: bool,
-    made_of: list[str],
-) -> str:
+def _spelt(w: Writer, graph: ModelGraph, tensors: Tensors, characters: str, counts: str) -> str:
     """The output of a network for the letters of words, `[…, K]`: each word is a row of a batch.
 
     Args:
@@ -280,7 +242,7 @@ def _spelt(
     least = w.node("Max", w.node("Reshape", counts, w.integers(-1)), w.integers(1))
     lengths = w.node("Min", least, letters)
     x = _embedded(w, graph.embed, tensors, w.node("Transpose", flat, perm=[1, 0]))
-    answer = _answer(w, graph, tensors, x, BatchRows.of(w, x, lengths), operators, made_of)
+    answer = _answer(w, graph, tensors, x, BatchRows.of(w, x, lengths))
     shape = w.node("Concat", w.node("Shape", counts), w.integers(graph.n_outputs), axis=0)
     return w.node("Reshape", answer, shape)
 

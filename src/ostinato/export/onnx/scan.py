@@ -61,29 +61,22 @@ class Played:
     """The results of a direction.
 
     Attributes:
-        operator: the operator of ONNX that computes it.
         outputs: `[T, B, D]`.
         last: `[B, D]`, the output of the step that is computed last.
         states: `[B, width]`, the states after that step; () for an operator other than Scan.
     """
 
-    operator: str
     outputs: str
     last: str
     states: tuple[str, ...] = ()
 
 
 def write_direction(
-    w: Writer,
-    step: StepGraph,
-    tensors: Tensors,
-    x: str,
-    rows: BatchRows,
-    reverse: bool,
-    operators: bool = True,
+    w: Writer, step: StepGraph, tensors: Tensors, x: str, rows: BatchRows, reverse: bool
 ) -> Played:
-    """Write a direction of a layer: as a Scan, or as an operator if allowed and proved equal."""
-    cell = recognised(step, tensors) if operators else None
+    """Write a direction of a layer: as a Scan, or as an operator where that is proved equal."""
+    cell = recognised(step, tensors)
+    w.operators.append("Scan" if cell is None else cell.op)
     if cell is not None:
         return _operator(w, cell, x, rows, reverse)
     return write_scan(w, step, tensors, x, rows, reverse)
@@ -107,7 +100,6 @@ def _operator(w: Writer, cell: OnnxCell, x: str, rows: BatchRows, reverse: bool)
         outputs = w.node("Where", spoilt, w.number(float("nan")), outputs)
     last = w.node("Where", rows.final, outputs, w.number(0))
     return Played(
-        cell.op,
         rows.reversed(w, outputs) if reverse else outputs,
         w.node("ReduceSum", last, w.integers(0), keepdims=0),
     )
@@ -148,8 +140,8 @@ def write_scan(
     )
     states, lasts = results[:n_states], results[n_states : len(kept)]
     if not step.outputs:
-        return Played("Scan", "", "", tuple(states))
-    return Played("Scan", results[-1], lasts[-1], tuple(states))
+        return Played("", "", tuple(states))
+    return Played(results[-1], lasts[-1], tuple(states))
 
 
 def _shape(w: Writer, rows: BatchRows, width: int) -> str:

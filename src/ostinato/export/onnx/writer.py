@@ -32,6 +32,7 @@ class Writer:
         self._helper: Any = onnx.helper
         self._numbers: Any = count() if above is None else above._numbers
         self.nodes: list[onnx.NodeProto] = []
+        self.operators: list[str] = []  # of each direction of each layer: RNN, GRU, LSTM or Scan
         self._constants: dict[Any, tuple[str, np.ndarray]] = {}  # by type, shape and digest
 
     # ---- values
