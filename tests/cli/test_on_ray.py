@@ -23,6 +23,7 @@ from cli_examples import command, process
 from task_files import QUICK, TASKS
 from worker_examples import PROCESSES, Dealt, squares
 
+from ostinato.cli import many
 from ostinato.cli.failures import AlreadyReported, BadInput, Failure
 from ostinato.cli.many import on_ray, ray_cluster, workers
 
@@ -44,7 +45,7 @@ def team():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
         patch.delenv("RAY_ADDRESS", raising=False)
-        with workers.team(2, 1, ray=True) as found:
+        with many.team(2, 1, ray=True) as found:
             yield found
 
 

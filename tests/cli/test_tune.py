@@ -18,7 +18,8 @@ from task_files import TASKS
 
 pytest.importorskip("optuna")
 
-from ostinato.cli.many import trials, workers
+from ostinato.cli import many
+from ostinato.cli.many import trials
 from ostinato.cli.run import config as configuration
 from zoo.suites import one_in
 
@@ -225,7 +226,7 @@ def test_the_time_of_a_trial_is_counted_from_when_it_was_dealt(ostinato, tmp_pat
                 work = prepare(*arguments)
                 dealer.tell(piece, work(piece, functools.partial(dealer.answer, piece)))
 
-    monkeypatch.setattr(workers, "team", lambda *settings: contextlib.nullcontext(Late()))
+    monkeypatch.setattr(many, "team", lambda *settings: contextlib.nullcontext(Late()))
     quick = (*task_files.tag(tmp_path), "--hidden-size", 4, "--iterations", 2)
     outcome = ostinato("tune", *quick, "--minutes", 0.01, "--jobs", 2)
     assert "trial 0: the time is up" in outcome.err
