@@ -23,7 +23,7 @@ PAGES = sorted(p for p in (ROOT / "docs").glob("*.md") if ">>>" in p.read_text(e
 PACKAGE = ROOT / "src" / "ostinato"
 # Examples that read saved models run in tests/runtime/test_runtime_examples.py, and those of other
 # people's packages, which need not be there, in tests/packages.
-ELSEWHERE = re.compile(r"/runtime/|/integrations/|/tasks/\w+/model\.py$")
+ELSEWHERE = re.compile(r"/runtime/|/saved/replay\.py$|/integrations/|/tasks/\w+/model\.py$")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
