@@ -148,7 +148,8 @@ def _with_state(a: Arguments) -> Explanation | None:
     from ostinato.compiler.capture.guards.observation import Observation
 
     step = a.given
-    reached = [t for _, _, t, _ in Memory(lambda: step).versions.values()]
+    holding: Any = lambda: step  # noqa: E731  a function from which the search begins
+    reached = [t for _, _, t, _ in Memory(holding).versions.values()]
     may_change = [t for t in reached if not (t.is_leaf and t.requires_grad)]
     copies = [(t, t._version, t.detach().clone()) for t in may_change]
     observation = Observation(step, places=a.places)

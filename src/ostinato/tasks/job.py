@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ostinato.cli.failures import BadInput
@@ -18,7 +19,6 @@ from ostinato.tasks.base import TaskSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import numpy as np
     from typing_extensions import Self
@@ -146,14 +146,13 @@ class Job(ABC):
     ) -> None:
         """Write the model, the predictions and the report."""
         from ostinato import files, report
-        from ostinato.cli.run import reported
         from ostinato.models import saved_model
 
         saved_model.save(model, run.model, self.parameters(model), history.iterations)
         lines = self.lines(model, answers)
         if lines is not None:
             files.write_pieces(run.predictions, (piece.encode() for piece in lines))
-        facts = reported.facts(self.settings, run, history, evaluation)
+        facts = run_facts(self.settings, run, history, evaluation)
         report.write_report(run.report, self.page(model, answers, facts))
 
     def _plan(self) -> Plan:
@@ -162,6 +161,36 @@ class Job(ABC):
 
         given = asdict(self.settings.training)
         return Plan(**{f.name: given[f.name] for f in fields(Plan)})
+
+
+def run_facts(
+    settings: Config, run: RunDir, history: History, evaluation: dict[str, Any]
+) -> RunFacts:
+    """Title, course, results, configuration and surroundings of a run.
+
+    Parameters that the task does not use, or that are not set, are left out.
+    """
+    from ostinato.cli.run import jobs
+    from ostinato.report import RunFacts
+
+    without = jobs.unused(settings)
+    tables = {
+        section: {
+            name: value
+            for name, value in table.items()
+            if value is not None and f"{section}.{name}" not in without
+        }
+        for section, table in settings.tables().items()
+    }
+    source, model = Path(settings.data.source or "").name, settings.model
+    return RunFacts(
+        title=f"{source}, {model.cell}, {model.hidden_size} units",
+        metrics=history.reports,
+        losses=history.course,
+        evaluation=evaluation,
+        config={section: table for section, table in tables.items() if table},
+        environment=run.surroundings(),
+    )
 
 
 def without_run(trained: Trained) -> BadInput:
