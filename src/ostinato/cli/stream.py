@@ -86,7 +86,7 @@ def stream(
     """Predict row by row, as rows arrive.
 
     A row is one step. Answers come as CSV or JSON lines, as the rows do: the step, the label and
-    its probability.
+    its probability. CSV is read like the training file, but for what the flags of [data] say.
     """
     hush(quiet)
     if on_change and until_confidence is not None:
