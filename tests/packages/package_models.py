@@ -315,10 +315,7 @@ def neuralhydrology_customlstm():
     return neuralhydrology("customlstm"), lambda m, x: joined(m(of_basins(x))), double(B, T, 5)
 
 
-@case(
-    "neuralhydrology", "neuralhydrology/modelzoo/mclstm.py", "_MCLSTMCell.forward",
-    "a sum over the batch",
-)
+@case("neuralhydrology", "neuralhydrology/modelzoo/mclstm.py", "_MCLSTMCell.forward")
 def neuralhydrology_mclstm():
     model = neuralhydrology("mclstm", mass_inputs=["a"], dynamic_inputs=["b", "c"])
     return model, lambda m, x: joined(m(of_basins(x))), double(B, T, 5)
