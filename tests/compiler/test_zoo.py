@@ -70,7 +70,8 @@ ARRAYS: dict[str, Make] = {
     f"arrays {seed}": lambda dtype, seed=seed: random_arrays(Draw(seed)) for seed in range(40)
 }
 EVERY = STEPS | PUBLISHED | ARRAYS
-QUICK = [*WHOLE_STEPS, *one_in(3, OPERATIONS), *one_in(10, PUBLISHED), *one_in(4, ARRAYS)]
+SHARES = {2: WHOLE_STEPS, 3: OPERATIONS, 10: PUBLISHED, 4: ARRAYS}  # one in so many is quick
+QUICK = [p for n, cases_of_kind in SHARES.items() for p in one_in(n, cases_of_kind)]
 
 
 def case_of(name: str, dtype: torch.dtype = D) -> Case:
