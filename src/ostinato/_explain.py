@@ -174,6 +174,7 @@ _ADVICE = {
     "first axis": "give every tensor the rows of the batch as its first axis, as many as init has",
     "beside": "give carry, xs and parameters one floating-point type",
     "engine plays": "give carry, xs and parameters one of these types",
+    "depends on other values": "torch.where(mask, a, b) instead of a[mask] = b[mask]",
     "vector kernel": "nothing: this processor has no kernel yet, and PyTorch's own path is used",
 }
 

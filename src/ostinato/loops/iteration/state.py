@@ -1,6 +1,6 @@
 """The state that an iteration hands to the next, as tensors and a structure without them.
 
-Structures are lists, tuples, named tuples, dicts, dataclasses and plain objects. Everything else in
+Structures are lists, tuples, named tuples, dicts, TensorDicts, dataclasses and plain objects. Everything else in
 them than tensors is constant: it must be the same after every step.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -91,6 +92,12 @@ class Flat:
         if isinstance(value, dict) and kind is not collections.Counter:
             self.containers.append(value)
             return kind, tuple(value), self.parts(value.items(), grows, name)
+        if kind is _tensordict():
+            if value.is_locked or any(value.names):
+                raise NoStep("the state holds a TensorDict that is locked or names its axes")
+            self.containers.append(value)
+            items, how = dict(value.items()), f"TensorDict of {value.ndim} axes"
+            return kind, tuple(items), self.parts(items.items(), grows, name), how
         if _is_plain_object(value):
             self.containers.append(value)
             d = vars(value)
@@ -118,6 +125,11 @@ def parts_of(spec: Spec) -> tuple[Any, tuple[Any, ...], tuple[Spec, ...]] | None
     if issubclass(kind, dict) or len(spec) == 4:
         return (kind, *spec[3:]), spec[1], spec[2]
     return spec[:-1], tuple(range(len(spec[-1]))), spec[-1]
+
+
+def _tensordict() -> Any:
+    """The class of the package tensordict, if that is imported."""
+    return getattr(sys.modules.get("tensordict"), "TensorDict", UNBOUND)
 
 
 def _is_plain_object(value: Any) -> bool:
@@ -184,6 +196,12 @@ class Maker:
 
     def mapping(self, spec: Spec, pairs: list[tuple[Any, Any]], kept: Any) -> Any:
         """A dict or an object; kept: the old one, if it persists."""
+        if len(spec) == 4 and spec[0] is _tensordict():
+            n_axes = int(spec[3].split()[2])
+            made = spec[0]({}) if kept is None else kept
+            if kept is None and pairs:
+                made.batch_size = pairs[0][1].shape[:n_axes]
+            return made.update(dict(pairs))
         if len(spec) == 4:
             made = spec[0].__new__(spec[0]) if kept is None else kept
             vars(made).update(pairs)
