@@ -10,7 +10,7 @@ from typing import Any
 
 # Packages whose functions and classes do not change while a program runs, like the standard
 # library.
-_FIXED = {"torch", "numpy"}
+_FIXED = {"torch", "numpy", "tensordict"}
 # In our own package, models and the steps of cells are read like a user's code.
 _OURS_TO_READ = (
     "ostinato.nn.steps", "ostinato.models", "ostinato.integrations", "ostinato.loops.scanned",
