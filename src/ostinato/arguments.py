@@ -86,7 +86,10 @@ class Arguments:
         """B."""
         if self.shared is not None:
             return self.shared.n_rows
-        return self.xs_leaves[0].shape[1]
+        first = self.xs_leaves[0]
+        if first.dim() < 2:  # a number for each step
+            return next((leaf.shape[1] for leaf in self.xs_leaves if leaf.dim() > 1), 0)
+        return first.shape[1]
 
     @property
     def init_leaves(self) -> list[Tensor]:

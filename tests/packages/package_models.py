@@ -402,6 +402,30 @@ def torchrl_gru():
     return GRU(6, 12, batch_first=True).double(), lambda m, x: joined(m(x)[0]), double(B, T, 6)
 
 
+@case("tensordict", "package_models.py", "Rollout.forward")
+def tensordict_rollout():
+    from tensordict import TensorDict
+    from tensordict.nn import TensorDictModule, TensorDictSequential
+
+    class Rollout(nn.Module):
+        def __init__(self):
+            super().__init__()
+            cell = TensorDictModule(nn.GRUCell(6, 12), in_keys=["seen", "h"], out_keys=["h"])
+            head = TensorDictModule(nn.Linear(12, 3), in_keys=["h"], out_keys=["action"])
+            self.policy = TensorDictSequential(cell, head)
+
+        def forward(self, x):
+            td = TensorDict({"h": x.new_zeros(len(x), 12)}, batch_size=[len(x)])
+            actions = []
+            for t in range(x.shape[1]):
+                td["seen"] = x[:, t]
+                td = self.policy(td)
+                actions.append(td["action"])
+            return torch.stack(actions, 1), td["h"]
+
+    return Rollout().double(), lambda m, x: joined(m(x)), double(B, T, 6)
+
+
 # --------------------------------------------------------------------- differential equations
 
 
@@ -448,6 +472,12 @@ def torchdiffeq(method, times, **options):
 @case("torchdiffeq", "torchdiffeq/_impl/solvers.py", "integrate")
 def torchdiffeq_rk4():
     return *torchdiffeq("rk4", torch.linspace(0, 1, T).double()), double(B, 4)
+
+
+@case("torchdiffeq", "torchdiffeq/_impl/solvers.py", "integrate")
+def torchdiffeq_irregular_times():
+    times = torch.cat([torch.zeros(1), torch.rand(T).sort().values, torch.ones(1)])
+    return *torchdiffeq("rk4", times.double()), double(B, 4)
 
 
 @case("torchdiffeq", "torchdiffeq/_impl/solvers.py", "integrate")

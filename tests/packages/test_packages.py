@@ -93,6 +93,35 @@ def test_recurrent_models_of_neuralforecast(name):
     assert any("accelerated" in str(r) for r in inspect(model))
 
 
+@pytest.mark.parametrize("name", ["LSTMModule", "GRUModule"])
+def test_modules_of_torchrl(name):
+    """Whole trajectories with resets, as the losses of torchrl play them."""
+    modules = pytest.importorskip("torchrl.modules")
+    from tensordict import TensorDict
+
+    states, found = ["h", "c"][: 2 if name == "LSTMModule" else 1], []
+    outs = ["y", *[("next", s) for s in states]]
+    starts = torch.rand(B, 24, 1) < 0.1
+
+    def call(model, x):
+        given = {s: x.new_zeros(B, 24, 1, 12) for s in states}
+        with modules.set_recurrent_mode(True):
+            td = model(TensorDict({"x": x, "is_init": starts, **given}, batch_size=[B, 24]))
+        return torch.cat([td[key].flatten() for key in outs])
+
+    for fast in (False, True):
+        torch.manual_seed(0)
+        model = getattr(modules, name)(
+            input_size=6, hidden_size=12, in_keys=["x", *states], out_keys=outs
+        ).double()
+        if fast:
+            ostinato.accelerate(model, loops=True)
+        found.append(outcome(model, call, double(B, 24, 6)))
+    for n, value in found[0].items():
+        torch.testing.assert_close(found[1][n], value, rtol=1e-10, atol=1e-12)
+    assert any("accelerated" in str(r) for r in inspect(model))
+
+
 SDES = [  # noise, kind, method, whether a step is 1/100 or no part of the times between outputs
     ("diagonal", "ito", "euler", True), ("general", "ito", "euler", False),
     ("diagonal", "ito", "milstein", True), ("additive", "ito", "srk", False),
