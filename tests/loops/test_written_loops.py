@@ -249,9 +249,9 @@ def batch_norm(p, x):
 
 
 def times_as_numbers(p, x):
-    h, n_rows = x[:, 0], len(x)
-    for s in torch.linspace(0, 1, 14, dtype=x.dtype):
-        h = torch.tanh(h.view(n_rows, -1) * (s + s.item()))
+    h, n_rows, times = x[:, 0], len(x), torch.linspace(0, 1, 14, dtype=x.dtype)
+    for t in range(14):
+        h = torch.tanh(h.view(n_rows, -1) * (times[t] + times[t].item()))
     return h
 
 

@@ -1,7 +1,7 @@
 """The state that an iteration hands to the next, as tensors and a structure without them.
 
-Structures are lists, tuples, named tuples, dicts, TensorDicts, dataclasses and plain objects. Everything else in
-them than tensors is constant: it must be the same after every step.
+Structures are lists, tuples, named tuples, dicts, TensorDicts, dataclasses and plain objects.
+Everything else in them than tensors is constant: it must be the same after every step.
 """
 
 from __future__ import annotations
