@@ -248,13 +248,6 @@ def batch_norm(p, x):
     return h
 
 
-def times_as_numbers(p, x):
-    h, n_rows, times = x[:, 0], len(x), torch.linspace(0, 1, 14, dtype=x.dtype)
-    for t in range(14):
-        h = torch.tanh(h.view(n_rows, -1) * (times[t] + times[t].item()))
-    return h
-
-
 def alias(p, x):
     h, out = x.new_zeros(len(x), 6), []
     for t in range(x.shape[1]):
@@ -273,7 +266,6 @@ def alias(p, x):
         (logs_numbers, "a Python value .item.; .*append the tensor, .* convert it after the loop"),
         (logs_arrays, "ndarray, .*append the tensor, .* and convert it after the loop"),
         (batch_norm, "rows of the batch read each other .batch statistics, .*eval"),
-        (times_as_numbers, "a Python value"),
         (alias, "emits a tensor that the next one changes in place"),
     ],
     ids=lambda f: getattr(f, "__name__", ""),
