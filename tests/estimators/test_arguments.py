@@ -67,3 +67,14 @@ def test_a_fit_that_fails_leaves_the_fitted_model_as_it_was():
     with pytest.raises(ValueError, match="one class only"):
         model.fit(X, ["same"] * 90)
     assert np.array_equal(model.predict_proba(X), before)
+
+
+@pytest.mark.parametrize("recipe", ["task", "notebook"])
+@pytest.mark.parametrize(("value", "shown"), [(np.nan, "NaN"), (np.inf, "inf")])
+def test_what_is_not_finite_is_refused_at_its_place(recipe, value, shown):
+    """Also if features are scaled."""
+    X, y = up_or_down()
+    model = small(recipe=recipe, iterations=2).fit(X, y)
+    X[3, 2, 0] = value
+    with pytest.raises(ValueError, match=f"X has {shown} at example 3, step 2"):
+        model.predict(X)

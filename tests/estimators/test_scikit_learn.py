@@ -24,7 +24,7 @@ N_PASSED = 50  # of scikit-learn 1.9: 59
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_it_is_a_classifier_of_scikit_learn():
-    estimator = small(iterations=60, learning_rate=0.03)
+    estimator = SequenceClassifier(hidden_size=8, iterations=30, learning_rate=0.03)
     results = check_estimator(estimator, on_fail=None, on_skip=None)
     failed = {result["check_name"] for result in results if result["status"] == "failed"}
     assert failed == expected_failures("SequenceClassifier")

@@ -141,7 +141,7 @@ def test_a_user_s_input_is_prepared_as_in_the_training(tmp_path):
     agrees(model.predict_proba(X), in_torch.predict_proba(X))
     assert model.n_features == 3
     X[0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="the value is missing"):
+    with pytest.raises(ValueError, match="X has NaN at example 0, step 0, feature 0"):
         model.predict(X)
 
 

@@ -74,6 +74,8 @@ class SequenceReader(Model):
             raise ValueError("X has words, but the model was trained with numbers")
         X = shape_sequences(self.in_order(X))
         checks.n_features(X, self.n_features, self.estimator)
+        if self.preparation.missing == "error" and not np.isfinite(getattr(X, "values", X)).all():
+            as_sequences(X)  # raises, and says where a value is NaN or infinite
         return as_sequences(self.preparation.apply_in_order(X))
 
     def coded(self, X: Any) -> Inputs:
