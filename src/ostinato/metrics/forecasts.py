@@ -77,7 +77,7 @@ def mase(actual: Any, forecast: Any, scales: Any) -> float:
     scales = np.asarray(scales, dtype=np.float64)
     _check_shape("forecast", forecast, actual.shape)
     _check_shape("scales", scales, actual.shape[:1])
-    errors = _row_means(np.abs(actual - forecast))
+    errors = row_means(np.abs(actual - forecast))
     usable = scales > 0
     return _mean(errors[usable] / scales[usable])
 
@@ -223,8 +223,8 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _row_means(values: np.ndarray) -> np.ndarray:
-    """`_mean` of each row."""
+def row_means(values: np.ndarray) -> np.ndarray:
+    """The mean of each row without NaN; NaN if nothing is left."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
         return np.nanmean(values, axis=1)

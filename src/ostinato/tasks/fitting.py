@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ostinato.data import Batches
+from ostinato.data import Batches, LabelEncoder
 from ostinato.data.sequences.as_sequences import as_sequences
 from ostinato.data.sequences.preparation import Preparation
 from ostinato.data.sequences.step_labels import Steps, width_of
@@ -157,6 +157,15 @@ def check_start(model: Architecture) -> None:
     """Raise ValueError if initial weights are asked for that only classifiers have."""
     if model.init != "default":
         raise ValueError(f"init={model.init!r} is for classifiers; wanted 'default'")
+
+
+def check_several_classes(encoder: LabelEncoder) -> None:
+    """Raise ValueError if there is only one label to learn."""
+    if len(encoder) < 2:
+        raise ValueError(
+            f"y has one class only, {encoder.classes.tolist()[0]!r}; wanted two or more to tell "
+            "apart"
+        )
 
 
 def reading(

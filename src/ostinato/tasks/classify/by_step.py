@@ -15,6 +15,7 @@ import numpy as np
 
 from ostinato._extras import needs
 from ostinato.data import LabelEncoder, Ragged
+from ostinato.data.sequences.step_labels import lengths_of
 from ostinato.data.text.words import CodedWords, Integers
 from ostinato.saved.card import n_parameters
 from ostinato.tasks.classify.model import Classifier, Early
@@ -109,13 +110,6 @@ def logits_and_states(
         with torch.no_grad():
             logits, states = net.forward_steps(x, lengths)
         yield logits.numpy(), states.numpy(), all_lengths[part]
-
-
-def lengths_of(sequences: Inputs) -> np.ndarray:
-    """The steps of each sequence, `[N]`."""
-    if isinstance(sequences, np.ndarray):
-        return np.full(len(sequences), sequences.shape[1], dtype=np.int64)
-    return sequences.lengths
 
 
 def reads_both_ways(net: ClassifierNet | ClassifierEnsemble) -> bool:

@@ -23,7 +23,7 @@ from ostinato.tasks.classify import by_step
 from ostinato.tasks.classify.loss import MultiLabels
 from ostinato.tasks.classify.model import Classifier
 from ostinato.tasks.classify.net import ClassifierEnsemble, ClassifierNet, network
-from ostinato.tasks.fitting import ToLearn, planned, reading
+from ostinato.tasks.fitting import ToLearn, check_several_classes, planned, reading
 from ostinato.training import loop
 from ostinato.training.callbacks import Callback
 from ostinato.training.history import History
@@ -57,11 +57,7 @@ class Labelled(ToLearn):
         if labels.ndim == 2:
             return Labelled(X, labels, LabelEncoder(np.arange(labels.shape[1])), **more)
         encoder, numbers = LabelEncoder.fit(labels)
-        if len(encoder) < 2:
-            raise ValueError(
-                f"y has one class only, {encoder.classes.tolist()[0]!r}; wanted two or more to "
-                "tell apart"
-            )
+        check_several_classes(encoder)
         return Labelled(X, numbers, encoder, **more)
 
     def split(self, fraction: float, seed: int, *_: Any) -> Labelled:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ostinato.anatomy import Anatomy
 from ostinato.data import LabelEncoder
+from ostinato.data.sequences.step_labels import lengths_of
 from ostinato.data.text.words import CodedWords
 from ostinato.report import common, labels, measures
 from ostinato.report.figures import Curve, Line, limits
@@ -21,7 +22,6 @@ from ostinato.saved.card import n_parameters
 from ostinato.tasks.classify import TASK
 from ostinato.tasks.classify.by_step import (
     cut_short,
-    lengths_of,
     logits_and_states,
     n_right_by_step,
     reads_both_ways,

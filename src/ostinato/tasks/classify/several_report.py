@@ -9,6 +9,7 @@ import numpy as np
 
 from ostinato.anatomy import Anatomy
 from ostinato.data.sequences.label_sets import joined
+from ostinato.data.sequences.step_labels import lengths_of
 from ostinato.metrics import label_sets as label_metrics
 from ostinato.report import common, labels, measures
 from ostinato.report.markup import Html, count, percent, plain, tag
@@ -26,7 +27,6 @@ from ostinato.report.panels import (
 from ostinato.saved.card import n_parameters
 from ostinato.tasks.base import MeasureSpec
 from ostinato.tasks.classify import TASK
-from ostinato.tasks.classify.by_step import lengths_of
 from ostinato.tasks.classify.report import anatomy
 
 if TYPE_CHECKING:

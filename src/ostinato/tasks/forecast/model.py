@@ -42,10 +42,6 @@ class Backtest:
     quantiles: Array
     levels: tuple[float, ...]
 
-    def measures(self, panel: Panel, season: int) -> Measures:
-        """The measures of `forecast_metrics.measure`; MASE by each window's history."""
-        return _measured([(np.arange(len(panel)), panel, self)], season)
-
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class Forecaster(Model):

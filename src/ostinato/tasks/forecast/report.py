@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ostinato.data.series.panel import Panel, as_panel
-from ostinato.metrics.forecasts import bands, coverage, seasonal_scale, widest_interval
+from ostinato.metrics.forecasts import bands, coverage, row_means, seasonal_scale, widest_interval
 from ostinato.report import common, measures
 from ostinato.report.figures import Curve, Fan, Line, dots
 from ostinato.report.markup import Html, count, counted, percent, plain, short, tag, text
@@ -211,7 +210,7 @@ class ForecastData(PageData):
             return None
         by = "mean absolute scaled error" if self.scaled else "mean absolute error"
         answers = {"network": self.quantiles, **self.naive}
-        curves = {name: _means(self.shown_errors(each)) for name, each in answers.items()}
+        curves = {name: row_means(self.shown_errors(each).T) for name, each in answers.items()}
         first, last = (self._number(curves["network"][k]) for k in (0, -1))
         told = f"From {first} at the first step ahead to {last} at step {horizon}."
         dashed = {"linestyle": (0, (4, 2)), "linewidth": 1.4}
@@ -270,13 +269,6 @@ class ForecastData(PageData):
     def _number(self, error: float) -> str:
         """An error as text; scaled errors are of the order of 1."""
         return f"{error:.3f}" if self.scaled else f"{error:.4g}"
-
-
-def _means(errors: np.ndarray) -> np.ndarray:
-    """`[h]`: the mean error of each step; NaN without an actual value."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
-        return np.nanmean(errors, axis=0)
 
 
 def collect_forecasts(

@@ -45,12 +45,11 @@ class NumbersData(PageData):
     """The contents of a regressor's report.
 
     Args:
-        title, metrics, losses, evaluation, config, environment: see `RunFacts`.
+        title, …, environment, parameters: see `RunFacts` and `PageData`.
         targets: the names of the K targets.
         actual, predicted: the true values and the predictions, `[N, K]`.
         ids: `[N]`, the names of the test sequences.
         lengths: `[N]`, the numbers of their steps.
-        parameters: the number of the network's parameters.
     """
 
     targets: tuple[str, ...]
@@ -58,13 +57,9 @@ class NumbersData(PageData):
     predicted: np.ndarray
     ids: np.ndarray
     lengths: np.ndarray
-    parameters: int
 
     def sizes(self) -> str:
         return common.sequences(self, self.lengths, "step")
-
-    def n_parameters(self) -> int | None:
-        return self.parameters
 
     def tiles(self) -> list[Tile]:
         known = named("regress").measures

@@ -26,7 +26,7 @@ from ostinato.data.text.words import Words, WordVocabulary
 from ostinato.hyperparameters import Architecture
 from ostinato.models.build import built
 from ostinato.models.module_network import ModuleNetwork
-from ostinato.tasks.fitting import ToLearn, check_start, planned
+from ostinato.tasks.fitting import ToLearn, check_several_classes, check_start, planned
 from ostinato.tasks.tag.loss import TaggerSettings, Tagging
 from ostinato.tasks.tag.model import Tagger
 from ostinato.tasks.tag.net import TaggerNet
@@ -71,11 +71,7 @@ class Tagged(ToLearn):
         sequences, is_one = as_steps(X)
         lengths = lengths_of(sequences)
         encoder, numbers = encoded([y] if is_one else y, lengths, scheme, encoder)
-        if len(encoder) < 2:
-            raise ValueError(
-                f"y has one class only, {encoder.classes.tolist()[0]!r}; wanted two or more to "
-                "tell apart"
-            )
+        check_several_classes(encoder)
         return Tagged(sequences, numbers, encoder, feature_names=column_names(X))
 
     def validated_by(self, X: Any, y: Any, scheme: str | None = None) -> Tagged:
