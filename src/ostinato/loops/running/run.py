@@ -314,7 +314,7 @@ class Loop(LoopResults):
             plans.insert(0, made)
             del plans[MOST_PLANS:]
         step.plan = plan = self.probed = same or made
-        plan.starts = made.starts
+        plan.starts, plan.called = made.starts, made.called
         plan.lengths.add(self.items.n)
         if not self.fits(step, plan):
             why = "its iterations read other elements than the first ones"
