@@ -8,6 +8,7 @@ import numpy as np
 
 from ostinato.data.checks.finding import Finding, Severity, plural, share
 from ostinato.data.checks.side import Side
+from ostinato.data.tables.resample import UNITS
 
 HANDFUL = 5  # examples of a class: with fewer, neither training nor a score can be trusted
 IMBALANCE = 0.9
@@ -287,8 +288,8 @@ def times(side: Side) -> Iterator[Finding]:
             f"most, {_duration(side, usual)}",
             len(other),
             tuple(f"{side.place(i)}: {_duration(side, own[i])}" for i in other[:3]),
-            "resample them to one frequency (--every 5min), or add the time between steps as a "
-            "feature",
+            f"resample them to one frequency{_every(side, usual)}, or add the time between steps "
+            "as a feature",
         )
     gaps = steps > 1.5 * own[sequence]
     if gaps.any():
@@ -300,8 +301,8 @@ def times(side: Side) -> Iterator[Finding]:
             f"usual time, in {plural(len(np.unique(sequence[gaps])), 'sequence')}",
             int(gaps.sum()),
             _time_places(side, sequence[gaps], at[gaps]),
-            "fill the gaps with missing values (--every 5min), cut there, or add the time between "
-            "steps as a feature",
+            f"fill the gaps with missing values{_every(side, usual)}, cut there, or add the time "
+            "between steps as a feature",
         )
 
 
@@ -328,11 +329,22 @@ def _duration(side: Side, ticks: float) -> str:
     assert side.examples.times is not None
     if side.examples.times[0].dtype.kind != "M":
         return f"{ticks:g}"
-    seconds = ticks / 1e9
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:g} {unit}"
-    return f"{seconds:g} s"
+    unit = next((unit for unit, size in reversed(UNITS.items()) if ticks >= size), "ms")
+    return f"{ticks / UNITS[unit]:g} {unit}"
+
+
+def _every(side: Side, ticks: float) -> str:
+    """The flag for steps of this duration, where it is allowed: not for numbers, tags, months.
+
+    A clock that is not exact, such as 5.02 min, means a whole number.
+    """
+    roles, times = side.examples.roles, side.examples.times
+    dates = times is not None and times[0].dtype.kind == "M"
+    if roles is None or roles.task == "tag" or not dates or ticks >= 28 * UNITS["d"]:
+        return ""
+    n, unit = _duration(side, ticks).split()
+    whole = round(float(n))
+    return f" (--every {whole if abs(float(n) - whole) <= 0.02 * whole else n}{unit})"
 
 
 def _is(count: int) -> str:
