@@ -43,9 +43,12 @@ import package_models as models  # noqa: E402 (a folder of tests)
 
 T, B = 200, 32
 TURNS = 5
-COMPILE_SECONDS = 120
+COMPILE_SECONDS = 300
 COMPILED = ("cell_32_64", "ncps_cfc", "snntorch_leaky", "hydrodl2_hbv")
-DISTRIBUTIONS = {"torchcrf": "pytorch-crf", "torch_kf": "torch-kf", "sb3_contrib": "sb3-contrib"}
+DISTRIBUTIONS = {
+    "torchcrf": "pytorch-crf", "torch_kf": "torch-kf", "sb3_contrib": "sb3-contrib",
+    "pyro": "pyro-ppl",
+}  # fmt: skip
 BEGIN, END = "<!-- loops -->", "<!-- /loops -->"
 
 
