@@ -114,6 +114,17 @@ def test_a_model_without_names_takes_the_order(stream):
     assert shown(done.out, "device") == expected(ROWS)
 
 
+def test_values_within_objects_have_the_names_that_files_give_them(stream):
+    model = stand_in.Model(names=("at.x", "y"))
+    rows = [json.dumps({"device": {"id": key}, "at": {"x": x}, "y": y}) for key, x, y in ROWS]
+    done = stream("\n".join(rows) + "\n", "--key", "device.id", model=model)
+    assert (done.code, done.err) == (0, "")
+    found = [json.loads(line) for line in done.out.splitlines()]
+    assert [(a["device.id"], a["step"], a["prediction"]) for a in found] == [
+        each[:3] for each in expected(ROWS)
+    ]
+
+
 def quoted(rows):
     text = io.StringIO()
     csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)

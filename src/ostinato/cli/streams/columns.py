@@ -127,7 +127,7 @@ def columns_of_object(first: str, source: InputFormat, model: Any) -> StreamColu
         BadInput: it is not JSON; or see `columns_of`.
     """
     try:
-        row = parse_json(first)
+        row = json_row(first)
     except ValueError as problem:
         raise BadInput(f"{source.shown}, the first line: {problem}") from None
     names = source.names
@@ -137,3 +137,17 @@ def columns_of_object(first: str, source: InputFormat, model: Any) -> StreamColu
         there = list(row) if isinstance(row, dict) else []
         names = [*key, *known] if there and known is not None else there
     return columns_of(names, source, model)
+
+
+def json_row(line: str) -> Any:
+    """The value of a line; what lies within objects is named as in files, "site.name".
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    row = parse_json(line)
+    if isinstance(row, dict) and any(isinstance(value, dict) for value in row.values()):
+        from ostinato.data.formats.json_lines import flat
+
+        return flat(row, "the line")
+    return row

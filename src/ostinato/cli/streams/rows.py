@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 
 from ostinato.cli.failures import BadInput
-from ostinato.cli.streams.columns import StreamColumns
+from ostinato.cli.streams.columns import StreamColumns, json_row
 from ostinato.data.formats.dialect import Dialect
 from ostinato.data.tables.names import UNKNOWN, Names, as_name
 from ostinato.data.tables.text_column import FALSE, MISSING, TRUE
-from ostinato.files import parse_json
 
 BOM = "\ufeff"
 MAX_LINE = 1 << 20  # bytes; a longer line is not a row of features
@@ -256,7 +255,7 @@ class Json(RowParser):
 
 def _json(line: str) -> Any:
     try:
-        return parse_json(line)
+        return json_row(line)
     except ValueError as error:
         raise ValueError(f"it is not JSON ({error})") from None
 

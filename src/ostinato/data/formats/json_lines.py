@@ -54,7 +54,7 @@ def parse_json_lines(
     lines = []
     for number, line in enumerate(content.decode("utf-8").split("\n"), 1 + skipped):
         if line.strip():
-            rows.append(_flat(_object(line, source, number), f"{source}, line {number}"))
+            rows.append(flat(_object(line, source, number), f"{source}, line {number}"))
             lines.append(number)
     names = dict.fromkeys(chain(columns, chain.from_iterable(rows)))
     check_width(len(names), source)
@@ -73,8 +73,8 @@ def parse_json_lines(
     return Table(source, "line", numbers, unnamed(made, source))
 
 
-def _flat(row: dict[str, Any], place: str) -> dict[str, Any]:
-    """The row with the values that lie within objects."""
+def flat(row: dict[str, Any], place: str) -> dict[str, Any]:
+    """The row with the values that lie within objects, by names such as "site.name"."""
     if not any(_has_keys(value) for value in row.values()):
         return row
     pairs: list[tuple[str, Any]] = []
