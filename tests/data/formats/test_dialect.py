@@ -148,7 +148,7 @@ def test_declared_markers_are_missing_values(tmp_path):
     roles = Roles(id="id", features=("x", "kind"), na=("Low", "n/a", "off"))
     found = read_examples(path, roles)
     assert np.isnan(_values(found)).tolist() == [[True, False], [True, True], [False, True]]
-    with pytest.raises(ValueError, match=r"'Low' is not a number; .* na=\('Low',\) \(--na\)"):
+    with pytest.raises(ValueError, match=r"'Low' is not a number; .* na=\('Low',\) \(--na Low\)"):
         path.write_text("id,x\na,Low\na,2\na,3\n")
         read_examples(path, Roles(id="id", features=("x",)))
 

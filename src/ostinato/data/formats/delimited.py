@@ -12,7 +12,7 @@ pyarrow parses fast and tolerates errors: an unclosed quote swallows rows, text 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -85,7 +85,7 @@ def parse_delimited(
     def place(row: int) -> str:
         return f"{source}, line {layout.lines[row]}"
 
-    dialect = dialect or Dialect()
+    dialect = replace(dialect or Dialect(), separator=separator)
     markers = pa.array(dialect.na, pa.string())
     columns: dict[str, Column] = {}
     for name, values in zip(layout.names, parsed.columns, strict=True):

@@ -111,10 +111,11 @@ class Column:
             ValueError: one is missing.
         """
         codes, values = self.factor()
-        if (codes < 0).any():
+        if n := int((codes < 0).sum()):
             raise ValueError(
-                f"{self.place(int(np.argmax(codes < 0)))}: the value is missing; wanted one in "
-                "each row"
+                f"{self.place(int(np.argmax(codes < 0)))}: the value is missing"
+                f"{such(n, len(codes))}; wanted one in each row: write a name there, such as "
+                "none, or remove the rows without one"
             )
         return as_strings(values)[codes]
 
@@ -259,6 +260,11 @@ def shortened(text: object) -> str:
     """A value as a message shows it: quoted, 40 characters at most."""
     shown = str(text)
     return repr(shown if len(shown) <= 40 else shown[:39] + "…")
+
+
+def such(n: int, of: int) -> str:
+    """How many rows, of those that were read, are like the one that a message names."""
+    return f" ({n:,} such rows of {of:,} read)" if n > 1 else ""
 
 
 def finite(values: np.ndarray, column: Column) -> np.ndarray:

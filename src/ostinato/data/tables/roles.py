@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal, NoReturn
 
-from ostinato.data.formats.dates import TimeFormat
+from ostinato.data.formats.dates import SHORT_YEAR, TimeFormat
 from ostinato.data.formats.dialect import Decimal, Dialect
 from ostinato.data.sequences import label_sets
 from ostinato.data.tables import time_column
@@ -24,7 +24,8 @@ TaskName = Literal["classify", "tag", "regress", "forecast"]
 
 # Names by which a column without a role is known, in any case.
 _IDS = re.compile(r"id|sequence|sequence_id|seq_id|series|series_id|unique_id|uid", re.I)
-_LIKE_IDS = re.compile(r".*[_ .-]u?id|.*[a-z]I[Dd]")  # session_id, Trip ID, userId
+# session_id, Trip ID, userId
+_LIKE_IDS = re.compile(r".*[_ .-](?i:u?id)|.*[a-z]I[Dd]|(?i:dev|device)")
 _TIMES = re.compile(
     r"(time|timestamp|datetime|date|ts|step|t|epoch|when)([ _.(]+(ms|s|us|ns|secs?|utc|unix)\)?)?",
     re.I,
@@ -323,9 +324,19 @@ def _refuse_texts(texts: list[str], rest: list[str], roles: Roles, table: Table)
     other = set(texts)
     numbers = ",".join(f'"{n}"' if "," in n else n for n in rest if n not in other)
     flag = f"--features {shlex.quote(numbers)}" if numbers else "--features"
+    columns = [table[name] for name in texts]
+    firsts = {c.name: c.head(100).trimmed() for c in columns if isinstance(c, Text)}
+    dates = [n for n, values in firsts.items() if SHORT_YEAR.match(values[0])]
+    of_words = [n for n, values in firsts.items() if any(" " in value for value in values)]
+    why = "does not hold numbers"
+    if dates:
+        why = f"is text; if {firsts[dates[0]][0]!r} is a date, the year needs four digits"
+    some = "of which some may hold names"
+    if roles.shape == "wide" and of_words:
+        some = f"or a column of texts alone (--features {shlex.quote(of_words[0])})"
     raise ValueError(
-        f"{table.source}: which columns are features? {texts[0]!r} does not hold numbers; "
-        f"name the features ({flag}), of which some may hold names"
+        f"{table.source}: which columns are features? {(dates or texts)[0]!r} {why}; "
+        f"name the features ({flag}), {some}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, pairwise
@@ -14,7 +15,7 @@ from ostinato.data.sequences.as_sequences import Sequences
 from ostinato.data.sequences.examples import Examples, Places
 from ostinato.data.sequences.ragged import Ragged
 from ostinato.data.sequences.splits import PART_OF
-from ostinato.data.tables.column import as_strings
+from ostinato.data.tables.column import as_strings, such
 from ostinato.data.tables.names import as_name
 from ostinato.data.tables.resample import resampled
 from ostinato.data.tables.roles import Roles, resolve
@@ -148,13 +149,15 @@ def _wide(table: Table, roles: Roles) -> Examples:
     column = table[roles.features[0]]
     if len(roles.features) == 1 and isinstance(column, Text) and not column.is_numbers():
         return _texts(table, column, roles)
-    values, categories = _matrix([table[name] for name in roles.features], len(table), roles)
-    if categories:
-        name = next(iter(categories))
-        raise ValueError(
-            f"{table[name].place(0)}: a text; wanted numbers in all columns of a wide table that "
-            "are steps: name them with features (--features)"
-        )
+    columns = [table[name] for name in roles.features]
+    for column in columns:
+        if column.name in roles.categories or _holds_words(column):
+            raise ValueError(
+                f"{column.place(0)}: a text; wanted numbers in all columns of a wide table that "
+                "are steps: name them with features (--features), or the column of a text alone "
+                f"(--features {shlex.quote(column.name)})"
+            )
+    values = _matrix(columns, len(table), roles)[0]
     return Examples(
         X=values[:, :, None],
         y=_label_of_each(table, roles),
@@ -236,8 +239,11 @@ def _targets(
             place, value = column.place(int(rows[wrong[0]])), numbers[wrong[0]]
             why = f"{value:g} is another value than the sequence's {of_sequence[wrong[0]]:g}"
             if not np.isfinite(value):
-                why = "the target is missing, or infinite"
-            raise ValueError(f"{place}: {why}; wanted one number for each sequence")
+                n = int((~np.isfinite(numbers)).sum())
+                why = f"the target is missing, or infinite{such(n, len(numbers))}"
+            raise ValueError(
+                f"{place}: {why}; wanted one number for each sequence: remove those without one"
+            )
     return found
 
 
@@ -287,7 +293,8 @@ def _matrix(
             repeated = different < n or column.name in named
             reads_words = roles.task == "tag" or (roles.task in OF_SEQUENCES and repeated)
             most = different if reads_words and len(columns) == 1 else MAX_WORDS
-            values[:, i], categories[column.name] = _words(column, most)
+            alone = f"; or this feature alone (--features {shlex.quote(column.name)})"
+            values[:, i], categories[column.name] = _words(column, most, alone * reads_words)
         else:
             values[:, i] = _float32(column)
     return values, categories
@@ -300,13 +307,13 @@ def _holds_words(column: Column) -> bool:
     return column.share_of_numbers() < 0.5
 
 
-def _words(column: Column, most: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def _words(column: Column, most: int, hint: str) -> tuple[np.ndarray, tuple[str, ...]]:
     codes, values = column.names()
     words = values.tolist()
     if len(words) > most:
         raise ValueError(
             f"{column.place(0)}: a feature of {len(words):,} different names; wanted numbers, or "
-            f"at most {most:,} names"
+            f"at most {most:,} names{hint}"
         )
     order = sorted(range(len(words)), key=words.__getitem__)
     ranks = np.full(len(words) + 1, np.nan)  # the last is that of −1, a missing one
@@ -385,7 +392,11 @@ def _once(
         )
     if not missing and (first < 0).any():
         i = int(starts[np.argmax(first < 0)])
-        raise ValueError(f"{column.place(int(rows[i]))}: the value is missing; wanted one")
+        raise ValueError(
+            f"{column.place(int(rows[i]))}: the value is missing"
+            f"{such(int((numbers < 0).sum()), len(rows))}; wanted one for each sequence: write one "
+            "in its rows, or remove them"
+        )
     if values.dtype == object:
         return np.append(values, np.array([None]))[first] if missing else as_strings(values)[first]
     if missing:

@@ -7,6 +7,7 @@ Their use decides their meaning: "7" is the number 7.0 as a feature, the integer
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from ostinato.data.tables.column import (
     named,
     no_missing,
     shortened,
+    such,
 )
 from ostinato.data.tables.names import spelled
 
@@ -112,10 +114,18 @@ class Text(Column):
             return None
         return Text(self.name, self.place, self._values, untyped=False).labels()
 
+    def trimmed(self) -> list[str]:
+        """`texts`, of which some may be empty."""
+        return [(text or "").strip() for text in self._values.to_pylist()]
+
     def texts(self) -> list[str]:
-        texts = [(text or "").strip() for text in self._values.to_pylist()]
+        texts = self.trimmed()
         if "" in texts:
-            raise ValueError(f"{self.place(texts.index(''))}: the text is missing; wanted one")
+            raise ValueError(
+                f"{self.place(texts.index(''))}: the text is missing"
+                f"{such(texts.count(''), len(texts))}; wanted one in each row: remove the rows "
+                "without a text"
+            )
         return texts
 
     def times(self, written: TimeFormat | None = None) -> np.ndarray:
@@ -178,7 +188,8 @@ class Text(Column):
 
         if self._parsed is not None:
             return self._parsed
-        as_they_are = () if self._dialect != Dialect() else (lambda: self._values,)
+        usual = self._dialect.decimal == "." and self._dialect.thousands is None
+        as_they_are = (lambda: self._values,) if usual else ()
         for texts in (*as_they_are, self._present, self._true_false, self._unsigned):
             try:
                 parsed = pc.cast(texts(), pa.float64())
@@ -218,15 +229,18 @@ class Text(Column):
         rows = np.flatnonzero(doubtful.to_numpy())
         row = next(int(i) for i in rows if not _casts(texts[int(i)], "float64"))
         text = self._values[row].as_py()
-        hint = ""
-        if self._dialect.decimal == ",":
+        hint, between = "", self._dialect.separator  # None: no flag says how numbers are written
+        is_word = not re.search(r"\d", text)
+        if self._dialect.decimal == "," and not is_word:
             hint = "; wanted a comma before its decimals, and nothing before thousands"
         elif text.strip().replace(",", "", 1).lstrip("+-").isdecimal():
-            hint = "; wanted a point before its decimals; or say decimal=',' (--decimal ,)"
-            if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+", text.strip()):
-                hint += ", or thousands=',' (--thousands ,)"
-        elif self.share_of_numbers() >= 0.5:
-            hint = f"; if it means a missing value: na=({shortened(text.strip())},) (--na)"
+            grouped = re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+", text.strip())
+            flags = ["thousands=',' (--thousands ,)"] if grouped and between else []
+            flags += ["decimal=',' (--decimal ,)"] if between not in (None, ",") else []
+            hint = "; or say ".join(["; wanted a point before its decimals", *flags])
+        elif len(marker := text.strip()) <= 40 and self.share_of_numbers() >= 0.5:
+            flag = f"--na {shlex.quote(marker)}"
+            hint = f"; if it means a missing value: na=({marker!r},) ({flag})"
         return ValueError(f"{self.place(row)}: {shortened(text)} is not a number{hint}")
 
     def _no_time(self, iso: pa.Array, order: Order | None) -> ValueError:
@@ -260,6 +274,11 @@ class Text(Column):
                 f"{self.place(row)}: {shortened(text)} has {one} distance to UTC, and "
                 f"{self._values[0].as_py()!r} in the first row has {its}; wanted it in all rows, "
                 "or in none"
+            )
+        if dates.SHORT_YEAR.match(text.strip()):
+            return ValueError(
+                f"{self.place(row)}: {shortened(text)} is not a time; wanted a year of four "
+                "digits, such as 31.01.2024 or 2024-01-31"
             )
         also = "" if row == 0 else f", like {self._values[0].as_py()!r} in the first row"
         read = "" if order is None else f" with the {order.replace('-', ' ')}"
