@@ -347,7 +347,8 @@ def test_the_first_help_is_short_and_names_the_other(ostinato, command):
     first, every = (
         {word for word in text.split() if word.startswith("--")} for text in (short, whole)
     )
-    wanted = {"--classify", "--id", "--no-bidirectional", "--output", "--help", "--help-all"}
+    wanted = {"--classify", "--regress", "--id", "--group", "--na", "--separator", "--output"}
+    wanted |= {"--no-bidirectional", "--help", "--help-all"}
     assert wanted <= first < every
     assert ("--dry-run" in first) == (command == "train")
     assert len(first) <= 22 and len(every) > 60

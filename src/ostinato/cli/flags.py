@@ -35,11 +35,11 @@ OPTIONAL = ("--language",)
 HELP_ALL = "--help-all"
 # The configuration's flags in the shorter help, which also has those of the command itself.
 FIRST_HOUR = {
-    "--classify", "--tag", "--forecast", "--horizon", "--language",
-    "--id", "--time", "--features", "--epochs", "--bidirectional", "--for", "--minutes", "--from",
+    "--classify", "--tag", "--regress", "--forecast", "--horizon", "--language", "--id", "--time",
+    "--features", "--group", "--separator", "--na", "--epochs", "--bidirectional", "--minutes",
 }  # fmt: skip
 # Flags of the commands themselves that the shorter help leaves out.
-LATER = {"--set", "--print-config", "--resume", "--overwrite", "--json", "--ray"}
+LATER = {"--set", "--config", "--print-config", "--resume", "--overwrite", "--json", "--ray"}
 
 
 class Command(TyperCommand):

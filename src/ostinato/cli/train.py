@@ -64,10 +64,10 @@ def train(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network to classify, tag, forecast or predict text.
+    """Train to classify, tag, regress, forecast or predict text.
 
-    The flag that names the target in a table names the task: --classify, --tag, --forecast or
-    --language. On mnist and arrays (.npz, .ts, IDX) the defaults are the notebook's network; for
+    The flag that names the target in a table names the task: --classify, --tag, --regress,
+    --forecast or --language. On mnist and arrays (.npz, .ts, IDX) the defaults are the notebook's network; for
     tables and texts they fit the task. The length fits the size of the data. --print-config shows
     them.
 
