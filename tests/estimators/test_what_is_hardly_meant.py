@@ -20,6 +20,8 @@ TAGS = [np.where(frame["a"] > 0, "p", "q") for frame in FRAMES]
 SERIES = GENERATOR.normal(size=30)
 DAYS = pd.date_range("2024-01-01", periods=30)
 
+SHORT_DAYS = [f"{day.month}/{day.day}/{day.year}" for day in DAYS]
+
 
 def classify(X, y=LABELS):
     return SequenceClassifier(**SMALL).fit(X, y)
@@ -75,6 +77,14 @@ CASES = {
     "newest first in columns": (
         lambda: forecaster().fit(pd.DataFrame([SERIES], columns=DAYS[::-1])), "columns.*dates",
     ),
+    "days as texts, newest first": (
+        lambda: forecaster().fit(pd.Series(SERIES, index=DAYS.strftime("%d.%m.%Y")[::-1])),
+        "dates.*sort_index.*to_datetime",
+    ),
+    "days as texts, sorted as texts": (
+        lambda: forecaster().fit(pd.DataFrame([SERIES], columns=sorted(SHORT_DAYS))),
+        "columns.*dates.*sort_index.*to_datetime",
+    ),
     "one frame of series": (
         lambda: forecaster().fit(pd.DataFrame(SERIES.reshape(6, 5), columns=list("abcde"))),
         "6 series.*groupby",
@@ -105,3 +115,4 @@ def test_what_is_meant_is_taken():
     classify([["12", "7"], ["3", "12"], ["7", "7"]], [0, 1, 0])  # numbers of goods
     forecaster().fit(pd.DataFrame(X, columns=DAYS[:12])).predict(X)
     forecaster().fit([pd.Series(SERIES, index=DAYS)])
+    forecaster().fit(pd.DataFrame([SERIES], columns=SHORT_DAYS))

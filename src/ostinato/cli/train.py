@@ -67,9 +67,9 @@ def train(
     """Train to classify, tag, regress, forecast or predict text.
 
     The flag that names the target in a table names the task: --classify, --tag, --regress,
-    --forecast or --language. On mnist and arrays (.npz, .ts, IDX) the defaults are the notebook's network; for
-    tables and texts they fit the task. The length fits the size of the data. --print-config shows
-    them.
+    --forecast or --language. On mnist and arrays (.npz, .ts, IDX) the defaults are the notebook's
+    network; for tables and texts they fit the task. The length fits the size of the data.
+    --print-config shows them.
 
     Parameters come from flags, then --set, then --config, then the defaults.
 

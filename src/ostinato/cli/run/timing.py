@@ -60,7 +60,8 @@ def measured(job: Job) -> tuple[float, int]:
 
 def estimate(seconds: float, updates: int) -> str:
     """The time that a training takes, in words; its arguments are those of `measured`."""
-    return f"about {duration(seconds * updates)} on this machine, for {updates:,} updates"
+    took = duration(seconds * updates)  # or "under 1 s"
+    return f"{'about ' * took[0].isdigit()}{took} on this machine, for {updates:,} updates"
 
 
 def within(job: Job, asked: Given, minutes: float) -> tuple[Job, tuple[float, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -82,13 +83,36 @@ def check_in_time(frame: Any, name: str) -> None:
     if run_back(getattr(frame, "index", None)):
         raise ValueError(
             f"the index of {name} are dates, and they do not increase from step to step; wanted "
-            f"the oldest step first: {name}.sort_index()"
+            f"the oldest step first: {name}.sort_index(), of dates that are text after "
+            "pandas.to_datetime"
         )
 
 
 def run_back(index: Any) -> bool:
-    """Whether an index holds dates, of which one is earlier than the one before."""
-    if getattr(getattr(index, "dtype", None), "kind", "") != "M":
-        return False
-    dates = np.asarray(index, "M8[ns]")
-    return bool((dates[1:] < dates[:-1]).any())
+    """Whether an index holds dates, of which one is earlier than the one before.
+
+    Texts that are all dates count as dates; run back they must in each order of day and month.
+    """
+    kind = getattr(getattr(index, "dtype", None), "kind", "")
+    readings = [np.asarray(index, "M8[ns]")] if kind == "M" else []
+    if kind in ("O", "U", "T"):
+        readings = _dates_of_texts(list(index))
+    return bool(readings) and all((dates[1:] < dates[:-1]).any() for dates in readings)
+
+
+def _dates_of_texts(texts: list[Any]) -> list[np.ndarray]:
+    """The dates `[T]` that texts mean, by each order of day and month; [] if one is no date."""
+    if not all(isinstance(text, str) and text[:1].isdigit() for text in texts):
+        return []
+    try:
+        import pyarrow as pa
+    except ImportError:  # an extra, without which texts are names
+        return []
+    from ostinato.data.formats.dates import as_iso
+
+    readings = []
+    for order in ("day-first", "month-first"):
+        with suppress(pa.ArrowInvalid):
+            dates = as_iso(pa.array(texts, pa.string()), order).cast(pa.timestamp("ns"))
+            readings.append(dates.to_numpy(zero_copy_only=False))
+    return readings

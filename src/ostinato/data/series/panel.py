@@ -325,7 +325,7 @@ def _check_steps(X: Any) -> None:
     if run_back(getattr(X, "columns", None)):
         raise ValueError(
             "the columns of X are dates, and they do not increase; wanted the oldest step first: "
-            "X.sort_index(axis=1)"
+            "X.sort_index(axis=1), of dates that are text after pandas.to_datetime"
         )
     if not are_steps(column_names(X)) or (steps == 1 and n > 1):
         raise ValueError(
