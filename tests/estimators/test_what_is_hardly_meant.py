@@ -22,6 +22,9 @@ DAYS = pd.date_range("2024-01-01", periods=30)
 
 SHORT_DAYS = [f"{day.month}/{day.day}/{day.year}" for day in DAYS]
 
+SALES = pd.DataFrame([SERIES, -SERIES], index=["Basel", "Bern"], columns=DAYS)
+PROMO = pd.DataFrame(GENERATOR.random((2, 32)), SALES.index, pd.date_range(DAYS[0], periods=32))
+
 
 def classify(X, y=LABELS):
     return SequenceClassifier(**SMALL).fit(X, y)
@@ -85,6 +88,17 @@ CASES = {
         lambda: forecaster().fit(pd.DataFrame([SERIES], columns=sorted(SHORT_DAYS))),
         "columns.*dates.*sort_index.*to_datetime",
     ),
+    "future of series in another order": (
+        lambda: forecaster().fit(SALES, future=PROMO[::-1]), "index of future has 'Bern' where",
+    ),
+    "future from another day on": (
+        lambda: forecaster().fit(SALES.iloc[:, 4:], future=PROMO),
+        "columns of future has '2024-01-01 00:00:00' where that of X has '2024-01-05 00:00:00'",
+    ),
+    "future in a list from another day on": (
+        lambda: forecaster().fit([SALES.T["Basel"][4:]], future=[PROMO.T["Basel"]]),
+        "index of future.*future.loc",
+    ),
     "one frame of series": (
         lambda: forecaster().fit(pd.DataFrame(SERIES.reshape(6, 5), columns=list("abcde"))),
         "6 series.*groupby",
@@ -116,3 +130,6 @@ def test_what_is_meant_is_taken():
     forecaster().fit(pd.DataFrame(X, columns=DAYS[:12])).predict(X)
     forecaster().fit([pd.Series(SERIES, index=DAYS)])
     forecaster().fit(pd.DataFrame([SERIES], columns=SHORT_DAYS))
+    forecaster().fit(SALES, future=PROMO).predict(SALES, future=PROMO)
+    forecaster().fit(SALES, future=PROMO.to_numpy())
+    forecaster().fit([SALES.T["Basel"]], future=[PROMO.T["Basel"]])

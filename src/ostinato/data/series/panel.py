@@ -247,6 +247,7 @@ def as_panel(
     if trained is not None and trained.roles is not None:
         X, future, static = _in_order(X, future, static, trained, trained.roles)
     _check_rows(X)
+    _check_aligned(X, future)
     if isinstance(X, Ragged):
         arrays = list(X)
     elif _is_one_series(X):
@@ -333,6 +334,30 @@ def _check_steps(X: Any) -> None:
             "wanted a list of series, [X] of a single one, or [part[columns] for _, part in "
             "X.groupby(id)]; if each row is a series, pass np.asarray(X)"
         )
+
+
+def _check_aligned(X: Any, future: Any) -> None:
+    """Refuse frames of future inputs in which a name or a time of X is at another place."""
+    if all(hasattr(each, "columns") and hasattr(each, "index") for each in (X, future)):
+        pairs = [("index", X.index, future.index), ("columns", X.columns, future.columns)]
+    elif isinstance(X, (list, tuple)) and isinstance(future, (list, tuple)):
+        indices = ([getattr(each, "index", None) for each in part] for part in (X, future))
+        pairs = [("index", *pair) for pair in zip(*indices, strict=False)]  # lengths: see Panel.of
+    else:
+        return
+    for what, mine, other in pairs:
+        kinds = [getattr(getattr(labels, "dtype", None), "kind", "-") for labels in (mine, other)]
+        if not {*kinds} <= {"M", "O", "U", "T"}:  # numbers often count the rows of each frame
+            continue
+        n = min(len(mine), len(other))
+        apart = np.flatnonzero(np.asarray(mine)[:n] != np.asarray(other)[:n])
+        if len(apart) and {*mine} & {*other}:
+            i = int(apart[0])
+            raise ValueError(
+                f"the {what} of future has {str(other[i])!r} where that of X has "
+                f"{str(mine[i])!r}; wanted the same series, and the same first time, in one order: "
+                "choose them with future.loc"
+            )
 
 
 def _is_one_series(X: Any) -> bool:
