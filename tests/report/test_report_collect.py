@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import report_reader
 import torch
@@ -135,6 +134,7 @@ def test_of_many_long_sequences_some_are_cut_or_none(monkeypatch: pytest.MonkeyP
 
 
 def test_features_have_their_names_and_texts_their_words(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
     frames = [pd.DataFrame(x, columns=["speed", "<road>"]) for x in sequences(12)[0]]
     words = [np.array(["late", "parcel", "again"][: 1 + i % 3]) for i in range(12)]
     y = sequences(12)[1]
