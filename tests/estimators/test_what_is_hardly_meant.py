@@ -91,6 +91,9 @@ CASES = {
     "future of series in another order": (
         lambda: forecaster().fit(SALES, future=PROMO[::-1]), "index of future has 'Bern' where",
     ),
+    "static of series in another order": (
+        lambda: forecaster().fit(SALES, static=PROMO.iloc[::-1, :1]), "index of static has 'Bern'",
+    ),
     "future from another day on": (
         lambda: forecaster().fit(SALES.iloc[:, 4:], future=PROMO),
         "columns of future has '2024-01-01 00:00:00' where that of X has '2024-01-05 00:00:00'",

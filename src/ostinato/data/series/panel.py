@@ -247,7 +247,8 @@ def as_panel(
     if trained is not None and trained.roles is not None:
         X, future, static = _in_order(X, future, static, trained, trained.roles)
     _check_rows(X)
-    _check_aligned(X, future)
+    _check_aligned(X, future, "future")
+    _check_aligned(X, static, "static")
     if isinstance(X, Ragged):
         arrays = list(X)
     elif _is_one_series(X):
@@ -336,12 +337,14 @@ def _check_steps(X: Any) -> None:
         )
 
 
-def _check_aligned(X: Any, future: Any) -> None:
-    """Refuse frames of future inputs in which a name or a time of X is at another place."""
-    if all(hasattr(each, "columns") and hasattr(each, "index") for each in (X, future)):
-        pairs = [("index", X.index, future.index), ("columns", X.columns, future.columns)]
-    elif isinstance(X, (list, tuple)) and isinstance(future, (list, tuple)):
-        indices = ([getattr(each, "index", None) for each in part] for part in (X, future))
+def _check_aligned(X: Any, inputs: Any, name: str) -> None:
+    """Refuse frames of inputs in which a name or a time of X is at another place."""
+    if all(hasattr(each, "columns") and hasattr(each, "index") for each in (X, inputs)):
+        pairs = [("index", X.index, inputs.index)]
+        if name == "future":  # whose columns are steps, as those of X
+            pairs.append(("columns", X.columns, inputs.columns))
+    elif isinstance(X, (list, tuple)) and isinstance(inputs, (list, tuple)) and name == "future":
+        indices = ([getattr(each, "index", None) for each in part] for part in (X, inputs))
         pairs = [("index", *pair) for pair in zip(*indices, strict=False)]  # lengths: see Panel.of
     else:
         return
@@ -354,9 +357,9 @@ def _check_aligned(X: Any, future: Any) -> None:
         if len(apart) and {*mine} & {*other}:
             i = int(apart[0])
             raise ValueError(
-                f"the {what} of future has {str(other[i])!r} where that of X has "
+                f"the {what} of {name} has {str(other[i])!r} where that of X has "
                 f"{str(mine[i])!r}; wanted the same series, and the same first time, in one order: "
-                "choose them with future.loc"
+                f"choose them with {name}.loc"
             )
 
 
