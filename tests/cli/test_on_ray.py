@@ -26,6 +26,7 @@ from worker_examples import PROCESSES, Dealt, squares
 from ostinato.cli import many
 from ostinato.cli.failures import AlreadyReported, BadInput, Failure
 from ostinato.cli.many import on_ray, ray_cluster, workers
+from ostinato.interrupt import Terminated
 
 needs_ray = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed")
 TRIAL = "ray::ImplicitFunc"  # begins the titles of processes that train
@@ -135,6 +136,25 @@ def test_a_worker_that_ray_ends_because_memory_is_full_is_lost(monkeypatch, begi
     monkeypatch.setattr(ray, "put", lambda value: value)
     monkeypatch.setattr(tune, "Tuner", Tuner)
     with pytest.raises(workers.Lost, match="if the memory is full, take fewer --jobs"):
+        on_ray.Trials(1, 1).do_all(squares, (0,), Dealt(0))
+
+
+@needs_ray
+def test_the_end_of_a_call_of_ray_by_sigterm_is_one_of_the_command(monkeypatch):
+    """Ray raises SystemExit where a signal breaks off a call in its own code."""
+    import ray
+    from ray import tune
+
+    class Tuner:
+        def __init__(self, *arguments, **settings):
+            pass
+
+        def fit(self):
+            raise SystemExit(1)
+
+    monkeypatch.setattr(ray, "put", lambda value: value)
+    monkeypatch.setattr(tune, "Tuner", Tuner)
+    with pytest.raises(Terminated):
         on_ray.Trials(1, 1).do_all(squares, (0,), Dealt(0))
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from ostinato.cli.failures import Failure
 from ostinato.cli.many import ray_cluster, workers
+from ostinato.interrupt import Terminated
 
 _VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -78,6 +79,8 @@ class Trials:
             )
             try:
                 tuner.fit()
+            except SystemExit:  # also Ray's own, where SIGTERM broke off one of its calls
+                raise Terminated from None
             except ray.exceptions.RayActorError as error:
                 missing = re.search(r"^(ModuleNotFound|Import)Error: .*", str(error), re.MULTILINE)
                 if missing is None:
