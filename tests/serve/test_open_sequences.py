@@ -174,7 +174,7 @@ def test_what_was_answered_is_free_at_once():
 
 def test_the_collector_does_not_look_at_what_was_there_before():
     before = gc.get_threshold()
-    with server._short_collections():
+    with server._short_pauses():
         assert len(gc.get_objects()) < 5000 < gc.get_freeze_count()
         assert gc.get_threshold()[0] > before[0]
     assert (gc.get_threshold(), gc.get_freeze_count()) == (before, 0)

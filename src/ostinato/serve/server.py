@@ -11,6 +11,7 @@ import gc
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,9 @@ TENDED = 1.0  # seconds between two checks for idle sequences, each with a flush
 WINDOW = 32  # frames of a WebSocket that wait
 MESSAGE = 1 << 22  # bytes of a WebSocket's message, at most
 YOUNG = 10_000  # new objects between two collections of garbage: some MB; Python's default is 700
+# Seconds until a thread that waits for Python's lock gets it: a round that was played beside the
+# event loop hands its answers back; by Python's default it waits for 5 ms.
+SWITCH_S = 0.0005
 IDLE = 75  # seconds that a connection is kept between two requests
 
 
@@ -58,13 +62,13 @@ def serve(
     with listening(settings) as sockets:
         models = Models(directories, settings, metrics)
         guard = application(models, settings, metrics, shown)
-        with _short_collections():
+        with _short_pauses():
             asyncio.run(_run(models, guard, sockets, started))
 
 
 @contextmanager
-def _short_collections() -> Iterator[None]:
-    """Keep Python's garbage collector from long pauses while requests are answered.
+def _short_pauses() -> Iterator[None]:
+    """Keep Python's garbage collector and its lock from long pauses while requests are answered.
 
     The objects of the imported modules, some 60,000, are set aside: else a collection of the oldest
     generation, about one a second under load, looks at all of them for 10 to 50 ms.
@@ -73,9 +77,12 @@ def _short_collections() -> Iterator[None]:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, *thresholds[1:])
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
     try:
         yield
     finally:
+        sys.setswitchinterval(interval)
         gc.set_threshold(*thresholds)
         gc.unfreeze()
 
