@@ -18,6 +18,7 @@ from torch.overrides import _get_current_function_mode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato import tree
+from ostinato.compiler.capture import wrapped
 from ostinato.compiler.capture.draws import States, draws_numbers
 from ostinato.compiler.errors import A_HOOK, BATCH_STATISTICS, IN_PLACE, Unsupported
 from ostinato.compiler.inputs import described
@@ -90,9 +91,12 @@ class _Writes(TorchDispatchMode):
                 raise Unsupported(BATCH_STATISTICS if func in _UNSAID else IN_PLACE, str(func))
         search.n_modes -= unseen  # this mode is not on the stack while it runs
         try:
-            return func(*args, **kwargs)
+            out = func(*args, **kwargs)
         finally:
             search.n_modes += unseen
+        if wrapped.is_active(search.level):  # unwrapped later, without a call that the search sees
+            search.below.update({id(t): t for t in tree.leaves(out) if isinstance(t, Tensor)})
+        return out
 
 
 # Their schemas do not say that they write running statistics.
@@ -143,6 +147,8 @@ class Search(OwnMode):
         asks_layout: the step asks how a tensor lies in memory.
         read: ids of captured tensors whose values the step read: the recording depends on them.
         generators: the random generators that the step draws from, by id.
+        level: of the transforms of torch.func around the step.
+        below: results of ATen's operations within transforms of the step, by id.
     """
 
     did: Any
@@ -160,6 +166,7 @@ class Search(OwnMode):
         self.must_watch = self.unclear = self.in_context = self.asks_layout = False
         self.n_modes, self.hooks = _count_modes(), top_hooks(False)
         self.generators: dict[int, torch.Generator] = {}
+        self.level, self.below = wrapped.depth(), dict[int, Tensor]()
         for t in given:
             if id(t) not in self.marks:
                 self.meet_outside(t)
@@ -204,10 +211,32 @@ class Search(OwnMode):
             return None
         return autocast and torch.get_autocast_dtype("cpu"), inference
 
+    def meet_within(self, t: Tensor) -> int | None:
+        """The mark of a tensor that a transform of the step has wrapped or unwrapped; or None."""
+        inner = wrapped.within(t, self.level)
+        if inner is None:
+            if id(t) not in self.below:
+                return None
+            self.unclear = True  # the trail does not say which operation has made it
+        else:
+            self.must_watch = True
+            of = self.marks.get(id(inner)) or self.told(inner)
+            self.follow((self.came, "wrapped", wrapped.kind(t, self.level), None, of))
+        self.made[id(t)] = t
+        mark = self.marks.setdefault(id(t), len(self.marks) + 1)
+        self.came = (mark,)
+        return mark
+
+    def follow(self, call: Any) -> None:
+        """Add a call to the trail; if it is not in the known one, watch from here on."""
+        self.trail.append(call)
+        if self.known is not None and next(self.known, None) != call:
+            self.watch()
+
     def told(self, leaf: Any) -> Any:
         """The entry of the trail for an argument without a number."""
         if isinstance(leaf, Tensor):
-            return self.meet_outside(leaf)
+            return self.meet_within(leaf) or self.meet_outside(leaf)
         kind = type(leaf)
         if kind is torch.Generator:  # by identity; kept, so that no other one gets its address
             return kind, leaf
@@ -230,11 +259,9 @@ class Search(OwnMode):
             leaves, spec = tree.flatten((args, kwargs := kwargs or {}))
         said = [marks.get(id(leaf)) or self.told(leaf) for leaf in leaves]
         call = self.came, name, spec, self.surroundings(), *said
-        self.trail.append(call)
         if kwargs or name in _LOOKED_AT:
             self.refuse(name, args, kwargs)
-        if self.known is not None and next(self.known, None) != call:
-            self.watch()
+        self.follow(call)
         out = func(*args, **kwargs)
         if out is NotImplemented:  # tensor == None: nothing was computed
             return out
@@ -243,6 +270,8 @@ class Search(OwnMode):
             self.trail.append(out)
         alone = isinstance(out, Tensor)
         outs = (out,) if alone else [t for t in tree.leaves(out) if isinstance(t, Tensor)]
+        if any(map(wrapped.is_wrapped, outs)):
+            outs = [inner for t in outs for inner in wrapped.chain(t, self.level)]
         for t in outs:
             if id(t) not in marks:
                 marks[id(t)], self.made[id(t)] = len(marks) + 1, t
@@ -333,7 +362,7 @@ class swapped(OwnMode):  # noqa: N801 (reads as a context)
         super().__init__()
         self.functions = functions or {}
         self.new = {id(o): n for o, n in zip(old, new, strict=True)}
-        self.old = old
+        self.old, self.level = list(old), wrapped.depth()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not self.left:
@@ -347,7 +376,22 @@ class swapped(OwnMode):  # noqa: N801 (reads as a context)
     def replaced(self, args: Any, kwargs: Any) -> Any:
         """The arguments with fresh leaves."""
         new = self.new.get  # no other object has the id of an old one, which is kept
+        if wrapped.is_active(self.level):
+            for leaf in tree.leaves((args, kwargs)):
+                if isinstance(leaf, Tensor) and id(leaf) not in self.new:
+                    self.replace_within(leaf)
         return tree.mapped(lambda leaf: new(id(leaf), leaf), (args, kwargs))
+
+    def replace_within(self, leaf: Tensor) -> None:
+        """Replace what a transform of the step has wrapped around a captured tensor."""
+        inner = wrapped.within(leaf, self.level)
+        if inner is None:
+            return
+        if id(inner) not in self.new:
+            self.replace_within(inner)
+        if id(inner) in self.new:
+            self.old.append(leaf)
+            self.new[id(leaf)] = wrapped.like(leaf, self.new[id(inner)])
 
 
 def search_step(

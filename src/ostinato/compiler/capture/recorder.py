@@ -82,7 +82,7 @@ class Recorder(TorchDispatchMode):
         if not isinstance(leaf, Tensor):
             return leaf
         if id(leaf) not in self.number:
-            if leaf.requires_grad:
+            if leaf.requires_grad and not leaf._is_zerotensor():
                 raise Unsupported(
                     "a tensor that requires grad reached an operation without passing a torch "
                     "call (a custom autograd.Function, or a captured tensor that is init, too, or "
@@ -102,6 +102,9 @@ class Recorder(TorchDispatchMode):
     def meet(self, leaf: Tensor, of_numbers: bool = False) -> None:
         """Number a tensor that no call made; of_numbers: torch.tensor may have made it."""
         number = self.new(leaf)
+        if leaf._is_zerotensor():  # the tangent of a tensor without one
+            self.calls.append(Call(_ZEROS, (list(leaf.shape),), {}, (number,)))
+            return
         if of_numbers or not leaf.dim():
             self.constants[number] = leaf
         if leaf.dim():
@@ -144,7 +147,8 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = str(func)
-        if name.startswith("profiler."):  # a label that torch.profiler shows: computes nothing
+        # A label that torch.profiler shows computes nothing.
+        if name.startswith("profiler.") or func in _OF_SIZES:
             return func(*args, **kwargs)
         if func is aten._local_scalar_dense.default:
             if self.is_guarded(args[0]):
@@ -301,6 +305,9 @@ class Recorder(TorchDispatchMode):
         return out
 
 
+# Whether two tensors are of one size is no value of theirs.
+_OF_SIZES = {aten.is_same_size.default, aten._has_same_storage_numel.default}
+_ZEROS = "aten._efficientzerotensor.default"
 _AS_REAL, _AS_COMPLEX = "aten.view_as_real.default", "aten.view_as_complex.default"
 _MAKES_COMPLEX = {"aten.complex.default", "aten.polar.default", _AS_COMPLEX}
 _PAIRED_IN_PLACE = {"add_", "div_", "masked_fill_", "mul_", "sub_"}

@@ -50,9 +50,10 @@ def _expand(c: Context, a: Value, *_: Any, **__: Any) -> Any:
 # ---- moves
 
 rule(
-    "cat", "diagonal", "diagonal_backward", "flip", "permute", "repeat", "select",
-    "select_backward", "slice", "slice_backward", "slice_scatter", "split", "split_with_sizes",
-    "stack", "t", "transpose", "unbind", "unfold", "unsafe_split", "unsafe_split_with_sizes",
+    "cat", "diagonal", "diagonal_backward", "diagonal_scatter", "flip", "permute", "repeat",
+    "select", "select_backward", "slice", "slice_backward", "slice_scatter", "split",
+    "split_with_sizes", "stack", "t", "transpose", "unbind", "unfold", "unsafe_split",
+    "unsafe_split_with_sizes",
 )(moved)  # fmt: skip
 rule("constant_pad_nd")(lambda c, x, sizes, value=0: moved(c, x, sizes, beyond=value))
 

@@ -111,6 +111,10 @@ _LINEAR = dict.fromkeys(
 _LINEAR_IN_MEANS = _LINEAR | dict.fromkeys(("add", "sub"), (_FIRST, _SECOND, _BOTH))
 
 
+# Calls that take the shape of such a sum, and not its value.
+_OF_SHAPE = {"full_like", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like"}
+
+
 class _ForwardValues(Values):
     """The values of a forward pass, which may return sums over the batch.
 
@@ -123,6 +127,8 @@ class _ForwardValues(Values):
     def translate(self, call: Call) -> None:
         read = [self.known[i] for i in call.refs]
         powers = {v.power for v in read if v.power is not None}
+        if name_of(call) in _OF_SHAPE:  # as the first cotangent of torch.autograd.grad
+            return super().translate(call)
         divided = _without_batch_size(call, allowed=bool(powers))
         if powers:
             self._of_sums(divided, read, powers, -1 if divided is not call else 0)
