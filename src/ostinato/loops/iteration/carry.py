@@ -78,13 +78,17 @@ class State:
         if len(ids) < len(held) or not ids.isdisjoint(map(id, others)):
             raise NoStep("two names hold one list, dict or object that iterations may change")
 
+    def changing(self) -> list[Any]:
+        """The lists, dicts and objects that iterations may change."""
+        return [*self.containers, *self.lists, *[container for _, container in self.places]]
+
     def count(self, counted: dict[str, int | None], name: Any, value: Any) -> Spec | None:
         """Record a number that changes from iteration to iteration; None if it does not."""
         if not counted or str(name) not in counted:
             return None
         by = counted[str(name)] if type(value) is int else None
         self.counts.append((value, by))
-        return "count", len(self.counts) - 1, by
+        return "count", len(self.counts) - 1, type(value) if by is None else by
 
     def let_go(self) -> None:
         """Release the values, but keep their number."""

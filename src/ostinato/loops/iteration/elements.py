@@ -55,16 +55,16 @@ def held(index: Any) -> Any:
 
 def _part(p: Any) -> Any:
     if type(p) is Index:
-        return ("index", p.step) if p.step else ("index", 0, p.start)
+        return ("index", p._step) if p._step else ("index", 0, p._start)
     if isinstance(p, Number):
-        return "gather", p.key
+        return "gather", p._key
     if type(p) is slice:
         if not moves(p):
             return "slice", p.start, p.stop, p.step
         if type(p.start) is Index and type(p.stop) is Index and p.step is None:
             length: Any = operator.sub(p.stop, p.start)
             if type(length) is int and length > 0:
-                return "piece", p.start.step, length
+                return "piece", p.start._step, length
         raise NoStep("a slice of another length in every iteration")
     if p is None or p is Ellipsis:
         return (p,)
@@ -284,7 +284,7 @@ def at_iteration(index: Any, number: Callable[[Any], int]) -> Any:
         return tuple([at_iteration(p, number) for p in index])
     if type(index) is slice:
         return slice(*[at_iteration(p, number) for p in (index.start, index.stop, index.step)])
-    return number(index.key) if isinstance(index, Number) else index
+    return number(index._key) if isinstance(index, Number) else index
 
 
 def of_call(name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:

@@ -72,6 +72,11 @@ class Frame:
     number = staticmethod(number_of)
 
     @staticmethod
+    def kind(function: Any, of: Any) -> Any:
+        """`type(t)`."""
+        return of.__class__ if function is type and type(of) in (Index, Number) else function(of)
+
+    @staticmethod
     def within(number: Any, of: Any) -> bool:
         """`number in of`."""
         if isinstance(number, Number) and isinstance(of, (set, frozenset, dict)):
@@ -140,7 +145,7 @@ class Frame:
         if any(base is of for of in self.held):
             variable = elements.moving(index)
             if not isinstance(variable, Index):
-                running.questions[-1].refuse_again(variable.key)
+                running.questions[-1].refuse_again(variable._key)
 
     def element(self, read: Read, base: Any, index: Any) -> Any:
         """The element at an index that moves with the loop."""
@@ -174,8 +179,8 @@ class Frame:
         if elements.gathered(parts) is not None:
             raise NoStep("an iteration writes at a number computed from the loop's variable")
         self.step.follows(write, parts, index)
-        if isinstance(base, Tensor) and isinstance(value, (int, float, Number)):
-            value = value.key if isinstance(value, Number) else ("constant", value)
+        if isinstance(base, Tensor) and isinstance(value, (Number, int, float)):
+            value = value._key if isinstance(value, Number) else ("constant", value)
             self.puts.append((write, parts, base, index, value))
             return
         if not isinstance(value, Tensor):
@@ -192,7 +197,7 @@ class Frame:
 def _same_index(a: Any, b: Any) -> bool:
     a, b = (i if type(i) is tuple else (i,) for i in (a, b))
     return len(a) == len(b) and all(
-        x.key == y.key
+        x._key == y._key
         for x, y in zip(a, b, strict=True)
         if type(x) is elements.Index and type(y) is elements.Index
     )

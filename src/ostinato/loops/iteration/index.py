@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ostinato.compiler.errors import error_in_short
 from ostinato.compiler.torch_compat import OwnMode
 from ostinato.loops.iteration.nostep import Narrowed, NoStep, Periodic
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     name: getattr(operator, name) for name in ("lt", "le", "gt", "ge", "eq", "ne")
 }
+_QUESTIONS = _COMPARISONS | {"kind": lambda number, kind: type(number) is kind}
+_NO_NUMBERS = (str, bytes, tuple, list, dict, set, frozenset, type, type(None))
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     name: getattr(operator, name)
     for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg", "abs")
@@ -52,6 +55,8 @@ class Sequences:
         for j in range(self.begin, end):
             new = [None if key is None else evaluated(key, j, self) for key in updates]
             for values, value in zip(self.values, new, strict=True):
+                if value is not None and type(value) is not type(values[0]):
+                    raise NoStep("a number of the state is an int, and then a float")
                 values.append(value)
 
     def at(self, k: int, j: int) -> Any:
@@ -66,7 +71,19 @@ class Sequences:
 
 
 def evaluated(key: Key, j: int, sequences: Sequences | None = None) -> Any:
-    """The value of an expression in iteration j."""
+    """The value of an expression in iteration j.
+
+    Raises:
+        NoStep: it has none, as 1 / (t - 3) at t = 3: the error belongs to that iteration.
+    """
+    try:
+        return _evaluated(key, j, sequences)
+    except (ArithmeticError, ValueError, TypeError) as error:
+        why = f"a number computed from the loop's variable fails ({error_in_short(error)})"
+        raise NoStep(why) from None
+
+
+def _evaluated(key: Key, j: int, sequences: Sequences | None) -> Any:
     kind = key[0]
     if kind == "index":
         return key[1] * j + key[2]
@@ -76,10 +93,16 @@ def evaluated(key: Key, j: int, sequences: Sequences | None = None) -> Any:
         assert sequences is not None
         return (sequences.at if kind == "state" else sequences.in_table)(key[1], j)
     if kind == "call":
-        function, *numbers = [evaluated(k, j, sequences) for k in key[1:]]
+        function, *numbers = [_evaluated(k, j, sequences) for k in key[1:]]
         found = function(*numbers)
         return found.item() if isinstance(found, np.generic) else found
-    return _OPERATIONS[kind](*[evaluated(k, j, sequences) for k in key[1:]])
+    return _OPERATIONS[kind](*[_evaluated(k, j, sequences) for k in key[1:]])
+
+
+def _may_change_kind(key: Key) -> bool:
+    """Whether an expression may be an int at one iteration and a float at another: 2 ** (3 - t)."""
+    is_power = key[0] == "pow" and key[2][0] != "constant"
+    return is_power or any(isinstance(k, tuple) and _may_change_kind(k) for k in key[1:])
 
 
 class Questions:
@@ -102,6 +125,13 @@ class Questions:
         """An expression in iteration j."""
         return evaluated(key, j, self.sequences)
 
+    def kind(self, key: Key) -> type:
+        """Whether an expression is an int or a float, which must be the same in all iterations."""
+        kind = type(self.number_at(key, self.begin))
+        if _may_change_kind(key):
+            self.answer("kind", key, kind)
+        return kind
+
     def answer(self, name: str, key: Key, other: Any) -> bool:
         """The one answer of a comparison for all iterations of the window.
 
@@ -113,14 +143,14 @@ class Questions:
         if len(courses) > 1:
             if len(courses) > MOST_COURSES:
                 numbers = (self.number_at(key, j) for j in range(self.begin, self.end))
-                period = period_of([_COMPARISONS[name](n, other) for n in numbers])
+                period = period_of([_QUESTIONS[name](n, other) for n in numbers])
                 why = "its iterations branch on the loop's variable"
                 raise Periodic(why, period=period) if period else NoStep(why)
             (begin, end), last = courses[0], courses[-1]
             if end - begin < FEWEST:
                 begin, end = end, last[1]
             raise Narrowed(BRANCH, begin=begin, end=end)
-        answer = _COMPARISONS[name](self.number_at(key, self.begin), other)
+        answer = _QUESTIONS[name](self.number_at(key, self.begin), other)
         self.asked[name, key, other] = answer
         return answer
 
@@ -137,9 +167,9 @@ class Questions:
     def _courses(self, name: str, key: Key, other: Any) -> list[tuple[int, int]]:
         """The stretches of iterations with one answer each, in order; at most a few more than
         needed."""
-        compare, begin = _COMPARISONS[name], self.begin
+        compare, begin = _QUESTIONS[name], self.begin
         found: list[tuple[int, int]] = []
-        is_monotone = key[0] == "index" and name not in ("eq", "ne")
+        is_monotone = key[0] == "index" and name not in ("eq", "ne", "kind")
         while begin < self.end and len(found) <= MOST_COURSES:
             here = compare(self.number_at(key, begin), other)
             end = self.end
@@ -177,23 +207,36 @@ running = _Running()
 
 
 class Number:
-    """An expression of the loop's variable."""
+    """An expression of the loop's variable.
 
-    __slots__ = ("key",)
+    To code that asks, it is the number that it stands for, an int or a float: of that class, and
+    without attributes of its own.
+    """
+
+    __slots__ = ("_key",)
 
     def __init__(self, key: Key):
-        self.key = key
+        self._key = key
 
-    def tensor(self, beside: list[Tensor]) -> Tensor:
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return running.questions[-1].kind(self._key) if running.questions else Number
+
+    def __getattr__(self, name: str) -> Any:
+        if hasattr(self.__class__, name):
+            self._refuse()
+        raise AttributeError(f"'{self.__class__.__name__}' object has no attribute '{name}'")
+
+    def _tensor(self, beside: list[Tensor]) -> Tensor:
         """The number as an input, with the type that it has in an operation with tensors."""
         questions = running.questions[-1]
-        is_whole = isinstance(questions.number_at(self.key, questions.begin), int)
+        is_whole = isinstance(questions.number_at(self._key, questions.begin), int)
         dtypes = [t.dtype for t in beside]
         dtype = next((d for d in dtypes if d.is_floating_point or d.is_complex), None)
         if dtype is None:
             whole = dtypes[0] if dtypes and dtypes[0] != torch.bool else torch.int64
             dtype = whole if is_whole else torch.get_default_dtype()
-        found = questions.number(self.key, dtype)
+        found = questions.number(self._key, dtype)
         n_axes = max((t.dim() for t in beside), default=0)
         if found.dim() == 1 and n_axes > 1:  # one for each row of the batch; see shared.py
             found = found.reshape(-1, *[1] * (n_axes - 1))
@@ -201,15 +244,18 @@ class Number:
 
     def _compared(self, name: str, other: Any) -> Any:
         if isinstance(other, Number):
-            difference = _number(("sub", self.key, other.key))
+            difference = _number(("sub", self._key, other._key))
             if not isinstance(difference, Number):
                 return _COMPARISONS[name](difference, 0)
             return difference._compared(name, 0)
         if isinstance(other, Tensor):
-            return getattr(torch, name)(self.tensor([other]), other)
+            return getattr(torch, name)(self._tensor([other]), other)
+        if isinstance(other, np.generic):
+            other = other.item()
         if not isinstance(other, (int, float)):
-            return name == "ne" if name in ("eq", "ne") else self._refuse()
-        return running.questions[-1].answer(name, self.key, other)
+            is_other = name in ("eq", "ne") and isinstance(other, _NO_NUMBERS)
+            return name == "ne" if is_other else self._refuse()
+        return running.questions[-1].answer(name, self._key, other)
 
     def __bool__(self) -> bool:
         return self._compared("ne", 0)
@@ -217,10 +263,10 @@ class Number:
     def _refuse(self, *others: Any) -> Any:
         raise NoStep("the loop's variable is used as a number that Python must know")
 
-    __hash__ = __index__ = __int__ = __float__ = __complex__ = _refuse
+    __hash__ = __index__ = __int__ = __float__ = _refuse
     __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = __invert__ = __divmod__ = _refuse
     __str__ = __repr__ = __format__ = _refuse
-    __round__ = __trunc__ = __floor__ = __ceil__ = __iter__ = __len__ = _refuse
+    __round__ = __trunc__ = __floor__ = __ceil__ = __reduce__ = __reduce_ex__ = _refuse
 
 
 class NumbersAsTensors(OwnMode):
@@ -243,9 +289,9 @@ class NumbersAsTensors(OwnMode):
         given = (*args, *kwargs.values())
         if not self.left and any(isinstance(a, Number) for a in given):
             beside = [a for a in given if isinstance(a, Tensor)]
-            args = tuple([a.tensor(beside) if isinstance(a, Number) else a for a in args])
+            args = tuple([a._tensor(beside) if isinstance(a, Number) else a for a in args])
             kwargs = {
-                k: a.tensor(beside) if isinstance(a, Number) else a for k, a in kwargs.items()
+                k: a._tensor(beside) if isinstance(a, Number) else a for k, a in kwargs.items()
             }
         return func(*args, **kwargs)
 
@@ -260,12 +306,12 @@ def _binary(name: str, swapped: bool = False) -> Any:
 
     def method(self: Number, other: Any) -> Any:
         if isinstance(other, Tensor):
-            number = self.tensor([other])
+            number = self._tensor([other])
             return function(other, number) if swapped else function(number, other)
         if isinstance(other, Number):
-            keys = self.key, other.key
+            keys = self._key, other._key
         elif isinstance(other, (int, float)) and not isinstance(other, bool):
-            keys = self.key, ("constant", other)
+            keys = self._key, ("constant", other)
         else:
             return NotImplemented
         return _number((name, *(keys[::-1] if swapped else keys)))
@@ -278,8 +324,8 @@ for _name in _COMPARISONS:
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
     setattr(Number, f"__{_name}__", _binary(_name))
     setattr(Number, f"__r{_name}__", _binary(_name, swapped=True))
-setattr(Number, "__neg__", lambda self: _number(("neg", self.key)))  # noqa: B010
-setattr(Number, "__abs__", lambda self: _number(("abs", self.key)))  # noqa: B010
+setattr(Number, "__neg__", lambda self: _number(("neg", self._key)))  # noqa: B010
+setattr(Number, "__abs__", lambda self: _number(("abs", self._key)))  # noqa: B010
 setattr(Number, "__pos__", lambda self: self)  # noqa: B010
 
 
@@ -292,7 +338,7 @@ def number_of(function: Any, *arguments: Any) -> Any:
         return function(*arguments)
     if not all(isinstance(a, (Number, int, float)) for a in arguments):
         return function(*arguments)
-    keys = [a.key if isinstance(a, Number) else ("constant", a) for a in arguments]
+    keys = [a._key if isinstance(a, Number) else ("constant", a) for a in arguments]
     return Number(("call", ("constant", function), *keys))
 
 
@@ -302,18 +348,18 @@ class Index(Number):
     __slots__ = ()
 
     def __init__(self, step: int, start: int):
-        self.key = "index", step, start
+        self._key = "index", step, start
 
     @property
-    def step(self) -> int:
-        return self.key[1]
+    def _step(self) -> int:
+        return self._key[1]
 
     @property
-    def start(self) -> int:
-        return self.key[2]
+    def _start(self) -> int:
+        return self._key[2]
 
-    def at(self, j: int) -> int:
-        return self.step * j + self.start
+    def _at(self, j: int) -> int:
+        return self._step * j + self._start
 
 
 def _number(key: Key) -> Any:

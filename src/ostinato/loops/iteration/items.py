@@ -1,12 +1,14 @@
 """The things that a loop iterates over: ranges, tensors, lists; `enumerate`, `zip`, `reversed`.
 
-Each kind gives the object of any iteration, and the form that it has in a step for all of them:
-numbers are an affine `Index`, tensors are elements of one tensor.
+Each kind gives an iterator that does what Python's own does, also of a list that the body changes,
+and the form that an item has in a step for all iterations: numbers are an affine `Index`, tensors
+are elements of one tensor.
 """
 
 from __future__ import annotations
 
 import builtins
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -43,12 +45,25 @@ class ItemParts:
 
 
 class Items:
-    """The items of a loop: `n` of them, `item(j)` for iteration j."""
+    """The items of a loop.
+
+    Attributes:
+        n: how many there are now; a body may make a list longer or shorter.
+    """
 
     n: int
+    period = 1  # of how many items an iteration of a scan consists
 
-    def item(self, j: int) -> Any:
+    def __iter__(self) -> Iterator[Any]:
+        return self.begin(0)
+
+    def begin(self, j: int) -> Iterator[Any]:
+        """The iterator of Python's loop after j iterations."""
         raise NotImplementedError
+
+    def held(self) -> list[Any]:
+        """The objects that iterations read while the loop runs: tensors and lists."""
+        return []
 
     def tensors(self, begin: int, end: int) -> list[Tensor]:
         """The tensors `[end − begin, …]` of the items of these iterations."""
@@ -77,8 +92,8 @@ class RangeItems(Items):
     def __init__(self, numbers: range):
         self.numbers, self.n = numbers, len(numbers)
 
-    def item(self, j: int) -> int:
-        return self.numbers[j]
+    def begin(self, j: int) -> Iterator[int]:
+        return iter(self.numbers[j:])
 
     def symbolic(self, elements: ItemParts) -> Index:
         return elements.index(self.numbers.step, self.numbers.start)
@@ -97,11 +112,18 @@ class Elements(Items):
         self.x, self.axis, self.size = x, axis % max(x.dim(), 1), size
         self.n = x.shape[axis] // (size or 1)
 
-    def item(self, j: int) -> Tensor:
-        """One element, or a piece."""
-        if self.size is None:
-            return self.x.select(self.axis, j)
-        return self.x.narrow(self.axis, j * self.size, self.size)
+    def at(self, numbers: range) -> Iterator[Tensor]:
+        """The elements, or pieces, of these numbers."""
+        x, axis, size = self.x, self.axis, self.size
+        if size is None:
+            return (x.select(axis, i) for i in numbers)
+        return (x.narrow(axis, i * size, size) for i in numbers)
+
+    def begin(self, j: int) -> Iterator[Tensor]:
+        return self.at(range(j, self.n))
+
+    def held(self) -> list[Any]:
+        return [self.x]
 
     def tensors(self, begin: int, end: int) -> list[Tensor]:
         x, size = self.x, self.size
@@ -121,14 +143,23 @@ class Listed(Items):
     """A list or tuple of tensors, or of numbers."""
 
     def __init__(self, items: Sequence[Any]):
-        self.items, self.numbers = items, table_of(items)
+        self.items = items
 
     @property
     def n(self) -> int:  # type: ignore[override]
         return len(self.items)
 
-    def item(self, j: int) -> Any:
-        return self.items[j]
+    @property
+    def numbers(self) -> Sequence[Any] | None:
+        return table_of(self.items)
+
+    def begin(self, j: int) -> Iterator[Any]:
+        found = iter(self.items)
+        found.__setstate__(j)  # type: ignore[attr-defined]
+        return found
+
+    def held(self) -> list[Any]:
+        return [self.items, *self.items]
 
     def tensors(self, begin: int, end: int) -> list[Tensor]:
         return [stacked(self.items[begin:end])] if self.numbers is None else []
@@ -146,11 +177,18 @@ class Listed(Items):
 class Zipped(Items):
     """`zip(*parts)`."""
 
-    def __init__(self, *parts: Items):
-        self.parts, self.n = parts, min(p.n for p in parts)
+    def __init__(self, *parts: Items, strict: bool = False):
+        self.parts, self.strict = parts, strict
 
-    def item(self, j: int) -> tuple[Any, ...]:
-        return tuple([p.item(j) for p in self.parts])
+    @property
+    def n(self) -> int:  # type: ignore[override]
+        return min(p.n for p in self.parts)
+
+    def begin(self, j: int) -> Iterator[Any]:
+        return zip(*[p.begin(j) for p in self.parts], strict=self.strict)
+
+    def held(self) -> list[Any]:
+        return [of for p in self.parts for of in p.held()]
 
     def tensors(self, begin: int, end: int) -> list[Tensor]:
         return [t for p in self.parts for t in p.tensors(begin, end)]
@@ -168,11 +206,37 @@ class Zipped(Items):
         return tuple([start for p in self.parts for start in p.starts()])
 
 
-class Backwards(Zipped):
-    """`reversed(items)`."""
+class Numbered(Zipped):
+    """`enumerate(items, start)`."""
 
-    def item(self, j: int) -> Any:
-        return self.parts[0].item(self.n - 1 - j)
+    def __init__(self, items: Items, start: int):
+        super().__init__(RangeItems(range(start, start + items.n)), items)
+
+    @property
+    def n(self) -> int:  # type: ignore[override]
+        return self.parts[1].n
+
+    def begin(self, j: int) -> Iterator[Any]:
+        return zip(itertools.count(self.starts()[0] + j), self.parts[1].begin(j), strict=False)
+
+
+class Backwards(Zipped):
+    """`reversed(items)`, from the last of those that there were at first."""
+
+    n = 0
+
+    def __init__(self, items: Items):
+        super().__init__(items)
+        self.n = items.n
+
+    def begin(self, j: int) -> Iterator[Any]:
+        (of,) = self.parts
+        if isinstance(of, Elements):
+            return of.at(range(self.n - 1 - j, -1, -1))
+        assert isinstance(of, Listed)
+        found = reversed(of.items)
+        found.__setstate__(self.n - 1 - j)
+        return found
 
     def tensors(self, begin: int, end: int) -> list[Tensor]:
         return [t.flip(0) for t in super().tensors(self.n - end, self.n - begin)]
@@ -193,7 +257,7 @@ def items_of(iterable: Any) -> Items | None:
         return RangeItems(iterable)
     if kind is Tensor or kind is torch.nn.Parameter:
         return Elements(iterable) if iterable.dim() else None
-    if kind is list or (isinstance(iterable, tuple)):
+    if kind is list or (isinstance(iterable, tuple) and kind.__iter__ is tuple.__iter__):
         return Listed(iterable)
     return None
 
@@ -201,14 +265,9 @@ def items_of(iterable: Any) -> Items | None:
 def sequence(function: Any, *arguments: Any, **named: Any) -> Any:
     """The result of a call that a loop iterates over; as an `Items` if possible."""
     made = _made(function, arguments, named)
-    return function(*[_plain(a) for a in arguments], **named) if made is None else made
-
-
-def _plain(argument: Any) -> Any:
-    """Items as the iterator that Python would make."""
-    if isinstance(argument, Items):
-        return (argument.item(j) for j in range(argument.n))
-    return argument
+    if made is not None:
+        return made
+    return function(*[iter(a) if isinstance(a, Items) else a for a in arguments], **named)
 
 
 def _made(function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Items | None:
@@ -222,12 +281,12 @@ def _made(function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> I
         start = arguments[1] if len(arguments) > 1 else named.get("start", 0)
         if of is None or type(start) is not int:
             return None
-        return Zipped(RangeItems(range(start, start + of.n)), of)
+        return Numbered(of, start)
     if function is builtins.zip and arguments and named.keys() <= {"strict"}:
         parts = [p for p in map(items_of, arguments) if p is not None]
         level = len({p.n for p in parts}) == 1
         fits = len(parts) == len(arguments) and (level or not named.get("strict"))
-        return Zipped(*parts) if fits else None
+        return Zipped(*parts, strict=bool(named.get("strict"))) if fits else None
     return _parts(function, arguments, named)
 
 

@@ -69,6 +69,7 @@ REMEDIES = {
     "a number that changes": "torch.where with a tensor of flags, indexed like the input",
     "a function that is defined outside": "give that function what it uses as an argument",
     "which a scan would not do each time": "do it after the loop, from its outputs",
+    "for the type of the loop's": "ask by isinstance(t, int)",
     "an iteration prints": "print after the loop, from its outputs",
     "writes to a log": "log after the loop, from its outputs",
     "opens a file": "read and write files before and after the loop",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -11,22 +11,24 @@ from ostinato.loops.iteration.items import ItemParts, Items, NumberTable
 
 
 class Grouped(Items):
-    """The items of a loop from item `begin` on, in groups of `period`."""
+    """The items of a loop from item `first` on, in groups of `period`."""
 
-    def __init__(self, items: Items, begin: int, period: int):
-        self.items, self.begin, self.period = items, begin, period
-        self.n = max(items.n - begin, 0) // period
+    def __init__(self, items: Items, first: int, period: int):
+        self.items, self.first, self.period = items, first, period
 
-    def item(self, j: int) -> tuple[Any, ...]:
-        first = self.begin + j * self.period
-        return tuple([self.items.item(i) for i in range(first, first + self.period)])
+    @property
+    def n(self) -> int:  # type: ignore[override]
+        return max(self.items.n - self.first, 0) // self.period
 
-    def rest(self) -> list[Any]:
-        """The items after the last whole group."""
-        return [self.items.item(j) for j in range(self.begin + self.n * self.period, self.items.n)]
+    def begin(self, j: int) -> Iterator[Any]:
+        """The single items from group j on, and those after the last whole group."""
+        return self.items.begin(self.first + j * self.period)
+
+    def held(self) -> list[Any]:
+        return self.items.held()
 
     def tensors(self, begin: int, end: int) -> list[Tensor]:
-        of, by = self.begin, self.period
+        of, by = self.first, self.period
         whole = self.items.tensors(of + begin * by, of + end * by)
         return [t[i::by] for i in range(by) for t in whole]
 
@@ -36,12 +38,12 @@ class Grouped(Items):
 
     def at(self, i: int) -> Callable[[int], int]:
         """The function from a group to its iteration number i."""
-        return lambda j: self.begin + j * self.period + i
+        return lambda j: self.first + j * self.period + i
 
     def symbolic(self, elements: ItemParts) -> tuple[Any, ...]:
         found = []
         for i in range(self.period):
-            elements.every, elements.first = self.period, self.begin + i
+            elements.every, elements.first = self.period, self.first + i
             found.append(self.items.symbolic(elements))
         return tuple(found)
 
@@ -49,4 +51,4 @@ class Grouped(Items):
         return "grouped", self.period, self.items.kind()
 
     def starts(self) -> tuple[int, ...]:
-        return self.begin, *self.items.starts()
+        return self.first, *self.items.starts()

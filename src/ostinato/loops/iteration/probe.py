@@ -10,6 +10,7 @@ import builtins
 import logging
 import sys
 import threading
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -78,6 +79,32 @@ class _OwnMemory(TorchDispatchMode):
         return out
 
 
+class _TypeQuestions:
+    """Finds functions that are given the loop's variable, and may ask for its `type(…)`.
+
+    The answer would be the class of an expression. `isinstance` and the like know better.
+    """
+
+    def __init__(self, body: types.FunctionType):
+        self.body, self.found = body.__code__, ""  # in the body the frame answers
+
+    def __enter__(self) -> None:
+        self.before = sys.getprofile()
+        sys.setprofile(self)
+
+    def __exit__(self, *error: object) -> None:
+        sys.setprofile(self.before)
+
+    def __call__(self, frame: types.FrameType, event: Any, argument: Any) -> None:
+        code = frame.f_code
+        if event == "call" and "type" in code.co_names and code is not self.body:
+            is_ours = str(frame.f_globals.get("__name__")).startswith("ostinato.")
+            if not is_ours and any(issubclass(type(v), Number) for v in frame.f_locals.values()):
+                self.found = code.co_name
+        if callable(self.before):
+            self.before(frame, event, argument)
+
+
 def _tensors(value: Any) -> list[Tensor]:
     return [t for t in tree.leaves(value) if isinstance(t, Tensor)]
 
@@ -90,7 +117,7 @@ class _Probe(Step):
             begin, end = self.questions.begin, self.questions.end
             key = elements.gathered(parts)
             if key is None:
-                first = elements.moving(index).at(begin)
+                first = elements.moving(index)._at(begin)
                 self.follows(read, parts, index)
                 window = elements.WindowOf(base, parts, first, end - begin)
             else:
@@ -128,7 +155,7 @@ class _Probe(Step):
         """The number of a list or array at the loop's variable."""
         if elements.gathered(parts) is None:
             self.follows(read, parts, index)
-        n, key = len(self.items.tables()), elements.moving(index).key
+        n, key = len(self.items.tables()), elements.moving(index)._key
         table = NumberTable(table_of(base) or (), lambda j: self.questions.number_at(key, j))
         self.plan.tables.append((read, parts, type(table[self.questions.begin])))
         self.questions.sequences.tables.append(table)
@@ -144,7 +171,7 @@ class _Probe(Step):
         if read not in self.seen:
             raise NoStep("an iteration reads an element that no iteration before it has read")
         begin, before = self.questions.begin, elements.place(parts, self.seen[read][1])
-        if before is None or elements.moving(index).at(begin) != before + elements.step_of(parts):
+        if before is None or elements.moving(index)._at(begin) != before + elements.step_of(parts):
             why = "its iterations read other elements than the first ones"
             raise Narrowed(why, begin=begin + 1, end=self.questions.end)
 
@@ -168,14 +195,14 @@ class _Probe(Step):
             at = elements.place(parts, its_index) if elements.is_same(base, other) else None
             if at is None:
                 continue
-            ago, rest = divmod(at - elements.moving(index).at(before), step)
+            ago, rest = divmod(at - elements.moving(index)._at(before), step)
             if rest or ago < 1:
                 continue  # that element was not written, or not yet
             if ago > _MOST_AGO:
                 raise NoStep(f"an iteration reads what was written {ago} iterations ago")
             self.plan.lags.append((read, parts, write, ago))
             self.lag_bases.append(base)
-            self.lags_first.append(elements.moving(index).at(before + 1))
+            self.lags_first.append(elements.moving(index)._at(before + 1))
             with torch.utils._python_dispatch._disable_current_modes():
                 window = elements.WindowOf(base, parts, self.lags_first[-1], ago)
                 values = [_copy(v) for v in window.read().unbind(0)]
@@ -257,14 +284,17 @@ def probed(
     probe.memory = _OwnMemory(copies)
     n = len(carry)
     frame = Frame(probe, iter(()))
+    questions = _TypeQuestions(step.body)
     observation = Observation(
         step.body, places=[(container, place.key) for place, container in step.state.places]
     )
     try:
-        with _unseen(), observation, probe.memory:
+        with _unseen(), questions, observation, probe.memory:
             _, outputs, plan = probe.once(copies[:n], iter(copies[n:]), frame)
         if probe.unfit:
             raise NoStep(probe.unfit)
+        if questions.found:
+            raise NoStep(f"{questions.found} may ask for the type of the loop's variable")
         observation.snapshots.check()
     except BaseException as error:
         observation.snapshots.put_back()
@@ -321,7 +351,7 @@ def _check_elements(plan: LoopPlan, frame: Frame, probe: _Probe) -> None:
         for base, lag, first in zip(probe.lag_bases, plan.lags, probe.lags_first, strict=True)
     ]
     for _, parts, base, index, _ in frame.puts:
-        at = elements.moving(index).at(begin)
+        at = elements.moving(index)._at(begin)
         for other, its_parts, first in (*reads, *behind):
             if not share_memory(base, other) or elements.are_apart(parts, its_parts):
                 continue

@@ -78,7 +78,7 @@ class Flat:
                 return count
             return kind, repr(value) if kind in (float, complex) else value
         if isinstance(value, Number):
-            return "number", value.key
+            return "number", value._key
         if isinstance(value, (Fresh, Growing)) or (grows == 0 and kind is list):
             self.lists.append(value)
             return "grows", getattr(value, "axis", None)

@@ -131,7 +131,7 @@ class Step:
         variable = elements.moving(index)
         if not base.is_item(parts):
             raise ListRead(READ)
-        back = len(self.state.lists[m]) - begin + n - variable.start
+        back = len(self.state.lists[m]) - begin + n - variable._start
         if back < 1:
             raise NoStep(READ)
         frame.by_index.setdefault(m, []).append((read, n, back))
@@ -380,7 +380,7 @@ class Step:
         if by is None and spec[0] == "number":
             return key
         if by is not None and key[0] == "index" and key[1] == by:
-            now = key[2] - number.start
+            now = key[2] - number._start
             if now == by:
                 return None
             raise Counted(f"{name} counts by another number", name=name, by=now)

@@ -73,7 +73,7 @@ class Loop(LoopResults):
         self.site, self.items, self.body, self.outer, self.rows = site, items, body, outer, rows
         self.body_now = body  # with the names that are bound when a scan is tried
         self.j, self.pause, self.stop = 0, site.first, items.n
-        self.queue: list[Any] = []  # the other items of a group of iterations
+        self.iterator, self.left = iter(items), 0  # left: the other items of a group of iterations
         self.seen: dict[Any, tuple[Any, Any]] = {}
         self.firsts: dict[Any, tuple[Any, int | None]] = {}
         self.written: dict[Read, tuple[Any, Any]] = {}
@@ -90,32 +90,27 @@ class Loop(LoopResults):
         return self
 
     def __next__(self) -> Any:
-        j = self.j
-        if j == self.pause and not self.queue:
-            self.lasted = time.perf_counter() - self.began
-            if self.watching:
-                watching.loops.discard(self)
-                self.watching = False
-            raise StopIteration
-        if self.queue:
-            return self.queue.pop(0)
-        if j >= self.items.n:
-            if isinstance(self.items, Grouped) and not self.ended:
-                self.queue = self.items.rest()
+        if self.left:
+            self.left -= 1
+        else:
+            self.unwatch()
+            if self.j == self.pause:
+                self.lasted = time.perf_counter() - self.began
+                raise StopIteration
+            if self.j == self.pause - 1:
+                self.watch()
+            self.j, self.left = self.j + 1, self.items.period - 1
+        try:
+            return next(self.iterator)
+        except StopIteration:
+            self.unwatch()
             self.ended = True
-            if self.queue:
-                return self.queue.pop(0)
-            raise StopIteration
+            raise
+
+    def unwatch(self) -> None:
         if self.watching:
             watching.loops.discard(self)
-        self.watching = j == self.pause - 1
-        if self.watching:
-            self.watch()
-        item = self.items.item(j)
-        self.j = j + 1
-        if isinstance(self.items, Grouped):
-            item, *self.queue = item
-        return item
+            self.watching = False
 
     def watch(self) -> None:
         """Observe what the iteration that begins reads and changes."""
@@ -128,7 +123,7 @@ class Loop(LoopResults):
             self.memory, self.must_look = Memory(self.body), False
             self.site.looked[id(owner)] = weak_reference(owner)
         watching.loops.add(self)
-        self.began = time.perf_counter()
+        self.watching, self.began = True, time.perf_counter()
 
     def at(self, number: int, base: Any, index: Any) -> Any:
         if self.watching:
@@ -202,7 +197,7 @@ class Loop(LoopResults):
         of = items = self.items
         begin = self.j
         if isinstance(of, Grouped):
-            items, begin, period = of.items, of.begin + begin * of.period, period * of.period
+            items, begin, period = of.items, of.first + begin * of.period, period * of.period
         groups = Grouped(items, begin, period)
         if period > LONGEST:
             return NoStep("its iterations branch on the loop's variable")
@@ -214,7 +209,7 @@ class Loop(LoopResults):
 
     def goes_through_tensors(self) -> bool:
         """Whether the loop iterates over tensors, or reads elements of tensors."""
-        items = tensors_in_item(self.items.item(0)) if self.items.n else False
+        items = tensors_in_item(next(iter(self.items), None))
         return items or any(isinstance(base, Tensor) for base, _ in self.seen.values())
 
     def learn(self) -> None:
@@ -232,7 +227,8 @@ class Loop(LoopResults):
             Unsupported: that is not possible; nothing has happened.
         """
         source, begin = self.site.source, self.j
-        end = self.stop = min(self.stop, self.site.ends.get((self.items.n, begin), self.stop))
+        known = self.site.ends.get((self.items.n, begin), self.stop)
+        end = self.stop = min(self.stop, known, self.items.n)
         if end - begin < fewest(self.items):
             raise NoStep("too few iterations for a scan", quiet=True)
         if source.problem:
@@ -359,8 +355,7 @@ class Loop(LoopResults):
             raise NoStep("an iteration writes several elements")
         written += [target.base for target in targets if isinstance(target.base, Tensor)]
         memories = {memory_of(t) for t in written} - {None}
-        if memories and not memories.isdisjoint(map(memory_of, items)):
-            raise NoStep("an iteration writes into what the loop iterates over")
+        self.check_iterated(memories, [*state.changing(), *[target.base for target in targets]])
         grown = [(c, p.key, c[p.key]) for p, c in state.places if p.grows]
         for container, key, of in grown:  # guards need not know their contents
             container[key] = Fresh() if type(of) is list else of
@@ -401,9 +396,24 @@ class Loop(LoopResults):
             for outer in watching.loops:
                 outer.inner_native = True
         self.j = self.course = end
+        self.iterator = self.items.begin(end)
         if self.items.n - end > FEWEST:  # another branch: one iteration shows what it does
             self.pause, self.stop = end + 1, self.items.n
         return names
+
+    def check_iterated(self, memories: set[Any], changing: list[Any]) -> None:
+        """Refuse iterations that may change what the loop goes through.
+
+        Args:
+            memories: of the tensors that they write.
+            changing: the lists, dicts and objects that they may change.
+        """
+        ids = {id(of) for of in changing if not isinstance(of, Tensor)}
+        if (memories or ids) and any(
+            memory_of(of) in memories if isinstance(of, Tensor) else id(of) in ids
+            for of in self.items.held()
+        ):
+            raise NoStep("an iteration changes what the loop iterates over")
 
     def elements_of(self, plan: LoopPlan) -> list[Tensor]:
         """The elements that the step reads, `[n, …]`."""

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.index import FEWEST, running
-from ostinato.loops.iteration.items import Items
 from ostinato.loops.iteration.nostep import NoStep
 from ostinato.loops.running.site import Site
 
@@ -35,10 +34,7 @@ class Unwatched:
         self.site, self.iterable, self.outer = site, iterable, outer
 
     def __iter__(self) -> Iterator[Any]:
-        items = self.iterable
-        if isinstance(items, Items):
-            return (items.item(j) for j in range(items.n))
-        return iter(items)
+        return iter(self.iterable)
 
     slice, len = staticmethod(slice), staticmethod(len)
 
@@ -55,6 +51,10 @@ class Unwatched:
         if found is None:
             return getattr(base, name)(*arguments, **named)
         return self.at(number, *found)
+
+    @staticmethod
+    def kind(function: Any, of: Any) -> Any:
+        return function(of)
 
     @staticmethod
     def within(number: Any, of: Any) -> bool:

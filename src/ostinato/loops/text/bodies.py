@@ -234,6 +234,8 @@ def only_joined(body: list[ast.stmt]) -> set[str]:
                 if isinstance(target, ast.Name) and isinstance(value, ast.List) and not value.elts:
                     lists.add(target.id)
                     fine.append(target)
+                elif isinstance(target, ast.Name) and getattr(value, "value", 0) is None:
+                    fine.append(target)  # released
         elif isinstance(n, ast.Expr) and isinstance(n.value, ast.Call):
             function = n.value.func
             if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):

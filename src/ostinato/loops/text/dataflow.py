@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 Names = frozenset[str]
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _NAMING = (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
-_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def reads(*nodes: ast.AST | None) -> set[str]:
@@ -24,8 +24,8 @@ def reads(*nodes: ast.AST | None) -> set[str]:
     for node in nodes:
         if isinstance(node, ast.Name):
             found |= {node.id} if isinstance(node.ctx, ast.Load) else set()
-        elif isinstance(node, _COMPREHENSIONS):
-            bound = {n for g in node.generators for n in _targets(g.target)}
+        elif isinstance(node, COMPREHENSIONS):
+            bound = {n for g in node.generators for n in bound_names(g.target)}
             found |= reads(*ast.iter_child_nodes(node)) - bound
             found |= reads(node.generators[0].iter)  # evaluated outside of it
         elif node is not None:
@@ -60,13 +60,13 @@ def writes(nodes: Sequence[ast.AST]) -> set[str]:
             found |= {node.name} if node.name else set()
         elif isinstance(node, ast.MatchMapping) and node.rest:
             found.add(node.rest)
-        elif isinstance(node, _COMPREHENSIONS):
-            hidden |= {n for g in node.generators for n in _targets(g.target)}
+        elif isinstance(node, COMPREHENSIONS):
+            hidden |= {n for g in node.generators for n in bound_names(g.target)}
     plain = {
         n
         for statement in own_nodes(nodes)
         if isinstance(statement, (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.For, ast.withitem))
-        for n in _targets(_target_of(statement))
+        for n in bound_names(_target_of(statement))
     }
     return found - (hidden - plain)
 
@@ -98,16 +98,16 @@ def _target_of(statement: ast.AST) -> Iterable[ast.AST] | ast.AST | None:
     return statement.target  # type: ignore[attr-defined]
 
 
-def _targets(target: Iterable[ast.AST] | ast.AST | None) -> set[str]:
+def bound_names(target: Iterable[ast.AST] | ast.AST | None) -> set[str]:
     """The names that an assignment to these targets binds in any case."""
     found: set[str] = set()
     for t in [] if target is None else [target] if isinstance(target, ast.AST) else target:
         if isinstance(t, ast.Name):
             found.add(t.id)
         elif isinstance(t, (ast.Tuple, ast.List)):
-            found |= _targets(t.elts)
+            found |= bound_names(t.elts)
         elif isinstance(t, ast.Starred):
-            found |= _targets(t.value)
+            found |= bound_names(t.value)
     return found
 
 
@@ -127,7 +127,7 @@ class LiveNames:
 
     def before(self, loop: ast.For, after: Names) -> Names:
         """The names whose value at the begin of an iteration may be read, in it or after it."""
-        return self.block(loop.body, after, (after, after)) - _targets(loop.target)
+        return self.block(loop.body, after, (after, after)) - bound_names(loop.target)
 
     def block(
         self, body: list[ast.stmt], after: Names, ends: tuple[Names, Names] | None
@@ -143,7 +143,7 @@ class LiveNames:
             if isinstance(s, ast.AnnAssign) and s.value is None:
                 return after
             targets = s.targets if isinstance(s, ast.Assign) else [s.target]
-            return (after - _targets(targets)) | reads(s.value, *targets)
+            return (after - bound_names(targets)) | reads(s.value, *targets)
         if isinstance(s, ast.AugAssign):
             own = {s.target.id} if isinstance(s.target, ast.Name) else set()
             return after | own | reads(s.value, s.target)
@@ -153,7 +153,7 @@ class LiveNames:
         if isinstance(s, (ast.For, ast.AsyncFor, ast.While)):
             return self.loop(s, after, ends)
         if isinstance(s, (ast.With, ast.AsyncWith)):
-            bound = set().union(*(_targets(i.optional_vars) for i in s.items))
+            bound = set().union(*(bound_names(i.optional_vars) for i in s.items))
             return (self.block(s.body, after, ends) - bound) | reads(*s.items)
         if isinstance(s, (ast.Return, ast.Raise)):
             return frozenset(reads(s))
@@ -176,7 +176,7 @@ class LiveNames:
     ) -> Names:
         """Live before a loop; what is live after it is noted."""
         head_reads = reads(s.test) if isinstance(s, ast.While) else set()
-        targets = set() if isinstance(s, ast.While) else _targets(s.target)
+        targets = set() if isinstance(s, ast.While) else bound_names(s.target)
         left = self.block(s.orelse, after, ends)
         head = left | head_reads
         while True:  # the names that an iteration hands to the next

@@ -74,13 +74,15 @@ class Watched(ast.NodeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Change `len(outs)` of a list that grows, and `math.sin(t)` or `float(t)`."""
+        """Change `len(outs)` of a list that grows, `type(t)`, and `math.sin(t)` or `float(t)`."""
         self.generic_visit(node)
         if selects(node):
             return self.selecting(node)
         name = getattr(node.func, "id", "")
         if name == "len" and len(node.args) == 1 and getattr(node.args[0], "id", "") in self.grown:
             node.func = expression(f"{self.name}.len", node.func)
+        if name == "type" and len(node.args) == 1 and not node.keywords:
+            return called(f"{self.name}.kind", node, node.func, *node.args)
         of_numbers = name in _OF_NUMBERS or root_of(node.func) in _OF_NUMBERS
         moves = not reads(*node.args).isdisjoint(self.index_names)
         if of_numbers and moves and not node.keywords:
