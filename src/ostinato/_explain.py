@@ -156,7 +156,7 @@ def advice(refusal: Unsupported) -> str:
 
 
 _ADVICE = {
-    "changes what it reaches": "return it in the carry; draw random numbers before, for xs",
+    "changes what it reaches": "return it in the carry",
     "keeps a tensor": "compute it before the scan, or return it in the carry",
     "takes an element": "take the elements before the scan, and pass them in xs",
     "no shape yet": "call the module once before the scan",

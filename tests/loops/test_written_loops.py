@@ -334,12 +334,13 @@ def over_other_things(x, n):
     for name in "abcdefghijkl":
         if name == "k":
             break
+    k = 0
     for _ in range(n):
         try:
-            x = x + int(name, 36)
+            k = k + int(name, 36)
         finally:
             pass
-    return x
+    return x + k
 
 
 def around_a_native_loop(x, n):

@@ -108,11 +108,7 @@ def with_loops(
     if not loops and not calls:
         return None
     file = function.__code__.co_filename
-    # A loop that is not rewritten gives a warning only if the user named its function.
-    sites = [
-        Site(source, file, function.__qualname__, warned=source.stays and callees is not None)
-        for source in loops
-    ]
+    sites = [Site(source, file, function.__qualname__, given=callees is None) for source in loops]
     runtime = LoopRuntime(sites)
     for name in calls:
         setattr(runtime, f"{name}_", (callees or {})[name])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ostinato.loops.iteration import elements
+from ostinato.loops.iteration.calls import filled
 from ostinato.loops.iteration.emitted import JOINING, Added, Fresh, FreshPieces
 from ostinato.loops.iteration.index import (
     Index,
@@ -70,6 +71,7 @@ class Frame:
         return whole
 
     number = staticmethod(number_of)
+    filled = staticmethod(filled)
 
     @staticmethod
     def kind(function: Any, of: Any) -> Any:

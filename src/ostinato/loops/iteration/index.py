@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.errors import error_in_short
-from ostinato.compiler.torch_compat import OwnMode
 from ostinato.loops.iteration.nostep import Narrowed, NoStep, Periodic
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -267,33 +266,6 @@ class Number:
     __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = __invert__ = __divmod__ = _refuse
     __str__ = __repr__ = __format__ = _refuse
     __round__ = __trunc__ = __floor__ = __ceil__ = __reduce__ = __reduce_ex__ = _refuse
-
-
-class NumbersAsTensors(OwnMode):
-    """Replaces numbers in calls of torch's functions by 0-dimensional tensors.
-
-    Calls that select elements by one are given to `selected`, which returns NotImplemented for
-    all others.
-    """
-
-    def __init__(self, selected: Callable[[Any, Any, Any], Any]):
-        super().__init__()
-        self.selected = selected
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if not self.left:
-            found = self.selected(func, args, kwargs)
-            if found is not NotImplemented:
-                return found
-        given = (*args, *kwargs.values())
-        if not self.left and any(isinstance(a, Number) for a in given):
-            beside = [a for a in given if isinstance(a, Tensor)]
-            args = tuple([a._tensor(beside) if isinstance(a, Number) else a for a in args])
-            kwargs = {
-                k: a._tensor(beside) if isinstance(a, Number) else a for k, a in kwargs.items()
-            }
-        return func(*args, **kwargs)
 
 
 def _comparison(name: str) -> Any:

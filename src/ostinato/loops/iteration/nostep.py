@@ -70,6 +70,10 @@ REMEDIES = {
     "a function that is defined outside": "give that function what it uses as an argument",
     "which a scan would not do each time": "do it after the loop, from its outputs",
     "for the type of the loop's": "ask by isinstance(t, int)",
+    "random numbers by another": (
+        "draw them before the loop, use = torch.rand(T) < ratio, and take torch.where(use[t], a, b)"
+    ),
+    "leaves gradients turned": "turn them on or off by `with torch.set_grad_enabled(…):`",
     "an iteration prints": "print after the loop, from its outputs",
     "writes to a log": "log after the loop, from its outputs",
     "opens a file": "read and write files before and after the loop",

@@ -40,6 +40,7 @@ class LoopPlan:
         tensors: for each tensor of the state: "new", "same" or "written" (in place).
         left: the tensors of the state of which iterations only write elements; their names keep
             them.
+        lookups: the number of lookups by an index; see `Calls.outside`.
         asked: the comparisons of the loop's variable, with their answers.
         shares: the tensors of the step that share memory; see `LoopReads.shares`.
         starts: the first numbers of the loop and of the state, if facts depend on them.
@@ -64,6 +65,7 @@ class LoopPlan:
     summed: tuple[int, ...] = ()
     tensors: tuple[str, ...] = ()
     left: tuple[int, ...] = ()
+    lookups: int = 0
     asked: tuple[Any, ...] = ()
     shares: tuple[int, ...] = ()
     starts: tuple[Any, ...] = ()
@@ -83,7 +85,7 @@ class LoopPlan:
         """The facts that each run of the step shows again."""
         return (
             self.emitted, self.puts, self.trailing, self.persists, self.pasts, self.summed,
-            self.updates, self.asked, [how == "new" for how in self.tensors],
+            self.updates, self.asked, self.lookups, [how == "new" for how in self.tensors],
         )  # fmt: skip
 
     def begins_at(self, starts: tuple[Any, ...]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ostinato import tree
 from ostinato.compiler.capture.captures import _written, memory_of
@@ -113,7 +113,7 @@ class _Probe(Step):
     """A step that finds its elements, and makes the plan."""
 
     def element(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor:
-        with torch.utils._python_dispatch._disable_current_modes():
+        with _disable_current_modes(), torch._C.DisableTorchFunction():
             begin, end = self.questions.begin, self.questions.end
             key = elements.gathered(parts)
             if key is None:
@@ -142,7 +142,7 @@ class _Probe(Step):
 
     def meets(self, read: Read, base: Any, index: Any) -> None:
         """Note where a tensor is that a called function indexes, so that later calls find it."""
-        with torch.utils._python_dispatch._disable_current_modes():
+        with _disable_current_modes():
             path = path_to(self.body, base)
         if path is None:
             raise NoStep("a function that an iteration calls indexes a tensor that it computes")
@@ -177,7 +177,7 @@ class _Probe(Step):
 
     def whole_rows(self, base: Any, index: Any) -> Any:
         """The index of a write, with all rows instead of a range."""
-        with torch.utils._python_dispatch._disable_current_modes():
+        with _disable_current_modes():
             return elements.without_ranges(base, index)
 
     def does_not_move(self) -> None:
@@ -203,7 +203,7 @@ class _Probe(Step):
             self.plan.lags.append((read, parts, write, ago))
             self.lag_bases.append(base)
             self.lags_first.append(elements.moving(index)._at(before + 1))
-            with torch.utils._python_dispatch._disable_current_modes():
+            with _disable_current_modes(), torch._C.DisableTorchFunction():
                 window = elements.WindowOf(base, parts, self.lags_first[-1], ago)
                 values = [_copy(v) for v in window.read().unbind(0)]
             self.keep(values)
@@ -222,7 +222,7 @@ class _Probe(Step):
         if k > len(frame.pasts[m]):
             flat = Flat()
             specs = [flat.spec(item) for item in items[-k:]]
-            with torch.utils._python_dispatch._disable_current_modes():
+            with _disable_current_modes():
                 values = [_copy(t) for t in flat.tensors]
             self.keep(values)
             maker = Maker(iter(values), iter(()))
@@ -233,10 +233,11 @@ class _Probe(Step):
 
     def keep(self, values: list[Tensor]) -> None:
         """Count tensors as allocated by the run."""
+        self.calls.meet(values)
         self.memory.made |= {memory_of(v) for v in values}
         self.memory.alive += values
 
-    def has_numbers(self) -> bool:
+    def sees_calls(self) -> bool:
         return True
 
     def number(self, key: Any, dtype: torch.dtype) -> Tensor:
@@ -244,7 +245,7 @@ class _Probe(Step):
         if (key, dtype) not in self.plan.numbers:
             self.plan.numbers.append((key, dtype))
             number = self.questions.number_at(key, self.questions.begin)
-            with torch.utils._python_dispatch._disable_current_modes():
+            with _disable_current_modes():
                 self.values.append(torch.tensor(number, dtype=dtype))
             self.keep(self.values[-1:])
         return self.values[self.plan.numbers.index((key, dtype))]

@@ -25,6 +25,7 @@ _CONSTANTS = {
     torch.Size, torch.layout, range, type,
 }  # fmt: skip
 Spec = Any
+_OF_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 
 class UNBOUND:
@@ -89,7 +90,7 @@ class Flat:
             self.containers.append(value)
             length = () if kind is list else (value.maxlen,)
             return kind, *length, self.parts(enumerate(value), grows, name)
-        if isinstance(value, dict) and kind is not collections.Counter:
+        if isinstance(value, dict) and kind is not collections.Counter and _is_plain_dict(kind):
             self.containers.append(value)
             return kind, tuple(value), self.parts(value.items(), grows, name)
         if kind is _tensordict():
@@ -132,10 +133,18 @@ def _tensordict() -> Any:
     return getattr(sys.modules.get("tensordict"), "TensorDict", UNBOUND)
 
 
+def _is_plain_dict(kind: type[dict[Any, Any]]) -> bool:
+    """Whether no code of its own runs when items are stored."""
+    return kind.__setitem__ in (dict.__setitem__, collections.OrderedDict.__setitem__)
+
+
 def _is_plain_object(value: Any) -> bool:
+    """Whether everything that an object holds is in its `__dict__`."""
     if isinstance(value, (type, torch.nn.Module)) or callable(value):
         return False
     cls = type(value)
+    if not all(c is object or c.__flags__ & _OF_PYTHON for c in cls.__mro__):
+        return False  # it derives from list, for instance
     plain = dataclasses.is_dataclass(cls) or not is_fixed_name(cls.__module__)
     slots = any("__slots__" in vars(c) and vars(c)["__slots__"] for c in cls.__mro__)
     return plain and hasattr(value, "__dict__") and not slots

@@ -19,13 +19,13 @@ from torch import Tensor
 from ostinato.compiler.errors import Unsupported
 from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.attributes import ABSENT
+from ostinato.loops.iteration.calls import Calls
 from ostinato.loops.iteration.carry import State
 from ostinato.loops.iteration.emitted import READ, Fresh, fresh_of
 from ostinato.loops.iteration.frame import ANOTHER_NAME, OTHER_INDEX, Frame
 from ostinato.loops.iteration.index import (
     Index,
     Number,
-    NumbersAsTensors,
     Questions,
     running,
 )
@@ -157,8 +157,9 @@ class Step:
         self.frame.by_length.add(m)
         return Index(1, len(self.state.lists[m]) - self.questions.begin)
 
-    def has_numbers(self) -> bool:
-        return bool(self.plan.numbers or self.plan.called)
+    def sees_calls(self) -> bool:
+        """Whether the body's calls of torch's functions matter."""
+        return bool(self.plan.numbers or self.plan.called or self.plan.lookups)
 
     def selected(self, frame: Frame, function: Any, arguments: Any, named: Any) -> Any:
         """An element that a called function reads, or `x.select(1, t)`; else NotImplemented."""
@@ -234,7 +235,8 @@ class Step:
             next(tensors)
         frame.lags = [[next(tensors) for _ in range(lag[3])] for lag in self.plan.lags]
         frame.pasts = [[maker.make(s) for s in specs] for specs, _ in self.plan.pasts]
-        item = self.items.symbolic(ItemParts(given))
+        items = list(given)
+        item = self.items.symbolic(ItemParts(iter(items)))
         in_turn = item if isinstance(self.items, Grouped) else (item,)
         before = []
         for (place, container), value in zip(state.places, placed, strict=True):
@@ -244,24 +246,34 @@ class Step:
         self.frame, self.questions.number = frame, self.number
         running.questions.append(self.questions)
         selected = functools.partial(self.selected, frame)
-        numbers = NumbersAsTensors(selected) if self.has_numbers() else nullcontext()
+        self.calls = calls = Calls(selected, [*carry, *items, *frame.given])
+        modes = torch.is_grad_enabled(), torch.get_default_dtype()
         try:
-            with numbers:
+            with calls if self.sees_calls() else nullcontext():
                 for item in in_turn:
                     out = self.body(frame, item, *carried)
                     carried = out[: len(carried)]
             placed = [container.get(place.key, ABSENT) if isinstance(container, dict)
                       else container[place.key] for place, container in state.places]  # fmt: skip
         finally:
+            left = torch.is_grad_enabled(), torch.get_default_dtype()
+            if left != modes:
+                torch.set_grad_enabled(modes[0])
+                torch.set_default_dtype(modes[1])
             running.questions.pop()
-            del self.frame  # it holds tensors
+            del self.frame, self.calls  # they hold tensors
             frame.held = []
             self.fresh = []
             for (place, container), value in zip(state.places, before, strict=True):
                 container[place.key] = value
+        if left != modes:
+            raise NoStep("an iteration leaves gradients turned on or off, or another default type")
         before_after = list(zip(carry, versions, strict=True))
         containers = maker.containers[:n_containers]
-        return self.parted(before_after, out, placed, fresh, containers, frame)
+        found = self.parted(before_after, out, placed, fresh, containers, frame)
+        found[1].extend(calls.outside)
+        found[2].lookups = len(calls.outside)
+        return found
 
     def parted(
         self, carry: list[tuple[Tensor, int]], out: tuple[Any, ...], placed: list[Any],
@@ -410,6 +422,7 @@ class Step:
     unfit = ""  # why the run is not a step, found on the way
     source_names: tuple[str, ...] = ()
     frame: Frame  # while the body runs
+    calls: Calls
 
 
 def _version(t: Tensor) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import types
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from ostinato._explain import Explanation, explained
 from ostinato._scan import iterations, scan_iterations
 from ostinato.compiler.capture.captures import memory_of
+from ostinato.compiler.capture.draws import States
 from ostinato.compiler.errors import Mispredicted, SideEffect, Unsupported, error_in_short
 from ostinato.compiler.inputs import modes
 from ostinato.compiler.steps import owner_of, weak_reference
@@ -44,7 +46,7 @@ from ostinato.loops.iteration.step import Step
 from ostinato.loops.running.finish import LoopResults
 from ostinato.loops.running.joined import KnownRows
 from ostinato.loops.running.site import MOST_PLANS, Site
-from ostinato.loops.running.unwatched import tensors_in_item, watching
+from ostinato.loops.running.unwatched import holds_tensors, tensors_in_item, watching
 
 MEASURES = True  # whether a scan that gains nothing is given up
 _SLOW_CALLS = 3  # in a row, after which a scan is given up for a while
@@ -173,13 +175,13 @@ class Loop(LoopResults):
         except Periodic as refusal:
             why = self.groups(refusal.period)
             if why is not None:
-                self.site.refuse(self.body, self.items.n, why, self.goes_through_tensors())
+                self.site.refuse(self.body, self.items.n, why, self.goes_through_tensors(names))
         except Unsupported as refusal:
             more = isinstance(refusal, SideEffect) and self.j - self.course < MOST_IN_PYTHON
             if more:
                 self.must_look, self.pause = True, self.j + 1
             else:
-                self.site.refuse(self.body, self.items.n, refusal, self.goes_through_tensors())
+                self.site.refuse(self.body, self.items.n, refusal, self.goes_through_tensors(names))
         finally:
             self.memory = None
         return None
@@ -207,10 +209,12 @@ class Loop(LoopResults):
         self.j, self.pause, self.stop, self.course, self.must_look = 0, 1, groups.n, 0, True
         return None
 
-    def goes_through_tensors(self) -> bool:
-        """Whether the loop iterates over tensors, or reads elements of tensors."""
+    def goes_through_tensors(self, names: dict[str, Any]) -> bool:
+        """Whether the loop iterates over tensors, or reads elements of tensors; if the user gave
+        its function, whether it has tensors as state, too."""
         items = tensors_in_item(next(iter(self.items), None))
-        return items or any(isinstance(base, Tensor) for base, _ in self.seen.values())
+        of_state = self.site.given and holds_tensors(names, self.site.source.carried)
+        return items or of_state or any(isinstance(base, Tensor) for base, _ in self.seen.values())
 
     def learn(self) -> None:
         """Record the places that the last iteration changed."""
@@ -273,7 +277,7 @@ class Loop(LoopResults):
                 other = isinstance(why, NoStep) and plan is not self.probed
                 other &= not isinstance(why, (Narrowed, TooSlow))
                 if not (other or isinstance(why, Stale)):
-                    raise why from None
+                    raise _with_shapes(why, names, source.carried) from None
                 stale.append(plan)
         raise NoStep("an iteration does something else each time it is examined")
 
@@ -359,6 +363,7 @@ class Loop(LoopResults):
         grown = [(c, p.key, c[p.key]) for p, c in state.places if p.grows]
         for container, key, of in grown:  # guards need not know their contents
             container[key] = Fresh() if type(of) is list else of
+        random = States()
         try:
             arguments = iterations(step, self.body_now, plan, kept_in, carry, xs)
             if explaining.found is not None:
@@ -381,6 +386,9 @@ class Loop(LoopResults):
             factor = 2.0 if torch.is_grad_enabled() else 1.1
             is_slow = lasted > factor * self.lasted * (end - begin)
             plan.slow[size] = plan.slow.get(size, 0) + 1 if is_slow else 0
+        if plan.lookups and any(map(bool, map(torch.any, ys[-plan.lookups :]))):
+            random.put_back()
+            raise NoStep("an iteration looks up an element beyond the end")
         finals = step.whole(finals)[: len(state.tensors)]
         names = self.finish(plan, state, targets, finals, list(ys))
         if torch.is_grad_enabled():
@@ -432,6 +440,14 @@ class Loop(LoopResults):
 def fewest(items: Items) -> int:
     """The iterations, or groups of these, of the shortest scan that gains something."""
     return max(2, -(-FEWEST // items.period)) if isinstance(items, Grouped) else FEWEST
+
+
+def _with_shapes(why: Unsupported, names: dict[str, Any], carried: Iterable[str]) -> Unsupported:
+    """A refusal that speaks of the batch, with the shapes of the state if these have several."""
+    shapes = {n: [*v.shape] for n in carried if isinstance(v := names.get(n), Tensor)}
+    if "batch" in why.reason and len({tuple(shape[:1]) for shape in shapes.values()}) > 1:
+        why.reason += f"; {', '.join(f'{name} is {shape}' for name, shape in shapes.items())}"
+    return why
 
 
 def _with_own_cells(body: types.FunctionType) -> types.FunctionType:

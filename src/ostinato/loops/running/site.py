@@ -32,6 +32,8 @@ class Site:
     Attributes:
         source: the loop.
         file, name: its file, and its function.
+        given: whether the user gave its function to `ostinato.loop`. Otherwise there is no warning
+            for a loop that is not rewritten, or that may not be over tensors.
         places: the attributes that its iterations change.
         looked: the objects whose attributes were looked at, by id.
         plans: structure of the state → the plans of its steps.
@@ -54,6 +56,7 @@ class Site:
     source: LoopSource
     file: str
     name: str
+    given: bool = False
     places: list[Place] = field(default_factory=list)
     looked: dict[int, Any] = field(default_factory=lambda: Recent(256))
     plans: dict[Any, list[LoopPlan]] = field(default_factory=lambda: Recent(MOST_PLANS))
@@ -83,7 +86,8 @@ class Site:
         """The site of groups of iterations whose branches repeat."""
         of = self.whole or self
         if of.period != period or of.of_groups is None:
-            of.period, of.of_groups = period, Site(of.source, of.file, of.name, whole=of)
+            of.of_groups = Site(of.source, of.file, of.name, of.given, whole=of)
+            of.period = period
             of.of_groups.places = list(of.places)
         return of.of_groups
 

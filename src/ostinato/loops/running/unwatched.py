@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -39,8 +40,10 @@ class Unwatched:
     slice, len = staticmethod(slice), staticmethod(len)
 
     @staticmethod
-    def number(function: Any, *arguments: Any) -> Any:
-        return function(*arguments)
+    def number(function: Any, *arguments: Any, **named: Any) -> Any:
+        return function(*arguments, **named)
+
+    filled = number
 
     def selecting(
         self, number: int, name: str, base: Any, *arguments: Any, **named: Any
@@ -88,8 +91,10 @@ class Left(Unwatched):
             self.site.over_tensors = self.site.over_tensors or self.over_tensors
             if j == FEWEST - 1 and not within:
                 watching.loops.discard(self)
-                if self.over_tensors and not self.inner_native:
-                    self.site.warn(NoStep(self.site.source.problem))
+                if self.site.given and not self.inner_native and not self.site.warned:
+                    names = sys._getframe(1).f_locals
+                    if self.over_tensors or holds_tensors(names, self.site.source.carried):
+                        self.site.warn(NoStep(self.site.source.problem))
             yield item
 
     def at(self, number: int, base: Any, index: Any) -> Any:
@@ -102,7 +107,12 @@ class Left(Unwatched):
 
 
 def tensors_in_item(item: Any) -> bool:
-    """Whether an item of a loop is a tensor, or a tuple with one."""
-    if isinstance(item, tuple):
+    """Whether an item of a loop is a tensor, or a tuple or list with one."""
+    if isinstance(item, (tuple, list)):
         return any(map(tensors_in_item, item))
     return isinstance(item, Tensor)
+
+
+def holds_tensors(names: Mapping[str, Any], of: Iterable[str]) -> bool:
+    """Whether some of these names hold tensors."""
+    return any(tensors_in_item(names.get(name)) for name in of)

@@ -75,7 +75,8 @@ class LoopSource:
     Attributes:
         line: its line in the file.
         text: the text of its header.
-        carried: the names that an iteration takes from the one before, in order.
+        carried: the names that an iteration takes from the one before, in order; of a loop that
+            stays, all that it binds.
         trailing: the names that are only read after the loop.
         grown: those of `carried` that an iteration may append to: 0 for `x.append`, 1 for
             `x[i].append`, and so on.
@@ -223,7 +224,10 @@ class _Scope:
     def left(self, loop: ast.For, outer: str | None, why: str) -> list[ast.stmt]:
         """A loop that is not rewritten, except that its elements are seen."""
         k = len(self.of.loops)
-        source = LoopSource(loop.lineno, _header(loop), (), (), {}, {}, frozenset(), {}, why, True)
+        names = tuple(sorted(writes(loop.body)))
+        source = LoopSource(
+            loop.lineno, _header(loop), names, (), {}, {}, frozenset(), {}, why, True
+        )
         self.of.loops.append(source)
         name = f"_ostinato_loop{k}_"
         (begin,) = statements(f"{name} = {RUNTIME}.begin({k}, None, None, {outer}, {ROWS})", loop)

@@ -19,6 +19,7 @@ from ostinato.loops.text.dataflow import reads
 from ostinato.loops.text.source import RUNTIME, called, expression, statements
 
 _OF_NUMBERS = {"math", "np", "numpy", "float", "int"}
+_FILLING = {"as_tensor", "fill_", "full", "full_like", "new_full", "new_tensor", "tensor"}
 
 
 def visited(transformer: ast.NodeTransformer, body: list[ast.stmt]) -> list[ast.stmt]:
@@ -74,7 +75,8 @@ class Watched(ast.NodeTransformer):
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Change `len(outs)` of a list that grows, `type(t)`, and `math.sin(t)` or `float(t)`."""
+        """Change `len(outs)` of a list that grows, `type(t)`, `math.sin(t)` or `float(t)`, and
+        `torch.full_like(h, t)`."""
         self.generic_visit(node)
         if selects(node):
             return self.selecting(node)
@@ -85,7 +87,10 @@ class Watched(ast.NodeTransformer):
             return called(f"{self.name}.kind", node, node.func, *node.args)
         of_numbers = name in _OF_NUMBERS or root_of(node.func) in _OF_NUMBERS
         moves = not reads(*node.args).isdisjoint(self.index_names)
-        if of_numbers and moves and not node.keywords:
+        if moves and getattr(node.func, "attr", "") in _FILLING:
+            node.args.insert(0, node.func)
+            node.func = expression(f"{self.name}.filled", node.func)
+        elif of_numbers and moves and not node.keywords:
             node.args.insert(0, node.func)
             node.func = expression(f"{self.name}.number", node.func)
         return node

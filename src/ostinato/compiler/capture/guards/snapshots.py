@@ -8,8 +8,11 @@ their own.
 from __future__ import annotations
 
 import collections
+import contextvars
 import functools
+import os
 import pickle
+import queue
 import random
 import sys
 import types
@@ -40,6 +43,8 @@ class Snapshots:
         self._state = {(id(container), key) for container, key in places}
         self._saved: dict[Any, tuple[Kind, Any, dict[Any, Any]]] = {}
         self._torch = random_state()
+        for kind, of in ((_ENVIRONMENT, os.environ), (_CONTEXT, contextvars.copy_context())):
+            self._saved[id(kind)] = kind, of, kind[1](of)
 
     def add(self, value: Any) -> None:
         """Save the contents of a value: items, attributes, and the cells of a function.
@@ -71,12 +76,13 @@ class Snapshots:
 
     def check(self) -> None:
         """Raise SideEffect if anything has changed: the call then runs in the Python loop."""
-        changed = [_name(c, before, self._content(k, c)) for k, c, before in self._changed()]
+        found = self._changed()
+        changed = [_name(c, before, self._content(k, c)) for k, c, before in found]
+        if changed and all(is_generator(container) for _, container, _ in found):
+            raise SideEffect(f"the step draws random numbers by another package ({changed[0]})")
         if changed:
-            raise SideEffect(
-                f"the step changes what it reaches ({', '.join(changed[:3])}); let the carry hold "
-                "it, and draw random numbers before"
-            )
+            of = ", ".join(changed[:3])
+            raise SideEffect(f"the step changes what it reaches ({of}); let the carry hold it")
 
     def put_back(self) -> None:
         """Undo the changes of saved containers and of the random state, but not those of state."""
@@ -188,6 +194,12 @@ def _put_named(item: tuple[dict[str, Any], str], before: dict[Any, Any]) -> None
     _put(_named(item), before, scope.__setitem__, scope.__delitem__)
 
 
+def _put_queue(q: Any, before: dict[Any, Any]) -> None:
+    items = [q.get_nowait() for _ in range(q.qsize())]
+    for item in items[: before[0]]:
+        q.put(item)
+
+
 Kind = tuple[Callable[[Any], bool], Callable[[Any], dict[Any, Any]], Callable[[Any, Any], Any]]
 
 
@@ -196,11 +208,22 @@ def _of(*kinds: type) -> Callable[[Any], bool]:
 
 
 _NAMED: Kind = (lambda value: False, _named, _put_named)  # an item of a namespace
+_ENVIRONMENT: Kind = (
+    lambda value: False, dict,
+    lambda now, before: _put(dict(now), before, now.__setitem__, now.__delitem__),
+)  # fmt: skip
+_CONTEXT: Kind = (  # of context variables
+    lambda value: False, lambda value: dict(contextvars.copy_context()),
+    lambda value, before: [variable.set(of) for variable, of in before.items()],
+)  # fmt: skip
 _KINDS: list[Kind] = [
     (_of(dict), dict, _put_items),
     (_of(set), dict.fromkeys, lambda s, before: (s.clear(), s.update(before))),
     (_of(list, collections.deque), lambda s: dict(enumerate(s)),
      lambda s, before: (s.clear(), s.extend(before.values()))),
+    (_of(bytearray), lambda b: {0: bytes(b)},
+     lambda b, before: b.__setitem__(slice(None), before[0])),
+    (_of(queue.SimpleQueue), lambda q: {0: q.qsize()}, _put_queue),
     (_of(types.CellType), lambda cell: {0: cell.cell_contents},
      lambda cell, before: setattr(cell, "cell_contents", before[0])),
     (_of(type), lambda cls: dict(vars(cls)), lambda cls, before: _put(

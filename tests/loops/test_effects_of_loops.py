@@ -1,0 +1,238 @@
+"""Errors and effects of a body come at the iterations at which Python shows them."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import queue
+
+import forms
+import pytest
+import torch
+from compared import same_as_python
+
+import ostinato
+
+pytestmark = pytest.mark.filterwarnings("ignore:the loop")
+
+
+# ------------------------------------------------------------------------ errors of numbers
+
+
+TABLE = torch.nn.Embedding(9, 6).double().requires_grad_(False)
+
+
+def divided(p, x):
+    h = torch.zeros_like(x[:, 0])
+    for t in range(x.shape[1]):
+        h = torch.tanh(h + x[:, t])
+        p.trace.append(t)
+        h = h * (1 / (t - 11))
+    return h
+
+
+def looked_up(p, x):
+    h, words = torch.zeros_like(x[:, 0]), torch.arange(x.shape[1]).expand(len(x), -1)
+    for t in range(x.shape[1]):
+        p.trace.append(t)
+        h = torch.tanh(h + x[:, t] + TABLE(words[:, t]))
+    return h
+
+
+def looked_up_below_zero(p, x):
+    h, words = torch.zeros_like(x[:, 0]), torch.zeros(len(x), x.shape[1], dtype=torch.int64)
+    words[1, 10] = -1
+    for t in range(x.shape[1]):
+        p.trace.append(t)
+        h = torch.tanh(h + x[:, t] + TABLE(words[:, t]))
+    return h
+
+
+def indexed(p, x):
+    h, words = torch.zeros_like(x[:, 0]), torch.arange(x.shape[1])
+    for t in range(x.shape[1]):
+        p.trace.append(t)
+        h = torch.tanh(h + x[:, t] + TABLE.weight[words[t]])
+    return h
+
+
+def gathered(p, x):
+    h, columns = torch.zeros_like(x[:, 0]), torch.arange(x.shape[1]).expand(len(x), -1)
+    for t in range(x.shape[1]):
+        p.trace.append(t)
+        h = torch.tanh(h + x[:, t].gather(1, columns[:, t : t + 1]))
+    return h
+
+
+def computed_words(p, x):
+    word, out = torch.zeros(len(x), dtype=torch.int64), []
+    for t in range(x.shape[1]):
+        out.append(TABLE(word) + x[:, t])
+        p.trace.append(t)
+        word = word + 1
+    return torch.stack(out)
+
+
+FAILING = [divided, looked_up, looked_up_below_zero, indexed, gathered, computed_words]
+
+
+@pytest.mark.parametrize("function", FAILING)
+def test_an_error_comes_at_its_iteration(function):
+    parts, x, looped = forms.Parts(), torch.randn(3, 14, 6).double(), ostinato.loop(function)
+    for _ in range(2):
+        found = []
+        for how in (looped, function):
+            parts.trace.clear()
+            with pytest.raises((IndexError, ZeroDivisionError, RuntimeError)) as error:
+                how(parts, x)
+            found.append((type(error.value), str(error.value), len(parts.trace)))
+        assert found[0] == found[1]
+    assert len(forms.sites(looped)) == 1
+
+
+def test_random_numbers_are_those_of_python_after_a_lookup_that_fails():
+    def function(p, x):
+        h, words = torch.zeros_like(x[:, 0]), torch.arange(x.shape[1])
+        for t in range(x.shape[1]):
+            h = torch.tanh(h + x[:, t] + torch.rand_like(h) + TABLE.weight[words[t]])
+        return h
+
+    states = []
+    for how in (ostinato.loop(function), function):
+        torch.manual_seed(0)
+        with pytest.raises(IndexError):
+            how(forms.Parts(), torch.ones(3, 14, 6).double())
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+
+
+# ------------------------------------------------------------------------ effects
+
+
+VARIABLE = contextvars.ContextVar("variable", default=0)
+
+
+def modes_left(p, x):
+    before, h = torch.is_grad_enabled(), torch.zeros_like(x[:, 0])
+    for t in range(x.shape[1]):
+        torch.set_grad_enabled(t % 2 == 0)
+        h = torch.tanh(h + p.inner(x[:, t]))
+    found = torch.is_grad_enabled()
+    torch.set_grad_enabled(before)
+    return h, found
+
+
+def modes_toggled(p, x):
+    before, h = torch.is_grad_enabled(), torch.zeros_like(x[:, 0])
+    for t in range(x.shape[1]):
+        torch.set_grad_enabled(not torch.is_grad_enabled())
+        h = torch.tanh(h + p.inner(x[:, t]))
+    found = torch.is_grad_enabled()
+    torch.set_grad_enabled(before)
+    return h, found
+
+
+def modes_of_contexts(p, x):
+    h = torch.zeros_like(x[:, 0])
+    for t in range(x.shape[1]):
+        with torch.set_grad_enabled(t % 2 == 0):
+            a = p.inner(x[:, t])
+        h = torch.tanh(h + a)
+    return h, torch.is_grad_enabled()
+
+
+def a_default_type(p, x):
+    before, h = torch.get_default_dtype(), torch.zeros_like(x[:, 0])
+    for t in range(x.shape[1]):
+        wide = torch.get_default_dtype() == torch.float64
+        torch.set_default_dtype(torch.float32 if wide else torch.float64)
+        h = torch.tanh(h + x[:, t])
+    found = str(torch.get_default_dtype())
+    torch.set_default_dtype(before)
+    return h, found
+
+
+def bytes_of_a_function(p, x):
+    made, h = bytearray(), torch.zeros_like(x[:, 0])
+
+    def note():
+        made.append(7)
+
+    for t in range(x.shape[1]):
+        h = torch.tanh(h + x[:, t])
+        note()
+    return h, len(made)
+
+
+def a_queue(p, x):
+    made, h = queue.SimpleQueue(), torch.zeros_like(x[:, 0])
+    made.put("first")
+    for t in range(x.shape[1]):
+        h = torch.tanh(h + x[:, t])
+        made.put(t)
+    return h, [made.get() for _ in range(made.qsize())]
+
+
+def a_context_variable(p, x):
+    VARIABLE.set(0)
+    h = torch.zeros_like(x[:, 0])
+    for t in range(x.shape[1]):
+        h = torch.tanh(h + x[:, t])
+        VARIABLE.set(VARIABLE.get() + 1)
+    return h, VARIABLE.get()
+
+
+def the_environment(p, x):
+    os.environ["OSTINATO_NOTICED"] = ""
+    h = torch.zeros_like(x[:, 0])
+    for t in range(x.shape[1]):
+        h = torch.tanh(h + x[:, t])
+        os.environ["OSTINATO_NOTICED"] += "a"
+    return h, os.environ.pop("OSTINATO_NOTICED")
+
+
+class Counting(dict):
+    """Counts what is stored."""
+
+    n = 0
+
+    def __setitem__(self, key, value):
+        self.n += 1
+        super().__setitem__(key, value)
+
+
+class CountingList(list):
+    """Counts what is appended."""
+
+    n = 0
+
+    def append(self, value):
+        self.n += 1
+        super().append(value)
+
+
+def a_mapping_that_counts(p, x):
+    d = Counting()
+    d["h"] = torch.zeros_like(x[:, 0])
+    for t in range(x.shape[1]):
+        d["h"] = torch.tanh(d["h"] + x[:, t])
+    return d["h"], d.n
+
+
+def a_list_that_counts(p, x):
+    outs, h = CountingList(), torch.zeros_like(x[:, 0])
+    for t in range(x.shape[1]):
+        h = torch.tanh(h + x[:, t])
+        outs.append(h)
+    return [*outs], outs.n
+
+
+EFFECTS = [
+    modes_left, modes_toggled, modes_of_contexts, a_default_type, bytes_of_a_function, a_queue,
+    a_context_variable, the_environment, a_mapping_that_counts, a_list_that_counts,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", EFFECTS)
+def test_effects_are_those_of_python(function):
+    same_as_python(function)
