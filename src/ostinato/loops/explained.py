@@ -14,9 +14,11 @@ import torch
 from ostinato._explain import Explanation, explained
 from ostinato.arguments import Arguments, checked
 from ostinato.eager import Step, Tree
-from ostinato.loops.functions import classes_of, reached
+from ostinato.loops.functions import loops_in
+from ostinato.loops.inplace import Caller
 from ostinato.loops.iteration.attributes import Memory
-from ostinato.loops.modules import loops_of
+from ostinato.loops.modules import callers_of
+from ostinato.loops.reach import reached
 from ostinato.loops.running.run import explaining
 from ostinato.loops.running.site import Site
 from ostinato.loops.scanned import scanned
@@ -32,6 +34,8 @@ class LoopReport:
         text: its header, "for t in range(T)" for instance.
         native: whether its iterations ran as a scan; None if it did not run.
         reason: why it ran in Python, or "".
+        gain: how many times as fast its forward pass was as iterations in Python; None where that
+            was not measured.
     """
 
     name: str
@@ -40,10 +44,13 @@ class LoopReport:
     text: str
     native: bool | None
     reason: str
+    gain: float | None = None
 
     def __str__(self) -> str:
         state = "not run yet" if self.native is None else "native"
-        if self.native is False or self.reason:
+        if self.native and self.gain is not None:
+            state = f"native, its forward pass {self.gain:.1f} times as fast"
+        if self.native is False or (self.reason and not self.native):
             state = f"in Python: {self.reason}"
         return f"{self.name}, {self.file}:{self.line} `{self.text}`: {state}"
 
@@ -51,8 +58,42 @@ class LoopReport:
 def report(site: Site) -> LoopReport:
     """The report of one loop."""
     return LoopReport(
-        site.name, site.file, site.source.line, site.source.text, site.native, site.reason
-    )
+        site.name, site.file, site.source.line, site.source.text, site.native, site.reason,
+        site.gain,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OtherLoops:
+    """What is not listed of the functions with loops that a model may call.
+
+    Attributes:
+        n_loops: loops that ran, but not over tensors, or did not run in a function that was called.
+        n_functions: functions with loops that were not called.
+    """
+
+    n_loops: int
+    n_functions: int
+    name: str = "others"
+
+    def __str__(self) -> str:
+        return (
+            f"not listed: {self.n_loops} loops that did not run over tensors, "
+            f"{self.n_functions} functions with loops that were not called"
+        )
+
+
+def reports(callers: list[Caller]) -> list[LoopReport | OtherLoops]:
+    """The loops over tensors that ran, and a count of the others."""
+    redirects = {redirect: None for caller in callers for redirect in caller.redirects}
+    sites = [site for redirect in redirects for site in redirect.sites]
+    ran = [site for site in sites if site.native is not None and site.over_tensors]
+    by_place = sorted(ran, key=lambda s: (s.file, s.source.line))
+    found: list[LoopReport | OtherLoops] = [report(site) for site in by_place]
+    waiting = sum(redirect.form is None and not redirect.settled for redirect in redirects)
+    if waiting or len(sites) > len(ran):
+        found.append(OtherLoops(len(sites) - len(ran), waiting))
+    return found
 
 
 @dataclass(frozen=True)
@@ -114,8 +155,8 @@ def explain(
         (True, (Product(depth=8, width=8),), ('copy', 'tanh'))
     """
     is_step = _is_call_of_scan(arguments, named)
-    sites = _loops_in(step, is_step)
-    if not sites:
+    holders = _with_loops(step, is_step)
+    if not holders:
         if not is_step:
             name = getattr(step, "__qualname__", type(step).__name__)
             if _is_decorated(step):
@@ -132,7 +173,9 @@ def explain(
     with steps_of_loops() as steps:
         step(*arguments, **named)
     found = dict(steps)
-    return LoopsExplanation(tuple([(report(s), found.get(id(s))) for s in sites]))
+    sites = {id(s): s for holder in holders for s in loops_in(holder)}.values()
+    by_place = sorted(sites, key=lambda s: (s.file, s.source.line))
+    return LoopsExplanation(tuple([(report(s), found.get(id(s))) for s in by_place]))
 
 
 def _of_step(
@@ -193,10 +236,11 @@ def _is_decorated(function: Any) -> bool:
     return hasattr(function, "__ostinato_loops__")
 
 
-def _loops_in(function: Any, is_step: bool) -> list[Site]:
-    """The loops of a function or a model, and of the functions it names unless it may be a step.
+def _with_loops(function: Any, is_step: bool) -> list[Any]:
+    """The functions with loops known to us that a call runs, and the callers of such functions.
 
-    It may be a step if the call looks like `explain(step, init, xs)`.
+    If it may be a step, since the call looks like `explain(step, init, xs)`, these are not what
+    the function calls.
     """
     while isinstance(function, functools.partial):
         function = function.func
@@ -206,12 +250,9 @@ def _loops_in(function: Any, is_step: bool) -> list[Site]:
             function = function.__func__
         else:
             function = function.__self__
-    sites: list[Site] = list(getattr(function, "__ostinato_loops__", []))
-    named: list[types.FunctionType] = []
-    if isinstance(function, torch.nn.Module):
-        sites, named = loops_of(function), reached(classes_of(function))
-    elif not sites and not is_step:
-        is_function = isinstance(function, types.FunctionType)
-        named = reached([function if is_function else type(function)])
-    sites += [site for f in named for site in getattr(f, "__ostinato_loops__", [])]
-    return sorted({id(s): s for s in sites}.values(), key=lambda s: (s.file, s.source.line))
+    if loops_in(function) or isinstance(getattr(function, "__ostinato_loops__", None), Caller):
+        return [function]
+    if is_step and not isinstance(function, torch.nn.Module):
+        return []
+    callers = callers_of(function) if isinstance(function, torch.nn.Module) else []
+    return [*[c for c in callers if c.redirects], *[f for f in reached([function]) if loops_in(f)]]

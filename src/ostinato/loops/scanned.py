@@ -14,7 +14,7 @@ from ostinato import tree
 from ostinato.arguments import Arguments
 from ostinato.compiler.steps import Recent, code_key
 from ostinato.eager import Tree, check_carry, check_output_axes, split_result
-from ostinato.loops.functions import with_loops
+from ostinato.loops.rewriting import with_loops
 
 
 def _run(

@@ -15,8 +15,8 @@ import torch
 from torch.nn.modules.rnn import RNNBase, RNNCellBase
 from torch.nn.utils import parametrize
 
-from ostinato.loops.explained import LoopReport, report
-from ostinato.loops.modules import loops_of, swap_loops, swap_loops_back
+from ostinato.loops.explained import LoopReport, OtherLoops, reports
+from ostinato.loops.modules import callers_of, leave_loops, take_loops
 from ostinato.nn.cells import GRUCell, LSTMCell, RNNCell
 from ostinato.nn.layers import GRU, LSTM, RNN
 from ostinato.nn.verify import Verification
@@ -104,7 +104,7 @@ def accelerate(
     verification = None if verify is None else Verification(model, verify, chosen)
     for module in chosen:
         _swap(module)
-    sites = swap_loops(model) if loops else []
+    has_loops = loops and bool(take_loops(model).redirects)
     if verification is not None:
         try:
             verification.compare(tolerance)
@@ -112,7 +112,7 @@ def accelerate(
             for module in chosen:
                 _swap_back(module)
             if loops:
-                swap_loops_back(model)
+                leave_loops(model)
             raise
     for name, module in candidates.items():
         is_in_a_loop = loops and _plain_class(module) in _CELLS  # the loop is reported
@@ -120,12 +120,12 @@ def accelerate(
             _log.warning("accelerate: %s", _report(name, module))
         else:
             _log.info("accelerate: %s", _report(name, module))
-    if not layers and all(site.source.stays for site in sites):
+    if not layers and not has_loops:
         _log.warning(
             "accelerate: %s has no recurrent layer of torch.nn%s; a step function of yours can be "
             "given to ostinato.scan",
             type(model).__name__,
-            ", and no loop in its code could be one over time" if loops
+            " and calls no function with a loop" if loops
             else "; loops=True also looks for loops over time in its code",
         )  # fmt: skip
     return model
@@ -153,15 +153,15 @@ def restore(model: Model) -> Model:
         if _MARK in vars(module) and _is_accelerated(module):
             _swap_back(module)
             _log.info("restore: %s", _report(name, module))
-    swap_loops_back(model)
+    leave_loops(model)
     return model
 
 
-def inspect(model: torch.nn.Module) -> list[LayerReport | LoopReport]:
+def inspect(model: torch.nn.Module) -> list[LayerReport | LoopReport | OtherLoops]:
     """List the recurrent layers of a model: accelerated, or left alone and why.
 
-    After `accelerate(model, loops=True)` its loops over tensors follow: native, or in Python and
-    why; also loops that have not run yet, and may be over tensors.
+    After `accelerate(model, loops=True)` the loops over tensors that have run follow: native, with
+    the gain where it was measured, or in Python and why; and a count of the others.
 
     Raises:
         TypeError: model is not a module.
@@ -176,7 +176,7 @@ def inspect(model: torch.nn.Module) -> list[LayerReport | LoopReport]:
     """
     _check_model("inspect", model)
     layers = [_report(name, module) for name, module in _recurrent(model)]
-    return [*layers, *[report(s) for s in loops_of(model) if s.may_be_over_time()]]
+    return [*layers, *reports(callers_of(model))]
 
 
 def _recurrent(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:

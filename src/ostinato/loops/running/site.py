@@ -21,10 +21,6 @@ MOST_PLANS = 16  # of one structure of the state, and structures: a number may b
 _MOST_IN_A_ROW = 8  # refused calls; then each owner waits for the others, too
 
 
-# Functions that make, describe or save a module.
-_NOT_OVER_TIME = ("__", "init", "_init", "reset", "_reset", "extra_repr", "state_dict", "load")
-
-
 @dataclass(eq=False)
 class Site:
     """One loop of the text, and its state over all calls.
@@ -39,7 +35,9 @@ class Site:
         plans: structure of the state → the plans of its steps.
         first: the iterations that run in Python before a scan.
         native: whether the last call ran as a scan; None if there was no call.
+        been_native: whether any call did.
         reason: why the iterations of the last call ran in Python.
+        gain: the time of as many iterations in Python over that of the last scan, measured.
         has_queue: whether lists that iterations append to have one length after each.
         counted: names of numbers that change from iteration to iteration → by how much.
         in_a_row: refused calls since one was played, of any owner: one may be made for each call.
@@ -62,7 +60,9 @@ class Site:
     plans: dict[Any, list[LoopPlan]] = field(default_factory=lambda: Recent(MOST_PLANS))
     first: int = 1
     native: bool | None = None
+    been_native: bool = False
     reason: str = ""
+    gain: float | None = None
     warned: bool = False
     has_queue: bool = False
     counted: dict[str, int | None] = field(default_factory=dict)
@@ -74,13 +74,6 @@ class Site:
     of_groups: Site | None = None
     whole: Site | None = None
     over_tensors: bool | None = None
-
-    def may_be_over_time(self) -> bool:
-        """Whether it goes through tensors, or may do so once it runs."""
-        if self.over_tensors is not None:
-            return self.over_tensors
-        function = self.name.rpartition(".")[2]
-        return function == "__call__" or not function.startswith(_NOT_OVER_TIME)
 
     def grouped(self, period: int) -> Site:
         """The site of groups of iterations whose branches repeat."""
@@ -96,6 +89,7 @@ class Site:
         for site in (self, self.whole):
             if site is not None:
                 site.native, site.reason = native, reason
+                site.been_native |= native
                 site.over_tensors = site.over_tensors or native or over_tensors
 
     def knows(self, owner: Any) -> bool:

@@ -41,7 +41,7 @@ from ostinato.loops.text.bodies import (
 from ostinato.loops.text.comprehensions import as_loops
 from ostinato.loops.text.dataflow import FUNCTIONS, LiveNames, own_nodes, reads, writes
 from ostinato.loops.text.source import RUNTIME, called, expression, statements
-from ostinato.loops.text.watched import ROWS, Calls, JoinedLists, StepBody, Watched, visited
+from ostinato.loops.text.watched import ROWS, JoinedLists, StepBody, Watched, visited
 
 _UNSEEN = {"locals", "eval", "exec", "vars", "globals", "breakpoint"}
 _HEADERS = {"reversed", "enumerate", "zip"}
@@ -103,24 +103,12 @@ class LoopSource:
         return bool(self.grown or self.longer)
 
 
-def rewritten(
-    function: ast.FunctionDef, callees: frozenset[str] = frozenset()
-) -> tuple[list[LoopSource], set[str]]:
-    """Rewrite the loops of a function in place, and its calls of other functions with loops.
-
-    Args:
-        callees: names of functions that are rewritten, too.
-
-    Returns:
-        The loops, and the names of `callees` that it calls.
-    """
+def rewritten(function: ast.FunctionDef) -> list[LoopSource]:
+    """Rewrite the loops of a function in place, and return them."""
     for loop in ast.walk(function):
         if isinstance(loop, ast.For):
             loop._text = _header(loop)  # type: ignore[attr-defined]
-    calls = Calls(callees)
-    for statement in function.body:
-        calls.visit(statement)
-    return _Function(function).rewrite(), calls.found
+    return _Function(function).rewrite()
 
 
 class _Function:

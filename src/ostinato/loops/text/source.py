@@ -9,9 +9,9 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import linecache
 import sys
 import types
-from collections.abc import Iterator
 from typing import Any
 
 RUNTIME = "_ostinato_"  # the cell through which rewritten code reaches us
@@ -25,28 +25,31 @@ class Definition:
     """A function as its text.
 
     Attributes:
-        node: the definition, a copy that may be changed.
+        node: the definition, which may be changed.
         inside: the name of the class around it, or None: private names are mangled by it.
     """
 
     def __init__(self, function: types.FunctionType):
         code = function.__code__
+        linecache.checkcache(code.co_filename)
+        # Not inspect.findsource: it asks every module in sys.modules for its file, lazy ones, too.
+        lines = linecache.getlines(code.co_filename, function.__globals__)
+        first = code.co_firstlineno - 1
         try:
-            lines, _ = inspect.findsource(code)
-            tree = _parsed("".join(lines))
-        except (OSError, TypeError, SyntaxError, IndexError) as error:
+            text = "".join(inspect.getblock(lines[first:]))
+            node: Any = ast.parse("if True:\n" + text if text[:1].isspace() else text).body[0]
+        except (SyntaxError, IndexError) as error:
             raise NoSource(f"its source is not available ({type(error).__name__})") from None
-        found = [
-            (node, inside)
-            for node, inside in _definitions(tree, None)
-            if node.name == code.co_name and _first_line(node) == code.co_firstlineno
-        ]
-        if not found:
+        if text[:1].isspace():
+            node = node.body[0]
+            first -= 1
+        if not isinstance(node, ast.FunctionDef) or node.name != code.co_name:
             raise NoSource("its source has no function of this name at its line")
-        node, inside = found[0]
+        ast.increment_lineno(node, first)
         if _arguments(node) != code.co_varnames[: len(_arguments(node))]:
             raise NoSource("its source was changed after it was imported")
-        self.node, self.inside = _copied(node), inside
+        self.node = node
+        self.inside = _class_around(getattr(code, "co_qualname", function.__qualname__).split("."))
 
     def compiled(self, function: types.FunctionType, runtime: Any) -> types.FunctionType:
         """The function of the changed tree; `runtime` is the content of its additional cell."""
@@ -129,26 +132,11 @@ for _name in ("annotations", "generator_stop"):
     _FUTURE |= getattr(__import__("__future__"), _name).compiler_flag
 
 
-@functools.lru_cache(maxsize=16)
-def _parsed(text: str) -> ast.Module:
-    return ast.parse(text)
-
-
-def _copied(node: Any) -> Any:
-    import copy
-
-    return copy.deepcopy(node)
-
-
-def _definitions(node: ast.AST, inside: str | None) -> Iterator[tuple[ast.FunctionDef, str | None]]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef):
-            yield child, inside
-        yield from _definitions(child, child.name if isinstance(child, ast.ClassDef) else inside)
-
-
-def _first_line(node: ast.FunctionDef) -> int:
-    return min([node.lineno, *[d.lineno for d in node.decorator_list]])
+def _class_around(names: list[str]) -> str | None:
+    """The innermost class around a function, by the parts of its qualified name."""
+    if len(names) < 2:
+        return None
+    return _class_around(names[:-2]) if names[-2] == "<locals>" else names[-2]
 
 
 def _arguments(node: ast.FunctionDef) -> tuple[str, ...]:

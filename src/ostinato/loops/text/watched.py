@@ -16,7 +16,7 @@ from ostinato.loops.text.bodies import (
     sum_of,
 )
 from ostinato.loops.text.dataflow import reads
-from ostinato.loops.text.source import RUNTIME, called, expression, statements
+from ostinato.loops.text.source import called, expression, statements
 
 _OF_NUMBERS = {"math", "np", "numpy", "float", "int"}
 _FILLING = {"as_tensor", "fill_", "full", "full_like", "new_full", "new_tensor", "tensor"}
@@ -238,26 +238,6 @@ class StepBody(ast.NodeTransformer):
         return node
 
     visit_Lambda = visit_FunctionDef  # noqa: N815
-
-
-class Calls(ast.NodeTransformer):
-    """Turns calls of functions that may have loops, `f(x)`, into `runtime.of(runtime.f_, f)(x)`.
-
-    The candidates are an attribute of the runtime, which guards read.
-    """
-
-    def __init__(self, callees: frozenset[str]):
-        self.callees, self.found = callees, set[str]()
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        """`f(x)` becomes `runtime.of(runtime.f_, f)(x)`."""
-        self.generic_visit(node)
-        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-        if name in self.callees:
-            self.found.add(name)
-            candidates = expression(f"{RUNTIME}.{name}_", node)
-            node.func = called(f"{RUNTIME}.of", node, candidates, node.func)
-        return node
 
 
 class JoinedLists(ast.NodeTransformer):
