@@ -65,13 +65,13 @@ def loop(function: Function, *, calls: bool | None = None) -> Function:
         raise ValueError(f"loop: {function.__qualname__}: {why}") from None
     if calls or (calls is None and made is None):
         caller = Caller(function)
-        if caller.redirects or calls:
+        if calls or any(r.function() is not function for r in caller.redirects):
             return _with_calls(function, caller)  # type: ignore[return-value]
     if made is not None:
         return made  # type: ignore[return-value]
     warnings.warn(
-        f"loop: {function.__qualname__} has no `for` loop, and calls none, so that it stays as it is"
-        " (`while` loops run in Python)",
+        f"loop: {function.__qualname__} has no `for` loop, and calls none, so that it stays as it"
+        " is (`while` loops run in Python)",
         stacklevel=2,
     )
     function.__ostinato_loops__ = []  # type: ignore[attr-defined]  # `explain` says so, too
@@ -91,5 +91,4 @@ def _with_calls(function: types.FunctionType, caller: Caller) -> Callable[..., A
 
 def loops_in(function: Any) -> list[Site]:
     """The loops of a function that `loop` has made, or of those that it calls."""
-    found = getattr(function, "__ostinato_loops__", [])
-    return found.sites if isinstance(found, Caller) else [*found]
+    return [*getattr(function, "__ostinato_loops__", ())]

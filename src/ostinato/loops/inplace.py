@@ -75,11 +75,9 @@ class Caller:
                 self.known.add(value)
                 self.look_at(value)
 
-    @property
-    def sites(self) -> list[Site]:
-        """The loops of the functions that were called, by file and line."""
-        found = [site for redirect in self.redirects for site in redirect.sites]
-        return sorted(found, key=lambda s: (s.file, s.source.line))
+    def __iter__(self) -> Iterator[Site]:
+        """The loops of the functions that were called."""
+        return (site for redirect in self.redirects for site in redirect.sites)
 
 
 def _of_classes(classes: list[type]) -> Caller:
@@ -225,7 +223,7 @@ def _calling(function: types.FunctionType, redirect: Redirect) -> types.CodeType
     """
     code = function.__code__
     names = code.co_varnames
-    n, k, extra = code.co_argcount, code.co_kwonlyargcount, []
+    n, k, extra = code.co_argcount, code.co_kwonlyargcount, list[str]()
     for flag in (4, 8):  # *arguments, **named
         extra.append(names[n + k + len([e for e in extra if e])] if code.co_flags & flag else "")
     positional = [*names[:n]]
@@ -248,11 +246,11 @@ def _calling(function: types.FunctionType, redirect: Redirect) -> types.CodeType
         made = next(
             c for c in made.co_consts if isinstance(c, types.CodeType) and c.co_name == name
         )
-    more: dict[str, Any] = {"co_qualname": code.co_qualname} if sys.version_info >= (3, 11) else {}
+    more: dict[str, Any] = {}
+    if sys.version_info >= (3, 11):
+        more["co_qualname"] = code.co_qualname
     constants = [redirect if c == _PLACE else c for c in made.co_consts]
-    return made.replace(
-        co_consts=(*constants, code), co_firstlineno=code.co_firstlineno, **more
-    )
+    return made.replace(co_consts=(*constants, code), co_firstlineno=code.co_firstlineno, **more)
 
 
 _PLACE = "the place of the redirect"
