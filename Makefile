@@ -12,6 +12,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 JOBS   ?= 2
 ROUNDS ?= 5
+CORE   := packages/ostinato
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # A PyTorch that the interpreter already has is reused: the environment then sees the system's packages.
@@ -31,10 +32,10 @@ test-all: $(VENV)/.for-dev lint
 # Some of these packages pin others, so that no other environment may have them.
 test-packages:
 	$(MAKE) VENV=.venv-packages .venv-packages/.packages
-	.venv-packages/bin/python -m pytest -m packages tests/packages
+	.venv-packages/bin/python -m pytest -m packages $(CORE)/tests/packages
 
-$(VENV)/.packages: $(VENV)/.for-test tests/packages/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/packages/requirements.txt
+$(VENV)/.packages: $(VENV)/.for-test $(CORE)/tests/packages/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(CORE)/tests/packages/requirements.txt
 	@touch $@
 
 lint: $(VENV)/.for-test
@@ -47,10 +48,10 @@ explore: $(VENV)/.for-dev
 # $(VENV)/.for-NAME: the environment with the extra NAME. The engine is compiled anew when its sources change.
 CONTAINS_test := torch
 CONTAINS_dev := torch test
-NATIVE := $(wildcard native/*.* native/*/*.*) CMakeLists.txt pyproject.toml
+NATIVE := $(wildcard $(CORE)/native/*.* $(CORE)/native/*/*.*) $(CORE)/CMakeLists.txt $(wildcard packages/*/pyproject.toml)
 $(VENV)/.for-%: $(NATIVE) | $(VENV)/.torch
-	@echo "Installing ostinato[$*] into $(VENV); compiling the engine takes one to three minutes."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	@echo "Installing ostinato-learn[$*] into $(VENV); compiling the engine takes one to three minutes."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '$(CORE)[torch]' -e packages/ostinato-datasets -e 'packages/ostinato-learn[$*]'
 	@touch $@ $(patsubst %,$(VENV)/.for-%,$(filter torch test,$(CONTAINS_$*)))
 
 # PyTorch comes first and in its CPU build (200 MB), which uv finds; the default of pip on Linux has 3 GB of CUDA.
@@ -72,7 +73,7 @@ COMPILER := $(if $(filter default,$(origin CXX)),c++,$(CXX))
 # ON_TARGET has CMake's arguments for another machine, RUN runs its programs.
 define native-tests
 	@command -v cmake >/dev/null || { echo "the native tests need CMake 3.18 or newer (sudo apt-get install cmake; pip install cmake)" >&2; exit 1; }
-	@cmake -S . -B build/$(1)-$(notdir $(COMPILER)) -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER=$(COMPILER) \
+	@cmake -S $(CORE) -B build/$(1)-$(notdir $(COMPILER)) -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER=$(COMPILER) \
 	  -DOSTINATO_NATIVE_TESTS=ON -DOSTINATO_WERROR=ON -DOSTINATO_SANITIZE=$(2) $(ON_TARGET) >/dev/null
 	@cmake --build build/$(1)-$(notdir $(COMPILER)) --parallel $$(getconf _NPROCESSORS_ONLN) >/dev/null
 	$(RUN) build/$(1)-$(notdir $(COMPILER))/native/tests/ostinato_tests $(3)

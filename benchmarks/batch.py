@@ -48,7 +48,7 @@ def _name(cell: Cell, shape: Shape, threads: int) -> str:
 @cache
 def classifier(cell: Any, F: int, H: int) -> Any:
     """A classifier in the runtime, hardly trained."""
-    from ostinato import runtime
+    from ostinato_learn import runtime
 
     with saved_classifier(cell, F, H) as model:
         return runtime.load(model)
@@ -57,10 +57,10 @@ def classifier(cell: Any, F: int, H: int) -> Any:
 @contextmanager
 def saved_classifier(cell: Any, F: int, H: int) -> Iterator[str]:
     """The directory of a saved classifier, hardly trained."""
-    import ostinato
+    import ostinato_learn
 
     X = np.random.default_rng(0).normal(size=(30, 3, F)).astype(np.float32)
-    trained = ostinato.SequenceClassifier(
+    trained = ostinato_learn.SequenceClassifier(
         recipe="notebook", cell=cell, hidden_size=H, iterations=1
     ).fit(X, np.arange(30) % CLASSES)
     with tempfile.TemporaryDirectory() as folder:

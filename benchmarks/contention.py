@@ -203,7 +203,7 @@ def _block(contender: str) -> Callable[[], float]:
 
     task = Task()
     if contender == OURS:
-        from ostinato.training import Plan, train
+        from ostinato_learn.training import Plan, train
 
         net, batches = task.net(), task.batches()
         n = 50

@@ -22,9 +22,9 @@ from benchmarks.notebook import RATE, SHAPE, Task, entrant
 from benchmarks.problem import Entrant, Maker, admit, tolerance
 from benchmarks.results import Bound, Row, Spec, Timing
 from benchmarks.whole import ITERATIONS
-from ostinato.training import Plan, train
-from ostinato.training.loop import engine_first
-from ostinato.training.optimizers import RMSProp
+from ostinato_learn.training import Plan, train
+from ostinato_learn.training.loop import engine_first
+from ostinato_learn.training.optimizers import RMSProp
 
 WANTED = 2.0
 WANTED_PROCESS = 2.5  # PyTorch's whole script over ours
@@ -97,7 +97,7 @@ def _around_row(quick: bool) -> Row:
 def _process_row(quick: bool) -> Row:
     """The experiment from the command to the result, ours and a script in PyTorch's layers."""
     iterations, rounds = (20, 1) if quick else (ITERATIONS, 3)
-    ours = ("-m", "ostinato.cli", "train", "mnist", "-q", "--iterations", str(iterations))
+    ours = ("-m", "ostinato_learn.cli", "train", "mnist", "-q", "--iterations", str(iterations))
     theirs = ("-m", "benchmarks.whole", str(iterations))
     times = [(_process(*ours), _process(*theirs)) for _ in range(rounds)]
     mine, peer = zip(*times, strict=True)

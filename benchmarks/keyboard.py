@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ostinato.hyperparameters import Architecture
-from ostinato.models.saved_graph import describe
-from ostinato.models.stack import Stack
-from ostinato.runtime.network import Network
-from ostinato.runtime.stream import Stream
-from ostinato.runtime.stream_source import StreamSource
-from ostinato.tasks.language.net import LanguageNet
+from ostinato_learn.hyperparameters import Architecture
+from ostinato_learn.models.saved_graph import describe
+from ostinato_learn.models.stack import Stack
+from ostinato_learn.runtime.network import Network
+from ostinato_learn.runtime.stream import Stream
+from ostinato_learn.runtime.stream_source import StreamSource
+from ostinato_learn.tasks.language.net import LanguageNet
 
 WORDS, EMBEDDING, UNITS = 10_000, 96, 670
 

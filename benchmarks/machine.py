@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ostinato import environment
+from ostinato_learn import environment
 
 MM_SIZE = 2048
 MM_GFLOP = 2 * MM_SIZE**3 / 1e9

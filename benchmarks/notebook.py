@@ -1,6 +1,6 @@
 """The notebook's training iteration: data, initial weights, right answer.
 
-Every contender draws the same batches from `ostinato.data.Batches`, starts from the same weights,
+Every contender draws the same batches from `Batches`, starts from the same weights,
 reads the last state through a linear layer, takes the mean cross-entropy, and updates by RMSProp as
 in TensorFlow 1 (decay 0.9, ε = 1e-10, mean squares that begin at one). The losses and weights of
 the first iterations are compared with a float64 run.
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from benchmarks.cells import SHAPES
 from benchmarks.problem import Answer, Entrant
-from ostinato.data import Batches
-from ostinato.models import ClassifierNet
+from ostinato_learn.data import Batches
+from ostinato_learn.models import ClassifierNet
 
 SHAPE = SHAPES[0]
 RATE, DECAY, EPS = 1e-3, 0.9, 1e-10
@@ -46,7 +46,7 @@ class Task:
     """The notebook's data and initial weights."""
 
     def __init__(self) -> None:
-        from ostinato import datasets
+        from ostinato_learn import datasets
 
         mnist = datasets.mnist()
         self.X, self.y = mnist.train

@@ -360,7 +360,7 @@ def _help_row(repeats: int) -> Row:
     times = []
     for _ in range(repeats + 1):
         begin = time.perf_counter_ns()
-        _python("-m", "ostinato.cli", "--help")
+        _python("-m", "ostinato_learn.cli", "--help")
         times.append(time.perf_counter_ns() - begin)
     timing = _timing("ostinato --help", times[1:])
     bound = Bound("the whole process", WANTED_HELP_S, timing.median_s, False, "s")

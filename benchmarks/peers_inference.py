@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.problem import Answer, Entrant, Maker, NotHereError
-from ostinato.export.onnx.cells import recognised
-from ostinato.runtime.model import Model
+from ostinato_learn.export.onnx.cells import recognised
+from ostinato_learn.runtime.model import Model
 
 IR_VERSION, OPSET = 10, 18
 

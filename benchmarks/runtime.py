@@ -148,7 +148,7 @@ def _onnx_turn(model: Any, form: str) -> Turn | Absent:
             return Absent(name, f"{package} is not installed")
     import onnxruntime
 
-    from ostinato.export.onnx import export_onnx
+    from ostinato_learn.export.onnx import export_onnx
 
     with tempfile.TemporaryDirectory() as folder:
         export_onnx(model, f"{folder}/m.onnx", form)

@@ -126,7 +126,7 @@ async def _load(addresses: list[str], n: int, turns: int, steps: int) -> list[li
 
 
 def _steps(quick: bool) -> Row:
-    from ostinato import runtime
+    from ostinato_learn import runtime
 
     n, turns = (20, 1) if quick else (SEQUENCES, SECONDS // TURN)
     steps = PER_SECOND * (1 if quick else TURN)
@@ -175,7 +175,7 @@ def _asked(client: Any, x: Any, **sequence: Any) -> tuple[float, Any]:
 
 
 def _frames(rounds: int) -> Row:
-    from ostinato import runtime
+    from ostinato_learn import runtime
 
     x = _rows(FRAME, 1)[None]
     with saved_classifier("gru", F, H) as model, ours(model) as address:
@@ -196,7 +196,7 @@ def _frames(rounds: int) -> Row:
 
 
 def _batch(rounds: int) -> Row:
-    from ostinato import runtime
+    from ostinato_learn import runtime
 
     X = np.random.default_rng(2).standard_normal((1000, T, T)).astype(np.float32)
     with saved_classifier("gru", T, 128) as model, ours(model) as address:

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ostinato.serve.server import IDLE, bounded, listening
-from ostinato.serve.settings import Settings
+from ostinato_learn.serve.server import IDLE, bounded, listening
+from ostinato_learn.serve.settings import Settings
 
 
 async def echo(request: Request) -> Response:

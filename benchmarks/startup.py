@@ -53,7 +53,7 @@ def _refused(rounds: int) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "broken.npz"
         file.write_bytes(b"no archive")
-        command = ("-m", "ostinato.cli", "train", str(file))
+        command = ("-m", "ostinato_learn.cli", "train", str(file))
         times = [_process(*command, code=2) for _ in range(rounds)]
     return _whole(
         "refused", "a file that is no archive", "ostinato train broken.npz", times, REFUSED_S
@@ -65,8 +65,8 @@ def _predict(rounds: int) -> Row:
         run, file = f"{folder}/run", f"{folder}/thirty.npz"
         X = np.random.default_rng(0).normal(size=(30, 20, 12)).astype(np.float32)
         np.savez(file, X=X, y=np.arange(30) % 2)
-        _process("-m", "ostinato.cli", "train", file, "--iterations", "1", "-q", "-o", run)
-        times = [_process("-m", "ostinato.cli", "predict", run, file) for _ in range(rounds)]
+        _process("-m", "ostinato_learn.cli", "train", file, "--iterations", "1", "-q", "-o", run)
+        times = [_process("-m", "ostinato_learn.cli", "predict", run, file) for _ in range(rounds)]
     return _whole("predict", "30 sequences", "ostinato predict", times, PREDICT_S)
 
 
@@ -79,7 +79,7 @@ def _whole(name: str, title: str, command: str, times: list[float], wanted: floa
 def _train(rounds: int) -> Row:
     """In turn with `import torch`, and with what PyTorch's first optimiser imports."""
     contenders = {
-        "ostinato train": ("-m", "ostinato.cli", "train", "mnist", "--iterations", "1", "-q"),
+        "ostinato train": ("-m", "ostinato_learn.cli", "train", "mnist", "--iterations", "1", "-q"),
         "import torch": ("-c", "import torch"),
         "import torch, torch._dynamo": ("-c", "import torch, torch._dynamo"),
     }

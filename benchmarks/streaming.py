@@ -54,7 +54,7 @@ def _command(n_rows: int, n_lines: int, rounds: int) -> Row:
     with saved_classifier("gru", F, H) as model, tempfile.TemporaryDirectory() as folder:
         file, lines = Path(folder) / "rows.csv", _table(n_rows)
         file.write_text("".join(lines))
-        arguments = [sys.executable, "-m", "ostinato.cli", "stream", model]
+        arguments = [sys.executable, "-m", "ostinato_learn.cli", "stream", model]
         whole = [_whole(arguments, file, n_rows) for _ in range(rounds)]
         waits = _waits(arguments, lines[: n_lines + 1])
     p99_ms = 1e3 * float(np.percentile(waits, 99))
@@ -120,21 +120,21 @@ def _answer(answers: IO[bytes]) -> bytes:
 def _import(rounds: int) -> Row:
     """What comes on top of NumPy, each time in a fresh process."""
     code = (
-        "import time, numpy; a = time.perf_counter(); import ostinato.runtime; "
+        "import time, numpy; a = time.perf_counter(); import ostinato_learn.runtime; "
         "print(time.perf_counter() - a)"
     )
     times = []
     for _ in range(rounds):
         done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
         times.append(float(done.stdout))
-    timing = Timing.of("import ostinato.runtime", times)
+    timing = Timing.of("import ostinato_learn.runtime", times)
     bound = Bound("after numpy", IMPORT_MS, 1e3 * timing.median_s, False, "ms")
     return Row("runtime/import", "after import numpy", (timing,), bounds=(bound,))
 
 
 def _load(rounds: int) -> Row:
     """A saved model of 1 MB, its hashes checked."""
-    from ostinato import runtime
+    from ostinato_learn import runtime
 
     with saved_classifier("gru", F, MODEL_UNITS) as model:
         runtime.load(model)

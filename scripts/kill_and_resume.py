@@ -79,7 +79,7 @@ def was_killed(command: list[str], moment: float) -> bool:
 def train(run: Path, iterations: int) -> list[str]:
     """The command that trains into the folder `run`."""
     flags = [*FLAGS, "--iterations", str(iterations), "--output", str(run)]
-    return [sys.executable, "-m", "ostinato.cli", "train", "mnist", *flags]
+    return [sys.executable, "-m", "ostinato_learn.cli", "train", "mnist", *flags]
 
 
 def checkpoint_iteration(run: Path) -> str:

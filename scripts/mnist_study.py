@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from ostinato import SequenceClassifier, datasets
 from ostinato.engine import native
+from ostinato_learn import SequenceClassifier, datasets
 
 PAGE = Path(__file__).parent.parent / "benchmarks" / "results" / "mnist.md"
 N_VALIDATION = 10_000

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import ostinato
-from ostinato import datasets
+from ostinato_learn import datasets
 
 RATE = 16_000  # samples of speech a second
 

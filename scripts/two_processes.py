@@ -41,7 +41,7 @@ from pathlib import Path
 import safetensors.numpy
 from kill_and_resume import checkpoint_iteration, contents
 
-from ostinato import environment
+from ostinato_learn import environment
 
 ENDS_WITHIN_S = 30
 # 300 updates with one rounding of float32 each make 2e-5, and what follows amplifies them; a row
@@ -113,7 +113,7 @@ def train(run: Path, processes: int, iterations: int, *flags: object) -> list[st
     """The command that trains into the folder `run`."""
     launcher = [sys.executable] if processes == 1 else LAUNCHER
     length = ("--iterations", iterations, "--output", run)
-    return [*launcher, "-m", "ostinato", "train", "mnist", *map(str, (*flags, *length))]
+    return [*launcher, "-m", "ostinato_learn", "train", "mnist", *map(str, (*flags, *length))]
 
 
 def start(command: list[str]) -> subprocess.Popen:

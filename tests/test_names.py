@@ -1,4 +1,4 @@
-"""One name for one thing: no class name occurs twice in the package, or in package and engine."""
+"""One name for one thing: no class name occurs twice in the packages, or in package and engine."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import ast
 import functools
 import re
 from collections import defaultdict
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1] / "src" / "ostinato"
-NATIVE = Path(__file__).parents[1] / "native"
+from sources import NATIVE, sources
 
 KNOWN = {"LanguageModel"}  # the same model, trained with torch or answering without
 
@@ -39,12 +37,11 @@ def twice(sources: dict[str, str]) -> dict[str, list[str]]:
 
 
 def test_no_class_name_occurs_twice():
-    files = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in ROOT.rglob("*.py")}
-    assert {name: where for name, where in twice(files).items() if name not in KNOWN} == {}
+    assert {name: where for name, where in twice(sources()).items() if name not in KNOWN} == {}
 
 
 def test_no_class_name_is_in_package_and_engine():
-    ours = {n for p in ROOT.rglob("*.py") for n in classes(p.read_text(encoding="utf-8"))}
+    ours = {name for source in sources().values() for name in classes(source)}
     files = [p for p in NATIVE.rglob("*.*") if p.suffix in (".h", ".cc") and "tests" not in p.parts]
     theirs = {n for p in files for n in CPP_CLASS.findall(p.read_text(encoding="utf-8"))}
     assert {"Executor", "Operand", "Worker"} <= theirs

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1] / "src" / "ostinato"
+from sources import sources
+
 KNOWN = {
     # recorded steps, and what is made of their code and guards
     "compiler/cache.py": {"_buckets"},
@@ -30,7 +30,7 @@ KNOWN = {
     "compiler/torch_compat.py": {"_Stance"},
     "models/build.py": {"_Callers"},
     # properties of the machine and its environment
-    "_explain.py": {"multiply_rate"},
+    "ostinato/_explain.py": {"multiply_rate"},
     "engine/native.py": {
         "best_isa", "own_threads", "threads_from_environment", "unavailable",
         "workspaces_of_the_process",
@@ -41,7 +41,7 @@ KNOWN = {
     "serve/page.py": {"_content"},
     "tasks/__init__.py": {"named"},
     # what classes declare, for each of their objects
-    "hyperparameters.py": {"declarations"},
+    "ostinato_learn/hyperparameters.py": {"declarations"},
     # a training's processes
     "cli/many/on_ray.py": {"_prepared"},
     "training/distributed.py": {"_given_up"},
@@ -85,10 +85,7 @@ def may_change(value: ast.expr | None) -> bool:
 
 
 def test_what_a_process_keeps_is_known():
-    files = {
-        p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in ROOT.rglob("*.py")
-    }
-    found = {file: set(state(source)) for file, source in files.items()}
+    found = {file: set(state(source)) for file, source in sources().items()}
     assert {file: names for file, names in found.items() if names} == KNOWN
 
 

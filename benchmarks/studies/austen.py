@@ -25,13 +25,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato import datasets
-from ostinato.data.text.ngram import KneserNey
-from ostinato.data.text.vocabulary import Vocabulary
-from ostinato.models import saved_model
-from ostinato.tasks.language.fit import Reading, fit
-from ostinato.tasks.language.net import LanguageArchitecture
-from ostinato.training import Callback, Checkpoint, Plan, Progress, Run
+from ostinato_learn import datasets
+from ostinato_learn.data.text.ngram import KneserNey
+from ostinato_learn.data.text.vocabulary import Vocabulary
+from ostinato_learn.models import saved_model
+from ostinato_learn.tasks.language.fit import Reading, fit
+from ostinato_learn.tasks.language.net import LanguageArchitecture
+from ostinato_learn.training import Callback, Checkpoint, Plan, Progress, Run
 
 TEST = "Persuasion"
 RESULTS = Path(__file__).parents[1] / "results" / "austen.jsonl"

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.data import Examples, Ragged
-from ostinato.data.checks import check
+from ostinato_learn.data import Examples, Ragged
+from ostinato_learn.data.checks import check
 
 STEPS, FEATURES = 10, 3
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from ostinato.export import c as export
-from ostinato.models import ClassifierNet
-from ostinato.models.saved_graph import describe
+from ostinato_learn.export import c as export
+from ostinato_learn.models import ClassifierNet
+from ostinato_learn.models.saved_graph import describe
 
 N_INPUTS, N_CLASSES = 8, 4
 CELLS, UNITS = ("rnn", "gru", "lstm"), (32, 64, 128)

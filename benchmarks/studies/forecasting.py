@@ -30,13 +30,13 @@ from typing import Any
 
 import numpy as np
 
-from ostinato import SequenceForecaster
-from ostinato.data.series.panel import Panel
-from ostinato.data.series.windows import Columns, Pairs, SeriesWindows, every_window
-from ostinato.metrics import forecasts as forecast_metrics
-from ostinato.metrics.naive_forecasts import seasonal_naive
-from ostinato.tasks.forecast.model import Backtest
-from ostinato.tasks.forecast.net import NINE
+from ostinato_learn import SequenceForecaster
+from ostinato_learn.data.series.panel import Panel
+from ostinato_learn.data.series.windows import Columns, Pairs, SeriesWindows, every_window
+from ostinato_learn.metrics import forecasts as forecast_metrics
+from ostinato_learn.metrics.naive_forecasts import seasonal_naive
+from ostinato_learn.tasks.forecast.model import Backtest
+from ostinato_learn.tasks.forecast.net import NINE
 
 PAGE = Path(__file__).parents[1] / "results" / "tasks.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"

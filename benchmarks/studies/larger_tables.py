@@ -26,7 +26,10 @@ GROUPS = 20  # row groups of a file
 N_INPUTS = 120  # of a step to forecast
 INPUTS = ",".join(f"x{i}" for i in range(N_INPUTS))
 SMALL = ("--hidden-size", "8", "--cell", "gru", "--threads", "1")
-IMPORTS = "import torch, pyarrow.parquet, ostinato.cli, ostinato.training, ostinato.report"
+IMPORTS = (
+    "import torch, pyarrow.parquet, ostinato_learn.cli, ostinato_learn.training, "
+    "ostinato_learn.report"
+)
 
 
 def write(path: Path, n: int, n_steps: int, row: Callable[..., dict[str, Any]]) -> None:
@@ -83,7 +86,7 @@ def imports() -> float:
 def measure(task: str, path: Path, epochs: int, folder: Path) -> None:
     """Print a line for each phase of a training, as it ends."""
     run, (*_, flags) = folder / task, TASKS[task]
-    command = ["-m", "ostinato", "train", str(path), *flags, *SMALL, "--epochs", str(epochs)]
+    command = ["-m", "ostinato_learn", "train", str(path), *flags, *SMALL, "--epochs", str(epochs)]
     base, started = imports(), time.perf_counter()
     about = {"task": task, "file_mb": round(path.stat().st_size / 1e6), "imports_mb": round(base)}
     command += ["--quiet", "--output", str(run)]

@@ -1,6 +1,6 @@
 """Loops over time, in packages and plain: `python -m benchmarks.studies.loops [--write PAGE]`.
 
-The models are those of tests/packages/package_models.py, longer: 200 steps of 32 rows. Each is made
+The models are those of the tests' package_models.py, longer: 200 steps of 32 rows. Each is made
 twice by its package's own code; one of the two is given to `accelerate(model, loops=True)`. Forward
 and backward pass of both take turns on one thread; the ratio of processor seconds in a turn is one
 sample, the median of the samples is the figure. `make test-packages` makes the environment; what is

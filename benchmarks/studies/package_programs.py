@@ -210,7 +210,7 @@ def crf_tagger(fast: bool, seed: int) -> list[float]:
 def latent_sde(fast: bool, seed: int) -> list[float]:
     """A latent SDE with a posterior drift, its Kullback-Leibler divergence by torchsde."""
     if fast:
-        from ostinato.integrations.torchsde import sdeint
+        from ostinato_learn.integrations.torchsde import sdeint
     else:
         from torchsde import sdeint
 

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 import ostinato
 import ostinato.nn
-from ostinato import datasets, training
-from ostinato.data import Batches
+from ostinato_learn import datasets, training
+from ostinato_learn.data import Batches
 
 RESULTS = Path(__file__).parents[1] / "results" / "pixels.jsonl"
 N_STEPS, N_CLASSES = 784, 10

@@ -33,8 +33,8 @@ import torch
 from benchmarks.studies import austen, forecasting, tagging
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ostinato import LanguageModel, SequenceTagger, datasets
-from ostinato.models import body
+from ostinato_learn import LanguageModel, SequenceTagger, datasets
+from ostinato_learn.models import body
 
 RESULTS = Path(__file__).parents[1] / "results" / "recipes.jsonl"
 SEEDS = (11, 12)  # none of those by which the studies measure

@@ -13,8 +13,8 @@ import time
 
 import numpy as np
 
-from ostinato import SequenceRegressor, datasets
-from ostinato.tasks.regress import baselines
+from ostinato_learn import SequenceRegressor, datasets
+from ostinato_learn.tasks.regress import baselines
 
 NOISE = 2.0
 SEEDS = (0, 1, 2)

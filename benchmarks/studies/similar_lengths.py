@@ -19,9 +19,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ostinato.data import Ragged
-from ostinato.models import ClassifierNet
-from ostinato.models.inputs import tensors
+from ostinato_learn.data import Ragged
+from ostinato_learn.models import ClassifierNet
+from ostinato_learn.models.inputs import tensors
 
 N, B, F, CLASSES, BLOCK = 2048, 128, 8, 4, 16
 REPETITIONS = 5

@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ostinato import SequenceTagger, datasets
-from ostinato.metrics.spans import span_scores
+from ostinato_learn import SequenceTagger, datasets
+from ostinato_learn.metrics.spans import span_scores
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "tagging.jsonl"

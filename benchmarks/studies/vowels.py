@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ostinato import SequenceClassifier, datasets
-from ostinato.data.sequences.splits import folds
-from ostinato.models import body
+from ostinato_learn import SequenceClassifier, datasets
+from ostinato_learn.data.sequences.splits import folds
+from ostinato_learn.models import body
 
 RECIPE = {
     "cell": "gru",

@@ -17,8 +17,8 @@ import mlflow.pyfunc
 from mlflow.models import ModelSignature, set_model
 from mlflow.types import ParamSchema, ParamSpec
 
-import ostinato.runtime
-from ostinato.saved.read import model_in
+import ostinato_learn.runtime
+from ostinato_learn.saved.read import model_in
 
 SIGNATURE = ModelSignature(params=ParamSchema([ParamSpec("proba", "boolean", False)]))
 
@@ -27,7 +27,7 @@ class Sequences(mlflow.pyfunc.PythonModel):
     """`predict` of the runtime; with the parameter `proba` its probabilities or quantiles."""
 
     def load_context(self, context: Any) -> None:
-        self.model = ostinato.runtime.load(context.artifacts["model"])
+        self.model = ostinato_learn.runtime.load(context.artifacts["model"])
 
     def predict(self, context, model_input, params=None):  # MLflow takes no hints for arrays
         wanted = ("predict_proba", "predict_quantiles") if (params or {}).get("proba") else ()

@@ -86,7 +86,7 @@ def pairs(text: str) -> list[tuple[str, str]]:
 
 def defined(name: str, file: str) -> bool:
     """Whether a file of the package or of the engine defines a function or class of this name."""
-    files = [p for top in ("src/ostinato", "native") for p in (ROOT / top).rglob(Path(file).name)]
+    files = [p for top in (CORE, LEARN, NATIVE) for p in top.rglob(Path(file).name)]
     (path,) = [p for p in files if p.as_posix().endswith(f"/{file}")]
     before = r"(?:def|class)" if path.suffix == ".py" else r"(?:[\w>*&]|::)"
     return bool(re.search(rf"{before}\s*{name}\b", path.read_text(encoding="utf-8")))

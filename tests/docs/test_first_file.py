@@ -24,7 +24,7 @@ def test_the_commands_of_the_page_run_in_order(tmp_path):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     program = tmp_path / "bin" / "ostinato"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ostinato.cli "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ostinato_learn.cli "$@"\n')
     program.chmod(0o755)
     path = os.pathsep.join([str(program.parent), os.environ["PATH"]])
 

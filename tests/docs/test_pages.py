@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sources import CORE, DATASETS, LEARN
+
 ROOT = Path(__file__).parents[2]
 EVERY_PAGE = sorted(
     [
@@ -20,9 +22,8 @@ EVERY_PAGE = sorted(
     ]
 )
 PAGES = sorted(p for p in (ROOT / "docs").glob("*.md") if ">>>" in p.read_text(encoding="utf-8"))
-PACKAGE = ROOT / "src" / "ostinato"
-# Examples that read saved models run in tests/runtime/test_runtime_examples.py, and those of other
-# people's packages, which need not be there, in tests/packages.
+# Examples that read saved models run in test_runtime_examples.py, and those of other
+# people's packages, which need not be there, in packages/ostinato/tests/packages.
 ELSEWHERE = re.compile(r"/runtime/|/saved/replay\.py$|/integrations/|/tasks/\w+/model\.py$")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -48,10 +49,11 @@ def test_examples_of_page(page):
 
 
 def modules_with_examples():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        if not ELSEWHERE.search(path.as_posix()) and ">>>" in text_of(path):
-            parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-            yield ".".join(parts).removesuffix(".__init__")
+    for root in (CORE, LEARN, DATASETS):
+        for path in sorted(root.rglob("*.py")):
+            if not ELSEWHERE.search(path.as_posix()) and ">>>" in text_of(path):
+                parts = path.relative_to(root.parent).with_suffix("").parts
+                yield ".".join(parts).removesuffix(".__init__")
 
 
 def test_examples_of_docstrings():

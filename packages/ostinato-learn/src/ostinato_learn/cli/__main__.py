@@ -1,0 +1,5 @@
+import sys
+
+from ostinato_learn.cli import main
+
+sys.exit(main())

@@ -1,0 +1,320 @@
+"""Two runs on the same test part: significance tests of their difference.
+
+The predictions of both are compared unit by unit: a sequence, a series, a stretch of text. The
+steps of a sequence are not the units, since they depend on each other: as single observations they
+would make any difference look significant.
+
+    exact sign test      counts the units in which one run is right and the other wrong (McNemar's
+                         test), or better and worse, like heads among throws of a coin
+    sign-flip test       of mean differences: how many of the ways to swap the two runs in some
+                         units make a mean as far from 0. All ways up to 2¹⁴, else 10,000 drawn.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ostinato_learn.baselines import SURE, sign_test
+from ostinato_learn.cli.failures import BadInput
+
+if TYPE_CHECKING:
+    from ostinato_learn.cli.run.config import Config
+    from ostinato_learn.cli.run.rundir import RunDir
+
+FEWEST = 6  # units: with five, even that one run wins all has a probability of 2 · 2⁻⁵ = 0.06
+ALL_FLIPS, DRAWN = 14, 10_000
+AT_ONCE = 1_000_000  # signs drawn together: 16 MB
+DRAWN_APART = "the test sequences were drawn independently of each other"
+
+Rows = list[dict[str, str]]
+
+
+class Apart(Exception):  # noqa: N818  it says that there is nothing to test
+    """The predictions of two runs cannot be paired; the message says why."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished run.
+
+    Attributes:
+        name: as the user gave it.
+        run: its directory.
+        task: the name of its task.
+        settings: its configuration.
+        results: the content of evaluation.json.
+        digests: the digests of its files.
+        parameters: the number of parameters of the model.
+    """
+
+    name: str
+    run: RunDir
+    task: str
+    settings: Config
+    results: dict[str, Any]
+    digests: dict[str, str]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class PairedResult:
+    """The result of a test of run B against run A.
+
+    Attributes:
+        test: its name.
+        unit: the noun for the compared units, in the plural.
+        n: the number of units.
+        better, worse: the units in which B is better, and worse, than A.
+        ahead: whether B is better by the test's measure.
+        difference: B's mean minus A's, in the words of `measure`.
+        measure: the name of the difference.
+        p: the probability of a difference as large as this, or larger, if the runs are alike.
+        assumption: the assumption behind p.
+    """
+
+    test: str
+    unit: str
+    n: int
+    better: int
+    worse: int
+    ahead: bool
+    difference: float
+    measure: str
+    p: float
+    assumption: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def sign_tested(
+    name: str, gain: np.ndarray, difference: float, measure: str, assumption: str = DRAWN_APART
+) -> PairedResult:
+    """An exact sign test over sequences; `gain` `[N]` is above 0 where run B is better."""
+    better, worse = int((gain > 0).sum()), int((gain < 0).sum())
+    return PairedResult(name, "sequences", len(gain), better, worse, better > worse,
+                        difference, measure, sign_test(better, worse), assumption)  # fmt: skip
+
+
+def flip_tested(
+    unit: str, differences: np.ndarray, measure: str, assumption: str = DRAWN_APART
+) -> PairedResult:
+    """A sign-flip test; `differences` `[N]` of the losses are below 0 where run B is better."""
+    better, worse = int((differences < 0).sum()), int((differences > 0).sum())
+    mean = float(differences.mean())
+    return PairedResult("sign-flip test", unit, len(differences), better, worse, mean < 0,
+                        mean, measure, flips(differences), assumption)  # fmt: skip
+
+
+def classify(a: Rows, b: Rows) -> PairedResult:
+    """Compare two classifiers by the sequences that only one of them classifies correctly.
+
+    Args:
+        a, b: lines of predictions.csv.
+
+    Raises:
+        Apart: they belong to other sequences.
+    """
+    _check_same(a, b, ("index", "id", "label"))
+    right_a, right_b = _right(a), _right(b)
+    gain = right_b.astype(int) - right_a
+    difference = float(right_b.mean() - right_a.mean())
+    return sign_tested("exact sign test (McNemar)", gain, difference, "accuracy")
+
+
+def tag(a: Rows, b: Rows) -> PairedResult:
+    """Compare two taggers by the sequences in which one of them has more steps right.
+
+    Args, Raises: as for `classify`.
+    """
+    _check_same(a, b, ("id", "step", "time", "label"))
+    _, unit = np.unique([row["id"] for row in a], return_inverse=True)
+    gain = np.bincount(unit, _right(b).astype(float) - _right(a))
+    _check_enough(len(gain), "sequences")
+    return sign_tested("exact sign test", gain, float(gain.sum() / len(a)),
+                       "accuracy of a step's label",
+                       f"{DRAWN_APART} (the steps within one need not be)")  # fmt: skip
+
+
+def forecast(a: Rows, b: Rows, horizon: int) -> PairedResult:
+    """Compare two forecasters by their quantile losses on each series, or window of few series.
+
+    The loss is the mean pinball loss, or the absolute error if their quantiles have other levels.
+    Differences are relative to the mean of both, since series differ in size.
+
+    Args:
+        a, b: lines of predictions.csv.
+        horizon: steps of a window.
+
+    Raises:
+        Apart: they belong to other steps, or to too few.
+    """
+    _check_same(a, b, ("id", "step", "time", "value"))
+    levels = [name for name in a[0] if name.startswith("q")]
+    same = levels and levels == [name for name in b[0] if name.startswith("q")]
+    losses = [_losses(rows, levels if same else []) for rows in (a, b)]
+    names, unit = np.unique([row["id"] for row in a], return_inverse=True)
+    what, assumption = "series", "the series are independent of each other"
+    if len(names) < FEWEST:
+        unit = np.arange(len(a)) // horizon
+        what = "forecasts"
+        assumption = (
+            "the errors of one forecast are independent of those of the next (the forecasts of a "
+            "series follow each other and do not overlap)"
+        )
+    relative = relative_differences(losses[0], losses[1], unit)
+    _check_enough(len(relative), what)
+    measure = "quantile loss" if same else "absolute error"
+    measure = f"mean relative difference of the {measure}"
+    return flip_tested(what, relative, measure, assumption)
+
+
+def relative_differences(a: Any, b: Any, unit: Any) -> np.ndarray:
+    """2 (b − a) / (a + b) of the sums of two losses in each unit, `[n]`.
+
+    Units without a known loss are left out, and those where both are zero.
+
+    Args:
+        a, b: `[M]`, losses; NaN where they are unknown.
+        unit: `[M]`, the number of the unit of each.
+    """
+    known = np.isfinite(a)
+    sums = [np.bincount(unit[known], each[known]) for each in (a, b)]
+    total = sums[0] + sums[1]
+    usable = total > 0
+    differences: np.ndarray = 2 * (sums[1] - sums[0])[usable] / total[usable]
+    return differences
+
+
+def regress(a: Rows, b: Rows) -> PairedResult:
+    """Two regressors by their absolute errors on each sequence, of several targets relative to
+    the deviation of each.
+
+    Args:
+        a, b: lines of predictions.csv.
+
+    Raises:
+        Apart: they are of other sequences, or of too few.
+    """
+    values = [name for name in a[0] if name == "value" or name.startswith("value_")]
+    _check_same(a, b, (next(iter(a[0])), *values))
+    _check_enough(len(a), "sequences")
+    losses = []
+    for rows in (a, b):
+        known = np.array([[float(row[name]) for name in values] for row in rows])
+        told = [[float(row[name.replace("value", "prediction", 1)]) for name in values]
+                for row in rows]  # fmt: skip
+        spread = known.std(axis=0)
+        losses.append((np.abs(np.array(told) - known) / np.where(spread, spread, 1)).mean(axis=1))
+    gain = losses[1] - losses[0]
+    measure = "mean absolute error, in deviations of the target"
+    return flip_tested("sequences", gain, measure)
+
+
+def flips(differences: Any, seed: int = 0) -> float:
+    """The share of the ways to flip signs that leave the mean as far from 0 as it is, or farther.
+
+    Args:
+        differences: `[n]`.
+        seed: the seed of the flips, if there are too many to try all.
+
+    Example:
+        >>> flips([1.0, 2.0, 3.0])  # only all three positive or all three negative: 2 of 8
+        0.25
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    n = len(d)
+    # Sums of the same numbers in another order differ by rounding.
+    least = abs(d.sum()) - 1e-12 * np.abs(d).sum()
+    if n <= ALL_FLIPS:
+        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return float((np.abs(signs @ d) >= least).mean())
+    generator, as_far, left = np.random.default_rng(seed), 0, DRAWN
+    while left:
+        rows = min(left, max(1, AT_ONCE // n))
+        drawn = 1.0 - 2.0 * generator.integers(0, 2, (rows, n))
+        as_far += int((np.abs(drawn @ d) >= least).sum())
+        left -= rows
+    return (as_far + 1) / (DRAWN + 1)  # the data themselves count as one way
+
+
+def verdict(differences: Any, baseline: str, units: str) -> str:
+    """The comparison of a network with a baseline in words, by the sign-flip test.
+
+    Args:
+        differences: `[n]`, the network's loss minus the baseline's in each unit, or relative ones.
+        baseline: its name, and the measures of both.
+        units: the noun for the units, in the plural.
+
+    Example:
+        >>> verdict([-1.0] * 6, "it", "texts"), verdict([-1.0, 1.0] * 3, "it", "texts")
+        ('better than it', 'no significant difference from it')
+    """
+    d = np.asarray(differences)
+    if len(d) < FEWEST:
+        return f"not tested against {baseline}: too few {units}, {len(d)}"
+    if flips(d) >= SURE:
+        return f"no significant difference from {baseline}"
+    return f"{'better' if d.mean() < 0 else 'WORSE'} than {baseline}"
+
+
+def predictions(a: Measured, b: Measured) -> tuple[Rows, Rows]:
+    """The predictions of both runs.
+
+    Raises:
+        Apart: one has no predictions.
+    """
+    return read(a.run.predictions), read(b.run.predictions)
+
+
+def read(path: Path) -> Rows:
+    """The lines of predictions.csv.
+
+    Raises:
+        Apart: it is missing, or empty.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows: Rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise Apart(f"{path} is missing") from None
+    if not rows:
+        raise Apart(f"{path} has no predictions")
+    return rows
+
+
+def _check_same(a: Rows, b: Rows, names: Iterable[str]) -> None:
+    """Raise Apart if the lines do not have the same examples in the same order."""
+    for name in names:
+        if (name in a[0]) != (name in b[0]):
+            raise Apart(f"the predictions of one run have no {name}, so they cannot be paired")
+        if name in a[0] and [row[name] for row in a] != [row[name] for row in b]:
+            raise Apart(f"their predictions.csv differ in the column {name}: other examples")
+
+
+def _check_enough(n: int, unit: str) -> None:
+    if n < FEWEST:
+        raise Apart(f"too few {unit} for a test: {n}; wanted {FEWEST} or more")
+
+
+def _right(rows: Rows) -> np.ndarray:
+    try:
+        return np.array([row["label"] == row["prediction"] for row in rows])
+    except KeyError as error:
+        raise BadInput(f"predictions.csv has no column {error.args[0]!r}; train again") from None
+
+
+def _losses(rows: Rows, levels: Sequence[str]) -> np.ndarray:
+    """The loss of each step, `[n]`; NaN without a value."""
+    value = np.array([float(row["value"]) for row in rows])
+    if not levels:
+        return np.abs(value - np.array([float(row["prediction"]) for row in rows]))
+    q = np.array([float(name[1:]) for name in levels])
+    errors = value[:, None] - np.array([[float(row[name]) for name in levels] for row in rows])
+    return np.maximum(q * errors, (q - 1) * errors).mean(axis=1)

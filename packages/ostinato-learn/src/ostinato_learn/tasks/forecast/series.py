@@ -1,0 +1,192 @@
+"""The series of a table for the command line: as panels, with notes on missing values and gaps."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ostinato_learn.cli.failures import BadInput
+from ostinato_learn.cli.run import sources
+from ostinato_learn.cli.run.config import Config
+from ostinato_learn.data.formats import dates
+from ostinato_learn.data.sequences.examples import Examples
+from ostinato_learn.data.sequences.mapped import Mapped, stretches
+from ostinato_learn.data.sequences.preparation import Preparation
+from ostinato_learn.data.series.panel import BLOCK, Panel
+
+_log = logging.getLogger(__name__)
+
+FEW = 0.05  # share of late steps: fewer are gaps, more are the calendar of the series
+BECOME = {
+    "forward": "are taken from the step before",
+    "fill": "become the mean",
+    "zero": "become 0",
+    "mask": "are marked as missing",
+}
+
+
+def read(source: str, settings: Config, preparation: Preparation | None = None) -> Examples:
+    """The series in a table, with their inputs: those of the model, if there is one."""
+    if source != sources.STDIN and not sources.is_table(source):
+        raise BadInput(f"{source} is not a table; --forecast reads {', '.join(sources.TABLES)}")
+    columns = sources.trained_roles(preparation, settings, answers=True)
+    return sources.read(source, settings, trained=columns)
+
+
+def filled(settings: Config) -> str:
+    """What missing inputs are; by default in columns that `DataConfig.missing` does not name."""
+    missing = settings.data.missing
+    has_usual = any("=" not in part for part in missing.split(","))
+    return missing if has_usual else f"forward,{missing}"
+
+
+def panel_of(
+    series: Examples, preparation: Preparation | None, unseen: bool = False
+) -> Panel:
+    """The series as a network's panel, on disk if they are.
+
+    Steps at the end of a series without a value are its future, in which inputs may be known.
+
+    Args:
+        series: the series with their inputs.
+        preparation: that of the inputs.
+        unseen: see `Preparation.apply`.
+    """
+    has_inputs = bool(series.features or series.statics)
+    X = static = None
+    is_known = np.zeros(0, bool)
+    if preparation is not None and has_inputs:
+        X, static = preparation.apply(series, unseen=unseen), preparation.apply_statics(series)
+        known = set(series.roles.known) if series.roles else set()
+        origin = [f.name for f in preparation.features for _ in f.columns]
+        is_known = np.array([name in known for name in origin], dtype=bool)
+
+    def of(chosen: np.ndarray) -> Panel:
+        y = [series.y[i] for i in chosen]
+        ends = [_end(each) for each in y]
+        values = [each[:end] for each, end in zip(y, ends, strict=True)]
+        if X is None or static is None:
+            return Panel.of(values)
+        inputs = list(X[chosen])
+        return Panel.of(
+            values,
+            past=[x[:end, ~is_known] for x, end in zip(inputs, ends, strict=True)],
+            future=[x[:, is_known] for x in inputs],
+            static=static[chosen],
+        )
+
+    if not isinstance(series.X, Mapped):
+        return of(np.arange(len(series)))
+    return Panel.joined(map(of, stretches(series.X.sizes, BLOCK)), on_disk=True)
+
+
+def lengths_of(series: Examples) -> np.ndarray:
+    """Steps of each series, `[N]`, up to its last value."""
+    return np.array([_end(y) for y in series.y])
+
+
+def _end(y: np.ndarray) -> int:
+    """The number of steps up to the last value."""
+    present = np.flatnonzero(~np.isnan(y))
+    return int(present[-1]) + 1 if len(present) else len(y)
+
+
+def check_values(series: Examples) -> None:
+    """Raise BadInput if a series has no value to forecast from."""
+    empty = [i for i, y in enumerate(series.y) if not np.isfinite(y).any()]
+    if empty:
+        raise BadInput(
+            f"{series.source}: {series.ids[empty[0]].item()!r} has no value of "
+            f"{series.roles.target if series.roles else 'y'!r}; wanted some to forecast from"
+        )
+
+
+def check_future(series: Examples, panel: Panel, horizon: int) -> None:
+    """Raise BadInput if inputs known in advance are missing at steps to be forecast."""
+    further = series.lengths - panel.lengths
+    if panel.n_future == 0 or (further >= horizon).all():
+        return
+    i = int(np.argmax(further < horizon))
+    assert series.roles is not None
+    names = ", ".join(map(repr, series.roles.known))
+    raise BadInput(
+        f"{series.source}: {series.ids[i].item()!r} has {further[i]} rows after its last value of "
+        f"{series.roles.target!r}; to forecast {horizon} steps, append {horizon} rows with {names} "
+        f"filled in and {series.roles.target!r} empty"
+    )
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The numbers of missing values and of all values in each column."""
+
+    n_missing: Counter[str] = field(default_factory=Counter)
+    n: Counter[str] = field(default_factory=Counter)
+    target: str = ""
+
+    def __add__(self, other: Missing) -> Missing:
+        return Missing(self.n_missing + other.n_missing, self.n + other.n, other.target)
+
+    def tell(self, source: str, how: Mapping[str, str]) -> None:
+        """Log a note for each column with missing values, and how they are filled."""
+        usual = how.get("", "forward")
+        for name, n_missing in self.n_missing.items():
+            if n_missing:
+                _log.warning(
+                    "%s: %s of %s values of %r are missing; they %s",
+                    source,
+                    f"{n_missing:,}",
+                    f"{self.n[name]:,}",
+                    name,
+                    "are skipped" if name == self.target else BECOME[how.get(name, usual)],
+                )
+
+
+def missing_in(series: Examples, also_ahead: bool = False) -> Missing:
+    """Count the missing values in series.
+
+    Args:
+        also_ahead: whether inputs that are known in advance are needed in the future, too.
+    """
+    target = str(series.roles.target) if series.roles else "y"
+    known = series.roles.known if series.roles and also_ahead else ()
+    n_missing, n = Counter[str](), Counter[str]()
+    for block in series.blocks():
+        within = ~block.ahead
+        n[target] += int(within.sum())
+        n_missing[target] += int(np.isnan(np.concatenate(block.y)[within]).sum())
+        for i, name in enumerate(series.features):
+            if name != target:
+                values = block.values[:, i] if name in known else block.values[within, i]
+                n[name] += len(values)
+                n_missing[name] += int(np.isnan(values).sum())
+    return Missing(n_missing, n, target)
+
+
+def after_gaps(series: Examples) -> int:
+    """The number of steps that come later than 1.5 times the usual time of their series, if few do.
+
+    With working days, for example, every fifth step does.
+    """
+    steps = [np.diff(times.astype(np.float64)) for times in series.times or ()]
+    late = [d > 1.5 * np.median(d) for d in steps if len(d)]
+    return sum(int(of.sum()) for of in late if of.mean() < FEW)
+
+
+def times_ahead(series: Examples, i: int, end: int, horizon: int) -> np.ndarray:
+    """The times of the steps ahead: those in the file, or continued at the same distance."""
+    if series.times is None:
+        return np.arange(1, horizon + 1)
+    times = series.times[i]
+    if len(times) >= end + horizon:
+        return times[end : end + horizon]
+    if end < 2:
+        raise BadInput(
+            f"{series.source}: {series.ids[i].item()!r} has one step, which does not say how far "
+            "apart steps are; wanted two or more, or rows with the times of those to be forecast"
+        )
+    return dates.following(times[:end], horizon)

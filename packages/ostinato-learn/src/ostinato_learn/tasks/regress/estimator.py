@@ -1,0 +1,204 @@
+"""`SequenceRegressor`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from sklearn.base import RegressorMixin
+
+from ostinato_learn import training
+from ostinato_learn.data.sequences.step_labels import as_texts_or_sequences
+from ostinato_learn.data.tables.feature_names import check_rows_are_sequences, column_names
+from ostinato_learn.hyperparameters import (
+    Classifying,
+    Declared,
+    WordSettings,
+    declare,
+)  # fmt: skip
+from ostinato_learn.tasks.estimator import (
+    SequenceEstimator,
+    as_the_start,
+    check_pair,
+    described,
+    for_examples,
+    kept_apart,
+    own,
+    prepares,
+)
+from ostinato_learn.tasks.forecast.net import NINE
+from ostinato_learn.tasks.regress import fit
+from ostinato_learn.tasks.regress.fit import Targeted
+from ostinato_learn.tasks.regress.model import as_targets
+from ostinato_learn.training.examples import check_sample_weight
+
+
+@dataclass(frozen=True)
+class RegressSettings(Declared):
+    """The parameters of a regressor beside those of its network and its training."""
+
+    loss: Literal["squared", "absolute", "quantiles"] = declare("squared", "How an error counts.")
+
+
+@described
+@dataclass(eq=False, repr=False, kw_only=True)  # the constructor, which stores its arguments
+class SequenceRegressor(RegressorMixin, SequenceEstimator):
+    """A recurrent network that gives a number, or several, to each sequence.
+
+    Sequences `X` are as for `SequenceClassifier`: an array `[N, T, F]` or `[N, T]`, a list of
+    arrays `[T_i, F]`, `data.Ragged`; or N texts, or N lists of words. Targets `y` are `[N]`, or
+    `[N, K]` for several numbers; predictions have the same axes. The network learns them scaled by
+    their mean and deviation in the training, and answers in their units.
+
+    Args:
+        loss: "squared", "absolute", or "quantiles", with which it learns all of `quantiles` at
+            once: `predict` gives the median, and `predict_quantiles` them all. Default: 'squared'.
+        quantiles: increasing levels between 0 and 1, with 0.5 among them.
+            Default: (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9).
+        {hyperparameters}
+        cell: "rnn", "gru" or "lstm"; or a class of your own, whose forward is a step: see
+            `models.Stack`. By the recipe 'gru'. Default: 'auto'.
+
+    Attributes:
+        net_: the `RegressorNet`.
+        history_: the `training.History` (not saved).
+        n_features_in_: F; 1 for X of two axes.
+        feature_names_in_: the names of the columns, if X was a data frame.
+        n_iter_: updates made by `fit`.
+        hyperparameters_: the parameters of the constructor, with those values that the recipe chose
+            for the last `fit` (not saved).
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato_learn import SequenceRegressor
+        >>> X = np.random.default_rng(0).normal(size=(200, 6, 1))
+        >>> y = 100 + X.sum((1, 2))
+        >>> model = SequenceRegressor(hidden_size=16).fit(X[:150], y[:150])
+        >>> model.score(X[150:], y[150:]) > 0.9
+        True
+        >>> model.predict(X[150:]).shape
+        (50,)
+    """
+
+    _task = "regress"
+
+    loss: str = RegressSettings.loss
+    quantiles: Sequence[float] = NINE
+    readout: str = Classifying.readout
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        validation: tuple[Any, Any] | None = None,
+        callbacks: Sequence[training.Callback] = (),
+        resume: str | Path | None = None,
+    ) -> SequenceRegressor:
+        """Train a new network, or with `warm_start` the fitted one.
+
+        Args:
+            X: the sequences, N of them.
+            y: `[N]` or `[N, K]`, their numbers.
+            sample_weight: `[N]`, how much each example counts; by default 1.
+            validation: (X, y), evaluated at every report.
+            callbacks: called in the course of the training; see `training.Callback`.
+            resume: the directory of a checkpoint of the same training, to go on from it.
+
+        Returns:
+            self
+
+        Raises:
+            ValueError, TypeError: a parameter or an argument cannot be used; the message says why.
+            training.Diverged: the loss became NaN or infinite.
+        """
+        seed, start = self._seed(), self._start()
+        X, validation = as_the_start(start, X, validation)
+        given = _checked(X, y, sample_weight)
+        fraction = kept_apart(self.validation_fraction, validation)
+        if validation is not None:
+            check_pair(validation)
+            held_out = _checked(*validation)
+            as_targets(held_out.y, len(held_out.y), given.y.shape[1])
+            given = replace(given, validation=(held_out.X, held_out.y))
+        elif fraction:
+            given = given.split(fraction, seed)
+        sized = for_examples(len(given.y), given.validation is not None)
+        values = self._hyperparameters(sized, start, resume)
+        preparation = (
+            prepares(given.X, values["standardize"], given.feature_names)
+            if start is None
+            else start.preparation
+        )
+        if preparation is not None:
+            given = given.prepared_by(preparation)
+        trained, history = fit.fit(
+            given,
+            own(Classifying, values),
+            own(training.Plan, values, seed=seed),
+            loss=own(RegressSettings, values).loss,
+            quantiles=self.quantiles,
+            words=own(WordSettings, values),
+            start=start,
+            callbacks=self._callbacks(callbacks, values),
+            resume=resume,
+        )
+        return self._trained(replace(trained, preparation=preparation), history, values)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The number for each sequence, `[N]`, or `[N, K]`; with quantiles the medians."""
+        return self._fitted().predict(X)
+
+    def predict_quantiles(self, X: Any) -> np.ndarray:
+        """The quantiles of each target, `[N, K, Q]`, in the order of `quantiles`.
+
+        Without the loss "quantiles" Q is 1.
+        """
+        return self._fitted().predict_quantiles(X)
+
+    def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
+        """Measure the model on sequences with targets.
+
+        Returns:
+            r2, mae and rmse, each the mean over the targets; with quantiles also pinball,
+            coverage (the share of values in the widest interval) and width (its mean width); n, the
+            sequences; of several targets "targets", the measures of each.
+
+        Raises:
+            ValueError: X or y cannot be used.
+        """
+        return self._fitted().evaluate(X, y)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.regressor_tags.poor_score = True  # on tables whose columns are not steps in time
+        return tags
+
+    _of_model: ClassVar[Mapping[str, str]] = MappingProxyType({"quantiles": "levels"})
+
+
+ESTIMATOR = SequenceRegressor
+
+
+def _checked(X: Any, y: Any, sample_weight: Any = None) -> Targeted:
+    given = X
+    X = as_texts_or_sequences(X)
+    if y is None:
+        raise ValueError(
+            "SequenceRegressor requires y to be passed, but the target y is None; wanted a number "
+            "for each example"
+        )
+    targets = as_targets(y, len(X))
+    check_rows_are_sequences(given, targets[:, 0])
+    if sample_weight is not None:
+        sample_weight = check_sample_weight(sample_weight, len(X))
+    is_one = np.asarray(y).ndim == 1
+    columns = ("y",) if is_one else tuple(f"y{k}" for k in range(targets.shape[1]))
+    names = column_names(given)
+    return Targeted(X, targets, columns, is_one, feature_names=names, sample_weight=sample_weight)

@@ -1,0 +1,165 @@
+"""The job of a regressor: a table with `--regress COLUMN[,COLUMN]`, or X and y of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ostinato_learn.cli.failures import BadInput
+from ostinato_learn.cli.many import paired
+from ostinato_learn.cli.output import csv_text
+from ostinato_learn.cli.run import dry_run
+from ostinato_learn.cli.run.summaries import Rows
+from ostinato_learn.data.sequences.examples import Examples
+from ostinato_learn.tasks.job import best_of, gathered
+from ostinato_learn.tasks.parts_job import Inputs, PartsJob
+from ostinato_learn.tasks.regress import TASK
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ostinato_learn.cli.many.paired import Measured
+    from ostinato_learn.report.page import PageData, RunFacts
+    from ostinato_learn.tasks.regress.model import Regressor
+    from ostinato_learn.training.distributed import Ranks
+    from ostinato_learn.training.history import History
+
+
+@dataclass(frozen=True)
+class RegressJob(PartsJob):
+    """To regress: one or several numbers for each sequence."""
+
+    def check(self) -> None:
+        y = self.parts.train.y
+        if (y == y[0]).all():
+            raise BadInput(
+                f"{self.settings.data.source}: all sequences to learn from have the same target, "
+                f"{', '.join(f'{value:g}' for value in y[0])}; wanted numbers that differ"
+            )
+
+    @classmethod
+    def csv(cls, model: Regressor, part: Examples, proba: bool, with_header: bool) -> str:
+        if proba and not model.levels:
+            raise BadInput(
+                "--proba is for quantiles; this model was trained without --loss quantiles"
+            )
+        return _csv(model, part, model.predict_quantiles(part), proba, with_header)
+
+    @classmethod
+    def compared(cls, a: Measured, b: Measured) -> paired.PairedResult:
+        return paired.regress(*paired.predictions(a, b))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The names of the targets; "y" if they came as arrays."""
+        roles = self.parts.train.roles
+        if roles is None:
+            k = self.parts.train.y.shape[1]
+            return ("y",) if k == 1 else tuple(f"y{i}" for i in range(k))
+        return (roles.target,) if roles.target else roles.labels
+
+    @property
+    def aim(self) -> str:
+        return "regress " + ", ".join(map(repr, self.targets))
+
+    def shown(self) -> dict[str, Rows]:
+        names = ("always the mean", "always the median", "ridge regression on summaries")
+        columns = zip(self.targets, self.parts.train.y.T, strict=True)
+        return dry_run.of_parts(self) | {
+            "targets in training: least, median, greatest": [
+                (repr(name), "  ".join(f"{v:.6g}" for v in (y.min(), np.median(y), y.max())))
+                for name, y in columns
+            ],
+            "baselines on the test part": [(name, "measured with a training") for name in names],
+        }
+
+    def training(
+        self, inputs: Inputs, began: Regressor | None, origin: Path | None
+    ) -> Callable[..., tuple[Regressor, History]]:
+        from ostinato_learn.tasks.regress.fit import Targeted, fit
+
+        settings, train, validation = self.settings, self.parts.train, self.parts.validation
+        held_out = None if validation is None else (inputs(validation), validation.y)
+        given = Targeted(inputs(train), train.y, self.targets, train.y.shape[1] == 1)
+        given, loss = replace(given, validation=held_out), settings.task.loss
+        return partial(fit, given, settings.model, self._plan(), loss=loss)
+
+    def answers(self, model: Regressor, ranks: Ranks, report: bool) -> np.ndarray | None:
+        part = self._share(ranks)
+        own = np.zeros((0, len(model.targets), max(1, len(model.levels))))
+        return gathered(ranks, model.predict_quantiles(part) if len(part) else own)
+
+    def evaluate(self, model: Regressor, answers: np.ndarray) -> dict[str, Any]:
+        from ostinato_learn.tasks.regress import baselines
+
+        train, test, seed = self.parts.train, self.parts.test, self.settings.training.seed
+        of = model.prepared if model.vocabulary is None else model.words
+        found = baselines.answers(of(train), train.y, of(test), seed)
+        simple = {name: baselines.measured(test.y, values) for name, values in found.items()}
+        measured = model.measured(answers, test.y)
+        best, told = best_of(TASK, measured, simple)
+        # Squared errors, of which R² is made; absolute ones where a target without spread has none.
+        power, spread = (1, 1.0) if measured["r2"] is None else (2, test.y.std(axis=0))
+        points = model.points(answers).reshape(test.y.shape)
+        ours, theirs = (
+            (np.abs((values - test.y) / spread) ** power).mean(axis=1)
+            for values in (points, found[best])
+        )
+        return {
+            "task": "regress",
+            "test": measured,
+            "baselines": simple,
+            "verdict": paired.verdict(ours - theirs, told, "sequences"),
+        }
+
+    def parameters(self, model: Regressor) -> dict[str, Any]:
+        settings = self.settings
+        parameters = {"loss": settings.task.loss, "standardize": settings.data.standardize}
+        return parameters | {n: v for n, v in asdict(settings.model).items() if n != "init"}
+
+    def lines(self, model: Regressor, answers: np.ndarray) -> Iterator[str]:
+        yield _csv(model, self.parts.test, answers, bool(model.levels))
+
+    def page(self, model: Regressor, answers: np.ndarray, facts: RunFacts) -> PageData:
+        from ostinato_learn.tasks.regress.report import collect_numbers
+
+        return collect_numbers(model, self.parts.test, answers, facts)
+
+
+JOB = RegressJob
+
+
+def _csv(
+    model: Regressor,
+    part: Examples,
+    answers: np.ndarray,
+    quantiles: bool,
+    with_header: bool = True,
+) -> str:
+    """A line for each sequence: its name, and for each target the true value and the answer.
+
+    The true values are left out if they are not known.
+
+    Args:
+        answers: `[N, K, Q]`.
+        quantiles: whether all quantiles get columns.
+    """
+    points = model.points(answers).reshape(len(answers), -1)
+    header, columns = ["id" if part.roles is not None else "index"], []
+    for k, target in enumerate(model.targets):
+        of = "" if model.is_one else f"_{target}"
+        if part.y is not None:
+            header.append(f"value{of}")
+            columns.append(part.y[:, k])
+        header.append(f"prediction{of}")
+        columns.append(points[:, k])
+        if quantiles:
+            header += [f"q{level:g}{of}" for level in model.levels]
+            columns += list(answers[:, k].T)
+    names = part.ids if part.roles is not None else np.arange(len(answers))
+    rows = ([name, *(f"{v:.9g}" for v in row)] for name, *row in zip(names, *columns, strict=True))
+    return csv_text(header if with_header else None, rows)

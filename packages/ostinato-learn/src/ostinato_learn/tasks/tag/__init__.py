@@ -1,0 +1,25 @@
+"""To tag: a label for each step of a sequence."""
+
+from ostinato_learn.tasks.base import OF_SEQUENCES, SCHEDULE, MeasureSpec, TaskSpec, closed_by
+
+TASK = TaskSpec(
+    name="tag",
+    kind="sequence_tagger",
+    does="Gives a label to every step of a sequence.",
+    uses=OF_SEQUENCES | {"task.crf"},
+    recipe=SCHEDULE
+    | {
+        "model.cell": "lstm",
+        "model.hidden_size": 128,
+        "model.bidirectional": True,
+        "training.learning_rate": 4e-3,
+    },
+    measures={
+        "accuracy": MeasureSpec("accuracy of a step's label", "%"),
+        "f1": MeasureSpec("F1 of spans", "%"),
+        "loss": MeasureSpec("loss per step", lower=True),
+    },
+    learnt={"data.missing": "fitted.preparation.missing", "task.crf": "net.crf"},
+    drawn=("data.test_fraction", "training.seed", "data.group"),
+    closes=lambda settings: closed_by(settings, late=not settings.task.crf),
+)

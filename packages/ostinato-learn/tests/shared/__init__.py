@@ -1,0 +1,1 @@
+"""What tests of models, reports and exports share."""

@@ -1,5 +1,0 @@
-"""The command line. Neither torch nor numpy is imported before a command needs it."""
-
-from ostinato.cli.app import main
-
-__all__ = ["main"]
