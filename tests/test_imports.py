@@ -279,7 +279,7 @@ def test_what_records_a_step_is_imported_when_one_is_recorded():
 
 
 def test_the_checker_can_fail(tmp_path):
-    """On an import upwards, one beside, one in a function, one by a string, a file without place."""
+    """On an import upwards, beside, in a function or by a string, and on a file without a place."""
     files = {
         "engine/a.py": "from ostinato import tree\nimport numpy",
         "tree.py": "def f():\n    from ostinato.engine import a\n    from ostinato.files import b",

@@ -11,6 +11,7 @@ import torch
 from ostinato import scan
 from ostinato.engine import native
 from ostinato.engine.program import Code, Instruction, Kind, Operand, Program
+from sources import CORE, LEARN, NATIVE
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "architecture.md"

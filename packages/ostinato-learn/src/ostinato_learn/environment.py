@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ostinato.internal import cpu_quota
+from ostinato.internal import memory as memory
 
 PACKAGES = (
     "ostinato", "numpy", "safetensors", "typer", "torch", "scikit-learn", "tqdm", "matplotlib",

@@ -11,7 +11,7 @@ import pytest
 import task_files
 import torch
 
-import ostinato as package
+import ostinato_learn as package
 from ostinato_learn import training
 from ostinato_learn.cli.run import config, jobs
 from ostinato_learn.hyperparameters import HyperparameterError

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import saved_models as saved
 
-import ostinato
+import ostinato_learn
 from ostinato_learn import tasks
 from ostinato_learn.data.series.panel import as_panel
 
@@ -40,7 +40,7 @@ def module(name: str):
     if name in tasks.NAMES:
         return importlib.import_module(f"ostinato_learn.tasks.{name}.model")
     place = "" if name.startswith("saved.") else "runtime."
-    return importlib.import_module(f"ostinato.{place}{name}".removesuffix("."))
+    return importlib.import_module(f"ostinato_learn.{place}{name}".removesuffix("."))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", PUBLIC)
 def test_the_examples_run(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    globs = {**vars(module(name)), "np": np, "ostinato": ostinato, "as_panel": as_panel}
+    globs = {**vars(module(name)), "np": np, "ostinato_learn": ostinato_learn, "as_panel": as_panel}
     result = doctest.testmod(module(name), globs=globs)
     assert result.failed == 0 and result.attempted >= len(PUBLIC[name])
 

@@ -1,5 +1,5 @@
 // exp, exp2, log, tanh, sigmoid and softplus on vectors V, each the same operations on every
-// instruction set. Bounds (packages/ostinato/tests/engine/test_functions.py): exp, log, tanh, sigmoid and softplus within
+// instruction set. Bounds (tests/engine/test_functions.py): exp, log, tanh, sigmoid and softplus within
 // 2.5 ulp of float64, exp2 within 1 ulp, or 2⁻¹²⁶ absolute where the result is that small. NaN and −0
 // survive. No reciprocal estimates: they differ between vendors. Coefficients: Cephes' minimax
 // polynomials (S. Moshier, expf, exp2f, logf).

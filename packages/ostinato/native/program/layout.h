@@ -1,5 +1,5 @@
-// The order in which a program is written as integers. packages/ostinato/src/ostinato/engine/program.py writes the same order;
-// packages/ostinato/tests/engine/test_tables.py compares the two, name by name.
+// The order in which a program is written as integers. src/ostinato/engine/program.py writes the same order;
+// tests/engine/test_tables.py compares the two, name by name.
 //
 // A visitor has
 //   number(name, member)    one integer

@@ -1,5 +1,5 @@
-// What the engine executes: plain structs, the same for every cell. packages/ostinato/src/ostinato/engine/program.py builds
-// them; packages/ostinato/src/ostinato/engine/reference.py defines in NumPy what each instruction means.
+// What the engine executes: plain structs, the same for every cell. src/ostinato/engine/program.py builds
+// them; src/ostinato/engine/reference.py defines in NumPy what each instruction means.
 //
 //   argument   an array of the caller's, bound at each play: a matrix, a vector, or [T (+ 1), B, width]
 //   buffer     a named place for values: an argument, or memory of the engine's own
@@ -115,7 +115,7 @@ inline Axis axis_of(const Instruction& x) { return {x.k, x.inner}; }
 // A row of n columns without its axis: the operand of a kBroadcast, the result of a kRowSum or kRowMax.
 inline int32_t folded(int32_t n, const Instruction& x) { return n / x.k; }
 
-// The limits of a program. The compiler keeps to them: packages/ostinato/tests/engine/test_tables.py compares both sides.
+// The limits of a program. The compiler keeps to them: tests/engine/test_tables.py compares both sides.
 constexpr int32_t kMaxArguments = 4096;
 constexpr int32_t kMaxRegisters = 48;   // of one block
 constexpr int32_t kMaxBlock = 64;       // instructions of one block

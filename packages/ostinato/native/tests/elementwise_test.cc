@@ -1,4 +1,4 @@
-// Elementwise kernels. packages/ostinato/tests/engine/test_functions.py compares their meaning with NumPy. Here they are
+// Elementwise kernels. tests/engine/test_functions.py compares their meaning with NumPy. Here they are
 // compared with the portable kernel, with any length and stride, any bits, and in place.
 #include <algorithm>
 #include <cmath>

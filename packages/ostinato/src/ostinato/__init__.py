@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name in _IN_LEARN:
-        raise AttributeError(
+        raise ImportError(
             f"{name} is in another package: pip install '{_LEARN}[torch]', then "
             f"from {_LEARN.replace('-', '_')} import {name}"
         )

@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from ostinato import explain, nn, scan
+from ostinato import explain, machine, nn, scan
 from ostinato.arguments import bytes_in
 from ostinato.compiler.play.autograd import ScanCall
 from ostinato.compiler.play.segmented import SegmentedRun
 from ostinato.compiler.play.step import CompiledStep
-from ostinato_learn import environment
 from zoo.bits import assert_same_bits, assert_the_plain_run
 from zoo.modern import MODERN
 from zoo.playing import (
@@ -408,7 +407,7 @@ def test_a_run_that_does_not_fit_is_reported_before(monkeypatch):
     """Where the tape has 256 MB or more, the memory of the machine is asked for."""
     layer = nn.LSTM(1, 128)
     x = torch.zeros(2100, 64, 1)
-    monkeypatch.setattr(environment, "available_memory", lambda: 200_000_000)
+    monkeypatch.setattr(machine, "available_memory", lambda: 200_000_000)
     with pytest.warns(UserWarning, match=r'0.\d\d GB .* memory="50MB"'):
         layer(x)
     with warnings.catch_warnings():
