@@ -1,4 +1,4 @@
-"""Print docs/api.md: every public name of ostinato with the first line of its docstring.
+"""Print docs/api.md: every public name of the packages with the first line of its docstring.
 
     python scripts/api_page.py > docs/api.md
 """
@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import ostinato
+import ostinato_learn
 
 HEAD = """# API
 
@@ -40,10 +41,13 @@ def table(prefix: str, module: ModuleType) -> str:
 
 def page() -> str:
     """The page as text."""
-    modules = {"ostinato": ostinato}
-    for name in ostinato.__all__:
-        if inspect.ismodule(getattr(ostinato, name)):
-            modules[f"ostinato.{name}"] = importlib.import_module(f"ostinato.{name}")
+    modules = {}
+    for package in (ostinato, ostinato_learn):
+        modules[package.__name__] = package
+        for name in package.__all__:
+            if inspect.ismodule(getattr(package, name)):
+                whole = f"{package.__name__}.{name}"
+                modules[whole] = importlib.import_module(whole)
     parts = [HEAD]
     for name, module in modules.items():
         line = first_line(name, module)

@@ -1,8 +1,8 @@
-"""What a built wheel weighs: the code, and the data sets beside it.
+"""What built wheels weigh, and what is in them.
 
-    python -m build && python scripts/wheel.py dist/*.whl
+    python scripts/wheel.py dist/*.whl
 
-It ends with 1 if a part is larger than docs/datasets.md promises, or something is missing.
+It ends with 1 if a wheel is larger than docs/datasets.md promises, or something is missing.
 """
 
 from __future__ import annotations
@@ -11,32 +11,28 @@ import sys
 import zipfile
 from pathlib import Path
 
-DATA = "ostinato/datasets/files/"
-MOST = {"code": 5_000_000, "data sets": 14_000_000}  # bytes in the wheel, compressed
-WANTED = ("ostinato/__init__.py", "ostinato/_native.", f"{DATA}mnist/", f"{DATA}vowels/",
-          f"{DATA}austen/")  # fmt: skip
-
-
-def sizes(wheel: Path) -> dict[str, int]:
-    """The compressed bytes of each part."""
-    found = dict.fromkeys(MOST, 0)
-    with zipfile.ZipFile(wheel) as file:
-        for entry in file.infolist():
-            part = "data sets" if entry.filename.startswith(DATA) else "code"
-            found[part] += entry.compress_size
-    return found
+# The name of a distribution in its wheel's → the most bytes, what is there, what must not be.
+EXPECTED: dict[str, tuple[int, list[str], list[str]]] = {
+    "ostinato": (5_000_000, ["ostinato/__init__.py", "ostinato/_native."], ["datasets/", "cli/"]),
+    "ostinato_learn": (2_000_000, ["ostinato_learn/cli/app.py", "ostinato_learn/py.typed"], [".so"]),
+    "ostinato_datasets": (
+        14_000_000,
+        [f"ostinato_datasets/files/{name}/" for name in ("austen", "mnist", "vowels")],
+        [".so"],
+    ),
+}
 
 
 def problems(wheel: Path) -> list[str]:
-    """What is too large, or is not there."""
+    """What is too large, is not there, or should not be there."""
+    most, wanted, unwanted = EXPECTED[wheel.name.partition("-")[0]]
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
-    missing = [name for name in WANTED if not any(each.startswith(name) for each in names)]
-    return [f"there is no {name}" for name in missing] + [
-        f"{part}: {size:,} bytes; wanted at most {MOST[part]:,}"
-        for part, size in sizes(wheel).items()
-        if size > MOST[part]
-    ]
+    found = [f"there is no {n}" for n in wanted if not any(each.startswith(n) for each in names)]
+    found += [f"{each} does not belong here" for each in names if any(u in each for u in unwanted)]
+    if (size := wheel.stat().st_size) > most:
+        found.append(f"{size:,} bytes; wanted at most {most:,}")
+    return found
 
 
 def main(wheels: list[str]) -> int:
@@ -45,8 +41,7 @@ def main(wheels: list[str]) -> int:
         return 2
     found = 0
     for wheel in map(Path, wheels):
-        shown = ", ".join(f"{part} {size / 1e6:.1f} MB" for part, size in sizes(wheel).items())
-        print(f"{wheel.name}: {shown}")
+        print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB")
         for problem in problems(wheel):
             print(f"  {problem}")
             found = 1

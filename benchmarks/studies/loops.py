@@ -38,7 +38,7 @@ from ostinato.loops.explained import LoopReport
 from ostinato.nn import inspect
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "packages"))
+sys.path.insert(0, str(ROOT / "packages" / "ostinato" / "tests" / "packages"))
 import package_models as models  # noqa: E402 (a folder of tests)
 
 T, B = 200, 32

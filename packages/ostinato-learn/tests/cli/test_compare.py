@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from task_files import QUICK, TASKS
 
-import ostinato as package
+import ostinato_learn as package
 from ostinato_learn.cli.many import paired
 from ostinato_learn.cli.many.paired import Apart
 from zoo.suites import one_in

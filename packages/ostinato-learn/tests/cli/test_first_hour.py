@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from task_files import QUICK, TASKS
 
-import ostinato as package
+import ostinato_learn as package
 from ostinato_learn.cli import output
 from ostinato_learn.cli.run import config as configuration
 from ostinato_learn.cli.run import timing

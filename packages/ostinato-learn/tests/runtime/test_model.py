@@ -101,7 +101,7 @@ def test_without_torch_and_on_every_instruction_set(tmp_path, name):
     np.save(tmp_path / "X.npy", sequences(3))
     here = runtime.load(tmp_path / "m").predict_proba(sequences(3)).tobytes().hex()
     script = f"""
-        import numpy as np, ostinato
+        import numpy as np, ostinato_learn
         model = ostinato_learn.runtime.load({str(tmp_path / "m")!r})
         print(model.predict_proba(np.load({str(tmp_path / "X.npy")!r})).tobytes().hex())
         assert "sklearn" not in sys.modules and "scipy" not in sys.modules

@@ -77,4 +77,4 @@ def explained(error: Exception) -> tuple[int, str | None]:
 def _raised_by_ostinato(error: Exception) -> bool:
     """Whether one of our own checks raised it: a ValueError from another package is a bug."""
     frames = list(traceback.walk_tb(error.__traceback__))
-    return frames[-1][0].f_globals.get("__name__", "").startswith("ostinato.")
+    return frames[-1][0].f_globals.get("__name__", "").startswith(("ostinato.", "ostinato_learn."))
