@@ -19,9 +19,8 @@ KNOWN = {
     # files that were read for their loops, classes and steps that have them, and what code names
     "loops/iteration/attributes.py": {"_sorted_globals"},
     "loops/iteration/elements.py": {"_axis_of_part"},
-    "loops/modules.py": {"_classes"},
+    "loops/inplace.py": {"_methods"},
     "loops/scanned.py": {"_loops"},
-    "loops/text/source.py": {"_parsed"},
     # warnings given, and forms of a step that PyTorch cannot tell
     "compiler/steps.py": {"_times", "known_answers", "known_numbers", "known_rows"},
     # states that Python, and PyTorch, have once for all threads

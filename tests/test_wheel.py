@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
-from sources import CORE, DATASETS, LEARN, REPOSITORY
+import tomllib
 
 from ostinato.engine import native
+from sources import CORE, DATASETS, LEARN, REPOSITORY
 
 LICENCES = {
     CORE: "Apache-2.0",

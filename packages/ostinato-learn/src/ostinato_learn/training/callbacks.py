@@ -28,7 +28,7 @@ class Callback:
             only the first one does.
 
     Example: the losses of a training, as a list.
-        >>> import numpy as np, ostinato
+        >>> import numpy as np, ostinato_learn
         >>> class Losses(ostinato_learn.training.Callback):
         ...     def on_start(self, run):
         ...         self.all = []

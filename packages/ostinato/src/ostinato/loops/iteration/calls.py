@@ -44,6 +44,7 @@ class Calls(OwnMode):
                 self.meet(part)
 
     def knows(self, value: Any) -> bool:
+        """Whether a value is one of the known ones, or a list or tuple that has one."""
         if isinstance(value, (list, tuple)):
             return any(map(self.knows, value))
         return id(value) in self.known

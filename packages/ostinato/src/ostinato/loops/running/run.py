@@ -110,6 +110,7 @@ class Loop(LoopResults):
             raise
 
     def unwatch(self) -> None:
+        """End the watch over PyTorch's functions, if there is one."""
         if self.watching:
             watching.loops.discard(self)
             self.watching = False
