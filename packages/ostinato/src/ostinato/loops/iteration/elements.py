@@ -84,6 +84,12 @@ def split(index: Any) -> tuple[Any, Any]:
     return (*[slice(None)] * at, parts[at]), (*parts[:at], *parts[at + 1 :])
 
 
+def is_view(index: Any) -> bool:
+    """Whether an index gives a view of a tensor's elements, not a copy of them."""
+    parts = index if type(index) is tuple else (index,)
+    return all(p is None or p is Ellipsis or type(p) in (int, slice, Index) for p in parts)
+
+
 def has_tensors(index: Any) -> bool:
     """Whether an index has tensors as parts."""
     return type(index) is tuple and any(isinstance(p, Tensor) for p in index)
@@ -244,6 +250,12 @@ class WindowOf:
         if self.step < 0:
             values = values.flip(0)
         stride = abs(self.step)
+        if self.piece is not None and self.piece > 1:
+            pieces = self.base[self.index].unfold(self.axis, self.piece, stride)
+            target = pieces.movedim(-1, self.axis + 1).movedim(self.axis, 0)
+            missing = target.dim() - values.dim()
+            target.copy_(values.reshape(len(values), *[1] * missing, *values.shape[1:]))
+            return
         index = list(self.index)
         at = next(i for i, p in enumerate(self.parts) if p[0] in ("index", "piece"))
         if stride > 1:

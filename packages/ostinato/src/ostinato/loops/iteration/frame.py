@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ class Frame:
         self.lags: list[list[Tensor]] = []
         self.pasts: list[list[Any]] = []
         self.by_index: dict[int, list[Any]] = {}  # list → its reads by the loop's variable
+        self.about: dict[tuple[Read, str], Any] = {}  # properties of tensors that are written
         self.held: list[Any] = []  # the tensors, lists, dicts and objects of the state
         self.by_length: set[int] = set()  # the lists whose length is asked for
 
@@ -189,11 +191,62 @@ class Frame:
             raise NoStep(f"an iteration writes a {type(value).__name__} at the loop's index")
         with torch._C.DisableTorchFunction():  # else it counts as a tensor that the step reads
             dtype = base.dtype if isinstance(base, Tensor) else value.dtype
+            if isinstance(base, Tensor):
+                self.about[write, "dtype"] = dtype
             is_plain = isinstance(base, Tensor) and not base.requires_grad
         if isinstance(base, Tensor):
             value = self.as_kept(value, is_plain)
         value = value if value.dtype == dtype else value.to(dtype)
         self.puts.append((write, parts, base, index, value))
+
+
+    def copy(self, number: int, value: Any, base: Any, index: Any) -> None:
+        """`base[index].copy_(value)`."""
+        of = base
+        if base is HIDDEN:
+            of = self.step.base_of((number, self.counts.get(number, 0)), index)
+        if isinstance(of, Tensor) and elements.is_view(index) and isinstance(value, Tensor):
+            self.put(number, value, base, index)
+        else:
+            self.at(number, base, index).copy_(value)
+
+    def written(self, number: int) -> Written:
+        """A tensor of which each iteration writes elements, with its properties alone."""
+        return Written(self.step.base_of((number, 0), Index(1, 0)), (number, 0), self.about)
+
+
+class Written:
+    """What a step may know of a tensor that iterations write."""
+
+    def __init__(self, base: Any, write: Read, about: dict[tuple[Read, str], Any]):
+        if not isinstance(base, Tensor):
+            raise NoStep(f"an iteration writes elements of a {type(base).__name__}")
+        self._base, self._write, self._about = base, write, about
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("new_"):
+            made = getattr(torch, name.removeprefix("new_"))
+            return functools.partial(made, dtype=self.dtype, device=self.device)
+        self._about[self._write, name] = found = property_of(self._base, name)
+        return found
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the length of an axis."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        """The number of axes."""
+        return self.ndim
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return self.shape.numel()
+
+
+def property_of(base: Tensor, name: str) -> Any:
+    """A property of a tensor that is not one that the step reads."""
+    with torch._C.DisableTorchFunction():
+        return getattr(base, name)
 
 
 def _same_index(a: Any, b: Any) -> bool:

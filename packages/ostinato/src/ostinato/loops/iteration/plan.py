@@ -41,6 +41,7 @@ class LoopPlan:
         left: the tensors of the state of which iterations only write elements; their names keep
             them.
         lookups: the number of lookups by an index; see `Calls.outside`.
+        about: properties of tensors that iterations write: the write, the name, the value.
         asked: the comparisons of the loop's variable, with their answers.
         shares: the tensors of the step that share memory; see `LoopReads.shares`.
         starts: the first numbers of the loop and of the state, if facts depend on them.
@@ -66,6 +67,7 @@ class LoopPlan:
     tensors: tuple[str, ...] = ()
     left: tuple[int, ...] = ()
     lookups: int = 0
+    about: tuple[Any, ...] = ()
     asked: tuple[Any, ...] = ()
     shares: tuple[int, ...] = ()
     starts: tuple[Any, ...] = ()
@@ -85,7 +87,8 @@ class LoopPlan:
         """The facts that each run of the step shows again."""
         return (
             self.emitted, self.puts, self.trailing, self.persists, self.pasts, self.summed,
-            self.updates, self.asked, self.lookups, [how == "new" for how in self.tensors],
+            self.updates, self.about, self.asked, self.lookups,
+            [how == "new" for how in self.tensors],
         )  # fmt: skip
 
     def begins_at(self, starts: tuple[Any, ...]) -> None:

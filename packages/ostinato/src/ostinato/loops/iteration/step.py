@@ -341,6 +341,7 @@ class Step:
             emitted=emitted, puts=puts, pasts=pasts, trailing=trailing.specs, tensors=kept,
             summed=tuple(n_sums), updates=tuple(updates), by_length=tuple(sorted(frame.by_length)),
             persists=tuple(a is b for a, b in zip(containers, new.containers, strict=True)),
+            about=tuple(sorted([(*key, value) for key, value in frame.about.items()], key=repr)),
             asked=tuple(sorted(self.questions.asked.items(), key=repr)),
         )  # fmt: skip
         written = {write: value for write, _, _, _, value in frame.puts}

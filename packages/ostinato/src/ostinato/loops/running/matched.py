@@ -10,6 +10,7 @@ from ostinato.compiler.capture.captures import memory_of
 from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.attributes import resolved
 from ostinato.loops.iteration.carry import State
+from ostinato.loops.iteration.frame import property_of
 from ostinato.loops.iteration.index import Sequences, evaluated
 from ostinato.loops.iteration.items import Items, NumberTable, table_of
 from ostinato.loops.iteration.nostep import Narrowed, NoStep, Stale
@@ -55,6 +56,10 @@ class LoopReads(Unwatched):
             return False
         if not (self.has_called(plan) and self.has_tables(plan)):
             return False
+        for write, name, value in plan.about:
+            base = self.seen.get(write, (None, None))[0]
+            if not isinstance(base, Tensor) or property_of(base, name) != value:
+                return False
         if plan.updates:
             self.sequences.extend(plan.updates, self.stop)
         narrowed = None

@@ -356,8 +356,8 @@ class Loop(LoopResults):
         carry, step.has_dummy, xs = _with_dummies(carry, xs, end - begin)
         kept_in = [(container, place.key) for place, container in state.places]
         targets = [self.window(read, parts) for read, parts, _ in plan.puts]
-        if any(target.piece not in (None, 1) for target in targets):
-            raise NoStep("an iteration writes several elements")
+        if any(target.piece is not None and abs(target.step) < target.piece for target in targets):
+            raise NoStep("the elements that iterations write overlap")
         written += [target.base for target in targets if isinstance(target.base, Tensor)]
         memories = {memory_of(t) for t in written} - {None}
         self.check_iterated(memories, [*state.changing(), *[target.base for target in targets]])

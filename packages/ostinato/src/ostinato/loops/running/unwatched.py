@@ -74,6 +74,13 @@ class Unwatched:
         else:
             self.outer.put(number, value, base, index)
 
+    def copy(self, number: int, value: Any, base: Any, index: Any) -> None:
+        """`base[index].copy_(value)`: a write into the tensor, if the elements are a view of it."""
+        if isinstance(base, Tensor) and elements.is_view(index):
+            self.put(number, value, base, index)
+        else:
+            self.at(number, base, index).copy_(value)
+
 
 class Left(Unwatched):
     """A loop that is not rewritten; it records whether it is a loop over tensors."""

@@ -112,12 +112,13 @@ def changed_names(body: list[ast.stmt], index: set[str]) -> set[str]:
     found = set()
     for n in own_nodes(body):
         if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute):
-            name = n.func.attr
+            name, of = n.func.attr, n.func.value
+            if name == "copy_" and isinstance(of, ast.Subscript) and _is_own(of.slice, index):
+                continue
             if name in _CHANGING or (name.endswith("_") and not name.startswith("_")):
                 found.add(root_of(n.func.value))
         elif isinstance(n, ast.Subscript) and not isinstance(n.ctx, ast.Load):
-            again = any(isinstance(m, ast.Mod) for m in ast.walk(n.slice))
-            found.add(None if reads(n.slice) & index and not again else root_of(n.value))
+            found.add(None if _is_own(n.slice, index) else root_of(n.value))
     return {n for n in found if n is not None}
 
 
@@ -138,6 +139,12 @@ def grown_names(body: list[ast.stmt]) -> dict[str, int]:
         if isinstance(of, ast.Name):
             found[of.id] = min(depth, found.get(of.id, depth))
     return found
+
+
+def _is_own(slice_: ast.expr, index: set[str]) -> bool:
+    """Whether an index is of an iteration alone: it moves, and does not repeat."""
+    again = any(isinstance(m, ast.Mod) for m in ast.walk(slice_))
+    return bool(reads(slice_) & index) and not again
 
 
 def selects(n: ast.AST) -> bool:

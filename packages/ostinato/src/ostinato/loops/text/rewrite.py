@@ -42,6 +42,7 @@ from ostinato.loops.text.comprehensions import as_loops
 from ostinato.loops.text.dataflow import FUNCTIONS, LiveNames, own_nodes, reads, writes
 from ostinato.loops.text.source import RUNTIME, called, expression, statements
 from ostinato.loops.text.watched import ROWS, JoinedLists, StepBody, Watched, visited
+from ostinato.loops.text.written import AboutWritten
 
 _UNSEEN = {"locals", "eval", "exec", "vars", "globals", "breakpoint"}
 _HEADERS = {"reversed", "enumerate", "zip"}
@@ -287,8 +288,10 @@ class _Scope:
         fixed -= {n for f in functions for s in ast.walk(f) if isinstance(s, ast.Nonlocal)
                   for n in s.names}  # fmt: skip
         grown = [n for n, depth in grown_names(loop.body).items() if n in carried and not depth]
-        watched = Watched(name, fixed, index_names(loop, element_names(loop, self.body)), grown)
-        body = visited(watched, copy.deepcopy(loop.body))
+        index = index_names(loop, element_names(loop, self.body))
+        body = copy.deepcopy(loop.body)
+        body = visited(AboutWritten(name, body, fixed, index), body)
+        body = visited(Watched(name, fixed, index, grown), body)
         summed = {n for n in summed_names(loop.body) if n in carried}
         body = visited(StepBody(end, self.first, name, summed, {*longer_names(loop.body)}), body)
         step.body = [assign, *body, end]

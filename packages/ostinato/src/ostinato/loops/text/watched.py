@@ -17,6 +17,7 @@ from ostinato.loops.text.bodies import (
 )
 from ostinato.loops.text.dataflow import reads
 from ostinato.loops.text.source import called, expression, statements
+from ostinato.loops.text.written import is_copy
 
 _OF_NUMBERS = {"math", "np", "numpy", "float", "int"}
 _FILLING = {"as_tensor", "fill_", "full", "full_like", "new_full", "new_tensor", "tensor"}
@@ -109,6 +110,16 @@ class Watched(ast.NodeTransformer):
         node.args = [number, name, base, *node.args]
         node.func = expression(f"{self.name}.selecting", node)
         return node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        """`out[:, t].copy_(h)` becomes `loop.copy(number, h, out, t)`."""
+        call = node.value
+        if isinstance(call, ast.Call) and is_copy(call) and _varies(call.func.value):  # type: ignore[attr-defined]
+            at: Any = call.func.value  # type: ignore[attr-defined]
+            at.slice, at.value = self.visit(at.slice), self.visit(at.value)
+            node.value = self.call("copy", at, self.visit(call.args[0]))
+            return node
+        return self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         """Change `t in steps`, where a set or dict would need the hash of the number."""
