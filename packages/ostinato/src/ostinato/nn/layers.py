@@ -133,7 +133,9 @@ class _Layer(torch.nn.RNNBase):
         self._refresh()
         if asked.restart is not None and asked.resets is None:
             raise ValueError("restart= was given without resets=, so it would do nothing")
-        if not isinstance(input, Tensor | PackedSequence) and hasattr(input, "offsets"):
+        if not isinstance(input, Tensor | PackedSequence):
+            if not hasattr(input, "offsets"):
+                return super().forward(input, hx)  # raises torch's error
             input = self._pack(input)
         if not asked.needs_scan and asked.lengths is None and not self._plays(input):
             return super().forward(input, hx)
