@@ -41,7 +41,6 @@ IN_LEARN = """
     tasks/*/__init__
     tasks/__init__
     metrics
-    integrations
     data
     datasets
     runtime

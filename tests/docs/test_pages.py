@@ -24,7 +24,7 @@ EVERY_PAGE = sorted(
 PAGES = sorted(p for p in (ROOT / "docs").glob("*.md") if ">>>" in p.read_text(encoding="utf-8"))
 # Examples that read saved models run in test_runtime_examples.py, and those of other
 # people's packages, which need not be there, in packages/ostinato/tests/packages.
-ELSEWHERE = re.compile(r"/runtime/|/saved/replay\.py$|/integrations/|/tasks/\w+/model\.py$")
+ELSEWHERE = re.compile(r"/runtime/|/saved/replay\.py$|/tasks/\w+/model\.py$")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy
 import pytest
@@ -132,10 +133,11 @@ SDES = [  # noise, kind, method, whether a step is 1/100 or no part of the times
 
 
 @pytest.mark.parametrize(("noise", "kind", "method", "regular"), SDES)
-def test_torchsde_by_its_adapter(noise, kind, method, regular, monkeypatch):
+def test_torchsde_by_the_example(noise, kind, method, regular, monkeypatch):
     """The same seed gives the package's numbers."""
     torchsde = pytest.importorskip("torchsde")
-    from ostinato_learn.integrations import torchsde as adapter
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[4] / "examples"))
+    import torchsde_fixed_step as adapter
 
     monkeypatch.setattr(run, "MEASURES", False)
     torch.manual_seed(0)

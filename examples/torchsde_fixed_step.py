@@ -1,4 +1,4 @@
-"""`torchsde.sdeint` with a fixed step: the noise first, then all steps in one loop.
+"""An example: `torchsde.sdeint` with a fixed step, the noise first, then all steps in one loop.
 
 torchsde asks its Brownian motion for an increment within each step, and the motion searches a tree
 of Python objects for it. Here the increments of all steps are asked for first, in the same order,
@@ -43,7 +43,7 @@ def sdeint(
         ValueError: the arguments do not fit, as `torchsde.sdeint`.
 
     Example:
-        >>> from ostinato_learn.integrations.torchsde import sdeint            # doctest: +SKIP
+        >>> from torchsde_fixed_step import sdeint                                # doctest: +SKIP
         >>> ys = sdeint(sde, y0, torch.linspace(0, 1, 100), dt=1e-2)      # doctest: +SKIP
     """
     if adaptive:
