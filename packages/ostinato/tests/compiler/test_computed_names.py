@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import subprocess
+import sys
+import textwrap
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -98,3 +101,28 @@ def test_python_has_its_own_functions_again() -> None:
     for thread in threads:
         thread.join()
     assert (builtins.getattr, builtins.hasattr) == before
+
+
+@pytest.mark.process
+def test_torch_compile_that_begins_within_a_step_knows_pythons_functions() -> None:
+    """It lists Python's functions when it first traces, here while two are replaced."""
+    script = """
+        import torch
+        from ostinato import scan
+
+        def step(h, x):
+            from torch._dynamo import trace_rules
+            trace_rules.is_builtin_callable(len)  # as dynamo when it first traces
+            return torch.tanh(h + x)
+
+        scan(step, torch.zeros(2, 3), torch.zeros(4, 2, 3))
+
+        @torch.compile(backend="eager", fullgraph=True)
+        def later(x):
+            return getattr(torch, "sin")(x)
+
+        later(torch.zeros(2))
+    """
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

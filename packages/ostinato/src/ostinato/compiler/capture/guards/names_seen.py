@@ -59,15 +59,19 @@ def begin(note: Note) -> None:
 
 
 def _let_dynamo_look() -> None:
-    """Where torch.compile is in use, let it list Python's functions before two are replaced.
+    """Where torch.compile is in use, let it know Python's own two functions.
 
-    It does so once, when it first traces, and later refuses what is not in its list. The module is
-    private to PyTorch: a version without this function is left alone.
+    It lists Python's functions when it first traces, and later refuses what is not in its list.
+    That first time may be before two of them are replaced, or while they are: within a step that
+    calls a compiled function. The module is private to PyTorch: a version without these functions
+    is left alone.
     """
     rules = sys.modules.get("torch._dynamo.trace_rules")
     look = _getattr(rules, "is_builtin_callable", None)
-    if look is not None:
-        look(len)
+    listed = _getattr(rules, "_builtin_function_ids", None)
+    if look is not None and listed is not None and not (look(_getattr) and look(_hasattr)):
+        for function in (_getattr, _hasattr):
+            listed.add(id(function))
 
 
 def end() -> None:
@@ -78,3 +82,4 @@ def end() -> None:
         _n_threads -= 1
         if not _n_threads and builtins.getattr is _noting_getattr:
             builtins.getattr, builtins.hasattr = _getattr, _hasattr
+            _let_dynamo_look()
