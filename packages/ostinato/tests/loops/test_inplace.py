@@ -185,6 +185,36 @@ def test_lazy_modules_and_mappings_are_not_asked(x, monkeypatch):
     restore(model)
 
 
+def test_modules_of_torchscript_stay_as_they_are(x):
+    traced = torch.jit.trace(nn.Tanh(), x)
+    assert ostinato.accelerate(traced, loops=True) is traced
+    model = calling(lambda self, x, h: self.traced(run(x, h)), x)
+    model.traced = traced
+    expected = gradients(model, x)
+    torch.testing.assert_close(
+        gradients(ostinato.accelerate(model, loops=True), x), expected, rtol=1e-10, atol=1e-12
+    )
+    assert [r.native for r in inspect(model) if hasattr(r, "file")] == [True]
+
+
+class Decorated(nn.Module):
+    @ostinato.loop
+    def forward(self, x):
+        h = x[:, 0]
+        for t in range(x.shape[1]):
+            h = torch.tanh(x[:, t] + h)
+        return super().extra_repr(), run(h.unsqueeze(1).expand(-1, 12, -1), h)
+
+
+def test_functions_given_to_loop_stay_what_they_are(x):
+    expected = Decorated()(x)
+    given = Decorated.forward.__code__
+    model = ostinato.accelerate(Decorated(), loops=True)
+    assert Decorated.forward.__code__ is given
+    torch.testing.assert_close(model(x)[1], expected[1], rtol=1e-10, atol=1e-12)
+    assert {r.name: r.native for r in inspect(model) if hasattr(r, "file")} == {"run": True}
+
+
 class Nested(nn.Module):
     """An iteration calls a function with a loop, which reads a global name."""
 

@@ -63,7 +63,8 @@ class Caller:
         for function in reached(values, classes):
             name = function.__name__
             implicit = name.startswith("__") and name.endswith("__") and name != "__call__"
-            if may_loop(function) and "<" not in name and not implicit:
+            is_ours = hasattr(function, "__ostinato_loops__")  # it was given to `loop`
+            if may_loop(function) and "<" not in name and not (implicit or is_ours):
                 redirect = _redirect_of(function)
                 redirect.callers.add(self)
                 self.redirects[redirect] = None
@@ -238,8 +239,8 @@ def _calling(function: types.FunctionType, redirect: Redirect) -> types.CodeType
         f"def around({', '.join(code.co_freevars)}):\n"
         f" def {code.co_name}({', '.join(parameters)}):\n"
         f"  if False: ({''.join(f'{name}, ' for name in code.co_freevars)})\n"
-        f"  _ostinato_ = {_PLACE!r}\n"
-        f"  return _ostinato_({', '.join(given)})\n"
+        f"  _ostinato_redirect_ = {_PLACE!r}\n"
+        f"  return _ostinato_redirect_({', '.join(given)})\n"
     )
     made = compile(ast.parse(text), code.co_filename, "exec", dont_inherit=True)
     for name in ("around", code.co_name):

@@ -103,6 +103,8 @@ class _Reach:
             self.add(value.__wrapped__, names)
         elif issubclass(kind, type):
             self.methods(value, names | _UNNAMED)
+        elif issubclass(kind, torch.jit.ScriptModule):
+            return  # its code is not Python's
         elif issubclass(kind, torch.nn.Module):
             self.methods(kind, names | _UNNAMED)
             self.module(kind)
