@@ -2,7 +2,7 @@
 # make test          environment for tests, then lint, types and the quick suite; JOBS=4 for four processes
 # make test-all      environment with every extra, then lint, types and all Python tests
 # make test-packages an environment of its own with other people's packages, .venv-packages, then the
-#                    tests of their loops
+#                    tests of their loops, and their own test suites with and without acceleration
 # make native-test   the engine's own tests, no Python; another compiler: CXX=clang++ make native-test
 # make native-all    the same, on 64-bit ARM under emulation, and under the sanitizers; CI skips these
 #                    two while native/ is what .ci/native-passed names

@@ -34,8 +34,9 @@ class LoopReport:
         text: its header, "for t in range(T)" for instance.
         native: whether its iterations ran as a scan; None if it did not run.
         reason: why it ran in Python, or "".
-        gain: how many times as fast its forward pass was as iterations in Python; None where that
-            was not measured.
+        times: the seconds of the first iteration, in Python, and of each of the others, native,
+            forward and at the last call. The first one has the cost of being watched, so that the
+            gain is smaller than their quotient. None where they were not measured.
     """
 
     name: str
@@ -44,12 +45,13 @@ class LoopReport:
     text: str
     native: bool | None
     reason: str
-    gain: float | None = None
+    times: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         state = "not run yet" if self.native is None else "native"
-        if self.native and self.gain is not None:
-            state = f"native, its forward pass {self.gain:.1f} times as fast"
+        if self.native and self.times is not None:
+            first, others = [1e6 * t for t in self.times]
+            state = f"native, {others:.3g} µs an iteration; the first one, in Python, {first:.3g}"
         if self.native is False or (self.reason and not self.native):
             state = f"in Python: {self.reason}"
         return f"{self.name}, {self.file}:{self.line} `{self.text}`: {state}"
@@ -59,7 +61,7 @@ def report(site: Site) -> LoopReport:
     """The report of one loop."""
     return LoopReport(
         site.name, site.file, site.source.line, site.source.text, site.native, site.reason,
-        site.gain,
+        site.times,
     )  # fmt: skip
 
 

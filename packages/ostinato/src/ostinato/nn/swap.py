@@ -161,7 +161,7 @@ def inspect(model: torch.nn.Module) -> list[LayerReport | LoopReport | OtherLoop
     """List the recurrent layers of a model: accelerated, or left alone and why.
 
     After `accelerate(model, loops=True)` the loops over tensors that have run follow: native, with
-    the gain where it was measured, or in Python and why; and a count of the others.
+    the times of iterations, or in Python and why; and a count of the others.
 
     Raises:
         TypeError: model is not a module.

@@ -384,7 +384,7 @@ class Loop(LoopResults):
         lasted = time.perf_counter() - started
         plan.calls += 1
         if plan.calls > 1 and top_hooks(False) is None:
-            (self.site.whole or self.site).gain = self.lasted * (end - begin) / lasted
+            (self.site.whole or self.site).times = self.lasted, lasted / (end - begin)
         if plan.calls > 1 and MEASURES and top_hooks(False) is None:
             factor = 2.0 if torch.is_grad_enabled() else 1.1
             is_slow = lasted > factor * self.lasted * (end - begin)

@@ -37,7 +37,7 @@ class Site:
         native: whether the last call ran as a scan; None if there was no call.
         been_native: whether any call did.
         reason: why the iterations of the last call ran in Python.
-        gain: the time of as many iterations in Python over that of the last scan, measured.
+        times: the seconds of the first iteration, in Python, and of one of the last scan.
         has_queue: whether lists that iterations append to have one length after each.
         counted: names of numbers that change from iteration to iteration → by how much.
         in_a_row: refused calls since one was played, of any owner: one may be made for each call.
@@ -62,7 +62,7 @@ class Site:
     native: bool | None = None
     been_native: bool = False
     reason: str = ""
-    gain: float | None = None
+    times: tuple[float, float] | None = None
     warned: bool = False
     has_queue: bool = False
     counted: dict[str, int | None] = field(default_factory=dict)
