@@ -14,7 +14,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from ostinato.compiler.graph.from_aten import Backward, Forward
-from ostinato.compiler.graph.node import ROWS, Node, depends_on, reachable
+from ostinato.compiler.graph.node import ROWS, Node, depends_on, reachable, readers
 from ostinato.engine.ops import OPS
 
 _CHEAP = {name for name, op in OPS.items() if not op.expensive} | {
@@ -40,34 +40,37 @@ def choose_stored(f: Forward, g: Backward) -> KeptValues:
     Args:
         g: the gradients of all outputs and leaves.
     """
-    pairs = zip(f.states, f.new_states, strict=True)
-    kept = tuple([old is not new or new in f.ys for old, new in pairs])
-    saved = _saved_for(f, g, kept)
-    for i, new in enumerate(f.new_states):
+    roots = [n for n in (*g.d_captured, *g.d_states, *g.d_xs) if n is not None]
+    needed = _Needed(roots, {*g.d_new_states, *g.d_ys})
+    pairs = list(zip(f.states, f.new_states, strict=True))
+    kept = [old is not new or new in f.ys for old, new in pairs]
+    at_hand = _at_hand(f, kept)
+    saved = needed.saved(at_hand)
+    for i, (_, new) in enumerate(pairs):
         if new in f.ys or not kept[i]:
             continue
-        fewer = (*kept[:i], False, *kept[i + 1 :])
-        others = _saved_for(f, g, fewer)
+        fewer = _at_hand(f, [*kept[:i], False, *kept[i + 1 :]])
+        near = needed.around(at_hand - fewer, fewer)
+        cut = needed.saved(fewer, near)
         # Only computed values can be saved, not the leaf itself or some of its columns.
-        computed = all(n.op not in ("state", "slice") for n in others)
-        if computed and _columns(others) < new.width + _columns(saved):
-            kept, saved = fewer, others
-    return KeptValues(kept, saved)
+        computed = all(n.op not in ("state", "slice") for n in cut)
+        if computed and _columns(cut) < new.width + _columns(saved & near):
+            kept[i], at_hand, saved = False, fewer, (saved - near) | cut
+    return KeptValues(tuple(kept), _in_order(saved))
+
+
+def _at_hand(f: Forward, kept: Sequence[bool]) -> set[Node]:
+    """The values that the backward pass finds: xs, and leaves that are stored or handed on."""
+    pairs = zip(f.states, f.new_states, kept, strict=True)
+    return {*f.xs, *[n for old, new, there in pairs if there or old is new for n in (old, new)]}
 
 
 def _columns(nodes: Iterable[Node]) -> int:
     return sum(n.width for n in nodes)
 
 
-def _saved_for(f: Forward, g: Backward, kept: tuple[bool, ...]) -> list[Node]:
-    """The values to save if these leaves of the carry are stored.
-
-    The backward pass finds xs, and leaves of the carry that are stored or handed on.
-    """
-    roots = [n for n in (*g.d_captured, *g.d_states, *g.d_xs) if n is not None]
-    pairs = zip(f.states, f.new_states, kept, strict=True)
-    leaves = [n for old, new, there in pairs if there or old is new for n in (old, new)]
-    return choose_saved(roots, {*g.d_new_states, *g.d_ys}, {*f.xs, *leaves})
+def _in_order(nodes: Iterable[Node]) -> list[Node]:
+    return sorted(nodes, key=lambda n: n.index)
 
 
 def choose_saved(
@@ -79,17 +82,48 @@ def choose_saved(
         cotangents: the incoming gradients of the backward pass; a node that depends on one of
             them belongs to the backward pass, every other one to the forward pass.
     """
-    nodes = reachable(backward_roots)
-    backward = depends_on(nodes, cotangents)
-    wanted = {
-        n
-        for node in nodes
-        if node in backward or node in backward_roots
-        for n in node.inputs
-        if n not in backward and not _free(n, at_hand)
-    }
-    cut = _without_slices(_smallest_cut(wanted, at_hand))
-    return sorted(cut, key=lambda n: n.index)
+    return _in_order(_Needed(backward_roots, cotangents).saved(at_hand))
+
+
+class _Needed:
+    """The values of the forward pass that the backward pass reads, and those they come from.
+
+    Attributes:
+        wanted: the values that it reads.
+        cheap_readers: value → the cheap operations that read it.
+    """
+
+    def __init__(self, backward_roots: list[Node], cotangents: set[Node]):
+        nodes = reachable(backward_roots)
+        backward, roots = depends_on(nodes, cotangents), {*backward_roots}
+        self.wanted = {
+            n
+            for node in nodes
+            if node in backward or node in roots
+            for n in node.inputs
+            if n not in backward
+        }
+        self.cheap_readers = readers(n for n in nodes if n not in backward and n.op in _CHEAP)
+
+    def saved(self, at_hand: set[Node], near: set[Node] | None = None) -> set[Node]:
+        """The values to save, or those of them that are `near`: a set that `around` returned."""
+        wanted = {n for n in self.wanted if not _free(n, at_hand)}
+        if near is not None:
+            wanted &= near
+        return _without_slices(_smallest_cut(wanted, at_hand))
+
+    def around(self, nodes: set[Node], at_hand: set[Node]) -> set[Node]:
+        """The values whose choice depends on that for these nodes: one is computed cheaply from
+        another, or both from a third."""
+        found: set[Node] = set()
+        todo = [n for n in nodes if not _free(n, at_hand)]
+        while todo:
+            n = todo.pop()
+            if n not in found:
+                found.add(n)
+                beside = (*self.cheap_readers.get(n, ()), *(n.inputs if n.op in _CHEAP else ()))
+                todo += [i for i in beside if not _free(i, at_hand)]
+        return found
 
 
 def _without_slices(cut: list[Node]) -> set[Node]:
@@ -111,20 +145,14 @@ def _smallest_cut(wanted: set[Node], at_hand: set[Node]) -> list[Node]:
     """The fewest columns from which all of `wanted` can be computed again cheaply.
 
     If there are several minimum cuts, this is the one nearest to `wanted`. The cut follows from a
-    maximum flow, which is found along shortest paths (Edmonds and Karp 1972).
+    maximum flow, which is found along shortest paths, all of one length at a time (Dinic 1970).
     """
     cone = reachable(wanted, lambda n: _free(n, at_hand) or n.op not in _CHEAP)
     cone = [n for n in cone if not _free(n, at_hand)]
     left = _capacities(cone, wanted, at_hand)
-    while _SOURCE in (toward_sink := _paths_to_sink(left)):
-        path = [_SOURCE]
-        while path[-1] != _SINK:
-            path.append(toward_sink[path[-1]])
-        flow = min(left[a][b] for a, b in pairwise(path))
-        for a, b in pairwise(path):
-            left[a][b] -= flow
-            left[b][a] += flow
-    return [n for n in cone if (n, "out") in toward_sink and (n, "in") not in toward_sink]
+    while _SOURCE in (distance := _distances(left)):
+        _fill(left, distance)
+    return [n for n in cone if (n, "out") in distance and (n, "in") not in distance]
 
 
 _SOURCE, _SINK = "expensive", "wanted"
@@ -152,13 +180,35 @@ def _capacities(cone: list[Node], wanted: set[Node], at_hand: set[Node]) -> Capa
     return left
 
 
-def _paths_to_sink(left: Capacities) -> dict[Any, Any]:
-    """For each vertex that can still send flow to the sink, the next one on a shortest path."""
-    following: dict[Any, Any] = {_SINK: None}
+def _distances(left: Capacities) -> dict[Any, int]:
+    """The distance to the sink of each vertex that can still send flow there."""
+    found = {_SINK: 0}
     queue = [_SINK]
     for v in queue:
         for u in left[v]:
-            if u not in following and left[u][v] > 0:
-                following[u] = v
+            if u not in found and left[u][v] > 0:
+                found[u] = found[v] + 1
                 queue.append(u)
-    return following
+    return found
+
+
+def _fill(left: Capacities, distance: dict[Any, int]) -> None:
+    """Send flow along shortest paths until each of them has a full edge."""
+    nearer = {v: [u for u in left[v] if distance.get(u) == d - 1] for v, d in distance.items()}
+    path = [_SOURCE]
+    while path:
+        v = path[-1]
+        if v == _SINK:
+            flow = min(left[a][b] for a, b in pairwise(path))
+            for a, b in pairwise(path):
+                left[a][b] -= flow
+                left[b][a] += flow
+            path = [_SOURCE]
+        elif nearer[v] and left[v][nearer[v][-1]] > 0:
+            path.append(nearer[v][-1])
+        elif nearer[v]:  # full
+            nearer[v].pop()
+        else:  # a dead end
+            path.pop()
+            if path:
+                nearer[path[-1]].pop()

@@ -19,6 +19,7 @@ Its operation is one of
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -108,4 +109,13 @@ def depends_on(nodes: list[Node], sources: set[Node]) -> set[Node]:
     for node in nodes:
         if any(n in found for n in node.inputs):
             found.add(node)
+    return found
+
+
+def readers(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
+    """value → the nodes that read it; a node that reads it twice is listed twice."""
+    found: dict[Node, list[Node]] = defaultdict(list)
+    for n in nodes:
+        for i in n.inputs:
+            found[i].append(n)
     return found

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ostinato.compiler.graph.node import ROWS, Node
+from ostinato.compiler.graph.node import ROWS, Node, readers
 from ostinato.compiler.lower.hoist import LOOP, Sections
 from ostinato.compiler.lower.schedule import Schedule, in_register
-from ostinato.compiler.lower.spec import Accumulation, readers
+from ostinato.compiler.lower.spec import Accumulation
 from ostinato.engine.ops import OPS
 from ostinato.engine.program import Buffer, Kind, Operand
 

@@ -15,8 +15,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ostinato.compiler.graph.node import ONCE, WITHIN_ROWS, Node, depends_on
-from ostinato.compiler.lower.spec import NodeMaker, PassSpec, readers
+from ostinato.compiler.graph.node import ONCE, WITHIN_ROWS, Node, depends_on, readers
+from ostinato.compiler.lower.spec import NodeMaker, PassSpec
 
 _STAGES = {"matmul", *WITHIN_ROWS}  # these need all columns of what they read
 _HOISTABLE, _RECURRENT, _VECTOR, _OTHER = "hoistable", "recurrent", "vector", "other"  # roles

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping
-from itertools import islice
+from collections.abc import Mapping
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 from ostinato.compiler.errors import Unsupported
-from ostinato.compiler.graph.node import SUM, WITHIN_ROWS, Node
+from ostinato.compiler.graph.node import SUM, WITHIN_ROWS, Node, readers
 from ostinato.compiler.lower.hoist import AFTER, ARRAY, BEFORE, LOOP, Sections
-from ostinato.compiler.lower.spec import readers
 from ostinato.engine.ops import OPS
 
 _NOT_COMPUTED = ("slice", "concat", "const")
@@ -40,69 +39,119 @@ def same_strip(n: Node, i: Node) -> bool:
 
 
 class _Scheduler:
-    """Orders the nodes of one section."""
+    """Orders the nodes of one section.
+
+    Attributes:
+        order: the nodes that are computed → their place in the order of the graph.
+        waits: node → how many values it needs that are not computed yet.
+        waiting: value → the nodes that need it; with each, whether it may read a register.
+        ready: kind of item → the nodes that can be computed now.
+        blocks: width → its block, as long as that is known.
+    """
 
     def __init__(self, nodes: list[Node], max_block: int):
-        self.mine = set(nodes)
-        self.pending = [n for n in nodes if n.op not in _NOT_COMPUTED]
-        self.max_block = max_block
-        self.done: set[Node] = set()
+        self.mine, self.max_block = set(nodes), max_block
+        self.order = {n: k for k, n in enumerate(nodes) if n.op not in _NOT_COMPUTED}
+        self.waits: dict[Node, int] = {}
+        self.waiting: dict[Node, list[tuple[Node, bool]]] = defaultdict(list)
+        self.ready: dict[Any, dict[Node, None]] = defaultdict(dict)
+        self.blocks: dict[int, list[Node]] = {}
+        of_views: dict[Node, set[Node]] = {}
+        for n in nodes:
+            if n.op in _NOT_COMPUTED:
+                of_views[n] = set().union(*(self.computed(i, of_views) for i in n.inputs))
+                continue
+            in_memory = set().union(*(
+                self.computed(i, of_views)
+                for i in n.inputs if i.op in _NOT_COMPUTED or not same_strip(n, i)
+            ))  # fmt: skip
+            needs = in_memory.union(*(self.computed(i, of_views) for i in n.inputs))
+            for i in needs:
+                self.waiting[i].append((n, i not in in_memory))
+            self.waits[n] = len(needs)
+            if not needs:
+                self.ready[_kind(n)][n] = None
+
+    def computed(self, n: Node, of_views: dict[Node, set[Node]]) -> set[Node]:
+        """The values of this section that have to be computed before n can be read."""
+        return {n} if n in self.order else of_views[n] if n in self.mine else set()
 
     def items(self) -> tuple[Item, ...]:
         items = []
-        while self.pending:
+        left = len(self.order)
+        while left:
             items.append(tuple(self.next_item()))
-            self.done.update(items[-1])
-            self.pending = [n for n in self.pending if n not in self.done]
+            left -= len(items[-1])
+            for n in items[-1]:
+                self.done(n)
         return tuple(items)
+
+    def done(self, n: Node) -> None:
+        """Note that a value is computed."""
+        del self.ready[_kind(n)][n], self.waits[n]
+        self.blocks.pop(_kind(n), None)
+        for m, _ in self.waiting[n]:
+            self.waits[m] -= 1
+            if not self.waits[m]:
+                self.ready[_kind(m)][m] = None
+            self.blocks.pop(_kind(m), None)
 
     def next_item(self) -> list[Node]:
         item = (
-            [n for n in self.pending if n.op == "accumulate" and self.ready(n)]
-            or self.first(n for n in self.pending if n.op in WITHIN_ROWS)
+            sorted(self.ready["accumulate"], key=self.order.__getitem__)
+            or self.first("within rows")
             or self.largest_block()
-            or self.first(n for n in self.pending if n.kind == SUM)
+            or self.first(SUM)
         )
         if not item:
-            raise Unsupported("the step graph has no order of computing", self.pending[0].op)
+            raise Unsupported("the step graph has no order of computing", next(iter(self.waits)).op)
         return item
 
-    def first(self, nodes: Iterable[Node]) -> list[Node]:
-        """The first of the nodes that can be computed now, if one can."""
-        return list(islice(filter(self.ready, nodes), 1))
-
-    def ready(self, n: Node) -> bool:
-        return all(self.available(i) for i in n.inputs)
-
-    def available(self, n: Node, block: Container[Node] = ()) -> bool:
-        """Whether n can be read: it lies in memory, or in a register of this block."""
-        if n not in self.mine or n in self.done or n in block:
-            return True
-        return n.op in _NOT_COMPUTED and all(self.available(i) for i in n.inputs)
+    def first(self, kind: str) -> list[Node]:
+        """The first node of a kind that can be computed now, if one can."""
+        return sorted(self.ready[kind], key=self.order.__getitem__)[:1]
 
     def largest_block(self) -> list[Node]:
         """The longest run of elementwise operations of one width that can be computed now.
 
         Narrow operations go before arrays, so that more operations on an array form one block.
         """
-        of_width: dict[int, list[Node]] = defaultdict(list)
-        for n in filter(is_elementwise, self.pending):
-            of_width[n.width].append(n)
-        blocks = [b for w in sorted(of_width) if (b := self.block(of_width[w]))]
+        widths = sorted(k for k, nodes in self.ready.items() if isinstance(k, int) and nodes)
+        blocks = [b for w in widths if (b := self.block(w))]
         narrow = [b for b in blocks if b[0].width < ARRAY <= blocks[-1][0].width]
         return max(narrow or blocks, key=len, default=[])
 
-    def block(self, candidates: list[Node]) -> list[Node]:
-        """Those of the candidates, all of one width, that can be computed one after another."""
-        members: dict[Node, None] = {}
-        size = 0
-        for n in candidates:
-            if all(self.available(i, members if same_strip(n, i) else ()) for i in n.inputs):
-                cost = 1 + sum(i.op == "const" or i.width != n.width for i in n.inputs)
-                if size + cost <= self.max_block:
-                    members[n] = None
-                    size += cost
-        return list(members)
+    def block(self, width: int) -> list[Node]:
+        """The operations of one width that can be computed one after another, in order."""
+        if width in self.blocks:
+            return self.blocks[width]
+        members: list[Node] = []
+        size, waits = 0, dict[Node, int]()
+        todo = [(self.order[n], n) for n in self.ready[width]]
+        heapify(todo)
+        while todo and size < self.max_block:
+            _, n = heappop(todo)
+            cost = 1 + sum(i.op == "const" or i.width != n.width for i in n.inputs)
+            if size + cost > self.max_block:
+                continue
+            members.append(n)
+            size += cost
+            for m, in_register in self.waiting[n]:
+                if in_register and _kind(m) == width:
+                    waits[m] = waits.get(m, self.waits[m]) - 1
+                    if not waits[m]:
+                        heappush(todo, (self.order[m], m))
+        self.blocks[width] = members
+        return members
+
+
+def _kind(n: Node) -> int | str:
+    """The kind of item that computes a node; of elementwise operations it is their width."""
+    if n.op == "accumulate":
+        return n.op
+    if n.op in WITHIN_ROWS:
+        return "within rows"
+    return n.width if is_elementwise(n) else n.kind
 
 
 def in_register(n: Node, item_of: Mapping[Node, Any], read_by: Mapping[Node, list[Node]]) -> bool:

@@ -203,15 +203,6 @@ class NodeMaker:
         return n if inputs == n.inputs else self.changed(n, inputs=inputs)
 
 
-def readers(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
-    """value → the nodes that read it; a node that reads it twice is listed twice."""
-    found: dict[Node, list[Node]] = defaultdict(list)
-    for n in nodes:
-        for i in n.inputs:
-            found[i].append(n)
-    return found
-
-
 def split_outputs(spec: PassSpec) -> PassSpec:
     """The pass with its carries among the leaves and outputs, and each output split into pieces.
 
