@@ -34,7 +34,13 @@ def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
     if not isinstance(tree, _STRUCTURES) or isinstance(tree, _NOT_MADE_OF_PAIRS):
         return function(tree)
     keys, parts = _parts(tree)
-    return _made(type(tree), keys, [mapped(function, part) for part in parts])
+    made = [
+        function(part)  # here, since a call for each takes twice as long
+        if not isinstance(part, _STRUCTURES) or isinstance(part, _NOT_MADE_OF_PAIRS)
+        else mapped(function, part)
+        for part in parts
+    ]
+    return _made(type(tree), keys, made)
 
 
 def unflatten(leaves: Any, spec: Spec) -> Any:
@@ -73,4 +79,6 @@ def _unflatten(leaves: Iterator[Any], spec: Spec) -> Any:
 def _made(kind: Any, keys: tuple[Any, ...] | None, values: list[Any]) -> Any:
     if keys is not None:
         return kind(zip(keys, values, strict=True))
-    return kind(*values) if hasattr(kind, "_fields") else kind(values)
+    if kind is tuple or kind is list or not hasattr(kind, "_fields"):
+        return kind(values)
+    return kind(*values)

@@ -67,5 +67,5 @@ def compile_step(
     check_recording(recording, a, observation)
     graph = DifferentiableGraph(recording, dtype)  # graph/
     planner = Planner(recording, graph)  # backward/ and lower/, when a call needs them
-    planner.check()
+    planner.check(a.reverse, a.n_rows)
     return CompiledStep(planner, small, dtype, engine)  # play/

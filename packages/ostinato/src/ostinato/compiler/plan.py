@@ -83,9 +83,9 @@ class Planner:
         self.recording, self.graph = recording, graph
         self._made: dict[Any, Any] = {}
 
-    def check(self) -> None:
+    def check(self, reverse: bool, n_rows: int) -> None:
         """Lower both passes now, so that Unsupported is raised before anything is played."""
-        forward = self.forward(True, False, Scale(False, False))
+        forward = self.forward(True, reverse, self.scale(n_rows))
         n_ys, n_xs = len(self.graph.forward.ys), len(self.graph.forward.xs)
         leaves = self.all_leaves
         self.backward((True,) * n_ys, leaves, (True,) * n_xs, leaves, forward)

@@ -254,6 +254,9 @@ def _gradients(
     both = []
     for outputs in ([ours for ours, _ in pairs], [theirs for _, theirs in pairs]):
         used = [o for o in outputs if o.requires_grad]
+        if not used:  # those of the loop are views made under no_grad: they require a gradient
+            both.append([torch.zeros_like(t) for t in wanted])
+            continue
         weights = [
             torch.linspace(0.5, 1, o.numel(), dtype=o.dtype, device=o.device).view_as(o)
             for o in used

@@ -26,7 +26,7 @@ def loop(function: Function, *, calls: bool | None = None) -> Function:
     that are as fast in Python, and loops over tensors on a GPU.
 
     Args:
-        function: a function or method; a staticmethod or classmethod object, too.
+        function: a function or method, bound or not; a staticmethod or classmethod object, too.
         calls: whether the loops of the functions that it calls are run so, too, as those of a model
             after `accelerate(model, loops=True)`; also of functions and modules among its
             arguments. By default if it has no loop itself.
@@ -54,6 +54,9 @@ def loop(function: Function, *, calls: bool | None = None) -> Function:
     """
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(loop(function.__func__, calls=calls))
+    if isinstance(function, types.MethodType):
+        bound = types.MethodType(loop(function.__func__, calls=calls), function.__self__)
+        return bound  # type: ignore[return-value]
     if not isinstance(function, types.FunctionType):
         raise TypeError(
             f"loop: got a {type(function).__name__}; wanted a function or method, such as the "

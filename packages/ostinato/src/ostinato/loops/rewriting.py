@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from typing import Any
 
-from ostinato.compiler.torch_compat import out_of_graph
+from ostinato.compiler.torch_compat import out_of_graph, transformed
 from ostinato.loops.iteration.index import FEWEST, running
 from ostinato.loops.iteration.items import Items, items_of, sequence
 from ostinato.loops.iteration.periods import Grouped
@@ -90,14 +90,16 @@ class LoopRuntime:
         site = self.sites[number]
         if site.source.stays:
             return Left(site, iterable, outer)
-        items = items_of(iterable)
-        if items is not None and items.n - site.first >= FEWEST and not running.questions:
+        items, mode = items_of(iterable), transformed()  # a mode: torch.export, say
+        is_long = items is not None and items.n - site.first >= FEWEST
+        if items is not None and is_long and mode is None and not running.questions:
             site, groups = _grouped(site, items)
             if not site.refused or not site.waits(body, groups.n):
                 return Loop(site, groups, body, outer, rows)
         elif site.native is None and not running.questions:
             kind = type(iterable).__name__
-            site.reason = f"it iterates over a {kind}" if items is None else "it is short"
+            why = mode if is_long and mode is not None else "it is short"
+            site.reason = f"it iterates over a {kind}" if items is None else why
             if items is None:
                 site.over_tensors = False
         return Unwatched(site, iterable if items is None else items, outer)

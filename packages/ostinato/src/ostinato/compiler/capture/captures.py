@@ -380,6 +380,8 @@ class swapped(OwnMode):  # noqa: N801 (reads as a context)
             for leaf in tree.leaves((args, kwargs)):
                 if isinstance(leaf, Tensor) and id(leaf) not in self.new:
                     self.replace_within(leaf)
+        elif not kwargs and _LEAVES.issuperset(map(type, args)):  # most often
+            return tuple([new(id(leaf), leaf) for leaf in args]), kwargs
         return tree.mapped(lambda leaf: new(id(leaf), leaf), (args, kwargs))
 
     def replace_within(self, leaf: Tensor) -> None:

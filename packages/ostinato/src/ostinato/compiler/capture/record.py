@@ -389,8 +389,7 @@ def _record_once(
         new_states = [*new_states, *handed_on, *largest]
         y_leaves, y_spec = tree.flatten(y)
         outputs = new_states + y_leaves
-        behind = [_nodes_behind(t) for t in outputs]
-        nodes = set().union(*behind)
+        nodes, sources = _behind(outputs, states)
         _check_result(given, y_leaves, nodes)
         n_forward, needs_grad = len(recorder.calls), recorder.needs_grad()
         out_numbers = [recorder.ref(t).index for t in outputs]
@@ -418,9 +417,7 @@ def _record_once(
         d_xs=tuple(d_given[m:]),
         y_spec=y_spec,
         init_needs_grad=tuple(t.requires_grad for t in (*_leaves_given(a)[0], *handed_on, *so_far)),
-        differentiable_in=tuple(
-            _sources(t, nodes, states) for t, nodes in zip(outputs, behind, strict=True)
-        ),
+        differentiable_in=tuple(sources),
         needs_grad=tuple(needs_grad),
         runs_python_backward=_runs_python_backward(nodes, recorder.values),
         backward_code=_backward_code(nodes, recorder.values),
@@ -494,27 +491,34 @@ def _differentiated(
     return [next(gradients) if t.requires_grad else None for t in given]
 
 
-def _nodes_behind(output: Tensor) -> set[Any]:
-    """The nodes of the autograd graph that lead to a tensor."""
-    found: set[Any] = set()
-    stack: list[Any] = [output.grad_fn]
-    while stack:
-        node = stack.pop()
-        if node is not None and node not in found:
-            found.add(node)
-            stack += [before for before, _ in node.next_functions]
-    return found
+def _behind(outputs: list[Tensor], states: list[Tensor]) -> tuple[set[Any], list[Sources]]:
+    """The nodes of the autograd graph that lead to tensors, and the sources of each tensor."""
+    bits = {id(t): 2 << i for i, t in enumerate(states)}  # 1 is all that is outside
+    found: dict[Any, int] = {None: 0}  # node → the leaves behind it
+    for output in outputs:
+        stack: list[Any] = [output.grad_fn]
+        while stack:
+            node = stack[-1]
+            before = () if node in found else [b for b, _ in node.next_functions]
+            todo = [b for b in before if b not in found]
+            stack += todo
+            if not todo:
+                stack.pop()
+            if not todo and node not in found:
+                found[node] = sum(bits.get(id(leaf), 1) for leaf in _leaves_of({node}))
+                for b in before:
+                    found[node] |= found[b]
+
+    def sources(output: Tensor) -> Sources:
+        leaves = found[output.grad_fn]
+        if output.grad_fn is None and output.requires_grad:  # an input that is returned unchanged
+            leaves = bits.get(id(output), 1)
+        of_states = frozenset(i for i in range(len(states)) if leaves >> i & 2)
+        return Sources(bool(leaves & 1), of_states)
+
+    return {*found} - {None}, list(map(sources, outputs))
 
 
 def _leaves_of(nodes: set[Any]) -> list[Tensor]:
     """The tensors that collect gradients, which a leaf's own node names."""
     return [n.variable for n in nodes if type(n).__name__ == "AccumulateGrad"]
-
-
-def _sources(output: Tensor, nodes: set[Any], states: list[Tensor]) -> Sources:
-    # An input that is returned unchanged has no node.
-    leaves = {id(leaf) for leaf in _leaves_of(nodes)}
-    if output.grad_fn is None and output.requires_grad:
-        leaves.add(id(output))
-    of_states = {i for i, t in enumerate(states) if id(t) in leaves}
-    return Sources(len(leaves) > len(of_states), frozenset(of_states))

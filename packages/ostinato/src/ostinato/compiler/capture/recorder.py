@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections import defaultdict
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 
@@ -16,6 +18,7 @@ import ostinato.compiler.capture.replaced.images
 import ostinato.compiler.capture.replaced.losses
 import ostinato.compiler.capture.replaced.norms  # noqa: F401
 from ostinato import tree
+from ostinato.compiler.capture.captures import memory_of
 from ostinato.compiler.capture.draws import draws_numbers
 from ostinato.compiler.capture.recording import Call, Ref
 from ostinato.compiler.capture.replaced.complex_numbers import PAIRED, Pair, is_complex
@@ -55,7 +58,8 @@ class Recorder(TorchDispatchMode):
         self.depth = 0
         self.pairs: dict[int, Pair] = {}  # of complex tensors, by id
         self.arrays: list[int] = []
-        self.given = given
+        self.in_memory: dict[int | None, list[Tensor]] = defaultdict(list)  # the values
+        self.given = {memory_of(t) for t in given}
         self.whole: WholeNumbers | None = None  # sees each call
         for t in given:
             self.new(t)
@@ -69,6 +73,7 @@ class Recorder(TorchDispatchMode):
         number = self.number[id(tensor)] = len(self.values)
         self.values.append(tensor)
         self.shapes.append(tuple(tensor.shape))
+        self.in_memory[memory_of(tensor)].append(tensor)
         if self.depth:
             self.inner.add(number)
         return number
@@ -178,6 +183,8 @@ class Recorder(TorchDispatchMode):
                 "batch only; draw them before and pass them through xs",
                 name,
             )
+        if not _is_composite(func):
+            return NotImplemented
         with self:  # composite calls that were not decomposed: below autograd, or in inference mode
             return func.decompose(*args, **kwargs)
 
@@ -292,15 +299,13 @@ class Recorder(TorchDispatchMode):
         if not func._schema.is_mutable:
             return func(*args, **kwargs)
         target = args[0]
-        if _memory(target) in map(_memory, self.given):
+        memory = memory_of(target)
+        if memory in self.given:
             raise Unsupported(IN_PLACE, str(func))
         out = func(*args, **kwargs)
-        storage, mine = _memory(target), None
-        for value in self.values:
-            if value is not target and _memory(value) == storage:
-                mine = mine if mine is not None else _elements(target)
-                if mine & _elements(value):
-                    self.stale.add(id(value))
+        others = [value for value in self.in_memory[memory] if value is not target]
+        mine = _elements(target) if others else set()
+        self.stale |= {id(value) for value in others if mine & _elements(value)}
         self.number.pop(id(target))
         return out
 
@@ -313,16 +318,21 @@ _MAKES_COMPLEX = {"aten.complex.default", "aten.polar.default", _AS_COMPLEX}
 _PAIRED_IN_PLACE = {"add_", "div_", "masked_fill_", "mul_", "sub_"}
 
 
+@functools.lru_cache(maxsize=1024)
+def _is_composite(func: Any) -> bool:
+    """Whether an operation is a composition of others, in Python or C++."""
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    return key in func.py_kernels or torch._C._dispatch_has_kernel_for_dispatch_key(
+        func.name(), key
+    )
+
+
 def _shape_depends_on_values(func: Any, args: Any) -> bool:
     if torch.Tag.dynamic_output_shape not in func.tags:
         return False
     if func is not aten.index.Tensor:
         return True
     return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
-
-
-def _memory(t: Tensor) -> int:
-    return t.untyped_storage().data_ptr()
 
 
 def _elements(view: Tensor) -> set[int]:

@@ -55,6 +55,8 @@ def unify(small: Recording, large: Recording, n_large: int) -> Recording:
 
 
 def _same_call(a: Call, b: Call, n_large: int) -> Call:
+    if a.args == b.args and a.kwargs == b.kwargs:
+        return a
     leaves_a, spec = tree.flatten((a.args, a.kwargs))
     leaves_b, spec_b = tree.flatten((b.args, b.kwargs))
     if spec != spec_b:

@@ -156,6 +156,13 @@ class Frame:
         parts = elements.described(index)
         if isinstance(base, Fresh):
             return self.step.of_list(self, read, base, parts, index)
+        found = self.element_of(read, base, parts, index)
+        if isinstance(base, Tensor) and self.with_gradients and not torch.is_grad_enabled():
+            return found.detach()  # as is a view that is made here
+        return found
+
+    def element_of(self, read: Read, base: Any, parts: elements.Parts, index: Any) -> Any:
+        """The element of a tensor or a list that iterations do not make longer."""
         if not isinstance(base, Tensor) and table_of_numbers(base) is not None:
             return self.step.in_table(read, base, parts, index)
         for _, of, other, its_index, value in reversed(self.puts):

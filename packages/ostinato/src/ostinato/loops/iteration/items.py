@@ -267,7 +267,14 @@ def sequence(function: Any, *arguments: Any, **named: Any) -> Any:
     made = _made(function, arguments, named)
     if made is not None:
         return made
-    return function(*[iter(a) if isinstance(a, Items) else a for a in arguments], **named)
+    return function(*[_plain(a) for a in arguments], **named)
+
+
+def _plain(argument: Any) -> Any:
+    """Items as the iterator, or the tuple of elements, that Python would make."""
+    if isinstance(argument, Elements):
+        return tuple(argument)
+    return iter(argument) if isinstance(argument, Items) else argument
 
 
 def _made(function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Items | None:
@@ -275,7 +282,8 @@ def _made(function: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> I
         if type(arguments[0]) is range:
             return RangeItems(arguments[0][::-1])
         of = items_of(arguments[0])
-        return Backwards(of) if of is not None and not isinstance(arguments[0], Items) else None
+        is_sequence = isinstance(of, Elements) or not isinstance(arguments[0], Items)
+        return Backwards(of) if of is not None and is_sequence else None
     if function is builtins.enumerate and arguments and named.keys() <= {"start"}:
         of = items_of(arguments[0])
         start = arguments[1] if len(arguments) > 1 else named.get("start", 0)

@@ -36,6 +36,7 @@ from ostinato.loops.iteration.plan import LoopPlan, Read
 from ostinato.loops.iteration.state import Flat, Maker
 from ostinato.loops.iteration.step import Step
 
+MOST_CALLS = 5_000  # operations of an iteration; recording 1,000 takes more than a second
 _MOST_AGO = 32  # iterations whose writes are handed on
 
 
@@ -51,6 +52,7 @@ class _OwnMemory(TorchDispatchMode):
         self.made = {memory_of(t) for t in made}
         self.read: set[int | None] = set()
         self.alive: list[Tensor] = []
+        self.n_calls = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -62,6 +64,9 @@ class _OwnMemory(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        self.n_calls += 1
+        if self.n_calls > MOST_CALLS:
+            raise NoStep(f"an iteration has more than {MOST_CALLS:,} operations")
         if kwargs.get("generator") is not None:
             self.states.meet(kwargs["generator"])
         if func._schema.is_mutable:

@@ -65,6 +65,7 @@ def rows_of(table: dict[str, Function]) -> Callable[..., Callable[[Function], Fu
 named = rows_of(DECOMPOSITIONS)
 
 
+@functools.lru_cache(maxsize=1024)
 def decomposition(name: str) -> Function | None:
     """The composition of a call by ATen's full name, `aten.mish.default`; in place or not."""
     namespace, packet, overload = name.split(".")
