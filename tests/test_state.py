@@ -13,6 +13,9 @@ KNOWN = {
     "compiler/cache.py": {"_buckets"},
     "compiler/capture/guards/code.py": {"globals_of", "names_of"},
     "compiler/capture/guards/observation.py": {"_compiled"},
+    # what PyTorch's operations are made of
+    "compiler/capture/recorder.py": {"_is_composite"},
+    "compiler/capture/replaced/elementwise.py": {"decomposition"},
     # forms of a step that PyTorch cannot tell: its outputs, its rows
     "compiler/adapted.py": {"_output_kinds"},
     "compiler/shared.py": {"_folds"},

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import ostinato
+from ostinato.compiler.capture import recorder
 from ostinato.compiler.capture.replaced.elementwise import DECOMPOSITIONS, OF_PYTORCH, decomposition
 
 
@@ -34,6 +35,7 @@ def test_a_call_that_such_a_composition_makes_has_a_meaning() -> None:
 
 def test_a_version_without_a_composition_plays_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(torch._decomp.decomposition_table, torch.ops.aten.mish.default)
+    monkeypatch.setattr(recorder, "decomposition", decomposition.__wrapped__)
 
     def step(h: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.mish(h + x)
