@@ -15,7 +15,7 @@ W = 4  # features of every value
 
 HEAD = '''\
 """A drawn program."""
-import collections, dataclasses, math
+import collections, dataclasses, math, numbers
 import torch
 from torch.nn import functional as F
 
@@ -37,6 +37,19 @@ def mixed(a, b, k=0.5):
 
 def read(x, t):
     return x[:, t] * 0.5
+
+
+def asked(a, t):
+    match t:
+        case float():
+            return a
+        case int() if isinstance(t, numbers.Integral) and not hasattr(t, "shape"):
+            return a * 0.5 + 0.01 * t
+    return -a
+
+
+def asked_by_type(a, t):
+    return a * 0.5 if type(t) is int else -a
 
 
 def of_layers(p, a, hs):
@@ -92,6 +105,7 @@ class Loop:
     body: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     setup: list[str] = field(default_factory=list)
+    last: list[str] = field(default_factory=list)  # the end of its body, with a place for a value
     header: str = ""
     forward: bool = True
 
@@ -118,6 +132,14 @@ class Loop:
                       "({a} if {t} in (1, 4) else {b})", "({a} if {t} in {{2, 3}} else {b})",
                       "{a} * (float({t}) + ws[{t} // 2])"]  # fmt: skip
             if p.chance(15):
+                forms = ["asked({a}, {t})", "({a} if isinstance({t}, int) else {b})",
+                         "({a} if type({t}) is int else {b})", "asked({a}, {t} / 2)",
+                         "({b} if hasattr({t}, '__len__') else {a})",
+                         "({a} if isinstance(2 ** (4 - {t}), int) else {b})"]  # fmt: skip
+            elif p.chance(3):
+                forms = ["asked_by_type({a}, {t})", "({a} if hasattr({t}, 'real') else {b})"]
+                p.python("a question that is a reason")
+            elif p.chance(15):
                 forms += ["({a} if {t} % 2 else {b})", "({b} if {t} % 3 == 1 else {a})"]
             if self.forward:
                 forms += ["({b} if {t} > {first} else {a})", "({b} if {t} < T - 1 else {a})"]
@@ -142,6 +164,7 @@ class Loop:
             *["range"] * 6, "from1", "offset", "short", "back", "reversed", "step", "for", "for",
             "numbers", "order",
             "enumerate", "enumerate", "zip", "split", "list", "mixed", "blind", "optional",
+            "growing", "replaced",
         ])  # fmt: skip
         t = rng.choice(["t", "i", "step"])
         reads = [f"x[:, {t}]", f"x[:, {t}, :]", f"x[..., {t}, :]", f"xt[{t}]", f"xs[{t}]",
@@ -204,6 +227,23 @@ class Loop:
         elif kind == "list":
             self.header, self.t = f"for {t} in range(len(xs)):", t
             reads = [f"xs[{t}]", f"y[{t}]"]
+        elif kind == "growing":  # a work list
+            todo, end = p.name("todo"), rng.choice(["T", "2 * T", "len(xs) + 3"])
+            self.setup.append(f"{todo} = {rng.choice(['[x[:, 0]]', 'list(xs)', '[*xs[:9]]'])}")
+            over = rng.choice([f"for x_t in {todo}:", f"for i, x_t in enumerate({todo}):",
+                               f"for x_t, _ in zip({todo}, range(30)):"])  # fmt: skip
+            self.header, reads = over, ["x_t", "x_t * 0.5"]
+            self.last.append(f"if len({todo}) < {end}:")
+            self.last.append("    " + rng.choice([f"{todo}.append({{}})", f"{todo} += [{{}}]",
+                                                  f"{todo}.extend([{{}}, x_t])"]))  # fmt: skip
+            p.python("a list that its loop lengthens")
+        elif kind == "replaced":  # later items of what the loop goes through
+            todo = p.name("todo")
+            self.setup.append(f"{todo} = list(xs)")
+            self.header, self.t = f"for {t}, x_t in enumerate({todo}):", t
+            reads = ["x_t", f"x[:, {t}]"]
+            self.last += [f"if {t} + 1 < T:", f"    {todo}[{t} + 1] = {{}}"]
+            p.python("a later item replaced")
         elif kind == "mixed":
             self.header = f"for {t}, (a_t, b_t) in enumerate(zip(xs, y)):"
             self.t, reads = t, ["a_t", "b_t", f"x[:, {t}]"]
@@ -215,7 +255,7 @@ class Loop:
     # -------------------------------------------------------------------- the whole
 
     def text(self) -> list[str]:
-        body = self.body or ["pass"]
+        body = [*self.body, *[line.format(self.value(1)) for line in self.last]] or ["pass"]
         return [*self.setup, *self.before, self.header, *[f"    {b}" for b in body], *self.after]
 
 

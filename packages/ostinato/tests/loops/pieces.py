@@ -297,7 +297,35 @@ def of_the_whole_batch(loop: Any) -> None:
     gives(loop, h, m)
 
 
+def in_a_context(loop: Any) -> None:
+    """Gradients turned off or on within an iteration, and back."""
+    p, a, b = loop.program, loop.program.name("a"), loop.program.name("h")
+    modes = ["torch.no_grad()", "torch.enable_grad()", "torch.set_grad_enabled(flag)"]
+    if loop.t and p.chance(30):
+        modes = [f"torch.set_grad_enabled({loop.t} {test})" for test in ("% 2 == 0", "< 3")]
+        p.python("a mode that follows the index")
+    loop.before.append(f"{b} = {ZERO}")
+    loop.atoms.append(b)
+    inside = p.rng.choice([f"{a} = {loop.value()}", f"{a} = torch.tanh({b} + {loop.value(1)})"])
+    loop.body += [f"with {p.rng.choice(modes)}:", f"    {inside}",
+                  f"{b} = torch.tanh({a} + {loop.value()})"]  # fmt: skip
+    loop.atoms.append(a)
+    gives(loop, b)
+
+
+def a_mode_left(loop: Any) -> None:
+    """An iteration that turns gradients off, or on, for the next."""
+    p, m = loop.program, loop.program.name("mode")
+    loop.before.append(f"{m} = torch.is_grad_enabled()")
+    loop.body.append("torch.set_grad_enabled(" + p.rng.choice(
+        ["not torch.is_grad_enabled()", f"{loop.t or 0} % 2 == 0", "flag"]) + ")")  # fmt: skip
+    loop.after += [f"e{m} = torch.is_grad_enabled()", f"torch.set_grad_enabled({m})"]
+    p.python("a mode that is left")
+    gives(loop, f"e{m}")
+
+
 STATES = [
+    in_a_context, in_a_context, a_mode_left,
     ring, ring, layered, of_the_whole_batch,
     from_none, from_none, from_zeros, from_zeros, lstm, layers, in_a_dict, in_objects, attribute,
     buffer, of_a_module, in_place, counter, read_back, delayed, total, history, same_list,
@@ -481,6 +509,28 @@ def comprehension(loop: Any) -> None:
     gives(loop, o)
 
 
+def scoped(loop: Any) -> None:
+    """Comprehensions whose scopes functions keep, or that bind a name again."""
+    o, rng = loop.program.name("c"), loop.program.rng
+    k = rng.choice(["k", "v", loop.t or "k"])
+    made = rng.choice([
+        f"[(lambda a, {k}={k}: a * {k})({{}}) for {k} in range(1, 11)]",
+        f"[f({{}}) for f in [lambda a: a * {k} for {k} in range(1, 11)]]",
+        f"[sum(w * {k} for w in ({{}}, 2)) for {k} in xs]",
+        f"[max(({k} for {k} in ({k}, {k} * 2)), key=lambda {k}: {k}.sum()) for {k} in y]",
+        f"[[{k} * 2 for {k} in ({k}, {{}})][0] for {k} in xs]",
+        f"[[*g][0] for g in [({k} * w for w in (1, 2)) for {k} in xs]]",
+    ])  # fmt: skip
+    if loop.program.chance(40):
+        loop.body.append(f"{o} = {made.format(loop.value(1))}[-1]")
+        if k == loop.t:
+            loop.atoms.append(f"(x[:, 0] * {k})")
+    else:
+        loop.after.append(f"{o} = {made.format('x[:, 0]')}")
+    loop.program.python("a comprehension that stays")
+    gives(loop, o)
+
+
 def index_after(loop: Any) -> None:
     """Names of an iteration that are read after the loop."""
     if loop.t:
@@ -496,6 +546,7 @@ OUTPUTS = [
     appended, appended, appended, of_the_state, into_a_buffer, into_a_buffer, accumulated,
     of_its_length, of_its_length, numbers_into_a_buffer,
     into_a_dict, of_the_module, by_number, same_growing_list, comprehension, index_after,
+    scoped, scoped,
 ]  # fmt: skip
 
 

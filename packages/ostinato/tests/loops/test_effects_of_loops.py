@@ -236,3 +236,69 @@ EFFECTS = [
 @pytest.mark.parametrize("function", EFFECTS)
 def test_effects_are_those_of_python(function):
     same_as_python(function)
+
+
+# ------------------------------------------------------------------------ elements changed in place
+
+
+def one_tensor_of_two_places(p, x):
+    h = [torch.zeros_like(x[:, 0])] * 2
+    for t in range(x.shape[1]):
+        for layer in range(2):
+            h[layer] += x[:, t]
+    return h
+
+
+def a_list_of_two_names(p, x):
+    outs = [[], []]
+    first = outs[0]
+    for t in range(x.shape[1]):
+        for k in range(2):
+            outs[k] += [torch.tanh(x[:, t]) * k]
+    return first, outs
+
+
+def an_index_that_is_computed_once(p, x):
+    total, turns = x.new_zeros(40, *x[:, 0].shape), iter(range(40))
+    for t in range(x.shape[1]):
+        total[next(turns)] += x[:, t]
+    return total
+
+
+def numbers_that_do_not_fit(p, x):
+    total = torch.zeros(x.shape[1], dtype=torch.int64)
+    for t in range(x.shape[1]):
+        total[t] += 0.5
+    return total
+
+
+def rows_that_do_not_fit(p, x):
+    total = torch.zeros(x.shape[1], 1, 6, dtype=x.dtype)
+    for t in range(x.shape[1]):
+        total[t] += x[:, t]
+    return total
+
+
+def read_before_the_value(p, x):
+    counts, h = [0, 0], torch.zeros_like(x[:, 0])
+
+    def step(k):
+        counts[k] = 5
+        return 1
+
+    for t in range(x.shape[1]):
+        k = 1
+        counts[k] += step(k)
+        h = torch.tanh(h + x[:, t])
+    return h, counts
+
+
+IN_PLACE = [
+    one_tensor_of_two_places, a_list_of_two_names, an_index_that_is_computed_once,
+    numbers_that_do_not_fit, rows_that_do_not_fit, read_before_the_value,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", IN_PLACE)
+def test_an_element_is_changed_in_place_as_in_python(function):
+    same_as_python(function)

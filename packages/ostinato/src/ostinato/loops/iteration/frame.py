@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +175,26 @@ class Frame:
                 return value
         lag = self.step.lag(self, read, base, parts, index)
         return self.step.element(self, read, base, parts, index) if lag is None else lag
+
+    def reading(self, number: int, base: Any, index: Any) -> tuple[Any, Any, Any]:
+        """The element that `base[index] += value` changes, after base and index."""
+        return base, index, self.at(number, base, index)
+
+    def update(
+        self, number: int, name: str, base: Any, index: Any, element: Any, value: Any
+    ) -> None:
+        """The rest of `base[index] += value`.
+
+        Raises:
+            NoStep: the result has another shape or type than the element; Python raises an error.
+        """
+        if isinstance(element, Tensor) and elements.moves(index):
+            changed = getattr(operator, name)(element, value)
+            if changed.shape != element.shape or changed.dtype != element.dtype:
+                raise NoStep("an iteration changes the shape or type of an element in place")
+        else:
+            changed = getattr(operator, f"i{name}".removesuffix("_"))(element, value)
+        self.put(number, changed, base, index)
 
     def put(self, number: int, value: Any, base: Any, index: Any) -> None:
         """`base[index] = value`, an output of the step if the index moves with the loop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 import threading
 import weakref
@@ -80,6 +81,18 @@ class Unwatched:
             self.put(number, value, base, index)
         else:
             self.at(number, base, index).copy_(value)
+
+
+    def reading(self, number: int, base: Any, index: Any) -> tuple[Any, Any, Any]:
+        """The element that `base[index] += value` changes, after base and index."""
+        return base, index, self.at(number, base, index)
+
+    def update(
+        self, number: int, name: str, base: Any, index: Any, element: Any, value: Any
+    ) -> None:
+        """The rest of `base[index] += value`."""
+        changed = getattr(operator, f"i{name}".removesuffix("_"))(element, value)
+        self.put(number, changed, base, index)
 
 
 class Left(Unwatched):

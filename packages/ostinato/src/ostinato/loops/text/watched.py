@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 from collections.abc import Collection
 from typing import Any
 
@@ -20,6 +19,12 @@ from ostinato.loops.text.source import called, expression, statements
 from ostinato.loops.text.written import is_copy
 
 _OF_NUMBERS = {"math", "np", "numpy", "float", "int"}
+# The names of binary operators in the module `operator`.
+_OPERATORS: dict[type[ast.operator], str] = {
+    ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "truediv", ast.FloorDiv: "floordiv",
+    ast.Mod: "mod", ast.Pow: "pow", ast.MatMult: "matmul", ast.LShift: "lshift",
+    ast.RShift: "rshift", ast.BitAnd: "and_", ast.BitOr: "or_", ast.BitXor: "xor",
+}  # fmt: skip
 _FILLING = {"as_tensor", "fill_", "full", "full_like", "new_full", "new_tensor", "tensor"}
 
 
@@ -174,17 +179,17 @@ class Watched(ast.NodeTransformer):
         return [node, *puts] if puts else node
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
-        """`out[t] += value` becomes a read, an operation and a write."""
+        """`out[t] += value` becomes `loop.update(number, "add", *loop.reading(number, out, t),
+        value)`: as in Python, the index is computed once, and the read comes before the value."""
         target = node.target
-        if not isinstance(target, ast.Subscript) or not _varies(target):
-            return self.generic_visit(node)
-        read = copy.deepcopy(target)
-        read.ctx = ast.Load()
         self.generic_visit(node)
-        self.generic_visit(read)
-        value = ast.BinOp(self.call("at", read), node.op, node.value)
-        ast.copy_location(value, node)
-        return ast.copy_location(ast.Expr(self.call("put", target, value)), node)
+        if not isinstance(target, ast.Subscript) or not _varies(target):
+            return node
+        read = ast.copy_location(ast.Starred(self.call("reading", target), ast.Load()), node)
+        name = expression(repr(_OPERATORS[type(node.op)]), node)
+        number = expression(f"{target._number}", node)  # type: ignore[attr-defined]
+        update = called(f"{self.name}.update", node, number, name, read, node.value)
+        return ast.copy_location(ast.Expr(update), node)
 
 
 class StepBody(ast.NodeTransformer):
