@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from ostinato.compiler.capture.guards.code import Unread
 from ostinato.loops.iteration.index import running
 from ostinato.loops.reach import may_loop, reached
 from ostinato.loops.rewriting import with_loops
@@ -35,7 +36,7 @@ _WITHOUT_TENSORS = (
 )  # fmt: skip
 
 
-class Caller:
+class Caller(Unread):
     """The functions with loops that what the user gave can call.
 
     Attributes:

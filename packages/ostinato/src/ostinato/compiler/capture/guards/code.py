@@ -15,6 +15,10 @@ _FIXED = {"torch", "numpy", "tensordict"}
 _OURS_TO_READ = "ostinato.nn.steps", "ostinato.loops.scanned"
 
 
+class Unread:
+    """An object of ours in the attributes of users' objects, which no step reads."""
+
+
 def is_fixed(value: Any) -> bool:
     """A module, class or function whose meaning does not change while a program runs."""
     if isinstance(value, types.ModuleType):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ostinato.compiler import torch_compat
-from ostinato.compiler.capture.guards.code import globals_of, is_fixed, is_fixed_name
+from ostinato.compiler.capture.guards.code import Unread, globals_of, is_fixed, is_fixed_name
 from ostinato.compiler.capture.guards.snapshots import (
     MOST_BYTES,
     PARTS,
@@ -186,6 +186,8 @@ class Walk:
             self.tensor(value, v, path)
         elif type(value) in _CONSTANTS or isinstance(value, np.generic):
             self.number(value, v, path)
+        elif isinstance(value, Unread):
+            return
         elif id(value) in self.seen:
             self.check(f"{v} is {self.seen[id(value)]}", path)
         elif is_fixed(value) or isinstance(value, logging.Logger):
