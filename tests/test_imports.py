@@ -80,7 +80,7 @@ COMPILER = """
     play
     cache
     verify
-    adapted
+    adapted transforms
     __init__
 """
 WITHOUT_TORCH = [

@@ -364,9 +364,16 @@ def _verified(a: Arguments, found: cache.Found) -> ScanCall | Unsupported:
         raise Unsupported("a captured tensor has not as many rows as the batch; give it as many")
     drawn = _drawn(found.compiled, a, per_row)
     call = ScanCall(
-        found.compiled, a, found.captured, captured, per_row, a.n_rows, rows, unchanged, drawn
-    )
+        found.compiled, a, found.captured, captured, per_row, a.n_rows, rows, unchanged,
+        _differentiable_gradients, drawn,
+    )  # fmt: skip
     return verified(call, found.guards, found.lifted) or call
+
+
+def _differentiable_gradients(*given: Any) -> list[Tensor | None]:
+    from ostinato.compiler.transforms.functions import gradients_again  # not a part of every start
+
+    return gradients_again(*given)
 
 
 def _drawn(compiled: CompiledStep, a: Arguments, per_row: list[Tensor]) -> Drawn | None:

@@ -296,7 +296,7 @@ def test_rows_that_end_restart_or_are_cut_into_windows(make, options, monkeypatc
 
 @pytest.mark.parametrize("make", STEPS)
 def test_the_loop_is_not_needed_where_no_pole_is(make, monkeypatch):
-    monkeypatch.setattr("ostinato.compiler.play.autograd._replayed", None)
+    monkeypatch.setattr("ostinato.compiler.play.autograd.replayed", None)
     for used in choices(make):
         outcome(scan, make, 3, used, False)
 

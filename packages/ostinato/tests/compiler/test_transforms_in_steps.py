@@ -145,6 +145,19 @@ def test_transforms_are_recorded(made: Any):
 
 
 @pytest.mark.parametrize("made", STEPS)
+def test_they_can_be_differentiated_twice(made: Any):
+    W, init, xs = inputs()
+    step = made(W)
+
+    def f(how: Any) -> Any:
+        total = how(step, init, xs)[1].sin().sum()
+        first = torch.autograd.grad(total, [W, init, xs], create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in first), [W, init, xs])
+
+    both(f)
+
+
+@pytest.mark.parametrize("made", STEPS)
 def test_a_call_with_other_tensors_plays_the_same_recording(made: Any, monkeypatch):
     from ostinato import scan
 

@@ -400,7 +400,7 @@ def _record_once(
     d_given = [None if g is None else recorder.gradient(g) for g in gradients]
     k = len(new_states)
     return Recording(
-        calls=tuple(recorder.calls),
+        calls=tuple(recorder.connected(needs_grad)),
         n_forward=n_forward,
         shapes=tuple(recorder.shapes),
         dtypes=tuple(v.dtype for v in recorder.values),

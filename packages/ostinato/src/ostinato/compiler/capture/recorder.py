@@ -54,6 +54,7 @@ class Recorder(TorchDispatchMode):
         self.shapes: list[tuple[int, ...]] = []  # when they were made: transpose_ changes them
         self.constants: dict[int, Tensor] = {}
         self.stale: set[int] = set()
+        self.views: dict[int, int] = {}  # a differentiable view → the value that it is a view of
         self.inner: set[int] = set()  # values within decompositions, which autograd does not see
         self.depth = 0
         self.pairs: dict[int, Pair] = {}  # of complex tensors, by id
@@ -198,6 +199,8 @@ class Recorder(TorchDispatchMode):
         numbers = tuple(self.new(t) if isinstance(t, Tensor) else None for t in outs)
         call = Call(name, recorded_args, recorded_kwargs, numbers)
         self.calls.append(call)
+        if func.is_view and func is not aten.detach.default and torch.is_grad_enabled():
+            self.views.update(dict.fromkeys(filter(None, numbers), call.refs[0]))
         if self.whole is not None:
             self.whole.see(func, args, kwargs, call)
         return out
@@ -272,12 +275,32 @@ class Recorder(TorchDispatchMode):
     def needs_grad(self) -> list[bool]:
         """Whether each value needs a gradient; the parts of a complex tensor do if it does."""
         found = [t.requires_grad or i in self.inner for i, t in enumerate(self.values)]
+        for view, of in self.views.items():
+            # Within a transform of torch.func, autograd's view is another object than the one here.
+            found[view] = found[view] or found[of]
         for t in self.values:
             if t.requires_grad and id(t) in self.pairs:
                 for part in self.pairs[id(t)]:
                     if isinstance(part, Tensor):
                         found[self.number[id(part)]] = True
         return found
+
+    def connected(self, needs_grad: list[bool]) -> list[Call]:
+        """The calls, where values that autograd saved for a backward pass of the step are the
+        values themselves, not detached ones that it gave their gradient back.
+
+        Args:
+            needs_grad: for the values of the forward pass.
+        """
+        calls, origins = [], dict[int, int]()
+        for call in self.calls:
+            if call.name == "aten.detach.default":
+                of, out = call.refs[0], call.outs[0] or 0
+                origin = origins[out] = origins.get(of, of)
+                if out < len(needs_grad) and needs_grad[out] and needs_grad[origin]:
+                    call = Call("aten.alias.default", (Ref(origin),), {}, (out,))
+            calls.append(call)
+        return calls
 
     def composed(self, composition: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Record the composition of an operation instead of the operation."""

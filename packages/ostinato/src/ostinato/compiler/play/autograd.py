@@ -42,6 +42,8 @@ class ScanCall:
     # For a step whose backward pass runs Python code: whether the values that it may read are
     # unchanged.
     unchanged: Callable[[], bool] | None
+    # The backward pass as a differentiable function of tensors and gradients: `transforms/`.
+    again: Callable[[ScanCall, Tape, Any, Any, Flags], list[Tensor | None]]
     drawn: Drawn | None = None  # random numbers of a step that draws: further leaves of xs
 
     def tensors(self) -> list[Tensor]:
@@ -204,11 +206,12 @@ def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
     again = torch.is_grad_enabled() or transformed() is not None  # itself being differentiated
     for g in grads:  # a generator takes longer
         if g is not None and _is_vectorised(g):
-            again = True
+            return (None, *replayed(call, tensors, grads))
     if call.unchanged is not None and not call.unchanged():
-        again = True  # the code of the backward pass would read other values than were recorded
+        # The code of the backward pass would read other values than were recorded.
+        return (None, *replayed(call, tensors, grads))
     if again:
-        return (None, *_replayed(call, tensors, grads))
+        return (None, *call.again(call, tape, tensors, grads, ctx.needs_input_grad[1:]))
     if not torch_compat.graph_is_kept():  # its memory is free for the next call at once
         ctx.call = ctx.tape = None
     used = tuple([g is not None for g in grads])
@@ -216,7 +219,7 @@ def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
     try:
         return (None, *call.backward(tape, tensors, grads, used, wanted))
     except Unsupported:
-        return (None, *_replayed(call, tensors, grads))
+        return (None, *replayed(call, tensors, grads))
 
 
 # Function's own apply first looks for torch.func transforms. Under these the Python loop runs, so
@@ -254,7 +257,7 @@ def _again(call: ScanCall, inputs: list[Tensor]) -> list[Tensor]:
     return outs
 
 
-def _replayed(call: ScanCall, tensors: Any, grads: Any) -> list[Tensor | None]:
+def replayed(call: ScanCall, tensors: Any, grads: Any) -> list[Tensor | None]:
     """The gradients by the Python loop, themselves differentiable: slower, never wrong."""
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():

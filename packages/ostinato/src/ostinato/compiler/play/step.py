@@ -60,7 +60,8 @@ class CompiledStep:
 
     def __init__(self, planner: Planner, small: Recording, dtype: torch.dtype, engine: str):
         """small: the recording on few rows, which other batch sizes are compared with."""
-        self.planner, self.small = planner, small
+        self.planner, self.small, self.engine = planner, small, engine
+        self.tangents: dict[Any, Any] = {}  # the step's jvps: see `tangents.py`
         # Batch size, and whether there are several steps → None if these were compared with the
         # Python loop, or why the Python loop must run them.
         self.verified: dict[tuple[int, bool], Unsupported | None] = {}
