@@ -36,8 +36,8 @@ def derivatives(
     outs = [t for t in (*_flat(carry), *_flat(ys)) if t.requires_grad]
     total = sum((o.sin() * torch.linspace(0.5, 1, o.numel()).view(o.shape)).sum() for o in outs)
     first = torch.autograd.grad(total, leaves, create_graph=True, allow_unused=True)
-    there = [g for g in first if g is not None]
-    again = sum((g * torch.randn_like(g)).sum() for g in there)
+    along = [torch.randn_like(t) for t in leaves]
+    again = sum((g * u).sum() for g, u in zip(first, along, strict=True) if g is not None)
     second = torch.autograd.grad(again, leaves, allow_unused=True)
     return [_dense(g, t) for g, t in zip((*first, *second), [*leaves, *leaves], strict=True)]
 
