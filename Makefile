@@ -1,5 +1,6 @@
 # make mnist         environment for training, then the experiment of the tutorial on real MNIST
 # make test          environment for tests, then lint, types and the quick suite; JOBS=4 for four processes
+# make test-core    of these, what a change of the engine's package may break; test-learn: of the other's
 # make test-all      environment with every extra, then lint, types and all Python tests
 # make test-packages an environment of its own with other people's packages, .venv-packages, then the
 #                    tests of their loops, and their own test suites with and without acceleration
@@ -18,13 +19,21 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 # A PyTorch that the interpreter already has is reused: the environment then sees the system's packages.
 SITE := $(shell $(PYTHON) -c "import importlib.metadata as m; v=m.version('torch').split('.'); print('--system-site-packages' if (int(v[0]),int(v[1]))>=(2,6) else '')" 2>/dev/null)
 
-.PHONY: mnist test test-all test-packages lint explore native-test arm-test sanitize native-all clean
+.PHONY: mnist test test-core test-learn test-all test-packages lint explore native-test arm-test sanitize native-all clean
 
 mnist: $(VENV)/.for-torch
 	$(BIN)/ostinato train mnist --output runs/mnist-N
 
 test: lint
 	$(PYTEST) -m "not slow"
+
+LEARN  := packages/ostinato-learn
+
+test-core: lint
+	$(PYTEST) -m "not slow" $(CORE)/tests tests $(LEARN)/tests/runtime $(LEARN)/tests/estimators
+
+test-learn: lint
+	$(PYTEST) -m "not slow" $(LEARN)/tests tests
 
 test-all: $(VENV)/.for-dev lint
 	$(PYTEST)
