@@ -33,6 +33,7 @@ TITLES = {
     "layers": "Layers beside `scan`, and ragged batches",
     "overhead": "Overhead of a call, and of importing",
     "startup": "From a standing start",
+    "first_calls": "The first call of a loop",
     "contention": "Beside another program",
     "runtime": "One step at a time",
     "batch": "A batch at a time",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from task_files import QUICK
 
-import ostinato as package
+import ostinato_learn as package
 from ostinato_learn import SequenceClassifier, SequenceTagger, runtime
 
 pd = pytest.importorskip("pandas")

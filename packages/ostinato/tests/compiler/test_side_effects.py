@@ -12,6 +12,7 @@ import collections
 import copy
 import functools
 import gc
+import os
 import random
 import sys
 import threading
@@ -534,3 +535,19 @@ def test_an_effect_behind_many_functions():
     for call in range(1, 4):
         ostinato.scan(scope["step"], *given())
         assert w.n == T * call
+
+
+@pytest.mark.parametrize(
+    ("name", "native"), [("TORCHINDUCTOR_CACHE_DIR", True), ("A_VARIABLE", False)]
+)
+def test_a_variable_of_the_environment_is_an_effect_unless_it_is_pytorchs(
+    name: str, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch's compiler sets its own when it is first imported, which may be within a step."""
+    monkeypatch.setenv(name, "")
+
+    def step(h: Tensor, x: Tensor) -> Tensor:
+        os.environ[name] += "a"
+        return torch.tanh(h + x)
+
+    assert ostinato.explain(step, torch.zeros(2, 3), torch.zeros(4, 2, 3)).native is native

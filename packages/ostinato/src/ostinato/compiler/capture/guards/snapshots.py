@@ -153,6 +153,11 @@ def _put(now: Mapping[Any, Any], before: dict[Any, Any], put: Any, delete: Any) 
             put(key, value)
 
 
+def _variables(environment: Mapping[str, str]) -> dict[Any, Any]:
+    """All but PyTorch's own, which its compiler sets when it is first imported."""
+    return {name: of for name, of in environment.items() if not name.startswith("TORCH")}
+
+
 def _put_items(container: dict[Any, Any], before: dict[Any, Any]) -> None:
     """Past the methods of a class that derives from dict, whose items may be attributes."""
     kind = collections.OrderedDict if isinstance(container, collections.OrderedDict) else dict
@@ -209,8 +214,8 @@ def _of(*kinds: type) -> Callable[[Any], bool]:
 
 _NAMED: Kind = (lambda value: False, _named, _put_named)  # an item of a namespace
 _ENVIRONMENT: Kind = (
-    lambda value: False, dict,
-    lambda now, before: _put(dict(now), before, now.__setitem__, now.__delitem__),
+    lambda value: False, _variables,
+    lambda now, before: _put(_variables(now), before, now.__setitem__, now.__delitem__),
 )  # fmt: skip
 _CONTEXT: Kind = (  # of context variables
     lambda value: False, lambda value: dict(contextvars.copy_context()),
