@@ -55,7 +55,7 @@ class _Scheduler:
         self.waits: dict[Node, int] = {}
         self.waiting: dict[Node, list[tuple[Node, bool]]] = defaultdict(list)
         self.ready: dict[Any, dict[Node, None]] = defaultdict(dict)
-        self.blocks: dict[int, list[Node]] = {}
+        self.blocks: dict[int | str, list[Node]] = {}
         of_views: dict[Node, set[Node]] = {}
         for n in nodes:
             if n.op in _NOT_COMPUTED:
