@@ -7,6 +7,7 @@ import torch
 from compared import same_as_python
 
 import ostinato
+from ostinato.engine import native
 
 
 def backwards(p, x):
@@ -68,3 +69,15 @@ def test_export_of_a_model_that_was_never_called():
     program = torch.export.export(model, (x,), strict=False)
     torch.testing.assert_close(program.module()(x), wanted)
     torch.testing.assert_close(model(x), wanted)
+
+
+def test_a_loop_runs_in_python_where_the_engine_is_missing(monkeypatch):
+    def missing():
+        raise RuntimeError("the native module is missing")
+
+    monkeypatch.setattr(native, "_missing", "the native module is missing")
+    monkeypatch.setattr(native, "modes", missing)
+    cells, x = Cells(), torch.randn(2, 14, 3)
+    looped = ostinato.loop(cells.forward)
+    torch.testing.assert_close(looped(x), cells(x))
+    assert "missing" in looped.__ostinato_loops__[0].reason

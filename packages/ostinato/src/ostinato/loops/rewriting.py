@@ -6,6 +6,7 @@ import types
 from typing import Any
 
 from ostinato.compiler.torch_compat import out_of_graph, transformed
+from ostinato.engine import native
 from ostinato.loops.iteration.index import FEWEST, running
 from ostinato.loops.iteration.items import Items, items_of, sequence
 from ostinato.loops.iteration.periods import Grouped
@@ -90,7 +91,8 @@ class LoopRuntime:
         site = self.sites[number]
         if site.source.stays:
             return Left(site, iterable, outer)
-        items, mode = items_of(iterable), transformed()  # a mode: torch.export, say
+        items = items_of(iterable)
+        mode = native.unavailable() or transformed()  # a mode: torch.export, say
         is_long = items is not None and items.n - site.first >= FEWEST
         if items is not None and is_long and mode is None and not running.questions:
             site, groups = _grouped(site, items)
