@@ -8,18 +8,21 @@
 # make native-all    the same, on 64-bit ARM under emulation, and under the sanitizers; CI skips these
 #                    two while native/ is what .ci/native-passed names
 # make explore       property tests with examples that the suites do not draw; ROUNDS=20 for more
+# make explore-loops 20,000 drawn loops against Python; PROGRAMS=2000 FIRST=20000 for fewer, or others
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
 JOBS   ?= 2
 ROUNDS ?= 5
+PROGRAMS ?= 20000
+FIRST  ?= 0
 CORE   := packages/ostinato
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # A PyTorch that the interpreter already has is reused: the environment then sees the system's packages.
 SITE := $(shell $(PYTHON) -c "import importlib.metadata as m; v=m.version('torch').split('.'); print('--system-site-packages' if (int(v[0]),int(v[1]))>=(2,6) else '')" 2>/dev/null)
 
-.PHONY: mnist test test-core test-learn test-all test-packages lint explore native-test arm-test sanitize native-all clean
+.PHONY: mnist test test-core test-learn test-all test-packages lint explore explore-loops native-test arm-test sanitize native-all clean
 
 mnist: $(VENV)/.for-torch
 	$(BIN)/ostinato train mnist --output runs/mnist-N
@@ -53,6 +56,9 @@ lint: $(VENV)/.for-test
 
 explore: $(VENV)/.for-dev
 	for round in $$(seq $(ROUNDS)); do OSTINATO_EXPLORE=1 $(BIN)/python -m pytest -m hypothesis || exit; done
+
+explore-loops: $(VENV)/.for-test
+	$(BIN)/python packages/ostinato/tests/loops/explore.py --programs $(PROGRAMS) --first $(FIRST) --jobs $(JOBS)
 
 # $(VENV)/.for-NAME: the environment with the extra NAME. The engine is compiled anew when its sources change.
 CONTAINS_test := torch

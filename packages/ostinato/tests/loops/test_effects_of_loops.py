@@ -227,7 +227,26 @@ def a_list_that_counts(p, x):
     return [*outs], outs.n
 
 
+def modes_left_over_elements(p, x):
+    """The views of unbind are made before the body turns gradients off."""
+    h, last = torch.zeros_like(x[:, 0]), []
+    for x_t in x.unbind(1):
+        h = torch.tanh(h + x_t)
+        torch.set_grad_enabled(False)
+        last.append(x_t)
+    torch.set_grad_enabled(True)
+    return h, last
+
+
+def errors_of_select(p, x):
+    h = torch.zeros_like(x[:, 0])
+    for t in range(x.shape[1]):
+        h = torch.tanh(h + x.select(1, t + 2) + x.narrow(1, t - 1, 1).squeeze(1))
+    return h
+
+
 EFFECTS = [
+    modes_left_over_elements, errors_of_select,
     modes_left, modes_toggled, modes_of_contexts, a_default_type, bytes_of_a_function, a_queue,
     a_context_variable, the_environment, a_mapping_that_counts, a_list_that_counts,
 ]  # fmt: skip

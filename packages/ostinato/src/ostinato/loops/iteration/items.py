@@ -111,13 +111,18 @@ class Elements(Items):
     def __init__(self, x: Tensor, axis: int = 0, size: int | None = None):
         self.x, self.axis, self.size = x, axis % max(x.dim(), 1), size
         self.n = x.shape[axis] // (size or 1)
+        self.with_gradients = torch.is_grad_enabled()  # where Python makes the views
 
     def at(self, numbers: range) -> Iterator[Tensor]:
         """The elements, or pieces, of these numbers."""
-        x, axis, size = self.x, self.axis, self.size
-        if size is None:
-            return (x.select(axis, i) for i in numbers)
-        return (x.narrow(axis, i * size, size) for i in numbers)
+        return map(self.element, numbers)
+
+    def element(self, i: int) -> Tensor:
+        """One element, or a piece, in the gradient mode in which the loop began."""
+        with torch.set_grad_enabled(self.with_gradients):
+            if self.size is None:
+                return self.x.select(self.axis, i)
+            return self.x.narrow(self.axis, i * self.size, self.size)
 
     def begin(self, j: int) -> Iterator[Tensor]:
         return self.at(range(j, self.n))

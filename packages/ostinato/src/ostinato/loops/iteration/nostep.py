@@ -60,6 +60,7 @@ class TooSlow(NoStep):
     """The loop takes less time in Python."""
 
 
+MODE_LEFT = "an iteration leaves gradients turned on or off, or another default type"
 # What to write instead, by a part of the reason.
 REMEDIES = {
     "changes its form in each": "hand on a tensor, or compute it from the loop's variable",

@@ -30,7 +30,7 @@ from ostinato.loops.iteration.index import (
     running,
 )
 from ostinato.loops.iteration.items import ItemParts, Items
-from ostinato.loops.iteration.nostep import Counted, ListRead, Narrowed, NoStep, Stale
+from ostinato.loops.iteration.nostep import MODE_LEFT, Counted, ListRead, Narrowed, NoStep, Stale
 from ostinato.loops.iteration.periods import Grouped
 from ostinato.loops.iteration.plan import IN_A_CALL, MOST_IN_PYTHON, LoopPlan, Read
 from ostinato.loops.iteration.state import Flat, Maker, Spec, part_name, parts_of
@@ -267,7 +267,7 @@ class Step:
             for (place, container), value in zip(state.places, before, strict=True):
                 container[place.key] = value
         if left != modes:
-            raise NoStep("an iteration leaves gradients turned on or off, or another default type")
+            raise NoStep(MODE_LEFT)
         before_after = list(zip(carry, versions, strict=True))
         containers = maker.containers[:n_containers]
         found = self.parted(before_after, out, placed, fresh, containers, frame)

@@ -31,6 +31,7 @@ from ostinato.loops.iteration.emitted import Fresh
 from ostinato.loops.iteration.index import BRANCH, FEWEST, LONGEST, MOST_COURSES, Sequences
 from ostinato.loops.iteration.items import Items
 from ostinato.loops.iteration.nostep import (
+    MODE_LEFT,
     Counted,
     ListRead,
     Narrowed,
@@ -75,6 +76,7 @@ class Loop(LoopResults):
         self.site, self.items, self.body, self.outer, self.rows = site, items, body, outer, rows
         self.body_now = body  # with the names that are bound when a scan is tried
         self.j, self.pause, self.stop = 0, site.first, items.n
+        self.with_gradients = torch.is_grad_enabled()
         self.iterator, self.left = iter(items), 0  # left: the other items of a group of iterations
         self.seen: dict[Any, tuple[Any, Any]] = {}
         self.firsts: dict[Any, tuple[Any, int | None]] = {}
@@ -238,6 +240,8 @@ class Loop(LoopResults):
             raise NoStep("too few iterations for a scan", quiet=True)
         if source.problem:
             raise NoStep(source.problem)
+        if torch.is_grad_enabled() is not self.with_gradients:
+            raise NoStep(MODE_LEFT)
         self.body_now = _with_own_cells(self.body)
         places = places_of(self.body_now, self.site.places)
         stale: list[LoopPlan] = []

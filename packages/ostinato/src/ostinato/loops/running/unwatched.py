@@ -49,12 +49,13 @@ class Unwatched:
     def selecting(
         self, number: int, name: str, base: Any, *arguments: Any, **named: Any
     ) -> Any:
-        """`base.select(1, t)`, reported to the outer loops."""
+        """`base.select(1, t)`, reported to the outer loops as `base[:, t]`."""
+        result = getattr(base, name)(*arguments, **named)
         is_tensor = isinstance(base, Tensor)
         found = elements.of_call(name, (base, *arguments), named) if is_tensor else None
-        if found is None:
-            return getattr(base, name)(*arguments, **named)
-        return self.at(number, *found)
+        if found is not None and not elements.has_tensors(found[1]):
+            self.at(number, *found)
+        return result
 
     @staticmethod
     def kind(function: Any, of: Any) -> Any:
