@@ -71,12 +71,14 @@ class Program:
         native: whether docs/loops.md says that all its loops are native.
         reasons: the pieces for which it does not.
         stale: whether it changes what the backward pass may read.
+        has_views: whether it makes views under no_grad.
     """
 
     rng: random.Random
     native: bool = True
     reasons: list[str] = field(default_factory=list)
     stale: bool = False
+    has_views: bool = False
     names: int = 0
     lines: list[str] = field(default_factory=list)
     returned: list[str] = field(default_factory=list)

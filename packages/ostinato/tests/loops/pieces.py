@@ -300,6 +300,7 @@ def of_the_whole_batch(loop: Any) -> None:
 def in_a_context(loop: Any) -> None:
     """Gradients turned off or on within an iteration, and back."""
     p, a, b = loop.program, loop.program.name("a"), loop.program.name("h")
+    p.has_views = True
     modes = ["torch.no_grad()", "torch.enable_grad()", "torch.set_grad_enabled(flag)"]
     if loop.t and p.chance(30):
         modes = [f"torch.set_grad_enabled({loop.t} {test})" for test in ("% 2 == 0", "< 3")]
@@ -316,6 +317,7 @@ def in_a_context(loop: Any) -> None:
 def a_mode_left(loop: Any) -> None:
     """An iteration that turns gradients off, or on, for the next."""
     p, m = loop.program, loop.program.name("mode")
+    p.has_views = True
     loop.before.append(f"{m} = torch.is_grad_enabled()")
     loop.body.append("torch.set_grad_enabled(" + p.rng.choice(
         ["not torch.is_grad_enabled()", f"{loop.t or 0} % 2 == 0", "flag"]) + ")")  # fmt: skip

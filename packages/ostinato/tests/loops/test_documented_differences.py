@@ -80,6 +80,40 @@ def test_an_item_without_a_gradient_among_others_has_one_of_zero():
     assert not torch.autograd.grad(found[1].sum(), x)[0].any()
 
 
+def test_a_view_under_no_grad_has_no_gradient():
+    def function(x):
+        h, outs = torch.zeros_like(x[:, 0]), []
+        for t in range(x.shape[1]):
+            with torch.no_grad():
+                a = x[:, t]
+            h = torch.tanh(h + x[:, t] * a)
+            outs.append(a * 2)
+        return outs, h
+
+    x = inputs().requires_grad_()
+    (wanted, h), (found, g) = native(function, x)
+    assert wanted[9].requires_grad and not found[9].requires_grad
+    assert torch.autograd.grad(wanted[9].sum(), x, allow_unused=True) == (None,)
+    torch.testing.assert_close(*[torch.autograd.grad(of.sum(), x)[0] for of in (g, h)])
+
+
+def test_a_change_in_place_after_a_loop_may_be_of_what_only_python_kept():
+    def function(x, weight):
+        h = torch.zeros_like(x[:, 0])
+        for t in range(x.shape[1]):
+            weight = 0.9 * weight
+            h = h + x[:, t] * weight
+        weight.mul_(2)
+        return h
+
+    x = inputs().requires_grad_()
+    wanted, found = native(function, x, torch.ones(6, dtype=torch.float64))
+    with pytest.raises(RuntimeError, match="inplace"):
+        wanted.sum().backward()
+    (grad,) = torch.autograd.grad(found.sum(), x)
+    torch.testing.assert_close(grad[0, 3], torch.full((6,), 0.9**4, dtype=torch.float64))
+
+
 def test_what_python_cannot_show_counts_other_runs():
     made = array.array("d")
 

@@ -145,6 +145,35 @@ def test_the_iterated_object_s_own_iterator_decides(function):
     assert not same_as_python(function)
 
 
+def read(x, t):
+    return x[:, t] * 0.5
+
+
+def read_from_the_end(p, x):
+    h, T = torch.zeros_like(x[:, 0]), x.shape[1]
+    for t in range(T - 1):
+        h = torch.tanh(0.3 * h + read(x, T - 1 - t))
+    return h
+
+
+@pytest.mark.parametrize("lengths", [(14, 13, 14, 12), (14, 15, 14, 16, 15)])
+def test_a_called_function_reads_other_elements_at_another_length(lengths):
+    assert same_as_python(read_from_the_end, lengths)
+
+
+def places_in_turn(p, x):
+    """A dict keeps the order of its keys, also where iterations are taken three at a time."""
+    ring, found = [x[:, 0], x[:, 1], x[:, 2]], {}
+    for t in range(x.shape[1]):
+        ring[t % 3] = torch.tanh(ring[t % 3] + x[:, t])
+        found[t] = x[:, t]
+    return ring, list(found), list(found.values())
+
+
+def test_a_dict_keeps_the_order_of_its_keys():
+    assert same_as_python(places_in_turn, (29, 29))
+
+
 # ------------------------------------------------------------------------ comprehensions
 
 

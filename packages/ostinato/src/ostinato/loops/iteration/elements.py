@@ -242,11 +242,7 @@ class WindowOf:
         return found.flip(0) if self.step < 0 else found
 
     def write(self, values: Tensor) -> None:
-        """Write `[n, …]`, as single assignments would."""
-        if not isinstance(self.base, Tensor):
-            for i, value in zip(self.numbers, values.unbind(0), strict=True):
-                self.base[i] = value
-            return
+        """Write `[n, …]` into a tensor, as single assignments would."""
         if self.step < 0:
             values = values.flip(0)
         stride = abs(self.step)
@@ -290,13 +286,18 @@ def moving(index: Any) -> Any:
     raise AssertionError("an index that does not move")
 
 
-def at_iteration(index: Any, number: Callable[[Any], int]) -> Any:
+def at_iteration(index: Any, number: Callable[[Any], Any]) -> Any:
     """An index with a number for each expression of the loop's variable."""
     if type(index) is tuple:
         return tuple([at_iteration(p, number) for p in index])
     if type(index) is slice:
         return slice(*[at_iteration(p, number) for p in (index.start, index.stop, index.step)])
     return number(index._key) if isinstance(index, Number) else index
+
+
+def keyed(index: Any) -> Any:
+    """An index with the expressions of the loop's variable in it, to be compared."""
+    return at_iteration(index, lambda key: key)
 
 
 def of_call(name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:

@@ -23,6 +23,7 @@ class LoopPlan:
     Attributes:
         reads: a read of an element → the number of its input.
         called: reads in functions that the body calls: the read, the path to the tensor, the index.
+            The index may depend on the length: such a plan is for its lengths alone.
         tables: for each list of numbers: the read, the parts of its index, the type.
         numbers: expressions of the loop's variable that are inputs, and their types.
         leaves: for each input its read, and the parts of the index.
@@ -78,8 +79,9 @@ class LoopPlan:
 
     def facts(self) -> Any:
         """All facts that outputs depend on."""
+        called = [(read, path, elements.keyed(index)) for read, path, index in self.called]
         return (
-            self.reads, self.leaves, self.tables, self.numbers, self.lags, self.tensors,
+            self.reads, self.leaves, called, self.tables, self.numbers, self.lags, self.tensors,
             self.shares, self.done(),
         )  # fmt: skip
 

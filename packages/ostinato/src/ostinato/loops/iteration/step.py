@@ -173,7 +173,14 @@ class Step:
         return frame.element(read, base, index)
 
     def meets(self, read: Read, base: Any, index: Any) -> None:
-        """A read that the text of the loop does not show; a step with a plan knows of it."""
+        """A read that the text of the loop does not show; the plan says where it is.
+
+        Raises:
+            Stale: it is elsewhere, as `x[:, T - 1 - t]` is with another T.
+        """
+        found = [of for known, _, of in self.plan.called if known == read]
+        if [*map(elements.keyed, found)] != [elements.keyed(index)]:
+            raise Stale("a function that it calls reads other elements than before")
 
     def number(self, key: Any, dtype: torch.dtype) -> Tensor:
         """The input with the values of an expression of the loop's variable."""

@@ -43,8 +43,16 @@ class LoopResults(LoopReads):
         rest = iter(ys)
         for grown, name, emitted in zip(state.lists, state.list_names, plan.emitted, strict=True):
             self.extend(grown, name, emitted, rest)
+        into_lists = []
         for target, (_, _, key) in zip(targets, plan.puts, strict=True):
-            target.write(next(rest) if key is None else self.numbers_of(key, target.base.dtype))
+            values = next(rest) if key is None else self.numbers_of(key, target.base.dtype)
+            if isinstance(target.base, Tensor):
+                target.write(values)
+            else:
+                into_lists.append((target, values.unbind(0)))
+        for i in range(self.stop - self.j):  # in turn: a dict keeps their order
+            for target, rows in into_lists:
+                target.base[target.numbers[i]] = rows[i]
         sums = []
         for (total, in_place), n_added in zip(state.summed, plan.summed, strict=True):
             for _ in range(n_added):

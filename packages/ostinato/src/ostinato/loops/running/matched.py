@@ -103,6 +103,8 @@ class LoopReads(Unwatched):
 
     def has_called(self, plan: LoopPlan) -> bool:
         """Whether the tensors that called functions index exist; their elements go to `seen`."""
+        if plan.called and self.items.n not in plan.lengths:
+            return False
         before = self.j - 1
         for read, path, index in plan.called:
             base = resolved(self.body_now, path)
