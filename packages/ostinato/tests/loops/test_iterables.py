@@ -75,7 +75,7 @@ def test_a_loop_runs_in_python_where_the_engine_is_missing(monkeypatch):
     def missing():
         raise RuntimeError("the native module is missing")
 
-    monkeypatch.setattr(native, "_missing", "the native module is missing")
+    monkeypatch.setattr(native, "unavailable", lambda: "the native module is missing")
     monkeypatch.setattr(native, "modes", missing)
     cells, x = Cells(), torch.randn(2, 14, 3)
     looped = ostinato.loop(cells.forward)
