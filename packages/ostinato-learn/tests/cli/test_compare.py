@@ -13,6 +13,8 @@ from task_files import QUICK, TASKS
 import ostinato_learn as package
 from ostinato_learn.cli.many import paired
 from ostinato_learn.cli.many.paired import Apart
+from ostinato_learn.tasks import verdicts
+from ostinato_learn.tasks.verdicts import flips
 from zoo.suites import one_in
 
 
@@ -56,22 +58,22 @@ def test_flips_count_all_ways_to_swap(n):
     d = np.random.default_rng(n).normal(0.5, 1, n)
     ways = [abs(np.dot(signs, d)) >= abs(d.sum()) - 1e-9 for signs in
             itertools.product([-1, 1], repeat=n)]  # fmt: skip
-    assert paired.flips(d) == np.mean(ways)
+    assert flips(d) == np.mean(ways)
 
 
 def test_drawn_flips_come_near_all_flips(monkeypatch):
     d = np.random.default_rng(5).normal(0.4, 1, 14)
-    exact = paired.flips(d)
+    exact = flips(d)
     assert 0.02 < exact < 0.6
-    monkeypatch.setattr(paired, "ALL_FLIPS", 13)
-    monkeypatch.setattr(paired, "AT_ONCE", 1000)  # in several parts
+    monkeypatch.setattr(verdicts, "ALL_FLIPS", 13)
+    monkeypatch.setattr(verdicts, "AT_ONCE", 1000)  # in several parts
     # Of 10,000 draws the share is off by 0.005 in a standard deviation.
-    assert paired.flips(d) == pytest.approx(exact, abs=0.02)
+    assert flips(d) == pytest.approx(exact, abs=0.02)
 
 
 def test_a_difference_that_chance_makes_is_found_as_often_as_chance_makes_it():
     generator = np.random.default_rng(6)
-    found = [paired.flips(generator.normal(0, 1, 8)) < 0.05 for _ in range(400)]
+    found = [flips(generator.normal(0, 1, 8)) < 0.05 for _ in range(400)]
     assert 0.02 < np.mean(found) < 0.08  # 0.05 ± three deviations of 0.011
 
 
@@ -130,7 +132,7 @@ def test_forecasters_are_compared_by_series_or_by_windows_of_few(n_series, unit)
     assert (found.unit, found.n) == (unit, 9)
     assert found.difference == pytest.approx(relative.mean())
     assert (found.better, found.worse) == ((relative < 0).sum(), (relative > 0).sum())
-    assert found.p == paired.flips(relative)
+    assert found.p == flips(relative)
     assert not found.ahead
 
 

@@ -212,7 +212,7 @@ def _divided(everything: Examples) -> tuple[Examples, Examples | None]:
 
 
 def _head(what: str, train: Examples, test: Examples | None) -> str:
-    n_features = max(1, sources.n_features(train.X))  # a forecast may have only the series
+    n_features = max(1, sources.n_features(train.sequences))  # a forecast may have only the series
     shortest, longest = int(train.lengths.min()), int(train.lengths.max())
     steps = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
     return (

@@ -194,7 +194,7 @@ def _examples(trained: Trained) -> list[dict[str, Any]]:
     labels = [] if some.y is None else np.asarray(some.y).tolist()
     return [
         {"x": np.asarray(x, np.float32).tolist(), "label": labels[i] if labels else None}
-        for i, x in enumerate(some.X[i] for i in range(len(some)))
+        for i, x in enumerate(some.sequences[i] for i in range(len(some)))
     ]
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from ostinato_learn import tasks
 from ostinato_learn.data.sequences.preparation import Preparation
+from ostinato_learn.data.tables.frames import to_answer
 from ostinato_learn.runtime.model_graph import ModelGraph
 from ostinato_learn.runtime.network import Inputs, Network
 from ostinato_learn.runtime.values import Array, fail
@@ -92,6 +93,11 @@ class Model:
         True
         >>> model.stream(), model.pool(capacity=100)
         (Stream(n=0), Pool(0 of 100 streams))
+        >>> model.read("trips.csv")
+        Traceback (most recent call last):
+        ...
+        ValueError: trips.csv: the model was trained without names of columns, which a file needs; \
+wanted arrays, or a model fitted with label=
     """
 
     task: ClassVar[str]  # its name in the registry
@@ -243,6 +249,18 @@ class Model:
         if self.preparation is None:
             return int(self.network.n_inputs)
         return len(self.preparation.features)
+
+    def read(self, X: Any, answers: bool = False) -> Any:
+        """The `data.Examples` of a table whose columns the model knows; anything else unchanged.
+
+        Args:
+            X: a data frame, the path of a file, or what the model answers otherwise.
+            answers: whether the answers are read, too, as `y`.
+
+        Raises:
+            ValueError: the table cannot be read, or the model was trained without names.
+        """
+        return to_answer(X, None if self.preparation is None else self.preparation.roles, answers)
 
     @cached_property
     def _source(self) -> StreamSource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from inspect import signature
 from numbers import Integral
 from pathlib import Path
@@ -16,9 +16,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ostinato_learn.data.sequences.examples import Examples
+from ostinato_learn import tasks
+from ostinato_learn.data.sequences import splits
+from ostinato_learn.data.sequences.examples import Coded, Examples
 from ostinato_learn.data.sequences.preparation import Preparation
-from ostinato_learn.data.sequences.step_labels import Steps, n_features
+from ostinato_learn.data.sequences.step_labels import Steps, as_texts_or_sequences, n_features
+from ostinato_learn.data.tables import frames
 from ostinato_learn.data.text.words import Words
 from ostinato_learn.hyperparameters import (
     EXTENDABLE,
@@ -86,6 +89,38 @@ def described(cls: type[E]) -> type[E]:
     chosen = {f.name for f in fields(cls) if f.default == AUTO} | {"iterations", "epochs"}
     by_default = {n: words.get(each.key, repr(each.default)) for n, each in DECLARED.items()}
     return documented(cls, {n: text for n, text in by_default.items() if n in chosen})
+
+
+@dataclass(frozen=True)
+class TableParts:
+    """The sequences of a table, in the parts that a training has.
+
+    Attributes:
+        train: the examples to learn from.
+        validation: those to choose by.
+        missing: how missing values are treated; see `Preparation.fit`.
+    """
+
+    train: Examples
+    validation: Examples | None
+    missing: Any
+
+    def split(self, fraction: float, seed: int) -> TableParts:
+        """With a share of the examples kept for validation, as on the command line."""
+        if not fraction:
+            return self
+        rest, held_out = splits.held_out(self.train, fraction, seed)
+        train, validation = self.train.select(rest), self.train.select(held_out)
+        return replace(self, train=train, validation=validation)
+
+    def preparation(self, standardize: bool) -> Preparation:
+        """What makes the input of a network of them, learnt from the training part."""
+        return Preparation.fit(self.train, missing=self.missing, standardize=standardize)
+
+
+def prepared(preparation: Preparation) -> Callable[[Examples], Steps]:
+    """The function that makes a network's input of examples."""
+    return lambda part: as_texts_or_sequences(preparation.apply(part))
 
 
 def check_pair(validation: Any) -> None:
@@ -173,7 +208,7 @@ class Estimator(BaseEstimator):
 
         Args:
             sized: what follows from the size of the data, of the settings of the recipe and the
-                given ones, as "section.name" → value; asked for the recipe "task" alone.
+                given ones, as "section.name" → value; given for the recipe "task" alone.
             start: the model with whose weights the training begins; its network is kept.
             resume: the directory of a checkpoint, whose plan is kept, except for its length.
 
@@ -205,10 +240,71 @@ class Estimator(BaseEstimator):
         settings |= sized(settings, given) if self.recipe == "task" else {}
         return parameters | {name: settings[each.key] for name, each in known.items()}
 
+    def _table(
+        self,
+        X: Any,
+        y: Any,
+        columns: Mapping[str, Any],
+        validation: Any = None,
+        start: Any = None,
+        missing: str = "error",
+    ) -> TableParts | None:
+        """The parts of a table, as the command line has them; None: X is none.
+
+        Args:
+            X: what `fit` was given.
+            y: answers to `Examples`.
+            columns: the roles of columns, `label`, and `missing`.
+            validation: a further table, or (X, y) of `Examples`.
+            start: the model that the training starts from, which knows the columns.
+            missing: how missing values are treated, if `columns` do not say it.
+        """
+        is_examples = isinstance(X, (Examples, Coded))
+        if not (is_examples or frames.is_path(X) or columns):
+            return None
+        if not (is_examples or frames.is_path(X) or frames.is_frame(X)):
+            raise TypeError(
+                f"{next(iter(columns))!r} is for tables, and X is a {type(X).__name__}; wanted a "
+                "data frame, or the path of a file"
+            )
+        roles = {name: value for name, value in columns.items() if name != "missing"}
+        known = start and start.preparation and start.preparation.roles
+        trained = known and replace(known.for_model(True), split=roles.pop("split", None))
+        task = tasks.named(self._task)
+        train = frames.to_learn(X, y, task, roles, trained)
+        held_out = None
+        if validation is not None:
+            held_X, held_y = validation if isinstance(validation, tuple) else (validation, None)
+            of_train = train.roles and replace(train.roles.for_model(True), sort=train.roles.sort)
+            held_out = frames.to_learn(held_X, held_y, task, {}, of_train)
+        elif train.parts is not None:
+            parts = splits.split(train, train.parts)
+            if "validation" in parts:
+                held_out = train.select(parts["validation"])
+            train = train.select(parts["train"])
+        return TableParts(train, held_out, columns.get("missing", missing))
+
+    def read(self, X: Any, *, answers: bool = False) -> Examples:
+        """The sequences of a table as the fitted model reads them, in the order of its answers.
+
+        Args:
+            X: a data frame, or the path of a file, with the columns of the training in any order.
+            answers: whether the answers are read, too, as `y`.
+
+        Returns:
+            `data.Examples`; `ids` are the names of the sequences.
+
+        Raises:
+            ValueError: see `data.read_examples`; or the model was not fitted on a table.
+        """
+        found = self._fitted().read(X, answers)
+        assert isinstance(found, Examples)
+        return found
+
     def _callbacks(
         self, callbacks: Sequence[Callback], values: Mapping[str, Any]
     ) -> Sequence[Callback]:
-        """With the progress, if it is asked for; the settings are shown first."""
+        """With the progress, if it is given for; the settings are shown first."""
         if not self.verbose:
             return callbacks
         settings = {DECLARED[name].key: v for name, v in values.items() if name in DECLARED}
@@ -311,6 +407,26 @@ class SequenceEstimator(Estimator):
         "number of words that have an embedding of their own, the most frequent ones; all others "
         "share that of the unknown word.",
     )
+
+    def _parts(
+        self, X: Any, y: Any, columns: Mapping[str, Any], validation: Any, weights: Any, start: Any
+    ) -> TableParts | None:
+        """The parts of a table, with a share for validation if requested; None: X is no table.
+
+        Args: see `_table`; `weights` are `sample_weight`, which only arrays have.
+        """
+        fraction = kept_apart(self.validation_fraction, validation)
+        parts = self._table(X, y, columns, validation, start)
+        if parts is not None and weights is not None:
+            raise ValueError("sample_weight is for arrays, and X is a table; leave it out")
+        return parts and parts.split(fraction, self._seed())
+
+    def _answered(self, X: Any, y: Any = None) -> tuple[Any, Any]:
+        """Sequences and their answers; those of a table are in it."""
+        if y is None:
+            X = self._fitted().read(X, answers=True)
+            y = getattr(X, "y", None)
+        return X, y
 
     def save(self, path: str | Path, *, examples: Any = None) -> None:
         """Write the fitted model into a directory: all or nothing; see `Estimator.save`.

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from ostinato_learn.cli.failures import BadInput
 from ostinato_learn.cli.run.config import Config, Given
 from ostinato_learn.cli.run.runs import Trained
 from ostinato_learn.cli.run.summaries import Rows
-from ostinato_learn.tasks.base import TaskSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,23 +195,6 @@ def run_facts(
 def without_run(trained: Trained) -> BadInput:
     """The error of a model that has no test part of its own."""
     return BadInput(f"{trained.model} is a model without a run; name the FILE to evaluate it on")
-
-
-def best_of(
-    task: TaskSpec, measured: Mapping[str, Any], simple: Mapping[str, Mapping[str, Any]]
-) -> tuple[str, str]:
-    """The best baseline by the first measure; and the same with the figures of both, in words.
-
-    Args:
-        measured: the measures of the network.
-        simple: those of the baselines, by their names.
-    """
-    key = task.first_measure(measured)
-    measure = task.measures[key]
-    known = {name: each[key] for name, each in simple.items() if each.get(key) is not None}
-    best = min(known, key=lambda name: known[name] if measure.lower else -known[name])
-    shown = measure.shown(measured[key]), measure.shown(known[best])
-    return best, f"{best} ({shown[0]} and {shown[1]} by {measure.words})"
 
 
 def gathered(ranks: Ranks, own: np.ndarray) -> np.ndarray | None:

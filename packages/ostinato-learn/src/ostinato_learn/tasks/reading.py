@@ -59,6 +59,7 @@ class SequenceReader(Model):
             ValueError: X has other features than the training data, or a value is missing or
                 infinite where that is an error.
         """
+        X = self.read(X)
         if self.vocabulary is not None:
             return self.vocabulary.code(self.words(X))
         if self.preparation is None:
@@ -107,6 +108,7 @@ class SequenceReader(Model):
         Raises:
             ValueError: X holds something else.
         """
+        X = self.read(X)
         if isinstance(X, Examples) and self.preparation is not None:
             X = self.preparation.apply(X)
         X = as_texts_or_sequences(X.X if isinstance(X, Examples) else X)

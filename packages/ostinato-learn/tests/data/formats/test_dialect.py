@@ -24,7 +24,7 @@ ENCODINGS = ("utf-8", "utf-8-sig", "cp1252", "latin-1", "utf-16", "utf-16-be", "
 
 def _values(examples):
     """All steps of all sequences, `[ΣT, F]`."""
-    return np.concatenate(list(examples.X))
+    return np.concatenate(list(examples.sequences))
 
 
 def _same(a, b):

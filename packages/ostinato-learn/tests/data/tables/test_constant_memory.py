@@ -30,7 +30,7 @@ from ostinato_learn.data.series.panel import Panel
 from ostinato_learn.hyperparameters import Architecture
 from ostinato_learn.tasks.forecast.fit import fit
 from ostinato_learn.training.plan import Plan
-from ostinato_learn.tasks.forecast import series as forecast
+from ostinato_learn.data.series import of_examples as forecast
 from ostinato_learn.tasks.forecast.loss import ForecastSettings
 
 how, path, limit = sys.argv[1:]

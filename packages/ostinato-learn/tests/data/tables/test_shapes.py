@@ -42,7 +42,7 @@ def write(tmp_path):
 
 def test_long(write):
     examples = read_examples(write(ROWS), ROLES)
-    assert isinstance(examples.X, Ragged) and examples.lengths.tolist() == [3, 1, 2]
+    assert isinstance(examples.sequences, Ragged) and examples.lengths.tolist() == [3, 1, 2]
     assert examples.categories == {"kind": ("blue", "green", "red")}
     kinds = ["blue", "green", "red"]
     wanted = np.array([[row[2], kinds.index(row[3])] for row in ROWS], np.float32)
@@ -86,7 +86,7 @@ def test_rows_in_any_order_with_sort(write):
 
 def test_equal_lengths_are_an_array(write):
     examples = read_examples(write([ROWS[0], ROWS[1], ROWS[4], ROWS[5]]), ROLES)
-    assert examples.X.shape == (2, 2, 2) and examples.X.dtype == np.float32
+    assert examples.sequences.shape == (2, 2, 2) and examples.sequences.dtype == np.float32
 
 
 def test_nested_tags_with_times(write):

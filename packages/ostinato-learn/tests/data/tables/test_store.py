@@ -54,13 +54,13 @@ def both(path, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 300)
     monkeypatch.setattr(examples, "BLOCK", 50)
     stored = store_examples(stream_examples(path, ROLES))
-    assert isinstance(stored.X, Mapped)
+    assert isinstance(stored.sequences, Mapped)
     return read_examples(path, ROLES), stored
 
 
 def test_all_but_times_is_the_same(both):
     memory, stored = both
-    assert stored.X.lengths.tolist() == memory.lengths.tolist() and len(stored) == 60
+    assert stored.sequences.lengths.tolist() == memory.lengths.tolist() and len(stored) == 60
     for name in ("ids", "y", "groups"):
         assert getattr(stored, name).tolist() == getattr(memory, name).tolist()
     assert stored.statics["age"].tobytes() == memory.statics["age"].tobytes()
@@ -75,7 +75,7 @@ def test_preparation_is_the_same_to_the_last_bit(both, missing):
     wanted = Preparation.fit(memory.select(chosen), missing=missing)
     train = stored.select(chosen)
     found = Preparation.fit(train, missing=missing)
-    assert isinstance(train.X, Mapped) and found.features == wanted.features
+    assert isinstance(train.sequences, Mapped) and found.features == wanted.features
     assert found.statics == wanted.statics
     X, Y = wanted.apply(memory), found.apply(stored)
     assert isinstance(Y, Mapped) and Y.n_features == X.n_features
@@ -101,7 +101,7 @@ def test_batches_are_the_same(both):
     "index", [3, -1, slice(2, 5), slice(None, None, -7), [5, 5, 0], np.arange(60) % 3 == 0, []]
 )
 def test_indexing_is_that_of_ragged(both, index):
-    X, Y = both[0].X, both[1].X
+    X, Y = both[0].sequences, both[1].sequences
     if isinstance(index, int):
         assert Y[index][:, 0].tobytes() == X[index][:, 0].tobytes()
     else:
@@ -215,7 +215,8 @@ def test_a_file_that_nobody_holds_is_closed_without_a_warning(path):
         refused = (each for each in [read_examples(path, ROLES), None])
         with pytest.raises(AttributeError):
             store_examples(refused)
-        assert len(descriptors) == 2 and stored.X[1].shape[1] == 2  # it needs its file no more
+        # It needs its file no more.
+        assert len(descriptors) == 2 and stored.sequences[1].shape[1] == 2
         gc.collect()
     for descriptor in descriptors:
         with pytest.raises(OSError, match="Bad file descriptor"):
@@ -243,7 +244,7 @@ def test_a_label_for_each_step(path, tmp_path, monkeypatch, labels, features):
     monkeypatch.setattr(blocks, "BLOCK", 300)
     monkeypatch.setattr(examples, "BLOCK", 50)
     stored = store_examples(stream_examples(path, roles))
-    assert isinstance(stored.X, Mapped) and isinstance(stored.y, CodedLabels)
+    assert isinstance(stored.sequences, Mapped) and isinstance(stored.y, CodedLabels)
     chosen = np.random.default_rng(2).permutation(60)[:30]
     for one, other in ((stored, memory), (stored.select(chosen), memory.select(chosen))):
         assert one.values.tobytes() == other.values.tobytes()
@@ -325,7 +326,7 @@ def test_some_are_drawn_the_same_each_time(both):
     memory, stored = both
     assert memory.some(7) is memory
     some = stored.some(200)
-    assert not isinstance(some.X, Mapped) and 10 < len(some) < 30
+    assert not isinstance(some.sequences, Mapped) and 10 < len(some) < 30
     assert (
         some.ids.tolist()
         == stored.some(200).ids.tolist()

@@ -6,8 +6,7 @@ would make any difference look significant.
 
     exact sign test      counts the units in which one run is right and the other wrong (McNemar's
                          test), or better and worse, like heads among throws of a coin
-    sign-flip test       of mean differences: how many of the ways to swap the two runs in some
-                         units make a mean as far from 0. All ways up to 2¹⁴, else 10,000 drawn.
+    sign-flip test       of mean differences; see `tasks.verdicts.flips`
 """
 
 from __future__ import annotations
@@ -20,16 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ostinato_learn.baselines import SURE, sign_test
+from ostinato_learn.baselines import sign_test
 from ostinato_learn.cli.failures import BadInput
+from ostinato_learn.tasks.verdicts import FEWEST, flips, relative_differences
 
 if TYPE_CHECKING:
     from ostinato_learn.cli.run.config import Config
     from ostinato_learn.cli.run.rundir import RunDir
 
-FEWEST = 6  # units: with five, even that one run wins all has a probability of 2 · 2⁻⁵ = 0.06
-ALL_FLIPS, DRAWN = 14, 10_000
-AT_ONCE = 1_000_000  # signs drawn together: 16 MB
 DRAWN_APART = "the test sequences were drawn independently of each other"
 
 Rows = list[dict[str, str]]
@@ -175,23 +172,6 @@ def forecast(a: Rows, b: Rows, horizon: int) -> PairedResult:
     return flip_tested(what, relative, measure, assumption)
 
 
-def relative_differences(a: Any, b: Any, unit: Any) -> np.ndarray:
-    """2 (b − a) / (a + b) of the sums of two losses in each unit, `[n]`.
-
-    Units without a known loss are left out, and those where both are zero.
-
-    Args:
-        a, b: `[M]`, losses; NaN where they are unknown.
-        unit: `[M]`, the number of the unit of each.
-    """
-    known = np.isfinite(a)
-    sums = [np.bincount(unit[known], each[known]) for each in (a, b)]
-    total = sums[0] + sums[1]
-    usable = total > 0
-    differences: np.ndarray = 2 * (sums[1] - sums[0])[usable] / total[usable]
-    return differences
-
-
 def regress(a: Rows, b: Rows) -> PairedResult:
     """Two regressors by their absolute errors on each sequence, of several targets relative to
     the deviation of each.
@@ -215,53 +195,6 @@ def regress(a: Rows, b: Rows) -> PairedResult:
     gain = losses[1] - losses[0]
     measure = "mean absolute error, in deviations of the target"
     return flip_tested("sequences", gain, measure)
-
-
-def flips(differences: Any, seed: int = 0) -> float:
-    """The share of the ways to flip signs that leave the mean as far from 0 as it is, or farther.
-
-    Args:
-        differences: `[n]`.
-        seed: the seed of the flips, if there are too many to try all.
-
-    Example:
-        >>> flips([1.0, 2.0, 3.0])  # only all three positive or all three negative: 2 of 8
-        0.25
-    """
-    d = np.asarray(differences, dtype=np.float64)
-    n = len(d)
-    # Sums of the same numbers in another order differ by rounding.
-    least = abs(d.sum()) - 1e-12 * np.abs(d).sum()
-    if n <= ALL_FLIPS:
-        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return float((np.abs(signs @ d) >= least).mean())
-    generator, as_far, left = np.random.default_rng(seed), 0, DRAWN
-    while left:
-        rows = min(left, max(1, AT_ONCE // n))
-        drawn = 1.0 - 2.0 * generator.integers(0, 2, (rows, n))
-        as_far += int((np.abs(drawn @ d) >= least).sum())
-        left -= rows
-    return (as_far + 1) / (DRAWN + 1)  # the data themselves count as one way
-
-
-def verdict(differences: Any, baseline: str, units: str) -> str:
-    """The comparison of a network with a baseline in words, by the sign-flip test.
-
-    Args:
-        differences: `[n]`, the network's loss minus the baseline's in each unit, or relative ones.
-        baseline: its name, and the measures of both.
-        units: the noun for the units, in the plural.
-
-    Example:
-        >>> verdict([-1.0] * 6, "it", "texts"), verdict([-1.0, 1.0] * 3, "it", "texts")
-        ('better than it', 'no significant difference from it')
-    """
-    d = np.asarray(differences)
-    if len(d) < FEWEST:
-        return f"not tested against {baseline}: too few {units}, {len(d)}"
-    if flips(d) >= SURE:
-        return f"no significant difference from {baseline}"
-    return f"{'better' if d.mean() < 0 else 'WORSE'} than {baseline}"
 
 
 def predictions(a: Measured, b: Measured) -> tuple[Rows, Rows]:

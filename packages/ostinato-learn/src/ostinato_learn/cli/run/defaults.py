@@ -42,19 +42,18 @@ def for_task(task: str, settings: Config, given: Given) -> Config:
     return settings.updated(recipe.of_task(task, given, asked or "task"))
 
 
-def for_file(settings: Config, given: Given, n_examples: int) -> Config:
+def for_file(settings: Config, given: Given, n: int, validated: bool) -> Config:
     """The settings with defaults for a file, except given parameters.
 
     Args:
         settings: resolved, with the recipe of the task.
         given: the parameters that the user set, also to None; no default replaces these.
-        n_examples: the number of examples of the training part, with those for validation.
+        n: the number of examples to learn from.
+        validated: whether there are some for validation.
     """
     if settings.run.recipe == "notebook":
         return settings
-    fraction = settings.training.validation_fraction
-    n = max(1, round(n_examples * (1 - fraction)))
-    chosen = recipe.for_examples(n, dict(settings.items()), given, validated=fraction > 0)
+    chosen = recipe.for_examples(n, dict(settings.items()), given, validated)
     if "run.checkpoint_every" not in given:
         chosen["run.checkpoint_every"] = chosen["training.eval_every"]
     return settings.updated(chosen)

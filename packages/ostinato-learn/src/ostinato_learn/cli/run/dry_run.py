@@ -90,12 +90,12 @@ def _check_prepared(parts: Parts, settings: Config) -> None:
     """Refuse data that a training would refuse, such as missing values; sequences on disk are left
     to the training."""
     data = settings.data
-    if parts.train.roles is None or isinstance(parts.train.X, Mapped):
+    if parts.train.roles is None or isinstance(parts.train.sequences, Mapped):
         return
     missing = partition.how_missing(parts.train, data.missing)
     preparation = Preparation.fit(parts.train, missing=missing, standardize=data.standardize)
     for part in (parts.validation, parts.test):
-        if part is not None and not isinstance(part.X, Mapped):
+        if part is not None and not isinstance(part.sequences, Mapped):
             preparation.apply(part)
 
 
@@ -139,7 +139,7 @@ def columns(settings: Config, roles: Roles | None) -> Rows:
 
 def first(part: Examples) -> Rows:
     """The first sequence: its name, and its first steps feature by feature."""
-    x, length = next(iter(part.X)), int(part.lengths[0])
+    x, length = next(iter(part.sequences)), int(part.lengths[0])
     rows = [("name", str(part.ids[0])), ("steps", f"{length:,}")]
     more = " …" if length > SHOWN else ""
     if part.times is not None:

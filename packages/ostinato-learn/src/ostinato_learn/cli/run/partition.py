@@ -79,7 +79,7 @@ def folds(settings: Config, k: int) -> Iterator[Parts]:
     from ostinato_learn.data.sequences import splits
 
     examples = replace(_learnable(settings), parts=None)
-    pairs = splits.folds(examples, k, settings.training.seed, stratify=_strata(examples))
+    pairs = splits.folds(examples, k, settings.training.seed, stratify=splits.strata(examples))
     for number, (train, test) in enumerate(pairs, start=1):
         learnt, tested = (_labels_in(examples, part) for part in (train, test))
         new = np.setdiff1d(tested, learnt)
@@ -118,7 +118,7 @@ def _divided(everything: Examples, settings: Config) -> Parts:
 
     from ostinato_learn.data.sequences import splits
 
-    stratify = _strata(everything)
+    stratify = splits.strata(everything)
     if everything.parts is not None:
         found = splits.split(everything, everything.parts)
         if "test" not in found:
@@ -158,17 +158,6 @@ def redrawn(parts: Parts, settings: Config, draw: int) -> Parts | None:
     return None if len(np.setdiff1d(validation, train)) else found
 
 
-def _strata(part: Examples) -> np.ndarray | None:
-    """The labels that a split shares out evenly (of several the rarest); else None."""
-    from ostinato_learn.data.sequences import label_sets
-
-    if not hasattr(part.y, "dtype"):
-        return None
-    if part.y.ndim == 2:
-        return None if part.y.dtype.kind == "f" else label_sets.rarest(part.y)
-    return part.y
-
-
 def _labels_in(part: Examples, indices: np.ndarray) -> np.ndarray:
     """The labels of the sequences, or of the steps, at `indices`; none if each may have several.
 
@@ -188,18 +177,14 @@ def _with_validation(train: Examples, test: Examples, settings: Config, draw: in
     fraction = settings.training.validation_fraction
     if not fraction:
         return Parts(train, test)
-    stratify = _strata(train)
-    shares = {"train": 1 - fraction, "validation": fraction}
-    # Another seed than that of the test part, so that the two draws are independent.
-    found = splits.split(replace(train, parts=None), shares, settings.training.seed + 1 + draw,
-                         stratify=stratify)  # fmt: skip
-    learnable = train if len(found["validation"]) <= REDRAWN else None
-    return Parts(train.select(found["train"]), test, train.select(found["validation"]), learnable)
+    rest, held_out = splits.held_out(train, fraction, settings.training.seed + draw)
+    learnable = train if len(held_out) <= REDRAWN else None
+    return Parts(train.select(rest), test, train.select(held_out), learnable)
 
 
 def _check_alike(train: Examples, test: Examples) -> None:
     """Raise BadInput if the files of the training and the test part do not fit together."""
-    wanted, came = sources.n_features(train.X), sources.n_features(test.X)
+    wanted, came = sources.n_features(train.sequences), sources.n_features(test.sequences)
     if came != wanted and test.roles is None:
         raise BadInput(
             f"{test.source}: X has {came} features a step; wanted {wanted}, as in {train.source}"
@@ -265,7 +250,7 @@ def describe(parts: Parts) -> dict[str, Any]:
     return {
         "n_train": len(train),
         "n_test": len(parts.test),
-        "n_features": sources.n_features(train.X),
+        "n_features": sources.n_features(train.sequences),
         "max_length": int(train.lengths.max()),
         "n_classes": labels.shape[1] if several else len(np.unique(labels)),
     }

@@ -184,24 +184,15 @@ def roles(settings: Config) -> Roles:
 def trained_roles(preparation: Preparation | None, settings: Config, answers: bool) -> Roles | None:
     """The columns of a table as a model knows them, by name; None for a model of arrays.
 
-    Nothing is guessed again: there may be further columns, in any order. The id of rows that are
-        sequences may be missing.
-
     Args:
         settings: how this file is read: its dialect, whether to sort.
-        answers: whether the target is needed, to measure the model. A series to be forecast is
-            always needed.
+        answers: see `Roles.for_model`.
     """
     roles = preparation.roles if preparation else None
     if roles is None:
         return None
     data = settings.data
-    roles = replace(
-        roles, group=None, split=None, sort=data.sort, of_model=True, **asdict(dialect(data))
-    )
-    if answers or roles.task == "forecast":
-        return roles
-    return replace(roles, target=None, labels=())
+    return replace(roles.for_model(answers), sort=data.sort, **asdict(dialect(data)))
 
 
 def names(listed: str | None) -> tuple[str, ...]:
@@ -406,7 +397,7 @@ def check_fits(source: str, examples: Examples, model: Classifier, labels: bool)
     """
     from ostinato_learn.data import LabelEncoder
 
-    came, wanted = n_features(examples.X), model.n_features
+    came, wanted = n_features(examples.sequences), model.n_features
     if came != wanted and examples.roles is None:  # columns of a table are found by their names
         raise BadInput(
             f"{source}: X has {came} features a step; wanted {wanted}, "

@@ -100,7 +100,7 @@ def _with_series(examples: Examples) -> Examples:
     name = examples.roles.target if examples.roles is not None else None
     if name in examples.features:
         return examples
-    X = examples.X
+    X = examples.sequences
     n_others = X.n_features if isinstance(X, Ragged) else X.shape[2]
     others = examples.features or tuple(f"feature {i}" for i in range(n_others))
     values = np.concatenate(examples.y)[:, None].astype(np.float32)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ostinato_learn.data.formats.content import TABLES, as_text, ending, read_content
-from ostinato_learn.data.tables.read_examples import read_table
+from ostinato_learn.data.formats.dialect import Dialect
+from ostinato_learn.data.tables.frames import is_frame, is_path
+from ostinato_learn.data.tables.read_examples import parse_table, read_table, table_in
+from ostinato_learn.data.tables.table import Table, Text
+
+_log = logging.getLogger(__name__)
 
 TUNES = ".abc"  # a tune ends at a blank line (ABC standard 2.1)
+_ENDINGS = (*TABLES, ".txt", TUNES)
 Documents = Literal["blank", "line", "file"]
 
 
@@ -54,6 +61,53 @@ def read_documents(
     if each == "blank":
         return tunes(text) if ending(path) == TUNES else at_blank_lines(text)
     return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def documents_in(X: Any, column: str | None = None, **dialect: Any) -> Any:
+    """The documents of a file or a table, as the command line has them; anything else unchanged.
+
+    A text is one document, and each tune of a collection, and each row of a table.
+
+    Args:
+        X: the path of a file, a table in memory, or a list of texts.
+        column: of the table; None: its only column of texts.
+        dialect: how a CSV file is written; see `Dialect`.
+
+    Raises:
+        ValueError: the file is damaged, or the table has not one such column.
+    """
+    if is_frame(X):
+        table = table_in(X)
+    elif not is_path(X) or (isinstance(X, str) and ending(Path(X)) not in _ENDINGS):
+        return X
+    elif ending(Path(X)) in TABLES:
+        path = Path(X)
+        table = parse_table(read_content(path), ending(path), str(path), Dialect(**dialect))
+    elif column is not None:
+        raise ValueError(f"{X}: a text has no column {column!r}; leave it out")
+    else:
+        text = _text(Path(X))
+        return tunes(text) if ending(Path(X)) == TUNES else [text.strip()]
+    return table[text_column(table, column)].texts()
+
+
+def text_column(table: Table, column: str | None) -> str:
+    """The column of the texts; None: the only column of texts, which the log names.
+
+    Raises:
+        ValueError: there is no such column, or there are several.
+    """
+    if column is not None:
+        return table.exact(column, "the texts")
+    found = [n for n in table.names if isinstance(table[n], Text) and not table[n].is_numbers()]
+    if len(found) != 1:
+        raise ValueError(
+            f"{table.source}: which column holds the texts? Wanted a single one, or its name "
+            f"(--language COLUMN, label=); the columns are "
+            f"{', '.join(map(repr, table.names[:20]))}"
+        )
+    _log.warning("%s: the column of texts is %r", table.source, found[0])
+    return found[0]
 
 
 def at_blank_lines(text: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -53,13 +53,93 @@ class Places:
         return replace(self, numbers=np.concatenate([self.numbers[:0], *spans]))
 
 
+class Coded:
+    """N sequences of which some features are names, each held as its place in a table of names.
+
+    The table belongs to these sequences: in another file the same code is another name. So this is
+    no array, and nothing computes with it. Estimators take it as it is, and learn the names.
+
+    Args:
+        sequences: `[N, T, F]` float32, or a `Ragged`; with codes where features are names.
+        features: the names of the F features.
+        categories: feature → its names, for those features that hold some.
+        roles: of the columns of their file, if they have one.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato_learn.data.sequences.examples import Coded
+        >>> X = Coded(np.array([[[0.0], [1.0]]], np.float32), ("ward",), {"ward": ("A", "B")})
+        >>> X, X[0].tolist()
+        (Coded(1 sequences, names in 'ward'), [['A'], ['B']])
+        >>> np.asarray(X)
+        Traceback (most recent call last):
+        ...
+        TypeError: X holds names ('ward') as codes of its own file, which are no numbers; wanted X \
+itself, which the estimators take, or features without names
+    """
+
+    __hash__ = None  # type: ignore[assignment]  # as an array
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        features: tuple[str, ...],
+        categories: Mapping[str, tuple[str, ...]],
+        roles: Roles | None = None,
+    ):
+        self.sequences = sequences
+        self.features = features
+        self.categories = categories
+        self.roles = roles
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitem__(self, chosen: Any) -> Any:
+        """Sequence i as an array of objects `[T, F]`, with its names; or several, again `Coded`."""
+        found = self.sequences[chosen]
+        if not isinstance(chosen, (int, np.integer)):
+            return Coded(found, self.features, self.categories, self.roles)
+        shown = np.array(found, dtype=object)
+        for i, name in enumerate(self.features):
+            words = (*self.categories.get(name, ()), None)  # None: it is missing
+            if name in self.categories:
+                shown[:, i] = [words[-1 if np.isnan(code) else int(code)] for code in found[:, i]]
+        return shown
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"Coded({len(self)} sequences, names in {', '.join(map(repr, self.categories))})"
+
+    def __eq__(self, other: object) -> Any:
+        self._refuse()
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise TypeError(
+            f"X holds names ({', '.join(map(repr, self.categories))}) as codes of its own file, "
+            "which are no numbers; wanted X itself, which the estimators take, or features without "
+            "names"
+        )
+
+    def examples(self) -> Examples:
+        """The sequences as examples, whose features have their names."""
+        return Examples(
+            self, features=self.features, categories=self.categories, roles=self.roles
+        )
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Examples:
     """N sequences of F features, with their answers and their names in the file.
 
     Attributes:
-        X: `[N, T, F]` float32, or a `Ragged` where lengths differ. A missing value is NaN. A word
-            of the feature f is its place in `categories[f]`.
+        X: `[N, T, F]` float32, or a `Ragged` where lengths differ. A missing value is NaN. If some
+            features hold words, `Coded`: a word of the feature f is its place in `categories[f]`.
         y: to classify: labels `[N]`; to tag: N arrays of labels `[T_i]`; to forecast: N arrays
             `[T_i]` float64, the series itself, NaN where it is missing: a list, or a `Series`; None
             without a target.
@@ -85,7 +165,7 @@ class Examples:
         (3, array([1, 2, 3]), array(['a', 'a'], dtype='<U1'))
     """
 
-    X: Sequences
+    X: Sequences | Coded
     y: Any = None
     features: tuple[str, ...] = ()
     ids: np.ndarray = field(default=None)  # type: ignore[arg-type]  # 1…N, if not given
@@ -100,6 +180,8 @@ class Examples:
     written: Any = None
 
     def __post_init__(self) -> None:
+        if self.categories and not isinstance(self.X, Coded):
+            object.__setattr__(self, "X", Coded(self.X, self.features, self.categories, self.roles))
         if self.ids is None:
             object.__setattr__(self, "ids", np.arange(1, len(self.X) + 1))
 
@@ -113,19 +195,29 @@ class Examples:
         return f"Examples({len(self)} sequences of {shown} steps, {len(self.features)} features)"
 
     @property
+    def sequences(self) -> Sequences:
+        """X as numbers, with the codes of words."""
+        return self.X.sequences if isinstance(self.X, Coded) else self.X
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the sequences are read from a file when they are needed."""
+        return isinstance(self.sequences, Mapped)
+
+    @property
     def lengths(self) -> np.ndarray:
         """Steps of each sequence, `[N]` int64."""
-        if isinstance(self.X, Ragged):
-            return self.X.lengths
-        return np.full(len(self.X), self.X.shape[1], np.int64)
+        if isinstance(self.sequences, Ragged):
+            return self.sequences.lengths
+        return np.full(len(self.sequences), self.sequences.shape[1], np.int64)
 
     @property
     def values(self) -> np.ndarray:
         """The steps of all sequences, end to end, `[ΣT, F]` float32."""
-        if isinstance(self.X, Ragged):
-            return self.X.values
-        n, steps, width = self.X.shape  # of width 0, -1 would have no meaning
-        return self.X.reshape(n * steps, width)
+        if isinstance(self.sequences, Ragged):
+            return self.sequences.values
+        n, steps, width = self.sequences.shape  # of width 0, -1 would have no meaning
+        return self.sequences.reshape(n * steps, width)
 
     @property
     def ahead(self) -> np.ndarray:
@@ -140,17 +232,17 @@ class Examples:
 
     def blocks(self) -> Iterator[Examples]:
         """The examples some at a time, with their sequences in memory: all at once if they are."""
-        if not isinstance(self.X, Mapped):
+        if not isinstance(self.sequences, Mapped):
             yield self
             return
-        for chosen in stretches(self.X.sizes, BLOCK):
+        for chosen in stretches(self.sequences.sizes, BLOCK):
             yield self.select(chosen).loaded()
 
     def loaded(self) -> Examples:
         """The same examples with all steps in memory."""
         y = list(self.y) if isinstance(self.y, Series) else self.y
         times = list(self.times) if self.times is not None else None
-        return replace(self, X=self.X[:], y=y, times=times) if isinstance(self.X, Mapped) else self
+        return replace(self, X=self.sequences[:], y=y, times=times) if self.on_disk else self
 
     def some(self, most: int) -> Examples:
         """Examples in memory: all that are there already; of those in a file some, drawn.
@@ -158,19 +250,20 @@ class Examples:
         Args:
             most: about how many numbers these have.
         """
-        return self.select(self.drawn(most)).loaded() if isinstance(self.X, Mapped) else self
+        return self.select(self.drawn(most)).loaded() if self.on_disk else self
 
     def drawn(self, most: int) -> np.ndarray:
         """The positions, `[M]`, of what `some` gives."""
-        if not isinstance(self.X, Mapped):
+        if not isinstance(self.sequences, Mapped):
             return np.arange(len(self))
-        n = max(1, most * len(self) // max(1, int(self.X.sizes.sum())))
+        n = max(1, most * len(self) // max(1, int(self.sequences.sizes.sum())))
         return np.sort(np.random.default_rng(0).permutation(len(self))[:n])
 
     def select(self, indices: Any) -> Examples:
         """The examples at positions `[M]`, integers or booleans, in that order."""
         chosen = np.asarray(indices)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
+        X = self.sequences
 
         def of(values: Any) -> Any:
             if isinstance(values, Series):
@@ -182,7 +275,7 @@ class Examples:
 
         return replace(
             self,
-            X=self.X.take(chosen) if isinstance(self.X, Mapped) else self.X[chosen],
+            X=X.take(chosen) if isinstance(X, Mapped) else X[chosen],
             y=maybe(self.y),
             ids=of(self.ids),
             groups=maybe(self.groups),

@@ -179,12 +179,12 @@ class Preparation:
             return _words_of(examples, unseen)
         unknown: dict[str, Unknown] = {}
         prepared: Sequences
-        if not isinstance(examples.X, Mapped):
+        if not isinstance(examples.sequences, Mapped):
             prepared = self._apply(examples, unknown)
         else:
             for block in () if unseen else examples.blocks():  # errors now, not while training
                 self._apply(block, unknown)
-            prepared = examples.X.prepared(
+            prepared = examples.sequences.prepared(
                 partial(self._apply_values, examples.features, examples.categories),
                 len(self.columns),
             )
@@ -359,9 +359,9 @@ class Preparation:
                 f"{place}: the value is too far from those of the training part to be scaled in "
                 "float32; wanted values of a similar size"
             )
-        if isinstance(examples.X, Ragged):
-            return Ragged(values, examples.X.offsets)
-        return values.reshape(*examples.X.shape[:2], len(parts))
+        if isinstance(examples.sequences, Ragged):
+            return Ragged(values, examples.sequences.offsets)
+        return values.reshape(*examples.sequences.shape[:2], len(parts))
 
 
 def _is_words(examples: Examples) -> bool:
@@ -384,8 +384,8 @@ def _words_of(examples: Examples, unseen: bool = False) -> Words:
     order = sorted(range(len(words)), key=words.__getitem__)
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    if isinstance(examples.X, Mapped):
-        column = examples.X.column(0)
+    if isinstance(examples.sequences, Mapped):
+        column = examples.sequences.column(0)
         places = Integers(column.stored, column.lengths, column.starts, rank)
     else:
         places = Integers(rank[examples.values[:, 0].astype(np.int64)], examples.lengths)

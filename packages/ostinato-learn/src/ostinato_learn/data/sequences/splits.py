@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -79,6 +80,31 @@ def split(
         result = _by_column(parts, n)
     check_disjoint(result, named)
     return result
+
+
+def strata(examples: Any) -> np.ndarray | None:
+    """The labels `[N]` that a split shares out evenly (of several the rarest); else None."""
+    from ostinato_learn.data.sequences import label_sets
+
+    y = examples.y
+    if not hasattr(y, "dtype"):
+        return None
+    if y.ndim == 2:
+        return None if y.dtype.kind == "f" else label_sets.rarest(y)
+    found: np.ndarray = y
+    return found
+
+
+def held_out(examples: Any, fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """Examples to learn from, and a share of them for validation: of each class, by whole groups.
+
+    The seed is that of the training. The draw has another one than that of the test part, so that
+    the two are independent.
+    """
+    shares = {"train": 1 - fraction, "validation": fraction}
+    stratify = strata(examples)
+    found = split(replace(examples, parts=None), shares, seed + 1, stratify=stratify)
+    return found["train"], found["validation"]
 
 
 def folds(

@@ -101,9 +101,10 @@ def read_examples(source: Any, roles: Roles | None = None, **columns: Any) -> Ex
         (Ragged(2 sequences of 1 to 2 steps, 1 features), array(['car', 'bus'], dtype='<U3'), \
 array(['a', 'b'], dtype='<U1'))
     """
-    given = replace(roles or Roles(), **{n: _several(value) for n, value in columns.items()})
+    named = Roles.given(**columns)
+    given = replace(roles or Roles(), **{name: getattr(named, name) for name in columns})
     if not isinstance(source, (str, os.PathLike)):
-        return to_examples(arrow_table(as_arrow(source), "the data frame"), given)
+        return to_examples(table_in(source), given)
     path = Path(source)
     if ending(path) not in KINDS:
         raise ValueError(
@@ -113,9 +114,9 @@ array(['a', 'b'], dtype='<U1'))
     return parse_examples(read_content(path), str(path), given)
 
 
-def _several(value: Any) -> Any:
-    """Names of columns as `Roles` has them."""
-    return tuple(value) if isinstance(value, list) else value
+def table_in(frame: Any) -> Table:
+    """A table in memory; errors as of `as_arrow`."""
+    return arrow_table(as_arrow(frame), "the data frame")
 
 
 def as_arrow(frame: Any) -> Any:

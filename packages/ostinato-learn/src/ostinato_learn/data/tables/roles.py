@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from ostinato_learn.data.formats.dates import SHORT_YEAR, TimeFormat
 from ostinato_learn.data.formats.dialect import Decimal, Dialect
@@ -110,6 +111,41 @@ class Roles:
     def dialect(self) -> Dialect:
         """How the CSV file is written."""
         return Dialect(**{each.name: getattr(self, each.name) for each in fields(Dialect)})
+
+    @staticmethod
+    def given(**columns: Any) -> Roles:
+        """Roles from keywords; several columns may come as a list, and a single one by itself.
+
+        Raises:
+            TypeError: there is no such role.
+        """
+        several = {f.name: isinstance(f.default, tuple) for f in fields(Roles)}
+        strange = [name for name in columns if name not in several]
+        if strange:
+            near = difflib.get_close_matches(strange[0], several, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(several)}"
+            raise TypeError(f"{strange[0]!r} is no role of a column; {hint}")
+
+        def of(name: str, value: Any) -> Any:
+            listed = not isinstance(value, str) and isinstance(value, Iterable)
+            return value if not several[name] else tuple(value) if listed else (value,)
+
+        return Roles(**{name: of(name, value) for name, value in columns.items()})
+
+    def for_model(self, answers: bool) -> Roles:
+        """These roles, with which a model was trained, for another table.
+
+        Nothing is guessed again: there may be further columns, in any order. The id of rows that
+        are sequences may be missing.
+
+        Args:
+            answers: whether the target is needed, to measure the model. A series to be forecast is
+                always needed.
+        """
+        roles = replace(self, group=None, split=None, of_model=True)
+        if answers or self.task == "forecast":
+            return roles
+        return replace(roles, target=None, labels=())
 
     def inputs(self) -> Roles:
         """The roles of the columns that a model needs to answer: no target, group or split."""

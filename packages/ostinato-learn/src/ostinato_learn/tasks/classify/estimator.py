@@ -26,6 +26,7 @@ from ostinato_learn.hyperparameters import (
 )
 from ostinato_learn.models.module_network import ModuleNetwork
 from ostinato_learn.tasks.classify import fit
+from ostinato_learn.tasks.classify.compared import compared
 from ostinato_learn.tasks.classify.fit import Labelled, check_lengths, check_like_trained
 from ostinato_learn.tasks.classify.model import Classifier
 from ostinato_learn.tasks.estimator import (
@@ -36,6 +37,7 @@ from ostinato_learn.tasks.estimator import (
     for_examples,
     kept_apart,
     own,
+    prepared,
     prepares,
 )
 from ostinato_learn.training.examples import check_sample_weight
@@ -99,22 +101,28 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
         sample_weight: Any = None,
-        validation: tuple[Any, Any] | None = None,
+        validation: Any = None,
         callbacks: Sequence[training.Callback] = (),
         resume: str | Path | None = None,
+        **columns: Any,
     ) -> SequenceClassifier:
         """Train a new network, or with `warm_start` the fitted one.
 
         Args:
-            X: the sequences, N of them.
-            y: `[N]`, their labels; or `[N, C]` zeros and ones, a column for each label.
+            X: the sequences, N of them; or a table with them: a data frame, the path of a file, or
+                `data.Examples`.
+            y: `[N]`, their labels; or `[N, C]` zeros and ones, a column for each label. Those of a
+                table are in its column `label`.
             sample_weight: `[N]`, how much each example counts; by default 1.
-            validation: (X, y), evaluated at every report.
+            validation: (X, y), or another table, evaluated at every report.
             callbacks: called in the course of the training; see `training.Callback`.
             resume: the directory of a checkpoint of the same training, to go on from it.
+            columns: of a table, the roles of its columns, with the names of the command line:
+                `label`, `id`, `time`, `features`, …; see `data.Roles`. `missing` says how missing
+                values are treated; see `data.Preparation`.
 
         Returns:
             self
@@ -126,22 +134,29 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         seed = self._seed()
         initial, members = self._initial_models(), []
         first = initial[0]
-        X, validation = as_the_start(first, X, validation)
-        given = self._with_validation(_checked(X, y, sample_weight), validation, seed)
-        self._check_ensemble(given, resume)
-        sized = for_examples(len(given.y), given.validation is not None)
+        parts = self._parts(X, y, columns, validation, sample_weight, first)
+        if parts is None:
+            X, validation = as_the_start(first, X, validation)
+            given = self._with_validation(_checked(X, y, sample_weight), validation, seed)
+            sized = for_examples(len(given.y), given.validation is not None)
+        else:
+            _check_labels(parts.train.y)
+            sized = for_examples(len(parts.train), parts.validation is not None)
         values = self._hyperparameters(sized, first, resume)
+        preparation = None if first is None else first.preparation
+        if parts is not None:
+            preparation = preparation or parts.preparation(values["standardize"])
+            given = Labelled.of_parts(parts.train, parts.validation, prepared(preparation), first)
+        else:
+            if first is None:
+                preparation = prepares(given.X, values["standardize"], given.feature_names)
+            elif first.multilabel and given.y.shape[1:] == first.classes.shape:
+                # The columns of y have no names: keep those of the fitted model.
+                given = replace(given, encoder=LabelEncoder(first.classes))
+            if preparation is not None and not isinstance(given.X, Words):
+                given = given.prepared_by(preparation)
+        self._check_ensemble(given, resume)
         plan = own(training.Plan, values, seed=seed)
-        preparation = (
-            prepares(given.X, values["standardize"], given.feature_names)
-            if first is None
-            else first.preparation
-        )
-        if first is not None and first.multilabel and given.y.shape[1:] == first.classes.shape:
-            # The columns of y have no names: keep those of the fitted model.
-            given = replace(given, encoder=LabelEncoder(first.classes))
-        if preparation is not None and not isinstance(given.X, Words):
-            given = given.prepared_by(preparation)
         for i, start in enumerate(initial):
             trained, history = fit.fit(
                 given,
@@ -176,17 +191,33 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         """The logarithm of each probability, `[N, C]`; finite also where a probability is 0."""
         return self._fitted().predict_log_proba(X)
 
-    def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """The share of sequences whose label, or labels, are right; a table has its own y."""
+        X, y = self._answered(X, y)
+        return float(super().score(X, y, sample_weight))
+
+    def evaluate(self, X: Any, y: Any = None, *, train: Any = None) -> dict[str, Any]:
         """Measure the model on labelled sequences.
 
+        Args:
+            X: the sequences, or a table with them.
+            y: their labels; a table has its own.
+            train: the table that the model learnt from, to compare it with simple methods.
+
         Returns:
-            {"accuracy": share of right answers, "loss": mean cross-entropy in nats, "n": N}
+            {"accuracy": share of right answers, "loss": mean cross-entropy in nats, "n": N}; with
+            `train` also "baselines", their measures, and "verdict", a comparison in words.
 
         Raises:
             ValueError: y contains a label that the model does not know.
         """
         fitted = self._fitted()
-        return fitted.evaluate(X, y if fitted.multilabel else _check_labels(y))
+        X, y = self._answered(X, y)
+        found: dict[str, Any] = fitted.evaluate(X, y if fitted.multilabel else _check_labels(y))
+        if train is None:
+            return found
+        proba, learnt = fitted.predict_proba(X), self.read(train, answers=True)
+        return found | compared(fitted, learnt, self.read(X, answers=True), proba, self._seed())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

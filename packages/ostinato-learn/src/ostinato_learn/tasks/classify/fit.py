@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ostinato_learn.data import Batches, LabelEncoder, Ragged
+from ostinato_learn.data.sequences.examples import Examples
 from ostinato_learn.data.sequences.step_labels import Steps, as_texts_or_sequences
 from ostinato_learn.data.tables.feature_names import as_trained
 from ostinato_learn.data.text.words import Words
@@ -60,6 +61,37 @@ class Labelled(ToLearn):
         check_several_classes(encoder)
         return Labelled(X, numbers, encoder, **more)
 
+    @staticmethod
+    def of_parts(
+        train: Examples,
+        validation: Examples | None,
+        inputs: Callable[[Examples], Steps],
+        start: Classifier | None = None,
+    ) -> Labelled:
+        """The parts of a table, checked.
+
+        Args:
+            inputs: prepares a part.
+            start: the model whose labels are kept.
+
+        Raises:
+            ValueError: there are fewer than two classes, or labels that are not learnt.
+        """
+        X, several = inputs(train), several_labels(train)
+        if several is not None:
+            found = Labelled(X, train.y, LabelEncoder(several))
+        elif start is not None:
+            encoder = LabelEncoder(start.classes)
+            found = Labelled(X, encoder.encode(train.y, f"{train.source}: y"), encoder)
+        else:
+            found = Labelled.of(X, train.y)
+        if validation is None:
+            return found
+        y = validation.y
+        if several is None:
+            y = found.encoder.encode(y, name="validation: y")
+        return replace(found, validation=(inputs(validation), y))
+
     def split(self, fraction: float, seed: int, *_: Any) -> Labelled:
         """Keep a share of the examples, of each class, for validation; both in their order."""
         from sklearn.model_selection import train_test_split  # takes half a second
@@ -74,6 +106,11 @@ class Labelled(ToLearn):
                 f"validation_fraction={fraction} cannot be taken from these classes: {error}"
             ) from None
         return self.apart(*parts)
+
+
+def several_labels(part: Examples) -> np.ndarray | None:
+    """The labels `[C]`, if a sequence may have several; None: each has one."""
+    return None if part.roles is None or not part.roles.labels else np.array(part.roles.labels)
 
 
 @torch.inference_mode(False)  # the caller's mode would make tensors without gradients

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -108,26 +108,12 @@ class ClassifyJob(PartsJob):
         self, inputs: Inputs, began: Classifier | None, origin: Path | None
     ) -> Callable[..., tuple[Classifier, History]]:
         from ostinato_learn.cli.run import start
-        from ostinato_learn.data import LabelEncoder
         from ostinato_learn.tasks.classify.fit import Labelled, fit
 
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
-        names = self.several
         if began is not None and origin is not None:
-            start.check_several(origin, began, names)
-        X = inputs(train)
-        if names is not None:
-            given = Labelled(X, train.y, LabelEncoder(names))
-        elif began is not None:
-            encoder = LabelEncoder(began.classes)
-            given = Labelled(X, encoder.encode(train.y, f"{settings.data.source}: y"), encoder)
-        else:
-            given = Labelled.of(X, train.y)
-        if validation is not None:
-            X, y = inputs(validation), validation.y
-            if names is None:
-                y = given.encoder.encode(y, name="validation: y")
-            given = replace(given, validation=(X, y))
+            start.check_several(origin, began, self.several)
+        given = Labelled.of_parts(train, validation, inputs, began)
         weights = parsed_weights(settings.training.class_weight, train.y)
         return partial(fit, given, settings.model, self._plan(), class_weight=weights)
 
@@ -149,36 +135,16 @@ class ClassifyJob(PartsJob):
         return ClassAnswers(every, None if n_right is None else _added(n_right))
 
     def evaluate(self, model: Classifier, answers: ClassAnswers) -> dict[str, Any]:
+        from ostinato_learn.tasks.classify.compared import compared
+
         test = self.parts.test
         evaluation: dict[str, Any] = {"test": measure(model, test, answers.proba)}
         if self.settings.data.source == "mnist":
             evaluation["notebook_128"] = measure(model, test.select(np.arange(NOTEBOOK_IMAGES)))
         else:
-            evaluation |= self._baselines(model, answers.proba)
+            seed = self.settings.training.seed
+            evaluation |= compared(model, self.parts.train, test, answers.proba, seed)
         return evaluation
-
-    def _baselines(self, model: Classifier, proba: np.ndarray) -> dict[str, Any]:
-        """The results of the baselines, and a comparison of the network with the best in words."""
-        from ostinato_learn import baselines
-        from ostinato_learn.metrics import label_sets
-
-        train, test, words = self.parts.train, self.parts.test, model.vocabulary is not None
-        read = model.words if words else model.prepared
-        given: tuple[Any, ...] = (read(train), train.y, read(test), test.y)
-        given += () if words else (self.settings.training.seed,)
-        right = model.likeliest(proba) == test.y
-        if model.multilabel:
-            found = (baselines.several_words if words else baselines.several)(*given)
-            simple = {
-                each.name: label_sets.measure(test.y, each.answers)
-                for each in found
-                if each.answers is not None
-            }
-            right = right.mean(axis=1)
-        else:
-            found = (baselines.words if words else baselines.classification)(*given)
-            simple = {each.name: {"accuracy": each.accuracy} for each in found[1:]}
-        return {"baselines": simple, "verdict": baselines.verdict(right, found)}
 
     def lines(self, model: Classifier, answers: ClassAnswers) -> Iterator[str]:
         yield _csv(model, self.parts.test, answers.proba)

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ostinato_learn import training
-from ostinato_learn.data.series.panel import Panel, as_panel
+from ostinato_learn.data.series.of_examples import check_values, panel_of
+from ostinato_learn.data.series.panel import as_panel
 from ostinato_learn.hyperparameters import Architecture
 from ostinato_learn.metrics import forecasts as forecast_metrics
 from ostinato_learn.tasks import recipe
@@ -93,17 +94,24 @@ class SequenceForecaster(Estimator):
         static: Any = None,
         callbacks: Sequence[training.Callback] = (),
         resume: str | Path | None = None,
+        **columns: Any,
     ) -> SequenceForecaster:
         """Train a new network, or with `warm_start` the fitted one.
 
         Args:
-            X: the series, N of them, without the steps that the model must not learn from.
+            X: the series, N of them, without the steps that the model must not learn from; or a
+                table with them: a data frame, the path of a file, or `data.Examples`. The series of
+                a table are in its column `label`.
             y: ignored; scikit-learn passes it.
             future: N arrays `[U_i, K]`, or `[N, U, K]`: inputs known in advance, from the first
                 step of each series; here U_i = T_i suffices.
-            static: `[N, S]`, inputs that do not change over time.
+            static: `[N, S]`, inputs that do not change over time; or their columns in a table.
             callbacks: called in the course of the training; see `training.Callback`.
             resume: the directory of a checkpoint of the same training, to go on from it.
+            columns: of a table, the roles of its columns, with the names of the command line:
+                `label`, `id`, `time`, `features`, …; see `data.Roles`. `missing` says how missing
+                values are treated; see `data.Preparation`. Default:
+                'forward'.
 
         Returns:
             self
@@ -114,7 +122,17 @@ class SequenceForecaster(Estimator):
         """
         start = self._start()
         trained = None if start is None else start.preparation
-        panel = as_panel(X, future=future, static=static, trained=trained)
+        if _names_columns(static):
+            columns, static = columns | {"static": static}, None
+        parts = self._table(X, y, columns, start=start, missing="forward")
+        if parts is None:
+            panel = as_panel(X, future=future, static=static, trained=trained)
+        elif future is not None or static is not None:
+            raise ValueError("X is a table; wanted the names of its columns: known=, static=")
+        else:
+            check_values(parts.train)
+            trained = trained or parts.preparation(standardize=False)
+            panel = panel_of(parts.train, trained)
         values = self._hyperparameters(_warm_up, start, resume)
         fitted, history = fit.fit(
             panel,
@@ -140,14 +158,14 @@ class SequenceForecaster(Estimator):
             ValueError: the series have other inputs than those trained on, `future` ends too
                 early, or a series has no value in its last `context` steps.
         """
-        return self._fitted().predict(self._panel(X, future, static))
+        return self._fitted().predict(X, future=future, static=static)
 
     def predict_quantiles(self, X: Any, *, future: Any = None, static: Any = None) -> np.ndarray:
         """The quantiles of these values, `[N, horizon, Q]`, in the order of `quantiles`.
 
         Args, Raises: as for `predict`.
         """
-        return self._fitted().predict_quantiles(self._panel(X, future, static))
+        return self._fitted().predict_quantiles(X, future=future, static=static)
 
     def score(self, X: Any, y: Any = None, *, future: Any = None, static: Any = None) -> float:
         """Minus the weighted quantile loss (`forecast_metrics.wql`): 0 is perfect.
@@ -160,7 +178,7 @@ class SequenceForecaster(Estimator):
         """
         fitted = self._fitted()
         if y is None:
-            panel = self._panel(X, future, static)
+            panel = fitted.panel(X, future, static)
             made = fitted.backtest(panel)
             return -forecast_metrics.wql(made.actual, made.quantiles, fitted.levels)
         answers = self.predict_quantiles(X, future=future, static=static)
@@ -191,7 +209,7 @@ class SequenceForecaster(Estimator):
             mase, wql, pinball, mae, coverage_80 (the share of values in the widest interval) and n,
             the number of values; see `ostinato_learn.metrics.forecasts`. Errors: smaller is better.
         """
-        panel = self._panel(X, future, static)
+        panel = self._fitted().panel(X, future, static)
         return self._fitted().evaluate(panel, windows, stride, season)
 
     def baselines(
@@ -208,17 +226,12 @@ class SequenceForecaster(Estimator):
         Args: as for `evaluate`.
         """
         fitted = self._fitted()
-        return fitted.baselines(self._panel(X, None, None), windows, stride, season)
+        return fitted.baselines(fitted.panel(X), windows, stride, season)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
-
-    def _panel(self, X: Any, future: Any, static: Any) -> Panel:
-        """The series as the fitted model reads them."""
-        trained = self._fitted().preparation
-        return as_panel(X, future=future, static=static, trained=trained)
 
     def _attributes(self, model: Forecaster) -> dict[str, Any]:
         names = model.windows.names.get("X")
@@ -228,6 +241,12 @@ class SequenceForecaster(Estimator):
 
 
 ESTIMATOR = SequenceForecaster
+
+
+def _names_columns(static: Any) -> bool:
+    """Whether static inputs are named, as columns of a table."""
+    listed = isinstance(static, (list, tuple)) and len(static) and isinstance(static[0], str)
+    return isinstance(static, str) or bool(listed)
 
 
 def _warm_up(settings: recipe.Settings, given: recipe.Settings) -> recipe.Settings:

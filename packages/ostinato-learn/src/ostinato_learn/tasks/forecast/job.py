@@ -21,8 +21,10 @@ from ostinato_learn.cli.run.summaries import Rows
 from ostinato_learn.data.sequences.examples import Examples
 from ostinato_learn.data.sequences.mapped import Mapped
 from ostinato_learn.data.sequences.preparation import Preparation
+from ostinato_learn.data.series import of_examples
 from ostinato_learn.tasks.forecast import TASK, series
-from ostinato_learn.tasks.job import Job, best_of, gathered, without_run
+from ostinato_learn.tasks.job import Job, gathered, without_run
+from ostinato_learn.tasks.verdicts import FEWEST, best_of, relative_differences, verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,7 +109,7 @@ class ForecastJob(Job):
 
         model = answering.model_of(trained)
         horizon = model.windows.horizon
-        tested = _windows(series.lengths_of(found), horizon, found.source)
+        tested = _windows(of_examples.lengths_of(found), horizon, found.source)
         windows, stride = windows or tested, stride or horizon
         steps = (windows - 1) * stride + horizon
         if file is None and steps > tested * horizon:
@@ -117,7 +119,7 @@ class ForecastJob(Job):
                 "those before; wanted fewer --windows, a smaller --stride, or a FILE of other "
                 "series"
             )
-        panel = series.panel_of(found, model.preparation)
+        panel = of_examples.panel_of(found, model.preparation)
         return _known(model.evaluate(panel, windows, stride))
 
     @classmethod
@@ -240,10 +242,10 @@ class ForecastJob(Job):
     def page(self, model: Forecaster, answers: np.ndarray, facts: RunFacts) -> PageData:
         from ostinato_learn import report
 
-        shown, on_disk = self.series.some(SHOWN), isinstance(self.series.X, Mapped)
+        shown, on_disk = self.series.some(SHOWN), isinstance(self.series.sequences, Mapped)
         return report.collect_forecasts(
             model,
-            series.panel_of(shown, model.preparation).before(self.held_back),
+            of_examples.panel_of(shown, model.preparation).before(self.held_back),
             facts,
             windows=self.n_windows(),
             ids=shown.ids,
@@ -270,7 +272,7 @@ class ForecastJob(Job):
     def lengths(self) -> np.ndarray:
         """Steps of each series, `[N]`, up to its last value; for series in a file by a pass over
         it."""
-        return series.lengths_of(self.series)
+        return of_examples.lengths_of(self.series)
 
     def n_windows(self) -> int:
         """The number of test forecasts of each series."""
@@ -281,7 +283,7 @@ class ForecastJob(Job):
         self, preparation: Preparation | None, unseen: bool = True
     ) -> tuple[Panel, int]:
         """The series, and the number of test windows."""
-        panel = series.panel_of(self.series, preparation, unseen)
+        panel = of_examples.panel_of(self.series, preparation, unseen)
         return panel.before(self.held_back), self.n_windows()
 
     def _asked(self) -> ForecastSettings:
@@ -310,10 +312,10 @@ def _verdict(theirs: np.ndarray, ours: np.ndarray, of: np.ndarray, baseline: str
         baseline: its name, and the measures of both.
     """
     units = np.unique(of, return_inverse=True)[1]
-    if units.max() + 1 < paired.FEWEST:
+    if units.max() + 1 < FEWEST:
         units = np.arange(len(of))
-    differences = paired.relative_differences(theirs, ours, units)
-    return paired.verdict(differences, baseline, "forecasts")
+    differences = relative_differences(theirs, ours, units)
+    return verdict(differences, baseline, "forecasts")
 
 
 def _windows(lengths: np.ndarray, horizon: int, source: str, folds: int = 1) -> int:
@@ -364,9 +366,9 @@ def _known(measures: dict[str, Any]) -> dict[str, Any]:
 
 def _csv(model: Forecaster, found: Examples, proba: bool, with_header: bool = True) -> str:
     """A line for each series and step ahead."""
-    series.check_values(found)
-    panel = series.panel_of(found, model.preparation)
-    series.check_future(found, panel, model.windows.horizon)
+    of_examples.check_values(found)
+    panel = of_examples.panel_of(found, model.preparation)
+    of_examples.check_future(found, panel, model.windows.horizon)
     answers = model.predict_quantiles(panel)
     levels = model.levels
     median = levels.index(0.5)

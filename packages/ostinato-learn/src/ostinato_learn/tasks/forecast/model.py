@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ostinato_learn.data.sequences.examples import Examples
+from ostinato_learn.data.series import of_examples
 from ostinato_learn.data.series.panel import Panel, as_panel
 from ostinato_learn.data.series.windows import Pairs, SeriesWindows, last_windows
 from ostinato_learn.metrics import forecasts as forecast_metrics
@@ -122,7 +124,8 @@ class Forecaster(Model):
         """The medians of the values that follow the end of each series, `[N, h]` float64.
 
         Args:
-            X: the series: N arrays `[T_i]`, or `[T_i, 1 + P]` with P past inputs; NaN is missing.
+            X: the series; a table of them, if the model was trained on one; or N arrays
+                `[T_i]`, or `[T_i, 1 + P]` with P past inputs; NaN is missing.
             future: N arrays `[U_i, K]`, inputs known in advance, to h steps beyond each end.
             static: `[N, S]`, inputs that do not change.
 
@@ -135,7 +138,10 @@ class Forecaster(Model):
 
     def predict_quantiles(self, X: Any, *, future: Any = None, static: Any = None) -> Array:
         """The quantiles of these values, `[N, h, Q]` float64, in the order of `labels`."""
-        panel = self._panel(X, future, static)
+        X = self.read(X)
+        panel = self.panel(X, future, static)
+        if isinstance(X, Examples):
+            of_examples.check_future(X, panel, self.windows.horizon)
         self.windows.check_inputs(panel)
         self.windows.check_ends(panel)
         return self.quantiles_after(panel, np.arange(len(panel)), panel.lengths)
@@ -223,7 +229,7 @@ class Forecaster(Model):
             ValueError: as for `predict`; or no series is long enough.
         """
         season = self.season if season is None else season
-        panel = self._panel(X, future, static)
+        panel = self.panel(X, future, static)
         return _measured(self.backtests(panel, windows, stride, answer), season)
 
     def answers(self, panel: Panel, windows: int, rows: Callable[[int], slice]) -> Array:
@@ -277,9 +283,16 @@ class Forecaster(Model):
             series.append(chosen[each.series])
         return np.concatenate(found), np.concatenate(series)
 
-    def _panel(self, X: Any, future: Any, static: Any) -> Any:
+    def panel(self, X: Any, future: Any = None, static: Any = None) -> Panel:
+        """Series as the model reads them; arguments and errors as of `predict`."""
+        X = self.read(X)
         if isinstance(X, Panel):
             return X
+        if isinstance(X, Examples):
+            if future is not None or static is not None:
+                raise ValueError("X is a table with its inputs; leave out future and static")
+            of_examples.check_values(X)
+            return of_examples.panel_of(X, self.preparation)
         return as_panel(X, future=future, static=static, trained=self.preparation)
 
     def _forecasts(self, panel: Panel, series: Array, cutoffs: Array) -> Array:

@@ -18,7 +18,6 @@ from ostinato_learn.data.sequences.splits import PART_NAMES
 if TYPE_CHECKING:
     import numpy as np
 
-    from ostinato_learn.data.tables.table import Table
 
 _log = logging.getLogger(__name__)
 
@@ -150,8 +149,10 @@ def with_column(settings: Config) -> Config:
     sources.check(settings.data)
     if settings.task.language != ONLY or not sources.is_table(settings.data.source or ""):
         return settings
+    from ostinato_learn.data.formats.documents import text_column
+
     table = sources.table(str(settings.data.source), settings.data)
-    return settings.updated({"task.language": _text_column(table, ONLY)})
+    return settings.updated({"task.language": text_column(table, None)})
 
 
 def of_file(file: str, trained: Trained) -> list[str]:
@@ -211,7 +212,7 @@ def _read(source: str, settings: Config, column: str | None) -> Documents:
         column: the column of the texts; `ONLY` or None: the only column of texts.
     """
     from ostinato_learn.data.formats.content import as_text, ending
-    from ostinato_learn.data.formats.documents import TUNES, tunes
+    from ostinato_learn.data.formats.documents import TUNES, text_column, tunes
 
     alike = source
     if source == sources.STDIN:  # read like the training file
@@ -225,24 +226,8 @@ def _read(source: str, settings: Config, column: str | None) -> Documents:
         text = as_text(content, name).decode()
         return Documents(tunes(text) if ending(Path(alike)) == TUNES else [text.strip()])
     table = sources.table(source, settings.data)
-    column = _text_column(table, column)
+    column = text_column(table, None if column == ONLY else column)
     split, group = settings.data.split, settings.data.group
     parts = table[table.exact(split, "split")].labels() if split else None
     groups = table[table.exact(group, "group")].labels() if group else None
     return Documents(table[column].texts(), groups, parts)
-
-
-def _text_column(table: Table, column: str | None) -> str:
-    from ostinato_learn.data.tables.table import Text
-
-    if column not in (None, ONLY):
-        return table.exact(column, "the texts")
-    found = [n for n in table.names if isinstance(table[n], Text) and not table[n].is_numbers()]
-    if len(found) != 1:
-        raise BadInput(
-            f"{table.source}: which column holds the texts? Wanted a single one, or that which a "
-            f"training names (--language COLUMN); the columns are "
-            f"{', '.join(map(repr, table.names[:20]))}"
-        )
-    _log.warning("%s: the column of texts is %r", table.source, found[0])
-    return found[0]

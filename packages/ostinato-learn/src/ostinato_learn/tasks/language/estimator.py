@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ostinato_learn import training
+from ostinato_learn.data.formats.documents import documents_in
 from ostinato_learn.data.text.keyboard import Suggestion
 from ostinato_learn.data.text.writing import Generated
 from ostinato_learn.hyperparameters import DEFAULT_WINDOW, Fitting, declarations
@@ -85,21 +86,26 @@ class LanguageModel(Estimator):
 
     def fit(
         self,
-        X: Sequence[str],
+        X: Any,
         y: None = None,
         *,
-        validation: Sequence[str] | None = None,
+        label: str | None = None,
+        validation: Any = None,
         callbacks: Sequence[training.Callback] = (),
         resume: str | Path | None = None,
+        **dialect: Any,
     ) -> LanguageModel:
         """Train a new network, or with `warm_start` the fitted one.
 
         Args:
-            X: the documents.
+            X: the documents; or the path of a text, or a table whose rows are documents: a data
+                frame, or the path of a file.
             y: ignored; scikit-learn passes it.
+            label: of a table, the column of the texts; None: its only one.
             validation: further documents, measured at every report.
             callbacks: called in the course of the training; see `training.Callback`.
             resume: the directory of a checkpoint of the same training, to go on from it.
+            dialect: how a CSV file is written: `separator`, `encoding`; see `data.Roles`.
 
         Returns:
             self
@@ -109,7 +115,8 @@ class LanguageModel(Estimator):
             training.Diverged: the loss became NaN or infinite.
         """
         seed = self._seed()
-        X, start = as_documents(X), self._start()
+        X, start = as_documents(documents_in(X, label, **dialect)), self._start()
+        validation = documents_in(validation, label, **dialect)
         fraction = kept_apart(self.validation_fraction, validation)
         if fraction:
             X, validation = held_out(X, fraction, seed)
@@ -138,24 +145,34 @@ class LanguageModel(Estimator):
             chosen |= {n: v for n, v in start.net.config.items() if n in chosen}
         return values | {n: chosen[n] for n in TOKENS if values[n] == AUTO}
 
-    def evaluate(self, X: Sequence[str]) -> dict[str, Any]:
+    def evaluate(self, X: Any, *, label: str | None = None) -> dict[str, Any]:
         """Measure the model on documents.
+
+        Args:
+            X, label: as for `fit`.
 
         Returns:
             loss (nats per token), bits_per_character, perplexity, n_tokens, vocabulary_size,
             unknown (the share of tokens that are unknown), top1 and top3 (the share that were the
             likeliest, or among the three likeliest).
         """
-        found: dict[str, Any] = self._fitted().evaluate(as_documents(X))
+        found: dict[str, Any] = self._fitted().evaluate(
+            as_documents(documents_in(X, label))
+        )
         return found
 
-    def score(self, X: Sequence[str], y: None = None) -> float:
+    def score(self, X: Any, y: None = None, *, label: str | None = None) -> float:
         """Minus the bits per character of documents: the larger, the better."""
-        return -float(self.evaluate(X)["bits_per_character"])
+        return -float(self.evaluate(X, label=label)["bits_per_character"])
 
-    def predict(self, X: Sequence[str]) -> np.ndarray:
-        """The likeliest token after each text, `[N]`; the last word of a text is finished."""
-        return np.array(self._fitted().predict(as_documents(X)), dtype=object)
+    def predict(self, X: Any, *, label: str | None = None) -> np.ndarray:
+        """The likeliest token after each text, `[N]`; the last word of a text is finished.
+
+        Args:
+            X, label: as for `fit`.
+        """
+        fitted = self._fitted()
+        return np.array(fitted.predict(as_documents(documents_in(X, label))), dtype=object)
 
     def suggest(self, text: str, n: int = 3, *, complete: bool = True) -> list[Suggestion]:
         """The n likeliest continuations of a text as it is typed; an unfinished word is

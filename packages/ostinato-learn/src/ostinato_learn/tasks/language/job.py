@@ -18,9 +18,10 @@ from ostinato_learn.cli.run.runs import Trained
 from ostinato_learn.cli.run.summaries import Rows
 from ostinato_learn.hyperparameters import DEFAULT_WINDOW
 from ostinato_learn.tasks import recipe
-from ostinato_learn.tasks.job import Job, best_of, gathered, without_run
+from ostinato_learn.tasks.job import Job, gathered, without_run
 from ostinato_learn.tasks.language import TASK, documents
 from ostinato_learn.tasks.language.documents import TextParts
+from ostinato_learn.tasks.verdicts import best_of, verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -185,7 +186,7 @@ class LanguageJob(Job):
             "task": "language",
             "test": measured,
             "baselines": simple,
-            "verdict": paired.verdict(answers[:, 0] - nats, told, of),
+            "verdict": verdict(answers[:, 0] - nats, told, of),
         }
 
     def parameters(self, model: LanguageModel) -> dict[str, Any]:

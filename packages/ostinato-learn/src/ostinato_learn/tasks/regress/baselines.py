@@ -9,8 +9,11 @@ import numpy as np
 from ostinato.internal import needs
 from ostinato_learn.baselines import MOST_LEARNT, lists_of, pooled, words_and_pairs
 from ostinato_learn.data.sequences.as_sequences import shape_sequences
+from ostinato_learn.data.sequences.examples import Examples
 from ostinato_learn.data.text.words import Words
-from ostinato_learn.tasks.regress.model import mean_of, measures
+from ostinato_learn.tasks.regress import TASK
+from ostinato_learn.tasks.regress.model import Regressor, as_targets, mean_of, measures
+from ostinato_learn.tasks.verdicts import best_of, verdict
 
 PENALTIES = 10.0 ** np.arange(-3, 5)  # of the ridge regression; chosen by cross-validation
 
@@ -20,6 +23,35 @@ def of_all(
 ) -> dict[str, dict[str, Any]]:
     """The measures of all baselines; see `answers`."""
     return {name: measured(y_test, v) for name, v in answers(X, y, X_test, seed).items()}
+
+
+def compared(
+    model: Regressor,
+    train: Examples,
+    test: Examples,
+    found: np.ndarray,
+    seed: int,
+) -> dict[str, Any]:
+    """The measures of the baselines, and a comparison of a network with the best of them in words.
+
+    Args:
+        model: the trained model.
+        train, test: the examples that it learnt from, and those that it is measured on.
+        found: its answers to these, `[M, K, Q]`.
+        seed: see `answers`.
+    """
+    read = model.prepared if model.vocabulary is None else model.words
+    simple = answers(read(train), as_targets(train.y, len(train)), read(test), seed)
+    y, ours = as_targets(test.y, len(test)), model.measured(found, test.y)
+    measures_of = {name: measured(y, values) for name, values in simple.items()}
+    best, told = best_of(TASK, ours, measures_of)
+    # Squared errors, of which R² is made; absolute ones where a target without spread has none.
+    power, spread = (1, 1.0) if ours["r2"] is None else (2, y.std(axis=0))
+    points = model.points(found).reshape(y.shape)
+    losses, theirs = (
+        (np.abs((values - y) / spread) ** power).mean(axis=1) for values in (points, simple[best])
+    )
+    return {"baselines": measures_of, "verdict": verdict(losses - theirs, told, "sequences")}
 
 
 def answers(X: Any, y: np.ndarray, X_test: Any, seed: int = 0) -> dict[str, np.ndarray]:

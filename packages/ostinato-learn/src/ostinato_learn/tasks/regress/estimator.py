@@ -28,10 +28,12 @@ from ostinato_learn.tasks.estimator import (
     for_examples,
     kept_apart,
     own,
+    prepared,
     prepares,
 )
 from ostinato_learn.tasks.forecast.net import NINE
 from ostinato_learn.tasks.regress import fit
+from ostinato_learn.tasks.regress.baselines import compared
 from ostinato_learn.tasks.regress.fit import Targeted
 from ostinato_learn.tasks.regress.model import as_targets
 from ostinato_learn.training.examples import check_sample_weight
@@ -93,22 +95,28 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
         sample_weight: Any = None,
-        validation: tuple[Any, Any] | None = None,
+        validation: Any = None,
         callbacks: Sequence[training.Callback] = (),
         resume: str | Path | None = None,
+        **columns: Any,
     ) -> SequenceRegressor:
         """Train a new network, or with `warm_start` the fitted one.
 
         Args:
-            X: the sequences, N of them.
-            y: `[N]` or `[N, K]`, their numbers.
+            X: the sequences, N of them; or a table with them: a data frame, the path of a file, or
+                `data.Examples`.
+            y: `[N]` or `[N, K]`, their numbers. Those of a table are in its column `label`, or in
+                several.
             sample_weight: `[N]`, how much each example counts; by default 1.
-            validation: (X, y), evaluated at every report.
+            validation: (X, y), or another table, evaluated at every report.
             callbacks: called in the course of the training; see `training.Callback`.
             resume: the directory of a checkpoint of the same training, to go on from it.
+            columns: of a table, the roles of its columns, with the names of the command line:
+                `label`, `id`, `time`, `features`, …; see `data.Roles`. `missing` says how missing
+                values are treated; see `data.Preparation`.
 
         Returns:
             self
@@ -118,25 +126,23 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
             training.Diverged: the loss became NaN or infinite.
         """
         seed, start = self._seed(), self._start()
-        X, validation = as_the_start(start, X, validation)
-        given = _checked(X, y, sample_weight)
-        fraction = kept_apart(self.validation_fraction, validation)
-        if validation is not None:
-            check_pair(validation)
-            held_out = _checked(*validation)
-            as_targets(held_out.y, len(held_out.y), given.y.shape[1])
-            given = replace(given, validation=(held_out.X, held_out.y))
-        elif fraction:
-            given = given.split(fraction, seed)
-        sized = for_examples(len(given.y), given.validation is not None)
+        parts = self._parts(X, y, columns, validation, sample_weight, start)
+        if parts is None:
+            X, validation = as_the_start(start, X, validation)
+            given = self._with_validation(_checked(X, y, sample_weight), validation, seed)
+            sized = for_examples(len(given.y), given.validation is not None)
+        else:
+            sized = for_examples(len(parts.train), parts.validation is not None)
         values = self._hyperparameters(sized, start, resume)
-        preparation = (
-            prepares(given.X, values["standardize"], given.feature_names)
-            if start is None
-            else start.preparation
-        )
-        if preparation is not None:
-            given = given.prepared_by(preparation)
+        preparation = None if start is None else start.preparation
+        if parts is not None:
+            preparation = preparation or parts.preparation(values["standardize"])
+            given = Targeted.of_parts(parts.train, parts.validation, prepared(preparation))
+        else:
+            if start is None:
+                preparation = prepares(given.X, values["standardize"], given.feature_names)
+            if preparation is not None:
+                given = given.prepared_by(preparation)
         trained, history = fit.fit(
             given,
             own(Classifying, values),
@@ -161,18 +167,45 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
         """
         return self._fitted().predict_quantiles(X)
 
-    def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """R², the mean over the targets; a table has its own y."""
+        X, y = self._answered(X, y)
+        return float(super().score(X, y, sample_weight))
+
+    def evaluate(self, X: Any, y: Any = None, *, train: Any = None) -> dict[str, Any]:
         """Measure the model on sequences with targets.
+
+        Args:
+            X: the sequences, or a table with them.
+            y: their targets; a table has its own.
+            train: the table that the model learnt from, to compare it with simple methods.
 
         Returns:
             r2, mae and rmse, each the mean over the targets; with quantiles also pinball,
             coverage (the share of values in the widest interval) and width (its mean width); n, the
-            sequences; of several targets "targets", the measures of each.
+            sequences; of several targets "targets", the measures of each. With `train` also
+            "baselines", the measures of simple methods, and "verdict", a comparison in words.
 
         Raises:
             ValueError: X or y cannot be used.
         """
-        return self._fitted().evaluate(X, y)
+        fitted = self._fitted()
+        X, y = self._answered(X, y)
+        found: dict[str, Any] = fitted.evaluate(X, y)
+        if train is None:
+            return found
+        test, learnt = (self.read(part, answers=True) for part in (X, train))
+        return found | compared(fitted, learnt, test, fitted.predict_quantiles(X), self._seed())
+
+    def _with_validation(self, given: Targeted, validation: Any, seed: int) -> Targeted:
+        """With the validation data that were given, or with a part of the examples."""
+        fraction = kept_apart(self.validation_fraction, validation)
+        if validation is None:
+            return given.split(fraction, seed) if fraction else given
+        check_pair(validation)
+        held_out = _checked(*validation)
+        as_targets(held_out.y, len(held_out.y), given.y.shape[1])
+        return replace(given, validation=(held_out.X, held_out.y))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

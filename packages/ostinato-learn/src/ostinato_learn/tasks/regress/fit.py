@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from ostinato_learn.data import Batches
+from ostinato_learn.data.sequences.examples import Examples
+from ostinato_learn.data.sequences.step_labels import Steps
 from ostinato_learn.hyperparameters import Classifying, WordSettings
 from ostinato_learn.models.build import built
 from ostinato_learn.models.module_network import ModuleNetwork
@@ -18,7 +20,7 @@ from ostinato_learn.tasks.classify.net import ClassifierNet
 from ostinato_learn.tasks.fitting import ToLearn, planned, reading
 from ostinato_learn.tasks.forecast.net import NINE
 from ostinato_learn.tasks.regress.loss import Regression
-from ostinato_learn.tasks.regress.model import Regressor
+from ostinato_learn.tasks.regress.model import Regressor, as_targets
 from ostinato_learn.tasks.regress.net import RegressorNet
 from ostinato_learn.training import loop
 from ostinato_learn.training.callbacks import Callback
@@ -43,6 +45,27 @@ class Targeted(ToLearn):
 
     targets: tuple[str, ...]
     is_one: bool = True
+
+    @staticmethod
+    def of_parts(
+        train: Examples, validation: Examples | None, inputs: Callable[[Examples], Steps]
+    ) -> Targeted:
+        """The parts of a table; `inputs` prepares one."""
+        y = as_targets(train.y, len(train))
+        held_out = None
+        if validation is not None:
+            held_out = inputs(validation), as_targets(validation.y, len(validation), y.shape[1])
+        names = target_names(train)
+        return Targeted(inputs(train), y, names, y.shape[1] == 1, validation=held_out)
+
+
+def target_names(train: Examples) -> tuple[str, ...]:
+    """The names of the targets; "y", or y0, y1, …, if they came as arrays."""
+    roles = train.roles
+    if roles is not None and (roles.target or roles.labels):
+        return (roles.target,) if roles.target else roles.labels
+    k = as_targets(train.y, len(train)).shape[1]
+    return ("y",) if k == 1 else tuple(f"y{i}" for i in range(k))
 
 
 @torch.inference_mode(False)  # the caller's mode would make tensors without gradients

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,8 @@ from ostinato_learn.cli.output import csv_text
 from ostinato_learn.cli.run import dry_run
 from ostinato_learn.cli.run.summaries import Rows
 from ostinato_learn.data.sequences.examples import Examples
-from ostinato_learn.tasks.job import best_of, gathered
+from ostinato_learn.tasks.job import gathered
 from ostinato_learn.tasks.parts_job import Inputs, PartsJob
-from ostinato_learn.tasks.regress import TASK
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,9 +82,7 @@ class RegressJob(PartsJob):
         from ostinato_learn.tasks.regress.fit import Targeted, fit
 
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
-        held_out = None if validation is None else (inputs(validation), validation.y)
-        given = Targeted(inputs(train), train.y, self.targets, train.y.shape[1] == 1)
-        given, loss = replace(given, validation=held_out), settings.task.loss
+        given, loss = Targeted.of_parts(train, validation, inputs), settings.task.loss
         return partial(fit, given, settings.model, self._plan(), loss=loss)
 
     def answers(self, model: Regressor, ranks: Ranks, report: bool) -> np.ndarray | None:
@@ -96,25 +93,10 @@ class RegressJob(PartsJob):
     def evaluate(self, model: Regressor, answers: np.ndarray) -> dict[str, Any]:
         from ostinato_learn.tasks.regress import baselines
 
-        train, test, seed = self.parts.train, self.parts.test, self.settings.training.seed
-        of = model.prepared if model.vocabulary is None else model.words
-        found = baselines.answers(of(train), train.y, of(test), seed)
-        simple = {name: baselines.measured(test.y, values) for name, values in found.items()}
-        measured = model.measured(answers, test.y)
-        best, told = best_of(TASK, measured, simple)
-        # Squared errors, of which R² is made; absolute ones where a target without spread has none.
-        power, spread = (1, 1.0) if measured["r2"] is None else (2, test.y.std(axis=0))
-        points = model.points(answers).reshape(test.y.shape)
-        ours, theirs = (
-            (np.abs((values - test.y) / spread) ** power).mean(axis=1)
-            for values in (points, found[best])
+        found = baselines.compared(
+            model, self.parts.train, self.parts.test, answers, self.settings.training.seed
         )
-        return {
-            "task": "regress",
-            "test": measured,
-            "baselines": simple,
-            "verdict": paired.verdict(ours - theirs, told, "sequences"),
-        }
+        return {"task": "regress", "test": model.measured(answers, self.parts.test.y)} | found
 
     def parameters(self, model: Regressor) -> dict[str, Any]:
         settings = self.settings

@@ -20,8 +20,10 @@ from ostinato_learn.tasks.estimator import (
     for_examples,
     kept_apart,
     own,
+    prepared,
 )
 from ostinato_learn.tasks.tag import fit
+from ostinato_learn.tasks.tag.compared import compared
 from ostinato_learn.tasks.tag.fit import Tagged
 from ostinato_learn.tasks.tag.loss import TaggerSettings
 from ostinato_learn.tasks.tag.model import Tagger
@@ -87,20 +89,25 @@ class SequenceTagger(SequenceEstimator):
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         *,
-        validation: tuple[Any, Any] | None = None,
+        validation: Any = None,
         callbacks: Sequence[training.Callback] = (),
         resume: str | Path | None = None,
+        **columns: Any,
     ) -> SequenceTagger:
         """Train a new network, or with `warm_start` the fitted one.
 
         Args:
-            X: the sequences, N of them, or one.
-            y: the labels of their steps.
-            validation: (X, y), evaluated at every report.
+            X: the sequences, N of them, or one; or a table with them: a data frame, the path of a
+                file, or `data.Examples`.
+            y: the labels of their steps. Those of a table are in its column `label`.
+            validation: (X, y), or another table, evaluated at every report.
             callbacks: called in the course of the training; see `training.Callback`.
             resume: the directory of a checkpoint of the same training, to go on from it.
+            columns: of a table, the roles of its columns, with the names of the command line:
+                `label`, `id`, `time`, `features`, …; see `data.Roles`. `missing` says how missing
+                values are treated; see `data.Preparation`.
 
         Returns:
             self
@@ -111,6 +118,38 @@ class SequenceTagger(SequenceEstimator):
         """
         seed, start = self._seed(), self._start()
         preparation = None if start is None else start.preparation
+        parts = self._parts(X, y, columns, validation, None, start)
+        if parts is None:
+            given = self._given(X, y, validation, start, seed)
+            sized = for_examples(len(given.y), given.validation is not None)
+        else:
+            sized = for_examples(len(parts.train), parts.validation is not None)
+        values = self._hyperparameters(sized, start, resume)
+        settings = own(TaggerSettings, values)
+        if parts is not None:
+            preparation = preparation or parts.preparation(values["standardize"])
+            scheme: Any = self.scheme or fit.recognised(parts.train)
+            settings = replace(settings, scheme=scheme, standardize=False)  # it is prepared
+            inputs = prepared(preparation)
+            given = Tagged.of_parts(parts.train, parts.validation, inputs, scheme, start)
+        trained, history = fit.fit(
+            given,
+            own(Architecture, values),
+            settings,
+            own(training.Plan, values, seed=seed),
+            start=start,
+            callbacks=self._callbacks(callbacks, values),
+            resume=resume,
+        )
+        return self._trained(replace(trained, preparation=preparation), history, values)
+
+    def _given(self, X: Any, y: Any, validation: Any, start: Any, seed: int) -> Tagged:
+        """Arrays and their labels, with the validation data that were given, or with a part."""
+        if y is None:
+            raise ValueError(
+                "SequenceTagger requires y to be passed, but the target y is None; wanted a label "
+                "for each step, or of a table label=, the name of their column"
+            )
         X, validation = as_the_start(start, X, validation)
         given = Tagged.of(X, y, self.scheme)
         fraction = kept_apart(self.validation_fraction, validation)
@@ -119,20 +158,9 @@ class SequenceTagger(SequenceEstimator):
             given = given.validated_by(validation[0], validation[1], self.scheme)
         elif fraction:
             given = given.split(fraction, seed)
-        if preparation is not None:
-            given = given.prepared_by(preparation)
-        sized = for_examples(len(given.y), given.validation is not None)
-        values = self._hyperparameters(sized, start, resume)
-        trained, history = fit.fit(
-            given,
-            own(Architecture, values),
-            own(TaggerSettings, values),
-            own(training.Plan, values, seed=seed),
-            start=start,
-            callbacks=self._callbacks(callbacks, values),
-            resume=resume,
-        )
-        return self._trained(replace(trained, preparation=preparation), history, values)
+        if start is not None and start.preparation is not None:
+            given = given.prepared_by(start.preparation)
+        return given
 
     def predict(self, X: Any) -> list[np.ndarray] | np.ndarray:
         """The likeliest labels: N arrays `[T_i]`, or `[T]` where X is one sequence.
@@ -149,9 +177,10 @@ class SequenceTagger(SequenceEstimator):
         """
         return self._fitted().predict_proba(X)
 
-    def score(self, X: Any, y: Any) -> float:
-        """The share of all steps whose label is predicted right."""
+    def score(self, X: Any, y: Any = None) -> float:
+        """The share of all steps whose label is predicted right; a table has its own y."""
         fitted = self._fitted()
+        X, y = self._answered(X, y)
         sequences, is_one = fitted.steps(X)
         labels = as_labels([y] if is_one else y, lengths_of(sequences), fitted.scheme)
         answers = fitted.predict(X)
@@ -159,18 +188,33 @@ class SequenceTagger(SequenceEstimator):
         right = sum(int(np.sum(one == other)) for one, other in pairs)
         return right / sum(map(len, labels))
 
-    def evaluate(self, X: Any, y: Any) -> dict[str, Any]:
+    def evaluate(self, X: Any, y: Any = None, *, train: Any = None) -> dict[str, Any]:
         """Measure the model on labelled sequences.
+
+        Args:
+            X: the sequences, or a table with them.
+            y: their labels; a table has its own.
+            train: the table that the model learnt from, to compare it with simple methods.
 
         Returns:
             accuracy (share of the steps whose label is right), loss (−log P of the labels, in nats
             per step) and n (steps). With a scheme also precision, recall and f1 of the spans; with
-            words also unknown, the share of words that were not in the training.
+            words also unknown, the share of words that were not in the training. With `train` also
+            "baselines", the measures of simple methods, and "verdict", a comparison in words.
 
         Raises:
             ValueError: y contains a label that the model does not know.
         """
-        return self._fitted().evaluate(X, y)
+        fitted = self._fitted()
+        X, y = self._answered(X, y)
+        if train is None:
+            found: dict[str, Any] = fitted.evaluate(X, y)
+            return found
+        test, learnt = (self.read(part, answers=True) for part in (X, train))
+        steps = fitted.steps(test)[0]
+        answers = fitted.answers(steps, test.y, sure=False)
+        measured = fitted.measured(steps, test.y, answers)
+        return measured | compared(fitted, learnt, test, answers, measured)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -12,10 +13,12 @@ import numpy as np
 import torch
 
 from ostinato_learn.data import LabelEncoder
+from ostinato_learn.data.sequences.examples import Examples
 from ostinato_learn.data.sequences.step_labels import (
     Steps,
     as_steps,
     encoded,
+    label_counts,
     lengths_of,
     values_of,
     width_of,
@@ -24,6 +27,7 @@ from ostinato_learn.data.series.windows import Columns
 from ostinato_learn.data.tables.feature_names import check_columns, column_names
 from ostinato_learn.data.text.words import Words, WordVocabulary
 from ostinato_learn.hyperparameters import Architecture
+from ostinato_learn.metrics.spans import scheme_of, to_iob2, written_in
 from ostinato_learn.models.build import built
 from ostinato_learn.models.module_network import ModuleNetwork
 from ostinato_learn.tasks.fitting import ToLearn, check_several_classes, check_start, planned
@@ -35,6 +39,8 @@ from ostinato_learn.training.callbacks import Callback
 from ostinato_learn.training.history import History
 from ostinato_learn.training.plan import Plan
 from ostinato_learn.training.start import check_classes, check_network, check_same_columns
+
+_log = logging.getLogger(__name__)
 
 NETWORK = TaggerNet
 ARGUMENTS = set(signature(TaggerNet).parameters)
@@ -83,9 +89,52 @@ class Tagged(ToLearn):
         _, numbers = encoded([y] if is_one else y, lengths, scheme, self.encoder)
         return replace(self, validation=(sequences, numbers))
 
+    @staticmethod
+    def of_parts(
+        train: Examples,
+        validation: Examples | None,
+        inputs: Callable[[Examples], Steps],
+        scheme: str | None,
+        start: Tagger | None = None,
+    ) -> Tagged:
+        """The parts of a table.
+
+        Args:
+            inputs: prepares a part.
+            scheme: how the labels write spans.
+            start: the model whose labels are kept.
+        """
+        encoder = None if start is None else LabelEncoder(start.classes)
+        found = Tagged.of(inputs(train), train.y, scheme, encoder)
+        if validation is None:
+            return found
+        return found.validated_by(inputs(validation), validation.y, scheme)
+
     def split(self, fraction: float, seed: int, *_: Any) -> Tagged:
         remedy = ": give more sequences, or cut a long one into parts"
         return super().split(fraction, seed, "sequences", remedy)
+
+
+def recognised(train: Examples) -> Any:
+    """The scheme in which the labels write spans; None if they do not.
+
+    The first label that keeps the others from being read as spans is logged.
+    """
+    scheme = scheme_of(label_counts(train.y)[0].tolist())
+    if scheme is None or written_in(train.y) is not None:
+        return scheme
+    for name, labels in zip(train.ids, train.y, strict=True):
+        try:
+            to_iob2([str(label) for label in labels], scheme)
+        except ValueError as problem:
+            _log.warning(
+                "%s, sequence %s: %s. Labels are learnt as written, and spans are not measured",
+                train.source,
+                name,
+                problem,
+            )
+            break
+    return None
 
 
 @torch.inference_mode(False)  # the caller's mode would make tensors without gradients

@@ -19,11 +19,8 @@ from ostinato_learn.cli.run.summaries import Rows
 from ostinato_learn.data.sequences.examples import Examples
 from ostinato_learn.data.sequences.mapped import Mapped, stretches
 from ostinato_learn.data.sequences.step_labels import as_labels, label_counts
-from ostinato_learn.data.text.words import Words
-from ostinato_learn.metrics.spans import scheme_of, to_iob2, written_in
-from ostinato_learn.tasks.job import best_of, gathered
+from ostinato_learn.tasks.job import gathered
 from ostinato_learn.tasks.parts_job import Inputs, PartsJob
-from ostinato_learn.tasks.tag import TASK
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
 # The number of values that are read from a file of sequences:
 AT_ONCE = 1 << 17  # at a time, to write answers
 SHOWN = 1 << 20  # of the test part, for the report
-LEARNT = 1 << 22  # of the training part, for the baseline of words
 
 _log = logging.getLogger(__name__)
 
@@ -85,12 +81,11 @@ class TagJob(PartsJob):
     def training(
         self, inputs: Inputs, began: Tagger | None, origin: Path | None
     ) -> Callable[..., tuple[Tagger, History]]:
-        from ostinato_learn.data import LabelEncoder
-        from ostinato_learn.tasks.tag.fit import Tagged, fit
+        from ostinato_learn.tasks.tag.fit import Tagged, fit, recognised
         from ostinato_learn.tasks.tag.loss import TaggerSettings
 
         settings, train, validation = self.settings, self.parts.train, self.parts.validation
-        scheme, encoder = _scheme(train), None
+        scheme = recognised(train)
         if began is not None:
             if began.scheme and scheme is None:
                 raise BadInput(
@@ -98,10 +93,7 @@ class TagJob(PartsJob):
                     "write any as B-, I- and the like; wanted the same"
                 )
             scheme = scheme if began.scheme else None
-            encoder = LabelEncoder(began.classes)
-        given = Tagged.of(inputs(train), train.y, scheme, encoder)
-        if validation is not None:
-            given = given.validated_by(inputs(validation), validation.y, scheme)
+        given = Tagged.of_parts(train, validation, inputs, scheme, began)
         own: Any = {"crf": settings.task.crf, "scheme": scheme, "standardize": False}
         return partial(fit, given, settings.network, TaggerSettings(**own), self._plan())
 
@@ -119,38 +111,12 @@ class TagJob(PartsJob):
         return TagAnswers(self.parts.test.lengths, best, sure, float(losses.sum()), right)
 
     def evaluate(self, model: Tagger, answers: TagAnswers) -> dict[str, Any]:
-        train, test = self.parts.train, self.parts.test
-        labels, counts = label_counts(train.y)
-        frequent = labels[counts.argmax()]
-        # For each baseline the right labels of each sequence, and which sequences these are.
-        right = {
-            "always the most frequent label": (
-                np.array([(each == frequent).sum() for each in test.y]), np.arange(len(test)),
-            )
-        }  # fmt: skip
-        X = partition.inputs(model.preparation, test)
-        if isinstance(X, Words):
-            from ostinato_learn.baselines import labels_of_words
+        from ostinato_learn.tasks.tag.compared import compared
 
-            sides = [part.some(LEARNT) for part in (train, test)]
-            words = [(partition.inputs(model.preparation, part), part.y) for part in sides]
-            found = labels_of_words(*words[0], *words[1])
-            starts = np.cumsum(sides[1].lengths) - sides[1].lengths
-            each = np.add.reduceat(found.right.astype(np.int64), starts)
-            right[found.name] = each, test.drawn(LEARNT)
-        simple = {
-            name: {"accuracy": float(each.sum() / test.lengths[rows].sum())}
-            for name, (each, rows) in right.items()
-        }
+        train, test = self.parts.train, self.parts.test
+        X = partition.inputs(model.preparation, test)
         measured = model.measured(X, test.y, answers)
-        best, told = best_of(TASK, measured, simple)
-        theirs, rows = right[best]
-        return {
-            "task": "tag",
-            "test": measured,
-            "baselines": simple,
-            "verdict": paired.verdict(theirs - answers.right[rows], told, "sequences"),
-        }
+        return {"task": "tag", "test": measured} | compared(model, train, test, answers, measured)
 
     def parameters(self, model: Tagger) -> dict[str, Any]:
         settings = self.settings
@@ -170,10 +136,10 @@ class TagJob(PartsJob):
         test, decode = self.parts.test, model.encoder.decode
         dtype = None if test.times is None else time_type(test.times)
         pieces: Iterable[np.ndarray] = [np.arange(len(test))]
-        if isinstance(test.X, Mapped):
-            pieces = stretches(test.X.sizes, AT_ONCE)
+        if isinstance(test.sequences, Mapped):
+            pieces = stretches(test.sequences.sizes, AT_ONCE)
         for i, chosen in enumerate(pieces):
-            part = test.select(chosen).loaded() if isinstance(test.X, Mapped) else test
+            part = test.select(chosen).loaded() if isinstance(test.sequences, Mapped) else test
             best, sure = answers.of(chosen)
             labels = [decode(each) for each in best]
             yield _csv(model, part, labels, sure, with_header=i == 0, dtype=dtype)
@@ -229,25 +195,3 @@ def _csv(
                 ]
             )
     return csv_text(header if with_header else None, rows)
-
-
-def _scheme(train: Examples) -> str | None:
-    """The scheme in which the labels write spans; None if they do not.
-
-    The first label that keeps the others from being read as spans is logged.
-    """
-    scheme = scheme_of(label_counts(train.y)[0].tolist())
-    if scheme is None or written_in(train.y) is not None:
-        return scheme
-    for name, labels in zip(train.ids, train.y, strict=True):
-        try:
-            to_iob2([str(label) for label in labels], scheme)
-        except ValueError as problem:
-            _log.warning(
-                "%s, sequence %s: %s. Labels are learnt as written, and spans are not measured",
-                train.source,
-                name,
-                problem,
-            )
-            break
-    return None

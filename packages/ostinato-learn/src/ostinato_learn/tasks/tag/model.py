@@ -149,10 +149,13 @@ class Tagger(SequenceReader):
             ValueError: X has other features than the training data, or cannot be used.
         """
         prepare = None if self.vocabulary is not None else self.preparation
-        if self.preparation is not None and self.preparation.knows(X):
-            X, prepare = self.preparation.apply(X), None
-        else:
-            X = self.in_order(X)
+        table = self.read(X)
+        if self.preparation is not None and self.preparation.knows(table):
+            sequences = as_steps(self.preparation.apply(table))[0]
+            self.check_kind(sequences)
+            roles = self.preparation.roles
+            return sequences, table is not X and roles is not None and roles.id is None
+        X = self.in_order(table)
         sequences, is_one = as_steps(X, shape_sequences if prepare else as_sequences)
         self.check_kind(sequences)
         if isinstance(sequences, Words):
