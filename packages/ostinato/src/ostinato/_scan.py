@@ -155,7 +155,7 @@ def scan_layer(
 
 def iterations(
     step: Step, body: Any, variant: Any, places: list[tuple[Any, Any]], init: list[Tensor],
-    xs: list[Tensor],
+    xs: list[Tensor], examined: bool,
 ) -> Arguments:  # fmt: skip
     """The arguments for the iterations of a loop: `step` runs `body`, the user's code, on a state.
 
@@ -164,12 +164,13 @@ def iterations(
         body: what the guards are of.
         variant: everything else that the step depends on, hashable.
         places: containers and keys that `step` puts the state into while it runs.
+        examined: whether the body was examined in this call, so that it may be recorded.
 
     Raises:
         TypeError, ValueError: as `scan`.
     """
     a = checked(step, init, xs, 0, False, variant=variant)
-    a.given, a.places, a.of_loop = body, places, True
+    a.given, a.places, a.of_loop, a.examined = body, places, True, examined
     return a
 
 
@@ -182,7 +183,7 @@ def scan_iterations(
         written: the memory of tensors that get the results; the step may not capture it.
 
     Raises:
-        Unsupported: the engine cannot run them; nothing has happened.
+        Unsupported: the engine cannot run them, or (Unexamined) not yet; nothing has happened.
     """
     call = compiled(a)
     if written:

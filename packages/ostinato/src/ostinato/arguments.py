@@ -46,6 +46,7 @@ class Arguments:
         shared: which leaves have no batch; None where all have one. See compiler/shared.py.
         adapted: whether the leaves are not as given. See compiler/adapted.py.
         of_loop: whether it is a loop's, whose rows may read each other: a scan's do not.
+        examined: whether it may be recorded.
         places: containers and keys that the step's state is put into while it runs.
         answers: the guessed values of branches on the batch; None without such branches. See
             compiler/speculation.py.
@@ -70,6 +71,7 @@ class Arguments:
     shared: Shared | None = None
     adapted: bool = False
     of_loop: bool = False
+    examined: bool = True
     places: list[tuple[Any, Any]] = field(default_factory=list)
     answers: tuple[bool, ...] | None = None
     numbers: Numbers | None = None

@@ -161,7 +161,8 @@ def test_elements_of_the_iterated_tensor_may_be_written():
         ostinato.loop(function)(x).sum().backward()
 
 
-def test_the_type_of_an_index_in_a_list():
+@pytest.mark.parametrize("by_class", [True, False])
+def test_the_type_of_an_index_in_a_list(by_class):
     kinds = []
 
     def kind(of, by_class):
@@ -174,9 +175,8 @@ def test_the_type_of_an_index_in_a_list():
             kind([t], by_class)
         return h
 
-    for by_class in (True, False):
-        with pytest.warns(UserWarning, match="changes what it reaches"):  # the list `kinds`
-            ostinato.loop(function)(inputs(), by_class)
+    with pytest.warns(UserWarning, match="changes what it reaches"):  # the list `kinds`
+        ostinato.loop(function)(inputs(), by_class)
     assert all(kinds)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import ostinato
+from ostinato import compiler
 from ostinato.loops.functions import loops_in
 from ostinato.nn import inspect, restore
 
@@ -44,6 +45,20 @@ def made(scale):
         return h
 
     return inner
+
+
+def test_a_function_that_is_defined_anew_is_compiled_once(monkeypatch):
+    compiled = []
+    real = compiler.compile_step
+    monkeypatch.setattr(
+        compiler, "compile_step", lambda *a: compiled.append(a[0].given) or real(*a)
+    )
+    x, h = torch.randn(3, 14, 4), torch.zeros(3, 4)
+    scale = torch.randn(4)
+    for _ in range(3):
+        of = made(scale)
+        torch.testing.assert_close(ostinato.loop(of)(x, h), of(x, h))
+    assert len(compiled) == 1
 
 
 class Runner:

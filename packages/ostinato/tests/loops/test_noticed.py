@@ -15,6 +15,7 @@ import pytest
 import torch
 from compared import same_as_python
 
+import ostinato
 from ostinato.loops.iteration.index import Index
 
 pytestmark = [
@@ -353,6 +354,35 @@ def test_the_index_is_an_int_to_a_function_that_asks(function):
 
     native = same_as_python(run)
     assert native is (function in ANSWERED)
+
+
+def by_printing(t, h):
+    print("a step")
+    return h
+
+
+def by_writing(t, h):
+    h += 1
+    return h
+
+
+@pytest.mark.parametrize("function", [by_name, by_type, by_printing, by_writing])
+def test_a_function_that_an_iteration_calls_from_another_call_on_is_examined(function, capsys):
+    def run(x, called):
+        h = torch.zeros_like(x[:, 0])
+        for t in range(x.shape[1]):
+            h = torch.tanh(called(t, x[:, t]) + h)
+        return h
+
+    looped, found = ostinato.loop(run), []
+    looped(torch.randn(3, 12, 4), lambda t, h: h)
+    x = torch.randn(3, 12, 4, dtype=torch.float64)
+    looped(x, lambda t, h: h)
+    for how in (run, looped):
+        own = x.clone()
+        found.append((how(own, function), own, capsys.readouterr().out))
+    assert found[0][2] == found[1][2]
+    torch.testing.assert_close(found[1][:2], found[0][:2], rtol=1e-12, atol=1e-12)
 
 
 def test_the_index_has_the_attributes_of_an_int_or_refuses_to_say():

@@ -550,6 +550,19 @@ def test_what_is_kept_without_gradients_has_none(function, seen_has_gradients):
     torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-12, atol=1e-12)
 
 
+def test_a_tensor_whose_elements_iterations_write_has_gradients_in_some_calls():
+    looped = ostinato.loop(written_without_gradients)
+    x = torch.randn(14, 3, 4, dtype=torch.float64, requires_grad=True)
+    for has_gradients in (False, True, False):
+        found = []
+        for how in (written_without_gradients, looped):
+            h, seen = how(x, torch.ones_like(x) * (x if has_gradients else x.detach()))
+            loss = h.sum() + (seen.sum() if has_gradients else 0)
+            found.append((seen.requires_grad, torch.autograd.grad(loss, x)[0]))
+        assert found[0][0] is found[1][0]
+        torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-12, atol=1e-12)
+
+
 def read_behind(x, into):
     h = torch.zeros_like(x[0])
     for t in range(2, len(x)):

@@ -26,6 +26,7 @@ from ostinato.compiler.errors import (
     NOT_OF_A_STEP,
     Elsewhere,
     Spared,
+    Unexamined,
     Unsupported,
     error_in_short,
 )
@@ -339,6 +340,8 @@ def _observed(a: Arguments, bucket: Bucket, owner: Owner) -> Found:
 
     If the Python loop has to run, it must not find the step's side effects: they are undone.
     """
+    if not a.examined:
+        raise Unexamined("its iterations were not examined in this call")
     with one_at_a_time:  # not a part of every start, and a fork waits for them
         from ostinato.compiler.capture.draws import States
         from ostinato.compiler.capture.guards.observation import Observation

@@ -52,6 +52,11 @@ class Elsewhere(Unsupported):
     """The reason is not in the step (a GPU, a transform, the processor), so there is no warning."""
 
 
+class Unexamined(Elsewhere):
+    """The step of a loop would be recorded, but its body was not examined in this call: what it
+    calls may be new, and print, ask for the type of the index or write into what it reads."""
+
+
 # Reasons that are found in several places.
 IN_PLACE = "the step changes its carry, its input or a captured tensor in place"
 BATCH_STATISTICS = "the rows of the batch read each other (batch statistics, in training)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from typing import Any
 
+from ostinato.compiler.steps import Recent
 from ostinato.compiler.torch_compat import out_of_graph, transformed
 from ostinato.engine import native
 from ostinato.loops.iteration.index import FEWEST, running
@@ -16,7 +17,7 @@ from ostinato.loops.running.run import Loop, fewest
 from ostinato.loops.running.site import Site
 from ostinato.loops.running.unwatched import Left, Unwatched
 from ostinato.loops.text.rewrite import rewritten
-from ostinato.loops.text.source import Definition, NoSource, like
+from ostinato.loops.text.source import Definition, NoSource, like, with_code
 
 
 def with_loops(function: types.FunctionType, named: bool = True) -> types.FunctionType | None:
@@ -34,16 +35,24 @@ def with_loops(function: types.FunctionType, named: bool = True) -> types.Functi
     inner = vars(function).get("__wrapped__")
     if isinstance(inner, types.FunctionType):
         return _within_wrapper(function, inner)
-    definition = Definition(function)
-    loops = rewritten(definition.node)
-    if not loops:
+    old = function.__code__
+    key = old, old.co_filename, function.__qualname__, named
+    if key not in known:
+        definition = Definition(function)
+        loops = rewritten(definition.node)
+        sites = [Site(of, old.co_filename, function.__qualname__, given=named) for of in loops]
+        known[key] = definition.compiled(old) if loops else old, LoopRuntime(sites)
+    code, runtime = known[key]
+    if not runtime.sites:
         return None
-    file = function.__code__.co_filename
-    sites = [Site(source, file, function.__qualname__, given=named) for source in loops]
-    runtime = LoopRuntime(sites)
-    made = definition.compiled(function, runtime)
-    made.__ostinato_loops__ = sites  # type: ignore[attr-defined]
+    made = with_code(function, code, runtime)
+    made.__ostinato_loops__ = runtime.sites  # type: ignore[attr-defined]
     return out_of_graph(made)
+
+
+# Rewritten code and its loops: a function that is defined again and again, within another one or
+# in a file that is run anew, has them once.
+known = Recent(512)
 
 
 def _within_wrapper(

@@ -221,6 +221,7 @@ class Frame:
             dtype = base.dtype if isinstance(base, Tensor) else value.dtype
             if isinstance(base, Tensor):
                 self.about[write, "dtype"] = dtype
+                self.about[write, "requires_grad"] = base.requires_grad
             is_plain = isinstance(base, Tensor) and not base.requires_grad
         if isinstance(base, Tensor):
             value = self.as_kept(value, is_plain)

@@ -20,7 +20,13 @@ from ostinato._explain import Explanation, explained
 from ostinato._scan import iterations, scan_iterations
 from ostinato.compiler.capture.captures import memory_of
 from ostinato.compiler.capture.draws import States
-from ostinato.compiler.errors import Mispredicted, SideEffect, Unsupported, error_in_short
+from ostinato.compiler.errors import (
+    Mispredicted,
+    SideEffect,
+    Unexamined,
+    Unsupported,
+    error_in_short,
+)
 from ostinato.compiler.inputs import modes
 from ostinato.compiler.steps import owner_of, weak_reference
 from ostinato.compiler.torch_compat import top_hooks
@@ -247,12 +253,14 @@ class Loop(LoopResults):
         stale: list[LoopPlan] = []
         grown = not self.site.has_queue
         read: NoStep | None = None
+        self.probed = None
+        anew = False
         for _ in range(6):
             state = State(names, source, places, self.body_now, self.site.counted, grown)
             key = *state.key(), self.items.kind(), torch.is_grad_enabled()
             self.counted_from = state.counted_from(begin)
             try:
-                step, plan = self.step(state, key, stale)
+                step, plan = self.step(state, key, stale, anew)
             except Counted as number:
                 if self.site.counted.get(number.name, 0) == number.by:
                     raise
@@ -271,6 +279,8 @@ class Loop(LoopResults):
                 raise read from None
             try:
                 return self.played(step, plan, state)
+            except Unexamined:
+                anew = True
             except Mispredicted as refusal:
                 course = self.course_of(refusal)
                 if isinstance(course, Narrowed) or plan in stale:
@@ -298,10 +308,12 @@ class Loop(LoopResults):
         end = self.site.ends[self.items.n, self.j] = self.j + refusal.at
         return Narrowed(refusal.reason, begin=self.j, end=end)
 
-    def step(self, state: State, key: Any, stale: list[LoopPlan]) -> tuple[Step, LoopPlan]:
-        """The step with a plan that fits this call, or a new one."""
+    def step(
+        self, state: State, key: Any, stale: list[LoopPlan], anew: bool
+    ) -> tuple[Step, LoopPlan]:
+        """The step with a plan that fits this call, or a new one; anew: with a new one."""
         begin, end = self.j, self.stop
-        known = [p for p in self.site.plans.get(key, ()) if p not in stale]
+        known = [p for p in self.site.plans.get(key, ()) if p not in stale and not anew]
         for plan in sorted(known, key=lambda p: self.items.n not in p.lengths):
             step = self.new_step(state, plan)
             if self.fits(step, plan):
@@ -370,8 +382,11 @@ class Loop(LoopResults):
             container[key] = Fresh() if type(of) is list else of
         random = States()
         try:
-            arguments = iterations(step, self.body_now, plan, kept_in, carry, xs)
+            examined = plan is self.probed
+            arguments = iterations(step, self.body_now, plan, kept_in, carry, xs, examined)
             if explaining.found is not None:
+                if not examined:
+                    raise Unexamined("to explain it")
                 site = self.site.whole or self.site
                 explaining.found.append((id(site), explained(arguments)))
             finals, ys = scan_iterations(arguments, memories)

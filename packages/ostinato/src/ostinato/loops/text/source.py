@@ -51,19 +51,10 @@ class Definition:
         self.node = node
         self.inside = _class_around(getattr(code, "co_qualname", function.__qualname__).split("."))
 
-    def compiled(self, function: types.FunctionType, runtime: Any) -> types.FunctionType:
-        """The function of the changed tree; `runtime` is the content of its additional cell."""
-        old = function.__code__
-        cells = dict(zip(old.co_freevars, function.__closure__ or (), strict=True))
-        cells[RUNTIME] = types.CellType(runtime)
-        code = self._code(old, [*cells])
-        if sys.version_info >= (3, 11):
-            code = code.replace(co_qualname=old.co_qualname)
-        return like(function, code, [cells[name] for name in code.co_freevars])
-
-    def _code(self, old: types.CodeType, free: list[str]) -> types.CodeType:
-        """Compile the definition within functions that bind its free names, and a class for
-        mangling."""
+    def compiled(self, old: types.CodeType) -> types.CodeType:
+        """The code of the changed tree: it is compiled within functions that bind its free names,
+        and a class for mangling."""
+        free = [*old.co_freevars, RUNTIME]
         node = self.node
         node.decorator_list = []
         parts = [node.args, *ast.walk(node.args)]
@@ -94,7 +85,19 @@ class Definition:
             code = next(
                 c for c in code.co_consts if isinstance(c, types.CodeType) and c.co_name == name
             )
+        if sys.version_info >= (3, 11):
+            code = code.replace(co_qualname=old.co_qualname)
         return code
+
+
+def with_code(
+    function: types.FunctionType, code: types.CodeType, runtime: Any
+) -> types.FunctionType:
+    """The function with code that `Definition.compiled` made; `runtime` is the content of its
+    additional cell."""
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    cells[RUNTIME] = types.CellType(runtime)
+    return like(function, code, [cells[name] for name in code.co_freevars])
 
 
 def like(
