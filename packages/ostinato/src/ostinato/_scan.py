@@ -28,6 +28,7 @@ from ostinato.compiler.errors import (
     Mispredicted,
     SideEffect,
     Spared,
+    Transformed,
     Unsupported,
 )
 from ostinato.compiler.lock import one_at_a_time
@@ -250,8 +251,17 @@ def compiled(a: Arguments) -> ScanCall:
 
     Raises:
         Unsupported: the call runs in the Python loop.
-        Elsewhere: the same, for a reason that needs no warning (a GPU, a transform).
+        Elsewhere: the same, for a reason that needs no warning (a GPU, say).
     """
+    try:
+        return _compiled_as_given(a)
+    except Transformed:
+        from ostinato.compiler.transforms.stand_ins import StandIns  # not a part of every start
+
+        return _compiled_as_given(replace(a, stand_ins=StandIns()))
+
+
+def _compiled_as_given(a: Arguments) -> ScanCall:
     if a.dim != 0:
         a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
     if known_numbers:
@@ -289,7 +299,7 @@ def compiled(a: Arguments) -> ScanCall:
 
 def _answered(a: Arguments) -> ScanCall:
     """The recorded step; if it branches on values of the batch, with the guessed answers."""
-    if known_answers:
+    if known_answers and a.stand_ins is None:
         from ostinato.compiler import speculation  # not a part of every start
 
         answers = speculation.answers_of(a)
@@ -300,7 +310,8 @@ def _answered(a: Arguments) -> ScanCall:
     except Unsupported as refusal:
         with one_at_a_time:
             from ostinato.compiler import speculation
-        asks = refusal.op in speculation.QUESTIONS
+        # Under a transform an answer cannot be checked afterwards.
+        asks = refusal.op in speculation.QUESTIONS and a.stand_ins is None
         answers = speculation.first_answers(a) if asks else None
         if answers is None:
             raise
@@ -341,6 +352,10 @@ def _other_forms(
 
 def _found(a: Arguments) -> ScanCall | Unsupported:
     """The recorded step, verified, or the refusal; raises Elsewhere, as `compiled` does."""
+    return _found_plain(a) if a.stand_ins is None else a.stand_ins.found(a, _found_plain)
+
+
+def _found_plain(a: Arguments) -> ScanCall | Unsupported:
     try:
         found = cache.find(a)
         call = _verified(a, found)
@@ -400,7 +415,13 @@ def _by_the_engine(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
     """Run the call, with its random numbers; if that fails, they are as if not drawn."""
     if call.drawn is None:
         return _with_numbers(a, call)
-    call.drawn.draw()
+    if call.applied is None:
+        call.drawn.draw()
+    else:
+        from ostinato.compiler.capture import wrapped  # not a part of every start
+
+        with wrapped.outside():
+            call.drawn.draw()
     try:
         return _with_numbers(a, call)
     except BaseException:

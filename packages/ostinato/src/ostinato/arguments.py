@@ -23,6 +23,7 @@ from ostinato.eager import (
 if TYPE_CHECKING:
     from ostinato.compiler.batch_numbers import Numbers
     from ostinato.compiler.shared import Shared
+    from ostinato.compiler.transforms.stand_ins import StandIns
 
 
 @dataclass(slots=True)  # not frozen: made at every call, and freezing takes five times as long
@@ -52,6 +53,8 @@ class Arguments:
             compiler/speculation.py.
         numbers: Python numbers of the step that equal the size of the batch. See
             compiler/batch_numbers.py.
+        stand_ins: plain tensors in place of those that transforms around the call have wrapped;
+            None without transforms. See compiler/transforms/.
     """
 
     step: Step
@@ -75,6 +78,7 @@ class Arguments:
     places: list[tuple[Any, Any]] = field(default_factory=list)
     answers: tuple[bool, ...] | None = None
     numbers: Numbers | None = None
+    stand_ins: StandIns | None = None
 
     @property
     def rows(self) -> tuple[list[Tensor], list[Tensor]]:

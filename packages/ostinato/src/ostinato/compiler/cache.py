@@ -179,11 +179,22 @@ class Bucket:
             if entry is None:
                 continue
             tensors = entry.guards.tensors(a.given, n_rows)
+            tensors = None if tensors is None else _as_plain(tensors, a)
             if tensors is not None and entry.fits(tensors, a):
                 owner.hint = entry
                 return entry.found(tensors)
             self.failed.append(entry.guards.changed if tensors is None else "")
         return None
+
+
+def _as_plain(tensors: list[Any], a: Arguments) -> list[Any]:
+    """The tensors, with stand-ins for those that transforms around the call have wrapped."""
+    return tensors if a.stand_ins is None else a.stand_ins.all_plain(tensors)
+
+
+def _unread(a: Arguments) -> set[int]:
+    """The ids of tensors whose values the step may not read; the set grows while it runs."""
+    return set() if a.stand_ins is None else a.stand_ins.unread
 
 
 def _layout(tensors: list[Any], a: Arguments) -> Any:
@@ -245,7 +256,7 @@ def find(a: Arguments) -> Found:
 def _bucket(a: Arguments) -> Bucket:
     key = (
         code_key(a.given), a.carry_spec, a.xs_spec, a.step is not a.given, a.variant, a.shared,
-        a.answers, a.numbers and a.numbers.paths, modes(), engine(),
+        a.answers, a.numbers and a.numbers.paths, modes(a.stand_ins), engine(),
     )  # fmt: skip
     bucket = _buckets.get(key)
     if bucket is None:
@@ -323,7 +334,7 @@ def _searched(a: Arguments, bucket: Bucket, owner: Owner) -> Found | None:
     from ostinato.compiler.capture.captures import search_step  # not a part of every start
 
     try:
-        search = search_step(a, owner.known)
+        search = search_step(a, owner.known, unread=_unread(a))
     except Elsewhere:
         raise
     except Unsupported as refusal:
@@ -400,11 +411,12 @@ def _recorded(
 
     began = time.perf_counter()
     with observation:
-        numbers = {id(lift.tensor) for lift in observation.lifts}
-        search = search_step(a, unread=numbers)
-        reached = {id(t) for t in observation.walk.tensors}
+        unread = _unread(a)
+        unread.update(id(lift.tensor) for lift in observation.lifts)
+        search = search_step(a, unread=unread)
+        reached = {id(t) for t in _as_plain(observation.walk.tensors, a)}
         if any(id(t) in reached for t in a.leaves):
-            search = search_step(a, reached=reached, unread=numbers)
+            search = search_step(a, reached=reached, unread=unread)
         observation.read, observation.in_context = search.read, search.in_context
         check_tensors(search.captured)
     one_step = time.perf_counter() - began
@@ -450,6 +462,7 @@ def _kept(
         raise Unsupported("the step distinguishes numbers from tensors")
     backward = () if compiled is None else compiled.planner.recording.backward_code
     guards, tensors = observation.guards(backward)
+    tensors = _as_plain(tensors, a)
     bucket.codes |= guards.codes
     captured = [] if search is None else search.captured
     at = {id(t): i for i, t in enumerate(tensors)}

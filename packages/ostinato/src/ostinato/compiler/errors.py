@@ -57,6 +57,10 @@ class Unexamined(Elsewhere):
     calls may be new, and print, ask for the type of the index or write into what it reads."""
 
 
+class Transformed(Elsewhere):
+    """A transform of torch.func, or forward-mode differentiation, is active around the call."""
+
+
 # Reasons that are found in several places.
 IN_PLACE = "the step changes its carry, its input or a captured tensor in place"
 BATCH_STATISTICS = "the rows of the batch read each other (batch statistics, in training)"

@@ -12,18 +12,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ostinato.compiler.errors import Elsewhere, Unsupported
-from ostinato.compiler.torch_compat import default_devices, transformed
+from ostinato.compiler.errors import Elsewhere, Transformed, Unsupported
+from ostinato.compiler.torch_compat import default_devices, in_transforms, seen_by_others
 from ostinato.engine import native
 
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
+    from ostinato.compiler.transforms.stand_ins import StandIns
 
 
-def modes() -> Any:
+def modes(stand_ins: StandIns | None = None) -> Any:
     """The active modes that a recording depends on, hashable.
 
+    Args:
+        stand_ins: plain tensors in place of those that transforms have wrapped; see `transforms/`.
+
     Raises:
+        Transformed: there are transforms, and these tensors are not given.
         Elsewhere: under these modes every step must run in the Python loop.
     """
     reason = native.unavailable()
@@ -32,9 +37,12 @@ def modes() -> Any:
     usual = native.modes()
     if usual is not None:
         return usual, torch.get_autocast_dtype("cpu")  # also of an autocast within the step
-    reason = transformed()
+    reason = seen_by_others()
     if reason is not None:
         raise Elsewhere(reason)
+    reason = in_transforms()
+    if reason is not None and stand_ins is None:
+        raise Transformed(reason)
     return (
         torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(), torch.are_deterministic_algorithms_enabled(),

@@ -109,18 +109,21 @@ def own_frame(function: Any) -> Any:
 _forward_ad = torch.autograd.forward_ad
 
 
-def transformed() -> str | None:
-    """Why the Python loop has to run: a mode that must see every operation is active; or None."""
-    if native.modes() is not None:
-        return None
-    mode = _get_current_function_mode()
-    if isinstance(mode, OwnMode) and mode.left:
-        torch._C._pop_torch_function_stack()
-        return transformed()
+def in_transforms() -> str | None:
+    """The transform of torch.func, or mode of differentiation, that is active; or None."""
     if torch._C._are_functorch_transforms_active():
         return "a torch.func transform is active"
     if _forward_ad._current_level >= 0:
         return "forward-mode differentiation is active"
+    return None
+
+
+def seen_by_others() -> str | None:
+    """Why the Python loop has to run: a mode that must see every operation is active; or None."""
+    mode = _get_current_function_mode()
+    if isinstance(mode, OwnMode) and mode.left:
+        torch._C._pop_torch_function_stack()
+        return seen_by_others()
     if is_recorded():
         return "another mode is recording operations"
     if torch._C._is_tracing():
@@ -128,6 +131,11 @@ def transformed() -> str | None:
     if torch._C._len_torch_function_stack() > 0 and default_devices() is None:
         return "a mode that overrides torch's functions is active"
     return None
+
+
+def transformed() -> str | None:
+    """Why a call is not a usual one, by its modes; or None."""
+    return None if native.modes() is not None else in_transforms() or seen_by_others()
 
 
 def refuses_checkpoints() -> bool:

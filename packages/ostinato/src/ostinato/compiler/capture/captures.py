@@ -123,7 +123,7 @@ def version_of(t: Tensor) -> int | None:
 def memory_of(t: Tensor) -> int | None:
     """The address of a tensor's memory; None if it has no memory of its own."""
     try:
-        return t.untyped_storage().data_ptr() or None
+        return wrapped.outermost(t).untyped_storage().data_ptr() or None
     except (RuntimeError, NotImplementedError):
         return None
 

@@ -66,7 +66,8 @@ def record(
     Raises:
         Unsupported: the step cannot be recorded, or depends on the batch size.
     """
-    outside = None if observation is None else _Outside(observation)
+    stand_ins = set() if a.stand_ins is None else a.stand_ins.unread
+    outside = None if observation is None else _Outside(observation, stand_ins)
     ids = () if observation is None else observation.read
     read = tuple([i for i, t in enumerate(captured) if id(t) in ids])
     in_context = observation is not None and observation.in_context
@@ -94,11 +95,12 @@ def record(
 class _Outside:
     """The ids of the tensors that a step reaches, also through code that began later: a hook."""
 
-    def __init__(self, observation: Observation):
-        self.observation = observation
+    def __init__(self, observation: Observation, stand_ins: Container[int]):
+        self.observation, self.stand_ins = observation, stand_ins
 
     def __contains__(self, number: object) -> bool:
-        return any(id(t) == number for t in self.observation.walk.tensors)
+        reached = self.observation.walk.tensors
+        return number in self.stand_ins or any(id(t) == number for t in reached)
 
 
 def _at_both(

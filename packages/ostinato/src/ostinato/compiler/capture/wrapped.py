@@ -7,8 +7,15 @@ disappears from the recording. PyTorch wraps and unwraps without a call that a m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.utils._python_dispatch import _disable_current_modes
+
+from ostinato.compiler.errors import Elsewhere, Unsupported
 
 _functorch = torch._C._functorch
 is_wrapped = _functorch.is_functorch_wrapped_tensor
@@ -48,3 +55,68 @@ def like(wrapper: Tensor, inner: Tensor) -> Tensor:
     if axis is not None:
         return _functorch._add_batch_dim(inner, axis, at)
     return _functorch._wrap_for_grad(inner, at)
+
+
+# ---- the transforms around a call
+
+TransformType = _functorch.TransformType
+
+
+def kinds() -> set[TransformType]:
+    """The kinds of the transforms that are active."""
+    return {layer.key() for layer in _functorch.get_interpreter_stack() or []}
+
+
+def can_move(t: Tensor) -> bool:
+    """Whether a tensor can have a gradient."""
+    return t.is_floating_point() or t.is_complex()
+
+
+@contextmanager
+def _unseen() -> Iterator[None]:
+    """A context of operations that nobody sees who watches or records a step."""
+    with torch._C.DisableTorchFunction(), _disable_current_modes():
+        yield
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """A context outside of all transforms and of inference mode, with gradients on."""
+    inference = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+    with temporarily_clear_interpreter_stack(), inference, torch.enable_grad():
+        yield
+
+
+def outermost(t: Tensor) -> Tensor:
+    """The tensor within all wrappers."""
+    while is_wrapped(t):
+        t = _functorch.get_unwrapped(t)
+    return t
+
+
+def plain(t: Tensor, level: int) -> Tensor:
+    """A plain tensor in place of a wrapped one, up to that level: the first row of those mapped.
+
+    Raises:
+        Unsupported: the tensor is of a transform that has ended, or of no rows.
+    """
+    with outside(), _unseen():
+        inner, in_graph = _unwrapped(t, level)
+        if inner.is_inference():
+            inner = inner.clone()
+        return inner.detach().requires_grad_(in_graph and can_move(inner))
+
+
+def _unwrapped(t: Tensor, level: int) -> tuple[Tensor, bool]:
+    """The first row of a tensor, and whether gradients are taken by it."""
+    if not is_wrapped(t):
+        return t, t.requires_grad
+    if not 0 < _functorch.maybe_get_level(t) <= level:
+        raise Unsupported("a tensor comes from inside a torch.func transform that has ended")
+    inner, in_graph = _unwrapped(_functorch.get_unwrapped(t), level)
+    if not _functorch.is_batchedtensor(t):
+        return inner, True
+    axis = _functorch.maybe_get_bdim(t)
+    if not inner.shape[axis]:
+        raise Elsewhere("torch.func.vmap maps over nothing")
+    return inner.select(axis, 0), in_graph

@@ -45,6 +45,8 @@ class ScanCall:
     # The backward pass as a differentiable function of tensors and gradients: `transforms/`.
     again: Callable[[ScanCall, Tape, Any, Any, Flags], list[Tensor | None]]
     drawn: Drawn | None = None  # random numbers of a step that draws: further leaves of xs
+    # Under transforms: applies the scan as a function that has rules for them; see `transforms/`.
+    applied: Callable[[ScanCall, list[Tensor]], Sequence[Tensor]] | None = None
 
     def tensors(self) -> list[Tensor]:
         """Everything that autograd sees of the call, in the order that `split` takes apart."""
@@ -98,6 +100,8 @@ class ScanCall:
         return shared.as_given(ys, finals, self.arguments, self.compiled.y_shapes)
 
     def _of_rows(self, tensors: list[Tensor]) -> Sequence[Tensor]:
+        if self.applied is not None:
+            return self.applied(self, tensors)
         if torch.is_grad_enabled():
             for i, of_init in self.compiled.without_path:
                 # A row without steps ends as it began.

@@ -23,11 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from ostinato.compiler.capture import wrapped
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.play.autograd import replayed
 from ostinato.compiler.play.tape import Flags
-from ostinato.compiler.torch_compat import gradients_of
+from ostinato.compiler.transforms import by_the_loop
+from ostinato.compiler.transforms.folds import RowsOfMembers, can_fold
 from ostinato.compiler.transforms.tangents import Tangents, tangent_call
 
 if TYPE_CHECKING:
@@ -44,14 +47,22 @@ class ScanRun:
         given: the tensors that the tape is of.
     """
 
-    def __init__(self, call: ScanCall, tape: Tape | None = None, given: Tensors = ()):
-        self.call, self._tape, self._given = call, tape, given
+    def __init__(
+        self, call: ScanCall, tape: Tape | None = None, given: Tensors = (), trains: bool = True
+    ):
+        self.call, self._tape, self._given, self.trains = call, tape, given, trains
         self._tangents: dict[Flags, tuple[ScanRun, Tangents]] = {}
+        self._fold: tuple[RowsOfMembers, ScanRun] | None = None
+        self._members: list[ScanRun] = []
 
-    def forward(self, tensors: Tensors) -> list[Tensor]:
-        """Outputs and last carry of plain tensors."""
-        outs, self._tape = self.call.forward(tensors, train=True)
-        self._given = tensors
+    def _of(self, call: ScanCall) -> ScanRun:
+        return ScanRun(call, trains=self.trains)
+
+    def forward(self, tensors: Tensors, trains: bool = True) -> list[Tensor]:
+        """Outputs and last carry of plain tensors; `trains`: and a tape for a backward pass."""
+        outs, tape = self.call.forward(tensors, trains)
+        if trains:
+            self._tape, self._given = tape, tensors
         return outs
 
     def backward(
@@ -64,20 +75,7 @@ class ScanRun:
         try:
             return self.call.backward(self._tape, tensors, grads, used, wanted)
         except Unsupported:
-            return self._by_the_loop(tensors, grads, wanted)
-
-    def _by_the_loop(
-        self, tensors: Tensors, grads: Optional, wanted: Flags
-    ) -> list[Tensor | None]:
-        inputs = [t.detach().requires_grad_(w) for t, w in zip(tensors, wanted, strict=True)]
-        with torch.enable_grad():
-            outs = self.call.replay(*self.call.split(inputs), recorded=True)
-        pairs = zip(outs, grads, strict=False)
-        given = [(o, g) for o, g in pairs if g is not None and o.requires_grad]
-        if not given:
-            return [None] * len(inputs)
-        found = iter(gradients_of(given, [t for t in inputs if t.requires_grad]))
-        return [next(found) if t.requires_grad else None for t in inputs]
+            return by_the_loop.plain_gradients(self.call, tensors, grads, wanted)
 
     def tangent(
         self, tensors: Tensors, tangents: Optional
@@ -87,19 +85,43 @@ class ScanRun:
         Raises:
             Unsupported: the engine cannot play it.
         """
+        if self.call.arguments.truncate is not None:
+            raise Unsupported("the derivative of a truncated gradient")
         given = tuple([v is not None for v in tangents])
         compiled = self.call.compiled
         recording = compiled.planner.recording
         of = Tangents.of(recording, given, compiled.handed_on)
         joined = of.joined(tensors, tangents)
         if given not in self._tangents:
-            self._tangents[given] = ScanRun(tangent_call(self.call, of, joined)), of
+            self._tangents[given] = self._of(tangent_call(self.call, of, joined)), of
         return *self._tangents[given], joined
+
+    def can_fold(self, dims: Sequence[int | None]) -> bool:
+        """Whether members of which these axes are taken are rows of one batch."""
+        return can_fold(self.call, dims)
+
+    def folded(
+        self, n: int, tensors: Tensors, dims: Sequence[int | None]
+    ) -> tuple[RowsOfMembers, ScanRun]:
+        """The tensors of n members as those of one run; the last one, if it was of the same."""
+        last = self._fold
+        if last is None or not last[0].is_of(n, tensors, dims, _is_same):
+            fold = RowsOfMembers(self.call, n, tensors, dims)
+            self._fold = last = fold, self._of(fold.call)
+        return last
+
+    def members(self, n: int) -> list[ScanRun]:
+        """A run for each of n members, each with its tape."""
+        if len(self._members) != n:
+            self._members = [self._of(self.call) for _ in range(n)]
+        return self._members
 
 
 def _is_same(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are the same memory; `a` keeps it from being another's."""
-    return a is b or (
+    if a is b or wrapped.is_wrapped(a) or wrapped.is_wrapped(b):
+        return a is b
+    return (
         a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
     )
 
@@ -128,6 +150,15 @@ def gradients(
     return [found.get(i) for i in range(len(tensors))]
 
 
+def scanned(call: ScanCall, tensors: list[Tensor]) -> Sequence[Tensor]:
+    """Outputs and last carry of a call under transforms."""
+    trains = wrapped.TransformType.Grad in wrapped.kinds() or (
+        torch.is_grad_enabled() and any(wrapped.outermost(t).requires_grad for t in tensors)
+    )
+    outs: Sequence[Tensor] = _Scanned.apply(ScanRun(call, trains=trains), *tensors)
+    return outs
+
+
 def gradients_again(
     call: ScanCall, tape: Tape, tensors: Tensors, grads: Optional, wanted: Flags
 ) -> list[Tensor | None]:
@@ -140,7 +171,7 @@ def gradients_again(
 class _Scanned(torch.autograd.Function):
     @staticmethod
     def forward(run: ScanRun, *tensors: Tensor) -> Any:
-        return tuple(run.forward(tensors))
+        return tuple(run.forward(tensors, run.trains))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -157,6 +188,35 @@ class _Scanned(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         return None, *gradients(ctx.run, ctx.saved_tensors, grads, ctx.needs_input_grad[1:])
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, *along: Tensor | None) -> Any:
+        run: ScanRun = ctx.run
+        with _tangents_of_outer_levels():
+            tensors = [_primal(t) for t in ctx.saved_tensors]
+            try:
+                of_jvp, of, joined = run.tangent(tensors, along)
+            except Unsupported:
+                return by_the_loop.tangents(run.call, tensors, along)
+            outs = _Scanned.apply(of_jvp, *joined)
+            pairs = zip(*of.output_places(), strict=True)
+            return tuple([
+                by_the_loop.no_tangent(outs[at]) if place is None else outs[place]
+                for at, place in pairs
+            ])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, run: ScanRun, *tensors: Tensor) -> Any:
+        dims = in_dims[1:]
+        if run.can_fold(dims):
+            fold, of_all = run.folded(info.batch_size, tensors, dims)
+            outs = _Scanned.apply(of_all, *fold.tensors)
+            return fold.unfolded_outputs(outs)
+        outs = [
+            _Scanned.apply(of_one, *_member(tensors, dims, i))
+            for i, of_one in enumerate(run.members(info.batch_size))
+        ]
+        return tuple(map(torch.stack, zip(*outs, strict=True))), (0,) * len(outs[0])
 
 
 class _Gradients(torch.autograd.Function):
@@ -188,56 +248,115 @@ class _Gradients(torch.autograd.Function):
         try:
             run, of, joined = ask.run.tangent(tensors, along)
         except Unsupported:
-            return None, *_by_the_loop(ask, ctx.saved_tensors, directions)
+            return None, *by_the_loop.gradients(ask, ctx.saved_tensors, directions)
         outs = _Scanned.apply(run, *joined)
-        (_, places), (at, _) = of.output_places(), of.primal_places()
+        _, places = of.output_places()
         d_grads = [
             None if place is None else outs[place]
             for place, is_used in zip(places, ask.used, strict=True)
             if is_used
         ]
-        cotangents: list[Tensor | None] = [None] * len(outs)
-        for place, g in zip(places, grads, strict=True):
-            if place is not None:
-                cotangents[place] = g
-        wanted = [False] * len(joined)
-        for i, needed in zip(at, ctx.needs_input_grad[1:], strict=False):
-            wanted[i] = needed
-        found = gradients(run, joined, cotangents, tuple(wanted))
-        # Zeros, since autograd has paths through derivatives that are zero, as that of a sign.
-        d_tensors = [
-            torch.zeros_like(t) if wanted[i] and found[i] is None else found[i]
-            for i, t in zip(at, tensors, strict=True)
-        ]
-        return None, *d_tensors, *d_grads
+        wanted = ctx.needs_input_grad[1 : 1 + len(tensors)]
+        return None, *_along(run, of, joined, grads, None, wanted), *d_grads
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, *along: Tensor | None) -> Any:
+        ask: Ask = ctx.ask
+        with _tangents_of_outer_levels():
+            given = [_primal(t) for t in ctx.saved_tensors]
+            tensors, grads = ask.split(given)
+            of_tensors, of_grads = ask.split(along)
+            if all(v is None for v in of_tensors):
+                found = gradients(ask.run, tensors, of_grads, ask.wanted)
+            else:
+                try:
+                    run, of, joined = ask.run.tangent(tensors, of_tensors)
+                except Unsupported:
+                    return by_the_loop.tangents_of_gradients(ask, given, along)
+                found = _along(run, of, joined, grads, of_grads, ask.wanted)
+        reached = [found[i] for i in ask.reached]
+        pairs = zip(ask.reached, reached, strict=True)
+        # A function has an output, though no gradient is reached.
+        return tuple([torch.zeros_like(tensors[i]) if g is None else g for i, g in pairs]) or None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, ask: Ask, *given: Tensor) -> Any:
+        tensors, grads = ask.split(given)
+        dims, grad_dims = ask.split(in_dims[1:])
+        n, run = info.batch_size, ask.run
+        if run.can_fold(dims) and not any(run.call.split(ask.wanted)[0]):
+            fold, of_all = run.folded(n, tensors, dims)
+            of_outputs = fold.of_outputs(grads, grad_dims)
+            found = gradients(of_all, fold.tensors, of_outputs, ask.wanted)
+            found, at = fold.unfolded(found)
+        else:
+            # One tape serves all, if only gradients of outputs differ.
+            alike = all(dim is None for dim in dims)
+            runs = [run] * n if alike else run.members(n)
+            members = [
+                gradients(
+                    of_one, _member(tensors, dims, i), _member(grads, grad_dims, i), ask.wanted
+                )
+                for i, of_one in enumerate(runs)
+            ]
+            found = [_stacked(of_all) for of_all in zip(*members, strict=True)]
+            at = [0] * len(found)
+        ask.reached = [i for i, g in enumerate(found) if g is not None]
+        outs = tuple([found[i] for i in ask.reached])
+        return (outs, tuple([at[i] for i in ask.reached])) if outs else (_nothing(tensors), (None,))
 
 
-def _by_the_loop(
-    ask: Ask, given: Sequence[Tensor], directions: Optional
-) -> Sequence[Tensor | None]:
-    """The gradients of a backward pass by the Python loop of the recorded step."""
-    call = ask.run.call
-    moving = [i for i, t in enumerate(given) if t.is_floating_point() or t.is_complex()]
-
-    def backward(*moved: Tensor) -> Any:
-        tensors, grads = ask.split(_replaced(given, moving, moved))
-        wanted = [i for i in ask.reached if i in moving]
-
-        def outputs(*inputs: Tensor) -> Any:
-            outs = call.replay(*call.split(_replaced(tensors, wanted, inputs)), recorded=True)
-            return [o for o, g in zip(outs, grads, strict=False) if g is not None]
-
-        pulled = torch.func.vjp(outputs, *[tensors[i] for i in wanted])[1]
-        found = pulled([g for g in grads if g is not None])
-        return [g for g, u in zip(found, directions, strict=True) if u is not None]
-
-    pulled = torch.func.vjp(backward, *[given[i] for i in moving])[1]
-    found = dict(zip(moving, pulled([u for u in directions if u is not None]), strict=True))
-    return [found.get(i) for i in range(len(given))]
+def _nothing(tensors: Tensors) -> tuple[Tensor]:
+    """The output of a function of which no gradient is reached."""
+    return (tensors[-1].new_zeros(()),)
 
 
-def _replaced(of: Sequence[Tensor], at: Sequence[int], by: Sequence[Tensor]) -> list[Tensor]:
-    new = list(of)
-    for i, t in zip(at, by, strict=True):
-        new[i] = t
-    return new
+def _along(
+    run: ScanRun, of: Tangents, joined: Tensors, grads: Optional, of_grads: Optional | None,
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:  # fmt: skip
+    """Jᵀ g' + ∂/∂θ ⟨g, J θ'⟩, by θ where wanted: a gradient of the scan of the jvp.
+
+    Args:
+        run, of, joined: of that scan, along θ'.
+        grads, of_grads: g and g'.
+    """
+    (at, _), (first, second) = of.primal_places(), of.output_places()
+    cotangents: list[Tensor | None] = [None] * (len(first) + sum(p is not None for p in second))
+    for i, (place, g) in enumerate(zip(second, grads, strict=True)):
+        if place is not None:
+            cotangents[place] = g
+        if of_grads is not None:
+            cotangents[first[i]] = of_grads[i]
+    flags = [False] * len(joined)
+    for i, is_wanted in zip(at, wanted, strict=True):
+        flags[i] = is_wanted
+    found = gradients(run, joined, cotangents, tuple(flags))
+    # Zeros, since autograd has paths through derivatives that are zero, as that of a sign.
+    return [
+        torch.zeros_like(joined[i]) if flags[i] and found[i] is None else found[i] for i in at
+    ]
+
+
+def _member(tensors: Sequence[Any], dims: Sequence[Any], i: int) -> list[Any]:
+    """The tensors of one member of those that vmap maps over."""
+    pairs = zip(tensors, dims, strict=True)
+    return [t if t is None or dim is None else t.select(dim, i) for t, dim in pairs]
+
+
+def _stacked(of_all: Sequence[Tensor | None]) -> Tensor | None:
+    """A gradient of all members, zeros for those without; None if none has one."""
+    like = next((g for g in of_all if g is not None), None)
+    if like is None:
+        return None
+    return torch.stack([torch.zeros_like(like) if g is None else g for g in of_all])
+
+
+def _tangents_of_outer_levels() -> Any:
+    """PyTorch turns forward mode off while a function's jvp runs, for all levels of transforms."""
+    return forward_ad._set_fwd_grad_enabled(True)
+
+
+def _primal(t: Tensor) -> Tensor:
+    """A tensor without its tangent of this level."""
+    return forward_ad.unpack_dual(t).primal if forward_ad._current_level >= 0 else t

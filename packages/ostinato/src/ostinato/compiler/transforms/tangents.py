@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ostinato import tree
 from ostinato.arguments import Arguments
+from ostinato.compiler.capture import wrapped
 from ostinato.compiler.capture.recording import Recording, recorded_step
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.play.autograd import ScanCall
@@ -134,13 +135,17 @@ def tangent_call(call: ScanCall, of: Tangents, tensors: list[Tensor]) -> ScanCal
     found = primal.tangents.get((of, call.arguments.of_layer))
     if found is None:
         # Of all tensors, so that their gradients are recorded whoever wants them later.
-        numbers = [t.detach() for t in tensors]
-        leaves = [t.requires_grad_(t.is_floating_point() or t.is_complex()) for t in numbers]
-        found = _recorded(_with_arguments(call, of, leaves), primal.planner.recording)
+        level = wrapped.depth()
+        leaves = [wrapped.plain(t, level) for t in tensors]
+        with wrapped.outside():
+            leaves = [t.requires_grad_(wrapped.can_move(t)) for t in leaves]
+            found = _recorded(_with_arguments(call, of, leaves), primal.planner.recording)
         primal.tangents[of, call.arguments.of_layer] = found
     if isinstance(found, Unsupported):
         raise found.bare()
-    return replace(_with_arguments(call, of, tensors), compiled=found)
+    # The call keeps no tensors: they may be computed from a graph that holds the call.
+    kept = [torch.empty(0) for _ in tensors]
+    return replace(_with_arguments(call, of, kept), compiled=found)
 
 
 def _with_arguments(call: ScanCall, of: Tangents, tensors: list[Tensor]) -> ScanCall:
@@ -151,7 +156,7 @@ def _with_arguments(call: ScanCall, of: Tangents, tensors: list[Tensor]) -> Scan
     captured, leaves, xs = tensors[:n], tensors[n:m], tensors[m:]
     k = len(of.captured)
     step = of.step(call.compiled.planner.recording, captured[:k], captured[k:])
-    ragged = RowSpans(a.ragged.lengths, None, [], xs[0].shape[0])
+    ragged = RowSpans(a.ragged.lengths, None, [], a.ragged.n_steps)
     arguments = Arguments(
         step, step, leaves, tree.flatten(leaves)[1], xs, tree.flatten(xs)[1], 0, a.reverse, ragged,
         a.of_layer, weights=captured,
