@@ -7,7 +7,7 @@ disappears from the recording. PyTorch wraps and unwraps without a call that a m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -73,13 +73,6 @@ def can_move(t: Tensor) -> bool:
 
 
 @contextmanager
-def _unseen() -> Iterator[None]:
-    """A context of operations that nobody sees who watches or records a step."""
-    with torch._C.DisableTorchFunction(), _disable_current_modes():
-        yield
-
-
-@contextmanager
 def outside() -> Iterator[None]:
     """A context outside of all transforms and of inference mode, with gradients on."""
     inference = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
@@ -94,17 +87,20 @@ def outermost(t: Tensor) -> Tensor:
     return t
 
 
-def plain(t: Tensor, level: int) -> Tensor:
-    """A plain tensor in place of a wrapped one, up to that level: the first row of those mapped.
+def plain(tensors: Sequence[Tensor], level: int) -> list[Tensor]:
+    """Plain tensors in place of wrapped ones, up to that level: the first rows of those mapped.
 
     Raises:
-        Unsupported: the tensor is of a transform that has ended, or of no rows.
+        Unsupported: a tensor is of a transform that has ended, or of no rows.
     """
-    with outside(), _unseen():
-        inner, in_graph = _unwrapped(t, level)
-        if inner.is_inference():
-            inner = inner.clone()
-        return inner.detach().requires_grad_(in_graph and can_move(inner))
+    # Whoever watches or records operations now sees none of these.
+    with outside(), torch._C.DisableTorchFunction(), _disable_current_modes():
+        made = []
+        for t in tensors:
+            inner, in_graph = _unwrapped(t, level)
+            new = inner.clone() if inner.is_inference() else inner.detach()
+            made.append(new.requires_grad_(in_graph and can_move(inner)))
+        return made
 
 
 def _unwrapped(t: Tensor, level: int) -> tuple[Tensor, bool]:

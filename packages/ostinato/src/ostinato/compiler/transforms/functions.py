@@ -52,6 +52,7 @@ class ScanRun:
     ):
         self.call, self._tape, self._given, self.trains = call, tape, given, trains
         self._tangents: dict[Flags, tuple[ScanRun, Tangents]] = {}
+        self._zeros: dict[int, Tensor] = {}  # tangents of leaves of the carry that have none
         self._fold: tuple[RowsOfMembers, ScanRun] | None = None
         self._members: list[ScanRun] = []
 
@@ -91,7 +92,7 @@ class ScanRun:
         compiled = self.call.compiled
         recording = compiled.planner.recording
         of = Tangents.of(recording, given, compiled.handed_on)
-        joined = of.joined(tensors, tangents)
+        joined = of.joined(tensors, tangents, self._zeros)
         if given not in self._tangents:
             self._tangents[given] = self._of(tangent_call(self.call, of, joined)), of
         return *self._tangents[given], joined

@@ -49,22 +49,25 @@ class StandIns:
             raise Elsewhere("gradients are taken by torch.func in inference mode")
 
     def plain(self, t: Any) -> Any:
-        """The stand-in for a tensor; other values, and tensors that are not wrapped, themselves.
-
-        Raises:
-            Unsupported: the tensor is of a transform that has ended.
-        """
-        if not isinstance(t, Tensor) or id(t) in self._given or not wrapped.is_wrapped(t):
-            return t
-        if id(t) not in self._plain:
-            made = wrapped.plain(t, self.level)
-            self._plain[id(t)] = t, made
-            self._given[id(made)] = t
-            self.unread.add(id(made))
-        return self._plain[id(t)][1]
+        return self.all_plain([t])[0]
 
     def all_plain(self, tensors: Sequence[Any]) -> list[Any]:
-        return [self.plain(t) for t in tensors]
+        """The stand-ins for tensors; other values, and tensors not wrapped, are themselves.
+
+        Raises:
+            Unsupported: a tensor is of a transform that has ended.
+        """
+        new = {
+            id(t): t
+            for t in tensors
+            if isinstance(t, Tensor) and id(t) not in self._plain and wrapped.is_wrapped(t)
+        }
+        if new:
+            made = wrapped.plain([*new.values()], self.level)
+            self._plain.update(zip(new, zip(new.values(), made, strict=True), strict=True))
+            self._given.update((id(m), t) for m, t in zip(made, new.values(), strict=True))
+            self.unread.update(map(id, made))
+        return [self._plain[id(t)][1] if id(t) in self._plain else t for t in tensors]
 
     def all_given(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The wrapped tensors in place of their stand-ins."""
@@ -94,6 +97,7 @@ class StandIns:
             with _InPlace(self, (carry, x)):
                 return step(carry, x)
 
+        self.all_plain([*a.leaves, *a.xs_leaves, *(a.weights or ())])  # at once: it takes a third
         ragged = RowSpans(self.plain(a.ragged.lengths), None, [], a.ragged.n_steps)
         weights = None if a.weights is None else self.all_plain(a.weights)
         return replace(

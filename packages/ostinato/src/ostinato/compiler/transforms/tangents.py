@@ -58,12 +58,20 @@ class Tangents:
         ys = tuple([r.dtypes[i].is_floating_point for i in r.ys])
         return Tangents(given[:a], tuple(states), given[b:], ys)
 
-    def joined(self, tensors: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
-        """The tensors of the jvp; a leaf of the carry without a tangent gets one of zeros."""
+    def joined(
+        self, tensors: Sequence[Any], tangents: Sequence[Any], zeros: dict[int, Tensor]
+    ) -> list[Any]:
+        """The tensors of the jvp; a leaf of the carry without a tangent gets one of zeros.
+
+        Args:
+            zeros: those made earlier, by number of the leaf: a tape is of the same tensors.
+        """
         a, b = len(self.captured), len(self.captured) + len(self.states)
         states = [
-            torch.zeros_like(t) if has and v is None else v
-            for t, v, has in zip(tensors[a:b], tangents[a:b], self.states, strict=True)
+            zeros.setdefault(i, torch.zeros(t.shape, dtype=t.dtype)) if has and v is None else v
+            for i, (t, v, has) in enumerate(
+                zip(tensors[a:b], tangents[a:b], self.states, strict=True)
+            )
         ]
         parts = (
             (tensors[:a], compress(tangents[:a], self.captured)),
@@ -135,8 +143,7 @@ def tangent_call(call: ScanCall, of: Tangents, tensors: list[Tensor]) -> ScanCal
     found = primal.tangents.get((of, call.arguments.of_layer))
     if found is None:
         # Of all tensors, so that their gradients are recorded whoever wants them later.
-        level = wrapped.depth()
-        leaves = [wrapped.plain(t, level) for t in tensors]
+        leaves = wrapped.plain(tensors, wrapped.depth())
         with wrapped.outside():
             leaves = [t.requires_grad_(wrapped.can_move(t)) for t in leaves]
             found = _recorded(_with_arguments(call, of, leaves), primal.planner.recording)
