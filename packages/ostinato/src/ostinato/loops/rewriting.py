@@ -6,7 +6,7 @@ import types
 from typing import Any
 
 from ostinato.compiler.steps import Recent
-from ostinato.compiler.torch_compat import out_of_graph, transformed
+from ostinato.compiler.torch_compat import out_of_graph, seen_by_others
 from ostinato.engine import native
 from ostinato.loops.iteration.index import FEWEST, running
 from ostinato.loops.iteration.items import Items, items_of, sequence
@@ -101,7 +101,9 @@ class LoopRuntime:
         if site.source.stays:
             return Left(site, iterable, outer)
         items = items_of(iterable)
-        mode = native.unavailable() or transformed()  # a mode: torch.export, say
+        mode = native.unavailable()
+        if mode is None and native.modes() is None:
+            mode = seen_by_others()  # torch.export, say
         is_long = items is not None and items.n - site.first >= FEWEST
         if items is not None and is_long and mode is None and not running.questions:
             site, groups = _grouped(site, items)

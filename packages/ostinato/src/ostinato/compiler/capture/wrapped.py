@@ -87,6 +87,11 @@ def outermost(t: Tensor) -> Tensor:
     return t
 
 
+def address_of(t: Tensor) -> int:
+    """The address of a tensor's first element."""
+    return outermost(t).data_ptr()
+
+
 def plain(tensors: Sequence[Tensor], level: int) -> list[Tensor]:
     """Plain tensors in place of wrapped ones, up to that level: the first rows of those mapped.
 

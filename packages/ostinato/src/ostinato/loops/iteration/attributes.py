@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.capture.guards.code import globals_of, is_fixed_name
+from ostinato.compiler.capture.wrapped import address_of
 
 _MOST = 20_000  # objects that are looked at
 ABSENT = type("Absent", (), {"__repr__": lambda self: "nothing"})()
@@ -157,7 +158,7 @@ class Memory:
             written: tensors, lists and dicts whose elements the iteration wrote at its index.
         """
         skip = {id(base) for base in written}
-        memories = {base.data_ptr() for base in written if isinstance(base, Tensor)}
+        memories = {address_of(base) for base in written if isinstance(base, Tensor)}
         grown = {
             id(container)
             for _, container, before in self.saved.values()
@@ -178,7 +179,7 @@ class Memory:
                     found.append(Place(path, key, False))
         known = {(p.path, p.key) for p in found}
         for path, key, tensor, version in self.versions.values():
-            is_written = id(tensor) in skip or tensor.data_ptr() in memories
+            is_written = id(tensor) in skip or address_of(tensor) in memories
             if tensor._version != version and (path, key) not in known and not is_written:
                 found.append(Place(path, key, False))
         return found

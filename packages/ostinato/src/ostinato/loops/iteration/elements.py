@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ostinato.compiler.capture.wrapped import address_of
 from ostinato.compiler.play.parts import part_of
 from ostinato.loops.iteration.index import Index, Number
 from ostinato.loops.iteration.items import stacked
@@ -369,4 +370,4 @@ def is_same(a: Any, b: Any) -> bool:
 
 
 def _facts(t: Tensor) -> Any:
-    return t.shape, t.stride(), t.dtype, t.data_ptr()
+    return t.shape, t.stride(), t.dtype, address_of(t)

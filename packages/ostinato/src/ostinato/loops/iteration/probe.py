@@ -23,6 +23,7 @@ from ostinato import tree
 from ostinato.compiler.capture.captures import _written, memory_of
 from ostinato.compiler.capture.draws import States
 from ostinato.compiler.capture.guards.observation import Observation
+from ostinato.compiler.capture.wrapped import is_wrapped
 from ostinato.compiler.errors import Unsupported, error_in_short
 from ostinato.compiler.lock import one_at_a_time
 from ostinato.compiler.torch_compat import among_ours, undisturbed
@@ -381,6 +382,8 @@ def _copy(t: Tensor) -> Tensor:
     if not t.requires_grad:
         return copy
     with torch.enable_grad():
+        if is_wrapped(t):  # transforms of torch.func let nobody make a leaf of their graph
+            return t.clone()
         return copy.requires_grad_().clone()
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 import types
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -20,9 +21,11 @@ from ostinato._explain import Explanation, explained
 from ostinato._scan import iterations, scan_iterations
 from ostinato.compiler.capture.captures import memory_of
 from ostinato.compiler.capture.draws import States
+from ostinato.compiler.capture.wrapped import outermost
 from ostinato.compiler.errors import (
     Mispredicted,
     SideEffect,
+    Transformed,
     Unexamined,
     Unsupported,
     error_in_short,
@@ -319,7 +322,8 @@ class Loop(LoopResults):
             if self.fits(step, plan):
                 plan.lengths.add(self.items.n)
                 return step, plan
-        modes()  # raises if no scan is possible
+        with suppress(Transformed):  # which scan plays
+            modes()  # raises if no scan is possible
         step = self.new_step(state, LoopPlan())
         items = [t[0] for t in self.items.tensors(begin, end)]
         made = probed(step, state.tensors, items, self.written)
@@ -408,7 +412,8 @@ class Loop(LoopResults):
             factor = 2.0 if torch.is_grad_enabled() else 1.1
             is_slow = lasted > factor * self.lasted * (end - begin)
             plan.slow[size] = plan.slow.get(size, 0) + 1 if is_slow else 0
-        if plan.lookups and any(map(bool, map(torch.any, ys[-plan.lookups :]))):
+        beyond = map(outermost, ys[-plan.lookups :]) if plan.lookups else ()
+        if any(bool(y.any()) for y in beyond):  # in any of the rows that vmap maps over
             random.put_back()
             raise NoStep("an iteration looks up an element beyond the end")
         finals = step.whole(finals)[: len(state.tensors)]
