@@ -31,6 +31,7 @@ T = TypeVar("T", bound=type)
 
 DEFAULT_ITERATIONS = 5000  # the notebook's
 DEFAULT_WINDOW = 128  # tokens that a language model reads between two updates
+FEW_SEQUENCES = 10  # of labelled steps; fewer are divided in time
 WORDS_KNOWN = 10_000  # by a language model, or pieces of words, at most
 # A training may be resumed with other values of these: they decide when it ends and what it
 # reports, or do not change its numbers.
@@ -270,6 +271,12 @@ class Training(Declared):
         "Steps after which the gradient of the state ends, while the state goes on. For a language "
         f"model the tokens between two updates, by default {DEFAULT_WINDOW}.",
         low=1,
+    )
+    window: int | None = declare(
+        None,
+        "Steps of the windows in which a tagger learns long sequences: many to a batch, at random "
+        "places, each from the state that the one before it left. Default: whole sequences.",
+        low=2,
     )
     similar_lengths: bool = declare(
         False,

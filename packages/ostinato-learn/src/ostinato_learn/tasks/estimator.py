@@ -109,6 +109,9 @@ class TableParts:
         """With a share of the examples kept for validation, as on the command line."""
         if not fraction:
             return self
+        if splits.are_few(self.train):
+            train, validation = splits.in_time(self.train, fraction)
+            return replace(self, train=train, validation=validation)
         rest, held_out = splits.held_out(self.train, fraction, seed)
         train, validation = self.train.select(rest), self.train.select(held_out)
         return replace(self, train=train, validation=validation)
@@ -443,9 +446,11 @@ class SequenceEstimator(Estimator):
 
 
 
-def for_examples(n: int, validated: bool) -> Callable[[Settings, Settings], Settings]:
+def for_examples(
+    n: int, validated: bool, steps: int | None = None
+) -> Callable[[Settings, Settings], Settings]:
     """`recipe.for_examples` for n training examples, for `Estimator._hyperparameters`."""
-    return lambda settings, given: recipe.for_examples(n, settings, given, validated)
+    return lambda settings, given: recipe.for_examples(n, settings, given, validated, steps)
 
 
 def prepares(X: Steps, standardize: bool, columns: np.ndarray | None) -> Preparation | None:

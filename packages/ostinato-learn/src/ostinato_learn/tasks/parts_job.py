@@ -51,11 +51,20 @@ class PartsJob(Job):
     def _of(cls, settings: Config, given: Given, parts: partition.Parts) -> Self:
         if settings.data.source != "mnist":  # it has the notebook's defaults
             settings = defaults.for_file(
-                settings, given, len(parts.train), parts.validation is not None
+                settings,
+                given,
+                len(parts.train),
+                parts.validation is not None,
+                cls.steps_in_windows(settings, parts.train),
             )
         job = cls(settings, parts)
         job.check()
         return job
+
+    @classmethod
+    def steps_in_windows(cls, settings: Config, train: Examples) -> int | None:
+        """The steps to learn from, if they may be learnt in windows."""
+        return None
 
     @abstractmethod
     def check(self) -> None:

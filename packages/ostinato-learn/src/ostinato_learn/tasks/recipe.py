@@ -35,6 +35,7 @@ PATIENCE = 5  # reports, if there are validation data and no length is given
 BATCHES_AN_EPOCH = 8
 WARM_UP = 0.05  # the share of the iterations over which the rate rises
 SMALLEST_BATCH = 8
+WINDOW, LONG = 128, 4  # steps of a window, and windows of a long sequence
 REPORTS_AT_LEAST, REPORTS_AT_MOST = 20, 100
 
 CHARACTERS = 5  # per word or word piece, about, to estimate the length of a training
@@ -58,6 +59,10 @@ _EXAMPLES_IN_WORDS = _WARM_UP_IN_WORDS | {
     "training.eval_every": "about once an epoch",
     "training.patience": f"{PATIENCE} if there are validation data and no length is given",
 }
+_STEPS_IN_WORDS = _EXAMPLES_IN_WORDS | {
+    "training.window": f"{WINDOW} for fewer than {BATCHES_AN_EPOCH * SMALLEST_BATCH} sequences of "
+    f"{LONG * WINDOW} steps or more on average",
+}
 _TEXTS_IN_WORDS = _WARM_UP_IN_WORDS | {
     "model.hidden_size": "128, for long texts 256 or 512",
     "training.epochs": f"{TEXT_EPOCHS[1]}, for long texts fewer, {TEXT_EPOCHS[0]} at least",
@@ -66,6 +71,7 @@ _TEXTS_IN_WORDS = _WARM_UP_IN_WORDS | {
 _IN_WORDS = {
     "forecast": {"training.warmup": "a twentieth of iterations, under the schedule cosine"},
     "language": _TEXTS_IN_WORDS,
+    "tag": _STEPS_IN_WORDS,
 }
 
 
@@ -88,7 +94,9 @@ def of_task(task: str, given: Settings, recipe: str = "task") -> Chosen:
     return found
 
 
-def for_examples(n: int, settings: Settings, given: Settings, validated: bool) -> Chosen:
+def for_examples(
+    n: int, settings: Settings, given: Settings, validated: bool, steps: int | None = None
+) -> Chosen:
     """What follows from the number of examples, without the given parameters.
 
     Args:
@@ -96,7 +104,16 @@ def for_examples(n: int, settings: Settings, given: Settings, validated: bool) -
         settings: those given, and of the recipe.
         given: the parameters that the user set, also to None.
         validated: whether there are validation data.
+        steps: of all sequences together, if they may be learnt in windows, which are then the
+            examples.
     """
+    if steps is not None:
+        window = given.get("training.window")
+        if "training.window" not in given and is_long(n, steps):
+            window = WINDOW
+        windows = n if window is None else -(-steps // window)
+        found = for_examples(windows, settings, given, validated)
+        return found | {"training.window": window}
     key = "training.batch_size"
     batch = given[key] if key in given else _batch_size(n)
     batches = n / min(batch, n)  # an epoch
@@ -110,6 +127,11 @@ def for_examples(n: int, settings: Settings, given: Settings, validated: bool) -
     total = length["training.iterations"] or (length["training.epochs"] or 0) * batches
     every = given.get("training.eval_every") or _eval_every(batches, total)
     return chosen | warm_up(total, settings, given) | {"training.eval_every": every}
+
+
+def is_long(n: int, steps: int) -> bool:
+    """Whether sequences are learnt in windows: they are long, and few for updates of batches."""
+    return n < BATCHES_AN_EPOCH * SMALLEST_BATCH and steps >= LONG * n * WINDOW
 
 
 def for_texts(characters: int, settings: Settings, given: Settings) -> Chosen:
@@ -183,12 +205,13 @@ def rows(settings: Settings) -> list[tuple[str, str]]:
     epochs, iterations = get("training.epochs"), get("training.iterations")
     length = f"{epochs:g} epochs" if epochs else f"{iterations:,} iterations"
     clip = get("training.clip_norm")
+    windows = f", windows of {get('training.window')} steps" if get("training.window") else ""
     clipped = f", clipped at {clip:g}" if clip else ""
     rate = f"{get('training.learning_rate'):g} {get('training.schedule')}"
     name = cell if isinstance(cell, str) else getattr(cell, "__name__", str(cell))
     return [
         ("network", f"{layers}{name}, {get('model.hidden_size')} units{both}{dropout}"),
-        ("length", f"{length}, {get('training.batch_size')} at a time"),
+        ("length", f"{length}, {get('training.batch_size')} at a time{windows}"),
         ("updates", f"{get('training.optimizer')}, {rate}{clipped}"),
     ]
 

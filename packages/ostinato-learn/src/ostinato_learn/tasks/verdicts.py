@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ostinato_learn.baselines import SURE
+from ostinato_learn.data.checks.finding import Finding
 from ostinato_learn.tasks.base import TaskSpec
 
 FEWEST = 6  # units: with five, even that one run wins all has a probability of 2 · 2⁻⁵ = 0.06
@@ -34,6 +35,25 @@ def best_of(
     best = min(known, key=lambda name: known[name] if measure.lower else -known[name])
     shown = measure.shown(measured[key]), measure.shown(known[best])
     return best, f"{best} ({shown[0]} and {shown[1]} by {measure.words})"
+
+
+def below_baseline(task: TaskSpec, evaluation: Mapping[str, Any]) -> Finding | None:
+    """The finding that a network is worse than its best baseline; None: it is not.
+
+    A difference that may be chance is none; one that could not be tested counts.
+    """
+    simple, verdict = evaluation.get("baselines"), evaluation.get("verdict", "")
+    if not simple or verdict.startswith(("better", "no significant")):
+        return None
+    name, told = best_of(task, evaluation["test"], simple)
+    key = task.first_measure(evaluation["test"])
+    ours, theirs = evaluation["test"][key], simple[name][key]
+    if ours <= theirs if task.measures[key].lower else ours >= theirs:
+        return None
+    return Finding(
+        "serious", "below-baseline", f"the network is worse than {told}", 1,
+        remedy="train longer (--epochs), or with another --learning-rate; or use the simple method",
+    )  # fmt: skip
 
 
 def relative_differences(a: Any, b: Any, unit: Any) -> np.ndarray:

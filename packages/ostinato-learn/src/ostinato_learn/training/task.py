@@ -13,6 +13,7 @@ from ostinato_learn.data import Batches
 from ostinato_learn.training.distributed import ALONE, Ranks, Share
 
 Measured = dict[str, float]
+Carry = Tensor | tuple[Tensor, ...] | None
 Mean = tuple[float, float]  # a mean, and the weight it was divided by: 0 for an empty share
 
 
@@ -99,6 +100,36 @@ class Task(Protocol):
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take over this process's share of the result of `tensors`."""
+
+
+class Carrying(Task):
+    """A task whose rows go on from batch to batch with their state; the gradient does not.
+
+    Attributes:
+        carry: the state after the last batch, leaves `[layers, B, …]`; None: the first one.
+    """
+
+    carry: Carry = None
+
+    def keep(self, carry: Carry) -> None:
+        """Go on with this state, without its gradient."""
+        if isinstance(carry, tuple):
+            self.carry = tuple(leaf.detach() for leaf in carry)
+        else:
+            self.carry = None if carry is None else carry.detach()
+
+    def tensors(self) -> dict[str, Tensor]:
+        if self.carry is None:
+            return {}
+        leaves = self.carry if isinstance(self.carry, tuple) else (self.carry,)
+        n = self.batch_size
+        return {f"carry.{i}": self.ranks.gathered(leaf, n, 1) for i, leaf in enumerate(leaves)}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        # Copied into memory that PyTorch has aligned, as for `models.inputs.tensors`.
+        rows = self.ranks.rows(self.batch_size)
+        leaves = [tensors[f"carry.{i}"][:, rows].clone() for i in range(len(tensors))]
+        self.carry = None if not leaves else leaves[0] if len(leaves) == 1 else tuple(leaves)
 
 
 class OfBatches(Task):

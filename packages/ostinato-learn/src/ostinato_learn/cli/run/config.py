@@ -21,6 +21,7 @@ from typing import Literal
 
 from ostinato_learn.hyperparameters import (
     DEFAULT_ITERATIONS,
+    FEW_SEQUENCES,
     WORDS_KNOWN,
     Architecture,
     Classifying,
@@ -63,6 +64,11 @@ class DataConfig(Declared):
     test: str | None = declare(None, "A file with the test part.")
     test_fraction: float = declare(
         0.2, "Share held out as the test part if there is no --test file.", above=0, below=1
+    )
+    test_time: bool | None = declare(
+        None,
+        "Test a tagger on the end of each sequence, in time, instead of on whole sequences. "
+        f"Default: where there are fewer than {FEW_SEQUENCES} sequences, and no groups.",
     )
     shape: Literal["long", "nested", "wide"] | None = declare(
         None,

@@ -42,7 +42,9 @@ def for_task(task: str, settings: Config, given: Given) -> Config:
     return settings.updated(recipe.of_task(task, given, asked or "task"))
 
 
-def for_file(settings: Config, given: Given, n: int, validated: bool) -> Config:
+def for_file(
+    settings: Config, given: Given, n: int, validated: bool, steps: int | None = None
+) -> Config:
     """The settings with defaults for a file, except given parameters.
 
     Args:
@@ -50,10 +52,11 @@ def for_file(settings: Config, given: Given, n: int, validated: bool) -> Config:
         given: the parameters that the user set, also to None; no default replaces these.
         n: the number of examples to learn from.
         validated: whether there are some for validation.
+        steps: see `recipe.for_examples`.
     """
     if settings.run.recipe == "notebook":
         return settings
-    chosen = recipe.for_examples(n, dict(settings.items()), given, validated)
+    chosen = recipe.for_examples(n, dict(settings.items()), given, validated, steps)
     if "run.checkpoint_every" not in given:
         chosen["run.checkpoint_every"] = chosen["training.eval_every"]
     return settings.updated(chosen)

@@ -5,6 +5,7 @@ This module imports torch; commands import it when they train.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ostinato_learn import environment, files, training
+from ostinato_learn import environment, files, tasks, training
 from ostinato_learn.cli.failures import AlreadyReported, BadInput, Failure, Interrupted
 from ostinato_learn.cli.output import working
 from ostinato_learn.cli.run import card, jobs, limits, runs
@@ -25,12 +26,15 @@ from ostinato_learn.cli.run.config import Config
 from ostinato_learn.cli.run.rundir import RunDir
 from ostinato_learn.cli.run.runs import Trained
 from ostinato_learn.interrupt import Terminated
+from ostinato_learn.tasks.verdicts import below_baseline
 from ostinato_learn.training import distributed
 from ostinato_learn.training.history import History
 from ostinato_learn.training.optimizers import without_dynamo
 
 if TYPE_CHECKING:
     from ostinato_learn.tasks.job import Job
+
+_log = logging.getLogger(__name__)
 
 without_dynamo()  # no command compiles anything
 
@@ -254,7 +258,14 @@ def _measured(
     job: Job, model: Any, history: History, answers: Any, beside: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The content of evaluation.json, without its time; `beside` are further entries."""
-    return job.evaluate(model, answers) | {
+    evaluation = job.evaluate(model, answers)
+    below = below_baseline(tasks.named(jobs.task_of(job.settings)), evaluation)
+    if below is not None:
+        source = job.settings.data.source
+        _log.error("%s: %s: %s", source, below.message, below.remedy)
+        found = [*beside.get("findings", []), below.as_json()]
+        beside = {**beside, "findings": found}
+    return evaluation | {
         "elapsed_s": history.reports[-1]["elapsed_s"],
         "iterations": history.iterations,
         "outcome": history.outcome,

@@ -119,6 +119,13 @@ def _divided(everything: Examples, settings: Config) -> Parts:
     from ostinato_learn.data.sequences import splits
 
     stratify = splits.strata(everything)
+    if everything.parts is None and divided_in_time(settings, everything):
+        rest, test = splits.in_time(everything, settings.data.test_fraction)
+        fraction = settings.training.validation_fraction
+        if not fraction:
+            return Parts(rest, test)
+        train, validation = splits.in_time(rest, fraction)
+        return Parts(train, test, validation)
     if everything.parts is not None:
         found = splits.split(everything, everything.parts)
         if "test" not in found:
@@ -138,6 +145,19 @@ def _divided(everything: Examples, settings: Config) -> Parts:
     if "validation" in parts:
         return Parts(parts["train"], parts["test"], parts["validation"])
     return _with_validation(parts["train"], parts["test"], settings)
+
+
+def divided_in_time(settings: Config, everything: Examples) -> bool:
+    """Whether the parts are stretches of each sequence, and not sequences."""
+    from ostinato_learn.data.sequences import splits
+
+    asked = settings.data.test_time
+    if asked and (settings.data.group or settings.data.split or settings.data.test):
+        raise BadInput(
+            "--test-time tests on the ends of all sequences, and --group, --split and --test on "
+            "others; wanted one of them"
+        )
+    return splits.are_few(everything) if asked is None else asked
 
 
 def redrawn(parts: Parts, settings: Config, draw: int) -> Parts | None:

@@ -286,6 +286,31 @@ class Examples:
             written=maybe(self.written),
         )
 
+    def between(self, first: np.ndarray, end: np.ndarray) -> Examples:
+        """Of each sequence with labelled steps those from `first` on and before `end`, `[N]`."""
+        whole = self.loaded()
+        steps = whole.lengths
+        within = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
+        chosen = (within >= np.repeat(first, steps)) & (within < np.repeat(end, steps))
+        spans = [slice(a, b) for a, b in zip(first.tolist(), end.tolist(), strict=True)]
+
+        def of(values: Any) -> Any:
+            return [values[i][span] for i, span in enumerate(spans)]
+
+        places = whole.places
+        if places is not None and places.shape == "long":
+            places = replace(places, numbers=places.numbers[chosen])
+        elif places is not None and first.any():
+            places = None  # which counts steps from the begin
+        offsets = np.append(0, np.cumsum(end - first))
+        return replace(
+            whole,
+            X=Ragged(whole.values[chosen], offsets),
+            y=of(whole.y),
+            times=None if whole.times is None else of(whole.times),
+            places=places,
+        )
+
     def place(self, row: int, feature: int) -> str:
         """The place of entry (row, feature) of `values` in the file, in words."""
         ends = np.cumsum(self.lengths)

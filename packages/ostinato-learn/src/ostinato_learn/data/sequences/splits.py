@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ostinato_learn.hyperparameters import FEW_SEQUENCES
+
 Indices = np.ndarray  # [n] int64, increasing
 
 PART_NAMES = {
@@ -93,6 +95,38 @@ def strata(examples: Any) -> np.ndarray | None:
         return None if y.dtype.kind == "f" else label_sets.rarest(y)
     found: np.ndarray = y
     return found
+
+
+def are_few(examples: Any) -> bool:
+    """Whether sequences of labelled steps are divided in time, unless something else is asked."""
+    of_steps = examples.roles is not None and examples.roles.task == "tag"
+    return of_steps and len(examples) < FEW_SEQUENCES and examples.groups is None
+
+
+def in_time(examples: Any, fraction: float) -> tuple[Any, Any]:
+    """The begins of sequences of labelled steps, and their ends, which are a share of the steps.
+
+    Raises:
+        ValueError: a sequence has too few steps for both.
+
+    Example:
+        >>> import numpy as np
+        >>> from ostinato_learn.data import Examples
+        >>> whole = Examples(np.zeros((2, 10, 1), np.float32), [np.arange(10)] * 2, ("x",))
+        >>> begins, ends = in_time(whole, 0.2)
+        >>> begins.lengths, ends.y[0]
+        (array([8, 8]), array([8, 9]))
+    """
+    cuts = np.round(examples.lengths * (1 - fraction)).astype(np.int64)
+    short = (cuts < 1) | (cuts >= examples.lengths)
+    if short.any():
+        i = int(np.argmax(short))
+        raise ValueError(
+            f"{examples.source or 'examples'}: the sequence {examples.ids[i]} has "
+            f"{examples.lengths[i]} steps, too few to be divided in time at {1 - fraction:g}; "
+            "wanted longer ones"
+        )
+    return examples.between(np.zeros_like(cuts), cuts), examples.between(cuts, examples.lengths)
 
 
 def held_out(examples: Any, fraction: float, seed: int) -> tuple[Indices, Indices]:

@@ -167,6 +167,7 @@ class ClassifyJob(PartsJob):
         settings = self.settings
         parameters = asdict(settings.model) | asdict(settings.training)
         parameters["random_state"] = parameters.pop("seed")
+        del parameters["window"]  # of taggers
         weights = parsed_weights(settings.training.class_weight, model.classes)
         return parameters | {"class_weight": weights}
 

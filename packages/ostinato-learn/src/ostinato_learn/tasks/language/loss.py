@@ -16,10 +16,10 @@ from ostinato_learn.models.module_network import first_rows
 from ostinato_learn.tasks.language.model import FARTHEST, READ_AT_ONCE, read_documents
 from ostinato_learn.tasks.language.net import BLOCK, Carry, LanguageNet
 from ostinato_learn.training.distributed import ALONE, Ranks, Share
-from ostinato_learn.training.task import Mean, Measured, Task, digest, probed
+from ostinato_learn.training.task import Carrying, Mean, Measured, digest, probed
 
 
-class Language(Task):
+class Language(Carrying):
     """Truncated backpropagation through time over documents (Williams and Peng 1990).
 
     Every batch is the next `truncate` tokens of each of `n_streams` streams. The state goes on from
@@ -46,7 +46,6 @@ class Language(Task):
         self.vocabulary = vocabulary
         self.validation = validation
         self.has_validation = validation is not None
-        self.carry: Carry = None
 
     def loss(self, net: torch.nn.Module) -> Share:
         assert isinstance(net, LanguageNet)
@@ -57,7 +56,7 @@ class Language(Task):
             self.carry,
             None if resets is None else torch.from_numpy(resets[rows]),
         )
-        self.carry = _detached(carry)
+        self.keep(carry)
         count = targets[rows].size
         return Share(net.loss(features, torch.from_numpy(targets[rows])), count, {}, count)
 
@@ -93,19 +92,6 @@ class Language(Task):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.streams.load_state_dict(state)
 
-    def tensors(self) -> dict[str, Tensor]:
-        if self.carry is None:
-            return {}
-        leaves = self.carry if isinstance(self.carry, tuple) else (self.carry,)
-        n = self.batch_size
-        return {f"carry.{i}": self.ranks.gathered(leaf, n, 1) for i, leaf in enumerate(leaves)}
-
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        # Copied into memory that PyTorch has aligned, as for `models.inputs.tensors`.
-        rows = self.ranks.rows(self.batch_size)
-        leaves = [tensors[f"carry.{i}"][:, rows].clone() for i in range(len(tensors))]
-        self.carry = None if not leaves else leaves[0] if len(leaves) == 1 else tuple(leaves)
-
 
 def _nats(logits: Tensor, targets: Tensor) -> float:
     """The sum of the cross-entropy of tokens `[n]`."""
@@ -133,12 +119,6 @@ def answers(
             yield logits, torch.from_numpy(came)
     finally:
         net.train(was_training)
-
-
-def _detached(carry: Carry) -> Carry:
-    if isinstance(carry, tuple):
-        return tuple(leaf.detach() for leaf in carry)
-    return carry.detach()
 
 
 def _exp(loss: float) -> float:

@@ -6,7 +6,7 @@ TASK = TaskSpec(
     name="tag",
     kind="sequence_tagger",
     does="Gives a label to every step of a sequence.",
-    uses=OF_SEQUENCES | {"task.crf"},
+    uses=OF_SEQUENCES | {"task.crf", "training.window", "data.test_time"},
     recipe=SCHEDULE
     | {
         "model.cell": "lstm",
@@ -20,6 +20,6 @@ TASK = TaskSpec(
         "loss": MeasureSpec("loss per step", lower=True),
     },
     learnt={"data.missing": "fitted.preparation.missing", "task.crf": "net.crf"},
-    drawn=("data.test_fraction", "training.seed", "data.group"),
+    drawn=("data.test_time", "data.test_fraction", "training.seed", "data.group"),
     closes=lambda settings: closed_by(settings, late=not settings.task.crf),
 )

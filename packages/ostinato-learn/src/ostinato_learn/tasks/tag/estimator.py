@@ -11,8 +11,11 @@ import numpy as np
 
 from ostinato_learn import training
 from ostinato_learn.data.sequences.step_labels import as_labels, lengths_of
+from ostinato_learn.data.text.words import Words
 from ostinato_learn.hyperparameters import Architecture
 from ostinato_learn.tasks.estimator import (
+    AUTO,
+    Auto,
     SequenceEstimator,
     as_the_start,
     check_pair,
@@ -82,6 +85,7 @@ class SequenceTagger(SequenceEstimator):
     crf: bool = TaggerSettings.crf
     scheme: str | None = TaggerSettings.scheme
     character_size: int = TaggerSettings.character_size
+    window: int | Auto | None = AUTO
 
     # No ClassifierMixin: scikit-learn stratifies the folds of classifiers, and then refuses labels
     # that are sequences.
@@ -121,9 +125,14 @@ class SequenceTagger(SequenceEstimator):
         parts = self._parts(X, y, columns, validation, None, start)
         if parts is None:
             given = self._given(X, y, validation, start, seed)
-            sized = for_examples(len(given.y), given.validation is not None)
+            n, validated, lengths = len(given.y), given.validation is not None, given.y.lengths
+            is_words = isinstance(given.X, Words)
         else:
-            sized = for_examples(len(parts.train), parts.validation is not None)
+            train, validated = parts.train, parts.validation is not None
+            n, lengths = len(train), train.lengths
+            is_words = len(train.features) == 1 and bool(train.categories)
+        whole = self.crf or is_words or not isinstance(self.cell, str)
+        sized = for_examples(n, validated, None if whole else int(lengths.sum()))
         values = self._hyperparameters(sized, start, resume)
         settings = own(TaggerSettings, values)
         if parts is not None:

@@ -34,6 +34,7 @@ from ostinato_learn.tasks.fitting import ToLearn, check_several_classes, check_s
 from ostinato_learn.tasks.tag.loss import TaggerSettings, Tagging
 from ostinato_learn.tasks.tag.model import Tagger
 from ostinato_learn.tasks.tag.net import TaggerNet
+from ostinato_learn.tasks.tag.windows import TaggingWindows
 from ostinato_learn.training import loop
 from ostinato_learn.training.callbacks import Callback
 from ostinato_learn.training.history import History
@@ -150,7 +151,13 @@ def fit(
 ) -> tuple[Tagger, History]:
     """Train a network; see `tasks/fitting.py`."""
     check_start(model)
-    plan = planned(plan, len(given.y))
+    windows = None if plan.window is None else -(-int(given.y.lengths.sum()) // plan.window)
+    plan = planned(plan, windows or len(given.y))
+    if windows and settings.crf:
+        raise ValueError(
+            f"window={plan.window} is not for a CRF, which reads whole sequences; wanted "
+            "crf=False, or window=None"
+        )
     X, vocabulary, scale = given.X, None, None
     if start is not None:
         _check_features(X, start.net.config["n_features"])
@@ -177,16 +184,25 @@ def fit(
         feature_names=given.feature_names,
     )
     validation = given.validation
-    task = Tagging(
-        trained.inputs(X),
-        given.y,
-        plan.batch_size,
-        plan.seed,
-        similar_lengths=plan.similar_lengths,
-        once=_once(X, vocabulary),
-        allowed=trained.labelling.allowed,
-        validation=validation and (trained.inputs(validation[0]), validation[1]),
-    )
+    held_out = validation and (trained.inputs(validation[0]), validation[1])
+    inputs, allowed = trained.inputs(X), trained.labelling.allowed
+    task: Tagging
+    if plan.window is not None:
+        task = TaggingWindows(
+            inputs, given.y, plan.batch_size, plan.window, plan.seed,
+            allowed=allowed, validation=held_out,
+        )  # fmt: skip
+    else:
+        task = Tagging(
+            inputs,
+            given.y,
+            plan.batch_size,
+            plan.seed,
+            similar_lengths=plan.similar_lengths,
+            once=_once(X, vocabulary),
+            allowed=allowed,
+            validation=held_out,
+        )
     history = loop.learn(net, task, plan, callbacks=callbacks, resume=resume)
     return trained, history
 

@@ -14,11 +14,13 @@ from ostinato_learn.cli.failures import BadInput
 from ostinato_learn.cli.many import paired
 from ostinato_learn.cli.output import csv_text, time_type, times_as_text
 from ostinato_learn.cli.run import partition
+from ostinato_learn.cli.run.config import Config
 from ostinato_learn.cli.run.dry_run import of_sequences
 from ostinato_learn.cli.run.summaries import Rows
 from ostinato_learn.data.sequences.examples import Examples
 from ostinato_learn.data.sequences.mapped import Mapped, stretches
 from ostinato_learn.data.sequences.step_labels import as_labels, label_counts
+from ostinato_learn.hyperparameters import FEW_SEQUENCES
 from ostinato_learn.tasks.job import gathered
 from ostinato_learn.tasks.parts_job import Inputs, PartsJob
 
@@ -42,9 +44,17 @@ _log = logging.getLogger(__name__)
 class TagJob(PartsJob):
     """To tag: a label for each step of a sequence."""
 
+    @classmethod
+    def steps_in_windows(cls, settings: Config, train: Examples) -> int | None:
+        is_words = len(train.features) == 1 and bool(train.categories)
+        return None if settings.task.crf or is_words or train.on_disk else int(train.lengths.sum())
+
     def check(self) -> None:
         parts, source = self.parts, self.settings.data.source
         known = label_counts(parts.train.y)[0]
+        remedy = "more sequences with it, or another --seed"
+        if self.settings.data.test_time is not False and len(parts.train) < FEW_SEQUENCES:
+            remedy = "another --test-fraction, or --no-test-time, which tests on whole sequences"
         if len(known) < 2:
             raise BadInput(
                 f"{source} has one label only, {known.tolist()[0]!r}, to learn from; wanted two or "
@@ -55,7 +65,7 @@ class TagJob(PartsJob):
             if new:
                 raise BadInput(
                     f"{source}: the label {new[0]!r} is in the {name} part and not in the training "
-                    "part; wanted it in both: more sequences with it, or another --seed"
+                    f"part; wanted it in both: {remedy}"
                 )
 
     @classmethod

@@ -14,7 +14,9 @@ from ostinato_learn.hyperparameters import Architecture, arguments, declare, doc
 from ostinato_learn.models.body import recurrent, width
 from ostinato_learn.models.initialize import initialize
 from ostinato_learn.models.inputs import WordBatch, WordReader
+from ostinato_learn.models.stack import Stack
 from ostinato_learn.tasks.tag.crf import CRF
+from ostinato_learn.training.task import Carry
 
 NO_LABEL = -100  # in place of a label, at steps beyond a row's length
 
@@ -129,6 +131,29 @@ class TaggerNet(torch.nn.Module):
             x = self.dropout(self.words(x))
         states, _ = self.body(x, lengths=lengths)
         return self.readout(self.dropout(states))
+
+    def read_on(
+        self, x: Tensor, carry: Carry, resets: Tensor | None = None
+    ) -> tuple[Tensor, Carry]:
+        """The scores for a window of each row, and the state to go on from.
+
+        The backward direction begins at the end of a window.
+
+        Args:
+            x: `[B, T, F]`.
+            carry: the state after the window before, as this method returns it; None at first.
+            resets: `[B, T]` bool, the first steps of sequences.
+        """
+        if isinstance(self.body, Stack):
+            states, carry = self.body.read_on(x, carry, resets)
+            return self.readout(self.dropout(states)), carry
+        given = {} if resets is None else {"resets": resets}
+        states, carry = self.body(x, carry, **given)
+        if self.config["bidirectional"]:
+            leaves = carry if isinstance(carry, tuple) else (carry,)
+            for leaf in leaves:
+                leaf.data[1::2] = 0
+        return self.readout(self.dropout(states)), carry
 
     def losses(self, scores: Tensor, y: Tensor, lengths: Tensor | None = None) -> Tensor:
         """−log P(y | x) of each row, summed over its steps, in nats.
