@@ -307,6 +307,8 @@ def _answered(a: Arguments) -> ScanCall:
             return _compiled(speculation.speculating(a, answers))
     try:
         return _compiled(a)
+    except Elsewhere:
+        raise
     except Unsupported as refusal:
         with one_at_a_time:
             from ostinato.compiler import speculation

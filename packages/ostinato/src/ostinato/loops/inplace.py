@@ -27,7 +27,7 @@ from ostinato.loops.iteration.index import running
 from ostinato.loops.reach import may_loop, reached
 from ostinato.loops.rewriting import with_loops
 from ostinato.loops.running.site import Site
-from ostinato.loops.text.source import NoSource
+from ostinato.loops.text.source import FUTURE, NoSource
 
 MARK = "_loops_by_accelerate"  # in the `__dict__` of modules, so that copies have it, too
 _CALLS = 4  # of a function, after which its own code comes back if none of its loops was native
@@ -221,7 +221,8 @@ def _redirect_in(function: types.FunctionType) -> Redirect | None:
 def _calling(function: types.FunctionType, redirect: Redirect) -> types.CodeType:
     """Code with a function's parameters and free names that calls a redirect with its arguments.
 
-    The function's own code is a constant of it: guards look for names in such code, too.
+    The function's own code is that of a function within it: guards look for names in such code,
+    too, and PyTorch's compiler calls it, which cannot trace a redirect.
     """
     code = function.__code__
     names = code.co_varnames
@@ -239,11 +240,15 @@ def _calling(function: types.FunctionType, redirect: Redirect) -> types.CodeType
     text = (
         f"def around({', '.join(code.co_freevars)}):\n"
         f" def {code.co_name}({', '.join(parameters)}):\n"
-        f"  if False: ({''.join(f'{name}, ' for name in code.co_freevars)})\n"
-        f"  _ostinato_redirect_ = {_PLACE!r}\n"
-        f"  return _ostinato_redirect_({', '.join(given)})\n"
+        f"  from torch.compiler import is_compiling as {_OWN}\n"
+        f"  if {_OWN}():\n"
+        f"   def {_OWN}({', '.join(parameters)}): ({''.join(f'{n}, ' for n in code.co_freevars)})\n"
+        f"   return {_OWN}({', '.join(given)})\n"
+        f"  {_OWN} = {_PLACE!r}\n"
+        f"  return {_OWN}({', '.join(given)})\n"
     )
-    made = compile(ast.parse(text), code.co_filename, "exec", dont_inherit=True)
+    flags = code.co_flags & FUTURE
+    made = compile(ast.parse(text), code.co_filename, "exec", flags=flags, dont_inherit=True)
     for name in ("around", code.co_name):
         made = next(
             c for c in made.co_consts if isinstance(c, types.CodeType) and c.co_name == name
@@ -251,8 +256,11 @@ def _calling(function: types.FunctionType, redirect: Redirect) -> types.CodeType
     more: dict[str, Any] = {}
     if sys.version_info >= (3, 11):
         more["co_qualname"] = code.co_qualname
-    constants = [redirect if c == _PLACE else c for c in made.co_consts]
-    return made.replace(co_consts=(*constants, code), co_firstlineno=code.co_firstlineno, **more)
+    constants = tuple([
+        redirect if c == _PLACE else code if isinstance(c, types.CodeType) else c
+        for c in made.co_consts
+    ])  # fmt: skip
+    return made.replace(co_consts=constants, co_firstlineno=code.co_firstlineno, **more)
 
 
-_PLACE = "the place of the redirect"
+_PLACE, _OWN = "the place of the redirect", "_ostinato_own_"

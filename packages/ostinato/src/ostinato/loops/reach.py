@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import linecache
 import sys
 import types
 from collections import deque
@@ -261,6 +262,9 @@ _FOR_ITER, _IMPORT = dis.opmap["FOR_ITER"], dis.opmap["IMPORT_NAME"]
 
 
 def may_loop(function: types.FunctionType) -> bool:
-    """Whether there is a loop in the code of a function, or of one within it."""
+    """Whether there is a loop in the code of a function, or of one within it, and a text."""
+    file = function.__code__.co_filename
+    if file[:1] == "<" and not linecache.getlines(file, function.__globals__):
+        return False
     codes = [c for c in _codes(function.__code__) if c.co_name not in _NO_LOOPS]
     return any(_FOR_ITER in code.co_code[::2] for code in codes)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ostinato.compiler.capture.captures import memory_of
 from ostinato.compiler.capture.guards.code import globals_of, is_fixed_name
-from ostinato.compiler.capture.wrapped import address_of
 
 _MOST = 20_000  # objects that are looked at
 ABSENT = type("Absent", (), {"__repr__": lambda self: "nothing"})()
@@ -158,7 +158,7 @@ class Memory:
             written: tensors, lists and dicts whose elements the iteration wrote at its index.
         """
         skip = {id(base) for base in written}
-        memories = {address_of(base) for base in written if isinstance(base, Tensor)}
+        memories = {memory_of(base) for base in written if isinstance(base, Tensor)} - {None}
         grown = {
             id(container)
             for _, container, before in self.saved.values()
@@ -179,8 +179,9 @@ class Memory:
                     found.append(Place(path, key, False))
         known = {(p.path, p.key) for p in found}
         for path, key, tensor, version in self.versions.values():
-            is_written = id(tensor) in skip or address_of(tensor) in memories
-            if tensor._version != version and (path, key) not in known and not is_written:
+            if tensor._version == version or (path, key) in known or id(tensor) in skip:
+                continue
+            if memory_of(tensor) not in memories:
                 found.append(Place(path, key, False))
         return found
 

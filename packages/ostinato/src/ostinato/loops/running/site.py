@@ -11,7 +11,7 @@ import torch
 
 from ostinato._explain import advice
 from ostinato.compiler.errors import Elsewhere, Unsupported
-from ostinato.compiler.steps import Recent, owner_of
+from ostinato.compiler.steps import Recent, owner_of, weak_reference
 from ostinato.loops.iteration.attributes import Place
 from ostinato.loops.iteration.nostep import NoStep, TooSlow, remedy_for
 from ostinato.loops.iteration.plan import LoopPlan
@@ -44,7 +44,7 @@ class Site:
         ends: of loops of a length, the iteration at which a scan from another one ends, since a
             branch on values goes another way there.
         offsets: what the numbers that count would have been in iteration 0 of the last call.
-        refused: after a refusal: the calls since then, by owner and mode.
+        refused: after a refusal: the owner, and the calls since then, by owner and mode.
         period: after how many iterations their branches repeat, or 0.
         of_groups: what is known of groups of as many.
         whole: the site of the loop, if this is that of its groups.
@@ -69,7 +69,7 @@ class Site:
     in_a_row: int = 0
     ends: dict[tuple[int, int], int] = field(default_factory=lambda: Recent(64))
     offsets: Any = None
-    refused: dict[Any, int] = field(default_factory=lambda: Recent(256))
+    refused: dict[Any, tuple[Any, int]] = field(default_factory=lambda: Recent(256))
     period: int = 0
     of_groups: Site | None = None
     whole: Site | None = None
@@ -100,9 +100,10 @@ class Site:
         """Whether a loop that was refused runs in Python; not at calls 1, 2, 4, 8, …"""
         waits = False
         for key in self._keys(body, n):
-            if key in self.refused:
-                self.refused[key] += 1
-                waits |= bool(self.refused[key] & (self.refused[key] - 1))
+            of, count = self.refused.get(key, (None, 0))
+            if of is not None and of() is owner_of(body):
+                self.refused[key] = of, count + 1
+                waits |= bool((count + 1) & count)
         if self.in_a_row >= _MOST_IN_A_ROW:
             self.in_a_row += 1
             waits |= bool(self.in_a_row & (self.in_a_row - 1))
@@ -121,7 +122,10 @@ class Site:
         if not isinstance(refusal, Elsewhere):
             too_slow = isinstance(refusal, TooSlow)
             self.in_a_row += not too_slow
-            self.refused.setdefault(self._keys(body, n)[too_slow], 4 if too_slow else 0)
+            key, owner = self._keys(body, n)[too_slow], owner_of(body)
+            of = self.refused.get(key, (None,))[0]
+            if of is None or of() is not owner:
+                self.refused[key] = weak_reference(owner), 4 if too_slow else 0
         self.ran(False, refusal.reason, over_tensors)
         quiet = isinstance(refusal, Elsewhere) or getattr(refusal, "quiet", False)
         quiet |= isinstance(refusal, NoStep) and not over_tensors

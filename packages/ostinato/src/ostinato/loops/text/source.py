@@ -78,7 +78,7 @@ class Definition:
             # The definition here would hide the global with its name, which its code may use.
             around.body.insert(0, ast.Global([defined]))
         module = ast.fix_missing_locations(ast.Module([around], []))
-        flags = old.co_flags & _FUTURE
+        flags = old.co_flags & FUTURE
         code = compile(module, old.co_filename, "exec", flags=flags, dont_inherit=True)
         names = ["around", *([self.inside] if self.inside is not None else []), node.name]
         for name in names:
@@ -130,9 +130,9 @@ def called(function: str, at: ast.AST, *arguments: ast.expr) -> ast.Call:
     return ast.copy_location(ast.Call(expression(function, at), [*arguments], []), at)
 
 
-_FUTURE = 0
+FUTURE = 0
 for _name in ("annotations", "generator_stop"):
-    _FUTURE |= getattr(__import__("__future__"), _name).compiler_flag
+    FUTURE |= getattr(__import__("__future__"), _name).compiler_flag
 
 
 def _class_around(names: list[str]) -> str | None:
