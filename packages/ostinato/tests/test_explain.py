@@ -128,3 +128,20 @@ def test_advice_on_rows_that_do_not_fit():
         lambda h, x: h, (torch.zeros(3, 3), torch.zeros(2, 3)), torch.ones(4, 2, 3)
     )
     assert not found.native and "rows of the batch as its first axis" in found.advice
+
+
+def test_transforms():
+    W = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
+    init, xs = torch.zeros(3, 4, dtype=torch.float64), torch.randn(5, 3, 4, dtype=torch.float64)
+
+    def step(h, x):
+        return torch.tanh(x + h @ W)
+
+    found = ostinato.explain(step, init, xs).transforms
+    assert "first use" in found["jvp"] and "rows" in found["vmap"]
+    (first,) = torch.autograd.grad(ostinato.scan(step, init, xs)[0].sum(), W, create_graph=True)
+    torch.autograd.grad(first.square().sum(), W)
+    found = ostinato.explain(step, init, xs)
+    assert "recorded: " in found.transforms["jvp"] and "under jvp" in str(found)
+    drawn = ostinato.explain(lambda h, x: h * torch.rand_like(h) + x, init, xs)
+    assert "random" in drawn.transforms["vmap"]

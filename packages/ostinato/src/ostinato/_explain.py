@@ -17,6 +17,7 @@ from ostinato._scan import compiled
 from ostinato.arguments import Arguments, add_shapes
 from ostinato.compiler.errors import SideEffect, Unsupported
 from ostinato.compiler.lower.spec import Lowered
+from ostinato.compiler.play.autograd import ScanCall
 from ostinato.compiler.play.segmented import memory_plan
 from ostinato.compiler.play.segments import SegmentPlan
 from ostinato.compiler.play.step import CompiledStep
@@ -68,6 +69,7 @@ class Explanation:
         draws: the random numbers of a step, which are drawn before the engine begins, in order,
             each with its shape, such as "normal [B, 8]".
         memory: how the run keeps within the budget; None without one.
+        transforms: transform of torch.func → how the engine plays it, and what was recorded for it.
     """
 
     native: bool
@@ -89,6 +91,7 @@ class Explanation:
     n_rows: int = 0
     draws: tuple[str, ...] = ()
     memory: SegmentPlan | None = None
+    transforms: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes as plain values: numbers, strings, tuples and dicts."""
@@ -115,6 +118,7 @@ class Explanation:
                 f"  at the least        {self.expected_ms:.3f} ms, at this machine's multiply rate",
                 *drawn,
                 *within,
+                *[f"  under {name:<14}{how}" for name, how in self.transforms.items()],
             ]
         )
 
@@ -141,7 +145,7 @@ def explained(
     leaves, xs_leaves = call.arguments.rows
     tensors = [*call.captured, *leaves, *call.per_row, *xs_leaves, *call.numbers]
     plan = memory_plan(call, call.played(tensors))
-    return dataclasses.replace(found, memory=plan)
+    return dataclasses.replace(found, memory=plan, transforms=_transforms(call))
 
 
 def advice(refusal: Unsupported) -> str:
@@ -170,7 +174,7 @@ _ADVICE = {
     "batch size": "compute each row independently of the others and of their number",
     "truncate= would": "put it into xs, or into init, where truncate= also ends its gradient",
     "cuda": "move the tensors to the CPU; on a GPU, PyTorch's own layers use cuDNN",
-    "torch.func": "call scan outside of torch.func transforms; within, the Python loop runs",
+    "torch.func": "call scan outside of this transform (docs/transforms.md)",
     "first axis": "give every tensor the rows of the batch as its first axis, as many as init has",
     "beside": "give carry, xs and parameters one floating-point type",
     "engine plays": "give carry, xs and parameters one of these types",
@@ -215,6 +219,49 @@ def _explained(compiled: CompiledStep, n_steps: int, n_rows: int) -> Explanation
         n_rows=n_rows,
         draws=tuple(map(str, planner.recording.draws)),
     )
+
+
+def _transforms(call: ScanCall) -> dict[str, str]:
+    """How the engine plays each transform of torch.func."""
+    compiled, truncated = call.compiled, call.arguments.truncate is not None
+    if compiled.planner.recording.runs_python_backward:
+        return dict.fromkeys(
+            ("grad", "jvp", "vmap"), "the Python loop: its backward pass is Python code"
+        )
+    found = {"grad": "its forward and backward pass", "jvp": "a scan of its jvp, "}
+    plain = sum(_costs(call, compiled))
+    recorded = [jvp for jvp in compiled.tangents.values() if isinstance(jvp, CompiledStep)]
+    refused = [why for why in compiled.tangents.values() if isinstance(why, Unsupported)]
+    if truncated or refused:
+        why = "truncate=" if truncated else refused[0].reason
+        found["jvp"] = f"the Python loop: {why}"
+    elif not recorded or not plain:
+        found["jvp"] += "recorded" if recorded else "recorded at its first use"
+    else:
+        forward, backward = _costs(call, recorded[-1])
+        found["jvp"] += (
+            f"recorded: {forward / plain:.1f} times the products of grad; of grad "
+            f"{(forward + backward) / plain:.1f} times"
+        )
+    apart = compiled.totals or call.arguments.memory is not None
+    found["vmap"] = "a scan for each member" if apart else "one scan of more rows"
+    if not apart:
+        found["vmap"] += "; over what it captures, a scan for each member"
+    if call.drawn is not None:
+        found["vmap"] = "the Python loop: it draws random numbers"
+    return found
+
+
+def _costs(call: ScanCall, compiled: CompiledStep) -> tuple[int, int]:
+    """The floating-point operations of the products, forward and backward."""
+    planner, n_steps = compiled.planner, call.arguments.ragged.n_steps
+    forward = planner.forward(True, False, planner.scale(call.n_rows))
+    x_wanted = tuple(n is not None for n in planner.recording.d_xs)
+    used, leaves = (True,) * len(planner.graph.forward.ys), planner.all_leaves
+    backward = planner.backward(used, leaves, x_wanted, leaves, forward)
+    lowered = forward.lowered, backward.lowered
+    first, second = (_flops(each, n_steps, call.n_rows) for each in lowered)
+    return first, second
 
 
 def _found_products(instructions: tuple[Instruction, ...]) -> tuple[Product, ...]:
