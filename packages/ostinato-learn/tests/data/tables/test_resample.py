@@ -85,8 +85,6 @@ def test_steps_that_lie_so_stay_as_they_are():
         (TEXT, {"every": "5 months"}, "every is '5 months'; wanted a number and a unit of ms, s"),
         (TEXT, {"every": "0min"}, "every is '0min'; wanted a number"),
         (TEXT, {"every": "1ms"}, r"every='1ms' \(--every\) makes .* steps of 6 rows"),
-        (TEXT.replace(",,9", ",up,9"), {"task": "tag", "target": "kind", "features": ("dose",)},
-         "steps without a label"),
         ("id,t,value\na,1,2\na,2,3\n", {"time": "t", "features": ()}, "needs the dates of the st"),
         ("id,value\na,2\na,3\n", {"time": None, "features": ()}, "needs the dates of the steps"),
     ],

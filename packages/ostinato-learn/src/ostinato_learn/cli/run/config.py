@@ -102,6 +102,9 @@ class DataConfig(Declared):
         None, "Column with the part of each sequence: train, validation or test."
     )
     sort: bool = declare(False, "Sort rows by id and time; by default unsorted rows are an error.")
+    repeated: Literal["error", "last", "mean"] = declare(
+        "error", "Rows of a sequence with the same time: an error, the last of them, or their mean."
+    )
     every: str | None = declare(
         None,
         "Distance of the steps, 5min or 1h: rows go to the nearest step, and steps without a row "

@@ -175,6 +175,7 @@ def roles(settings: Config) -> Roles:
         known=names(data.known),
         categories=names(data.categories),
         sort=data.sort,
+        repeated=data.repeated,
         time_format=data.time_format,
         every=every(data),
         **asdict(dialect(data)),

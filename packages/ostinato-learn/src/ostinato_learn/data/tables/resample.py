@@ -42,11 +42,14 @@ def distance(every: str) -> int:
 
 
 def resampled(examples: Examples) -> Examples:
-    """The sequences at the distance `Roles.every`; unchanged if it is not set.
+    """The sequences with each time once (`Roles.repeated`), at the distance `Roles.every`.
+
+    A step without a row has missing values, and the label of the step before it.
 
     Raises:
-        ValueError: the steps have no dates, or labels; or there would be far more steps than rows.
+        ValueError: the steps have no dates; or there would be far more steps than rows.
     """
+    examples = _each_time_once(examples)
     roles, times = examples.roles, examples.times
     if roles is None or roles.every is None:
         return examples
@@ -54,11 +57,6 @@ def resampled(examples: Examples) -> Examples:
         raise ValueError(
             f"{examples.source}: every={roles.every!r} (--every) needs the dates of the steps; "
             "wanted a column of dates as the time, or of numbers with a time_format"
-        )
-    if roles.task == "tag":
-        raise ValueError(
-            f"{examples.source}: every={roles.every!r} (--every) would make steps without a label; "
-            "wanted a forecast, or a label for each sequence"
         )
     step, lengths = distance(roles.every), examples.lengths
     clock = np.concatenate([np.asarray(each, "M8[ns]") for each in times]).astype(np.int64)
@@ -80,7 +78,12 @@ def resampled(examples: Examples) -> Examples:
     within = np.arange(n) - np.repeat(ends[:-1], found)
     new = (np.repeat(clock[starts], found) + within * step).astype("M8[ns]")
     y = examples.y
-    if isinstance(y, list):
+    last = np.full(n, -1)
+    last[at] = np.arange(len(clock))
+    last = np.maximum.accumulate(last)  # the last row until each step
+    if isinstance(y, list) and roles.task == "tag":
+        y = _of_rows(y, last, ends)
+    elif isinstance(y, list):
         y = np.split(_mean(np.concatenate(y), at, n), ends[1:-1])
     places: Any = examples.places
     if places is not None and len(places.numbers) == len(clock):
@@ -88,7 +91,52 @@ def resampled(examples: Examples) -> Examples:
         rows[at[::-1]] = np.arange(len(clock))[::-1]
         places = replace(places, numbers=places.numbers[np.maximum.accumulate(rows)])
     times = np.split(new, ends[1:-1])
-    return replace(examples, X=Ragged(values, ends), y=y, times=times, places=places)
+    found = replace(examples, X=Ragged(values, ends), y=y, times=times, places=places)
+    return _with_written(found, last, ends)
+
+
+def _with_written(examples: Examples, rows: np.ndarray, offsets: np.ndarray) -> Examples:
+    """With the labels as text of the steps that these rows became."""
+    written = examples.written
+    if not isinstance(written, list):
+        return examples
+    return replace(examples, written=_of_rows(written, rows, offsets))
+
+
+def _of_rows(values: Any, rows: np.ndarray, offsets: np.ndarray) -> list[np.ndarray]:
+    """The values of these rows, divided into sequences."""
+    return np.split(np.concatenate(values)[rows], offsets[1:-1])
+
+
+def _each_time_once(examples: Examples) -> Examples:
+    """With one step for the rows of a sequence that have the same time."""
+    roles, times = examples.roles, examples.times
+    if roles is None or roles.repeated == "error" or times is None:
+        return examples
+    lengths = examples.lengths
+    clock, ends = np.concatenate(list(times)), np.cumsum(lengths) - 1
+    kept = np.append(clock[1:] != clock[:-1], True)
+    kept[ends] = True
+    if kept.all():
+        return examples
+    step, n = np.append(0, np.cumsum(kept[:-1])), int(kept.sum())
+    values = examples.values[kept]
+    y = examples.y
+    if roles.repeated == "mean":
+        for i, name in enumerate(examples.features):
+            if name not in examples.categories:
+                values[:, i] = _mean(examples.values[:, i], step, n)
+    offsets = offsets_of(np.add.reduceat(kept, ends - lengths + 1, dtype=np.int64))
+    if isinstance(y, list) and roles.repeated == "mean" and roles.task == "forecast":
+        y = np.split(_mean(np.concatenate(y), step, n), offsets[1:-1])
+    elif isinstance(y, list):
+        y = _of_rows(y, np.flatnonzero(kept), offsets)
+    places: Any = examples.places
+    if places is not None and len(places.numbers) == len(kept):
+        places = replace(places, numbers=places.numbers[kept])
+    times = np.split(clock[kept], offsets[1:-1])
+    found = replace(examples, X=Ragged(values, offsets), y=y, times=times, places=places)
+    return _with_written(found, np.flatnonzero(kept), offsets)
 
 
 def _mean(column: np.ndarray, at: np.ndarray, n: int) -> np.ndarray:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ostinato_learn.data.tables.table import Table
 
 Shape = Literal["long", "nested", "wide"]
+Repeated = Literal["error", "last", "mean"]
 TaskName = Literal["classify", "tag", "regress", "forecast"]
 
 # Names by which a column without a role is known, in any case.
@@ -62,6 +63,8 @@ class Roles:
         categories: those of the features and static inputs that are names although they look like
             numbers (codes); a column of words always counts.
         sort: whether rows may be in any order; they are then sorted by id and time.
+        repeated: what rows of a sequence with one time are: "error"; "last", the last of them; or
+            "mean", their mean (of names and labels the last).
         time_format: of dates such as 01/02/2024, "day-first" or "month-first"; of numbers, what
             they count from 1970 on: "seconds", "milliseconds", "microseconds". None: found out of
             the dates; numbers are taken as they are.
@@ -97,6 +100,7 @@ class Roles:
     known: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     sort: bool = False
+    repeated: Repeated = "error"
     time_format: TimeFormat | None = None
     every: str | None = None
     separator: str | None = None

@@ -90,42 +90,59 @@ def _told_apart_by(
     return None
 
 
-def check_times(times: np.ndarray, offsets: np.ndarray, place: Any, apart: bool = True) -> None:
+def check_times(
+    times: np.ndarray, offsets: np.ndarray, place: Any, roles: Roles, apart: bool = True
+) -> None:
     """Within each sequence the times increase.
 
     Args:
+        roles: whether a time may be there twice: several at one step become one.
         apart: whether a column distinguishes sequences; else all rows are one.
 
     Raises:
         ValueError: they do not; the message names the row.
     """
-    later = times[1:] > times[:-1]
+    may_repeat = roles.repeated != "error" or roles.every is not None
+    later = (times[1:] >= times[:-1]) if may_repeat else times[1:] > times[:-1]
     later[offsets[1:-1] - 1] = True  # from one sequence to the next
     if later.all():
         return
     row = int(np.argmin(later)) + 1
     came, before = (_shown(times[i]) for i in (row, row - 1))
+    n = 0 if may_repeat else _n_repeated(times, offsets)
+    once = f"; {n:,} rows repeat a time: repeated='last' or 'mean' (--repeated)" if n else ""
     inside = np.ones(len(later), bool)
     inside[offsets[1:-1] - 1] = False
     if inside.sum() > 1 and (times[1:] < times[:-1])[inside].all():
         raise ValueError(
             f"{place(row)}: the time {came} follows {before}: all rows run backwards in time, the "
-            "newest first; wanted the oldest first, or sort=True (--sort)"
+            f"newest first; wanted the oldest first, or sort=True (--sort){once}"
+        )
+    falls = (times[1:] < times[:-1])[inside].any()
+    if not falls:
+        what = "in one sequence" if apart else "where all rows are one sequence (no --id)"
+        raise ValueError(
+            f"{place(row)}: the time {came} comes twice {what}, as {n:,} rows of {len(times):,} "
+            "do; wanted each once, or repeated='last' or 'mean' (--repeated)"
         )
     if not apart:
         raise ValueError(
             f"{place(row)}: the time {came} follows {before}, and all rows are one sequence; "
             "wanted the name of the column of sequences as id (--id), or times "
-            "that increase: sort=True (--sort)"
-        )
-    if came == before:
-        raise ValueError(
-            f"{place(row)}: the time {came} comes twice in one sequence; wanted each once"
+            f"that increase: sort=True (--sort){once}"
         )
     raise ValueError(
         f"{place(row)}: the time {came} follows {before}; wanted times that "
-        "increase within a sequence, or sort=True (--sort)"
+        f"increase within a sequence, or sort=True (--sort){once}"
     )
+
+
+def _n_repeated(times: np.ndarray, offsets: np.ndarray) -> int:
+    """The rows whose time another row of their sequence has before them, in any order."""
+    sequence = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    order = np.lexsort((times, sequence))
+    same = times[order][1:] == times[order][:-1]
+    return int((same & (np.diff(sequence[order]) == 0)).sum())
 
 
 def _shown(time: Any) -> str:

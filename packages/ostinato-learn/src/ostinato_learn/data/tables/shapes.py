@@ -55,7 +55,8 @@ def _long(table: Table, roles: Roles) -> Examples:
     if roles.time:
         times = table[roles.time].times(roles.time_format)[rows]
         time = table[roles.time]
-        check_times(times, offsets, lambda i: time.place(int(rows[i])), apart=bool(roles.id))
+        place_of = lambda i: time.place(int(rows[i]))  # noqa: E731
+        check_times(times, offsets, place_of, roles, apart=bool(roles.id))
     columns = [table[name] for name in roles.features]
     values, categories = _matrix(columns, len(table), roles)
 
@@ -112,7 +113,7 @@ def _nested(table: Table, roles: Roles) -> Examples:
     stamps = None
     if times:
         stamps = times.inner.times(roles.time_format)
-        check_times(stamps, offsets, times.inner.place)
+        check_times(stamps, offsets, times.inner.place, roles)
     y: Any = None
     if roles.task in OF_SEQUENCES or roles.labels:
         y = _label_of_each(table, roles)
