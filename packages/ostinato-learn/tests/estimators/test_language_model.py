@@ -78,7 +78,7 @@ def test_so_many_checks_ran():
 def test_parameters_are_those_of_the_declarations():
     names = LanguageModel().get_params().keys()
     for kind in (LanguageArchitecture, Reading, Plan):
-        others = {"bidirectional", "init", "seed", "similar_lengths"}
+        others = {"bidirectional", "init", "seed", "similar_lengths", "window"}
         for name in kind.__dataclass_fields__.keys() - others:
             assert name in names, name
     assert "{" not in LanguageModel.__doc__ and "clip_norm: " in LanguageModel.__doc__

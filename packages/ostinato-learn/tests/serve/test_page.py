@@ -54,6 +54,8 @@ def test_suggestions_bits_and_writing_are_those_of_the_model():
             wanted = [each._asdict() for each in model.suggest("to b", 3)]
             assert answer.json()["suggestions"] == wanted
             assert "".join(token for token, _ in answer.json()["bits"]) == "to b"
+            strange = await client.post(f"{path}/suggest", json={"text": "to ß", "n": 3})
+            assert "".join(token for token, _ in strange.json()["bits"]) == "to ß"
             proba = model.predict_proba(["to b"])[0]
             t = model.labels.tolist().index("t")
             assert answer.json()["bits"][0][1] == -np.log2(np.float64(proba[0, t]))

@@ -103,6 +103,12 @@ class Vocabulary:
         numbers = self._numbers
         return np.array([numbers.get(w, UNKNOWN) for w in WORD.findall(text)], dtype=np.int32)
 
+    def written(self, text: str) -> list[str] | None:
+        """The characters or words of a text that `encode` numbers; None: they are pieces."""
+        if self.level == "piece":
+            return None
+        return list(text) if self.level == "character" else WORD.findall(text)
+
     def decode(self, numbers: Iterable[int]) -> str:
         """The text of tokens. END is nothing; UNKNOWN is �, at the level "word" <unk>."""
         numbers = [int(i) for i in numbers]

@@ -137,9 +137,11 @@ function ticks(low, high) {
   return Array.from({ length: n + 1 }, (_, i) => (first + i) * step);
 }
 
-// Lines over steps. `given`: {lines: [{name, y, colour}], bands, marks, here, low, high, what, from}
+// Lines over steps. `given`: {lines: [{name, y, colour}], bands, marks, here, low, high, what, from, names}
+// With `names` of the steps, such as dates, the names of lines stand beside their ends.
 function chart(given) {
-  const W = Math.max(280, Math.min(720, document.body.clientWidth - 70)), H = 240, left = 44, right = 12, top = 10, bottom = 30;
+  const W = Math.max(280, Math.min(720, document.body.clientWidth - 70)), H = 240, left = 44, top = 10, bottom = 30;
+  const right = given.names ? 60 : 12;
   const T = given.steps, x = (t) => left + (W - left - right) * (T > 1 ? t / (T - 1) : 0.5);
   const y = (v) => top + (H - top - bottom) * (1 - (v - given.low) / (given.high - given.low || 1));
   const path = (values, from = 0) => values.map((v, t) => v === null ? "" :
@@ -152,7 +154,8 @@ function chart(given) {
   for (let i = 0; i < 5; i++) {
     const t = Math.round((T - 1) * i / 4);
     if (i && t === Math.round((T - 1) * (i - 1) / 4)) continue;
-    svg.append(make("svg:text", { x: x(t), y: H - 8, "text-anchor": "middle" }, String(t + 1)));
+    const anchor = !given.names || (i && i < 4) ? "middle" : i ? "end" : "start"; // dates are wide
+    svg.append(make("svg:text", { x: x(t), y: H - 8, "text-anchor": anchor }, given.names ? given.names[t] : String(t + 1)));
   }
   for (const { low, high, from, opacity } of given.bands || []) {
     const points = [...low.map((v, t) => `${x(from + t)},${y(v)}`), ...high.map((v, t) => `${x(from + t)},${y(v)}`).reverse()];
@@ -170,7 +173,9 @@ function chart(given) {
   for (const line of given.lines) {
     const last = line.y.length - 1;
     if (!line.name || last < 0 || line.y[last] === null) continue;
-    const text = make("svg:text", { x: x((line.from || 0) + last) - 4, y: y(line.y[last]) - 5, "text-anchor": "end" }, line.name);
+    const end = x((line.from || 0) + last), place = given.names
+      ? { x: end + 6, y: y(line.y[last]) + 4, "text-anchor": "start" } : { x: end - 4, y: y(line.y[last]) - 5, "text-anchor": "end" };
+    const text = make("svg:text", place, line.name);
     text.style.fill = line.colour;
     svg.append(text);
   }
@@ -683,16 +688,35 @@ function showChart() {
     (marks.length ? `${kind} at step ${marks.slice(0, 12).map((m) => m + 1).join(", ")}${marks.length > 12 ? ", …" : ""}.` : `${kind} nowhere.`);
 }
 
+// The last n values of a series with their times, without the empty rows of its future.
+function ending(values, times, n) {
+  const numbers = values.map((v) => v === "" || v === null || Number.isNaN(Number(v)) ? null : Number(v));
+  let end = numbers.length;
+  while (end && numbers[end - 1] === null) end--;
+  const first = Math.max(0, end - n);
+  return { values: numbers.slice(first, end), times: times.slice(first, end) };
+}
+
+// Names of steps on an axis: their times, of whole days the dates alone; else their numbers.
+function stepNames(times, n) {
+  if (times.length !== n || times.some((time) => !time)) return Array.from({ length: n }, (_, t) => String(t + 1));
+  const midnight = /[T ]00:00(:00(\.0+)?)?$/;
+  const days = times.filter((time) => midnight.test(time)).length === times.filter((time) => /\d:\d\d/.test(time)).length;
+  return times.map((time) => days ? time.replace(midnight, "") : time.replace("T", " ").replace(/(:\d\d):00(\.0+)?$/, "$1"));
+}
+
 // The end of a series, and what may follow it.
 function showFan(name, own) {
   const levels = asked.header.flatMap((each, i) => /^q\d/.test(each) ? [[Number(each.slice(1)), i]] : []);
   const column = (i) => own.map((row) => Number(row[i]));
-  let past = asked.history ? asked.history[name] : null;
-  if (!past && asked.given) {
+  let values = asked.history ? asked.history[name] : null, before = [];
+  if (!values && asked.given) {
     const { header, rows } = asked.given, id = header.indexOf(facts.roles.id), target = header.indexOf(facts.roles.target);
-    past = rows.filter((row) => id < 0 || row[id] === name).map((row) => row[target]);
+    const series = rows.filter((row) => id < 0 || row[id] === name), time = header.indexOf(facts.roles.time);
+    values = series.map((row) => row[target]);
+    before = time < 0 ? [] : series.map((row) => row[time]);
   }
-  past = (past || []).slice(-60).map((v) => v === "" || v === null || Number.isNaN(Number(v)) ? null : Number(v));
+  const { values: past, times } = ending(values || [], before, 60), when = asked.header.indexOf("time");
   const half = Math.floor(levels.length / 2), now = past.length ? past.at(-1) : null;
   const joined = (values) => now === null ? values : [now, ...values]; // to the last value
   const from = now === null ? past.length : past.length - 1;
@@ -705,6 +729,7 @@ function showFan(name, own) {
   $("chart").replaceChildren(chart({
     lines: [{ y: past, colour: "var(--ink)" }, { y: median, from, colour: colour(0), name: "median" }],
     bands, steps: from + median.length, low, high, tick: (v) => String(Number(v.toPrecision(6))),
+    names: stepNames(when < 0 ? [] : [...times, ...own.map((row) => row[when])], from + median.length),
     what: `The series ${name} and its forecast`,
   }));
   const [first, last] = [levels[0], levels.at(-1)];
@@ -725,7 +750,12 @@ on("rows-example", "click", async () => {
 
 async function open(file) {
   if (!file) return;
-  $("rows").value = await file.text();
+  const bytes = await file.arrayBuffer();
+  try {
+    $("rows").value = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    $("rows").value = new TextDecoder("windows-1252").decode(bytes);
+  }
   await answer();
 }
 on("file", "change", () => open($("file").files[0]));

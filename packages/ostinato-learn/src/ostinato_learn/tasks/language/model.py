@@ -230,10 +230,15 @@ class LanguageModel(Model):
         return pieces(self._read_on, self.vocabulary, prompt, n, how)
 
     def bits(self, text: str) -> list[tuple[str, float]]:
-        """The tokens of a text, and how many bits each takes after those before it: −log₂ p."""
+        """The tokens of a text, and how many bits each takes after those before it: −log₂ p.
+
+        A character or a word that the model does not know is there as it was written.
+        """
         tokens = self.vocabulary.encode(text)
         (bits,) = self.bits_of([tokens])
-        shown = [self.vocabulary.decode([token]) for token in tokens.tolist()]
+        shown = self.vocabulary.written(text)
+        if shown is None:
+            shown = [self.vocabulary.decode([token]) for token in tokens.tolist()]
         return list(zip(shown, bits[:-1].tolist(), strict=True))
 
     def bits_of(self, documents: Sequence[Array]) -> list[Array]:
