@@ -39,6 +39,7 @@ TITLES = {
     "batch": "A batch at a time",
     "memory": "Longer than memory",
     "steps": "Matrix states, heads, attention",
+    "transforms": "Under torch.func",
     "serve": "A server",
 }
 
