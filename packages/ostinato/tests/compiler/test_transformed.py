@@ -208,6 +208,33 @@ def test_a_step_with_a_transform_of_its_own(monkeypatch):
     assert_same((grad(f)(W), vmap(grad(f))(Ws)), expected, 1e-10)
 
 
+def test_rows_that_share_what_depends_on_the_batch(monkeypatch):
+    """The number of rows is that of a member; sums over the batch are a member's."""
+    steps = {
+        "a number of rows": lambda h, x: torch.tanh(x + h / h.shape[0]),
+        "a mean": lambda h, x: (torch.tanh(x + h @ W), h.mean(0)),
+        "a sum": lambda h, x: (torch.tanh(x + h @ W), h.square().sum()),
+        "the batch's mean": lambda h, x: torch.tanh(x + h - h.mean(0)),
+    }
+    for step in steps.values():
+
+        def found(step: Any = step) -> Any:
+            return vmap(grad(lambda i: scan(step, i, xs)[1].sin().sum()))(inits)
+
+        with engine(monkeypatch, "eager"):
+            expected = found()
+        assert_same(found(), expected, 1e-10)
+
+
+def test_functionalize(monkeypatch):
+    def found() -> Any:
+        return grad(functionalize(lambda W: scan(rnn(W), init, xs)[0].sum()))(W)
+
+    with engine(monkeypatch, "eager"):
+        expected = found()
+    assert_same(found(), expected)
+
+
 def test_forward_mode_without_torch_func(monkeypatch):
     def tangent() -> Any:
         with forward_ad.dual_level():

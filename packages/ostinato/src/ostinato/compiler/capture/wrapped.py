@@ -72,6 +72,12 @@ def can_move(t: Tensor) -> bool:
     return t.is_floating_point() or t.is_complex()
 
 
+def innermost() -> TransformType | None:
+    """The kind of the transform that began last."""
+    layer = _functorch.peek_interpreter_stack()
+    return None if layer is None else layer.key()
+
+
 @contextmanager
 def outside() -> Iterator[None]:
     """A context outside of all transforms and of inference mode, with gradients on."""

@@ -156,8 +156,30 @@ def scanned(call: ScanCall, tensors: list[Tensor]) -> Sequence[Tensor]:
     trains = wrapped.TransformType.Grad in wrapped.kinds() or (
         torch.is_grad_enabled() and any(wrapped.outermost(t).requires_grad for t in tensors)
     )
-    outs: Sequence[Tensor] = _Scanned.apply(ScanRun(call, trains=trains), *tensors)
-    return outs
+    run = ScanRun(call, trains=trains)
+    outs: Sequence[Tensor] | None = None
+    if wrapped.innermost() is wrapped.TransformType.Jvp:
+        outs = _with_tangents(run, tensors)
+    return _Scanned.apply(run, *tensors) if outs is None else outs
+
+
+def _with_tangents(run: ScanRun, tensors: Tensors) -> list[Tensor] | None:
+    """Outputs and last carry with their tangents, by the scan of the jvp alone; None: not so.
+
+    PyTorch calls a function's jvp after its forward pass, which that scan plays as well.
+    """
+    duals = [forward_ad.unpack_dual(t) for t in tensors]
+    if all(dual.tangent is None for dual in duals):
+        return None
+    try:
+        of_jvp, of, joined = run.tangent([d.primal for d in duals], [d.tangent for d in duals])
+    except Unsupported:
+        return None
+    outs = _Scanned.apply(of_jvp, *joined)
+    return [
+        outs[at] if place is None else forward_ad.make_dual(outs[at], outs[place])
+        for at, place in zip(*of.output_places(), strict=True)
+    ]
 
 
 def gradients_again(

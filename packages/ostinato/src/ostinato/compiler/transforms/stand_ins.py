@@ -42,6 +42,8 @@ class StandIns:
         self.level = wrapped.depth()
         kinds = wrapped.kinds()
         self.is_mapped = wrapped.TransformType.Vmap in kinds
+        if wrapped.TransformType.Functionalize in kinds:
+            raise Elsewhere("torch.func.functionalize is active, which sees every operation")
         if forward_ad._current_level >= 0 and wrapped.TransformType.Jvp not in kinds:
             # The step's jvp is recorded by torch.func.jvp, which cannot begin within this mode.
             raise Elsewhere("forward-mode differentiation is active, not by torch.func.jvp")
