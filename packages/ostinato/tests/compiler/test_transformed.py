@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import (
     functional_call,
+    functionalize,
     grad,
     hessian,
     jacfwd,
