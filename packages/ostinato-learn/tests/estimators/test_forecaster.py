@@ -49,7 +49,7 @@ def test_parameters_are_the_declared_ones():
         for kind in (ForecastSettings, Architecture, Training)
         for each in declarations(kind)
     }
-    of_others = {"init", "similar_lengths"}
+    of_others = {"init", "similar_lengths", "window"}
     wanted = (declared - {"seed"} - of_others) | own
     assert wanted <= signature(SequenceForecaster).parameters.keys()
     for name in signature(SequenceForecaster).parameters:
