@@ -12,8 +12,9 @@ The derivatives of both need no more than these two, of the scan and of the scan
                           by θ, since ∂J is symmetric            from g' and g
                 gradient  of g: J u;  of θ: ∂/∂θ ⟨g, J u⟩         the same two, with θ' = u
 
-So derivatives of every order are scans in the engine. Whatever the engine cannot play is computed
-by the Python loop of the recorded step, with PyTorch's own transforms.
+So derivatives of every order are scans in the engine. Under vmap, members that share all captured
+tensors are rows of one call, and other members a call each. Whatever the engine cannot play is
+computed by the Python loop of the recorded step, with PyTorch's own transforms.
 """
 
 from __future__ import annotations
