@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -155,6 +157,23 @@ def test_torchsde_by_the_example(noise, kind, method, regular, monkeypatch):
         torch.testing.assert_close(other, found[0], rtol=1e-10, atol=1e-12)
     (site,) = adapter._steps.__ostinato_loops__
     assert site.native, site.reason
+
+
+def test_fine_tuning_by_the_trainer_of_transformers(tmp_path):
+    """The example: the same losses, and the scan of the layers is native."""
+    pytest.importorskip("transformers")
+    example = Path(__file__).parents[4] / "examples" / "mamba_trainer.py"
+    few = ["--steps", "2", "--rows", "2", "--length", "40", "--output", str(tmp_path)]
+    plain, fast = (
+        subprocess.run(
+            [sys.executable, str(example), *few, *more], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        for more in (["--plain"], [])
+    )
+    losses = [[float(n) for n in of[-1].split()] for of in (plain, fast)]
+    assert len(losses[0]) == 2
+    assert losses[1] == pytest.approx(losses[0], abs=2e-3)  # the Trainer rounds to four digits
+    assert any("mamba" in line and ": native" in line for line in fast), fast
 
 
 def test_a_wrong_gradient_is_seen():
