@@ -28,6 +28,12 @@ class State:
     n: torch.Tensor
 
 
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    h: torch.Tensor
+    n: int = 0
+
+
 Pair = collections.namedtuple("Pair", "a b")
 
 

@@ -96,6 +96,17 @@ def in_objects(loop: Any) -> None:
     gives(loop, s)
 
 
+def in_slots(loop: Any) -> None:
+    """An object without a `__dict__`; its number may only be written."""
+    s, value = loop.program.name("s"), loop.value()
+    loop.before.append(f"{s} = Slotted({ZERO})")
+    if loop.program.chance(70):
+        loop.atoms.append(f"{s}.h")
+        value = loop.value()
+    loop.body += [f"{s}.h = {value}", f"{s}.n += 1"]
+    gives(loop, f"{s}.h", f"{s}.n")
+
+
 def attribute(loop: Any) -> None:
     p, name = loop.program, loop.program.rng.choice(["mem", "trace"])
     if p.chance(60):
@@ -330,7 +341,7 @@ STATES = [
     in_a_context, in_a_context, a_mode_left,
     ring, ring, layered, of_the_whole_batch,
     from_none, from_none, from_zeros, from_zeros, lstm, layers, in_a_dict, in_objects, attribute,
-    buffer, of_a_module, in_place, counter, read_back, delayed, total, history, same_list,
+    buffer, of_a_module, in_place, counter, read_back, delayed, total, history, same_list, in_slots,
     another_kind, closure, fed_back,
 ]  # fmt: skip
 

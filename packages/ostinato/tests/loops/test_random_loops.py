@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import importlib.util
 import random
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import ostinato
+from ostinato.compiler.errors import Unsupported
+from ostinato.loops.running import run
 from ostinato.loops.running.site import Site
 from zoo.suites import draws
 
@@ -95,7 +98,7 @@ def calls(rng: random.Random) -> list[Call]:
     return [first, first, other, first]
 
 
-def outcome(run: Callable[..., Any], parts: Parts, call: Call, seed: int) -> dict[str, Any]:
+def outcome(program: Callable[..., Any], parts: Parts, call: Call, seed: int) -> dict[str, Any]:
     """All that a user can see of one call."""
     parts.train(call.training)
     parts.detached()
@@ -108,7 +111,7 @@ def outcome(run: Callable[..., Any], parts: Parts, call: Call, seed: int) -> dic
         warnings.simplefilter("always")
         try:
             with torch.set_grad_enabled(call.wants_grad):
-                out = run(parts, x, y, z if call.optional else None, call.flag)
+                out = program(parts, x, y, z if call.optional else None, call.flag)
         except Exception as raised:
             error = raised
     state = torch.get_rng_state()
@@ -119,9 +122,14 @@ def outcome(run: Callable[..., Any], parts: Parts, call: Call, seed: int) -> dic
         try:
             # The cosine of a large number is another for each of its roundings.
             goal = sum((v * v.detach().clamp(-9, 9).cos()).sum() for v in wanted)
+            seen: list[Tensor] = []
+            if seed % 2:  # the gradient of a state between
+                wanted[call.steps % len(wanted)].register_hook(lambda g: seen.append(g) or None)
             grads = torch.autograd.grad(goal, of, allow_unused=True)
+            grads = (*grads, *[sum(seen)][: len(seen)])
         except RuntimeError as raised:
             failed = "inplace" if "inplace" in str(raised) else str(raised)
+            failed = "between" if "has a hook" in failed else failed
     return {
         "error": (type(error), "" if IN_PLACE.search(str(error)) else str(error)),
         "out": out, "grads": grads, "failed": failed,
@@ -205,7 +213,26 @@ def check(
     plain = imported(text, folder)
     looped = ostinato.loop(plain)
     sites: list[Site] = getattr(looped, "__ostinato_loops__", [])
-    return compared(plain, looped, calls(rng), program.stale, program.has_views), sites
+    late: Any = contextlib.nullcontext()
+    if program.chance(8):
+        program.python("each scan is refused late")
+        late = refused_late()
+    with late:
+        return compared(plain, looped, calls(rng), program.stale, program.has_views), sites
+
+
+@contextlib.contextmanager
+def refused_late() -> Iterator[None]:
+    """Each scan is recorded and played, and refused then: Python goes on as if it had not been."""
+    played = run.scan_iterations
+
+    def refuses(*arguments: Any) -> Any:
+        played(*arguments)
+        raise Unsupported("refused late")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "scan_iterations", refuses)
+        yield
 
 
 def compared(
@@ -231,6 +258,8 @@ def compared(
         warned += [w for w in got.pop("warnings") if w not in known]
         if expected["failed"] == "inplace" and got["failed"] is None:
             got.update(failed="inplace", grads=None)  # of what Python's loop had kept
+        if got["failed"] == "between":
+            expected.update(failed="between", grads=None)  # an error, instead of a part of it
         if stale and got["failed"] == "inplace":
             expected.update(failed=got["failed"], grads=None)
         if d := difference(got, expected, either=has_views):

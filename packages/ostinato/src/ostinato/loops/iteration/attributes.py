@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ostinato.compiler.capture.captures import memory_of
 from ostinato.compiler.capture.guards.code import globals_of, is_fixed_name
+from ostinato.compiler.capture.guards.slots import Slots, slots_of
 
 _MOST = 20_000  # objects that are looked at
 ABSENT = type("Absent", (), {"__repr__": lambda self: "nothing"})()
@@ -44,7 +45,7 @@ class Place(NamedTuple):
         names = [str(p) for p in (*self.path, self.key)]
         hidden = {
             "__dict__", "_modules", "_buffers", "_parameters", "__self__", "__func__",
-            "__closure__",
+            "__closure__", "__slots__",
         }  # fmt: skip
         return ".".join(n for n in names if n not in hidden)
 
@@ -97,7 +98,9 @@ def resolved(body: types.FunctionType, path: tuple[Any, ...]) -> Any:
             at = body.__code__.co_freevars.index(name)
             value = body.__closure__[at].cell_contents  # type: ignore[index]
         for step in path[1:]:
-            if step in ("__dict__", "__self__", "__func__", "__closure__"):
+            if step == "__slots__":
+                value = slots_of(value)
+            elif step in ("__dict__", "__self__", "__func__", "__closure__"):
                 value = getattr(value, step)
             else:
                 value = value[step]
@@ -116,14 +119,17 @@ def contents(body: types.FunctionType) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         yield value, path
         if isinstance(value, _CLOSED) or id(value) in seen:
             continue
-        seen.add(id(value))
         inner: Iterable[tuple[Any, Any]] = ()
+        if isinstance(value, Slots):
+            inner = value.items()  # of an owner that was not seen before
+        else:
+            seen.add(id(value))
         if isinstance(value, dict):
             inner = value.items()
         elif isinstance(value, (list, tuple)):
             inner = enumerate(value)
         elif isinstance(value, torch.nn.Module) or not is_fixed_name(type(value).__module__):
-            inner = [("__dict__", getattr(value, "__dict__", None))]
+            inner = [("__dict__", getattr(value, "__dict__", None)), ("__slots__", slots_of(value))]
         todo += [
             (v, (*path, key)) for key, v in inner
             if isinstance(v, Tensor) or not isinstance(v, _CLOSED)
@@ -142,10 +148,10 @@ class Memory:
         self.saved: dict[int, tuple[tuple[Any, ...], Any, Any]] = {}
         self.versions: dict[int, tuple[tuple[Any, ...], Any, Tensor, int]] = {}
         for value, path in contents(body):
-            is_container = isinstance(value, dict) or type(value) is list
+            is_container = isinstance(value, (dict, Slots)) or type(value) is list
             if not is_container or id(value) in self.saved:
                 continue
-            content = dict(value) if isinstance(value, dict) else dict(enumerate(value))
+            content = dict(enumerate(value)) if type(value) is list else dict(value)
             self.saved[id(value)] = path, value, content
             for key, item in content.items():
                 if isinstance(item, Tensor) and not item.is_inference():
@@ -168,7 +174,7 @@ class Memory:
         for path, container, before in self.saved.values():
             if id(container) in grown or id(container) in skip:
                 continue
-            now = container if isinstance(container, dict) else dict(enumerate(container))
+            now = dict(enumerate(container)) if type(container) is list else container
             for key in now:
                 item = now[key]
                 if id(item) in grown and id(item) not in skip:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ostinato.compiler.capture.guards.slots import Slots
 from ostinato.loops.iteration.attributes import ABSENT, Place, resolved, roots
 from ostinato.loops.iteration.emitted import Growing, as_growing
 from ostinato.loops.iteration.nostep import NoStep
@@ -111,10 +112,10 @@ class State:
 
 
 def _has(container: Any, key: Any) -> bool:
-    return key in container if isinstance(container, dict) else key < len(container)
+    return key < len(container) if isinstance(container, list) else key in container
 
 
 def places_of(body: types.FunctionType, places: list[Place]) -> list[tuple[Place, Any]]:
     """The places that exist in this call, with their containers."""
     found = [(p, resolved(body, p.path)) for p in places]
-    return [(p, c) for p, c in found if isinstance(c, (dict, list)) and _has(c, p.key)]
+    return [(p, c) for p, c in found if isinstance(c, (dict, list, Slots)) and _has(c, p.key)]

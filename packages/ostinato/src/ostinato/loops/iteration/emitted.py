@@ -207,3 +207,16 @@ class Added:
 
     def __init__(self) -> None:
         self.added: list[Any] = []
+
+
+def tensors_in(spec: Any) -> int:
+    """The number of tensors in a structure."""
+    if spec == "tensor":
+        return 1
+    if spec[0] == "number":
+        return 0
+    if len(spec) > 1 and isinstance(spec[-1], tuple) and spec[0] not in (torch.Size,):
+        return sum(map(tensors_in, spec[-1]))
+    if len(spec) == 4:
+        return sum(map(tensors_in, spec[2]))
+    return 0

@@ -41,6 +41,9 @@ class LoopPlan:
         tensors: for each tensor of the state: "new", "same" or "written" (in place).
         left: the tensors of the state of which iterations only write elements; their names keep
             them.
+        passed: for each tensor of `emitted` whether its gradient has a part that is hidden;
+            see `between.py`.
+        ends: the tensors of the state whose gradient has one.
         lookups: the number of lookups by an index; see `Calls.outside`.
         about: properties of tensors that iterations write: the write, the name, the value.
         asked: the comparisons of the loop's variable, with their answers.
@@ -67,6 +70,8 @@ class LoopPlan:
     summed: tuple[int, ...] = ()
     tensors: tuple[str, ...] = ()
     left: tuple[int, ...] = ()
+    passed: tuple[bool, ...] = ()
+    ends: tuple[int, ...] = ()
     lookups: int = 0
     about: tuple[Any, ...] = ()
     asked: tuple[Any, ...] = ()

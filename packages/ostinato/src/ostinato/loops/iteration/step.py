@@ -260,8 +260,8 @@ class Step:
                 for item in in_turn:
                     out = self.body(frame, item, *carried)
                     carried = out[: len(carried)]
-            placed = [container.get(place.key, ABSENT) if isinstance(container, dict)
-                      else container[place.key] for place, container in state.places]  # fmt: skip
+            placed = [c[place.key] if isinstance(c, list) else c.get(place.key, ABSENT)
+                      for place, c in state.places]  # fmt: skip
         finally:
             left = torch.is_grad_enabled(), torch.get_default_dtype()
             if left != modes:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ostinato.loops.iteration import elements
+from ostinato.loops.iteration.between import watch
 from ostinato.loops.iteration.carry import State
-from ostinato.loops.iteration.emitted import Growing
+from ostinato.loops.iteration.emitted import Growing, tensors_in
 from ostinato.loops.iteration.index import Sequences, evaluated
 from ostinato.loops.iteration.periods import Grouped
 from ostinato.loops.iteration.plan import LoopPlan
@@ -40,9 +41,13 @@ class LoopResults(LoopReads):
                 old[i].copy_(finals[i])
             if how != "new":
                 finals[i] = old[i]
-        rest = iter(ys)
+        rest, passed, scanned = iter(ys), iter(plan.passed), [*finals, *ys]
+        watch([finals[i] for i in plan.ends if i < len(finals)], scanned)
         for grown, name, emitted in zip(state.lists, state.list_names, plan.emitted, strict=True):
-            self.extend(grown, name, emitted, rest)
+            of_list = [next(passed) for _, spec in emitted for _ in range(tensors_in(spec))]
+            # The gradients of its items have a part that a scan does not show.
+            results = scanned if any(of_list) else []
+            self.extend(grown, name, emitted, rest, results)
         into_lists = []
         for target, (_, _, key) in zip(targets, plan.puts, strict=True):
             values = next(rest) if key is None else self.numbers_of(key, target.base.dtype)
@@ -85,9 +90,15 @@ class LoopResults(LoopReads):
         return torch.tensor(numbers, dtype=dtype)
 
     def extend(
-        self, target: list[Any], name: str | None, emitted: tuple[Any, ...], ys: Iterator[Tensor]
-    ) -> None:
-        """Append the values of each iteration, in order; `name` is that of the list, or None."""
+        self, target: list[Any], name: str | None, emitted: tuple[Any, ...], ys: Iterator[Tensor],
+        results: list[Tensor],
+    ) -> None:  # fmt: skip
+        """Append the values of each iteration, in order.
+
+        Args:
+            name: of the list, or None.
+            results: those of the scan, if the items are to be watched; see `between.watch`.
+        """
         if isinstance(target, Growing):
             target.add([(how, next(ys)) for how, _ in emitted])
             return
@@ -95,18 +106,19 @@ class LoopResults(LoopReads):
             is_last = self.stop == self.items.n and emitted[0][0] == "append"
             is_last &= not isinstance(self.items, Grouped)  # iterations may follow the last group
             lazy = is_last and name in self.site.source.joined
-            self.rows.add(target, next(ys), emitted[0][0] == "insert", lazy)
+            self.rows.add(target, next(ys), emitted[0][0] == "insert", lazy, results)
             return
-        parts = [[next(ys) for _ in range(_tensors_in(spec))] for _, spec in emitted]
+        parts = [[next(ys) for _ in range(tensors_in(spec))] for _, spec in emitted]
         alike = {(part.shape, part.dtype, part.requires_grad) for of in parts for part in of}
         if {*emitted} == {("append", "tensor")} and len(alike) == 1:
             whole = torch.stack([part for (part,) in parts], 1).flatten(0, 1)
-            self.rows.add(target, whole, False, False)
+            self.rows.add(target, whole, False, False, results)
             return
         appended: list[list[Any]] = []
         inserted: list[list[Any]] = []
         for (how, spec), of in zip(emitted, parts, strict=True):
             rows = [part.unbind(0) for part in of]
+            watch([row for part in rows for row in part], results)
             column = [
                 Maker(iter([r[j - self.j] for r in rows]), iter(())).make(
                     _at(spec, j, self.sequences)
@@ -128,15 +140,3 @@ def _at(spec: Any, j: int, sequences: Sequences) -> Any:
     if len(spec) > 1 and isinstance(spec[-1], tuple) and spec[0] not in (torch.Size,):
         return (*spec[:-1], tuple([_at(s, j, sequences) for s in spec[-1]]))
     return spec
-
-
-def _tensors_in(spec: Any) -> int:
-    if spec == "tensor":
-        return 1
-    if spec[0] == "number":
-        return 0
-    if len(spec) > 1 and isinstance(spec[-1], tuple) and spec[0] not in (torch.Size,):
-        return sum(map(_tensors_in, spec[-1]))
-    if len(spec) == 4:
-        return sum(map(_tensors_in, spec[2]))
-    return 0

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ostinato.loops.iteration.between import watch
+
 
 @dataclass(slots=True)
 class _KnownList:
@@ -20,6 +22,7 @@ class _KnownList:
     at: int
     whole: Tensor
     rows: tuple[Tensor, ...] | None  # None: they are not in the list
+    results: list[Tensor]  # of the scan, if the rows are to be watched
     taken: bool = False  # whether a result is this tensor itself
 
 
@@ -29,11 +32,15 @@ class KnownRows:
     def __init__(self) -> None:
         self.known: dict[int, _KnownList] = {}
 
-    def add(self, to: list[Any], whole: Tensor, first: bool, lazy: bool) -> None:
+    def add(
+        self, to: list[Any], whole: Tensor, first: bool, lazy: bool,
+        results: list[Tensor],
+    ) -> None:  # fmt: skip
         """Append the rows of a tensor to a list, or insert them at its begin in reverse order.
 
         Args:
             lazy: whether the list may stay empty until something reads it.
+            results: those of the scan, if the rows are to be watched; see `between.watch`.
         """
         self.settle(to)
         if first:
@@ -41,7 +48,8 @@ class KnownRows:
         at, rows = 0 if first else len(to), None if lazy else whole.unbind(0)
         if rows is not None:
             to[at:at] = rows
-        self.known[id(to)] = _KnownList(to, at, whole, rows)
+            watch(rows, results)
+        self.known[id(to)] = _KnownList(to, at, whole, rows, results)
 
     def settle(self, of: list[Any]) -> None:
         """Put rows into a list that has stayed empty."""
@@ -50,6 +58,7 @@ class KnownRows:
             whole = known.whole.clone() if known.taken else known.whole
             known.rows, known.taken = whole.unbind(0), False
             of[known.at : known.at] = known.rows
+            watch(known.rows, known.results)
 
     def joined(self, function: Any, tensors: Any, *arguments: Any, **named: Any) -> Any:
         """`torch.stack(tensors, …)` or `torch.cat`, without taking a known tensor apart."""
@@ -57,6 +66,8 @@ class KnownRows:
         if known is not None:
             found = _joined(function, known, arguments, named)
             if found is not None:
+                known.results = known.results or [known.whole]  # past the rows
+                watch(known.rows or (), [known.whole])
                 return found
             self.settle(tensors)
         return function(tensors, *arguments, **named)

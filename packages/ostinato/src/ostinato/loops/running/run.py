@@ -395,11 +395,13 @@ class Loop(LoopResults):
                 explaining.found.append((id(site), explained(arguments)))
             finals, ys = scan_iterations(arguments, memories)
         except Unsupported:
+            random.put_back()
             raise
         except Exception as error:  # the loop in Python will raise it where it belongs
             if type(error).__module__ == "torch.utils.checkpoint":  # it ends a recomputation
                 raise
             error.__traceback__ = None
+            random.put_back()
             raise NoStep(f"an iteration fails as a step ({error_in_short(error)})") from None
         finally:
             for container, key, of in grown:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ostinato.compiler.capture.guards.slots import Slots, identity, slots_of
 from ostinato.compiler.errors import SideEffect, Unsupported
 from ostinato.compiler.torch_compat import random_state, set_random_state
 
@@ -40,7 +41,7 @@ class Snapshots:
     """
 
     def __init__(self, places: Collection[tuple[Any, Any]] = ()) -> None:
-        self._state = {(id(container), key) for container, key in places}
+        self._state = {(identity(container), key) for container, key in places}
         self._saved: dict[Any, tuple[Kind, Any, dict[Any, Any]]] = {}
         self._torch = random_state()
         for kind, of in ((_ENVIRONMENT, os.environ), (_CONTEXT, contextvars.copy_context())):
@@ -53,15 +54,15 @@ class Snapshots:
         """
         parts = [value]
         if not isinstance(value, types.ModuleType):
-            parts.append(attributes_of(value))
+            parts += attributes_of(value), slots_of(value)
         if isinstance(value, types.FunctionType):
             parts += value.__closure__ or ()
         if isinstance(value, nn.Module):  # torch.func.functional_call replaces them for a while
             parts += [vars(m)[name] for m in value.modules() for name in PARTS]
         for part in parts:
             kind = next((kind for kind in _KINDS if kind[0](part)), None)
-            if kind is not None and id(part) not in self._saved:
-                self._saved[id(part)] = kind, part, self._content(kind, part)
+            if kind is not None and _key(part) not in self._saved:
+                self._saved[_key(part)] = kind, part, self._content(kind, part)
 
     def add_names(self, scope: Any, names: Collection[str]) -> None:
         """Save the names that code mentions, bound or not: other threads may change other names."""
@@ -88,7 +89,7 @@ class Snapshots:
         """Undo the changes of saved containers and of the random state, but not those of state."""
         for kind, container, before in self._changed():
             now = kind[1](container) if self._state else {}
-            state = {k: v for k, v in now.items() if (id(container), k) in self._state}
+            state = {k: v for k, v in now.items() if (identity(container), k) in self._state}
             kind[2](container, before | state)
         # Only if it changed: another thread may draw, too, and would draw the same numbers again.
         if not torch.equal(self._torch, random_state()):
@@ -104,7 +105,7 @@ class Snapshots:
         """The contents of a container, without state."""
         content = kind[1](container)
         if self._state:
-            for key in [k for k in content if (id(container), k) in self._state]:
+            for key in [k for k in content if (identity(container), k) in self._state]:
                 content[key] = None
         return content
 
@@ -116,6 +117,10 @@ def attributes_of(value: Any) -> dict[str, Any] | None:
     except AttributeError:
         return None
     return found if type(found) is dict else None
+
+
+def _key(container: Any) -> Any:
+    return ("slots", id(container.owner)) if type(container) is Slots else id(container)
 
 
 def is_generator(value: Any) -> bool:
@@ -223,6 +228,7 @@ _CONTEXT: Kind = (  # of context variables
 )  # fmt: skip
 _KINDS: list[Kind] = [
     (_of(dict), dict, _put_items),
+    (_of(Slots), dict, lambda s, before: _put(dict(s), before, s.__setitem__, s.__delitem__)),
     (_of(set), dict.fromkeys, lambda s, before: (s.clear(), s.update(before))),
     (_of(list, collections.deque), lambda s: dict(enumerate(s)),
      lambda s, before: (s.clear(), s.extend(before.values()))),

@@ -1,0 +1,72 @@
+"""The states between iterations, whose own gradients a scan does not show.
+
+In Python the gradient of `hs[10]` has a part from the loss and one from the later iterations. The
+second stays inside the backward pass of a scan: a hook on this tensor would miss it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_WHY = (
+    "a tensor that ostinato's loop put into a list has a hook or keeps its gradient, but the loop "
+    "does not know the part of later iterations. Call retain_grad() or register_hook() in the body "
+    "of the loop, which then runs in Python"
+)
+
+
+def passed_on(
+    carry: Sequence[Tensor], outputs: Sequence[Tensor], new: Sequence[Tensor], n: int
+) -> tuple[tuple[bool, ...], tuple[int, ...]]:
+    """The first n outputs, and the tensors of the state, whose gradient has a hidden part.
+
+    Something else that the iteration made is the same tensor, or depends on it; or it is an older
+    state, handed on, on which earlier iterations may have depended.
+
+    Args:
+        carry: the state before the iteration.
+        outputs, new: its results and its new state, with their graph.
+    """
+    with torch._C.DisableTorchFunction():
+        nodes = {id(t): t.grad_fn for t in (*outputs, *new) if t.grad_fn is not None}
+        behind: set[Any] = set()
+        todo = [of for node in set(nodes.values()) for of, _ in node.next_functions]
+        while todo:
+            node = todo.pop()
+            if node is not None and node not in behind:
+                behind.add(node)
+                todo += [of for of, _ in node.next_functions]
+    count = Counter(map(id, (*outputs, *new)))
+
+    def is_hidden(t: Tensor) -> bool:
+        return count[id(t)] > 1 or nodes.get(id(t)) in behind
+
+    before = {id(t): i for i, t in enumerate(carry)}
+    ends = [i for i, t in enumerate(new) if is_hidden(t) or before.get(id(t), i) != i]
+    return tuple(map(is_hidden, outputs[:n])), tuple(ends)
+
+
+def watch(items: Iterable[Tensor], results: Iterable[Tensor]) -> None:
+    """Raise RuntimeError in the backward pass if an item has a hook or keeps its gradient.
+
+    Args:
+        items: tensors whose gradients have a part that is not shown.
+        results: those of the scan, whose graph holds the check; it holds no item.
+    """
+    nodes = {t.grad_fn for t in results if t.grad_fn is not None}
+    of = [weakref.ref(t) for t in items] if nodes else []
+
+    def check(*_: Any) -> None:
+        alive = [t for t in (ref() for ref in of) if t is not None]
+        with torch._C.DisableTorchFunction():
+            if any(t.retains_grad or t._backward_hooks for t in alive):
+                raise RuntimeError(_WHY)
+
+    for node in nodes if of else ():
+        node.register_prehook(check)
