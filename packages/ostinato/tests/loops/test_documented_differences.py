@@ -192,3 +192,21 @@ def test_classes_beyond_the_end_select_nothing():
     with pytest.raises(RuntimeError, match="Class values"):
         function(inputs(), classes)
     assert ostinato.loop(function)(inputs(), classes).isfinite().all()
+
+
+def test_a_state_between_is_not_in_the_graph():
+    def function(x):
+        h, hs = torch.zeros_like(x[:, 0]), []
+        for t in range(x.shape[1]):
+            h = torch.tanh(h + x[:, t])
+            hs.append(h)
+        return hs, h
+
+    x = inputs().requires_grad_()
+    hs, h = ostinato.loop(function)(x)
+    with pytest.raises(RuntimeError, match="been used in the graph"):
+        torch.autograd.grad(h.sum(), hs[10], retain_graph=True)
+    assert torch.autograd.grad(h.sum(), hs[10], allow_unused=True, retain_graph=True)[0] is None
+    hs[10].retain_grad()
+    with pytest.raises(RuntimeError, match="in the body"):
+        h.sum().backward()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import dataclasses
 import os
 import queue
 
@@ -10,6 +11,7 @@ import forms
 import pytest
 import torch
 from compared import same_as_python
+from test_random_loops import refused_late
 
 import ostinato
 
@@ -321,3 +323,95 @@ IN_PLACE = [
 @pytest.mark.parametrize("function", IN_PLACE)
 def test_an_element_is_changed_in_place_as_in_python(function):
     same_as_python(function)
+
+
+# ------------------------------------------------------------------------ state in slots
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    h: torch.Tensor
+    n: int = 0
+
+
+class Derived(Slotted):
+    """With a `__dict__` beside the slots of its base."""
+
+
+class ByHand:
+    __slots__ = ("h", "log", "n")
+
+    def __init__(self, h):
+        self.h, self.n, self.log = h, 0, []
+
+
+SLOTTED = pytest.mark.parametrize("kind", [Slotted, Derived, ByHand])
+
+
+def in_slots(kind):
+    def function(p, x):
+        s, out = kind(x[:, 0] * 0), []
+        for t in range(x.shape[1]):
+            s.h = torch.tanh(p.inner(x[:, t]) + s.h)
+            s.n += 1
+            out.append(s.h * s.n)
+        return torch.stack(out), s.h, s.n
+
+    return function
+
+
+def only_written(kind):
+    def function(p, x):
+        s, h = kind(x[:, 0] * 0), x[:, 0] * 0
+
+        def keep(h):
+            s.h, s.n = h, s.n + 1
+            getattr(s, "log", []).append(1)
+
+        for t in range(x.shape[1]):
+            h = torch.tanh(p.inner(x[:, t]) + h)
+            keep(h)
+        return s.h, s.n, len(getattr(s, "log", ()))
+
+    return function
+
+
+@SLOTTED
+def test_slots_are_state(kind):
+    assert same_as_python(in_slots(kind))
+
+
+@SLOTTED
+def test_slots_that_are_only_written(kind):
+    same_as_python(only_written(kind))
+
+
+@pytest.mark.parametrize("make", [in_slots, only_written])
+@SLOTTED
+def test_nothing_is_left_of_a_scan_that_is_refused_late(kind, make):
+    """See `test_random_loops.refused_late`, which drawn programs of all forms go through, too."""
+    with refused_late():
+        assert not same_as_python(make(kind))
+
+
+def effects(p, x):
+    """All that a body can change beside tensors, and what is undone if its scan is refused."""
+    h, seen, words = x[:, 0] * 0, {}, []
+    for t in range(x.shape[1]):
+        h = torch.tanh(p.inner(x[:, t]) + h + 0.1 * torch.rand_like(h))
+        p.trace.append(t)
+        p.mem = h
+        seen[t] = h.detach()
+        words.append(h)
+    return h, p.mem, seen, words, len(p.trace)
+
+
+def test_nothing_is_left_of_attributes_lists_and_draws():
+    with refused_late():
+        assert not same_as_python(effects)
+
+
+@pytest.mark.parametrize("function", forms.NATIVE, ids=lambda f: f.__name__)
+def test_nothing_is_left_of_any_form_that_is_refused_late(function):
+    with refused_late():
+        assert not same_as_python(function)

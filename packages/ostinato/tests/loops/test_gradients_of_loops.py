@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import forms
 import pytest
 import torch
 from compared import same_as_python
+
+import ostinato
 
 pytestmark = pytest.mark.filterwarnings("ignore:the loop")
 
@@ -66,3 +69,105 @@ def test_an_element_read_under_no_grad_gets_no_gradient(function):
 
 def test_a_loop_with_such_an_element_is_native():
     assert same_as_python(a_target_of_no_grad)
+
+
+# ------------------------------------------------------------------------ states between
+
+
+def states(p, x, within=lambda h: None):
+    h, hs, answers = x[:, 0] * 0, [], []
+    for t in range(x.shape[1]):
+        h = torch.tanh(p.inner(x[:, t]) + h)
+        within(h)
+        hs.append(h)
+        answers.append(p.inner(h))
+    return hs, answers, h
+
+
+ASKED = {
+    "retain_grad": lambda hs, answers, h: hs[10].retain_grad(),
+    "hook": lambda hs, answers, h: hs[10].register_hook(lambda g: None),
+    "hook of the last": lambda hs, answers, h: hs[-1].register_hook(lambda g: None),
+    "hook of the end": lambda hs, answers, h: h.register_hook(lambda g: None),
+}
+
+
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize("from_all", [True, False])
+def test_to_ask_for_the_gradient_of_a_state_between_is_an_error(ask, from_all):
+    x = torch.randn(3, 14, 6, dtype=torch.float64)
+    hs, answers, h = ostinato.loop(states)(forms.Parts(), x)
+    ask(hs, answers, h)
+    goal = sum(v.sum() for v in (*hs, *answers)) if from_all else h.sum()
+    with pytest.raises(RuntimeError, match="hook or keeps its gradient"):
+        goal.backward()
+
+
+def test_what_the_error_says_to_write_gives_pythons_gradients():
+    found = []
+    for how in (states, ostinato.loop(states)):
+        torch.manual_seed(0)
+        parts, x = forms.Parts(), torch.randn(3, 14, 6, dtype=torch.float64)
+        hs, _, h = how(parts, x, within=lambda h: h.retain_grad())
+        h.sum().backward()
+        found.append(torch.stack([v.grad for v in hs]))
+    torch.testing.assert_close(*found)
+
+
+def test_answers_that_no_later_iteration_reads_have_their_gradients():
+    x, found = torch.randn(3, 14, 6, dtype=torch.float64), []
+    answers = ostinato.loop(states)(forms.Parts(), x)[1]
+    answers[10].retain_grad()
+    answers[11].register_hook(found.append)
+    (2 * sum(v.sum() for v in answers)).backward()
+    assert (answers[10].grad == 2).all() and (found[0] == 2).all()
+
+
+def test_an_item_of_a_stacked_list_is_watched():
+    def function(p, x):
+        h, answers = x[:, 0] * 0, []
+        for t in range(x.shape[1]):
+            h = torch.tanh(p.inner(x[:, t]) + h)
+            answers.append(p.inner(h))
+        return torch.stack(answers), answers
+
+    x = torch.randn(3, 14, 6, dtype=torch.float64)
+    whole, answers = ostinato.loop(function)(forms.Parts(), x)
+    answers[10].retain_grad()
+    with pytest.raises(RuntimeError, match="hook or keeps its gradient"):
+        whole.sum().backward()
+
+
+# ------------------------------------------------------------------------ without a path
+
+
+class Spike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, v, threshold):
+        ctx.save_for_backward(v)
+        return (v > threshold).to(v)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g / (1 + ctx.saved_tensors[0].abs()) ** 2, None
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["computed before", "computed within"])
+def test_a_parameter_without_a_path_has_no_gradient(before):
+    def function(p, tau, unused, x):
+        decay, v, out = torch.exp(-1 / tau), x[:, 0] * 0, []
+        for t in range(x.shape[1]):
+            own = decay * 1 if before else torch.exp(-1 / tau)
+            v = v * 0.9 + p.inner(x[:, t])
+            out.append(Spike.apply(v, own))
+            v = v - out[-1].detach() * unused.detach()
+        return torch.stack(out, 1)
+
+    looped, p = ostinato.loop(function), forms.Parts()
+    tau, unused = (torch.nn.Parameter(torch.ones(6, dtype=torch.float64)) for _ in range(2))
+    for _ in range(3):
+        p.zero_grad()
+        looped(p, tau, unused, torch.randn(3, 14, 6, dtype=torch.float64)).sum().backward()
+        assert tau.grad is None and unused.grad is None
+        assert p.inner.weight.grad is not None
+    assert forms.sites(looped)[0].native

@@ -45,7 +45,7 @@ class Slots(MutableMapping[str, Any]):
 
 def slots_of(value: Any) -> Slots | None:
     """The slots of an object, or None if its class, written in Python, declares none."""
-    members = _members(type(value))
+    members = _members(type(value))  # type: ignore[arg-type]
     return Slots(value, members) if members else None
 
 
