@@ -11,8 +11,7 @@ from task_files import KINDS, QUICK
 from ostinato_learn.cli import main
 from ostinato_learn.cli.run import findings, sources
 from ostinato_learn.data.sequences.mapped import Mapped
-from ostinato_learn.data.series import panel
-from ostinato_learn.tasks.forecast import series as forecast
+from ostinato_learn.data.series import of_examples, panel
 from ostinato_learn.tasks.tag import job as tag
 from zoo.suites import one_in
 
@@ -34,9 +33,9 @@ def test_the_run_is_that_of_data_in_the_memory(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(sources, "read", lambda *a, **k: made.append(read(*a, **k)) or made[-1])
     monkeypatch.setattr(tag, "AT_ONCE", 9)
     monkeypatch.setattr(panel, "BLOCK", 600)
-    monkeypatch.setattr(forecast, "BLOCK", 600)
+    monkeypatch.setattr(of_examples, "BLOCK", 600)
     large = train(tmp_path, "file", kind)
-    assert isinstance(made[0].X, Mapped)
+    assert isinstance(made[0].sequences, Mapped)
     assert_same_run(small, large)
     for name in ("evaluation.json", "report.html"):
         assert (large / name).is_file()
