@@ -415,3 +415,46 @@ def test_nothing_is_left_of_attributes_lists_and_draws():
 def test_nothing_is_left_of_any_form_that_is_refused_late(function):
     with refused_late():
         assert not same_as_python(function)
+
+
+# ------------------------------------------------------------------------ containers of the state
+
+
+def changed_by_the_next(p, x):
+    """The next iteration changes the appended dict before it makes a copy, as sinabs does."""
+    state, kept = {"h": x[:, 0] * 0, "i": x[:, 0] * 0}, []
+    for t in range(x.shape[1]):
+        state["i"] = 0.9 * state["i"] + x[:, t]
+        state = {**state, "h": torch.tanh(p.inner(state["i"]) + state["h"])}
+        kept.append(state)
+    return torch.stack([s["i"] for s in kept]), torch.stack([s["h"] for s in kept])
+
+
+def changed_by_a_function(p, x):
+    state, kept = [x[:, 0] * 0], []
+
+    def update(state, x_t):
+        state[0] = torch.tanh(p.inner(x_t) + state[0])
+        return list(state)
+
+    for t in range(x.shape[1]):
+        state = update(state, x[:, t])
+        kept.append((t, state))
+    return torch.stack([s[0] for _, s in kept])
+
+
+def appended_as_copies(p, x):
+    state, kept = {"h": x[:, 0] * 0}, []
+    for t in range(x.shape[1]):
+        state["h"] = torch.tanh(p.inner(x[:, t]) + state["h"])
+        kept.append(dict(state))
+    return torch.stack([s["h"] for s in kept])
+
+
+@pytest.mark.parametrize("function", [changed_by_the_next, changed_by_a_function])
+def test_what_is_appended_and_changed_later_is_as_in_python(function):
+    assert not same_as_python(function)
+
+
+def test_copies_of_a_state_that_changes_are_native():
+    assert same_as_python(appended_as_copies)

@@ -22,15 +22,18 @@ _WHY = (
 
 
 def passed_on(
-    carry: Sequence[Tensor], outputs: Sequence[Tensor], new: Sequence[Tensor], n: int
-) -> tuple[tuple[bool, ...], tuple[int, ...]]:
-    """The first n outputs, and the tensors of the state, whose gradient has a hidden part.
+    carry: Sequence[Tensor], given: Sequence[Tensor], outputs: Sequence[Tensor],
+    new: Sequence[Tensor],
+) -> tuple[tuple[bool, ...], tuple[int, ...]]:  # fmt: skip
+    """The outputs, and the tensors of the state, whose gradient has a hidden part.
 
-    Something else that the iteration made is the same tensor, or depends on it; or it is an older
-    state, handed on, on which earlier iterations may have depended.
+    Something else that the iteration made is the same tensor, or depends on it; or it is handed on
+    from before, so that something may have depended on it. All have one in a run without gradients,
+    which does not show what depends on what.
 
     Args:
         carry: the state before the iteration.
+        given: the elements that the iteration reads.
         outputs, new: its results and its new state, with their graph.
     """
     with torch._C.DisableTorchFunction():
@@ -42,14 +45,15 @@ def passed_on(
             if node is not None and node not in behind:
                 behind.add(node)
                 todo += [of for of, _ in node.next_functions]
-    count = Counter(map(id, (*outputs, *new)))
+    count, inputs = Counter(map(id, (*outputs, *new))), set(map(id, (*carry, *given)))
 
     def is_hidden(t: Tensor) -> bool:
-        return count[id(t)] > 1 or nodes.get(id(t)) in behind
+        handed_on = count[id(t)] > 1 or id(t) in inputs
+        return handed_on or not nodes or nodes.get(id(t)) in behind
 
-    before = {id(t): i for i, t in enumerate(carry)}
-    ends = [i for i, t in enumerate(new) if is_hidden(t) or before.get(id(t), i) != i]
-    return tuple(map(is_hidden, outputs[:n])), tuple(ends)
+    same = [a is b for a, b in zip(carry, new, strict=False)]  # the user's own tensors
+    ends = [i for i, t in enumerate(new) if is_hidden(t) and not (i < len(same) and same[i])]
+    return tuple(map(is_hidden, outputs)), tuple(ends)
 
 
 def watch(items: Iterable[Tensor], results: Iterable[Tensor]) -> None:

@@ -41,7 +41,7 @@ class LoopPlan:
         tensors: for each tensor of the state: "new", "same" or "written" (in place).
         left: the tensors of the state of which iterations only write elements; their names keep
             them.
-        passed: for each tensor of `emitted` whether its gradient has a part that is hidden;
+        passed: for each output whether its gradient has a part that is hidden;
             see `between.py`.
         ends: the tensors of the state whose gradient has one.
         lookups: the number of lookups by an index; see `Calls.outside`.

@@ -30,7 +30,6 @@ from ostinato.compiler.torch_compat import among_ours, undisturbed
 from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.attributes import path_to
 from ostinato.loops.iteration.between import passed_on
-from ostinato.loops.iteration.emitted import tensors_in
 from ostinato.loops.iteration.frame import OTHER_INDEX, Frame
 from ostinato.loops.iteration.index import Number
 from ostinato.loops.iteration.items import NumberTable, table_of
@@ -319,8 +318,7 @@ def probed(
            zip(given, [*versions[n:], *[0] * len(probe.given)], strict=True)):  # fmt: skip
         raise NoStep("an iteration changes an element of the sequence in place")
     _check_memory(plan, copies[:n], carry, frame, probe, outputs)
-    n_emitted = sum(tensors_in(spec) for of in plan.emitted for _, spec in of)
-    plan.passed, plan.ends = passed_on(copies[:n], outputs, new, n_emitted)
+    plan.passed, plan.ends = passed_on(copies[:n], given, outputs, new)
     bases = {memory_of(base) for _, _, base, _, _ in frame.puts if isinstance(base, Tensor)}
     plan.left = tuple([
         i for i, how in enumerate(plan.tensors) if how == "same" and memory_of(copies[i]) in bases

@@ -113,6 +113,14 @@ class Flat:
         return tuple([self.spec(v, grows, part_name(name, key)) for key, v in items])
 
 
+def contents_of(container: Any) -> list[Any]:
+    """The values that a container of the state holds."""
+    if isinstance(container, (list, collections.deque)):
+        return list(container)
+    of = container if hasattr(container, "values") else vars(container)
+    return list(of.values())
+
+
 def part_name(name: Any, key: Any) -> str:
     """The name of a part of a structure, of its number, key or attribute."""
     return f"{name}[{key!r}]"

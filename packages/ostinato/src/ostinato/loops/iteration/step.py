@@ -33,7 +33,11 @@ from ostinato.loops.iteration.items import ItemParts, Items
 from ostinato.loops.iteration.nostep import MODE_LEFT, Counted, ListRead, Narrowed, NoStep, Stale
 from ostinato.loops.iteration.periods import Grouped
 from ostinato.loops.iteration.plan import IN_A_CALL, MOST_IN_PYTHON, LoopPlan, Read
-from ostinato.loops.iteration.state import Flat, Maker, Spec, part_name, parts_of
+from ostinato.loops.iteration.state import Flat, Maker, Spec, contents_of, part_name, parts_of
+
+CHANGED_LATER = (
+    "an iteration appends a list, dict or object that the next one changes; append a copy of it"
+)
 
 
 class Step:
@@ -238,6 +242,7 @@ class Step:
         carried = [maker.make(s) for s in state.carried.specs]
         placed = [maker.make(s) for s in state.placed.specs]
         n_containers = len(maker.containers)
+        held = [(c, contents_of(c)) for c in maker.containers]
         for _ in state.trailing.tensors:  # the step makes them anew
             next(tensors)
         frame.lags = [[next(tensors) for _ in range(lag[3])] for lag in self.plan.lags]
@@ -275,6 +280,7 @@ class Step:
                 container[place.key] = value
         if left != modes:
             raise NoStep(MODE_LEFT)
+        self.changes = any(map(_differ, held))
         before_after = list(zip(carry, versions, strict=True))
         containers = maker.containers[:n_containers]
         found = self.parted(before_after, out, placed, fresh, containers, frame)
@@ -327,6 +333,8 @@ class Step:
                 flat.add(value)
                 if flat.lists:
                     raise NoStep(ANOTHER_NAME)
+                if self.changes and any(a is b for a in flat.containers for b in new.containers):
+                    raise NoStep(CHANGED_LATER)
                 outputs += flat.tensors
                 values.append((how, flat.specs[0]))
             emitted.append(tuple(values))
@@ -426,11 +434,18 @@ class Step:
         return [*self.source_names, *[str(p) for p, _ in self.state.places]]
 
     numbers: Sequence[Any] = ()
+    changes = False  # whether the run has changed a container of the state in place
     course = 0  # the first iteration that branches as this one
     unfit = ""  # why the run is not a step, found on the way
     source_names: tuple[str, ...] = ()
     frame: Frame  # while the body runs
     calls: Calls
+
+
+def _differ(held: tuple[Any, list[Any]]) -> bool:
+    """Whether a container holds other values than it did."""
+    now, before = contents_of(held[0]), held[1]
+    return len(now) != len(before) or any(a is not b for a, b in zip(now, before, strict=True))
 
 
 def _version(t: Tensor) -> int:

@@ -51,10 +51,12 @@ class LoopResults(LoopReads):
         into_lists = []
         for target, (_, _, key) in zip(targets, plan.puts, strict=True):
             values = next(rest) if key is None else self.numbers_of(key, target.base.dtype)
+            is_hidden = key is None and next(passed)
             if isinstance(target.base, Tensor):
                 target.write(values)
             else:
                 into_lists.append((target, values.unbind(0)))
+                watch(into_lists[-1][1], scanned if is_hidden else [])
         for i in range(self.stop - self.j):  # in turn: a dict keeps their order
             for target, rows in into_lists:
                 target.base[target.numbers[i]] = rows[i]
