@@ -123,6 +123,40 @@ def test_answers_that_no_later_iteration_reads_have_their_gradients():
     assert (answers[10].grad == 2).all() and (found[0] == 2).all()
 
 
+def handed_on(p, x):
+    older, h = x[:, 0], x[:, 0] * 0
+    for t in range(x.shape[1]):
+        older, h = h, torch.tanh(p.inner(x[:, t]) + h + older)
+    return older, h
+
+
+def written(p, x):
+    older, h = x[:, 0] * 0, x[:, 0] * 0
+    for t in range(x.shape[1]):
+        older += x[:, t]
+        h = torch.tanh(p.inner(older.clone()) + h)
+    return older, h
+
+
+def an_element(p, x):
+    h, last = x[:, 0] * 0, None
+    for x_t in x.unbind(1):
+        last = x_t
+        h = torch.tanh(p.inner(x_t) + h)
+    return last, h
+
+
+@pytest.mark.parametrize("function", [handed_on, written, an_element])
+def test_an_older_state_on_which_the_last_one_depends_is_watched(function):
+    x = torch.randn(3, 14, 6, dtype=torch.float64).requires_grad_()
+    looped = ostinato.loop(function)
+    older, h = looped(forms.Parts(), x)
+    assert forms.sites(looped)[0].native
+    older.register_hook(lambda g: None)
+    with pytest.raises(RuntimeError, match="hook or keeps its gradient"):
+        (older.sum() + h.sum()).backward()
+
+
 def test_an_item_of_a_stacked_list_is_watched():
     def function(p, x):
         h, answers = x[:, 0] * 0, []

@@ -23,7 +23,7 @@ _WHY = (
 
 def passed_on(
     carry: Sequence[Tensor], given: Sequence[Tensor], outputs: Sequence[Tensor],
-    new: Sequence[Tensor],
+    new: Sequence[Tensor], how: Sequence[str],
 ) -> tuple[tuple[bool, ...], tuple[int, ...]]:  # fmt: skip
     """The outputs, and the tensors of the state, whose gradient has a hidden part.
 
@@ -35,6 +35,7 @@ def passed_on(
         carry: the state before the iteration.
         given: the elements that the iteration reads.
         outputs, new: its results and its new state, with their graph.
+        how: "same" for each tensor of the state that is the user's own, unchanged; see `LoopPlan`.
     """
     with torch._C.DisableTorchFunction():
         nodes = {id(t): t.grad_fn for t in (*outputs, *new) if t.grad_fn is not None}
@@ -51,8 +52,8 @@ def passed_on(
         handed_on = count[id(t)] > 1 or id(t) in inputs
         return handed_on or not nodes or nodes.get(id(t)) in behind
 
-    same = [a is b for a, b in zip(carry, new, strict=False)]  # the user's own tensors
-    ends = [i for i, t in enumerate(new) if is_hidden(t) and not (i < len(same) and same[i])]
+    own = {i for i, of in enumerate(how) if of == "same"}
+    ends = [i for i, t in enumerate(new) if i not in own and is_hidden(t)]
     return tuple(map(is_hidden, outputs)), tuple(ends)
 
 
