@@ -15,8 +15,8 @@ from ostinato_learn.export.c.prepare import unprepared
 from ostinato_learn.export.c.program import part
 from ostinato_learn.export.c.write import Source, header, source
 from ostinato_learn.runtime.compose import Composer
-from ostinato_learn.runtime.reference import play_step
 from ostinato_learn.runtime.step_graph import StepGraph
+from shared.reference import play_step
 
 STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror"]
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")

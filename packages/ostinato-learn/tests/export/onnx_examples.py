@@ -11,8 +11,8 @@ from ostinato.nn.steps import gru_step, lstm_step, rnn_step
 from ostinato_learn.export.onnx.step import write_step
 from ostinato_learn.export.onnx.writer import IR_VERSION, OPSET, Writer
 from ostinato_learn.runtime.model_graph import Direction, ModelGraph, ReadoutGraph, Scan
-from ostinato_learn.runtime.reference import play_step
 from ostinato_learn.runtime.step_graph import StepGraph
+from shared.reference import play_step
 from shared.saved import step_graph
 
 EPS = np.finfo(np.float32).eps

@@ -12,8 +12,8 @@ from ostinato.compiler.graph.node import WITHIN_ROWS, Node
 from ostinato.engine.ops import OPS
 from ostinato_learn.export.onnx.ops import ELEMENTWISE, ROWS
 from ostinato_learn.runtime import step_graph
-from ostinato_learn.runtime.reference import play_step
 from ostinato_learn.runtime.step_graph import StepGraph
+from shared.reference import play_step
 from shared.saved import of_case, rows
 from zoo import operations, steps
 from zoo.random_steps import Draw, random_case

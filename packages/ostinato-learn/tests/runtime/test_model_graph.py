@@ -15,7 +15,7 @@ from ostinato_learn.runtime.compose import side_by_side
 from ostinato_learn.runtime.model_graph import Embed, ModelGraph
 from ostinato_learn.runtime.network import Network
 from ostinato_learn.runtime.programs import StepProgram
-from ostinato_learn.runtime.reference import play_step
+from shared.reference import play_step
 from zoo.suites import in_pairs, one_in
 
 EPS = np.finfo(np.float32).eps

@@ -17,8 +17,8 @@ from ostinato.compiler.graph.node import WITHIN_ROWS
 from ostinato.engine.ops import OPS
 from ostinato.nn.steps import gru_step
 from ostinato_learn.runtime.programs import StepProgram
-from ostinato_learn.runtime.reference import play_step
 from ostinato_learn.runtime.step_graph import _CHECKS, StepGraph
+from shared.reference import play_step
 from shared.saved import of_case, rows, step_graph, torch_step
 from zoo import operations, steps
 from zoo.modern import MODERN

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from ostinato.engine.program import MAX_WIDTH as MAX_WIDTH
     from ostinato.engine.program import NONE as NONE
     from ostinato.engine.program import Code as Code
-    from ostinato.engine.program import ElementRun as ElementRun
-    from ostinato.engine.program import IndexTable as IndexTable
     from ostinato.engine.program import Instruction as Instruction
     from ostinato.engine.program import Kind as Kind
     from ostinato.engine.program import Operand as Operand
@@ -74,9 +72,7 @@ _NAMES = {
     # programs and the engine
     "engine": "native",
     "engine.ops": "OPS",
-    "engine.program": (
-        "MAX_WIDTH NONE Code ElementRun IndexTable Instruction Kind Operand Program Weight"
-    ),
+    "engine.program": "MAX_WIDTH NONE Code Instruction Kind Operand Program Weight",
     "engine.reference": "over_axis spread taken",
     "engine.rows": "dealt",
     # recording a step, with torch

@@ -7,7 +7,6 @@
 ((4,), (4, 2))
 
     step_graph.py    one step as a value, in memory and in a file; values.py checks what is read
-    reference.py     a step run by NumPy: the meaning of every node
     model_graph.py   a whole network: layers, readout and head; compose.py: several steps as one
     programs.py      a step as a program of the engine, run on arrays
     network.py       a network run on batches

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ostinato.engine.program import ElementRun, IndexTable
 from ostinato.internal import (
     OPS,
     ROWS,
-    ElementRun,
-    IndexTable,
     Node,
     axis_of,
     over_axis,
