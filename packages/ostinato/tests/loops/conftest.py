@@ -3,12 +3,12 @@
 import pytest
 
 from ostinato.loops import rewriting
-from ostinato.loops.running import run
+from ostinato.loops.running import pace
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_measured(monkeypatch):
-    monkeypatch.setattr(run, "MEASURES", False)
+    monkeypatch.setattr(pace, "MEASURES", False)
 
 
 @pytest.fixture(autouse=True)

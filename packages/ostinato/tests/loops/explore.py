@@ -26,10 +26,10 @@ def tried(seeds: range) -> tuple[collections.Counter[str], list[str]]:
     import test_random_loops
     import torch
 
-    from ostinato.loops.running import run
+    from ostinato.loops.running import pace
 
     torch.set_num_threads(1)
-    run.MEASURES = False  # whether a scan is faster must not decide
+    pace.MEASURES = False  # whether a scan is faster must not decide
     counts, found = collections.Counter[str](), list[str]()
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:

@@ -179,6 +179,32 @@ def test_functions_without_a_loop_over_tensors_get_their_own_code_back(x):
     assert {*reports} == {"run", "others"}
 
 
+class OfShort(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.function = made(0.5)
+
+    def forward(self, x):
+        return self.function(x, x[:, 0])
+
+
+def test_functions_whose_loops_stay_short_get_their_own_code_back(x):
+    model = OfShort()
+    own, expected = model.function.__code__, model(x[:, :3])
+    ostinato.accelerate(model, loops=True)
+    for _ in range(31):
+        model(x[:, :3])
+    assert model.function.__code__ is not own
+    for _ in range(2):
+        torch.testing.assert_close(model(x[:, :3]), expected)
+    assert model.function.__code__ is own
+
+    model = ostinato.accelerate(OfShort(), loops=True)
+    for n in [3, 14, *[3] * 40]:  # a loop that was native may be so again
+        model(x[:, :n])
+    assert model.function.__code__ is not own
+
+
 def test_lazy_modules_and_mappings_are_not_asked(x, monkeypatch):
     class Lazy(types.ModuleType):
         def __getattr__(self, name):

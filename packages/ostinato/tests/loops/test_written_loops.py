@@ -481,29 +481,6 @@ def test_a_decorated_function_without_a_for_loop_is_named():
         ostinato.explain(looped, torch.zeros(3))
 
 
-def test_a_scan_that_gains_nothing_is_given_up_in_silence(monkeypatch):
-    """Measured: a clock on which each scan takes a second, and an iteration in Python no time."""
-    
-    clock = iter(range(10**6))
-    looped = ostinato.loop(forms.stacked)
-    x, parts = torch.randn(3, 14, 6, dtype=torch.float64), forms.Parts()
-    looped(parts, x)
-    monkeypatch.setattr(run, "MEASURES", True)
-    zero = property(lambda self: 0.0, lambda self, value: None)
-    monkeypatch.setattr(run.Loop, "lasted", zero, raising=False)
-    monkeypatch.setattr(run.time, "perf_counter", lambda: float(next(clock)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        native = []
-        for _ in range(6):
-            looped(parts, x)
-            native.append(forms.sites(looped)[0].native)
-    assert native[:3] == [True] * 3 and native[-1] is False
-    assert "gains nothing" in forms.sites(looped)[0].reason
-    looped(parts, torch.randn(3, 30, 6, dtype=torch.float64))  # another length is measured anew
-    assert forms.sites(looped)[0].native
-
-
 def sum_without_gradients(x, seen):
     h, total = torch.zeros_like(x[0]), torch.zeros((), dtype=x.dtype)
     for x_t in x:

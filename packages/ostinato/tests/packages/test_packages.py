@@ -13,7 +13,7 @@ import torch
 from package_models import CASES, B, StochasticField, double
 
 import ostinato
-from ostinato.loops.running import run
+from ostinato.loops.running import pace
 from ostinato.nn import inspect
 
 pytestmark = pytest.mark.packages
@@ -56,7 +56,7 @@ def loops_of(case, model):
 def test_equals_the_package_alone(name, monkeypatch):
     case = CASES[name]
     pytest.importorskip(case.package)
-    monkeypatch.setattr(run, "MEASURES", False)  # no test depends on the machine's speed
+    monkeypatch.setattr(pace, "MEASURES", False)  # no test depends on the machine's speed
     (plain, call, x), (fast, its_call, _) = made(case), made(case)
     ostinato.accelerate(fast, loops=True)
     for _ in range(2):  # recorded, and played again
@@ -141,7 +141,7 @@ def test_torchsde_by_the_example(noise, kind, method, regular, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[4] / "examples"))
     import torchsde_fixed_step as adapter
 
-    monkeypatch.setattr(run, "MEASURES", False)
+    monkeypatch.setattr(pace, "MEASURES", False)
     torch.manual_seed(0)
     sde, y0 = StochasticField(noise, kind).double(), double(B, 3).requires_grad_()
     ts, dt = (torch.linspace(0, 1, 41), 0.025) if regular else (torch.linspace(0, 1, 8), 0.027)

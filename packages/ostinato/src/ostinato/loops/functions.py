@@ -22,8 +22,8 @@ def loop(function: Function, *, calls: bool | None = None) -> Function:
     The first iteration of a loop runs in Python. If the others compute the same operations on
     other elements, the engine runs them in one call; otherwise they run in Python, too, and a
     warning gives the line and the reason, once. docs/loops.md says which loops are native.
-    Without a warning these run in Python: `while` loops, loops of fewer than 8 iterations, loops
-    that are as fast in Python, and loops over tensors on a GPU.
+    Without a warning these run in Python: `while` loops, loops of fewer than 8 iterations unless
+    these are heavy, loops that are as fast in Python, and loops over tensors on a GPU.
 
     Args:
         function: a function or method, bound or not; a staticmethod or classmethod object, too.

@@ -30,7 +30,9 @@ from ostinato.loops.running.site import Site
 from ostinato.loops.text.source import FUTURE, NoSource
 
 MARK = "_loops_by_accelerate"  # in the `__dict__` of modules, so that copies have it, too
-_CALLS = 4  # of a function, after which its own code comes back if none of its loops was native
+# Calls of a function, after which its own code comes back if none of its loops was native: if they
+# were refused, or if a loop did not run or was short, as it may be in the first calls only.
+_CALLS, _SHORT_CALLS = 4, 32
 _WITHOUT_TENSORS = (
     type(None), bool, int, float, complex, str, bytes, enum.Enum, torch.dtype, torch.device,
 )  # fmt: skip
@@ -139,10 +141,11 @@ class Redirect:
 
     def may_be_native(self) -> bool:
         """Whether a loop was native, or may be so in later calls."""
-        first = self.calls == 1
+        first, early = self.calls == 1, self.calls < _SHORT_CALLS
         return any(
             site.been_native
-            or (not site.source.stays and (site.native is None or (first and site.over_tensors)))
+            or (not site.source.stays
+                and ((site.native is None and early) or (first and site.over_tensors)))
             for site in self.sites
         )
 

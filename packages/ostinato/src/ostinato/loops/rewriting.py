@@ -8,14 +8,15 @@ from typing import Any
 from ostinato.compiler.steps import Recent
 from ostinato.compiler.torch_compat import out_of_graph, seen_by_others
 from ostinato.engine import native
-from ostinato.loops.iteration.index import FEWEST, running
+from ostinato.loops.iteration.index import FEWEST, SHORTEST, running
 from ostinato.loops.iteration.items import Items, items_of, sequence
 from ostinato.loops.iteration.periods import Grouped
 from ostinato.loops.iteration.state import UNBOUND
+from ostinato.loops.running import pace
 from ostinato.loops.running.joined import KnownRows
 from ostinato.loops.running.run import Loop, fewest
 from ostinato.loops.running.site import Site
-from ostinato.loops.running.unwatched import Left, Unwatched
+from ostinato.loops.running.unwatched import Left, Short, Unwatched
 from ostinato.loops.text.rewrite import rewritten
 from ostinato.loops.text.source import Definition, NoSource, like, with_code
 
@@ -104,7 +105,8 @@ class LoopRuntime:
         mode = native.unavailable()
         if mode is None and native.modes() is None:
             mode = seen_by_others()  # torch.export, say
-        is_long = items is not None and items.n - site.first >= FEWEST
+        n = items.n - site.first if items is not None else 0
+        is_long = n >= (SHORTEST if site.heavy else FEWEST)
         if items is not None and is_long and mode is None and not running.questions:
             site, groups = _grouped(site, items)
             if not site.refused or not site.waits(body, groups.n):
@@ -115,6 +117,9 @@ class LoopRuntime:
             site.reason = f"it iterates over a {kind}" if items is None else why
             if items is None:
                 site.over_tensors = False
+        is_short = SHORTEST <= n < FEWEST and not site.heavy
+        if is_short and pace.MEASURES and not running.questions:
+            return Short(site, items, outer)
         return Unwatched(site, iterable if items is None else items, outer)
 
 

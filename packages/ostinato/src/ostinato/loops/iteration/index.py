@@ -29,7 +29,8 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg", "abs")
 }
 BRANCH = "a branch on the loop's variable"
-FEWEST = 8  # iterations; a shorter scan gains nothing
+FEWEST = 8  # iterations; a shorter scan gains nothing,
+SHORTEST = 3  # or of so many, if each is heavy
 MOST_COURSES = 4  # branches taken by stretches of one loop, each of which is a scan
 LONGEST = 16  # iterations after which a branch repeats: a step is recorded with all of them
 # ("index", step, start), ("constant", number), ("state", its number), ("table", its number), or

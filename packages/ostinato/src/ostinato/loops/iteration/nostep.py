@@ -60,6 +60,10 @@ class TooSlow(NoStep):
     """The loop takes less time in Python."""
 
 
+class Timed(TooSlow):
+    """It may take less time in Python, where this call measures it."""
+
+
 MODE_LEFT = "an iteration leaves gradients turned on or off, or another default type"
 # What to write instead, by a part of the reason.
 REMEDIES = {

@@ -51,7 +51,7 @@ class LoopPlan:
         starts: the first numbers of the loop and of the state, if facts depend on them.
         by_length: the lists whose length the step depends on.
         lengths: the lengths of the loops that used the plan.
-        slow: length and rows → the number of successive calls that were slower than Python.
+        paces: the magnitudes of length and state → the `Pace` of such calls.
         calls: the number of runs.
     """
 
@@ -79,7 +79,7 @@ class LoopPlan:
     starts: tuple[Any, ...] = ()
     by_length: tuple[int, ...] = ()
     lengths: set[int] = field(default_factory=set)
-    slow: dict[Any, int] = field(default_factory=lambda: Recent(64))
+    paces: dict[Any, Any] = field(default_factory=lambda: Recent(64))
     calls: int = 0
 
     def facts(self) -> Any:

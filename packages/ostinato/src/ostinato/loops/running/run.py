@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ostinato import tree
 from ostinato._explain import Explanation, explained
 from ostinato._scan import iterations, scan_iterations
 from ostinato.compiler.capture.captures import memory_of
@@ -37,7 +38,14 @@ from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.attributes import Memory
 from ostinato.loops.iteration.carry import State, places_of
 from ostinato.loops.iteration.emitted import Fresh
-from ostinato.loops.iteration.index import BRANCH, FEWEST, LONGEST, MOST_COURSES, Sequences
+from ostinato.loops.iteration.index import (
+    BRANCH,
+    FEWEST,
+    LONGEST,
+    MOST_COURSES,
+    SHORTEST,
+    Sequences,
+)
 from ostinato.loops.iteration.items import Items
 from ostinato.loops.iteration.nostep import (
     MODE_LEFT,
@@ -47,19 +55,19 @@ from ostinato.loops.iteration.nostep import (
     NoStep,
     Periodic,
     Stale,
+    Timed,
     TooSlow,
 )
 from ostinato.loops.iteration.periods import Grouped
 from ostinato.loops.iteration.plan import MOST_IN_PYTHON, LoopPlan, Read
 from ostinato.loops.iteration.probe import probed, share_memory
 from ostinato.loops.iteration.step import Step
+from ostinato.loops.running import pace as paces
 from ostinato.loops.running.finish import LoopResults
 from ostinato.loops.running.joined import KnownRows
+from ostinato.loops.running.pace import Pace, Trial, nodes_of
 from ostinato.loops.running.site import MOST_PLANS, Site
 from ostinato.loops.running.unwatched import holds_tensors, tensors_in_item, watching
-
-MEASURES = True  # whether a scan that gains nothing is given up
-_SLOW_CALLS = 3  # in a row, after which a scan is given up for a while
 
 
 class _Explaining(threading.local):
@@ -98,6 +106,7 @@ class Loop(LoopResults):
     turns = course = 0
     counted_from: Any = None
     probed: LoopPlan | None = None
+    trial: Trial | None = None
 
     def __iter__(self) -> Loop:
         return self
@@ -108,9 +117,10 @@ class Loop(LoopResults):
         else:
             self.unwatch()
             if self.j == self.pause:
-                self.lasted = time.perf_counter() - self.began
+                now = time.perf_counter()
+                self.lasted, self.began = now - self.began, now
                 raise StopIteration
-            if self.j == self.pause - 1:
+            if self.j == self.pause - 1 and self.trial is None:
                 self.watch()
             self.j, self.left = self.j + 1, self.items.period - 1
         try:
@@ -163,6 +173,10 @@ class Loop(LoopResults):
     def scan(self, names: dict[str, Any]) -> tuple[Any, ...] | None:
         """Run the remaining iterations; the names that they bind, or None: go on in Python."""
         self.pause = -1
+        if self.trial is not None:
+            self.trial.end(names, self.j, self.lasted)
+            self.trial = None
+            return None
         try:
             if self.inner_native:
                 raise NoStep("a loop within it runs as a scan", quiet=True)
@@ -188,6 +202,8 @@ class Loop(LoopResults):
             why = self.groups(refusal.period)
             if why is not None:
                 self.site.refuse(self.body, self.items.n, why, self.goes_through_tensors(names))
+        except Timed:
+            self.pause, self.began = min(self.stop, self.items.n - 1), time.perf_counter()
         except Unsupported as refusal:
             more = isinstance(refusal, SideEffect) and self.j - self.course < MOST_IN_PYTHON
             if more:
@@ -201,6 +217,8 @@ class Loop(LoopResults):
     def may_count_otherwise(self, refusal: NoStep) -> bool:
         """Whether numbers that counted in another call may not count in this one."""
         begin, known = self.j, self.site.offsets
+        if isinstance(refusal, TooSlow):
+            return False
         is_course = isinstance(refusal, Narrowed) and refusal.begin == begin
         if is_course and refusal.end - begin >= FEWEST:  # type: ignore[attr-defined]
             return False
@@ -245,7 +263,7 @@ class Loop(LoopResults):
         source, begin = self.site.source, self.j
         known = self.site.ends.get((self.items.n, begin), self.stop)
         end = self.stop = min(self.stop, known, self.items.n)
-        if end - begin < fewest(self.items):
+        if end - begin < (SHORTEST if self.site.heavy else fewest(self.items)):
             raise NoStep("too few iterations for a scan", quiet=True)
         if source.problem:
             raise NoStep(source.problem)
@@ -358,11 +376,7 @@ class Loop(LoopResults):
     def played(self, step: Step, plan: LoopPlan, state: State) -> tuple[Any, ...]:
         """Run the window by scan, and leave the results of its iterations."""
         begin, end = self.j, self.stop
-        size = end - begin, *[t.shape[:1] for t in state.tensors[:1]]
-        if plan.slow.get(size, 0) >= _SLOW_CALLS:
-            plan.slow.pop(size)
-            raise TooSlow("the engine gains nothing here", quiet=True)
-        started = time.perf_counter()
+        pace = self.pace_of(plan, state)
         items = self.items.tensors(begin, end)
         step.n_items = len(items)
         xs = [*items, *self.elements_of(plan)]
@@ -406,14 +420,14 @@ class Loop(LoopResults):
         finally:
             for container, key, of in grown:
                 container[key] = of
-        lasted = time.perf_counter() - started
+        lasted = (time.perf_counter() - self.began) / (end - begin)
         plan.calls += 1
         if plan.calls > 1 and top_hooks(False) is None:
-            (self.site.whole or self.site).times = self.lasted, lasted / (end - begin)
-        if plan.calls > 1 and MEASURES and top_hooks(False) is None:
-            factor = 2.0 if torch.is_grad_enabled() else 1.1
-            is_slow = lasted > factor * self.lasted * (end - begin)
-            plan.slow[size] = plan.slow.get(size, 0) + 1 if is_slow else 0
+            (self.site.whole or self.site).times = self.lasted, lasted
+        if pace is not None and pace.measures_scan():
+            pace.scan.add(lasted)
+            before, after = nodes_of(state.tensors), nodes_of([*finals, *ys])
+            pace.scan.add_backward(before, after, end - begin)
         beyond = map(outermost, ys[-plan.lookups :]) if plan.lookups else ()
         if any(bool(y.any()) for y in beyond):  # in any of the rows that vmap maps over
             random.put_back()
@@ -437,6 +451,31 @@ class Loop(LoopResults):
         if self.items.n - end > FEWEST:  # another branch: one iteration shows what it does
             self.pause, self.stop = end + 1, self.items.n
         return names
+
+    def pace_of(self, plan: LoopPlan, state: State) -> Pace | None:
+        """The times of such a call; None if it is not to be measured.
+
+        Raises:
+            TooSlow: the scan gains nothing.
+            Timed: the iterations run in Python, to be measured.
+        """
+        # A checkpoint, which has hooks, must find the same graph when it computes again.
+        if not paces.MEASURES or top_hooks(False) is not None or explaining.found is not None:
+            return None
+        n, numel = self.stop - self.j, sum([t.numel() for t in state.tensors])
+        pace = plan.paces.setdefault((n.bit_length(), numel.bit_length()), Pace())
+        if pace.is_slow(torch.is_grad_enabled()):
+            raise TooSlow("the engine gains nothing here", quiet=True)
+        if pace.measures_python(self.lasted):
+            carried, places = self.site.source.carried, state.places
+
+            def values(names: dict[str, Any]) -> list[Any]:
+                named = [names.get(name) for name in carried]
+                return tree.leaves([*named, *[of[place.key] for place, of in places]])
+
+            self.trial = Trial(pace, self.j, nodes_of(state.tensors), values)
+            raise Timed("its iterations are measured in Python", quiet=True)
+        return pace
 
     def check_iterated(self, memories: set[Any], changing: list[Any]) -> None:
         """Refuse iterations that may change what the loop goes through.

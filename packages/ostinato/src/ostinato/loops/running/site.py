@@ -13,6 +13,7 @@ from ostinato._explain import advice
 from ostinato.compiler.errors import Elsewhere, Unsupported
 from ostinato.compiler.steps import Recent, owner_of, weak_reference
 from ostinato.loops.iteration.attributes import Place
+from ostinato.loops.iteration.index import FEWEST
 from ostinato.loops.iteration.nostep import NoStep, TooSlow, remedy_for
 from ostinato.loops.iteration.plan import LoopPlan
 from ostinato.loops.text.rewrite import LoopSource
@@ -48,6 +49,7 @@ class Site:
         period: after how many iterations their branches repeat, or 0.
         of_groups: what is known of groups of as many.
         whole: the site of the loop, if this is that of its groups.
+        heavy: whether each iteration takes so long that a short scan may gain something.
         over_tensors: whether its iterations go through tensors; None: not known yet.
     """
 
@@ -73,6 +75,7 @@ class Site:
     period: int = 0
     of_groups: Site | None = None
     whole: Site | None = None
+    heavy: bool = False
     over_tensors: bool | None = None
 
     def grouped(self, period: int) -> Site:
@@ -128,7 +131,7 @@ class Site:
                 self.refused[key] = weak_reference(owner), 4 if too_slow else 0
         self.ran(False, refusal.reason, over_tensors)
         quiet = isinstance(refusal, Elsewhere) or getattr(refusal, "quiet", False)
-        quiet |= isinstance(refusal, NoStep) and not over_tensors
+        quiet |= n < FEWEST or (isinstance(refusal, NoStep) and not over_tensors)
         if not quiet:
             self.warn(refusal)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.index import FEWEST, running
 from ostinato.loops.iteration.nostep import NoStep
+from ostinato.loops.running import pace
 from ostinato.loops.running.site import Site
 
 
@@ -94,6 +96,18 @@ class Unwatched:
         """The rest of `base[index] += value`."""
         changed = getattr(operator, f"i{name}".removesuffix("_"))(element, value)
         self.put(number, changed, base, index)
+
+
+class Short(Unwatched):
+    """A loop of few iterations; it records whether these are heavy."""
+
+    def __iter__(self) -> Iterator[Any]:
+        seconds = []
+        for item in self.iterable:
+            began = time.perf_counter()
+            yield item
+            seconds.append(time.perf_counter() - began)
+        self.site.heavy = min(seconds) >= pace.HEAVY
 
 
 class Left(Unwatched):
