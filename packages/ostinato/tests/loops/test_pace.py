@@ -9,7 +9,7 @@ import torch
 
 import ostinato
 from ostinato.loops.running import pace, run, unwatched
-from ostinato.loops.running.pace import Pace, Times
+from ostinato.loops.running.pace import LoopPace, Times
 
 
 class Clock:
@@ -129,7 +129,7 @@ def test_a_cold_first_iteration_decides_nothing(clock):
 
 def test_both_backward_passes_are_measured(clock, monkeypatch):
     made = []
-    monkeypatch.setattr(run, "Pace", lambda: made.append(Pace()) or made[-1])
+    monkeypatch.setattr(run, "LoopPace", lambda: made.append(LoopPace()) or made[-1])
     looped, x = ostinato.loop(stacked), of_size(*SIZE)
     ways(clock, looped, x, 6, backward=True)
     assert made[0].python.backward == made[0].scan.backward == 0  # no time passes in them
@@ -163,7 +163,7 @@ def test_the_backward_pass_of_some_iterations_is_that_between_their_states(clock
 
 
 def paced(scan, python, scan_backward=float("inf"), python_backward=float("inf")):
-    return Pace(Times(scan, scan_backward, 2), Times(python, python_backward, 2))
+    return LoopPace(Times(scan, scan_backward, 2), Times(python, python_backward, 2))
 
 
 def test_the_backward_pass_counts_where_there_is_one():

@@ -51,7 +51,7 @@ class LoopPlan:
         starts: the first numbers of the loop and of the state, if facts depend on them.
         by_length: the lists whose length the step depends on.
         lengths: the lengths of the loops that used the plan.
-        paces: the magnitudes of length and state → the `Pace` of such calls.
+        paces: the magnitudes of length and state → the `LoopPace` of such calls.
         calls: the number of runs.
     """
 

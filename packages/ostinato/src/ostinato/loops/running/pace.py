@@ -57,7 +57,7 @@ class Times:
 
 
 @dataclass
-class Pace:
+class LoopPace:
     """The times of a loop at one size, and the verdict.
 
     First some calls by scan are measured, and then, unless the gain is clear, some in Python.
@@ -105,12 +105,13 @@ class Trial:
         values: the state, from the local names.
     """
 
-    pace: Pace
+    pace: LoopPace
     begin: int
     before: list[Any]
     values: Callable[[dict[str, Any]], list[Any]]
 
     def end(self, names: dict[str, Any], end: int, seconds: float) -> None:
+        """Record their time, and measure their backward pass once it runs."""
         n = end - self.begin
         self.pace.python.add(seconds / n)
         self.pace.python.add_backward(self.before, nodes_of(self.values(names)), n)

@@ -65,7 +65,7 @@ from ostinato.loops.iteration.step import Step
 from ostinato.loops.running import pace as paces
 from ostinato.loops.running.finish import LoopResults
 from ostinato.loops.running.joined import KnownRows
-from ostinato.loops.running.pace import Pace, Trial, nodes_of
+from ostinato.loops.running.pace import LoopPace, Trial, nodes_of
 from ostinato.loops.running.site import MOST_PLANS, Site
 from ostinato.loops.running.unwatched import holds_tensors, tensors_in_item, watching
 
@@ -452,7 +452,7 @@ class Loop(LoopResults):
             self.pause, self.stop = end + 1, self.items.n
         return names
 
-    def pace_of(self, plan: LoopPlan, state: State) -> Pace | None:
+    def pace_of(self, plan: LoopPlan, state: State) -> LoopPace | None:
         """The times of such a call; None if it is not to be measured.
 
         Raises:
@@ -463,7 +463,7 @@ class Loop(LoopResults):
         if not paces.MEASURES or top_hooks(False) is not None or explaining.found is not None:
             return None
         n, numel = self.stop - self.j, sum([t.numel() for t in state.tensors])
-        pace = plan.paces.setdefault((n.bit_length(), numel.bit_length()), Pace())
+        pace = plan.paces.setdefault((n.bit_length(), numel.bit_length()), LoopPace())
         if pace.is_slow(torch.is_grad_enabled()):
             raise TooSlow("the engine gains nothing here", quiet=True)
         if pace.measures_python(self.lasted):
