@@ -16,8 +16,8 @@ class SumFinder {
     found_.scaled_with.resize(p_.instructions.size(), -1);
     found_.skipped.resize(p_.instructions.size());
     found_.copied.resize(p_.gradients.size());
-    for (int32_t i = p_.after.begin; i < p_.after.end; i++)
-      if (is_sum(at(i))) terms_[size_t(at(i).weight)]++;
+    for (const Instruction& x : p_.instructions)
+      if (is_sum(x)) terms_[size_t(x.weight)]++;
   }
   SumSharing run() {
     for (int32_t i = p_.after.begin; i < p_.after.end; i++) {
@@ -42,9 +42,9 @@ class SumFinder {
   bool copy(int32_t i, const std::vector<int32_t>& sums, size_t before) {
     for (size_t j = 0; j < before; j++) {
       const Instruction &x = at(i), &y = at(sums[j]);
-      const bool one_place =
-          p_.gradients[size_t(x.weight)].argument == p_.gradients[size_t(y.weight)].argument;
-      if (found_.skipped[size_t(sums[j])] || one_place || !within(x.a, x.n, y.a, y.n)) continue;
+      const Gradient &to = p_.gradients[size_t(x.weight)], &from = p_.gradients[size_t(y.weight)];
+      const bool rows = to.argument != from.argument && !to.transposed && !from.transposed;
+      if (found_.skipped[size_t(sums[j])] || !rows || !within(x.a, x.n, y.a, y.n)) continue;
       found_.copies.push_back({x.weight, y.weight, x.a.column - y.a.column});
       found_.copied[size_t(x.weight)] = found_.skipped[size_t(i)] = true;
       return true;

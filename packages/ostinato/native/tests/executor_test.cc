@@ -95,6 +95,17 @@ void check_sums() {
   CHECK(find_sum_sharing(twice).copies.empty() &&
             find_sum_sharing(twice).scaled_with == std::vector<int32_t>(twice.instructions.size(), -1),
         "");
+  Program in_loop = program;  // a second term of the part, in the loop
+  in_loop.instructions.insert(in_loop.instructions.begin() + in_loop.loop.end,
+                              in_loop.instructions[size_t(first + 3)]);
+  in_loop.loop.end = ++in_loop.after.begin;
+  in_loop.after.end++;
+  CHECK(find_sum_sharing(in_loop).copies.empty(), "");
+  for (size_t gradient : {3, 4}) {
+    Program transposed = program;  // a column, whose numbers may lie apart
+    transposed.gradients[gradient].transposed = true;
+    CHECK(find_sum_sharing(transposed).copies.empty(), "");
+  }
 }
 
 template <class T> void check_equal_bits() {
