@@ -108,6 +108,12 @@ constexpr int64_t kNearStripBytes = 1 << 15;
 constexpr int64_t l1_for_strips(int64_t l1_bytes) { return l1_bytes * 2 / 3; }
 constexpr int64_t kUnknownL1Bytes = 1 << 15;
 
+// ---- Register code
+
+// Numbers that a step computes or moves, at most: planning takes some 50 ns each. Instructions name
+// registers, columns and sums by 16 bits.
+constexpr int64_t kMostNumbersOfAStep = 10'000;
+
 // ---- Prefetching: see Prefetcher in kernels/prefetcher.h
 
 // Ranges shorter than this many lines are fetched at once instead of a line at each k.

@@ -10,12 +10,14 @@ namespace ostinato {
 namespace isa_base {
 namespace {  // internal linkage: no function compiled for this instruction set may serve another
 #include "kernels/vec_generic.h"
+#include "kernels/vec_one.h"
 #include "kernels/math-inl.h"
 #include "kernels/gemm-inl.h"
 #include "kernels/arrays-inl.h"
 #include "kernels/products-inl.h"
 #include "kernels/elementwise-inl.h"
 #include "kernels/fibres-inl.h"
+#include "kernels/registers-inl.h"
 #include "kernels/table-inl.h"
 }  // namespace
 }  // namespace isa_base

@@ -39,7 +39,7 @@ enum OnFibres : int32_t {
   kOnFibresCount
 };
 extern const int32_t kFibreKernels[kOnFibresCount];  // which elementwise kernel each one is
-constexpr int kScalarOfA = 1, kScalarOfC = 2;         // operands that have one number a fibre
+constexpr int kScalarOfA = 1, kScalarOfC = 2;        // operands that have one number a fibre
 struct OpRow {
   const char* name;
   int arity;
@@ -55,6 +55,18 @@ struct FusedRow {  // see fused.def
   const char* expression;
 };
 extern const FusedRow kFusedRows[kFusedCount];
+
+// An instruction of register code, see plan/register_code.h: d = op(a, b, c) of registers, where an
+// operation's scalar is register c; or
+//   kLoad         d = streams[a][b]
+//   kStore        streams[a][b] = c
+//   kAddTo        sums[d] += a
+//   kMultiplyTo   sums[d] += a · b
+//   kEnd          ends a step
+struct RegisterInstruction {
+  uint16_t op, d, a, b, c;
+};
+enum RegisterOp : uint16_t { kLoad = kOpCount, kStore, kAddTo, kMultiplyTo, kEnd };
 
 // Rows of a matrix, wherever they lie: element (r, c) = data[r · stride + c].
 template <class T> struct Rows {
@@ -173,6 +185,10 @@ template <class T> struct Kernels {
                                          const int16_t* which, T s);
   // The same of one row, in float32 alone: out[c] = op(a[c], b[c], c[c], s)
   void (*row_elementwise[kElementwiseCount])(int64_t N, const T* a, const T* b, const T* c, T* out, T s);
+
+  // Steps of one row. After each one stream i has moved by moves[i].
+  void (*play_registers)(const RegisterInstruction* code, int64_t n_steps, T* registers, T** streams,
+                         const int64_t* moves, int64_t n_streams, T* sums);
 };
 
 }  // namespace ostinato

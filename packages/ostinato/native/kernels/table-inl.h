@@ -41,5 +41,6 @@ template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* 
   k.take = take<V>;
   k.small_product = small_product<V>;
   k.product_sum = product_sum<V>;
+  k.play_registers = play_registers<typename V::Scalar>;
   return k;
 }

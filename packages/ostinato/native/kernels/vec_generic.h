@@ -109,13 +109,12 @@ template <int N> inline void split_exponent(Generic<float, N> x, Generic<float, 
     e.v[i] = float(k);
   }
 }
-// The smaller (larger) of a and b; b where one is NaN. Here, too, the vector units read float32 below the
-// smallest normal number as zeros.
-template <int N> inline Generic<float, N> flushed(Generic<float, N> a) {
-  const auto zero = copysign(Generic<float, N>::all(0), a);
-  return select(less(abs(a), Generic<float, N>::all(std::numeric_limits<float>::min())), zero, a);
+// The smaller (larger) of a and b; b where one is NaN. The vector units read numbers below the smallest
+// normal one as zeros.
+template <class T, int N> inline Generic<T, N> flushed(Generic<T, N> a) {
+  const auto zero = copysign(Generic<T, N>::all(0), a);
+  return select(less(abs(a), Generic<T, N>::all(std::numeric_limits<T>::min())), zero, a);
 }
-template <int N> inline Generic<double, N> flushed(Generic<double, N> a) { return a; }
 template <class T, int N> inline Generic<T, N> min_raw(Generic<T, N> a, Generic<T, N> b) {
   return flushed(select(less(a, b), a, b));
 }

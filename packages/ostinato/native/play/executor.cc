@@ -19,6 +19,7 @@
 #include "play/float_environment.h"
 #include "play/memory_plan.h"
 #include "play/pack.h"
+#include "play/register_play.h"
 #include "play/session.h"
 #include "play/slab.h"
 #include "play/weight_grads.h"
@@ -190,6 +191,24 @@ int n_operands_over_rows(Code code) {
   }
 }
 
+// ---- Register code
+
+bool plays_registers(const PlannedProgram& plan, const PlayRequest& request) {
+  if (!plan.registers || request.tier == Tier::kInterpreter) return false;
+  if (n_groups(request.B) > 1 || request.rows || request.lengths || request.segment) return false;
+  return request.tier == Tier::kRegisters || plan.registers->cost.registers_are_faster(request.B);
+}
+// The steps after which late terms are summed: the interpreter's chunks.
+template <class T>
+int64_t register_chunk(const PlannedProgram& plan, const PlayRequest& request, const Kernels<T>& kernels) {
+  return MemoryPlan<T>(plan, request, 1, kernels).chunk();
+}
+template <class T>
+int64_t register_bytes(const PlannedProgram& plan, const PlayRequest& request, const Kernels<T>& kernels) {
+  const int64_t chunk = register_chunk(plan, request, kernels);
+  return RegisterMemory(*plan.registers, request.B, chunk).template bytes<T>();
+}
+
 }  // namespace
 
 PlannedProgram::PlannedProgram(Program unchecked, int64_t item) : program(std::move(unchecked)) {
@@ -209,10 +228,12 @@ PlannedProgram::PlannedProgram(Program unchecked, int64_t item) : program(std::m
     first_list.push_back(n_lists);
     n_lists += n_operands_over_rows(code);
   }
+  registers = find_register_code(program, item == sizeof(double));
 }
 
 template <class T> int64_t Executor<T>::needed_bytes(const PlayRequest& request) const {
   const Kernels<T>& kernels = ostinato::kernels<T>(request.isa);
+  if (plays_registers(plan_, request)) return register_bytes(plan_, request, kernels);
   const auto bytes = [&](int64_t n_parts) { return MemoryPlan<T>(plan_, request, n_parts, kernels).bytes(); };
   if (request.work_per_thread > 0) return bytes(choose_parts(plan_.columns, request));
   int64_t most = 0;  // how many parts there are will be known when it is measured
@@ -231,6 +252,13 @@ template <class T> int64_t Executor<T>::chunk_steps(const PlayRequest& request) 
 
 template <class T> void Executor<T>::play(const PlayRequest& request) {
   const Kernels<T>& kernels = ostinato::kernels<T>(request.isa);
+  if (plays_registers(plan_, request)) {
+    std::unique_ptr<Workspace> workspace = workspaces_.take();
+    char* const memory = workspace->reserve(register_bytes(plan_, request, kernels));
+    const int64_t chunk = register_chunk(plan_, request, kernels);
+    RegisterPlay<T>(plan_.program, *plan_.registers, request, kernels, chunk, memory).run();
+    return workspaces_.give(std::move(workspace));
+  }
   const MemoryPlan<T> plan(plan_, request, choose_parts(plan_.columns, request), kernels);
   Session<T> s{plan_,
                request,

@@ -6,6 +6,7 @@
 #include "plan/blocks.h"
 #include "plan/column_sharing.h"
 #include "plan/look_ahead.h"
+#include "plan/register_code.h"
 #include "plan/sum_sharing.h"
 #include "play/request.h"
 #include "play/within_rows.h"
@@ -28,6 +29,7 @@ struct PlannedProgram {
   std::vector<Operand> streamed;  // see streamed_operands
   std::vector<int> first_list;    // by instruction: its first list of rows (see RowCache)
   int n_lists = 0;
+  std::optional<RegisterCode> registers;  // none: the interpreter alone plays it
 };
 
 template <class T> class Executor {
@@ -41,6 +43,7 @@ template <class T> class Executor {
   int64_t needed_bytes(const PlayRequest& request) const;  // of workspace, at most
   int64_t accumulator_bytes(const PlayRequest& request) const;  // see Segment
   int64_t chunk_steps(const PlayRequest& request) const;        // see MemoryPlan::whole_chunks
+  bool has_register_code() const { return plan_.registers.has_value(); }
   int32_t n_arguments() const { return plan_.program.n_arguments; }
 
  private:

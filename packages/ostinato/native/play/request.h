@@ -30,6 +30,9 @@ struct Segment {
   bool first = true, last = true;  // in playing order
 };
 
+// How a program is played. The bits are the same, so the choice is one of time.
+enum class Tier { kCheapest, kInterpreter, kRegisters };  // register code where it is possible
+
 struct PlayRequest {
   int64_t T = 0, B = 0;
   const Argument* arguments = nullptr;  // [n_arguments]
@@ -44,6 +47,7 @@ struct PlayRequest {
   int64_t work_per_thread = 0;
   std::string isa;
   const Segment* segment = nullptr;  // null: this play is the whole run
+  Tier tier = Tier::kCheapest;
 };
 
 // Rows are played in groups. The sums of weight gradients are taken group by group, then of pairs of groups,

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -35,10 +36,22 @@ inline void check(const CallShape& shape) {
       throw std::invalid_argument("play: lengths has a number out of range");
 }
 
+// The tier of a name; null: the cheapest.
+inline Tier tier_of(const char* name) {
+  if (!name) return Tier::kCheapest;
+  if (std::string(name) == "interpreter") return Tier::kInterpreter;
+  if (std::string(name) == "registers") return Tier::kRegisters;
+  throw std::invalid_argument("OSTINATO_TIER: wanted `interpreter` or `registers`");
+}
+inline Tier tier_of_process() {
+  static const Tier tier = tier_of(std::getenv("OSTINATO_TIER"));
+  return tier;
+}
+
 template <class T>
 void call_engine(Executor<T>& executor, const std::vector<Argument>& arguments, const CallShape& shape,
                  int threads, const std::string& isa, int64_t work_per_thread = 0,
-                 const Segment* segment = nullptr) {
+                 const Segment* segment = nullptr, Tier tier = tier_of_process()) {
   if (int64_t(arguments.size()) != executor.n_arguments())
     throw std::invalid_argument("play: wanted " + std::to_string(executor.n_arguments()) + " arguments");
   if (work_per_thread < 0)
@@ -52,6 +65,7 @@ void call_engine(Executor<T>& executor, const std::vector<Argument>& arguments, 
   request.work_per_thread = work_per_thread;
   request.isa = isa;
   request.segment = segment;
+  request.tier = tier;
   if (!shape.order.empty()) request.rows = shape.order.data();
   if (!shape.lengths.empty()) request.lengths = shape.lengths.data();
   nanobind::gil_scoped_release release;

@@ -34,9 +34,10 @@ template <class T> void make_program(Executor<T>* self, const Integers& values,
 template <class T>
 void play_program(Executor<T>& self, const Addresses& arguments, int64_t n_steps, int64_t n_rows,
                   Integers rows, Integers lengths, int threads, const std::string& isa,
-                  int64_t work_per_thread) {
+                  int64_t work_per_thread, const std::string& tier) {
   const CallShape shape{n_steps, n_rows, std::move(rows), std::move(lengths)};
-  call_engine(self, arguments.list, shape, threads, isa, work_per_thread);
+  call_engine(self, arguments.list, shape, threads, isa, work_per_thread, nullptr,
+              tier.empty() ? tier_of_process() : tier_of(tier.c_str()));
 }
 template <class T>
 int64_t needed_bytes(const Executor<T>& self, int64_t n_steps, int64_t n_rows, int threads,
@@ -47,13 +48,15 @@ int64_t needed_bytes(const Executor<T>& self, int64_t n_steps, int64_t n_rows, i
   request.B = n_rows;
   request.threads = threads;
   request.isa = isa;
+  request.tier = tier_of_process();
   return self.needed_bytes(request);
 }
 template <class T> void bind_program(nb::module_& m, const char* name) {
   nb::class_<Executor<T>>(m, name)
       .def("__init__", make_program<T>, "values"_a, "scalars"_a, "workspaces"_a, nb::keep_alive<1, 4>())
       .def("play", play_program<T>, "arguments"_a, "n_steps"_a, "n_rows"_a, "rows"_a, "lengths"_a,
-           "threads"_a, "isa"_a, "work_per_thread"_a = 0)
+           "threads"_a, "isa"_a, "work_per_thread"_a = 0, "tier"_a = "")
+      .def("has_registers", &Executor<T>::has_register_code)
       .def("needed_bytes", needed_bytes<T>, "n_steps"_a, "n_rows"_a, "threads"_a, "isa"_a);
 }
 

@@ -90,9 +90,48 @@ bool play_within_memory(const Program& program, Random& random) {
   return true;
 }
 
+// Whether a program has register code, which then leaves every argument as the interpreter does, within
+// exactly the memory that it may touch.
+template <class T> bool play_registers(const Program& program, Random& random) {
+  Workspaces workspaces;
+  Executor<T> executor(program, workspaces);
+  if (!executor.has_register_code()) return false;
+  Setting setting(1 + random.below(40), 1 + random.below(7), false, random);
+  setting.isa = random.pick(available_isas());
+  const bool transposed = random.chance(30);
+  const Random contents = random;
+  std::vector<std::vector<T>> seen[2];
+  for (Tier tier : {Tier::kInterpreter, Tier::kRegisters}) {
+    Arrays<T> arrays(program, setting.T, setting.B, contents, transposed);
+    PlayRequest request = setting.request(arrays.arguments());
+    request.tier = tier;
+    executor.play(request);
+    seen[tier == Tier::kRegisters] = arrays.values();
+    if (tier == Tier::kInterpreter) continue;
+    Workspaces own;
+    Executor<T> again(program, own);
+    again.play(request);
+    CHECK(own.kept_bytes() == again.needed_bytes(request), std::to_string(own.kept_bytes()));
+  }
+  for (size_t i = 0; i < seen[0].size(); i++)
+    CHECK(same(seen[0][i], seen[1][i]), "argument " + std::to_string(i) + ", T " + std::to_string(setting.T) +
+                                            ", B " + std::to_string(setting.B) + ", " + setting.isa);
+  return true;
+}
+
 std::vector<Program> samples() {
-  return {sample_program(3, 5, false), sample_program(2, 66, true), sample_program(17, 16, true),
-          sample_program(1, 2, false)};
+  std::vector<Program> list = {sample_program(3, 5, false), sample_program(2, 66, true),
+                               sample_program(17, 16, true), sample_program(1, 2, false)};
+  for (int32_t H : {2, 3, 5})
+    for (bool descending :
+         {false, true}) {  // without the sum of products, which register code does not cover
+      Program p = sample_program(H == 5 ? 1 : 2, H, descending);
+      p.instructions.pop_back();
+      p.after.end--;
+      list.push_back(p);
+    }
+  for (const Program& p : {gru_step(2, 3), carries_step(2), carries_step(4)}) list.push_back(p);
+  return list;
 }
 
 }  // namespace
@@ -121,7 +160,7 @@ void test_fuzzed_programs(int64_t iterations) {
   Random& random = mutator.random;
   const std::vector<Program> first = samples();
   std::vector<Program> pool = first;  // what was accepted is changed further
-  int64_t n_refused = 0, n_played = 0, n_large = 0;
+  int64_t n_refused = 0, n_played = 0, n_large = 0, n_registers = 0;
   for (int64_t i = 0; i < iterations; i++) {
     Program base = random.pick(pool);
     if (random.chance(20) && base.instructions.size() < 60) mutator.insert(base);
@@ -138,12 +177,16 @@ void test_fuzzed_programs(int64_t iterations) {
       continue;
     }
     n_played++;
+    n_registers +=
+        random.chance(50) ? play_registers<float>(program, random) : play_registers<double>(program, random);
     if (random.chance(5)) pool = first;
     pool.push_back(program);
   }
-  std::printf("%lld refused, %lld played, %lld too large to play\n", static_cast<long long>(n_refused),
-              static_cast<long long>(n_played), static_cast<long long>(n_large));
+  std::printf("%lld refused, %lld played, %lld of them as register code, too, %lld too large to play\n",
+              static_cast<long long>(n_refused), static_cast<long long>(n_played),
+              static_cast<long long>(n_registers), static_cast<long long>(n_large));
   CHECK(n_refused >= iterations / 4 && n_played >= iterations / 10, "the changes are too wild, or too tame");
+  CHECK(n_registers >= iterations / 100, "few of the programs have register code");
 }
 
 }  // namespace ostinato

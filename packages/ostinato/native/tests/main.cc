@@ -27,6 +27,7 @@ int main(int n_words, char** words) {
       {"fibres", test_fibres},
       {"executor", test_executor},
       {"solitude", test_solitude},
+      {"register code", test_register_code},
       {"streams", test_streams},
       {"refusals", test_refusals},
       {"fuzzed programs", [iterations] { test_fuzzed_programs(iterations); }},

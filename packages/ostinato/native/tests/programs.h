@@ -40,10 +40,11 @@ std::vector<Extent> extents(const Program& program, int64_t T, int64_t B, bool t
 // Arguments, each in memory of its own that ends where the program's reach ends.
 template <class T> class Arrays {
  public:
-  Arrays(const Program& program, int64_t n_steps, int64_t n_rows, Random random, bool transposed = false) {
+  Arrays(const Program& program, int64_t n_steps, int64_t n_rows, Random random, bool transposed = false,
+         double scale = 1) {
     for (const Extent& extent : extents(program, n_steps, n_rows, transposed)) {
       values_.emplace_back(size_t(extent.size));
-      for (T& value : values_.back()) value = T(random.number());
+      for (T& value : values_.back()) value = T(random.number() * scale);
       arguments_.push_back({values_.back().data(), extent.time, extent.row});
     }
   }

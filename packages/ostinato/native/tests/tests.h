@@ -29,6 +29,7 @@ void test_blocks();
 void test_fibres();
 void test_executor();
 void test_solitude();
+void test_register_code();
 void test_streams();
 void test_refusals();
 void test_fuzzed_programs(int64_t iterations);

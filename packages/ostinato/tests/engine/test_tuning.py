@@ -13,7 +13,9 @@ LIMITS_OF_A_PROGRAM = {"kMaxArguments", "kMaxBlock", "kMaxRegisters", "kMaxWidth
 LANES_OF_A_SUM = {"kSumLanes", "kStretch"}
 OF_REGISTER_TILES = {"kMaxTileRows"}
 # These follow from others, or are no amounts.
-DERIVED = {"kFusedCount", "kGapBytes", "kPairCount", "kRegisterElements", "kScalarOfA"}
+DERIVED = {
+    "kFirstTemporary", "kFusedCount", "kGapBytes", "kPairCount", "kRegisterElements", "kScalarOfA",
+}  # fmt: skip
 
 
 def texts() -> dict[str, str]:
