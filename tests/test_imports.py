@@ -68,6 +68,7 @@ IN_LEARN = """
 """
 COMPILER = """
     errors lock
+    torch_private
     torch_compat
     inputs steps
     capture

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field, replace
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
 from ostinato import tree
+from ostinato.compiler import torch_private
 from ostinato.compiler.steps import code_key, known_numbers
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def _read(a: Arguments, codes: dict[int, CodeType]) -> list[tuple[str, int, Put]
         Observation,  # not a part of every start
     )
 
-    with torch._C.DisableTorchFunction():
+    with torch_private.DisableTorchFunction():
         same = frozenset(codes.values())
         return Observation(a.given, codes, places=a.places, batch=((), 0), same=same).walk.whole
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ostinato.compiler import torch_private
 from ostinato.compiler.errors import Elsewhere, Transformed, Unsupported
 from ostinato.compiler.torch_compat import default_devices, in_transforms, seen_by_others
 from ostinato.engine import native
@@ -31,7 +32,7 @@ def modes(stand_ins: StandIns | None = None) -> Any:
         Transformed: there are transforms, and these tensors are not given.
         Elsewhere: under these modes every step must run in the Python loop.
     """
-    reason = native.unavailable()
+    reason = torch_private.unavailable()
     if reason is not None:
         raise Elsewhere(reason)
     usual = native.modes()
@@ -104,7 +105,7 @@ def check_tensors(tensors: Sequence[Any]) -> None:
             raise Elsewhere(f"a tensor is on {t.device}")
         if t.layout is not torch.strided:
             raise Elsewhere(f"a tensor has the layout {t.layout}")
-        if torch._C._functorch.is_functorch_wrapped_tensor(t):
+        if torch_private.is_functorch_wrapped_tensor(t):
             raise Unsupported(
                 "a tensor comes from inside a torch.func transform: one of the step, or one that "
                 "has ended"

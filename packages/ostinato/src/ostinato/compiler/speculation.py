@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ostinato import tree
+from ostinato.compiler import torch_private
 from ostinato.compiler.errors import ANOTHER_COURSE, Mispredicted, Unsupported
 from ostinato.compiler.steps import Recent, code_key, known_answers
 from ostinato.compiler.torch_compat import OwnMode
@@ -32,7 +33,7 @@ MOST_QUESTIONS = 64  # of one step
 # These are applied to each row first, so that T · B truth values are kept, not T · B · H.
 _BY_ROWS = {
     torch.any: "any", Tensor.any: "any", torch.all: "all", Tensor.all: "all",
-    torch._is_all_true: "all",
+    torch_private.is_all_true: "all",
 }  # fmt: skip
 
 
@@ -106,7 +107,7 @@ class _Questions(OwnMode):
 
     def answer(self, question: Tensor) -> bool:
         if self.answers is None:
-            with torch._C.DisableTorchFunction():  # other modes refuse to read a value
+            with torch_private.DisableTorchFunction():  # other modes refuse to read a value
                 found = bool(question)
         else:
             n = len(self.found)

@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
-from torch.overrides import TorchFunctionMode, _get_current_function_mode
-from torch.utils import _python_dispatch
-from torch.utils._device import DeviceContext
+from torch.overrides import TorchFunctionMode
 
 from ostinato import tree
+from ostinato.compiler import torch_private
 from ostinato.compiler.lock import one_at_a_time
 from ostinato.engine import native
 
@@ -39,23 +38,15 @@ def looks_on() -> bool:
     """Whether torch.compile would trace functions that are called now, as far as known."""
     if torch.compiler.is_dynamo_compiling():  # what follows would make dynamo warn
         return True
-    callback = torch._C._dynamo.eval_frame.get_eval_frame_callback()
+    callback = torch_private.frame_callback()
     if _LENDS and callback is not None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(callback))
     return callback is not None
 
 
-# Whether the backward pass that runs now leaves the graph for another one.
-graph_is_kept: Callable[[], bool] = getattr(
-    torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
-)
-
-
 def disabled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function under torch._dynamo.disable."""
-    import torch._dynamo
-
-    return torch._dynamo.disable(function)
+    """The function under torch.compiler.disable, which imports torch._dynamo."""
+    return torch.compiler.disable(function)
 
 
 class _Stance:
@@ -98,37 +89,33 @@ def out_of_graph(function: Any) -> Any:
 
 def own_frame(function: Any) -> Any:
     """Mark a function so that, called outside of a graph, neither it nor its callees are traced."""
-    frames = torch._C._dynamo.eval_frame
-    # Versions of PyTorch without these attributes trace it, and warn.
-    if hasattr(frames, "set_code_exec_strategy") and hasattr(frames, "_FrameExecStrategy"):
-        skip = frames._FrameAction.SKIP
-        frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
+    private = torch_private
+    if None not in (private.set_code_exec_strategy, private.FrameExecStrategy, private.FrameAction):
+        skip = private.FrameAction.SKIP
+        private.set_code_exec_strategy(function.__code__, private.FrameExecStrategy(skip, skip))
     return function
-
-
-_forward_ad = torch.autograd.forward_ad
 
 
 def in_transforms() -> str | None:
     """The transform of torch.func, or mode of differentiation, that is active; or None."""
-    if torch._C._are_functorch_transforms_active():
+    if torch_private.are_transforms_active():
         return "a torch.func transform is active"
-    if _forward_ad._current_level >= 0:
+    if torch_private.forward_mode_is_active():
         return "forward-mode differentiation is active"
     return None
 
 
 def seen_by_others() -> str | None:
     """Why the Python loop has to run: a mode that must see every operation is active; or None."""
-    mode = _get_current_function_mode()
+    mode = torch_private.current_function_mode()
     if isinstance(mode, OwnMode) and mode.left:
-        torch._C._pop_torch_function_stack()
+        torch_private.pop_function_mode()
         return seen_by_others()
     if is_recorded():
         return "another mode is recording operations"
-    if torch._C._is_tracing():
+    if torch_private.is_tracing():
         return "the call is being traced"
-    if torch._C._len_torch_function_stack() > 0 and default_devices() is None:
+    if torch_private.count_function_modes() > 0 and default_devices() is None:
         return "a mode that overrides torch's functions is active"
     return None
 
@@ -140,7 +127,7 @@ def transformed() -> str | None:
 
 def refuses_checkpoints() -> bool:
     """Whether torch.utils.checkpoint would raise, as under torch.func.grad: it hangs hooks."""
-    return not torch._C._autograd._saved_tensors_hooks_is_enabled()  # type: ignore[attr-defined]
+    return not torch_private.hooks_are_allowed()
 
 
 def default_devices() -> tuple[torch.device, ...] | None:
@@ -149,8 +136,8 @@ def default_devices() -> tuple[torch.device, ...] | None:
     They decide where a step makes new tensors. None if another mode that overrides functions is
     active.
     """
-    modes = torch.overrides._get_current_function_mode_stack()
-    if not all(isinstance(mode, DeviceContext) for mode in modes):
+    modes = torch_private.function_modes()
+    if not all(isinstance(mode, torch_private.DeviceContext) for mode in modes):
         return None
     return tuple([mode.device for mode in modes])
 
@@ -160,9 +147,9 @@ def is_recorded() -> bool:
 
     A scan within the step then plays the loop, which shows them.
     """
-    modes = torch.overrides._get_current_function_mode_stack()
+    modes = torch_private.function_modes()
     ours = any(isinstance(mode, OwnMode) and not mode.left for mode in modes)
-    return ours or torch._C._len_torch_dispatch_stack() > 0
+    return ours or torch_private.count_dispatch_modes() > 0
 
 
 class OwnMode(TorchFunctionMode):
@@ -177,8 +164,8 @@ class OwnMode(TorchFunctionMode):
 
     def __exit__(self, *error: object) -> None:
         self.left = True
-        if _get_current_function_mode() is self:
-            torch._C._pop_torch_function_stack()
+        if torch_private.current_function_mode() is self:
+            torch_private.pop_function_mode()
 
 
 @contextmanager
@@ -189,26 +176,21 @@ def among_ours() -> Iterator[None]:
     while an interrupt comes would stay active and see all later operations.
     """
     functions, dispatches = (
-        torch._C._len_torch_function_stack(),
-        torch._C._len_torch_dispatch_stack(),
+        torch_private.count_function_modes(),
+        torch_private.count_dispatch_modes(),
     )
     try:
         with _as_written() if "torch._dynamo" in sys.modules else nullcontext():
             yield
     finally:
-        while torch._C._len_torch_function_stack() > functions:
-            torch._C._pop_torch_function_stack()
-        while torch._C._len_torch_dispatch_stack() > dispatches:
-            _python_dispatch._pop_mode()
+        while torch_private.count_function_modes() > functions:
+            torch_private.pop_function_mode()
+        while torch_private.count_dispatch_modes() > dispatches:
+            torch_private.pop_dispatch_mode()
 
 
 def _same(t: Tensor) -> Tensor:
     return t
-
-
-# The innermost hooks on saved tensors, or None. Versions of PyTorch that cannot say count as having
-# such hooks.
-top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: True)
 
 
 @contextmanager
@@ -232,7 +214,7 @@ def undisturbed(pack: Callable[[Tensor], Tensor] = _same) -> Iterator[None]:
                 mode = torch.is_grad_enabled()
                 stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(torch.set_grad_enabled(mode))
-            if top_hooks(False) is not None:
+            if torch_private.top_hooks(False) is not None:
                 stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, _same))
             yield
     finally:
@@ -269,7 +251,7 @@ def gradients_of(
     That function imports SymPy first: 0.2 s, and twice that while the recorded run is observed.
     """
     of, cotangents = zip(*outputs, strict=True)
-    engine = torch.autograd.Variable._execution_engine
+    engine = torch_private.execution_engine
     gradients: tuple[Tensor | None, ...] = engine.run_backward(
         of, cotangents, False, False, tuple(inputs), allow_unreachable=True, accumulate_grad=False
     )
@@ -285,7 +267,7 @@ def composition(name: str, overload: str) -> Callable[..., Any] | None:
     Its decorators, which promote types, import SymPy and torch._dynamo first: 1.5 s. Where all
     tensors are of one type, there is nothing to promote.
     """
-    found = torch._decomp.decomposition_table.get(_overload(torch.ops.aten, name, overload))
+    found = torch_private.decompositions.get(_overload(torch.ops.aten, name, overload))
     return None if found is None else functools.partial(_composed, found)
 
 
@@ -293,14 +275,6 @@ def _composed(composition: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
     types = {leaf.dtype for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor)}
     of_one = types == {torch.float32} or types == {torch.float64}
     return (inspect.unwrap(composition) if of_one else composition)(*args, **kwargs)
-
-
-def composite_kernel(operation: Any) -> Callable[..., Any]:
-    """The composition in C++ that an operation of ATen has, below autograd.
-
-    OpOverload.decompose prefers one in Python. That of matmul imports SymPy first: 0.2 s.
-    """
-    return functools.partial(operation._op_dk, torch._C.DispatchKey.CompositeImplicitAutograd)
 
 
 def meaning_of_prim(name: str) -> Callable[..., Any]:

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from ostinato.compiler import torch_private
 from ostinato.compiler.capture.guards.code import Unread
 from ostinato.loops.iteration.index import running
 from ostinato.loops.reach import may_loop, reached
@@ -186,7 +187,7 @@ def _is_below_a_caller(arguments: tuple[Any, ...]) -> bool:
     """Whether a caller in use calls the function: the module in its arguments or further up."""
     if arguments and marked(arguments[0]):
         return True
-    if torch._C._current_graph_task_id() >= 0:
+    if torch_private.graph_task() >= 0:
         return True  # a checkpoint computes it again, in the same way as in the forward pass
     frame: types.FrameType | None = sys._getframe(2)
     while frame is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from typing import Any
 
+from ostinato.compiler import torch_private
 from ostinato.compiler.steps import Recent
 from ostinato.compiler.torch_compat import out_of_graph, seen_by_others
 from ostinato.engine import native
@@ -102,7 +103,7 @@ class LoopRuntime:
         if site.source.stays:
             return Left(site, iterable, outer)
         items = items_of(iterable)
-        mode = native.unavailable()
+        mode = torch_private.unavailable()
         if mode is None and native.modes() is None:
             mode = seen_by_others()  # torch.export, say
         n = items.n - site.first if items is not None else 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ostinato._scan import scan, scan_layer
-from ostinato.compiler import torch_compat
+from ostinato.compiler import torch_compat, torch_private
 from ostinato.eager import Step
 from ostinato.nn.common import Hidden, map_hidden, playable, scriptable
 from ostinato.nn.steps import ACTIVATIONS, gru_step, lstm_step, rnn_step
@@ -49,6 +49,7 @@ class _Cell(torch.nn.modules.rnn.RNNCellBase):
         """
         if (
             torch.compiler.is_dynamo_compiling()  # torch's operations go into the compiled graph
+            or torch_private.unavailable() is not None
             or torch_compat.is_recorded()  # a step that calls this cell keeps torch's operations
             or not self._fits(input, hx)
             or not playable(input, self.weight_ih)

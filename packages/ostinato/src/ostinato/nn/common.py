@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato.engine import native
+from ostinato.compiler import torch_private
 
 _PLAIN, _DTYPES = (Tensor, torch.nn.Parameter), (torch.float32, torch.float64)
 # torch.compiler.is_exporting exists since PyTorch 2.7.
@@ -32,7 +32,7 @@ def playable(x: Tensor, weight: Tensor) -> bool:
     """
     return (
         not is_exporting()  # first, since torch.export cannot trace the other conditions
-        and native.unavailable() is None
+        and torch_private.unavailable() is None
         and type(x) in _PLAIN
         and type(weight) in _PLAIN
         and weight.numel() > 0
@@ -41,7 +41,7 @@ def playable(x: Tensor, weight: Tensor) -> bool:
         and x.dtype is weight.dtype
         and x.dtype in _DTYPES
         and not torch.is_autocast_enabled("cpu")
-        and not torch._C._is_tracing()  # as torch.jit.is_tracing(), with one call less
+        and not torch_private.is_tracing()  # as torch.jit.is_tracing(), with one call less
     )
 
 

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils import _pytree as pytree
 
 from ostinato._explain import Explanation
+from ostinato.compiler import torch_private
 from ostinato.loops.explained import steps_of_loops
 
 _log = logging.getLogger("ostinato")
@@ -126,7 +126,8 @@ def _width(layer: Any) -> int:
 def _run(model: torch.nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
     """The tensors that the model returns in eval mode; its modes and the random state stay."""
     modes = [(module, module.training) for module in model.modules()]
-    copies = pytree.tree_map_only(Tensor, torch.clone, inputs)  # the model may change them in place
+    # The model may change its inputs in place.
+    copies = torch_private.tree_map_only(Tensor, torch.clone, inputs)
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -134,7 +135,8 @@ def _run(model: torch.nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
     finally:
         for module, training in modes:
             module.training = training
-    tensors = [leaf.clone() for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+    leaves = torch_private.tree_leaves(result)
+    tensors = [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor)]
     if not tensors:
         raise ValueError(
             f"verify: the model returned no tensor to compare, but a {type(result).__name__}"

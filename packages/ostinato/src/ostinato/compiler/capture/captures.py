@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import _get_current_function_mode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ostinato import tree
+from ostinato.compiler import torch_private
 from ostinato.compiler.capture import wrapped
 from ostinato.compiler.capture.draws import States, draws_numbers
 from ostinato.compiler.errors import A_HOOK, BATCH_STATISTICS, IN_PLACE, Unsupported
@@ -25,7 +24,6 @@ from ostinato.compiler.inputs import described
 from ostinato.compiler.torch_compat import (
     OwnMode,
     among_ours,
-    top_hooks,
     undisturbed,
 )
 from ostinato.eager import check_carry
@@ -59,11 +57,11 @@ MOST_READ = 64  # elements: each call compares them in some µs
 # Their results are part of the trail: how a tensor lies in memory.
 _OF_LAYOUT = {"is_contiguous", "is_non_overlapping_and_dense", "stride"}
 _LOOKED_AT = {*_OF_ITSELF, *_FROM_VALUES, "backward"}
-_count_modes, _is_inference = torch._C._len_torch_dispatch_stack, torch.is_inference_mode_enabled
+_count_modes, _is_inference = torch_private.count_dispatch_modes, torch.is_inference_mode_enabled
 _is_autocast = torch.is_autocast_enabled
 
 
-class _Writes(TorchDispatchMode):
+class _Writes(torch_private.TorchDispatchMode):
     """Refuses calls that would write into the memory of a tensor from outside, before they do."""
 
     def __init__(self, search: Search):
@@ -76,7 +74,7 @@ class _Writes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, search = kwargs or {}, self.search
-        unseen = _get_current_function_mode() is search
+        unseen = torch_private.current_function_mode() is search
         if unseen:  # the search sees this call, from_numpy or set_, only when it is made below
             search.must_watch = True
         if draws_numbers(func, args, kwargs):
@@ -84,7 +82,7 @@ class _Writes(TorchDispatchMode):
         if func._schema.is_mutable or func in _UNSAID:
             search.must_watch = True
             written = [t for t in tree.leaves(_written(func, args, kwargs)) if torch.is_tensor(t)]
-            with torch._C.DisableTorchFunction():  # hidden from the search
+            with torch_private.DisableTorchFunction():  # hidden from the search
                 memory = {memory_of(t) for t, _ in search.outside} - {None}
                 own = memory.isdisjoint(map(memory_of, written))
             if not own:
@@ -164,7 +162,7 @@ class Search(OwnMode):
         self.came: tuple[int, ...] = ()  # of the last call
         self.writes: _Writes | None = None
         self.must_watch = self.unclear = self.in_context = self.asks_layout = False
-        self.n_modes, self.hooks = _count_modes(), top_hooks(False)
+        self.n_modes, self.hooks = _count_modes(), torch_private.top_hooks(False)
         self.generators: dict[int, torch.Generator] = {}
         self.level, self.below = wrapped.depth(), dict[int, Tensor]()
         for t in given:
@@ -204,7 +202,7 @@ class Search(OwnMode):
         """The entry of the trail for the contexts around a call, except no_grad, which is a
         call."""
         n_modes = _count_modes() - (self.writes is not None)
-        if n_modes != self.n_modes or top_hooks(False) != self.hooks:
+        if n_modes != self.n_modes or torch_private.top_hooks(False) != self.hooks:
             self.unclear = self.in_context = True
         autocast, inference = _is_autocast("cpu"), _is_inference()
         if not (autocast or inference):  # the usual case, at every call of the step

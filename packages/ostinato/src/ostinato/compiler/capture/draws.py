@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from ostinato.compiler import torch_private
 from ostinato.compiler.capture.recording import Batch
 from ostinato.compiler.errors import ANOTHER_COURSE, Unsupported
 from ostinato.compiler.torch_compat import random_state, set_random_state
@@ -209,7 +209,7 @@ def draws_numbers(func: Any, args: Any, kwargs: Any) -> bool:
     return all(given.get(name, True) for name in ("dropout_p", "train", "training"))
 
 
-class _Draws(TorchDispatchMode):
+class _Draws(torch_private.TorchDispatchMode):
     """Sees the calls of a step that draw, once they are taken apart."""
 
     @classmethod

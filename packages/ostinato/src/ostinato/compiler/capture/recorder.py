@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-# Imported for the compositions that they enter into DECOMPOSITIONS.
 import ostinato.compiler.capture.replaced.axes
 import ostinato.compiler.capture.replaced.images
 import ostinato.compiler.capture.replaced.losses
 import ostinato.compiler.capture.replaced.norms  # noqa: F401
 from ostinato import tree
+
+# Imported for the compositions that they enter into DECOMPOSITIONS.
+from ostinato.compiler import torch_private
 from ostinato.compiler.capture.captures import memory_of
 from ostinato.compiler.capture.draws import draws_numbers
 from ostinato.compiler.capture.recording import Call, Ref
@@ -33,7 +34,7 @@ class ViewChanged(Unsupported):
     """The step reads a tensor after changing another view of it in place."""
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(torch_private.TorchDispatchMode):
     """ATen calls as numbered values; an in-place call gives its target a new number."""
 
     def __init__(
@@ -344,8 +345,8 @@ _PAIRED_IN_PLACE = {"add_", "div_", "masked_fill_", "mul_", "sub_"}
 @functools.lru_cache(maxsize=1024)
 def _is_composite(func: Any) -> bool:
     """Whether an operation is a composition of others, in Python or C++."""
-    key = torch._C.DispatchKey.CompositeImplicitAutograd
-    return key in func.py_kernels or torch._C._dispatch_has_kernel_for_dispatch_key(
+    key = torch_private.DispatchKey.CompositeImplicitAutograd
+    return key in func.py_kernels or torch_private.has_kernel(
         func.name(), key
     )
 

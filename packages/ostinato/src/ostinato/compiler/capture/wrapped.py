@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch.utils._python_dispatch import _disable_current_modes
 
+from ostinato.compiler import torch_private
 from ostinato.compiler.errors import Elsewhere, Unsupported
 
-_functorch = torch._C._functorch
+_functorch = torch_private.functorch
 is_wrapped = _functorch.is_functorch_wrapped_tensor
 depth = _functorch.get_dynamic_layer_stack_depth  # of the transforms that are active
 
@@ -62,7 +62,7 @@ def like(wrapper: Tensor, inner: Tensor) -> Tensor:
 TransformType = _functorch.TransformType
 
 
-def kinds() -> set[TransformType]:
+def kinds() -> set[Any]:
     """The kinds of the transforms that are active."""
     return {layer.key() for layer in _functorch.get_interpreter_stack() or []}
 
@@ -72,7 +72,7 @@ def can_move(t: Tensor) -> bool:
     return t.is_floating_point() or t.is_complex()
 
 
-def innermost() -> TransformType | None:
+def innermost() -> Any:
     """The kind of the transform that began last."""
     layer = _functorch.peek_interpreter_stack()
     return None if layer is None else layer.key()
@@ -82,7 +82,7 @@ def innermost() -> TransformType | None:
 def outside() -> Iterator[None]:
     """A context outside of all transforms and of inference mode, with gradients on."""
     inference = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
-    with temporarily_clear_interpreter_stack(), inference, torch.enable_grad():
+    with torch_private.clear_interpreter_stack(), inference, torch.enable_grad():
         yield
 
 
@@ -105,7 +105,7 @@ def plain(tensors: Sequence[Tensor], level: int) -> list[Tensor]:
         Unsupported: a tensor is of a transform that has ended, or of no rows.
     """
     # Whoever watches or records operations now sees none of these.
-    with outside(), torch._C.DisableTorchFunction(), _disable_current_modes():
+    with outside(), torch_private.DisableTorchFunction(), torch_private.disable_current_modes():
         made = []
         for t in tensors:
             inner, in_graph = _unwrapped(t, level)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ostinato import tree
 from ostinato.arguments import Arguments
-from ostinato.compiler import torch_compat
+from ostinato.compiler import torch_compat, torch_private
 from ostinato.compiler.capture.captured_rows import rejoined
 from ostinato.compiler.errors import NOT_OF_A_STEP, Unsupported, error_in_short
 from ostinato.compiler.play.tape import Flags, RowOrder, SavedForward
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Tape: TypeAlias = SavedForward | SegmentedRun
 
-_is_vectorised = torch._C._functorch.is_legacy_batchedtensor
+_is_vectorised = torch_private.is_legacy_batchedtensor
 
 
 @dataclass(slots=True)  # made with every call
@@ -216,7 +216,7 @@ def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
         return (None, *replayed(call, tensors, grads))
     if again:
         return (None, *call.again(call, tape, tensors, grads, ctx.needs_input_grad[1:]))
-    if not torch_compat.graph_is_kept():  # its memory is free for the next call at once
+    if not torch_private.graph_is_kept():  # its memory is free for the next call at once
         ctx.call = ctx.tape = None
     used = tuple([g is not None for g in grads])
     wanted = ctx.needs_input_grad[1:]

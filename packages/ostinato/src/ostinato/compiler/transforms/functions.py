@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from ostinato.compiler import torch_private
 from ostinato.compiler.capture import wrapped
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.play.autograd import replayed
@@ -383,4 +384,4 @@ def _tangents_of_outer_levels() -> Any:
 
 def _primal(t: Tensor) -> Tensor:
     """A tensor without its tangent of this level."""
-    return forward_ad.unpack_dual(t).primal if forward_ad._current_level >= 0 else t
+    return forward_ad.unpack_dual(t).primal if torch_private.forward_mode_is_active() else t

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from ostinato import tree
+from ostinato.compiler import torch_private
 from ostinato.compiler.capture import wrapped
 from ostinato.compiler.errors import Elsewhere, Unsupported
 from ostinato.compiler.play.autograd import ScanCall
@@ -44,7 +44,7 @@ class StandIns:
         self.is_mapped = wrapped.TransformType.Vmap in kinds
         if wrapped.TransformType.Functionalize in kinds:
             raise Elsewhere("torch.func.functionalize is active, which sees every operation")
-        if forward_ad._current_level >= 0 and wrapped.TransformType.Jvp not in kinds:
+        if torch_private.forward_mode_is_active() and wrapped.TransformType.Jvp not in kinds:
             # The step's jvp is recorded by torch.func.jvp, which cannot begin within this mode.
             raise Elsewhere("forward-mode differentiation is active, not by torch.func.jvp")
         if torch.is_inference_mode_enabled() and wrapped.TransformType.Grad in kinds:

@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from ostinato.compiler import torch_private
 
 _WHY = (
     "a tensor that ostinato's loop put into a list has a hook or keeps its gradient, but the loop "
@@ -37,7 +38,7 @@ def passed_on(
         outputs, new: its results and its new state, with their graph.
         how: "same" for each tensor of the state that is the user's own, unchanged; see `LoopPlan`.
     """
-    with torch._C.DisableTorchFunction():
+    with torch_private.DisableTorchFunction():
         nodes = {id(t): t.grad_fn for t in (*outputs, *new) if t.grad_fn is not None}
         behind: set[Any] = set()
         todo = [of for node in set(nodes.values()) for of, _ in node.next_functions]
@@ -69,7 +70,7 @@ def watch(items: Iterable[Tensor], results: Iterable[Tensor]) -> None:
 
     def check(*_: Any) -> None:
         alive = [t for t in (ref() for ref in of) if t is not None]
-        with torch._C.DisableTorchFunction():
+        with torch_private.DisableTorchFunction():
             if any(t.retains_grad or t._backward_hooks for t in alive):
                 raise RuntimeError(_WHY)
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ostinato.compiler import torch_private
 from ostinato.compiler.capture.wrapped import address_of
 from ostinato.compiler.play.parts import part_of
 from ostinato.loops.iteration.index import Index, Number
@@ -104,7 +105,7 @@ def without_ranges(base: Any, index: Any) -> Any:
     if len(tensors) > 1 or any(p is None or p is Ellipsis for p in index):
         return index
     at, rows = tensors[0]
-    with torch._C.DisableTorchFunction():
+    with torch_private.DisableTorchFunction():
         is_range = rows.dim() == 1 and rows.dtype == torch.int64 and len(rows) == base.shape[at]
         if not is_range or not torch.equal(rows, torch.arange(len(rows))):
             return index
@@ -270,7 +271,7 @@ class WindowOf:
 
 def is_filled(base: Tensor, parts: Parts, value: Tensor) -> bool:
     """Whether a value is written into an element of its own shape."""
-    with torch.utils._python_dispatch._disable_current_modes(), torch._C.DisableTorchFunction():
+    with torch_private.disable_current_modes(), torch_private.DisableTorchFunction():
         element = WindowOf(base, parts, 0, 1).read().shape[1:]
     return value.dim() == len(element) and all(
         n != 1 or m == 1 for n, m in zip(value.shape, element, strict=True)
@@ -353,7 +354,7 @@ class Known:
             other = other.like if other.base is not None else None
         if not isinstance(other, Tensor):
             return False
-        with torch._C.DisableTorchFunction():
+        with torch_private.DisableTorchFunction():
             return self.base() is other or _facts(self.like) == _facts(other)
 
 
@@ -365,7 +366,7 @@ def is_same(a: Any, b: Any) -> bool:
         return a.is_same(b) if isinstance(a, Known) else b.is_same(a)
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
         return False
-    with torch._C.DisableTorchFunction():  # hidden from the recording of the step
+    with torch_private.DisableTorchFunction():  # hidden from the recording of the step
         return a.requires_grad == b.requires_grad and _facts(a) == _facts(b)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ostinato.compiler import torch_private
 from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.calls import filled
 from ostinato.loops.iteration.emitted import JOINING, Added, Fresh, FreshPieces
@@ -217,7 +218,7 @@ class Frame:
             return
         if not isinstance(value, Tensor):
             raise NoStep(f"an iteration writes a {type(value).__name__} at the loop's index")
-        with torch._C.DisableTorchFunction():  # else it counts as a tensor that the step reads
+        with torch_private.DisableTorchFunction():  # else it counts as a tensor that the step reads
             dtype = base.dtype if isinstance(base, Tensor) else value.dtype
             if isinstance(base, Tensor):
                 self.about[write, "dtype"] = dtype
@@ -274,7 +275,7 @@ class Written:
 
 def property_of(base: Tensor, name: str) -> Any:
     """A property of a tensor that is not one that the step reads."""
-    with torch._C.DisableTorchFunction():
+    with torch_private.DisableTorchFunction():
         return getattr(base, name)
 
 

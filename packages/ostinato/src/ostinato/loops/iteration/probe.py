@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ostinato import tree
+from ostinato.compiler import torch_private
 from ostinato.compiler.capture.captures import _written, memory_of
 from ostinato.compiler.capture.draws import States
 from ostinato.compiler.capture.guards.observation import Observation
@@ -42,7 +42,7 @@ MOST_CALLS = 5_000  # operations of an iteration; recording 1,000 takes more tha
 _MOST_AGO = 32  # iterations whose writes are handed on
 
 
-class _OwnMemory(TorchDispatchMode):
+class _OwnMemory(torch_private.TorchDispatchMode):
     """The memory that the run allocates or reads; it writes only into what it allocated.
 
     The random generators that it draws from are restored.
@@ -120,7 +120,7 @@ class _Probe(Step):
     """A step that finds its elements, and makes the plan."""
 
     def element(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor:
-        with _disable_current_modes(), torch._C.DisableTorchFunction():
+        with torch_private.disable_current_modes(), torch_private.DisableTorchFunction():
             begin, end = self.questions.begin, self.questions.end
             key = elements.gathered(parts)
             if key is None:
@@ -149,7 +149,7 @@ class _Probe(Step):
 
     def meets(self, read: Read, base: Any, index: Any) -> None:
         """Note where a tensor is that a called function indexes, so that later calls find it."""
-        with _disable_current_modes():
+        with torch_private.disable_current_modes():
             path = path_to(self.body, base)
         if path is None:
             raise NoStep("a function that an iteration calls indexes a tensor that it computes")
@@ -184,7 +184,7 @@ class _Probe(Step):
 
     def whole_rows(self, base: Any, index: Any) -> Any:
         """The index of a write, with all rows instead of a range."""
-        with _disable_current_modes():
+        with torch_private.disable_current_modes():
             return elements.without_ranges(base, index)
 
     def does_not_move(self) -> None:
@@ -210,7 +210,7 @@ class _Probe(Step):
             self.plan.lags.append((read, parts, write, ago))
             self.lag_bases.append(base)
             self.lags_first.append(elements.moving(index)._at(before + 1))
-            with _disable_current_modes(), torch._C.DisableTorchFunction():
+            with torch_private.disable_current_modes(), torch_private.DisableTorchFunction():
                 window = elements.WindowOf(base, parts, self.lags_first[-1], ago)
                 values = [_copy(v) for v in window.read().unbind(0)]
             self.keep(values)
@@ -229,7 +229,7 @@ class _Probe(Step):
         if k > len(frame.pasts[m]):
             flat = Flat()
             specs = [flat.spec(item) for item in items[-k:]]
-            with _disable_current_modes():
+            with torch_private.disable_current_modes():
                 values = [_copy(t) for t in flat.tensors]
             self.keep(values)
             maker = Maker(iter(values), iter(()))
@@ -252,7 +252,7 @@ class _Probe(Step):
         if (key, dtype) not in self.plan.numbers:
             self.plan.numbers.append((key, dtype))
             number = self.questions.number_at(key, self.questions.begin)
-            with _disable_current_modes():
+            with torch_private.disable_current_modes():
                 self.values.append(torch.tensor(number, dtype=dtype))
             self.keep(self.values[-1:])
         return self.values[self.plan.numbers.index((key, dtype))]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ostinato.compiler import torch_private
 from ostinato.compiler.errors import Unsupported
 from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.attributes import ABSENT
@@ -345,7 +346,7 @@ class Step:
                 outputs.append(value)
             puts.append((write, parts, None if isinstance(value, Tensor) else value))
         outputs += sums
-        with torch._C.DisableTorchFunction():  # those who record the step do not see us
+        with torch_private.DisableTorchFunction():  # those who record the step do not see us
             if any(t.retains_grad for t in (*outputs, *new.tensors, *trailing.tensors)):
                 raise NoStep("an iteration keeps the gradient of a tensor (retain_grad)")
         kept = tuple(
@@ -449,7 +450,7 @@ def _differ(held: tuple[Any, list[Any]]) -> bool:
 
 
 def _version(t: Tensor) -> int:
-    with torch._C.DisableTorchFunction():  # those who record the step do not see us
+    with torch_private.DisableTorchFunction():  # those who record the step do not see us
         return 0 if t.is_inference() else t._version
 
 

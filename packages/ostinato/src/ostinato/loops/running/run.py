@@ -33,7 +33,7 @@ from ostinato.compiler.errors import (
 )
 from ostinato.compiler.inputs import modes
 from ostinato.compiler.steps import owner_of, weak_reference
-from ostinato.compiler.torch_compat import top_hooks
+from ostinato.compiler.torch_private import top_hooks
 from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.attributes import Memory
 from ostinato.loops.iteration.carry import State, places_of

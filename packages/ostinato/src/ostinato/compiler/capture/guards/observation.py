@@ -24,9 +24,9 @@ import types
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ostinato.compiler import torch_private
 from ostinato.compiler.capture.guards import names_seen
 from ostinato.compiler.capture.guards.code import (
     is_fixed_name,
@@ -232,7 +232,7 @@ class Observation:
     def _save(self) -> None:
         """Save the containers that the code that has just begun could change."""
         try:
-            with torch._C.DisableTorchFunction():  # the search does not see us
+            with torch_private.DisableTorchFunction():  # the search does not see us
                 self.walk = self._walked()
         except Unsupported as refusal:
             self._refusal = refusal.bare()  # raised again at the end: the step may catch it here

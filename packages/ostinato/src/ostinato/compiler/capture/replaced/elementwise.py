@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ostinato.compiler import torch_compat
+from ostinato.compiler import torch_compat, torch_private
 
 Function = Callable[..., Any]
 
@@ -178,7 +178,7 @@ def _plus_product(c: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any 
     return c + alpha * (a @ b)
 
 
-named("matmul")(torch_compat.composite_kernel(torch.ops.aten.matmul.default))
+named("matmul")(torch_private.composite_kernel(torch.ops.aten.matmul.default))
 
 
 @named("remainder")

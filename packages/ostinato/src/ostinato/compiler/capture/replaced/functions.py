@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ostinato.compiler import torch_private
 from ostinato.compiler.capture.replaced import images, matrices
 from ostinato.compiler.capture.replaced.axes import scanned
 from ostinato.compiler.capture.replaced.elementwise import Function
@@ -119,12 +120,12 @@ def _batch_norm(
 def _lstm(*arguments: Any) -> Any:
     """As operations that can be recorded, also in float32, where PyTorch calls oneDNN's layer."""
     with one_at_a_time:  # the switch is one for all threads
-        enabled = torch._C._get_mkldnn_enabled()
-        torch._C._set_mkldnn_enabled(False)
+        enabled = torch_private.get_mkldnn_enabled()
+        torch_private.set_mkldnn_enabled(False)
         try:
             return torch.lstm(*arguments)
         finally:
-            torch._C._set_mkldnn_enabled(enabled)
+            torch_private.set_mkldnn_enabled(enabled)
 
 
 def _written(view: Tensor, value: Any) -> Any:
