@@ -142,7 +142,7 @@ def asked_for(
     from_sets = configuration.read_sets(sets or [])
     asked = _resolved(configuration.merge(from_file, from_sets, given | from_source))
     limits.check_threads(asked.get("run.threads"))
-    return asked
+    return asked | sources.recognised(asked)
 
 
 def _train(

@@ -183,7 +183,8 @@ def test_signs_between_thousands(tmp_path, text, thousands, decimal, wanted):
 @pytest.mark.parametrize(
     ("written", "wanted"),
     [
-        ({"decimal": ","}, r"',' is the separator and the decimal mark.*--separator ';'"),
+        ({"decimal": ",", "separator": ","},
+         r"',' is the separator and the decimal mark.*--separator ';'"),
         ({"encoding": "klingon"}, "encoding is 'klingon', which is not known; wanted"),
         ({"decimal": "comma"}, "decimal is 'comma'; wanted '.' or ','"),
         ({"thousands": "."}, "thousands is '.'; wanted a sign that is not before decimals"),

@@ -14,9 +14,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ostinato_learn import tasks
 from ostinato_learn.cli.failures import BadInput
-from ostinato_learn.cli.run.config import BUILT_IN, Config, DataConfig
+from ostinato_learn.cli.run.config import BUILT_IN, Config, DataConfig, Given, resolve
 from ostinato_learn.cli.run.defaults import ARRAYS, holds_arrays
-from ostinato_learn.data.formats.content import TABLES, ending, kind_of, read_content, unpacked
+from ostinato_learn.data.formats.content import (
+    TABLES,
+    ending,
+    is_packed,
+    kind_of,
+    read_content,
+    unpacked,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,6 +138,35 @@ def dialect(config: DataConfig) -> Dialect:
         )
     except ValueError as problem:
         raise BadInput(f"--{problem}") from None
+
+
+def recognised(asked: Given) -> Given:
+    """How the training file is written, where it was not given and only one reading makes sense.
+
+    The settings of a run keep it, so that later files are read in the same way.
+    """
+    source = asked.get("data.source")
+    if not isinstance(source, str) or source in BUILT_IN or not _is_delimited(source):
+        return {}
+    from ostinato_learn.data.formats import recognize
+
+    path = Path(source)
+    given = dialect(resolve(asked).data)
+    fixed = [key.removeprefix("data.") for key in asked]
+    if is_packed(path):
+        content = read_content(path)
+    else:
+        with path.open("rb") as file:
+            content = file.read(recognize.LOOKED_AT)
+    found = recognize.recognised(content, ending(path), source, given, fixed)
+    changed = {
+        f"data.{name}": value
+        for name, value in asdict(found).items()
+        if value != getattr(given, name)
+    }
+    if changed.get("data.separator") == "\t":
+        changed["data.separator"] = TAB
+    return changed
 
 
 def every(config: DataConfig) -> str | None:

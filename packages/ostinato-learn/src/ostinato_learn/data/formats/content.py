@@ -49,7 +49,7 @@ TABLES = (
 )
 KINDS = (*TABLES, ".npz", ".npy", ".ts", ".idx")
 _IDX = re.compile(r"[.-]idx(\d-[a-z0-9]+)?$")
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def ending(path: Path) -> str:
@@ -126,7 +126,7 @@ def as_text(content: bytes, source: str, skipped: int = 0) -> bytes:
     for start, kind in _BINARY.items():
         if content.startswith(start):
             raise ValueError(f"{source}: the file is not text, but {kind}")
-    if content.startswith(_UTF16):
+    if content.startswith(UTF16):
         raise ValueError(
             f"{source}: the text is UTF-16; wanted UTF-8: iconv -f UTF-16 -t UTF-8 makes it; a CSV "
             "file is read as it is with encoding='utf-16' (--encoding utf-16)"

@@ -22,10 +22,9 @@ from ostinato.internal import needs
 from ostinato_learn.data.formats.arrow import owned
 from ostinato_learn.data.formats.content import MAX_ROW, check_width, line_of
 from ostinato_learn.data.formats.dialect import Dialect
+from ostinato_learn.data.formats.recognize import SEPARATORS
 from ostinato_learn.data.tables.column import place_of
 from ostinato_learn.data.tables.table import Column, Table, Text, unnamed
-
-SEPARATORS = (",", "\t", ";", "|")
 
 _QUOTE, _NEWLINE = ord('"'), ord("\n")
 

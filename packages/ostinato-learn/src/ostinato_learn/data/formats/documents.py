@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from ostinato_learn.data.formats.content import TABLES, as_text, ending, read_content
 from ostinato_learn.data.formats.dialect import Dialect
+from ostinato_learn.data.formats.recognize import DELIMITED, recognised
 from ostinato_learn.data.tables.frames import is_frame, is_path
 from ostinato_learn.data.tables.read_examples import parse_table, read_table, table_in
 from ostinato_learn.data.tables.table import Table, Text
@@ -82,7 +83,10 @@ def documents_in(X: Any, column: str | None = None, **dialect: Any) -> Any:
         return X
     elif ending(Path(X)) in TABLES:
         path = Path(X)
-        table = parse_table(read_content(path), ending(path), str(path), Dialect(**dialect))
+        content, kind, written = read_content(path), ending(path), Dialect(**dialect)
+        if kind in DELIMITED:
+            written = recognised(content, kind, str(path), written, dialect)
+        table = parse_table(content, kind, str(path), written)
     elif column is not None:
         raise ValueError(f"{X}: a text has no column {column!r}; leave it out")
     else:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ostinato_learn.data.formats.content import (
 from ostinato_learn.data.formats.delimited import parse_delimited
 from ostinato_learn.data.formats.dialect import SEPARATOR_OF, Dialect
 from ostinato_learn.data.formats.json_lines import parse_json_lines
+from ostinato_learn.data.formats.recognize import DELIMITED, recognised
 from ostinato_learn.data.sequences.examples import Examples
 from ostinato_learn.data.tables.roles import Roles
 from ostinato_learn.data.tables.shapes import to_examples
@@ -111,7 +113,18 @@ array(['a', 'b'], dtype='<U1'))
             f"{path}: unknown kind of file; wanted a table ({', '.join(TABLES)}) or arrays "
             f"({', '.join(arrays.ENDINGS)}), also with .gz after it"
         )
-    return parse_examples(read_content(path), str(path), given)
+    content = read_content(path)
+    written = _recognised(content, ending(path), path, given, columns)
+    return parse_examples(content, str(path), written)
+
+
+def _recognised(
+    content: bytes, kind: str, path: Path, roles: Roles, fixed: Collection[str]
+) -> Roles:
+    """The roles with the dialect of a CSV file; that of a model's files is known."""
+    if kind not in DELIMITED or roles.of_model:
+        return roles
+    return replace(roles, **asdict(recognised(content, kind, str(path), roles.dialect, fixed)))
 
 
 def table_in(frame: Any) -> Table:
@@ -168,4 +181,5 @@ def parse_examples(content: bytes, source: str, roles: Roles | None = None) -> E
     kind = kind_of(content, source)
     if kind in arrays.ENDINGS:
         return arrays.parse_arrays(content, kind, source, roles)
-    return to_examples(parse_table(content, kind, source, roles.dialect), roles)
+    knows = roles.of_model and kind not in SEPARATOR_OF  # the dialect of the model's CSV files
+    return to_examples(parse_table(content, kind, source, None if knows else roles.dialect), roles)

@@ -70,7 +70,9 @@ class Roles:
             the dates; numbers are taken as they are.
         every: the distance of the steps, "5min": rows go to the nearest step, and steps without a
             row have missing values; None: a row is a step.
-        separator: between the fields of a CSV file; None: "," (a tab in a .tsv file).
+        separator: between the fields of a CSV file; None: "," (a tab in a .tsv file). Where it, the
+            decimal mark, the encoding or the thousands are left open, `read_examples` recognises
+            them if the file cannot be read otherwise, and only one reading makes sense.
         decimal: the decimal mark of its numbers, "." or ",".
         encoding: of its bytes, by a name that Python knows, as "cp1252".
         na: fields that mean a missing value, besides those that always do.
