@@ -1,7 +1,8 @@
 """How a CSV file is written, recognised where only one reading makes sense.
 
 A guess changes only files that could not be read without it. Separator: the usual one does not
-give each row the same number of fields, and one other does. Encoding: not UTF-8, and all usual encodings
+give each row the same number of fields, and one other does.
+Encoding: not UTF-8, and all usual encodings
 of Windows have the same letters at its bytes. Numbers: no point is a decimal mark, as in 1.180,32,
 or no comma, as in 1,180.32. Where two readings are left, as of 1,180 alone, nothing is changed.
 """
