@@ -23,6 +23,8 @@ KNOWN = {
     "loops/iteration/attributes.py": {"_sorted_globals"},
     "loops/iteration/elements.py": {"_axis_of_part"},
     "loops/inplace.py": {"_methods"},
+    "loops/rewriting.py": {"known"},
+    "compiler/capture/guards/slots.py": {"_members"},
     "loops/scanned.py": {"_loops"},
     # warnings given, and forms of a step that PyTorch cannot tell
     "compiler/steps.py": {"_times", "known_answers", "known_numbers", "known_rows"},
