@@ -24,7 +24,6 @@ KNOWN = {
     "loops/iteration/elements.py": {"_axis_of_part"},
     "loops/inplace.py": {"_methods"},
     "loops/rewriting.py": {"known"},
-    "compiler/capture/guards/slots.py": {"_members"},
     "loops/scanned.py": {"_loops"},
     # warnings given, and forms of a step that PyTorch cannot tell
     "compiler/steps.py": {"_times", "known_answers", "known_numbers", "known_rows"},
@@ -32,6 +31,8 @@ KNOWN = {
     "compiler/capture/guards/names_seen.py": {"_lock", "_n_threads"},
     "compiler/lock.py": {"one_at_a_time"},
     "compiler/torch_compat.py": {"_Stance"},
+    # private names that this PyTorch lacks
+    "compiler/torch_private.py": {"missing", "unavailable"},
     "models/build.py": {"_Callers"},
     # properties of the machine and its environment
     "ostinato/_explain.py": {"multiply_rate"},

@@ -87,6 +87,7 @@ def test_predict_and_evaluate_need_no_torch(ostinato, runs, task):
     assert len(wanted.splitlines()) > 1
     assert without_torch("predict", runs / task, file) == wanted
     found = json.loads(without_torch("evaluate", runs / task, "--json"))
+    found.pop("findings", None)  # that a network of few updates is below its baseline
     kept = json.loads((runs / task / "evaluation.json").read_text())["test"]
     assert found == {name: value for name, value in kept.items() if name != "windows"}
 

@@ -244,6 +244,7 @@ def test_the_test_part_is_answered_in_shares(tmp_path, task):
     assert shares.keys() == {"0", "1"} and min(shares.values()) > 0
     found = json.loads((run / "evaluation.json").read_text())["test"]
     again = json.loads(alone("evaluate", run, "--json"))
+    again.pop("findings", None)  # that a network of few updates is below its baseline
     assert {name: found[name] for name in again} == pytest.approx(again, rel=1e-5)
 
 

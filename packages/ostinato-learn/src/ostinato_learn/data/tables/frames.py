@@ -25,8 +25,9 @@ def is_path(X: Any) -> bool:
 
 
 def is_frame(X: Any) -> bool:
-    """Whether X is a table in memory, of any library."""
-    return any(hasattr(X, name) for name in _FRAMES)
+    """Whether X is a table in memory, of any library; a column of one has no columns."""
+    is_column = hasattr(X, "to_list") and not hasattr(X, "columns")
+    return not is_column and any(hasattr(X, name) for name in _FRAMES)
 
 
 def to_learn(

@@ -120,10 +120,11 @@ def check_times(
         )
     falls = (times[1:] < times[:-1])[inside].any()
     if not falls:
-        what = "in one sequence" if apart else "where all rows are one sequence (no --id)"
+        what = "in one sequence" if apart else "where all rows are one sequence"
+        named = "" if apart else "the name of the column of sequences as id (--id), or "
         raise ValueError(
             f"{place(row)}: the time {came} comes twice {what}, as {n:,} rows of {len(times):,} "
-            "do; wanted each once, or repeated='last' or 'mean' (--repeated)"
+            f"do; wanted {named}each once: repeated='last' or 'mean' (--repeated)"
         )
     if not apart:
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import types
 from collections.abc import Iterator, MutableMapping
 from typing import Any
@@ -45,7 +44,7 @@ class Slots(MutableMapping[str, Any]):
 
 def slots_of(value: Any) -> Slots | None:
     """The slots of an object, or None if its class, written in Python, declares none."""
-    members = _members(type(value))  # type: ignore[arg-type]
+    members = _members(type(value))
     return Slots(value, members) if members else None
 
 
@@ -54,7 +53,6 @@ def identity(container: Any) -> int:
     return id(container.owner if type(container) is Slots else container)
 
 
-@functools.lru_cache(maxsize=1024)
 def _members(cls: type) -> dict[str, types.MemberDescriptorType]:
     found: dict[str, types.MemberDescriptorType] = {}
     for base in reversed(cls.__mro__):
