@@ -103,7 +103,7 @@ class LoopRuntime:
         if site.source.stays:
             return Left(site, iterable, outer)
         items = items_of(iterable)
-        mode = torch_private.unavailable()
+        mode = torch_private.unavailable() or native.unavailable()
         if mode is None and native.modes() is None:
             mode = seen_by_others()  # torch.export, say
         n = items.n - site.first if items is not None else 0
