@@ -61,7 +61,7 @@ def test_cv_gives_the_bits_of_one_job(ostinato, tmp_path, task):
     one, two = ({k: v for k, v in json.loads(f.out).items() if k != "elapsed_s"} for f in found)
     assert one == two
     # The notes once, and each fold; which is done first, and how long it takes, may differ.
-    # That a fold of few updates is below its baseline is said where the fold runs.
+    # A fold's process says that the fold is below its baseline; other processes do not.
     lines = [[x for x in f.err.splitlines() if "the network is worse" not in x] for f in found]
     said = [sorted(line.split(", about")[0] for line in of) for of in lines]
     assert said[0] == said[1]

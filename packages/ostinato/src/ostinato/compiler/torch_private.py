@@ -122,14 +122,14 @@ def forward_mode_is_active() -> bool:
 
 # torch.autograd.grad imports SymPy before it calls this: 0.2 s.
 execution_engine: Any = _named("torch.autograd.Variable._execution_engine")
-# Whether a backward pass is running: a checkpoint then calls a function again.
+# Tells whether a backward pass is running: a checkpoint then calls a function again.
 graph_task: Any = _named("torch._C._current_graph_task_id", lambda: -1)
-# Whether the backward pass that runs now leaves the graph for another one.
+# Tells whether the running backward pass keeps the graph for another one.
 graph_is_kept: Any = _named("torch._C._autograd._get_current_graph_task_keep_graph", lambda: True)
 # The innermost hooks on saved tensors, or None. Versions of PyTorch that cannot say count as having
 # such hooks.
 top_hooks: Any = _named("torch._C._autograd._top_saved_tensors_default_hooks", lambda _: True)
-# Whether torch.utils.checkpoint may be used; it hangs such hooks.
+# Tells whether hooks of saved tensors are active; torch.utils.checkpoint sets such hooks.
 hooks_are_allowed: Any = _named("torch._C._autograd._saved_tensors_hooks_is_enabled", lambda: True)
 
 # ---- operations

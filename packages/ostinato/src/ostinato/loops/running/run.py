@@ -453,7 +453,7 @@ class Loop(LoopResults):
         return names
 
     def pace_of(self, plan: LoopPlan, state: State) -> LoopPace | None:
-        """The times of such a call; None if it is not to be measured.
+        """The times of such a call; None if it must not be measured.
 
         Raises:
             TooSlow: the scan gains nothing.
