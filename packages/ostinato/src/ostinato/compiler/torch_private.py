@@ -129,7 +129,7 @@ graph_is_kept: Any = _named("torch._C._autograd._get_current_graph_task_keep_gra
 # The innermost hooks on saved tensors, or None. Versions of PyTorch that cannot say count as having
 # such hooks.
 top_hooks: Any = _named("torch._C._autograd._top_saved_tensors_default_hooks", lambda _: True)
-# Tells whether hooks of saved tensors are active; torch.utils.checkpoint sets such hooks.
+# Tells whether hooks on saved tensors are allowed; torch.utils.checkpoint needs them.
 hooks_are_allowed: Any = _named("torch._C._autograd._saved_tensors_hooks_is_enabled", lambda: True)
 
 # ---- operations
