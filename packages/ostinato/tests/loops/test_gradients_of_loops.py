@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import forms
 import pytest
 import torch
@@ -103,14 +105,22 @@ def test_to_ask_for_the_gradient_of_a_state_between_is_an_error(ask, from_all):
         goal.backward()
 
 
-def test_what_the_error_says_to_write_gives_pythons_gradients():
+def ask_for(hook, h):
+    h.register_hook(hook) if hook else h.retain_grad()
+
+
+@pytest.mark.parametrize("by_hook", [False, True])
+def test_what_the_error_says_to_write_gives_pythons_gradients(by_hook):
     found = []
     for how in (states, ostinato.loop(states)):
         torch.manual_seed(0)
+        seen: list[torch.Tensor] = []
+        hook = functools.partial(list.append, seen)
         parts, x = forms.Parts(), torch.randn(3, 14, 6, dtype=torch.float64)
-        hs, _, h = how(parts, x, within=lambda h: h.retain_grad())
+        hs, _, h = how(parts, x, within=functools.partial(ask_for, hook if by_hook else None))
         h.sum().backward()
-        found.append(torch.stack([v.grad for v in hs]))
+        found.append(torch.stack(seen if by_hook else [v.grad for v in hs]))
+    assert len(found[0]) == 14
     torch.testing.assert_close(*found)
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from ostinato.compiler import torch_private
 
 _WHY = (
-    "a tensor that ostinato's loop put into a list has a hook or keeps its gradient, but the loop "
-    "does not know the part of later iterations. Call retain_grad() or register_hook() in the body "
-    "of the loop, which then runs in Python"
+    "a state that ostinato's loop made has a hook or keeps its gradient, but the loop does not "
+    "know the part of this gradient that comes from other iterations. Call retain_grad() or "
+    "register_hook() in the body of the loop, which then runs in Python"
 )
 
 

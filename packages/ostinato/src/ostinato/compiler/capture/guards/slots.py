@@ -31,10 +31,6 @@ class Slots(MutableMapping[str, Any]):
     def __delitem__(self, name: str) -> None:
         self._members[name].__delete__(self.owner)
 
-    def __contains__(self, name: object) -> bool:
-        member = self._members.get(name)  # type: ignore[call-overload]
-        return member is not None and _has_value(member, self.owner)
-
     def __iter__(self) -> Iterator[str]:
         return (name for name in self._members if name in self)
 
@@ -62,11 +58,3 @@ def _members(cls: type) -> dict[str, types.MemberDescriptorType]:
                 if isinstance(of, types.MemberDescriptorType)
             }  # fmt: skip
     return found
-
-
-def _has_value(member: types.MemberDescriptorType, owner: Any) -> bool:
-    try:
-        member.__get__(owner)
-    except AttributeError:
-        return False
-    return True
