@@ -210,3 +210,32 @@ def test_a_state_between_is_not_in_the_graph():
     hs[10].retain_grad()
     with pytest.raises(RuntimeError, match="in the body"):
         h.sum().backward()
+
+
+class Spike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, v):
+        ctx.save_for_backward(v)
+        return (v > 1).to(v)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g / (1 + ctx.saved_tensors[0].abs()) ** 2
+
+
+def test_a_function_of_the_first_iteration_may_run_with_zeros():
+    def function(x, slow, fast):
+        i, v, currents, spikes = x[:, 0] * 0, x[:, 0] * 0, [], []
+        for t in range(x.shape[1]):
+            i = fast * i + x[:, t]
+            v = slow * v + i
+            v = v - Spike.apply(v)
+            currents.append(i)
+            spikes.append(v)
+        return torch.stack(currents), torch.stack(spikes)
+
+    for how in (function, ostinato.loop(function)):
+        slow, fast = (torch.tensor(0.9, requires_grad=True) for _ in range(2))
+        how(inputs().float(), slow, fast)[0].sum().backward()
+        assert fast.grad != 0
+        assert slow.grad is None if how is function else slow.grad == 0
