@@ -167,6 +167,24 @@ def test_an_older_state_on_which_the_last_one_depends_is_watched(function):
         (older.sum() + h.sum()).backward()
 
 
+def test_what_depends_on_what_is_found_where_there_are_gradients():
+    def function(p, x):
+        h, last = x[:, 0] * 0, None
+        for t in range(x.shape[1]):
+            h = torch.tanh(x[:, t] + h)
+            last = p.inner(h)
+        return h, last
+
+    looped = ostinato.loop(function)
+    x = torch.randn(3, 14, 6, dtype=torch.float64)
+    for _ in range(2):
+        looped(forms.Parts(), x)[1].sum().backward()
+    h, last = looped(forms.Parts(), x.requires_grad_())
+    h.register_hook(lambda g: None)
+    with pytest.raises(RuntimeError, match="hook or keeps its gradient"):
+        last.sum().backward()
+
+
 def test_an_item_of_a_stacked_list_is_watched():
     def function(p, x):
         h, answers = x[:, 0] * 0, []

@@ -25,7 +25,7 @@ _WHY = (
 def passed_on(
     carry: Sequence[Tensor], given: Sequence[Tensor], outputs: Sequence[Tensor],
     new: Sequence[Tensor], how: Sequence[str],
-) -> tuple[tuple[bool, ...], tuple[int, ...]]:  # fmt: skip
+) -> tuple[tuple[bool, ...], frozenset[int]]:  # fmt: skip
     """The outputs, and the tensors of the state, whose gradient has a hidden part.
 
     Something else that the iteration made is the same tensor, or depends on it; or it is handed on
@@ -54,8 +54,8 @@ def passed_on(
         return handed_on or not nodes or nodes.get(id(t)) in behind
 
     own = {i for i, of in enumerate(how) if of == "same"}
-    ends = [i for i, t in enumerate(new) if i not in own and is_hidden(t)]
-    return tuple(map(is_hidden, outputs)), tuple(ends)
+    ends = frozenset([i for i, t in enumerate(new) if i not in own and is_hidden(t)])
+    return tuple(map(is_hidden, outputs)), ends
 
 
 def watch(items: Iterable[Tensor], results: Iterable[Tensor]) -> None:

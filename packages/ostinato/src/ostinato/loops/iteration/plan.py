@@ -71,7 +71,7 @@ class LoopPlan:
     tensors: tuple[str, ...] = ()
     left: tuple[int, ...] = ()
     passed: tuple[bool, ...] = ()
-    ends: tuple[int, ...] = ()
+    ends: frozenset[int] = frozenset()
     lookups: int = 0
     about: tuple[Any, ...] = ()
     asked: tuple[Any, ...] = ()

@@ -7,6 +7,7 @@ in Python from where it is.
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 import types
@@ -354,6 +355,9 @@ class Loop(LoopResults):
             del plans[MOST_PLANS:]
         step.plan = plan = self.probed = same or made
         plan.starts, plan.called = made.starts, made.called
+        # What depends on what is only seen where there are gradients.
+        plan.passed = tuple(map(operator.or_, plan.passed, made.passed))
+        plan.ends = plan.ends | made.ends
         plan.lengths.add(self.items.n)
         if not self.fits(step, plan):
             why = "its iterations read other elements than the first ones"
