@@ -96,6 +96,22 @@ def test_a_loop_that_runs_in_python_says_so_and_what_to_write(function, word):
             ostinato.loop(function)(torch.randn(3, 6))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_every_draw_of_a_choice_between_elements_says_what_to_write(seed):
+    def function(x):
+        h, last = x[:, 0] * 0, x[:, 0]
+        for t in range(x.shape[1]):
+            taken = last if random.random() < 0.5 else x[:, t]
+            h = last = torch.tanh(taken + h)
+        return h
+
+    random.seed(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match=r"torch.rand\(T\) < ratio"):
+            ostinato.loop(function)(torch.randn(3, 20, 6))
+
+
 def counted(names):
     found = {}
     for name in names:

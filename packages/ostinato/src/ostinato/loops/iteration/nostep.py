@@ -75,6 +75,11 @@ REMEDIES = {
     "a function that is defined outside": "give that function what it uses as an argument",
     "which a scan would not do each time": "do it after the loop, from its outputs",
     "for the type of the loop's": "ask by isinstance(t, int)",
+    "read other elements than the first": (
+        "read the same elements in each iteration, and choose by torch.where(use[t], a, b); a "
+        "random choice is drawn before the loop, use = torch.rand(T) < ratio"
+    ),
+    "an iteration appends a list, dict": "append a copy of it",
     "random numbers by another": (
         "draw them before the loop, use = torch.rand(T) < ratio, and take torch.where(use[t], a, b)"
     ),

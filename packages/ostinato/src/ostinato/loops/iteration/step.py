@@ -36,9 +36,7 @@ from ostinato.loops.iteration.periods import Grouped
 from ostinato.loops.iteration.plan import IN_A_CALL, MOST_IN_PYTHON, LoopPlan, Read
 from ostinato.loops.iteration.state import Flat, Maker, Spec, contents_of, part_name, parts_of
 
-CHANGED_LATER = (
-    "an iteration appends a list, dict or object that the next one changes; append a copy of it"
-)
+CHANGED_LATER = "an iteration appends a list, dict or object that the next one changes"
 
 
 class Step:
