@@ -108,8 +108,7 @@ class Planner:
     @_once
     def liveness(self, y_used: Flags, last: Flags, ragged: bool) -> Liveness:
         """Which gradients exist, given the outputs and leaves of the last carry that have one."""
-        graph = functools.partial(self.gradients, y_used)
-        return Liveness(self.recording, graph, last, ragged)
+        return Liveness(self.recording, y_used, last, ragged)
 
     # ---- the stored values, and their places
 

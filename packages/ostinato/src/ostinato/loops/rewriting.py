@@ -17,7 +17,7 @@ from ostinato.loops.running import pace
 from ostinato.loops.running.joined import KnownRows
 from ostinato.loops.running.run import Loop, fewest
 from ostinato.loops.running.site import Site
-from ostinato.loops.running.unwatched import Left, Short, Unwatched
+from ostinato.loops.running.unwatched import Left, Short, Unwatched, watching
 from ostinato.loops.text.rewrite import rewritten
 from ostinato.loops.text.source import Definition, NoSource, like, with_code
 
@@ -109,6 +109,9 @@ class LoopRuntime:
         n = items.n - site.first if items is not None else 0
         is_long = n >= (SHORTEST if site.heavy else FEWEST)
         if items is not None and is_long and mode is None and not running.questions:
+            if any(of.unrolls(items.n) for of in watching.loops):
+                site.ran(False, "it is unrolled in the loop around it", over_tensors=False)
+                return Unwatched(site, items, outer)
             site, groups = _grouped(site, items)
             if not site.refused or not site.waits(body, groups.n):
                 return Loop(site, groups, body, outer, rows)

@@ -19,11 +19,11 @@ import sys
 from collections.abc import Callable, Iterable
 
 from ostinato.compiler.capture.recording import Recording
-from ostinato.compiler.graph.from_aten import Backward
-from ostinato.compiler.graph.node import Node
+from ostinato.compiler.graph.from_aten import absent_gradients
 
 Leaves = tuple[bool, ...]  # for each leaf of the carry: whether it has a gradient
-GraphOf = Callable[[Leaves], Backward]  # the graph of a step, given the new carry's leaves with one
+# The recorded gradients that do not exist, given the new carry's leaves with one.
+AbsentOf = Callable[[Leaves], frozenset[int]]
 
 # Calls that give zeros for zeros, whatever their other arguments are.
 _KEEP_ZEROS = {
@@ -38,6 +38,7 @@ class Liveness:
     """Which gradients exist, given which leaves of the last carry have one.
 
     Args:
+        y_used: the outputs that have a gradient.
         last: the leaves of the last carry that have a gradient.
         ragged: rows end at different steps; a row that has ended hands on the gradient of its last
             carry.
@@ -49,12 +50,18 @@ class Liveness:
             happens, because leaves take turns.
     """
 
-    def __init__(self, recording: Recording, graph: GraphOf, last: Leaves, ragged: bool):
-        self._graph = graph
+    def __init__(
+        self, recording: Recording, y_used: tuple[bool, ...], last: Leaves, ragged: bool
+    ):
+        self._recording = recording
+        self._absent = absent = functools.cache(
+            functools.partial(absent_gradients, recording, y_used)
+        )
         # The leaves after 0, 1, … steps back; then those from step `_again` on, repeated.
-        self._after, self._again = _followed(graph, last, ragged)
+        self._after, self._again = _followed(recording, absent, last, ragged)
         self.leaves = functools.reduce(_either, self._after)
-        self.risky = any(_multiplies(recording, graph, s, self.leaves) for s in self._after)
+        self.risky = any(_multiplies(recording, absent(s) - absent(self.leaves))
+                         for s in self._after)  # fmt: skip
         n = len(self._after)
         self.settled = n if self._again == n - 1 else sys.maxsize
         self._unreached: dict[int, list[int]] = {}  # by steps
@@ -67,20 +74,23 @@ class Liveness:
         return self._unreached[n_steps]
 
     def _without_gradient(self, n_steps: int) -> list[int]:
-        graphs = [self._graph(leaves) for leaves in self._after[:n_steps]]
-        captured = _exists_in_any([g.d_captured for g in graphs])
-        xs = _exists_in_any([g.d_xs for g in graphs])
+        absent = [self._absent(leaves) for leaves in self._after[:n_steps]]
+        always = absent[0].intersection(*absent)
+        captured = _exist(self._recording.d_captured, always)
+        xs = _exist(self._recording.d_xs, always)
         at = n_steps
         if at >= len(self._after):
             at = self._again + (at - self._again) % (len(self._after) - self._again)
         return [i for i, there in enumerate((*captured, *self._after[at], *xs)) if not there]
 
 
-def _followed(graph: GraphOf, last: Leaves, ragged: bool) -> tuple[list[Leaves], int]:
+def _followed(
+    recording: Recording, absent: AbsentOf, last: Leaves, ragged: bool
+) -> tuple[list[Leaves], int]:
     """The leaves with a gradient after 0, 1, … steps back, and where the sequence repeats."""
     found = [last]
     while True:
-        before = tuple([n.op != "absent" for n in graph(found[-1]).d_states])
+        before = _exist(recording.d_states, absent(found[-1]))
         if ragged:
             before = _either(before, found[-1])
         if before in found:
@@ -92,14 +102,12 @@ def _either(a: Leaves, b: Leaves) -> Leaves:
     return tuple(map(operator.or_, a, b))
 
 
-def _exists_in_any(gradients: Iterable[tuple[Node | None, ...]]) -> list[bool]:
-    return [any(n is not None for n in at_steps) for at_steps in zip(*gradients, strict=True)]
+def _exist(gradients: Iterable[int | None], absent: frozenset[int]) -> tuple[bool, ...]:
+    return tuple([i is not None and i not in absent for i in gradients])
 
 
-def _multiplies(recording: Recording, graph: GraphOf, some: Leaves, all_of_them: Leaves) -> bool:
-    """Whether a gradient that does not exist with `some` is multiplied, as zeros, with all
-    leaves."""
-    zeros = graph(some).absent - graph(all_of_them).absent
+def _multiplies(recording: Recording, zeros: frozenset[int]) -> bool:
+    """Whether a gradient that does not exist at some step is multiplied, as zeros."""
     return any(
         call.name.removeprefix("aten.").rsplit(".", 1)[0] not in _KEEP_ZEROS
         for call in recording.calls[recording.n_forward :]

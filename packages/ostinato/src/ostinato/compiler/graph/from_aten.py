@@ -44,7 +44,6 @@ class Backward:
     d_captured: tuple[Node | None, ...]  # sums; None where no gradient flows
     d_states: tuple[Node, ...]  # absent where no gradient flows
     d_xs: tuple[Node | None, ...]
-    absent: frozenset[int]  # the recorded values that are absent
 
 
 class DifferentiableGraph:
@@ -80,24 +79,37 @@ class DifferentiableGraph:
         values = _BackwardValues(self._values, has_sums)
         d_new_states = values.inputs("d_state", r.d_new_states, leaves_used)
         d_ys = values.inputs("d_y", r.d_ys, y_used, of_sums=has_sums)
-        gradients = {*r.d_new_states, *r.d_ys}  # and the values computed from them
+        absent = absent_gradients(r, y_used, leaves_used)
         for call in r.calls[r.n_forward :]:
-            read = gradients.intersection(call.refs)
             given = [i for i in call.outs if i is not None]
-            if read and all(values.is_absent(i) for i in read):  # autograd skips such a call
+            if given and absent.issuperset(given):
                 values.set_absent(given)
             else:
                 values.translate(call)
-            if read:
-                gradients.update(given)
         d_captured = tuple([values.sum_of(i) for i in r.d_captured])
         d_states = tuple(
             values.b.absent(state.width) if i is None else values.whole(i)
             for state, i in zip(self.forward.states, r.d_states, strict=True)
         )
         d_xs = [None if i is None or values.is_absent(i) else values.whole(i) for i in r.d_xs]
-        absent = frozenset(filter(values.is_absent, values.known))
-        return Backward(d_new_states, d_ys, d_captured, d_states, tuple(d_xs), absent)
+        return Backward(d_new_states, d_ys, d_captured, d_states, tuple(d_xs))
+
+
+def absent_gradients(
+    r: Recording, y_used: tuple[bool, ...], leaves_used: tuple[bool, ...]
+) -> frozenset[int]:
+    """The recorded values that do not exist if only these outputs and leaves of the carry have a
+    gradient: autograd skips a call all of whose gradients are absent."""
+    given = dict(zip((*r.d_new_states, *r.d_ys), (*leaves_used, *y_used), strict=True))
+    gradients = {*given}  # and the values computed from them
+    absent = {i for i, used in given.items() if not used}
+    for call in r.calls[r.n_forward :]:
+        read = gradients.intersection(call.refs)
+        if read:
+            outs = [i for i in call.outs if i is not None]
+            gradients.update(outs)
+            absent.update(outs if read <= absent else ())
+    return frozenset(absent)
 
 
 # ---- sums over the batch that a step returns

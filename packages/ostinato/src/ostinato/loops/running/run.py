@@ -86,6 +86,8 @@ class Loop(LoopResults):
     Attributes:
         pause: the iteration before which a scan is tried; −1: none.
         course: the iteration from which on the present branches hold, or the end of the last scan.
+        unrolled: whether loops within the observed iteration stayed in Python.
+        refusal: why this loop is no scan, until it is known whether a loop within it is one.
     """
 
     def __init__(
@@ -101,10 +103,11 @@ class Loop(LoopResults):
         self.written: dict[Read, tuple[Any, Any]] = {}
         self.counts: dict[int, int] = {}
 
-    ended = watching = must_look = inner_native = False
+    ended = watching = must_look = inner_native = unrolled = False
     memory: Memory | None = None
     began, lasted = 0.0, float("inf")
     turns = course = 0
+    refusal: Unsupported | None = None
     counted_from: Any = None
     probed: LoopPlan | None = None
     trial: Trial | None = None
@@ -123,6 +126,9 @@ class Loop(LoopResults):
                 raise StopIteration
             if self.j == self.pause - 1 and self.trial is None:
                 self.watch()
+            elif self.refusal is not None:
+                watching.loops.add(self)
+                self.watching = True
             self.j, self.left = self.j + 1, self.items.period - 1
         try:
             return next(self.iterator)
@@ -136,6 +142,17 @@ class Loop(LoopResults):
         if self.watching:
             watching.loops.discard(self)
             self.watching = False
+            if self.refusal is not None and not self.inner_native:
+                self.site.warn(self.refusal)
+            self.refusal = None
+
+    def unrolls(self, n: int) -> bool:
+        """Whether a loop of n iterations within the observed one stays in Python for now, since
+        this loop may become a scan with them unrolled: it has state, and more iterations."""
+        has_state = self.site.source.has_state() or bool(self.site.places)
+        found = self.refusal is None and has_state and n <= self.stop - self.j
+        self.unrolled |= found
+        return found
 
     def watch(self) -> None:
         """Observe what the iteration that begins reads and changes."""
@@ -143,6 +160,7 @@ class Loop(LoopResults):
         self.firsts.clear()
         self.written.clear()
         self.counts.clear()
+        self.unrolled = False
         owner = owner_of(self.body)
         if self.must_look or not self.site.knows(owner):
             self.memory, self.must_look = Memory(self.body), False
@@ -202,7 +220,7 @@ class Loop(LoopResults):
         except Periodic as refusal:
             why = self.groups(refusal.period)
             if why is not None:
-                self.site.refuse(self.body, self.items.n, why, self.goes_through_tensors(names))
+                self.refuse(why, names)
         except Timed:
             self.pause, self.began = min(self.stop, self.items.n - 1), time.perf_counter()
         except Unsupported as refusal:
@@ -210,10 +228,21 @@ class Loop(LoopResults):
             if more:
                 self.must_look, self.pause = True, self.j + 1
             else:
-                self.site.refuse(self.body, self.items.n, refusal, self.goes_through_tensors(names))
+                self.refuse(refusal, names)
         finally:
             self.memory = None
         return None
+
+    def refuse(self, refusal: Unsupported, names: dict[str, Any]) -> None:
+        """Go on in Python. The warning waits for one iteration if loops within stayed in Python:
+        one of these may be a scan now."""
+        through_tensors = self.goes_through_tensors(names)
+        if not self.site.refuse(self.body, self.items.n, refusal, through_tensors):
+            return
+        if self.unrolled:
+            self.refusal = refusal
+        else:
+            self.site.warn(refusal)
 
     def may_count_otherwise(self, refusal: NoStep) -> bool:
         """Whether numbers that counted in another call may not count in this one."""

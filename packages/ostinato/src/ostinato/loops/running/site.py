@@ -120,8 +120,8 @@ class Site:
 
     def refuse(
         self, body: types.FunctionType, n: int, refusal: Unsupported, over_tensors: bool
-    ) -> None:
-        """Keep the reason, and warn once; not for a loop over other things than tensors."""
+    ) -> bool:
+        """Keep the reason; whether to warn: not for a loop over other things than tensors."""
         if not isinstance(refusal, Elsewhere):
             too_slow = isinstance(refusal, TooSlow)
             self.in_a_row += not too_slow
@@ -132,8 +132,7 @@ class Site:
         self.ran(False, refusal.reason, over_tensors)
         quiet = isinstance(refusal, Elsewhere) or getattr(refusal, "quiet", False)
         quiet |= n < FEWEST or (isinstance(refusal, NoStep) and not over_tensors)
-        if not quiet:
-            self.warn(refusal)
+        return not quiet
 
     def warn(self, refusal: Unsupported) -> None:
         """Warn once why the loop runs in Python, and what to write instead."""

@@ -132,6 +132,10 @@ class Left(Unwatched):
                         self.site.warn(NoStep(self.site.source.problem))
             yield item
 
+    @staticmethod
+    def unrolls(n: int) -> bool:
+        return False
+
     def at(self, number: int, base: Any, index: Any) -> Any:
         self.over_tensors = self.over_tensors or isinstance(base, Tensor)
         return super().at(number, base, index)

@@ -99,6 +99,10 @@ class LoopSource:
     problem: str
     stays: bool = False
 
+    def has_state(self) -> bool:
+        """Whether iterations hand on more than what they append and add."""
+        return bool({*self.carried} - {*self.grown, *self.longer, *self.summed})
+
     def has_lists(self) -> bool:
         """Whether there are lists or tensors that iterations may make longer."""
         return bool(self.grown or self.longer)
