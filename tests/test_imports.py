@@ -27,6 +27,7 @@ IN_CORE = """
     eager
     arguments
     compiler
+    forms
     checkpointed
     _scan
     _explain
@@ -72,8 +73,6 @@ COMPILER = """
     torch_compat
     inputs steps
     capture
-    speculation
-    batch_numbers
     shared
     graph
     lower backward
@@ -81,7 +80,8 @@ COMPILER = """
     play
     cache
     verify
-    adapted transforms
+    transforms
+    recorded
     __init__
 """
 WITHOUT_TORCH = [

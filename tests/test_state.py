@@ -17,8 +17,8 @@ KNOWN = {
     "compiler/capture/recorder.py": {"_is_composite"},
     "compiler/capture/replaced/elementwise.py": {"decomposition"},
     # forms of a step that PyTorch cannot tell: its outputs, its rows
-    "compiler/adapted.py": {"_output_kinds"},
-    "compiler/shared.py": {"_folds"},
+    "forms/adapted.py": {"_output_kinds"},
+    "forms/known.py": {"answers", "folds", "numbers", "one_row"},
     # files that were read for their loops, classes and steps that have them, and what code names
     "loops/iteration/attributes.py": {"_sorted_globals"},
     "loops/iteration/elements.py": {"_axis_of_part"},
@@ -26,7 +26,7 @@ KNOWN = {
     "loops/rewriting.py": {"known"},
     "loops/scanned.py": {"_loops"},
     # warnings given, and forms of a step that PyTorch cannot tell
-    "compiler/steps.py": {"_times", "known_answers", "known_numbers", "known_rows"},
+    "compiler/steps.py": {"_times"},
     # states that Python, and PyTorch, have once for all threads
     "compiler/capture/guards/names_seen.py": {"_lock", "_n_threads"},
     "compiler/lock.py": {"one_at_a_time"},

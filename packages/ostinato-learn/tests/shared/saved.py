@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from ostinato._scan import compiled
 from ostinato.arguments import checked
 from ostinato.compiler.graph.saved import TensorNames, saved_step
+from ostinato.forms import compiled
 from ostinato_learn.runtime.step_graph import StepGraph
 from zoo.steps import Case
 

@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 _PUBLIC: dict[str, tuple[str, str | None]] = {
     "scan": ("ostinato._scan", "scan"),
     "explain": ("ostinato.loops.explained", "explain"),
-    "forget": ("ostinato.compiler.cache", "forget"),
+    "forget": ("ostinato.forms.known", "forget"),
     "loop": ("ostinato.loops.functions", "loop"),
     "accelerate": ("ostinato.nn", "accelerate"),
     "restore": ("ostinato.nn", "restore"),
@@ -32,7 +32,7 @@ _IN_LEARN = {
 if TYPE_CHECKING:
     from ostinato import nn
     from ostinato._scan import scan
-    from ostinato.compiler.cache import forget
+    from ostinato.forms.known import forget
     from ostinato.loops.explained import explain
     from ostinato.loops.functions import loop
     from ostinato.nn import accelerate, restore

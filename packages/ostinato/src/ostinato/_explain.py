@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ostinato._scan import compiled
 from ostinato.arguments import Arguments, add_shapes
 from ostinato.compiler.errors import SideEffect, Unsupported
 from ostinato.compiler.lower.spec import Lowered
@@ -32,6 +31,7 @@ from ostinato.engine.program import (
     Weight,
     WeightBlock,
 )
+from ostinato.forms import compiled
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Explanation:
         expected_ms: the time of `flops` at the rate at which the engine multiplies large matrices
             on this machine: a lower bound. A step that is mostly elementwise takes longer.
         n_steps, n_rows: T and B of the call.
+        forms: what was made of the call so that its step could be recorded, in order; see
+            `ostinato/forms/`.
         draws: the random numbers of a step, which are drawn before the engine begins, in order,
             each with its shape, such as "normal [B, 8]".
         memory: how the run keeps within the budget; None without one.
@@ -89,6 +91,7 @@ class Explanation:
     expected_ms: float = 0.0
     n_steps: int = 0
     n_rows: int = 0
+    forms: tuple[str, ...] = ()
     draws: tuple[str, ...] = ()
     memory: SegmentPlan | None = None
     transforms: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -104,6 +107,7 @@ class Explanation:
             lines += [f"  change  {self.advice}"] if self.advice else []
             return "\n".join(lines)
         drawn = [f"  drawn before        {', '.join(self.draws)}"] if self.draws else []
+        forms = [f"  in the form         {', '.join(self.forms)}"] if self.forms else []
         within = [] if self.memory is None else [f"  within a budget     {self.memory}"]
         return "\n".join(
             [
@@ -116,6 +120,7 @@ class Explanation:
                 f"  engine's own        {self.engine_bytes / 1e6:.2f} MB",
                 f"  products            {self.flops / 1e6:.1f} MFLOP forward and backward",
                 f"  at the least        {self.expected_ms:.3f} ms, at this machine's multiply rate",
+                *forms,
                 *drawn,
                 *within,
                 *[f"  under {name:<14}{how}" for name, how in self.transforms.items()],
@@ -145,7 +150,8 @@ def explained(
     leaves, xs_leaves = call.arguments.rows
     tensors = [*call.captured, *leaves, *call.per_row, *xs_leaves, *call.numbers]
     plan = memory_plan(call, call.played(tensors))
-    return dataclasses.replace(found, memory=plan, transforms=_transforms(call))
+    forms = tuple([form.name for form in call.arguments.forms])
+    return dataclasses.replace(found, memory=plan, forms=forms, transforms=_transforms(call))
 
 
 def advice(refusal: Unsupported) -> str:

@@ -1,16 +1,13 @@
 """`scan`: one step, applied to every element of a sequence.
 
-`arguments.py` checks the arguments, `compiler/cache.py` finds the recorded step or records it, and
-`compiler/play/` plays it in the engine. A step that cannot be recorded runs in the Python loop of
-`eager.py`, which defines scan.
+`arguments.py` checks the arguments, `forms/` finds the form in which the step can be recorded,
+`compiler/cache.py` finds its recording or makes one, and `compiler/play/` plays it in the engine. A
+step that cannot be recorded runs in the Python loop of `eager.py`, which defines scan.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Set
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Set
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,38 +15,17 @@ import torch
 from torch import Tensor
 
 from ostinato import tree
-from ostinato.arguments import Arguments, add_shapes, checked
+from ostinato.arguments import Arguments, Results, add_shapes, checked
 from ostinato.compiler import cache, torch_compat
-from ostinato.compiler.adapted import as_given, has_complex, kinds_in, turned, with_pairs
-from ostinato.compiler.capture.captured_rows import parted
-from ostinato.compiler.errors import (
-    BatchNotFirst,
-    Elsewhere,
-    Mispredicted,
-    SideEffect,
-    Spared,
-    Transformed,
-    Unsupported,
-)
-from ostinato.compiler.lock import one_at_a_time
-from ostinato.compiler.play.autograd import ScanCall
-from ostinato.compiler.play.tape import RowOrder
-from ostinato.compiler.shared import as_one_row, folded, folds, remember, ways
-from ostinato.compiler.steps import (
-    code_key,
-    known_answers,
-    known_numbers,
-    known_rows,
-    warn_refused,
-    warn_unbounded,
-)
-from ostinato.compiler.verify import check_call, verified
-from ostinato.eager import RowSpans, Step, Tree, check_output_axes, chosen, eager_scan
+from ostinato.compiler.errors import Mispredicted, SideEffect, Unsupported
+from ostinato.compiler.steps import warn_refused, warn_unbounded
+from ostinato.compiler.verify import check_call
+from ostinato.eager import Step, Tree, eager_scan
 from ostinato.engine import native
+from ostinato.forms import answers, compiled
 
 if TYPE_CHECKING:
-    from ostinato.compiler.capture.draws import Drawn
-    from ostinato.compiler.play.step import CompiledStep
+    from ostinato.compiler.play.autograd import ScanCall
 
 
 @torch_compat.out_of_graph
@@ -171,8 +147,7 @@ def iterations(
         TypeError, ValueError: as `scan`.
     """
     a = checked(step, init, xs, 0, False, variant=variant)
-    a.given, a.places, a.of_loop, a.examined = body, places, True, examined
-    return a
+    return a._replace(given=body, places=places, of_loop=True, examined=examined)
 
 
 def scan_iterations(
@@ -207,7 +182,7 @@ def _scanned(*arguments: Any) -> tuple[Tree, Tree]:
 
 
 def _by_either(a: Arguments) -> tuple[Tree, Tree]:
-    step, answers = a.step, None
+    step, found_answers = a.step, None
     if cache.engine() != "eager":
         try:
             return _by_the_engine(a, compiled(a))
@@ -223,10 +198,8 @@ def _by_either(a: Arguments) -> tuple[Tree, Tree]:
                 return result
         warn_refused(a.given, refusal)
         if isinstance(refusal, Mispredicted):
-            from ostinato.compiler import speculation  # not a part of every start
-
-            answers = list[speculation.Answers]()
-            step = speculation.noting(a, answers)
+            found_answers = list[answers.Answers]()
+            step = answers.noting(a, found_answers)
     bounded = a.memory is not None and torch.is_grad_enabled()
     if bounded and torch_compat.refuses_checkpoints():
         warn_unbounded(a.given)
@@ -238,179 +211,12 @@ def _by_either(a: Arguments) -> tuple[Tree, Tree]:
     else:
         xs = tree.unflatten(a.xs_leaves, a.xs_spec)
         carry, ys = eager_scan(step, a.init, xs, a.dim, a.reverse, a.ragged, a.truncate)
-        if answers:
-            speculation.learn(a, answers)
+        if found_answers:
+            answers.learn(a, found_answers)
     if a.of_layer:
         leaves = [leaf.unsqueeze(0) for leaf in tree.leaves(carry)]
         carry = tree.unflatten(leaves, a.carry_spec)
     return carry, ys
-
-
-def compiled(a: Arguments) -> ScanCall:
-    """The recorded step with its tensors.
-
-    Raises:
-        Unsupported: the call runs in the Python loop.
-        Elsewhere: the same, for a reason that needs no warning (a GPU, say).
-    """
-    try:
-        return _compiled_as_given(a)
-    except Transformed:
-        from ostinato.compiler.transforms.stand_ins import StandIns  # not a part of every start
-
-        return _compiled_as_given(replace(a, stand_ins=StandIns()))
-
-
-def _compiled_as_given(a: Arguments) -> ScanCall:
-    if a.dim != 0:
-        a = replace(a, xs_leaves=[leaf.movedim(a.dim, 0) for leaf in a.xs_leaves], dim=0)
-    if known_numbers:
-        from ostinato.compiler import batch_numbers  # not a part of every start
-
-        a = batch_numbers.known(a)
-    row = as_one_row(a, known=True) if known_rows and a.of_loop else None
-    if row is not None:
-        found = _found(row)
-        if isinstance(found, ScanCall):
-            return found
-    try:
-        return _answered(a)
-    except (Elsewhere, SideEffect, Spared):
-        raise
-    except Unsupported as refusal:
-        with one_at_a_time:
-            from ostinato.compiler import batch_numbers
-        for form in batch_numbers.ways(a, cache.codes_of):
-            # What was given up may be the number's doing.
-            known_answers.pop(code_key(a.given), None)
-            with suppress(Unsupported):
-                found = _answered(form)
-                batch_numbers.remember(form)
-                return found
-        may_be_one = a.of_loop and "batch" in refusal.reason
-        row = as_one_row(a, known=False) if may_be_one else None
-        if row is not None:
-            found = _found(row)
-            if isinstance(found, ScanCall):
-                remember(row)
-                return found
-        raise refusal.bare() from None
-
-
-def _answered(a: Arguments) -> ScanCall:
-    """The recorded step; if it branches on values of the batch, with the guessed answers."""
-    if known_answers and a.stand_ins is None:
-        from ostinato.compiler import speculation  # not a part of every start
-
-        answers = speculation.answers_of(a)
-        if answers is not None:
-            return _compiled(speculation.speculating(a, answers))
-    try:
-        return _compiled(a)
-    except Elsewhere:
-        raise
-    except Unsupported as refusal:
-        with one_at_a_time:
-            from ostinato.compiler import speculation
-        # Under a transform an answer cannot be checked afterwards.
-        asks = refusal.op in speculation.QUESTIONS and a.stand_ins is None
-        answers = speculation.first_answers(a) if asks else None
-        if answers is None:
-            raise
-        try:
-            return _compiled(speculation.speculating(a, answers))
-        except Unsupported:
-            speculation.give_up(a)
-            raise refusal.bare() from None
-
-
-def _compiled(a: Arguments) -> ScanCall:
-    if has_complex(a):
-        a = with_pairs(a)
-    if a.ragged.starts is not None:
-        a = _with_restarts(a)
-    refusals: list[tuple[bool, Unsupported]] = []
-    for shared in folded(a):
-        found = _found(replace(a, shared=shared))
-        if isinstance(found, ScanCall) and folds(a, found.compiled.planner.recording):
-            return found
-    for form in itertools.chain((a,), _other_forms(a, refusals)):
-        found = _found(form)
-        if isinstance(found, ScanCall):
-            return found
-        refusals.append((form.shared is not None, found))
-    # Leaves without a batch are refused first; the reason from sharing them says more.
-    raise next((why for is_shared, why in refusals if is_shared), refusals[0][1]).bare()
-
-
-def _other_forms(
-    a: Arguments, refusals: list[tuple[bool, Unsupported]]
-) -> Iterator[Arguments]:
-    """Try leaves that all rows share, then the batch as second axis; refusals[0] is that of `a`."""
-    for shared in ways(a):
-        yield replace(a, shared=shared)
-    yield from turned(a, isinstance(refusals[0][1], BatchNotFirst))
-
-
-def _found(a: Arguments) -> ScanCall | Unsupported:
-    """The recorded step, verified, or the refusal; raises Elsewhere, as `compiled` does."""
-    return _found_plain(a) if a.stand_ins is None else a.stand_ins.found(a, _found_plain)
-
-
-def _found_plain(a: Arguments) -> ScanCall | Unsupported:
-    try:
-        found = cache.find(a)
-        call = _verified(a, found)
-        if found.lifted and isinstance(call, Unsupported):
-            call = _verified(a, cache.find_with_numbers(a))
-        return call
-    except Elsewhere:
-        raise
-    except Unsupported as refusal:
-        return refusal.bare()
-
-
-def _verified(a: Arguments, found: cache.Found) -> ScanCall | Unsupported:
-    if found.compiled is None:
-        assert found.refusal is not None
-        return found.refusal
-    rows = None if a.ragged.lengths is None else RowOrder.of(a.ragged.lengths)
-    python = found.compiled.planner.recording.runs_python_backward
-    unchanged = found.guards.for_backward(a.given, a.n_rows) if python and found.guards else None
-    captured, per_row = parted(found.captured, found.compiled.planner.recording.per_row)
-    if per_row and any(len(t) != a.n_rows for t in per_row):
-        raise Unsupported("a captured tensor has not as many rows as the batch; give it as many")
-    drawn = _drawn(found.compiled, a, per_row)
-    call = ScanCall(
-        found.compiled, a, found.captured, captured, per_row, a.n_rows, rows, unchanged,
-        _differentiable_gradients, drawn,
-    )  # fmt: skip
-    return verified(call, found.guards, found.lifted) or call
-
-
-def _differentiable_gradients(*given: Any) -> list[Tensor | None]:
-    from ostinato.compiler.transforms.functions import gradients_again  # not a part of every start
-
-    return gradients_again(*given)
-
-
-def _drawn(compiled: CompiledStep, a: Arguments, per_row: list[Tensor]) -> Drawn | None:
-    """Room for the random numbers of a step that draws.
-
-    Raises:
-        Unsupported: a leaf, like which the step draws, has another memory order than was recorded.
-    """
-    draws = compiled.planner.recording.draws
-    if not draws:
-        return None
-    from ostinato.compiler.capture.draws import Drawn, in_order  # not a part of every start
-
-    if not all(map(in_order, (*a.leaves, *per_row, *[x[0] for x in a.xs_leaves]))):
-        raise Unsupported(
-            "the step draws random numbers, in the order in which its tensors lie in memory, and "
-            "one of init or xs has its axes in another order: call contiguous() on it"
-        )
-    return Drawn(draws, a.ragged.n_steps, a.n_rows, a.reverse)
 
 
 def _by_the_engine(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
@@ -436,41 +242,9 @@ def _with_numbers(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
         check_call(call)
     if call.compiled.totals and (a.memory is not None or a.truncate is not None):
         raise Unsupported("memory= and truncate= are for outputs with the batch")
-    ys, finals = call.outputs(call.tensors())
-    y_spec = call.compiled.y_spec
-    if call.arguments.adapted:
-        kinds, y_spec = kinds_in(y_spec)
-        of_carry, _ = kinds_in(call.arguments.carry_spec)
-        ys = [as_given(y, kind, 1) for y, kind in zip(ys, kinds, strict=True)]
-        finals = [as_given(leaf, kind) for leaf, kind in zip(finals, of_carry, strict=True)]
-    if call.arguments.answers is not None:
-        from ostinato.compiler import speculation  # not a part of every start
-
-        ys, y_spec = speculation.checked(call.arguments, list(ys), y_spec)
-    if a.dim != 0:
-        check_output_axes([y[0] for y in ys], a.dim)
-        ys = [y.movedim(0, a.dim) for y in ys]
-    carry = tree.unflatten(finals, a.carry_spec)
-    return carry, tree.unflatten(ys, y_spec)
-
-
-def _with_restarts(a: Arguments) -> Arguments:
-    """The arguments with the resets made a part of the step.
-
-    The new step replaces the carry of rows that restart, then calls the given step. The marks
-    `[T, B]` and the restart values, repeated to `[T, B, …]`, become further leaves of xs.
-    """
-    ragged, step, carry_spec, xs_spec = a.ragged, a.step, a.carry_spec, a.xs_spec
-    assert ragged.starts is not None
-    restarts = [r.expand(ragged.n_steps, *r.shape) for r in ragged.restart_leaves]
-    n = len(a.xs_leaves)
-    both = tree.flatten((list(range(n)), 0, list(range(len(restarts)))))[1]
-
-    def restarting(carry: Tree, x: Tree) -> Any:
-        leaves, start, values = x
-        new = chosen(start, values, tree.leaves(carry))
-        return step(tree.unflatten(new, carry_spec), tree.unflatten(leaves, xs_spec))
-
-    xs_leaves = [*a.xs_leaves, ragged.starts, *restarts]
-    lengths = RowSpans(ragged.lengths, None, [], ragged.n_steps)
-    return replace(a, step=restarting, xs_leaves=xs_leaves, xs_spec=both, ragged=lengths)
+    results = Results(*call.outputs(call.tensors()), call.compiled.y_spec)
+    for form in reversed(call.arguments.forms):
+        if form.back is not None:
+            results = form.back(results)
+    carry = tree.unflatten(results.finals, a.carry_spec)
+    return carry, tree.unflatten(results.ys, results.y_spec)

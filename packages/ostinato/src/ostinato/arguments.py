@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import operator
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
@@ -21,13 +21,51 @@ from ostinato.eager import (
 )
 
 if TYPE_CHECKING:
-    from ostinato.compiler.batch_numbers import Numbers
+    from types import CodeType
+
     from ostinato.compiler.shared import Shared
     from ostinato.compiler.transforms.stand_ins import StandIns
 
 
-@dataclass(slots=True)  # not frozen: made at every call, and freezing takes five times as long
-class Arguments:
+class Results(NamedTuple):
+    """What a scan returns, as leaves.
+
+    Attributes:
+        ys: the outputs of all steps, with time first.
+        finals: the leaves of the last carry.
+        y_spec: the structure of the outputs.
+    """
+
+    ys: Sequence[Tensor]
+    finals: Sequence[Tensor]
+    y_spec: tree.Spec
+
+
+class Applied(NamedTuple):
+    """A form that a call was given; see `forms/`.
+
+    Attributes:
+        name: what `explain` shows.
+        back: converts the results into those of the call before; None: they are the same.
+    """
+
+    name: str
+    back: Callable[[Results], Results] | None = None
+
+
+class Numbers(NamedTuple):
+    """Python numbers of a step that are the size of the batch.
+
+    Attributes:
+        paths: the paths where they are read.
+        codes: the code of the step, by id.
+    """
+
+    paths: tuple[str, ...]
+    codes: dict[int, CodeType]
+
+
+class Arguments(NamedTuple):
     """The arguments of one call of `scan`.
 
     Attributes:
@@ -45,14 +83,14 @@ class Arguments:
         memory: the budget of bytes, or None.
         truncate: after how many steps the gradient of the carry stops; None: never.
         shared: which leaves have no batch; None where all have one. See compiler/shared.py.
-        adapted: whether the leaves are not as given. See compiler/adapted.py.
+        forms: the forms that the call was given, in order. See forms/.
         of_loop: whether it is a loop's, whose rows may read each other: a scan's do not.
         examined: whether it may be recorded.
         places: containers and keys that the step's state is put into while it runs.
         answers: the guessed values of branches on the batch; None without such branches. See
-            compiler/speculation.py.
+            forms/answers.py.
         numbers: Python numbers of the step that equal the size of the batch. See
-            compiler/batch_numbers.py.
+            forms/batch_numbers.py.
         stand_ins: plain tensors in place of those that transforms around the call have wrapped;
             None without transforms. See compiler/transforms/.
     """
@@ -72,13 +110,19 @@ class Arguments:
     memory: int | None = None
     truncate: int | None = None
     shared: Shared | None = None
-    adapted: bool = False
+    forms: tuple[Applied, ...] = ()
     of_loop: bool = False
     examined: bool = True
-    places: list[tuple[Any, Any]] = field(default_factory=list)
+    places: Sequence[tuple[Any, Any]] = ()
     answers: tuple[bool, ...] | None = None
     numbers: Numbers | None = None
     stand_ins: StandIns | None = None
+
+    def in_form(
+        self, name: str, back: Callable[[Results], Results] | None = None, **changed: Any
+    ) -> Arguments:
+        """The call in a further form, with these attributes changed."""
+        return self._replace(forms=(*self.forms, Applied(name, back)), **changed)
 
     @property
     def rows(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -151,18 +195,16 @@ def checked(
     xs_leaves, xs_spec = tree.flatten(xs)
     check_tensors("xs", xs_leaves)
     n_steps = time_length(xs_leaves, dim)
-    ragged = RowSpans(None, None, [], n_steps)
     a = Arguments(
-        step, step, leaves, carry_spec, xs_leaves, xs_spec, dim, reverse, ragged, of_layer,
-        weights, variant,
+        step, step, leaves, carry_spec, xs_leaves, xs_spec, dim, reverse,
+        RowSpans(None, None, [], n_steps), of_layer, weights, variant,
+        None if memory is None else bytes_in(memory),
+        None if truncate is None else checked_truncate(truncate),
     )  # fmt: skip
-    if lengths is not None or resets is not None or restart is not None:
-        a.ragged = RowSpans.of(a.init, a.init_leaves, n_steps, lengths, resets, restart, reverse)
-    if memory is not None:
-        a.memory = bytes_in(memory)
-    if truncate is not None:
-        a.truncate = checked_truncate(truncate)
-    return a
+    if lengths is None and resets is None and restart is None:
+        return a
+    spans = RowSpans.of(a.init, a.init_leaves, n_steps, lengths, resets, restart, reverse)
+    return a._replace(ragged=spans)
 
 
 def add_shapes(error: Exception, a: Arguments) -> None:

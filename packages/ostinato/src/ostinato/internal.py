@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ostinato import tree as tree
     from ostinato._extras import install as install
     from ostinato._extras import needs as needs
-    from ostinato._scan import compiled as compiled
     from ostinato.arguments import bytes_in as bytes_in
     from ostinato.arguments import checked as checked
     from ostinato.compiler.capture.record import check_recording as check_recording
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from ostinato.engine.reference import spread as spread
     from ostinato.engine.reference import taken as taken
     from ostinato.engine.rows import dealt as dealt
+    from ostinato.forms import compiled as compiled
     from ostinato.machine import available_memory as available_memory
     from ostinato.machine import cpu_quota as cpu_quota
     from ostinato.machine import memory as memory
@@ -77,8 +77,8 @@ _NAMES = {
     "engine.rows": "dealt",
     # recording a step, with torch
     "": "tree",
-    "_scan": "compiled",
     "arguments": "bytes_in checked",
+    "forms": "compiled",
     "compiler.capture.record": "check_recording record",
     "compiler.graph": "from_aten",
     "compiler.graph.saved": "TensorNames saved_step",

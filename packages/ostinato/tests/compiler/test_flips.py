@@ -10,6 +10,7 @@ from torch import Tensor
 
 import ostinato
 from ostinato.compiler import verify
+from ostinato.forms import compiled
 from zoo.small import weight
 
 B, T, K, H = 3, 4, 37, 64
@@ -39,7 +40,7 @@ def test_a_spike_at_its_threshold() -> None:
         return 0.5 * h + 0.1 * s, s
 
     init = torch.zeros(B, H, dtype=dtype)
-    call = ostinato._scan.compiled(ostinato.arguments.checked(step, init, xs, 0, False))
+    call = compiled(ostinato.arguments.checked(step, init, xs, 0, False))
     found = verify._compared(call, None)
     assert not verify._agree(call, found.pairs)  # or the test would test nothing
     assert ostinato.explain(step, init, xs).native

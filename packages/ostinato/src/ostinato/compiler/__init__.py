@@ -9,9 +9,10 @@
     plan.py     the programs that one call needs, made once and kept
     play/       plays programs on PyTorch's tensors, as one differentiable function
     cache.py    keeps recorded steps by code and guards; steps.py and inputs.py describe a call
-    adapted.py  calls whose leaves are complex, or have the batch second, as calls on real rows;
-                shared.py has leaves without a batch
+    shared.py   leaves without a batch as rows
     verify.py   compares a few time steps with the Python loop, once for every batch size
+    transforms/ rules for torch.func: its transforms of a scan are scans
+    recorded.py the recorded step of a call, with the tensors of the call
 
 Vocabulary: a *step* is the user's function. A *recording* is its ATen calls as numbered values. A
 *guard* compares a value that the step read with its value now, by its path from the step. A *side

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from ostinato.compiler import shared
 from ostinato.compiler.capture.captured_rows import CapturedRows, parted
 from ostinato.compiler.errors import (
     NOT_OF_A_STEP,
@@ -36,9 +35,6 @@ from ostinato.compiler.steps import (
     WARN_AFTER,
     code_key,
     count_recording,
-    known_answers,
-    known_numbers,
-    known_rows,
     owner_of,
     remedy,
     weak_reference,
@@ -287,28 +283,8 @@ def _bound(known: dict[Any, Any], most: int = MAX_ENTRIES) -> None:
         known.pop(next(iter(known)), None)
 
 
-def forget(step: Any) -> None:
-    """Record `step` anew at its next call of `scan`.
-
-    Guards notice changes of values that the step's own code read. For changes that they cannot see
-    (docs/semantics.md), call this function.
-
-    Args:
-        step: the function, or another one with the same code.
-
-    Example:
-        >>> import ctypes, torch, ostinato
-        >>> scale = ctypes.c_double(1.0)  # in C: nobody sees it change
-        >>> step = lambda h, x: (h + x) * scale.value
-        >>> _ = ostinato.scan(step, torch.zeros(2, 3), torch.ones(4, 2, 3))
-        >>> scale.value = 0.5
-        >>> ostinato.forget(step)
-    """
-    code = code_key(step)
-    known_answers.pop(code, None)
-    known_numbers.pop(code, None)
-    known_rows.pop(code, None)
-    shared.forget(code)
+def forget(code: Any) -> None:
+    """Forget the recordings of the steps of this code."""
     for key in [key for key in list(_buckets) if key[0] == code]:
         _buckets.pop(key, None)
 

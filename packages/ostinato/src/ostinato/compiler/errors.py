@@ -12,7 +12,10 @@ class Unsupported(Exception):  # noqa: N818 (it is a reason, not an error)
     Attributes:
         reason: the reason, a sentence without a full stop.
         op: the name of the operation that the engine does not have, or None.
+        is_final: whether no other form of the call can help; see `forms/`.
     """
+
+    is_final = False
 
     def __init__(self, reason: str, op: str | None = None):
         super().__init__(reason)
@@ -26,6 +29,8 @@ class Unsupported(Exception):  # noqa: N818 (it is a reason, not an error)
 
 class SideEffect(Unsupported):
     """The step changes a value that it reaches, or the state of a random generator."""
+
+    is_final = True
 
 
 class BatchNotFirst(Unsupported):
@@ -47,9 +52,13 @@ class Mispredicted(Unsupported):
 class Spared(Unsupported):
     """The step varies so often that the Python loop takes less time than recording it again."""
 
+    is_final = True
+
 
 class Elsewhere(Unsupported):
     """The reason is not in the step (a GPU, a transform, the processor), so there is no warning."""
+
+    is_final = True
 
 
 class Unexamined(Elsewhere):

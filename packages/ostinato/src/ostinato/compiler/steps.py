@@ -29,11 +29,6 @@ class Recent(OrderedDict[Any, Any]):
             self.popitem(last=False)
 
 
-# The findings of speculation.py, batch_numbers.py and shared.py, by code. Few steps have any, so
-# that a call looks here and does more only if necessary.
-known_answers = Recent()
-known_numbers = Recent()
-known_rows = Recent()
 _times: dict[Any, int] = defaultdict(int)  # the number of warnings, by code and subject
 
 

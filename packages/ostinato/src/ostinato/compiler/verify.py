@@ -97,7 +97,7 @@ def _difference(call: ScanCall, observation: Observation | None = None) -> Unsup
     """
     if call.arguments.truncate is not None or call.arguments.memory is not None:
         # Not the segments are verified, but the steps in them.
-        call = replace(call, arguments=replace(call.arguments, truncate=None, memory=None))
+        call = replace(call, arguments=call.arguments._replace(truncate=None, memory=None))
     if call.n_rows > 1:
         from ostinato.compiler.capture.record import check_batch  # here, to keep imports fast
 

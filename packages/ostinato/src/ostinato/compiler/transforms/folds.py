@@ -35,7 +35,7 @@ def folded_call(call: ScanCall, n: int) -> ScanCall:
     ragged = RowSpans(lengths, None, [], a.ragged.n_steps)
     return replace(
         call, n_rows=n * call.n_rows, rows=None if lengths is None else RowOrder.of(lengths),
-        arguments=replace(a, ragged=ragged, shared=None, stand_ins=None),
+        arguments=a._replace(ragged=ragged, shared=None, stand_ins=None),
     )  # fmt: skip
 
 

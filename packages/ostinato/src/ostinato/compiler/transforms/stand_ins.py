@@ -102,8 +102,8 @@ class StandIns:
         self.all_plain([*a.leaves, *a.xs_leaves, *(a.weights or ())])  # at once: it takes a third
         ragged = RowSpans(self.plain(a.ragged.lengths), None, [], a.ragged.n_steps)
         weights = None if a.weights is None else self.all_plain(a.weights)
-        return replace(
-            a, step=plainly, leaves=self.all_plain(a.leaves), ragged=ragged, weights=weights,
+        return a._replace(
+            step=plainly, leaves=self.all_plain(a.leaves), ragged=ragged, weights=weights,
             xs_leaves=self.all_plain(a.xs_leaves),
         )  # fmt: skip
 

@@ -4,8 +4,8 @@
     turned    a leaf `[L, B, H]`, as torch.nn.GRU has its carry, or an output is `[B, L, H]`
 
 The step is wrapped: it takes and returns the caller's leaves, and the conversions are recorded. In
-    the structures of the wrapped call such a leaf is a `Pairs` or a `Turned`, so that its
-    recordings differ from those of a step on real leaves, and its outputs can be converted back.
+the structures of the wrapped call such a leaf is a `Pairs` or a `Turned`, so that its recordings
+differ from those of a step on real leaves, and its outputs can be converted back.
 """
 
 from __future__ import annotations
@@ -13,19 +13,17 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ostinato import tree
-from ostinato.compiler.shared import ways
+from ostinato.arguments import Arguments, Results
+from ostinato.compiler.errors import BatchNotFirst, Unsupported
 from ostinato.compiler.steps import code_key
 from ostinato.eager import RowSpans, split_result
-
-if TYPE_CHECKING:
-    from ostinato.arguments import Arguments
+from ostinato.forms.form import Outcome, Rest
 
 
 class Pairs(NamedTuple):
@@ -43,7 +41,7 @@ class Turned(NamedTuple):
 Kind = type[Pairs] | type[Turned] | None
 
 
-def as_given(leaf: Tensor, kind: Kind, axis: int = 0) -> Tensor:
+def _as_given(leaf: Tensor, kind: Kind, axis: int = 0) -> Tensor:
     """The caller's form of the leaf; axis: that of the batch."""
     if kind is Pairs:
         return torch.view_as_complex(leaf)
@@ -65,15 +63,30 @@ def has_complex(a: Arguments) -> bool:
     return any(map(torch.is_complex, (*a.leaves, *a.xs_leaves)))
 
 
-def with_pairs(a: Arguments) -> Arguments:
+def pairs(a: Arguments, rest: Rest) -> Outcome:
     """The call on real leaves."""
-
     kinds: list[Kind] = [Pairs if leaf.is_complex() else None for leaf in a.leaves]
-    return _adapted(a, kinds, lambda i, leaf, n_rows: Pairs if leaf.is_complex() else None)
+    return rest(_adapted(a, "complex numbers as pairs", kinds, _pair_kind))
 
 
-def turned(a: Arguments, outputs: bool) -> Iterator[Arguments]:
-    """The call with the batch first, if leaves have it second; ways to be tried in this order.
+def _pair_kind(i: int, leaf: Tensor, n_rows: int) -> Kind:
+    return Pairs if leaf.is_complex() else None
+
+
+def turned(a: Arguments, rest: Rest) -> Outcome:
+    """The call as it is, then with the batch first, if leaves have it second."""
+    outcome = rest(a)
+    if not isinstance(outcome, Unsupported) or outcome.is_final:
+        return outcome
+    for form in _ways(a, isinstance(outcome, BatchNotFirst)):
+        found = rest(form)
+        if not isinstance(found, Unsupported) or found.is_final:
+            return found
+    return outcome
+
+
+def _ways(a: Arguments, outputs: bool) -> Iterator[Arguments]:
+    """The calls to be tried, in this order.
 
     In a leaf with two axes of that size, either may be the batch. Leaves of xs without a batch
     must be numbers, one for each step, which all rows share.
@@ -87,16 +100,19 @@ def turned(a: Arguments, outputs: bool) -> Iterator[Arguments]:
     first = [leaf.dim() > 0 and leaf.shape[0] == n_rows for leaf in a.leaves]
     batched &= all(map(operator.or_, first, second))
     ragged = a.ragged.lengths is not None or a.ragged.starts is not None
-    if not batched or ragged or a.of_layer or a.weights is not None or a.adapted:
+    if not batched or ragged or a.of_layer or a.weights is not None or is_adapted(a):
         return
     not_first = [not of_first for of_first in first]
     for turns in [second, not_first] if second != not_first else [second]:
-        if not outputs and not any(turns):
-            continue
-        kinds: list[Kind] = [Turned if of_turned else None for of_turned in turns]
-        found = _adapted(a, kinds, _output_kinds(code_key(a.given)))
-        shared = ways(found) if any(leaf.dim() < 2 for leaf in a.xs_leaves) else [None]
-        yield from (replace(found, shared=how) for how in shared)
+        if outputs or any(turns):
+            kinds: list[Kind] = [Turned if of_turned else None for of_turned in turns]
+            yield _adapted(a, "batch second", kinds, _output_kinds(code_key(a.given)))
+
+
+def is_adapted(a: Arguments) -> bool:
+    """Whether leaves of the carry or of xs are not as given."""
+    kinds = *_kinds_in(a.carry_spec)[0], *_kinds_in(a.xs_spec)[0]
+    return any(kind is not None for kind in kinds)
 
 
 @functools.lru_cache(maxsize=128)
@@ -114,7 +130,7 @@ def _output_kinds(code: Any) -> Callable[[int, Tensor, int], Kind]:
 
 
 def _adapted(
-    a: Arguments, kinds: list[Kind], kind_of: Callable[[int, Tensor, int], Kind]
+    a: Arguments, form: str, kinds: list[Kind], kind_of: Callable[[int, Tensor, int], Kind]
 ) -> Arguments:
     """The call on leaves of these kinds.
 
@@ -128,8 +144,8 @@ def _adapted(
 
     def adapted(carry: Any, x: Any) -> Any:
         rows = tree.leaves(carry)
-        leaves = [as_given(leaf, kind) for leaf, kind in zip(rows, kinds, strict=True)]
-        x_leaves = [as_given(t, kind) for t, kind in zip(tree.leaves(x), x_kinds, strict=True)]
+        leaves = [_as_given(leaf, kind) for leaf, kind in zip(rows, kinds, strict=True)]
+        x_leaves = [_as_given(t, kind) for t, kind in zip(tree.leaves(x), x_kinds, strict=True)]
         result = step(tree.unflatten(leaves, carry_spec), tree.unflatten(x_leaves, xs_spec))
         is_carry = tree.flatten(result)[1] == carry_spec
         new, y = split_result(result, like, carry_spec)
@@ -145,8 +161,14 @@ def _adapted(
     if ragged.starts is not None:
         restarts = _all_as_played(ragged.restart_leaves, kinds)
         ragged = RowSpans(ragged.lengths, ragged.starts, restarts, ragged.n_steps)
-    return replace(
-        a, step=adapted, adapted=True, ragged=ragged, carry_spec=played_spec,
+    def back(of: Results) -> Results:
+        y_kinds, y_spec = _kinds_in(of.y_spec)
+        ys = [_as_given(y, kind, 1) for y, kind in zip(of.ys, y_kinds, strict=True)]
+        finals = [_as_given(leaf, kind) for leaf, kind in zip(of.finals, kinds, strict=True)]
+        return Results(ys, finals, y_spec)
+
+    return a.in_form(
+        form, back, step=adapted, ragged=ragged, carry_spec=played_spec,
         xs_spec=_with_kinds(xs_spec, iter(x_kinds)),
         leaves=_all_as_played(a.leaves, kinds), xs_leaves=_all_as_played(a.xs_leaves, x_kinds),
     )  # fmt: skip
@@ -161,13 +183,13 @@ def _with_kinds(spec: tree.Spec, kinds: Iterator[Kind]) -> tree.Spec:
     return of, keys, tuple([_with_kinds(part, kinds) for part in parts])
 
 
-def kinds_in(spec: tree.Spec) -> tuple[list[Kind], tree.Spec]:
+def _kinds_in(spec: tree.Spec) -> tuple[list[Kind], tree.Spec]:
     """The kinds of the leaves of a structure, in order, and the structure without them."""
     if spec is None:
         return [None], None
     of, keys, parts = spec
     if of in (Pairs, Turned):
         return [of], None
-    found = [kinds_in(part) for part in parts]
+    found = [_kinds_in(part) for part in parts]
     plain = of, keys, tuple([part for _, part in found])
     return [kind for kinds, _ in found for kind in kinds], plain

@@ -10,21 +10,21 @@ result. It records the answers of all elements; the most frequent ones are tried
 from __future__ import annotations
 
 import collections
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ostinato import tree
+from ostinato.arguments import Arguments, Results
 from ostinato.compiler import torch_private
 from ostinato.compiler.errors import ANOTHER_COURSE, Mispredicted, Unsupported
-from ostinato.compiler.steps import Recent, code_key, known_answers
+from ostinato.compiler.steps import Recent, code_key
 from ostinato.compiler.torch_compat import OwnMode
 from ostinato.eager import Step, split_result
-
-if TYPE_CHECKING:
-    from ostinato.arguments import Arguments
+from ostinato.forms import known
+from ostinato.forms.form import Outcome, Rest
 
 Answers = tuple[bool, ...]
 QUESTIONS = ("__bool__", "is_nonzero", "item")  # the last only for truth values
@@ -147,19 +147,32 @@ class _Questions(OwnMode):
         return _Root(len(roots) - 1)
 
 
+def find(a: Arguments, rest: Rest) -> Outcome:
+    """The call; if its step branches on values of the batch, with the guessed answers."""
+    if a.stand_ins is not None:  # under a transform an answer cannot be checked afterwards
+        return rest(a)
+    tried = _of(a) if known.answers else None
+    if tried is not None and tried.failures < MOST_FAILURES:
+        return rest(_with_answers(a, tried.answers))
+    outcome = rest(a)
+    asks = isinstance(outcome, Unsupported) and outcome.op in QUESTIONS and not outcome.is_final
+    answers = _first_answers(a) if asks else None
+    if answers is None:
+        return outcome
+    found = rest(_with_answers(a, answers))
+    if isinstance(found, Unsupported) and not found.is_final:
+        _remember(a, (), MOST_FAILURES)
+        return outcome
+    return found
+
+
 def _of(a: Arguments) -> _Known | None:
     """The findings about a step, by its code and, for iterations of a loop, by their variant."""
-    of_code: dict[Any, _Known] = known_answers.get(code_key(a.given), {})
+    of_code: dict[Any, _Known] = known.answers.get(code_key(a.given), {})
     return of_code.get(a.variant)
 
 
-def answers_of(a: Arguments) -> Answers | None:
-    """The answers that the step is played with; None if no branch was met."""
-    known = _of(a)
-    return None if known is None or known.failures >= MOST_FAILURES else known.answers
-
-
-def first_answers(a: Arguments) -> Answers | None:
+def _first_answers(a: Arguments) -> Answers | None:
     """The answers at the first element, by a run of the step; None if they are not to be tried.
 
     The run is one of `search_step`: the step is stopped before it changes a tensor from outside.
@@ -173,7 +186,7 @@ def first_answers(a: Arguments) -> Answers | None:
     observation = Observation(a.given, places=a.places)
     try:
         with observation:
-            search_step(_wrapped(a, None, found))
+            search_step(a._replace(step=_questioned(a, None, found)))
     except Unsupported:  # the reason is given when the step is recorded
         pass
     finally:
@@ -181,9 +194,14 @@ def first_answers(a: Arguments) -> Answers | None:
     return _remember(a, tuple(found), 0 if found else MOST_FAILURES) or None
 
 
-def speculating(a: Arguments, answers: Answers) -> Arguments:
+def _with_answers(a: Arguments, answers: Answers) -> Arguments:
     """The call with these answers, whose step returns the tensors of its questions, too."""
-    return replace(_wrapped(a, answers, []), answers=answers)
+
+    def back(of: Results) -> Results:
+        return _checked(a, answers, of)
+
+    step = _questioned(a, answers, [])
+    return a.in_form("assumed answers of branches", back, step=step, answers=answers)
 
 
 def noting(a: Arguments, found: list[Answers]) -> Step:
@@ -203,43 +221,36 @@ def learn(a: Arguments, found: list[Answers]) -> None:
     if not found:
         return
     ((answers, _),) = collections.Counter(found).most_common(1)
-    known = _of(a)
-    _remember(a, answers, 0 if known is None else known.failures)
+    tried = _of(a)
+    _remember(a, answers, 0 if tried is None else tried.failures)
 
 
-def give_up(a: Arguments) -> None:
-    """Try no answers for this step."""
-    _remember(a, (), MOST_FAILURES)
-
-
-def checked(
-    a: Arguments, ys: list[Tensor], y_spec: tree.Spec
-) -> tuple[list[Tensor], tree.Spec]:
+def _checked(a: Arguments, answers: Answers, results: Results) -> Results:
     """The outputs of the step, without the tensors of its questions.
 
     Raises:
         Mispredicted: at some element a question has another answer than assumed.
     """
-    _, _, (spec, (_, questions, parts)) = y_spec
+    ys = list(results.ys)
+    _, _, (spec, (_, questions, parts)) = results.y_spec
     n = sum(len(of) for _, _, of in parts)
-    outputs, roots = ys[: len(ys) - n], iter(a.ragged.select_valid(list(ys[len(ys) - n :]), 0))
-    known = _of(a)
-    assert a.answers is not None
+    outputs, roots = ys[: len(ys) - n], iter(a.ragged.select_valid(ys[len(ys) - n :], 0))
+    tried = _of(a)
     for (number, question), (_, _, of) in zip(questions or (), parts, strict=True):
         found = _answered(question, tuple([next(roots) for _ in of]))
         of_each = found.numel() == a.ragged.n_steps
-        if not of_each or not torch.all(found == a.answers[number]):
-            if known is not None:
-                known.failures += 1
-            first = int((found != a.answers[number]).int().argmax()) if of_each else 0
+        if not of_each or not torch.all(found == answers[number]):
+            if tried is not None:
+                tried.failures += 1
+            first = int((found != answers[number]).int().argmax()) if of_each else 0
             raise Mispredicted(
                 "a branch of the step on the values of the batch goes one way at some elements and "
                 "another way at others",
                 at=first,
             )
-    if known is not None:
-        known.failures = 0
-    return outputs, spec
+    if tried is not None:
+        tried.failures = 0
+    return Results(outputs, results.finals, spec)
 
 
 def _answered(question: Any, roots: tuple[Tensor, ...]) -> Tensor:
@@ -255,12 +266,16 @@ def _answered(question: Any, roots: tuple[Tensor, ...]) -> Tensor:
 
 
 def _remember(a: Arguments, answers: Answers, failures: int = 0) -> Answers:
-    of_code = known_answers.setdefault(code_key(a.given), Recent())
+    of_code = known.answers.setdefault(code_key(a.given), Recent())
     of_code[a.variant] = _Known(answers, failures)
     return answers
 
 
-def _wrapped(a: Arguments, answers: Answers | None, found: list[bool]) -> Arguments:
+def _questioned(a: Arguments, answers: Answers | None, found: list[bool]) -> Step:
+    """The step with these answers (None: the true ones), which are added to `found`.
+
+    It returns the tensors of its questions beside its output.
+    """
     step, spec = a.step, a.carry_spec
     like = tree.unflatten([leaf.detach() for leaf in a.leaves], spec)
 
@@ -274,4 +289,4 @@ def _wrapped(a: Arguments, answers: Answers | None, found: list[bool]) -> Argume
         new, y = split_result(result, like, spec)
         return tree.unflatten(new, spec), (y, questions.asked)
 
-    return replace(a, step=speculating)
+    return speculating

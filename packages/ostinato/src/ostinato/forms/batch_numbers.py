@@ -10,33 +10,24 @@ number is the size of the batch.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from types import CodeType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ostinato import tree
-from ostinato.compiler import torch_private
-from ostinato.compiler.steps import code_key, known_numbers
+from ostinato.arguments import Arguments, Numbers
+from ostinato.compiler import cache, torch_private
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.steps import code_key
+from ostinato.forms import known
+from ostinato.forms.form import Outcome, Rest
 
 if TYPE_CHECKING:
-    from ostinato.arguments import Arguments
     from ostinato.compiler.capture.guards.reads import Put
 
 MOST_SIZES = 3  # sizes of the batch that are tried before a step is left to the Python loop
 MOST_TRIES = 8  # sets of numbers to try, some 20 ms each
-
-
-class Numbers(NamedTuple):
-    """Numbers that are the size of the batch.
-
-    Attributes:
-        paths: the paths where they are read.
-        codes: the code of the step, by id.
-    """
-
-    paths: tuple[str, ...]
-    codes: dict[int, CodeType]
 
 
 @dataclass
@@ -52,35 +43,39 @@ class _KnownNumbers:
     tried: set[int] = field(default_factory=set)
 
 
-def known(a: Arguments) -> Arguments:
-    """The call with the numbers that are the size of its batch, if that is known of its step."""
-    found = known_numbers.get(code_key(a.given))
-    return a if found is None or found.numbers is None else _with_numbers(a, found.numbers)
+def find(a: Arguments, rest: Rest) -> Outcome:
+    """The call; if it is refused, with numbers that may be the size of its batch."""
+    found = known.numbers.get(code_key(a.given)) if known.numbers else None
+    if found is not None and found.numbers is not None:
+        return rest(_with_numbers(a, found.numbers))
+    outcome = rest(a)
+    if not isinstance(outcome, Unsupported) or outcome.is_final:
+        return outcome
+    for form in _ways(a):
+        known.answers.pop(code_key(a.given), None)  # a failed guess may be the number's doing
+        attempt = rest(form)
+        if not isinstance(attempt, Unsupported):
+            known.numbers[code_key(a.given)] = _KnownNumbers(form.numbers)
+            return attempt
+    return outcome
 
 
-def ways(
-    a: Arguments, codes_of: Callable[[Any], dict[int, CodeType]]
-) -> Iterator[Arguments]:
-    """Which numbers may be the size of the batch, to be tried in this order; codes_of: a step."""
+def _ways(a: Arguments) -> Iterator[Arguments]:
+    """Which numbers may be the size of the batch, to be tried in this order."""
     n_rows = _n_rows(a)
-    if n_rows < 2 or a.weights is not None or a.numbers is not None:
+    if n_rows < 2 or a.weights is not None:
         return
-    of = known_numbers.setdefault(code_key(a.given), _KnownNumbers())
+    of = known.numbers.setdefault(code_key(a.given), _KnownNumbers())
     if n_rows in of.tried or len(of.tried) >= MOST_SIZES:
         return
     of.tried.add(n_rows)
-    codes = codes_of(a.given)
+    codes = cache.codes_of(a.given)
     paths = list(dict.fromkeys(path for path, value, _ in _read(a, codes) if value == n_rows))
     but_one = [tuple([p for p in paths if p != without]) for without in paths]
     sets = dict.fromkeys([tuple(paths), *but_one, *[(path,) for path in paths]])
     sets.pop((), None)
     for chosen in itertools.islice(sets, MOST_TRIES):
         yield _with_numbers(a, Numbers(chosen, codes))
-
-
-def remember(a: Arguments) -> None:
-    """The numbers of this call are the size of the batch in those of the same step."""
-    known_numbers[code_key(a.given)] = _KnownNumbers(a.numbers)
 
 
 def _n_rows(a: Arguments) -> int:
@@ -125,4 +120,4 @@ def _with_numbers(a: Arguments, numbers: Numbers) -> Arguments:
             for put in puts:
                 put(n_rows)
 
-    return replace(a, step=numbered, numbers=numbers)
+    return a.in_form("numbers that are the batch", step=numbered, numbers=numbers)

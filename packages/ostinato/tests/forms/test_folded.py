@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import ostinato
-from ostinato import _scan
 from ostinato.arguments import checked
+from ostinato.forms import compiled, shared
 from zoo.playing import loop
 from zoo.small import assert_same, gradients
 
@@ -43,8 +43,8 @@ def given(B: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, tuple[Ten
 
 
 def is_folded(step: Any, init: Tensor, xs: Any) -> bool:
-    shared = _scan.compiled(checked(step, init, xs, 0, False)).arguments.shared
-    return shared is not None and shared.alone
+    of = compiled(checked(step, init, xs, 0, False)).arguments.shared
+    return of is not None and of.alone
 
 
 @pytest.mark.parametrize("step", [tank, of_each_row, beside])
@@ -70,7 +70,7 @@ def test_the_bits_are_those_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for folds in (True, False):
         if not folds:
-            monkeypatch.setattr(_scan, "folded", lambda a: [])
+            monkeypatch.setattr(shared, "_columns", lambda a: 0)
         assert is_folded(tank, init, xs) == folds
         S, ys = ostinato.scan(tank, init, xs)
         found.append([S, ys, *torch.autograd.grad(ys.sum() + S.sum(), init)])

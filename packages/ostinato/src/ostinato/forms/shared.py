@@ -1,0 +1,157 @@
+"""Calls with leaves that have no axis of the batch.
+
+    shared    some leaves have no batch: all rows share them; or none has one: the call is one row
+    folded    leaves `[B]` and `[T, B]` are one row of B columns: rows of one column take as long as
+              rows of a vector each
+    one row   the rows of a loop's iterations read each other (a mean over the batch, a matrix
+              without a batch): the whole batch is one row, tried at last
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ostinato.arguments import Arguments
+from ostinato.compiler.capture.recording import Recording
+from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.recorded import recorded_call
+from ostinato.compiler.shared import Shared
+from ostinato.compiler.steps import code_key
+from ostinato.forms import known
+from ostinato.forms.adapted import is_adapted
+from ostinato.forms.form import Outcome, Rest
+
+MOST_FOLDED = 4  # sizes of one step, each with a recording of its own; then rows are rows
+MOST_IN_A_ROW = 2**14  # elements of the carry; products of large matrices are better not in a row
+
+
+def shared(a: Arguments, rest: Rest) -> Outcome:
+    """The call as it is, then with leaves that all rows share."""
+    outcome = rest(a)
+    if not isinstance(outcome, Unsupported) or outcome.is_final:
+        return outcome
+    refusals: list[Unsupported] = []
+    for of in ways(a):
+        found = rest(_with(a, "leaves without a batch", of))
+        if not isinstance(found, Unsupported) or found.is_final:
+            return found
+        refusals.append(found)
+    return refusals[0] if refusals else outcome  # a leaf without a batch is refused first
+
+
+def ways(a: Arguments) -> list[Shared]:
+    """The possible meanings of leaves without a batch, to be tried in this order."""
+    if not _is_plain(a):
+        return []
+    if all(leaf.dim() < 2 for leaf in a.leaves):
+        return [_alone(a)]
+    found = _shared(a)
+    return [*found, *[replace(of, aligned=False) for of in found[:1]]]
+
+
+def may_fold(a: Arguments) -> bool:
+    """Whether the leaves may be columns of one row; most calls shall not pay for the others."""
+    return a.leaves[0].dim() == 1
+
+
+def folded(a: Arguments, rest: Rest) -> Outcome:
+    """The call as one row of B columns, if its leaves are `[B]` and `[T, B]`."""
+    if _columns(a):
+        found = recorded_call(_with(a, "a batch of numbers as one row", _alone(a)))
+        if not isinstance(found, Unsupported):
+            if _folds(a, found.compiled.planner.recording):
+                return found
+        elif found.is_final:
+            return found
+    return rest(a)
+
+
+def _columns(a: Arguments) -> int:
+    """The columns of the call as one row; 0 if it is none, or is not to be folded."""
+    sizes = {leaf.shape for leaf in a.leaves} | {leaf.shape[1:] for leaf in a.xs_leaves}
+    if len(sizes) > 1 or not _is_plain(a) or is_adapted(a):
+        return 0
+    (size,) = sizes
+    if len(size) != 1 or size[0] < 2:
+        return 0
+    code = code_key(a.given)
+    sizes_of_code = known.folds[code] = known.folds.get(code, set())
+    if len(sizes_of_code) >= MOST_FOLDED and size[0] not in sizes_of_code:
+        return 0
+    sizes_of_code.add(size[0])
+    return size[0]
+
+
+def _folds(a: Arguments, recording: Recording) -> bool:
+    """Whether a folded call is faster: its values have B columns, or one. Else it is not tried
+    again.
+
+    An array beside each row (`h[:, None] * w`) is better computed row by row.
+    """
+    (n,) = a.leaves[0].shape
+    outs = {i for call in recording.calls for i in call.outs if i is not None}
+    shapes = [[m for m in recording.shapes[i] if isinstance(m, int)] for i in outs]
+    if all(shape in ([], [1], [n]) for shape in shapes):
+        return True
+    known.folds[code_key(a.given)] = set(range(-MOST_FOLDED, 0))  # no size of a batch
+    return False
+
+
+def may_be_one_row(a: Arguments) -> bool:
+    """Whether rows may read each other: those of a scan's step do not."""
+    return a.of_loop
+
+
+def one_row(a: Arguments, rest: Rest) -> Outcome:
+    """The call; if its rows read each other, with its whole batch as one row."""
+    sizes: set[Any] = known.one_row.get(code_key(a.given), set())
+    row = _with(a, "the batch as one row", _alone(a))
+    if sizes and _shapes(a) in sizes:
+        found = recorded_call(row)
+        if not isinstance(found, Unsupported) or found.is_final:
+            return found
+    outcome = rest(a)
+    if not isinstance(outcome, Unsupported) or outcome.is_final or "batch" not in outcome.reason:
+        return outcome
+    is_small = sum(leaf.numel() for leaf in a.leaves) <= MOST_IN_A_ROW
+    if not _is_plain(a) or not is_small or len(sizes) >= MOST_FOLDED:
+        return outcome
+    found = recorded_call(row)
+    if isinstance(found, Unsupported):
+        return outcome
+    known.one_row[code_key(a.given)] = sizes | {_shapes(a)}
+    return found
+
+
+def _shapes(a: Arguments) -> tuple[Any, ...]:
+    return *[leaf.shape for leaf in a.leaves], *[leaf.shape[1:] for leaf in a.xs_leaves]
+
+
+def _with(a: Arguments, name: str, shared: Shared) -> Arguments:
+    return a.in_form(name, shared=shared)
+
+
+def _is_plain(a: Arguments) -> bool:
+    ragged = a.ragged.lengths is not None or a.ragged.starts is not None
+    return not ragged and not a.of_layer and a.weights is None
+
+
+def _alone(a: Arguments) -> Shared:
+    return Shared(1, (True,) * len(a.leaves), (True,) * len(a.xs_leaves), 0, True)
+
+
+def _shared(a: Arguments) -> list[Shared]:
+    """Leaves without a batch as rows of as many axes as those of init have, or of xs."""
+    sizes = {leaf.shape[0] for leaf in a.leaves if leaf.dim() > 1}
+    if len(sizes) > 1:
+        return []
+    (n,) = sizes
+    states = tuple([not (leaf.dim() and leaf.shape[0] == n) for leaf in a.leaves])
+    xs = tuple([not (leaf.dim() > 1 and leaf.shape[1] == n) for leaf in a.xs_leaves])
+    if not any(states + xs):
+        return []
+    ranks = [leaf.dim() - 1 for leaf, of_all in zip(a.leaves, states, strict=True) if not of_all]
+    x_ranks = [leaf.dim() - 2 for leaf, of_all in zip(a.xs_leaves, xs, strict=True) if not of_all]
+    both = dict.fromkeys([max(ranks), *x_ranks])
+    return [Shared(n, states, xs, rank, False) for rank in both]
