@@ -25,6 +25,7 @@ BENCHMARKS = (
     "batch",
     "memory",
     "steps",
+    "simulations",
     "transforms",
     "serve",
 )
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "batch": "sequences classified beside ONNX Runtime, OpenVINO and PyTorch",
         "memory": "long runs within a budget: peak memory, time a step, growth with T, B and H",
         "steps": "matrix states, heads, attention: training beside PyTorch's loop, JAX, chunks",
+        "simulations": "loops of science in float64, value and gradient, beside PyTorch and JAX",
         "transforms": "torch.func's transforms in plain gradients, beside PyTorch and JAX",
         "serve": "a server beside an echo of the same stack: steps, frames, batches",
         "check": "all of these; exits 1 if a bound is missed in the best of three measurements",

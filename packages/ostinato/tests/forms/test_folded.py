@@ -19,11 +19,12 @@ from zoo.small import assert_same, gradients
 T = 20
 P = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.3, 0.7, 1.5)]
 OF_ROWS = torch.rand(300, dtype=torch.float64, requires_grad=True)
+K = torch.rand(3, dtype=torch.float64, requires_grad=True)
 W = torch.randn(1, 5, dtype=torch.float64, requires_grad=True)
 
 
 def tank(S: Tensor, x: Any) -> Any:
-    rain, heat = x
+    rain, heat, _ = x
     q = P[0].to(S) * S**1.5 / (1 + S)
     S = torch.relu(S + rain - q - heat * torch.tanh(S * P[1].to(S)))
     return S, torch.where(P[2].to(S) < S, q, -q)
@@ -33,13 +34,22 @@ def of_each_row(S: Tensor, x: Any) -> Any:
     return S * OF_ROWS[: len(S)].to(S).sigmoid() + x[0], S
 
 
+def of_parts(S: Tensor, x: Any) -> Any:
+    """Parameters in a vector, and several numbers for each row in one tensor."""
+    rain, heat = x[2].unbind(1)
+    q = K.to(S)[0] * S * torch.sigmoid(rain)
+    S = S + rain - q - K.to(S)[1] * torch.tanh(heat * S) + x[2][:, 1]
+    return S, q
+
+
 def beside(S: Tensor, x: Any) -> Any:
     return torch.tanh(S[:, None] * W.to(S) + x[0][:, None]).mean(1), S
 
 
-def given(B: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def given(B: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, tuple[Tensor, ...]]:
     init = torch.rand(B, dtype=dtype).requires_grad_()
-    return init, (torch.rand(T, B, dtype=dtype), torch.rand(T, B, dtype=dtype))
+    shapes = (T, B), (T, B), (T, B, 2)
+    return init, tuple([torch.rand(*shape, dtype=dtype).requires_grad_() for shape in shapes])
 
 
 def is_folded(step: Any, init: Tensor, xs: Any) -> bool:
@@ -47,7 +57,7 @@ def is_folded(step: Any, init: Tensor, xs: Any) -> bool:
     return of is not None and of.alone
 
 
-@pytest.mark.parametrize("step", [tank, of_each_row, beside])
+@pytest.mark.parametrize("step", [tank, of_each_row, of_parts, beside])
 def test_it_is_the_loop(step: Callable[..., Any]) -> None:
     """For each of several sizes; of many not every one is recorded anew."""
     with warnings.catch_warnings():
@@ -56,7 +66,8 @@ def test_it_is_the_loop(step: Callable[..., Any]) -> None:
         for i, B in enumerate(sizes[:4] if step is of_each_row else sizes):
             init, xs = given(B)
             ours, theirs = (
-                gradients(how, step, [*P, OF_ROWS, W], init, xs) for how in (ostinato.scan, loop)
+                gradients(how, step, [*P, OF_ROWS, W, K, *xs], init, xs)
+                for how in (ostinato.scan, loop)
             )
             assert_same(ours, theirs)
             assert ostinato.explain(step, init, xs).native

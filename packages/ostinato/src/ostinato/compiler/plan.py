@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import Any, NamedTuple, TypeVar, cast
 
+from ostinato.compiler import shared
 from ostinato.compiler.backward.liveness import Liveness
 from ostinato.compiler.backward.rematerialize import KeptValues, choose_stored
 from ostinato.compiler.backward.weight_grads import WeightGradients, sums_in
@@ -93,6 +94,11 @@ class Planner:
     @property
     def all_leaves(self) -> Flags:
         return (True,) * len(self.graph.forward.states)
+
+    @functools.cached_property
+    def is_narrow(self) -> bool:
+        """Whether the whole batch is better played as one row, if it was recorded as one."""
+        return shared.is_narrow(self.recording)
 
     def scale(self, n_rows: int) -> Scale:
         """How the size of a batch of n rows changes the program."""

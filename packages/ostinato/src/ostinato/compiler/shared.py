@@ -21,6 +21,7 @@ from ostinato.compiler.errors import refused
 
 if TYPE_CHECKING:
     from ostinato.arguments import Arguments
+    from ostinato.compiler.capture.recording import Call, Recording
 
 Flags = tuple[bool, ...]
 
@@ -94,3 +95,25 @@ def _row_by_row(a: Arguments) -> Callable[[list[Tensor], list[Tensor]], Any]:
             return mapped(states, xs)
 
     return flat
+
+
+# Calls that take or put the parts of an xs leaf `[T, B, n]`.
+_OF_PARTS = {"select", "select_backward", "slice", "slice_backward", "unbind", "stack", "add"}
+
+
+def is_narrow(recording: Recording) -> bool:
+    """Whether a batch that was recorded as one row is better played so: its values have B columns,
+    or one.
+
+    An array beside each row (`h[:, None] * w`) is better computed row by row.
+    """
+    shapes = recording.shapes
+    narrow = [(), (1,), shapes[recording.states[0]][1:]]
+    parted = {shapes[i] for i in recording.xs}
+
+    def fits(call: Call, i: int) -> bool:
+        of_rows = bool(shapes[i]) and not isinstance(shapes[i][0], int)
+        of_parts = shapes[i] in parted and call.name.split(".")[1] in _OF_PARTS
+        return not of_rows or shapes[i][1:] in narrow or of_parts
+
+    return all(fits(call, i) for call in recording.calls for i in call.outs if i is not None)

@@ -12,7 +12,7 @@ results those of the call as it was given. `explain` shows the forms of a call.
     answers          branches on values of the batch          the answers of the first element
     pairs            complex leaves                           real leaves with an axis of two
     restarts         resets                                   the step selects the restart values
-    folded           leaves `[B]`                             one row of B columns
+    folded           a carry `[B]`                            one row of B columns
     turned           the batch is the second axis             it is moved to the front
     shared           leaves without a batch                   each row gets a copy
 

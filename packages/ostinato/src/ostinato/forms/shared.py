@@ -1,8 +1,8 @@
 """Calls with leaves that have no axis of the batch.
 
     shared    some leaves have no batch: all rows share them; or none has one: the call is one row
-    folded    leaves `[B]` and `[T, B]` are one row of B columns: rows of one column take as long as
-              rows of a vector each
+    folded    a carry `[B]`, with xs `[T, B]` or `[T, B, n]`, is one row: rows of one column take as
+              long as rows of a vector each
     one row   the rows of a loop's iterations read each other (a mean over the batch, a matrix
               without a batch): the whole batch is one row, tried at last
 """
@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 from ostinato.arguments import Arguments
-from ostinato.compiler.capture.recording import Recording
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.recorded import recorded_call
 from ostinato.compiler.shared import Shared
@@ -56,12 +55,16 @@ def may_fold(a: Arguments) -> bool:
 
 
 def folded(a: Arguments, rest: Rest) -> Outcome:
-    """The call as one row of B columns, if its leaves are `[B]` and `[T, B]`."""
+    """The call as one row of B columns, if the leaves of its carry are `[B]`.
+
+    Where that is not faster it is not tried again.
+    """
     if _columns(a):
         found = recorded_call(_with(a, "a batch of numbers as one row", _alone(a)))
         if not isinstance(found, Unsupported):
-            if _folds(a, found.compiled.planner.recording):
+            if found.compiled.planner.is_narrow:
                 return found
+            known.folds[code_key(a.given)] = set(range(-MOST_FOLDED, 0))  # no size of a batch
         elif found.is_final:
             return found
     return rest(a)
@@ -69,7 +72,7 @@ def folded(a: Arguments, rest: Rest) -> Outcome:
 
 def _columns(a: Arguments) -> int:
     """The columns of the call as one row; 0 if it is none, or is not to be folded."""
-    sizes = {leaf.shape for leaf in a.leaves} | {leaf.shape[1:] for leaf in a.xs_leaves}
+    sizes = {leaf.shape for leaf in a.leaves} | {leaf.shape[1:2] for leaf in a.xs_leaves}
     if len(sizes) > 1 or not _is_plain(a) or is_adapted(a):
         return 0
     (size,) = sizes
@@ -81,21 +84,6 @@ def _columns(a: Arguments) -> int:
         return 0
     sizes_of_code.add(size[0])
     return size[0]
-
-
-def _folds(a: Arguments, recording: Recording) -> bool:
-    """Whether a folded call is faster: its values have B columns, or one. Else it is not tried
-    again.
-
-    An array beside each row (`h[:, None] * w`) is better computed row by row.
-    """
-    (n,) = a.leaves[0].shape
-    outs = {i for call in recording.calls for i in call.outs if i is not None}
-    shapes = [[m for m in recording.shapes[i] if isinstance(m, int)] for i in outs]
-    if all(shape in ([], [1], [n]) for shape in shapes):
-        return True
-    known.folds[code_key(a.given)] = set(range(-MOST_FOLDED, 0))  # no size of a batch
-    return False
 
 
 def may_be_one_row(a: Arguments) -> bool:
