@@ -7,10 +7,9 @@ on batches of 3 and of 5 rows: the differences between the two recordings are th
 from __future__ import annotations
 
 import math
-import types
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -34,8 +33,14 @@ from ostinato.compiler.capture.draws import (
     sample,
     unified,
 )
+from ostinato.compiler.capture.nodes import (
+    backward_code,
+    behind,
+    leaves_of,
+    runs_python_backward,
+)
 from ostinato.compiler.capture.recorder import Recorder, ViewChanged
-from ostinato.compiler.capture.recording import Recording, Sources
+from ostinato.compiler.capture.recording import Recording
 from ostinato.compiler.capture.replaced.functions import CHANGES_IN_PLACE, FUNCTIONS
 from ostinato.compiler.capture.row_products import Products, RowProducts, common, computed
 from ostinato.compiler.capture.unify import BATCHES, unify, without_unused
@@ -70,6 +75,7 @@ def record(
     outside = None if observation is None else _Outside(observation, stand_ins)
     ids = () if observation is None else observation.read
     read = tuple([i for i, t in enumerate(captured) if id(t) in ids])
+    of = _Taken(a, captured, outside, read)
     in_context = observation is not None and observation.in_context
     # The step may turn autocast off for a product, but PyTorch would compute that product with it.
     alone = torch.is_autocast_enabled("cpu") or in_context
@@ -77,16 +83,17 @@ def record(
     states = States(generators) if generators else None
     with observation or nullcontext(), undisturbed(), among_ours():
         try:
-            per_row = _per_row(a, captured)
-            draws = _draws(a, captured, per_row) if generators else ()
+            of = replace(of, per_row=_per_row(of))
+            if generators:
+                of = replace(of, draws=_draws(of))
         finally:
             if states is not None:
                 states.put_back()
-        products = _products(a, captured, per_row, draws) if per_row and not alone else ()
+        products = _products(of) if of.per_row and not alone else ()
         if products:
             with suppress(Unsupported):  # for example a product that the step changes in place
-                found = _at_both(a, captured, per_row, products, draws, outside, read)
-        recording, small = found or _at_both(a, captured, per_row, (), draws, outside, read)
+                found = _at_both(replace(of, products=products))
+        recording, small = found or _at_both(of)
     if in_context:
         recording = replace(recording, runs_python_backward=True, backward_code=())
     return recording, small
@@ -103,14 +110,43 @@ class _Outside:
         return number in self.stand_ins or any(id(t) == number for t in reached)
 
 
-def _at_both(
-    a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products, draws: Draws,
-    outside: Container[int] | None, read: tuple[int, ...],
-) -> tuple[Recording, Recording]:  # fmt: skip
-    small, large = (
-        _recorded(a, captured, per_row, products, draws, n, outside, read) for n in BATCHES
-    )
-    if products and small.runs_python_backward:
+@dataclass(frozen=True)
+class _Taken:
+    """A step to be recorded, and what it takes from outside.
+
+    Attributes:
+        a: the call.
+        captured: the tensors that it takes.
+        outside: the ids of tensors that no recorded operation may read unless they are captured;
+            None for a layer's step.
+        read: the captured tensors whose values it reads, by position.
+        per_row: the captured tensors that have the batch's rows.
+        draws: the random numbers that it draws.
+        products: products of captured rows alone, which are computed once a call.
+    """
+
+    a: Arguments
+    captured: list[Tensor]
+    outside: Container[int] | None
+    read: tuple[int, ...]
+    per_row: PerRow = ()
+    draws: Draws = ()
+    products: Products = ()
+
+    @property
+    def flat(self) -> Callable[..., Any]:
+        """The step on leaves that have the batch."""
+        a = self.a
+        return a.flat if a.shared is None else a.shared.flat(a)
+
+    def replacing(self, leaves: Leaves) -> list[Tensor]:
+        """Leaves in place of the captured tensors."""
+        return rejoined(leaves.fixed, leaves.rows, self.per_row)
+
+
+def _at_both(of: _Taken) -> tuple[Recording, Recording]:
+    small, large = (_recorded(of, n) for n in BATCHES)
+    if of.products and small.runs_python_backward:
         raise Unsupported("the backward pass runs the step again, which then reads other tensors")
     return without_unused(unify(small, large, BATCHES[1])), small
 
@@ -162,54 +198,51 @@ def check_batch(small: Recording, a: Arguments, captured: list[Tensor]) -> None:
     if n_rows not in BATCHES:
         with undisturbed(), among_ours():
             outside = () if small.sized else None
-            of_n = _recorded(
-                a, captured, small.per_row, small.products, small.draws, n_rows, outside,
-                small.read,
+            of = _Taken(
+                a, captured, outside, small.read, small.per_row, small.draws, small.products
             )
-            unify(small, of_n, n_rows)
+            unify(small, _recorded(of, n_rows), n_rows)
 
 
-def _per_row(a: Arguments, captured: list[Tensor]) -> PerRow:
+def _per_row(of: _Taken) -> PerRow:
     """The captured tensors that become leaves of the carry."""
+    a = of.a
     # An index of gather may have fewer rows than its source. A single row would be broadcast.
     sizes = (a.n_rows + 1, a.n_rows - 1 if a.n_rows > 2 else a.n_rows + 2)
 
     def reached(per_row: PerRow, at_least: float) -> float:
         n = 0.0
         for i, other in enumerate(sizes):
-            n += _reached(a, captured, per_row, other)
+            n += _reached(replace(of, per_row=per_row), other)
             if n + (len(sizes) - 1 - i) * _END <= at_least:
                 break  # it runs no further, whatever happens on the other batch
         return math.inf if n == len(sizes) * _END else n
 
-    return captured_rows(a, captured, reached)
+    return captured_rows(a, of.captured, reached)
 
 
-def _draws(a: Arguments, captured: list[Tensor], per_row: PerRow) -> Draws:
+def _draws(of: _Taken) -> Draws:
     """The random numbers that the step draws."""
-    flat = _flat(a)
+    flat = of.flat
 
     def found(n_rows: int) -> list[Draw]:
-        leaves = _copies(a, captured, per_row, (), (), n_rows)
+        leaves = _copies(of, n_rows)
         run = FindDraws()
-        replaced = swapped(captured, rejoined(leaves.fixed, leaves.rows, per_row), FUNCTIONS)
+        replaced = swapped(of.captured, of.replacing(leaves), FUNCTIONS)
         with refused(_FAILS), replaced, torch.enable_grad(), run:
             flat(leaves.init, leaves.xs)
         return run.draws
 
     small, large = map(found, BATCHES)
-    return unified(small, large, BATCHES, a)
+    return unified(small, large, BATCHES, of.a)
 
 
-def _products(
-    a: Arguments, captured: list[Tensor], per_row: PerRow, draws: Draws
-) -> Products:
+def _products(of: _Taken) -> Products:
     """The products that the step computes from captured rows alone."""
-    flat, runs = _flat(a), []
+    flat, runs = of.flat, []
     for n_rows in BATCHES:
-        leaves = _copies(a, captured, per_row, (), draws, n_rows)
-        replacing = rejoined(leaves.fixed, leaves.rows, per_row)
-        run = RowProducts(captured, replacing, FUNCTIONS, per_row, None)
+        leaves = _copies(of, n_rows)
+        run = RowProducts(of.captured, of.replacing(leaves), FUNCTIONS, of.per_row, None)
         with refused(_FAILS), run, torch.enable_grad(), _given(leaves):
             flat(leaves.init, leaves.xs)
         runs.append(run)
@@ -230,16 +263,16 @@ class _Counted(swapped):
         return super().__torch_function__(func, types, args, kwargs)
 
 
-def _reached(a: Arguments, captured: list[Tensor], per_row: PerRow, other: int) -> float:
+def _reached(of: _Taken, other: int) -> float:
     """The number of calls that the step runs, forward; `_END` if its results have `other` rows.
 
     That the results can be differentiated counts as one more call.
     """
-    leaves = _copies(a, captured, per_row, (), (), other)
-    calls = _Counted(captured, rejoined(leaves.fixed, leaves.rows, per_row), FUNCTIONS)
+    leaves = _copies(of, other)
+    calls = _Counted(of.captured, of.replacing(leaves), FUNCTIONS)
     try:
         with calls, torch.enable_grad():
-            new_states, y = a.flat(leaves.init, leaves.xs)
+            new_states, y = of.a.flat(leaves.init, leaves.xs)
         ys = tree.leaves(y)
         pairs = [(t, torch.ones_like(t)) for t in (*new_states, *ys) if t.requires_grad]
         given = (*leaves.fixed, *leaves.rows, *leaves.init, *leaves.xs)
@@ -252,28 +285,18 @@ def _reached(a: Arguments, captured: list[Tensor], per_row: PerRow, other: int) 
         return calls.n_calls
     carry = zip(new_states, leaves.init, strict=True)
     fit = [new.shape == leaf.shape for new, leaf in carry]
-    fit += [t.dim() == 0 or t.shape[0] != a.n_rows for t in ys]
+    fit += [t.dim() == 0 or t.shape[0] != of.a.n_rows for t in ys]
     return _END if all(fit) else calls.n_calls + sum(fit)
 
 
-def _recorded(
-    a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products, draws: Draws,
-    n_rows: int, outside: Container[int] | None, read: tuple[int, ...],
-) -> Recording:  # fmt: skip
-    flat, functions = _flat(a), FUNCTIONS
-    leaves = _copies(a, captured, per_row, products, draws, n_rows)
+def _recorded(of: _Taken, n_rows: int) -> Recording:
+    flat = of.flat
     try:
-        return _record_once(a, flat, functions, captured, per_row, products, leaves, outside, read)
+        return _record_once(of, flat, FUNCTIONS, _copies(of, n_rows))
     except ViewChanged:
-        functions = {**functions, **CHANGES_IN_PLACE}
+        functions = {**FUNCTIONS, **CHANGES_IN_PLACE}
         flat = transformed(flat, torch.func.functionalize)  # each change makes a new tensor
-        leaves = _copies(a, captured, per_row, products, draws, n_rows)
-        return _record_once(a, flat, functions, captured, per_row, products, leaves, outside, read)
-
-
-def _flat(a: Arguments) -> Callable[..., Any]:
-    """The step on leaves that have the batch."""
-    return a.flat if a.shared is None else a.shared.flat(a)
+        return _record_once(of, flat, functions, _copies(of, n_rows))
 
 
 def transformed(step: Callable[..., Any], transform: Callable[..., Any]) -> Callable[..., Any]:
@@ -329,10 +352,7 @@ def _given(leaves: Leaves) -> AbstractContextManager[Any]:
     return GiveNumbers(leaves.draws, leaves.drawn) if leaves.draws else nullcontext()
 
 
-def _copies(
-    a: Arguments, captured: list[Tensor], per_row: PerRow, products: Products, draws: Draws,
-    n_rows: int,
-) -> Leaves:  # fmt: skip
+def _copies(of: _Taken, n_rows: int) -> Leaves:
     """Leaves of a batch of n_rows rows.
 
     Captured tensors share their memory, which may be large; the recorder stops the step before it
@@ -343,41 +363,41 @@ def _copies(
         index = torch.arange(n_rows, device=t.device) % t.shape[0]
         return t.detach()[index].contiguous().requires_grad_(needs_grad)
 
-    fixed, rows = parted(captured, per_row)
+    fixed, rows = parted(of.captured, of.per_row)
     fixed = [
         (t.clone() if t.is_inference() else t.detach()).requires_grad_(t.requires_grad)
         for t in fixed
     ]
     rows = [leaf(t, t.requires_grad) for t in rows]
     with torch.enable_grad():
-        taken = [t.clone() if t.is_inference() else t for t in captured] if products else []
-        made = [leaf(t, t.requires_grad) for t in computed(products, taken)]
-    init, first_x = _leaves_given(a)
+        taken = [t.clone() if t.is_inference() else t for t in of.captured] if of.products else []
+        made = [leaf(t, t.requires_grad) for t in computed(of.products, taken)]
+    init, first_x = _leaves_given(of.a)
     states = [leaf(t, t.is_floating_point()) for t in init]
     xs = [leaf(t, t.requires_grad) for t in first_x]
-    return Leaves(fixed, rows, made, states, xs, draws, sample(draws, n_rows))
+    return Leaves(fixed, rows, made, states, xs, of.draws, sample(of.draws, n_rows))
 
 
 def _record_once(
-    a: Arguments, step: Callable[..., Any], functions: Mapping[Any, Any],
-    captured: list[Tensor], per_row: PerRow, products: Products, leaves: Leaves,
-    outside: Container[int] | None, read: tuple[int, ...],
-) -> Recording:  # fmt: skip
+    of: _Taken, step: Callable[..., Any], functions: Mapping[Any, Any], leaves: Leaves
+) -> Recording:
+    captured, per_row, products, read = of.captured, of.per_row, of.products, of.read
     handed_on = leaves.rows + leaves.products
     params, states, xs = leaves.fixed, leaves.init + handed_on, leaves.xs + leaves.drawn
     given = params + states + xs
-    fixed = [i for i in range(len(captured)) if i not in {of.position for of in per_row}]
-    recorder = Recorder(given, outside or (), {fixed.index(i) for i in read if i in fixed})
+    with_rows = {row.position for row in per_row}
+    fixed = [i for i in range(len(captured)) if i not in with_rows]
+    recorder = Recorder(given, of.outside or (), {fixed.index(i) for i in read if i in fixed})
     n, m = len(params), len(params) + len(states)
     whole = WholeNumbers(recorder, range(n), range(n, len(given)), len(leaves.init[0]))
     with recorder, torch.enable_grad():  # a batch that is not first is put there by a call
-        replacing = rejoined(leaves.fixed, leaves.rows, per_row)
-        made = [batch_first(t, of.axis) for t, of in zip(leaves.products, products, strict=True)]
+        replacing = of.replacing(leaves)
+        made = [batch_first(t, p.axis) for t, p in zip(leaves.products, products, strict=True)]
     replaced = swapped(captured, replacing, functions)
     if products:
         replaced = RowProducts(captured, replacing, functions, per_row, made)
     with replaced:
-        recorder.whole = None if outside is None else whole
+        recorder.whole = None if of.outside is None else whole
         try:
             with refused(_FAILS), recorder, torch.enable_grad(), _given(leaves):
                 new_states, y = step(leaves.init, leaves.xs)
@@ -391,7 +411,7 @@ def _record_once(
         new_states = [*new_states, *handed_on, *largest]
         y_leaves, y_spec = tree.flatten(y)
         outputs = new_states + y_leaves
-        nodes, sources = _behind(outputs, states)
+        nodes, sources = behind(outputs, states)
         _check_result(given, y_leaves, nodes)
         n_forward, needs_grad = len(recorder.calls), recorder.needs_grad()
         out_numbers = [recorder.ref(t).index for t in outputs]
@@ -400,7 +420,7 @@ def _record_once(
         gradients = _differentiated(recorder, outputs, cotangents, given)
     arrays = recorder.captured_arrays(params)
     d_given = [None if g is None else recorder.gradient(g) for g in gradients]
-    k = len(new_states)
+    k, first = len(new_states), (*_leaves_given(of.a)[0], *handed_on, *so_far)
     return Recording(
         calls=tuple(recorder.connected(needs_grad)),
         n_forward=n_forward,
@@ -418,11 +438,11 @@ def _record_once(
         d_states=(*d_given[n:m], *[None for _ in so_far]),
         d_xs=tuple(d_given[m:]),
         y_spec=y_spec,
-        init_needs_grad=tuple(t.requires_grad for t in (*_leaves_given(a)[0], *handed_on, *so_far)),
+        init_needs_grad=tuple(t.requires_grad for t in first),
         differentiable_in=tuple(sources),
         needs_grad=tuple(needs_grad),
-        runs_python_backward=_runs_python_backward(nodes, recorder.values),
-        backward_code=_backward_code(nodes, recorder.values),
+        runs_python_backward=runs_python_backward(nodes, recorder.values),
+        backward_code=backward_code(nodes, recorder.values),
         per_row=per_row,
         products=products,
         read=read,
@@ -447,37 +467,11 @@ def _check_result(given: list[Tensor], y_leaves: list[Tensor], nodes: set[Any]) 
             "the output is complex, and init and xs are real: return torch.view_as_real(y), "
             "and call torch.view_as_complex on what scan returns"
         )
-    if {id(v) for v in _leaves_of(nodes)} - {id(t) for t in given}:
+    if {id(v) for v in leaves_of(nodes)} - {id(t) for t in given}:
         # The recording has the function's result, but not the gradient of the captured tensor.
         raise Unsupported(
             "a captured tensor goes into a custom autograd.Function as it is: give it W * 1"
         )
-
-
-def _runs_python_backward(nodes: set[Any], values: list[Tensor]) -> bool:
-    return bool(_of_python(nodes)) or any(t._backward_hooks for t in values)
-
-
-def _of_python(nodes: set[Any]) -> list[Any]:
-    """The nodes of custom autograd.Functions."""
-    return [n for n in nodes if isinstance(n, torch.autograd.function.BackwardCFunction)]
-
-
-def _backward_code(nodes: set[Any], values: list[Tensor]) -> tuple[types.CodeType, ...]:
-    """The code of the backward passes of custom Functions; () if other code may run, or objects
-    that the context holds may be read."""
-    found, functions = set(), torch.autograd.Function
-    for node in _of_python(nodes):
-        cls = node._forward_cls
-        code = getattr(cls.backward if cls.vjp is functions.vjp else cls.vjp, "__code__", None)
-        kept = tree.leaves(list(vars(node).values()))
-        if code is None or not all(isinstance(leaf, _CONTEXT) for leaf in kept):
-            return ()
-        found.add(code)
-    return () if any(t._backward_hooks for t in values) else tuple(found)
-
-
-_CONTEXT = (Tensor, bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size)
 
 
 def _differentiated(
@@ -491,36 +485,3 @@ def _differentiated(
     with recorder, refused("the step cannot be differentiated here ({})"):  # it may not need to be
         gradients = iter(gradients_of(pairs, wanted))
     return [next(gradients) if t.requires_grad else None for t in given]
-
-
-def _behind(outputs: list[Tensor], states: list[Tensor]) -> tuple[set[Any], list[Sources]]:
-    """The nodes of the autograd graph that lead to tensors, and the sources of each tensor."""
-    bits = {id(t): 2 << i for i, t in enumerate(states)}  # 1 is all that is outside
-    found: dict[Any, int] = {None: 0}  # node → the leaves behind it
-    for output in outputs:
-        stack: list[Any] = [output.grad_fn]
-        while stack:
-            node = stack[-1]
-            before = () if node in found else [b for b, _ in node.next_functions]
-            todo = [b for b in before if b not in found]
-            stack += todo
-            if not todo:
-                stack.pop()
-            if not todo and node not in found:
-                found[node] = sum(bits.get(id(leaf), 1) for leaf in _leaves_of({node}))
-                for b in before:
-                    found[node] |= found[b]
-
-    def sources(output: Tensor) -> Sources:
-        leaves = found[output.grad_fn]
-        if output.grad_fn is None and output.requires_grad:  # an input that is returned unchanged
-            leaves = bits.get(id(output), 1)
-        of_states = frozenset(i for i in range(len(states)) if leaves >> i & 2)
-        return Sources(bool(leaves & 1), of_states)
-
-    return {*found} - {None}, list(map(sources, outputs))
-
-
-def _leaves_of(nodes: set[Any]) -> list[Tensor]:
-    """The tensors that collect gradients, which a leaf's own node names."""
-    return [n.variable for n in nodes if type(n).__name__ == "AccumulateGrad"]
