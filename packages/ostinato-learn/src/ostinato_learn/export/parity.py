@@ -115,8 +115,8 @@ class Parity:
             if not case.error <= case.bound:
                 raise ValueError(
                     f"in {self.runtime} the answers for {case.name} are {case.error:.1e} from "
-                    f"those of the runtime; rounding explains {case.bound:.1e}. Nothing is "
-                    "written. Another version of it may be right; please report this"
+                    f"those of the runtime; rounding explains {case.bound:.1e}, so that "
+                    "nothing is written. Another version of it may be right; please report this"
                 )
 
 
