@@ -32,7 +32,7 @@ def test_products_and_operations_of_an_lstm():
     assert [(p.depth, p.width) for p in e.loop_products] == [(F, 4 * H), (H, 4 * H)]
     assert e.hoisted == ()
     ops = ["add", "copy", "mul", "mul", "mul", *["sigmoid"] * 3, "tanh", "tanh"]
-    assert sorted(e.loop_ops) == ops  # the output is a copy: see `Scale.apart`
+    assert sorted(e.loop_ops) == ops  # the output is a copy: see `Scale.separate`
     assert [(p.depth, p.width) for p in e.backward_loop_products] == [(4 * H, H)]
     assert (e.n_steps, e.n_rows) == (T, B)
     # the gates, and from their gradients those of h and of both weights (x wants none)

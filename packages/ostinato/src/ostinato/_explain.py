@@ -249,9 +249,9 @@ def _transforms(call: ScanCall) -> dict[str, str]:
             f"recorded: {forward / plain:.1f} times the products of grad; of grad "
             f"{(forward + backward) / plain:.1f} times"
         )
-    apart = compiled.totals or call.arguments.memory is not None
-    found["vmap"] = "a scan for each member" if apart else "one scan of more rows"
-    if not apart:
+    separate = compiled.totals or call.arguments.memory is not None
+    found["vmap"] = "a scan for each member" if separate else "one scan of more rows"
+    if not separate:
         found["vmap"] += "; over what it captures, a scan for each member"
     if call.drawn is not None:
         found["vmap"] = "the Python loop: it draws random numbers"

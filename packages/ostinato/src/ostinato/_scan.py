@@ -199,7 +199,7 @@ def _by_either(a: Arguments) -> tuple[Tree, Tree]:
         warn_refused(a.given, refusal)
         if isinstance(refusal, Mispredicted):
             found_answers = list[answers.Answers]()
-            step = answers.noting(a, found_answers)
+            step = answers.recording_answers(a, found_answers)
     bounded = a.memory is not None and torch.is_grad_enabled()
     if bounded and torch_compat.refuses_checkpoints():
         warn_unbounded(a.given)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 
-import forms
 import pytest
 import torch
 
+import forms
 import ostinato
 
 N = 12

@@ -1,8 +1,7 @@
 """Measures of forecasts.
 
 Shapes: M windows, h steps of a forecast, Q quantiles. Forecasts are `[M, h, Q]`, the actual values
-    `[M, h]`. Errors are positive, and smaller is better. Steps whose actual value is missing (NaN)
-    are
+`[M, h]`. Errors are positive, and smaller is better. Steps whose actual value is missing (NaN) are
 left out everywhere; if nothing is left, or a ratio would divide by zero, the result is NaN.
 Forecasts themselves must be finite.
 """

@@ -10,8 +10,8 @@ A *span* is a stretch of steps with a type: a name in a sentence, a gesture in a
     bilou           B-PER    L-PER    O        U-BOOK   O       begin, inside, last; unit
 
 Tags are read strictly: a span counts only if its tags are those that the scheme writes. An "I-PER"
-    that follows no "B-PER" or "I-PER" is not a span; neither is, in iobes, a "B-PER" whose "E-PER"
-    is missing.
+that follows no "B-PER" or "I-PER" is not a span; neither is, in iobes, a "B-PER" whose "E-PER" is
+missing.
 """
 
 from __future__ import annotations

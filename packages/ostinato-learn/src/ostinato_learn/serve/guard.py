@@ -28,7 +28,7 @@ from ostinato_learn.serve.settings import Settings
 _log = logging.getLogger(__name__)
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 AT_ONCE = 4  # bodies of the largest size in memory at the same time
-DRAINED = 2.0  # seconds in which the rest of a body that is too large may come
+BODY_TIMEOUT = 2.0  # seconds in which the rest of a body that is too large may come
 OPEN = ("/v2/health/live", "/v2/health/ready")  # for probes: without a token, with any Host
 
 
@@ -178,7 +178,7 @@ class _Exchange:
                 pass
             return b""
 
-        await self._in_time(rest(), DRAINED)
+        await self._in_time(rest(), BODY_TIMEOUT)
 
     async def _body(self) -> bytes:
         length = self.headers.get("content-length", "")

@@ -21,7 +21,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ostinato_learn.serve.app import application
-from ostinato_learn.serve.guard import DRAINED, Guard
+from ostinato_learn.serve.guard import BODY_TIMEOUT, Guard
 from ostinato_learn.serve.metrics import Metrics
 from ostinato_learn.serve.models import Models
 from ostinato_learn.serve.page import Shown
@@ -30,10 +30,10 @@ from ostinato_learn.serve.settings import Settings
 
 _log = logging.getLogger(__name__)
 HEAD = 1 << 16  # bytes of a request's head, at most
-TENDED = 1.0  # seconds between two checks for idle sequences, each with a flush of the journals
+IDLE_CHECK = 1.0  # seconds between two checks for idle sequences, each with a flush of the journals
 WINDOW = 32  # frames of a WebSocket that wait
 MESSAGE = 1 << 22  # bytes of a WebSocket's message, at most
-YOUNG = 10_000  # new objects between two collections of garbage: some MB; Python's default is 700
+GC_THRESHOLD = 10_000  # new objects between two collections, some MB; Python has 700
 # Seconds until a thread that waits for Python's lock gets it: a round that was played beside the
 # event loop hands its answers back; by Python's default it waits for 5 ms.
 SWITCH_S = 0.0005
@@ -76,7 +76,7 @@ def _short_pauses() -> Iterator[None]:
     thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG, *thresholds[1:])
+    gc.set_threshold(GC_THRESHOLD, *thresholds[1:])
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
     try:
@@ -115,7 +115,7 @@ async def _tend(models: Models) -> None:
     loop = asyncio.get_running_loop()
     last = loop.time()
     while True:
-        await asyncio.sleep(TENDED)
+        await asyncio.sleep(IDLE_CHECK)
         try:
             await models.tend()
             due = loop.time() - last >= models.settings.snapshot_every
@@ -217,7 +217,7 @@ def bounded(timeout: float) -> type[HttpToolsProtocol]:
             self.transport.write_eof()
             # Closed at once, the connection would be cut before the client has read the answer.
             self._refused = True
-            self._timer = self.loop.call_later(DRAINED, self.transport.close)
+            self._timer = self.loop.call_later(BODY_TIMEOUT, self.transport.close)
 
     return Bounded
 

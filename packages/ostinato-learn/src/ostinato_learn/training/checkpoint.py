@@ -3,11 +3,11 @@
 A checkpoint is a directory of two files that belong together:
 
     checkpoint.safetensors   net.NAME           the weights
-                             best.NAME          the weights of the best report, if they are to be
-                             restored optimizer.I.NAME   the optimiser's state for parameter I
-                             task.NAME          the task's state from batch to batch random    
-                                     the state of PyTorch's generator (dropout) losses            
-                             of every tenth iteration, float64
+                             best.NAME          those of the best report, if they are to be restored
+                             optimizer.I.NAME   the optimiser's state for parameter I
+                             task.NAME          the task's state from batch to batch
+                             random             the state of PyTorch's generator (dropout)
+                             losses             of every tenth iteration, float64
     checkpoint.json          everything else: the iteration, the plan, the place in the data, the
                              reports, and the SHA-256 of the other file. Floats are exact.
 

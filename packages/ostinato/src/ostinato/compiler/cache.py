@@ -2,8 +2,8 @@
 
     bucket    all recordings of one code with arguments of one kind
     entry     one set of guards, and the compiled step to play if they hold; entries share it if the
-    step did the same operations owner     the object that a step is a method of, or closes over. It
-    remembers the entry that
+              step did the same operations
+    owner     the object that a step is a method of, or closes over. It remembers the entry that
               fitted last, so that twenty modules of one class do not try each other's guards
 
 A step whose guards are opaque, or that varies without end, is *searched*: it is run once a call,

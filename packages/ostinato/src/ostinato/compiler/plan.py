@@ -29,14 +29,14 @@ Flags = tuple[bool, ...]
 # processor prefetches what another core is about to write. Measured on an RNN, stored apart: where
 # a line takes 190 ns from core to core, up to a fifth less time, at 16 KB a tenth; where it takes
 # 40 ns, 1 % less, at 16 KB 1 % more.
-APART_BELOW = 1 << 13
+SEPARATE_BELOW = 1 << 13
 
 
 class Scale(NamedTuple):
     """How plans depend on the number of rows."""
 
     hoist: bool  # products of xs are taken ahead of the loop
-    apart: bool  # carries that are outputs are stored apart from these
+    separate: bool  # carries that are outputs are stored in memory of their own
 
 
 @dataclass(frozen=True, eq=False)  # each is made once, and is a part of keys
@@ -104,7 +104,7 @@ class Planner:
         """How the size of a batch of n rows changes the program."""
         f = self.graph.forward
         width = max((n.width for n in f.new_states if n in f.ys), default=0)
-        small = n_rows * width * self.graph.dtype.itemsize <= APART_BELOW
+        small = n_rows * width * self.graph.dtype.itemsize <= SEPARATE_BELOW
         return Scale(n_rows < HOIST_BELOW, small and native.n_groups(n_rows) > 1)
 
     @_once
@@ -139,7 +139,7 @@ class Planner:
     def _shown(self, scale: Scale) -> list[Node]:
         """The leaves of the carry that are stored where the caller finds an output."""
         f = self.graph.forward
-        return [] if scale.apart else [n for n in f.new_states if n in f.ys]
+        return [] if scale.separate else [n for n in f.new_states if n in f.ys]
 
     def _hidden(self, scale: Scale) -> frozenset[str]:
         shown, leaves = self._shown(scale), self.graph.forward.new_states

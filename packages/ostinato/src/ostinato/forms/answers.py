@@ -204,7 +204,7 @@ def _with_answers(a: Arguments, answers: Answers) -> Arguments:
     return a.in_form("assumed answers of branches", back, step=step, answers=answers)
 
 
-def noting(a: Arguments, found: list[Answers]) -> Step:
+def recording_answers(a: Arguments, found: list[Answers]) -> Step:
     """The step, which records its answers."""
 
     def step(carry: Any, x: Any) -> Any:

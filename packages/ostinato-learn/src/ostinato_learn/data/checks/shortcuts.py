@@ -25,7 +25,7 @@ SMALLEST_LEAF = 5
 FEWEST = 40  # sequences (or groups); with fewer, no score is significant
 ERRORS = 4
 # How far a score must be on the way from the baseline to 100 % to be reported, a warning, serious.
-TOLD, WARNING, SERIOUS = 0.1, 0.5, 0.9
+INFO, WARNING, SERIOUS = 0.1, 0.5, 0.9
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _is_of_groups(y: np.ndarray, groups: np.ndarray | None) -> bool:
 def _counts(right: float, baseline: float, independent: int) -> bool:
     """Whether a score is above the baseline by a margin that chance does not give."""
     error = math.sqrt(max(baseline * (1 - baseline), 1 / independent) / independent)
-    return right - baseline > max(ERRORS * error, TOLD * (1 - baseline))
+    return right - baseline > max(ERRORS * error, INFO * (1 - baseline))
 
 
 def _questions(cue: Cue, y: np.ndarray) -> tuple[str, ...]:

@@ -114,7 +114,7 @@ def kind_of(content: bytes, name: str) -> str:
 
 
 def as_text(content: bytes, source: str, skipped: int = 0) -> bytes:
-    """Content as UTF-8 without its byte order mark, in which lines end with "\n".
+    """Content as UTF-8 without its byte order mark, in which lines end with "\\n".
 
     Args:
         source: the name of the file, for messages.

@@ -1,12 +1,13 @@
 """The rows of a CSV or TSV file, checked before they are parsed.
 
 pyarrow parses fast and tolerates errors: an unclosed quote swallows rows, text that is not UTF-8
-    becomes bytes, a wrong separator makes one wide column. So the structure is checked first, over
-    all bytes at once:
+becomes bytes, a wrong separator makes one wide column. So the structure is checked first, over all
+bytes at once:
 
     quotes      every second one opens a field, the others close one; each is at an end of a field
-    or is one of a doubled pair rows        line ends outside of quotes fields      separators
-    outside of quotes; in each row as many as in the header
+                or is one of a doubled pair
+    rows        line ends outside of quotes
+    fields      separators outside of quotes; in each row as many as in the header
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`Preparation`: how examples become the numbers of a network, learnt from the training part.
 
 It is part of a model: the columns by name, so that a file with its columns in another order, or
-    with further columns, gives the same bits; the means and scales of the training part; its words;
-    and the replacement of missing values.
+with further columns, gives the same bits; the means and scales of the training part; its words; and
+the replacement of missing values.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`Text`: a column of strings, which in a CSV file may mean anything.
 
 Their use decides their meaning: "7" is the number 7.0 as a feature, the integer 7 as a label, and
-    "007" is a name.
+"007" is a name.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ reads the token before it. If that is an END, a document begins, and the state i
     reset     ×              ×
 
 The last END comes before place 0: the corpus is a ring. B streams begin at places spread evenly
-    over it, and each reads the ring again and again. There is no padding, no token is left out, and
-    the state of a stream is carried from chunk to chunk.
+over it, and each reads the ring again and again. There is no padding, no token is left out, and the
+state of a stream is carried from chunk to chunk.
 """
 
 from __future__ import annotations

@@ -129,14 +129,14 @@ class ForecasterNet(torch.nn.Module):
         ahead = torch.relu(self.ahead(state)).unflatten(1, (self._sizes.horizon, -1))
         beside = [part for part in (future, lags) if part is not None]
         raw = self.readout(torch.relu(self.step(torch.cat([ahead, *beside], dim=2))))
-        return apart(raw, self._median, 0 if lags is None else lags @ self.naive[:, None])
+        return increasing(raw, self._median, 0 if lags is None else lags @ self.naive[:, None])
 
 
-def apart(raw: Tensor, median: int, shift: Tensor | float = 0) -> Tensor:
+def increasing(raw: Tensor, median: int, shift: Tensor | float = 0) -> Tensor:
     """Turn numbers `[…, Q]` into increasing ones: that at `median` + `shift`, and distances to it.
 
     They increase in floating point, too: sums of nonnegative numbers never decrease, and rounding
-        keeps their order.
+    keeps their order.
     """
     middle = raw[..., median : median + 1] + shift
     below = F.softplus(raw[..., :median]).flip(-1).cumsum(-1).flip(-1)

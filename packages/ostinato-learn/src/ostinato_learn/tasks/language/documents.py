@@ -87,7 +87,7 @@ def parts_of(settings: Config) -> TextParts:
     """The documents of a source, in parts.
 
     A single document is divided: its end is the test part. Of many documents, whole ones are held
-        out.
+    out.
     """
     config = settings.data
     if config.split is not None:

@@ -218,7 +218,7 @@ class Search(OwnMode):
             self.unclear = True  # the trail does not say which operation has made it
         else:
             self.must_watch = True
-            of = self.marks.get(id(inner)) or self.told(inner)
+            of = self.marks.get(id(inner)) or self.described(inner)
             self.follow((self.came, "wrapped", wrapped.kind(t, self.level), None, of))
         self.made[id(t)] = t
         mark = self.marks.setdefault(id(t), len(self.marks) + 1)
@@ -231,7 +231,7 @@ class Search(OwnMode):
         if self.known is not None and next(self.known, None) != call:
             self.watch()
 
-    def told(self, leaf: Any) -> Any:
+    def described(self, leaf: Any) -> Any:
         """The entry of the trail for an argument without a number."""
         if isinstance(leaf, Tensor):
             return self.meet_within(leaf) or self.meet_outside(leaf)
@@ -255,7 +255,7 @@ class Search(OwnMode):
             kwargs, leaves, spec = {}, args, len(args)
         else:
             leaves, spec = tree.flatten((args, kwargs := kwargs or {}))
-        said = [marks.get(id(leaf)) or self.told(leaf) for leaf in leaves]
+        said = [marks.get(id(leaf)) or self.described(leaf) for leaf in leaves]
         call = self.came, name, spec, self.surroundings(), *said
         if kwargs or name in _LOOKED_AT:
             self.refuse(name, args, kwargs)

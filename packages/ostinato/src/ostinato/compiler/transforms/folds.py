@@ -24,8 +24,8 @@ def can_fold(call: ScanCall, dims: Axes) -> bool:
     No output may be a sum over the batch. A budget of memory is that of a member.
     """
     captured, _, _ = call.split(dims)
-    apart = call.compiled.totals or call.arguments.memory is not None
-    return not apart and all(dim is None for dim in captured)
+    separate = call.compiled.totals or call.arguments.memory is not None
+    return not separate and all(dim is None for dim in captured)
 
 
 def folded_call(call: ScanCall, n: int) -> ScanCall:

@@ -31,7 +31,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 BRANCH = "a branch on the loop's variable"
 FEWEST = 8  # iterations; a shorter scan gains nothing,
 SHORTEST = 3  # or of so many, if each is heavy
-MOST_COURSES = 4  # branches taken by stretches of one loop, each of which is a scan
+MOST_BRANCHES = 4  # branches taken by stretches of one loop, each of which is a scan
 LONGEST = 16  # iterations after which a branch repeats: a step is recorded with all of them
 # ("index", step, start), ("constant", number), ("state", its number), ("table", its number), or
 # (operation, key, …)
@@ -141,7 +141,7 @@ class Questions:
         """
         courses = self._courses(name, key, other)
         if len(courses) > 1:
-            if len(courses) > MOST_COURSES:
+            if len(courses) > MOST_BRANCHES:
                 numbers = (self.number_at(key, j) for j in range(self.begin, self.end))
                 period = period_of([_QUESTIONS[name](n, other) for n in numbers])
                 why = "its iterations branch on the loop's variable"
@@ -170,7 +170,7 @@ class Questions:
         compare, begin = _QUESTIONS[name], self.begin
         found: list[tuple[int, int]] = []
         is_monotone = key[0] == "index" and name not in ("eq", "ne", "kind")
-        while begin < self.end and len(found) <= MOST_COURSES:
+        while begin < self.end and len(found) <= MOST_BRANCHES:
             here = compare(self.number_at(key, begin), other)
             end = self.end
             if not is_monotone:

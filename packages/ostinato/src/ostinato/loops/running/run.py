@@ -43,7 +43,7 @@ from ostinato.loops.iteration.index import (
     BRANCH,
     FEWEST,
     LONGEST,
-    MOST_COURSES,
+    MOST_BRANCHES,
     SHORTEST,
     Sequences,
 )
@@ -353,7 +353,7 @@ class Loop(LoopResults):
         The next call of this length tries no more than these at once.
         """
         length = self.stop - self.j
-        if refusal.at < max(FEWEST, length / 8) or self.turns >= MOST_COURSES:
+        if refusal.at < max(FEWEST, length / 8) or self.turns >= MOST_BRANCHES:
             return refusal
         self.turns += 1
         end = self.site.ends[self.items.n, self.j] = self.j + refusal.at

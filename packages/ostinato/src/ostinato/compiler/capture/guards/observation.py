@@ -3,12 +3,12 @@
 If every value that a run of a step read is unchanged, the next run does the same. Three classes:
 
     Observation  watches a run: which code ran, and therefore which names may have been read. It
-        saves containers before code runs that could change them.
+                 saves containers before code runs that could change them.
     Walk         (reads.py) follows those names from the step: closure cells, globals, attributes,
                  items. Each read becomes a line of Python that reads it again and compares.
     Guards       are those lines, compiled. They hold constants, code objects and weak references,
-    so that they keep nothing alive; they are paths from the step, so that they fit a closure that
-    is made anew from the same code.
+                 so that they keep nothing alive; they are paths from the step, so that they fit a
+                 closure that is made anew from the same code.
 
 Reads that Python does not show (an attribute whose name is computed, the contents of an object of
 an extension module) are *opaque*: the step is then run once a call, see `cache.py`.
@@ -158,7 +158,7 @@ class Observation:
         self._refusal: Unsupported | None = None
         self.batch, self.same = batch, same
         self.lifted = lifted or {}
-        self.apart = bool(lifted) or batch is not None  # dicts are read item by item
+        self.by_item = bool(lifted) or batch is not None  # dicts are read item by item
         self.walk = self._walked()
         self.lifts = list(self.walk.lifts.values())  # in whose places the step finds tensors
         self.lifted = {path: lift.tensor for path, lift in self.walk.lifts.items()}  # and no more

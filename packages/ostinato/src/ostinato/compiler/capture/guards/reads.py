@@ -82,7 +82,7 @@ class Walk:
         self.by_value = by_value
         self.batch, self.same = of.batch or ((), 0), of.same
         self.whole: list[tuple[str, int, Put]] = []  # numbers that may be the size of the batch
-        self.lifted, self.apart, self.lifts = of.lifted, of.apart, dict[str, Lift]()
+        self.lifted, self.by_item, self.lifts = of.lifted, of.by_item, dict[str, Lift]()
         self.lines: list[str] = []
         self.constants: dict[str, Any] = {}
         self.paths = ["an object that cannot be read"]
@@ -309,7 +309,7 @@ class Walk:
         if type(value) is not kind:
             self.object(value, v, path)
             same = f"isinstance({v}, {name})"
-        elif _is_plain(value) and not (kind is dict and self.apart):  # compared as a whole
+        elif _is_plain(value) and not (kind is dict and self.by_item):  # compared as a whole
             of = list if kind is dict else kind
             inside = f"{v}.values()" if kind is dict else v
             if value:
