@@ -111,7 +111,7 @@ def relu(c: Composer, x: Node) -> Node:
     return c.node("max_s", [x], (0.0,), ROWS, x.shape)
 
 
-def apart(c: Composer, raw: Node, median: int, middle: Node) -> Node:
+def increasing(c: Composer, raw: Node, median: int, middle: Node) -> Node:
     """Turn numbers `[Q]` into increasing ones: the middle, and sums of softplus away from it."""
     far = elementwise(c, "softplus", raw)
     quantiles = {median: middle}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ostinato.internal import ROWS, TensorNames
 from ostinato_learn.models.graph_parts import (
-    apart,
     elementwise,
+    increasing,
     linear,
     map_of,
     parameters,
@@ -36,6 +36,6 @@ def graph(net: ForecasterNet, names: TensorNames, several: bool) -> ModelGraph:
         lags = c.slice(known, sizes.n_future, sizes.n_lags)
         products = elementwise(c, "mul", lags, tensor_of(c, net.naive.detach(), names))
         middle = elementwise(c, "add", middle, c.node("row_sum", [products], (), ROWS, (1,)))
-    each = StepGraph((vector, known), (), (), (apart(c, raw, net._median, middle),))
+    each = StepGraph((vector, known), (), (), (increasing(c, raw, net._median, middle),))
     ahead = Ahead(sizes.horizon, each)
     return ModelGraph(None, layers, model_graph.ReadoutGraph("last"), head, ahead)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ostinato.internal import TensorNames
 from ostinato_learn.models.graph_parts import (
-    apart,
     elementwise,
+    increasing,
     linear,
     map_of,
     parameters,
@@ -31,7 +31,7 @@ def graph(net: RegressorNet, names: TensorNames, several: bool) -> ModelGraph:
     if net.median is not None:
         of_targets = [c.slice(values, k * Q, Q) for k in range(net.n_targets)]
         values = c.concat(
-            [apart(c, raw, net.median, c.slice(raw, net.median, 1)) for raw in of_targets]
+            [increasing(c, raw, net.median, c.slice(raw, net.median, 1)) for raw in of_targets]
         )
     scale, centre = (t.repeat_interleave(Q) for t in (net.scale, net.centre))
     values = elementwise(c, "mul", values, tensor_of(c, scale, names))
