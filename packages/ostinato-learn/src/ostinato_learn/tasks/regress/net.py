@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ostinato_learn.models.inputs import WordBatch
 from ostinato_learn.tasks.classify.net import ClassifierNet
-from ostinato_learn.tasks.forecast.net import apart, check_levels
+from ostinato_learn.tasks.forecast.net import increasing, check_levels
 
 
 class RegressorNet(ClassifierNet):
@@ -61,4 +61,4 @@ class RegressorNet(ClassifierNet):
     def forward(self, x: Tensor | WordBatch, lengths: Tensor | None = None) -> Tensor:
         """The scaled numbers, `[B, K, Q]`; arguments as of a `ClassifierNet`."""
         raw = super().forward(x, lengths).unflatten(1, (self.n_targets, self.n_levels))
-        return raw if self.median is None else apart(raw, self.median)
+        return raw if self.median is None else increasing(raw, self.median)
