@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ostinato_learn.models.inputs import WordBatch
 from ostinato_learn.tasks.classify.net import ClassifierNet
-from ostinato_learn.tasks.forecast.net import increasing, check_levels
+from ostinato_learn.tasks.forecast.net import check_levels, increasing
 
 
 class RegressorNet(ClassifierNet):
