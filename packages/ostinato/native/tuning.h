@@ -33,6 +33,8 @@ constexpr int64_t kChunkRows = 256;
 // short chunk keeps the intermediate values near as well: 5 % at H = 32, 2 % at H = 128.
 constexpr int64_t kNearChunkRows = 32;
 constexpr int64_t kNearSumBytes = 1 << 17;
+// Where units have sums of their own, these do not stay near from chunk to chunk.
+constexpr int64_t kUnitChunkRows = 64;
 // Rows of one product: 256 rows × 256 floats of its factor are 256 KB and stay in L2.
 constexpr int64_t kGemmRows = 256;
 // Rows played together in the loop: 32 rows × 512 floats of gates are 64 KB, in L2 beside the weights …

@@ -108,7 +108,7 @@ template <class T> void play_step_by_columns(Worker<T>& worker, int64_t t) {
     if (stage.barrier_before) worker.wait_for_others();
     if (x.code == Code::kColumnSum) {
       for (int64_t part = worker.share; part < s.n_parts; part += worker.n_shares)
-        accumulate(worker, x, worker.groups.begin, {t, t + 1}, {0, 1}, part_columns(x.n, part, s.n_parts));
+        accumulate(worker, x, worker.groups, {t, t + 1}, {0, 1}, part_columns(x.n, part, s.n_parts));
       continue;
     }
     for (int64_t part = worker.share; part < s.n_parts; part += worker.n_shares)
@@ -132,7 +132,7 @@ template <class T> void accumulate_share(Worker<T>& worker, const Instruction& x
   const bool vector = worker.program.gradients[x.weight].K == 1;
   const Range rows = vector ? Range{0, 1} : worker.share_of(x.k);
   const Range columns = vector ? part_columns(x.n, worker.share, worker.n_shares) : Range{0, x.n};
-  accumulate(worker, x, worker.groups.begin, steps, rows, columns);
+  accumulate(worker, x, worker.groups, steps, rows, columns);
 }
 
 template <class T> void play_chunk_by_columns(Worker<T>& worker, Range steps) {

@@ -131,7 +131,8 @@ template <class T> void add_accumulators(Session<T>& s, const MemoryPlan<T>& pla
     if (!plan.accumulated(i)) continue;
     const Gradient& x = s.plan.program.gradients[i];
     for (int64_t g = s.first_group(slab); g < s.first_group(slab + 1); g++) {
-      s.accumulators[i].push_back(plan.in_result(i, g) ? result_of<T>(x, s.request) : Rows<T>{memory, x.N});
+      const Rows<T> own{memory, x.N};
+      s.accumulators[i].push_back(plan.in_result(i, g) ? result_of<T>(x, s.request, g) : own);
       memory += plan.accumulator(i, g);
     }
   }
@@ -195,7 +196,9 @@ int n_operands_over_rows(Code code) {
 
 bool plays_registers(const PlannedProgram& plan, const PlayRequest& request) {
   if (!plan.registers || request.tier == Tier::kInterpreter) return false;
-  if (n_groups(request.B) > 1 || request.rows || request.lengths || request.segment) return false;
+  if (n_groups(request.B) > 1 || request.rows || request.lengths || request.segment ||
+      request.sums_by_unit)
+    return false;
   return request.tier == Tier::kRegisters || plan.registers->cost.registers_are_faster(request.B);
 }
 // The steps after which late terms are summed: the interpreter's chunks.
@@ -273,7 +276,10 @@ template <class T> void Executor<T>::play(const PlayRequest& request) {
                plan.far(),
                plan.near_weights(),
                plan.single_use()};
-  for (int64_t g = 0; g <= s.n_groups; g++) s.begins[g] = group_begin(request.B, g);
+  s.begins.reserve(s.n_groups + 1);
+  s.first_groups.reserve(s.n_slabs + 1);
+  for (int64_t g = 0; g <= s.n_groups; g++) s.begins.push_back(plan.group_begin(g));
+  for (int64_t slab = 0; slab <= s.n_slabs; slab++) s.first_groups.push_back(plan.first_group(slab));
   std::unique_ptr<Workspace> workspace = workspaces_.take();
   place_all(s, plan, *workspace);
   parallel(int(plan.n_players()), run_thread<T>, &s);

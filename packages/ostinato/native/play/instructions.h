@@ -199,8 +199,7 @@ template <class T> void play_section(Worker<T>& worker, const Section& section, 
       case Code::kOuter:
       case Code::kColumnSum:
       case Code::kProductSum:
-        for (int64_t g = w.groups.begin; g < w.groups.end; g++)
-          accumulate(worker, x, g, w.steps, {0, x.k}, {0, x.n});
+        accumulate(worker, x, w.groups, w.steps, {0, x.k}, {0, x.n});
         i++;
         break;
       default: {

@@ -32,8 +32,9 @@ template <class T> class MemoryPlan {
       : program_(plan.program), columns_(n_parts > 1 ? plan.columns : kNotShared), sums_(plan.sums),
         segment_(request.segment), n_lists_(plan.n_lists), T_(request.T),
         run_T_(segment_ ? segment_->run_steps : T_), B_(request.B), panel_(kernels.panel),
-        lanes_(kernels.lanes), n_groups_(ostinato::n_groups(request.B)),
-        n_slabs_(std::max<int64_t>(1, std::min<int64_t>(request.threads, n_groups_))), n_parts_(n_parts),
+        lanes_(kernels.lanes), unit_rows_(request.unit_rows), by_unit_(request.sums_by_unit),
+        n_row_groups_(ostinato::n_groups(B_)), n_groups_(by_unit_ ? B_ / unit_rows_ : n_row_groups_),
+        n_slabs_(std::max<int64_t>(1, std::min<int64_t>(request.threads, n_row_groups_))), n_parts_(n_parts),
         late_(program_.gradients.size()), kept_to_the_end_(program_.buffers.size()) {
     if (bound_on_bytes() > kMaxPlayBytes)
       throw std::length_error("play: so many steps and rows need more than 2^62 bytes");
@@ -53,9 +54,15 @@ template <class T> class MemoryPlan {
   int64_t n_parts() const { return n_parts_; }
   int64_t n_players() const { return std::max(n_slabs_, n_parts_); }
   const ColumnSharing& columns() const { return columns_; }
-  int64_t first_group(int64_t slab) const { return n_groups_ * slab / n_slabs_; }
+  int64_t group_begin(int64_t group) const {
+    return by_unit_ ? group * unit_rows_ : ostinato::group_begin(B_, group, unit_rows_);
+  }
+  int64_t first_group(int64_t slab) const {
+    const int64_t first = n_row_groups_ * slab / n_slabs_;
+    return by_unit_ ? ostinato::group_begin(B_, first, unit_rows_) / unit_rows_ : first;
+  }
   int64_t rows_of_slab(int64_t slab) const {
-    return group_begin(B_, first_group(slab + 1)) - group_begin(B_, first_group(slab));
+    return group_begin(first_group(slab + 1)) - group_begin(first_group(slab));
   }
   int64_t chunk() const { return chunk_; }
   // Steps that are whole chunks, however much is accumulated.
@@ -124,9 +131,9 @@ template <class T> class MemoryPlan {
   }
   // Whether each group has an accumulator.
   bool accumulated(size_t gradient) const { return !late_[gradient] && !sums_.copied[gradient]; }
-  // The first group accumulates in the result, if that has the same order.
+  // The first group accumulates in the result, if that has the same order. Units do in their own.
   bool in_result(size_t gradient, int64_t group) const {
-    return group == 0 && !program_.gradients[gradient].transposed;
+    return by_unit_ || (group == 0 && !program_.gradients[gradient].transposed);
   }
   int64_t accumulator(size_t i, int64_t group) const {
     return !accumulated(i) || in_result(i, group) ? 0 : padded(size(program_.gradients[i]));
@@ -144,7 +151,10 @@ template <class T> class MemoryPlan {
   }
   int64_t registers() const {  // with the scratch of outer products
     int64_t scratch = 0;
-    for (const Gradient& g : program_.gradients) scratch = std::max(scratch, outer_scratch(g.K, panel_));
+    for (const Gradient& g : program_.gradients) {
+      const bool exchanged = by_unit_ && g.transposed;
+      scratch = std::max(scratch, outer_scratch(exchanged ? g.N : g.K, panel_));
+    }
     for (int32_t i = program_.after.begin; i < program_.after.end; i++) {
       const Instruction& x = program_.instructions[i];
       if (x.code == Code::kBlock) i += x.count;
@@ -206,10 +216,11 @@ template <class T> class MemoryPlan {
       const Gradient& g = program_.gradients[i];
       const int64_t bytes = size(g) * int64_t(sizeof(T));
       const bool few_rows = run_T_ * B_ <= kLateRows * n_groups_;
-      late_[i] = g.K > 1 && n_groups_ > 1 && !g.transposed && n_terms[i] == 1 &&
+      late_[i] = !by_unit_ && g.K > 1 && n_groups_ > 1 && !g.transposed && n_terms[i] == 1 &&
                  (bytes > kLateBytes || few_rows);
       if (accumulated(i)) accumulator_bytes += bytes;
     }
+    if (by_unit_) return kUnitChunkRows;
     return accumulator_bytes > 0 && accumulator_bytes <= kNearSumBytes ? kNearChunkRows : kChunkRows;
   }
 
@@ -226,7 +237,7 @@ template <class T> class MemoryPlan {
     for (const SmallProduct& x : program_.products)
       fixed += double(kMaxGroups) * double(product_sum_scratch(x.K));
     for (const Gradient& g : program_.gradients)
-      fixed += double(kMaxGroups) * double(padded(size(g)) + outer_scratch(g.K, kMaxPanel));
+      fixed += double(kMaxGroups) * double(padded(size(g)) + outer_scratch(std::max(g.K, g.N), kMaxPanel));
     for (const Buffer& b : program_.buffers) per_row += double(padded(b.width));
     const double pointers = double(kMaxGroups * 3 * program_.instructions.size() * sizeof(T*));
     return (fixed + per_row) * sizeof(T) + double(B_) * (double(T_) + 1) * (per_row * sizeof(T) + pointers);
@@ -236,7 +247,9 @@ template <class T> class MemoryPlan {
   const ColumnSharing& columns_;
   const SumSharing& sums_;
   const Segment* const segment_;
-  const int64_t n_lists_, T_, run_T_, B_, panel_, lanes_, n_groups_, n_slabs_, n_parts_;
+  const int64_t n_lists_, T_, run_T_, B_, panel_, lanes_, unit_rows_;
+  const bool by_unit_;
+  const int64_t n_row_groups_, n_groups_, n_slabs_, n_parts_;
   int64_t chunk_;
   std::vector<bool> late_;             // by gradient
   std::vector<bool> kept_to_the_end_;  // by buffer: read by a late gradient

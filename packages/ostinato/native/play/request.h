@@ -10,7 +10,9 @@ namespace ostinato {
 // The memory of an argument; strides are in elements, and their meaning depends on its use in the program:
 //   over time (Kind::kTime)     element (slot, r, column) = data[slot · time + r · row + column]
 //   tape (Kind::kTape)          rows of `row` elements, in an order of the engine's own
-//   weight or gradient          element (i, j) = data[i · time + j · row]; a gradient has row = 1
+//   weight                      element (i, j) = data[i · time + j · row]
+//   gradient                    element (i, j) = data[i · time + j]; that of unit u begins at data[u · row],
+//                               if units have sums of their own
 //   vector                      dense, [width]
 //   init and final of a carry   [B, width]: element (r, column) = data[r · row + column].
 //                               data = null: the carry begins with zeros; the last carry is not wanted
@@ -45,6 +47,12 @@ struct PlayRequest {
   // The work of a step (see kWorkPerBarrierNs) from which one more thread shares the columns of a single
   // group; 0: from what a barrier costs now, as measured.
   int64_t work_per_thread = 0;
+  // The batch consists of units of so many consecutive rows, which no group divides. A tape can only be read
+  // with the same units.
+  int64_t unit_rows = 1;
+  // Whether the sums of weight gradients are taken for each unit, and not over the batch. Then units are the
+  // groups of a play; a thread plays the same rows as otherwise. Not with rows, lengths or segments.
+  bool sums_by_unit = false;
   std::string isa;
   const Segment* segment = nullptr;  // null: this play is the whole run
   Tier tier = Tier::kCheapest;
@@ -58,6 +66,8 @@ inline int64_t n_groups(int64_t B) {
   while (n < kMaxGroups && 2 * n * kGroupRows <= B) n *= 2;
   return n;
 }
-inline int64_t group_begin(int64_t B, int64_t group) { return B * group / n_groups(B); }
+inline int64_t group_begin(int64_t B, int64_t group, int64_t unit_rows) {
+  return B / unit_rows * group / n_groups(B) * unit_rows;
+}
 
 }  // namespace ostinato

@@ -58,7 +58,7 @@ template <class T> class Worker {
   // Finds the spans of these groups at step t; for_spans then visits them.
   void find_spans(Range of_groups, int64_t t) {
     n_spans_ = 0;
-    const int64_t* begins = session.begins;
+    const int64_t* begins = session.begins.data();
     if (!request.lengths) {
       spans_[n_spans_++] = {begins[of_groups.begin], begins[of_groups.end]};
       return;

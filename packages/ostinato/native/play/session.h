@@ -1,5 +1,6 @@
 // What all threads of one play share.
 //
+//   group    of rows: see request.h. If units have sums of their own, these are the groups of a play
 //   slab     consecutive groups, played from the first step to the last by one thread
 //   part     some columns of a step. Where a single group is played by several threads, each plays parts
 //   player   whoever has memory of its own: a slab, or a thread that plays parts
@@ -59,15 +60,16 @@ template <class T> struct Session {
   std::vector<T*> packed_parts = {};          // by stage of the shared columns, then by part
   // By gradient, then by group; none if the gradient is summed late or copied.
   std::vector<std::vector<Rows<T>>> accumulators = {};
-  int64_t begins[kMaxGroups + 1] = {};  // group_begin of each
+  std::vector<int64_t> begins = {};        // the first row of each group, and the end
+  std::vector<int64_t> first_groups = {};  // of each slab, and the end
   Barrier barrier = {};
 
-  int64_t first_group(int64_t slab) const { return n_groups * slab / n_slabs; }
+  int64_t first_group(int64_t slab) const { return first_groups[slab]; }
 };
 
-template <class T> Rows<T> result_of(const Gradient& g, const PlayRequest& request) {
+template <class T> Rows<T> result_of(const Gradient& g, const PlayRequest& request, int64_t unit = 0) {
   const Argument& a = request.arguments[g.argument];
-  return {static_cast<T*>(a.data), a.time};
+  return {static_cast<T*>(a.data) + (request.sums_by_unit ? unit * a.row : 0), a.time};
 }
 
 }  // namespace ostinato

@@ -16,7 +16,7 @@ namespace {
 
 // f(carry, the engine's row, the caller's row)
 template <class T, class F> void for_carries(const Worker<T>& worker, F f) {
-  const int64_t *begins = worker.session.begins, *order = worker.request.rows;
+  const int64_t *begins = worker.session.begins.data(), *order = worker.request.rows;
   for (const Carry& c : worker.program.carries)
     for (int64_t r = begins[worker.groups.begin]; r < begins[worker.groups.end]; r++)
       f(c, r, order ? order[r] : r);
@@ -92,8 +92,10 @@ template <class T> void play_chunk(Worker<T>& worker, Range steps) {
     });
   }
   if (program.after.begin == program.after.end) return;
-  for (int64_t g = worker.groups.begin; g < worker.groups.end; g++)
+  for (int64_t g = worker.groups.begin; g < worker.groups.end; g++) {
+    clear_before_first_chunk(worker, g, steps);
     play_section(worker, program.after, {{g, g + 1}, steps});
+  }
 }
 
 }  // namespace

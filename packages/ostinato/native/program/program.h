@@ -80,7 +80,7 @@ struct Instruction {
 };
 struct Gradient {
   int32_t K, N, argument;   // the sum over rows and steps is written to the argument, [K, N]
-  bool transposed = false;  // the argument is [N, K]
+  bool transposed = false;  // the argument is [N, K]: of outer products
 };
 struct Carry {
   int32_t buffer;

@@ -267,6 +267,7 @@ class Validator {
             where_ + ": sums over rows and steps belong into `after`, or of columns into `loop`");
     const Gradient& g = named(p_.gradients, x.weight, "gradient");
     require(g.K == (outer ? x.k : 1) && g.N == x.n, where_ + ": shape of the gradient");
+    require(outer || !g.transposed, where_ + ": a sum of columns is not transposed");
     read(x.a, outer ? x.k : x.n);
     if (outer) read(x.b, x.n);
     else none(x.b);
@@ -280,6 +281,7 @@ class Validator {
     require(p.across, where_ + ": its product is not `across`");
     require(x.k == p.groups * p.M && x.n == p.N, where_ + ": shape of the product");
     require(g.K == x.k && g.N == x.n, where_ + ": shape of the gradient");
+    require(!g.transposed, where_ + ": a sum of products is not transposed");
     read(x.a, columns_of_a(p));
     read(x.b, columns_of_b(p_, p));
     none(x.c);

@@ -80,7 +80,8 @@ inline Argument argument_of(const ArgumentSource& source, nanobind::handle tenso
     case How::kTransposed: return {v.data, v.strides[1], v.strides[0]};
     case How::kRows: return {v.data, 0, v.elements() / n_rows};
     case How::kTape: return {next_page(v.data) + source.q * n_steps * n_rows * v.item, 0, source.p};
-    case How::kPart: return {v.data + source.p * v.item, source.q, 1};
+    case How::kPart:  // of a sum, or of one for each unit
+      return {v.data + source.p * v.item, source.q, v.n_axes ? v.strides[0] : 0};
   }
   throw std::invalid_argument("no such source");
 }

@@ -21,6 +21,8 @@ inline std::atomic<int64_t> engine_ns{0};  // that the engine has played since t
 struct CallShape {
   int64_t n_steps, n_rows;
   Integers order, lengths;
+  int64_t unit_rows = 1;  // see PlayRequest
+  bool sums_by_unit = false;
 };
 
 inline void check(const CallShape& shape) {
@@ -29,6 +31,11 @@ inline void check(const CallShape& shape) {
   for (const Integers* list : {&shape.order, &shape.lengths})
     if (!list->empty() && int64_t(list->size()) != shape.n_rows)
       throw std::invalid_argument("play: rows and lengths need one number for each row");
+  const int64_t unit = shape.unit_rows;
+  if (unit < 1 || shape.n_rows % unit || (unit > 1 && shape.n_rows / unit < n_groups(shape.n_rows)))
+    throw std::invalid_argument("play: wanted rows that are whole units, as many as there are groups");
+  if (shape.sums_by_unit && !(shape.order.empty() && shape.lengths.empty()))
+    throw std::invalid_argument("play: sums by unit are of rows in order that all have all steps");
   for (int64_t row : shape.order)
     if (row < 0 || row >= shape.n_rows) throw std::invalid_argument("play: rows has a number out of range");
   for (int64_t length : shape.lengths)
@@ -61,6 +68,8 @@ void call_engine(Executor<T>& executor, const std::vector<Argument>& arguments, 
   request.T = shape.n_steps;
   request.B = shape.n_rows;
   request.arguments = arguments.data();
+  request.unit_rows = shape.unit_rows;
+  request.sums_by_unit = shape.sums_by_unit;
   request.threads = threads;
   request.work_per_thread = work_per_thread;
   request.isa = isa;

@@ -89,7 +89,7 @@ void bind_passes(nb::module_& m) {
            "program"_a, "sources"_a, "dtype"_a, "n_captured"_a, "state_shapes"_a, "keeps"_a, "y_shapes"_a,
            "y_is_carry"_a, "reverse"_a, "tape_width"_a)
       .def("play", &ForwardPass::play, "given"_a, "once"_a, "order"_a, "lengths"_a, "threads"_a, "isa"_a,
-           "room_steps"_a = 0)
+           "room_steps"_a = 0, "unit_rows"_a = 1)
       .def("needed_bytes", &ForwardPass::needed_bytes, "n_steps"_a, "run_steps"_a, "n_rows"_a, "threads"_a,
            "isa"_a);
   nb::class_<BackwardPass>(m, "BackwardPass")
@@ -97,7 +97,7 @@ void bind_passes(nb::module_& m) {
                     std::vector<bool>, const std::vector<std::pair<Integers, bool>>&>(),
            "program"_a, "sources"_a, "dtype"_a, "n_ys"_a, "init_wanted"_a, "x_wanted"_a, "sums"_a)
       .def("play", &BackwardPass::play, "tape"_a, "given"_a, "once"_a, "grads"_a, "isa"_a,
-           "run"_a = nb::none(), "last"_a = true, "d_xs"_a = Objects())
+           "run"_a = nb::none(), "last"_a = true, "d_xs"_a = Objects(), "by_unit"_a = false)
       .def("chunk_steps", &BackwardPass::chunk_steps, "run_steps"_a, "n_rows"_a, "isa"_a)
       .def("needed_bytes", &BackwardPass::needed_bytes, "n_steps"_a, "run_steps"_a, "n_rows"_a, "threads"_a,
            "isa"_a);

@@ -164,8 +164,9 @@ class ForwardPass : public PassBase {
   //   order, lengths    of a ragged batch, else empty
   //   room_steps        the tape's memory has room for so many steps, if there are fewer: plays of a run in
   //                     segments, of which one is shorter, can then use the same memory one after the other
+  //   unit_rows         the rows of a unit, if the backward pass may want a sum for each: see PlayRequest
   nanobind::tuple play(nanobind::iterable given, nanobind::iterable once, Integers order, Integers lengths,
-                       int threads, const std::string& isa, int64_t room_steps) const {
+                       int threads, const std::string& isa, int64_t room_steps, int64_t unit_rows) const {
     TensorLists lists;
     append(lists[kGiven], given);
     auto tape = std::make_unique<Tape>();
@@ -173,6 +174,7 @@ class ForwardPass : public PassBase {
     tape->ragged = !lengths.empty();
     tape->threads = threads;
     read_xs(*tape, lists[kGiven], std::move(order), std::move(lengths));
+    tape->shape.unit_rows = unit_rows;
     room_steps = std::max(room_steps, tape->shape.n_steps);
     const Objects finals = read_init_and_make_carries(*tape, lists[kGiven], room_steps);
     nanobind::list outs = make_outputs(*tape);
@@ -313,9 +315,10 @@ class BackwardPass : public PassBase {
   //   run      of a run that is played in segments; then the sums are those so far
   //   last     whether this is the segment played last
   //   d_xs     dense places for the gradients of leaves of xs; where there is none, or None, one is made
+  //   by_unit  whether there is a sum for each unit of the tape: then sums have an axis of units in front
   nanobind::tuple play(const Tape& tape, nanobind::iterable given, nanobind::iterable once,
                        nanobind::iterable grads, const std::string& isa, RunningSums* run, bool last,
-                       const Objects& d_xs) const {
+                       const Objects& d_xs, bool by_unit) const {
     TensorLists lists;
     Segment segment;
     if (run) segment = begin_segment(*run, tape, last, isa);
@@ -323,19 +326,22 @@ class BackwardPass : public PassBase {
     append_grads(lists[kTensors], grads);
     nanobind::list found = make_gradients(tape, d_xs);
     append(lists[kTensors], found);
-    lists[kSums] = run ? run->sums : make_sums();
+    CallShape shape = tape.shape;
+    shape.sums_by_unit = by_unit;
+    lists[kSums] = run ? run->sums : make_sums(by_unit ? shape.n_rows / shape.unit_rows : 0);
     append(lists[kGiven], given);
     append(lists[kOnce], once);
     tape.given.check(lists[kGiven]);
     lists[kMemory] = {tape.memory};
-    run_program(lists, tape.shape, tape.threads, isa, run ? &segment : nullptr);
+    run_program(lists, shape, tape.threads, isa, run ? &segment : nullptr);
     return nanobind::make_tuple(nanobind::cast(lists[kSums]), found);
   }
 
  private:
-  Objects make_sums() const {
+  Objects make_sums(int64_t n_units = 0) const {  // 0: over the batch
     Objects made;
-    for (const auto& [shape, zeros] : sums_) made.push_back(make(shape, zeros));
+    for (const auto& [shape, zeros] : sums_)
+      made.push_back(make(n_units ? shape_of({n_units}, nanobind::cast<Integers>(shape)) : shape, zeros));
     return made;
   }
   Segment begin_segment(RunningSums& run, const Tape& tape, bool last, const std::string& isa) const {

@@ -131,6 +131,87 @@ template <class T> void check_equal_bits() {
       }
 }
 
+// ---- Sums by unit
+
+// The arguments of a play with another memory for each gradient, [units, K, N] or transposed.
+template <class T> struct UnitArguments {
+  std::vector<Argument> list;
+  Values<T> sums;  // by gradient
+
+  UnitArguments(const Program& program, const Arrays<T>& arrays, int64_t n_units)
+      : list(arrays.arguments(), arrays.arguments() + program.n_arguments) {
+    for (const Gradient& g : program.gradients) {
+      const int64_t size = int64_t(g.K) * g.N;
+      sums.emplace_back(size_t(n_units * size), T(7));
+      list[size_t(g.argument)] = {sums.back().data(), g.transposed ? g.K : g.N, size};
+    }
+  }
+  void skip_rows(const Program& program, int64_t n) {
+    const auto skip = [&](int32_t argument) {
+      if (argument < 0) return;
+      Argument& a = list[size_t(argument)];
+      if (a.data) a.data = static_cast<T*>(a.data) + n * a.row;
+    };
+    for (const Buffer& b : program.buffers)
+      if (b.kind == Kind::kTime) skip(b.argument);
+    for (const Carry& c : program.carries) skip(c.init), skip(c.final);
+  }
+};
+std::vector<Program> programs_with_sums(int32_t F, int32_t H, bool descending) {
+  Program program = sample_program(F, H, descending), transposed = program;
+  for (size_t i : {1, 5}) transposed.gradients[i].transposed = true;  // of outer products
+  return {program, transposed};
+}
+template <class T> Values<T> sums_by_unit(const Program& program, const Setting& setting, int64_t unit_rows) {
+  Executor<T> executor(program, workspaces);
+  const Arrays<T> arrays(program, setting.T, setting.B, Random(7));
+  UnitArguments<T> arguments(program, arrays, setting.B / unit_rows);
+  PlayRequest request = setting.request(arguments.list.data());
+  request.unit_rows = unit_rows;
+  request.sums_by_unit = true;
+  executor.play(request);
+  return arguments.sums;
+}
+// Each unit played alone.
+Values<double> sums_of_units(const Program& program, const Setting& setting, int64_t unit_rows) {
+  Executor<double> executor(program, workspaces);
+  const Arrays<double> arrays(program, setting.T, setting.B, Random(7));
+  Values<double> found(program.gradients.size());
+  Setting alone(setting.T, unit_rows, false, Random(11));
+  alone.isa = setting.isa;
+  for (int64_t unit = 0; unit < setting.B / unit_rows; unit++) {
+    UnitArguments<double> arguments(program, arrays, 1);
+    arguments.skip_rows(program, unit * unit_rows);
+    executor.play(alone.request(arguments.list.data()));
+    for (size_t i = 0; i < found.size(); i++)
+      found[i].insert(found[i].end(), arguments.sums[i].begin(), arguments.sums[i].end());
+  }
+  return found;
+}
+void check_sums_by_unit() {
+  for (const SampleSize& size : {SampleSize{3, 5, 4, 3}, {16, 17, 5, 9}, {3, 5, 140, 33}, {70, 20, 3, 34},
+                                 {3, 5, 12, 24}, {3, 41, 9, 6}, {20, 70, 1, 1}})
+    for (bool descending : {false, true})
+      for (const Program& program : programs_with_sums(size.F, size.H, descending))
+        for (int64_t unit_rows : {1, 2, 3}) {
+          if (size.B % unit_rows || size.B / unit_rows < n_groups(size.B)) continue;
+          Setting setting(size.T, size.B, false, Random(11));
+          setting.isa = "base";
+          const Values<double> wanted = sums_of_units(program, setting, unit_rows);
+          const Values<float> bits = sums_by_unit<float>(program, setting, unit_rows);
+          for (int threads : {1, 3})
+            for (int64_t work_per_thread : {PlayRequest().work_per_thread, int64_t(1)})
+              for (const std::string& isa : available_isas()) {
+                setting.threads = threads;
+                setting.work_per_thread = work_per_thread;
+                setting.isa = isa;
+                const std::string where = name(size, setting) + ", units of " + std::to_string(unit_rows);
+                CHECK(equal(sums_by_unit<double>(program, setting, unit_rows), wanted), where);
+                CHECK(equal(sums_by_unit<float>(program, setting, unit_rows), bits), where);
+              }
+        }
+}
+
 // More is read and written over time than stays in the caches: each step prefetches the next one's rows.
 void check_far_plays() {
   for (const SampleSize& size :
@@ -435,6 +516,7 @@ void test_executor() {
   check_sums();
   check_equal_bits<float>();
   check_equal_bits<double>();
+  check_sums_by_unit();
   check_far_plays();
   check_fewer_threads();
   check_barriers();

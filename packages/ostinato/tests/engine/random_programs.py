@@ -260,10 +260,8 @@ class Maker:
         N = int(self.rng.integers(1, min(most // groups, 9) + 1))
         K = int(self.rng.integers(1, min(most // (groups * max(M, N)), 40) + 1))
         number, a, b = self.small_product(rows, groups, M, K, N, across=True)
-        transposed = bool(self.rng.random() < 0.3)
-        shape = (N, groups * M) if transposed else (groups * M, N)
-        argument = self.argument("gradient", shape)
-        self.gradients.append(Gradient(groups * M, N, argument, transposed))
+        argument = self.argument("gradient", (groups * M, N))
+        self.gradients.append(Gradient(groups * M, N, argument))
         return Instruction(
             Code.PRODUCT_SUM, n=N, k=groups * M, weight=len(self.gradients) - 1, count=number,
             a=a, b=b,

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -82,6 +82,21 @@ class WeightGradients:
                 # autograd's are dense; this one may be a view of a transposed sum
                 found.append(evaluate(node, captured, once).contiguous())
         return found
+
+    def of_units(
+        self, sums: Sequence[Tensor], captured: Sequence[Tensor], once: dict[Node, Tensor]
+    ) -> list[Tensor | None]:
+        """The same of sums that have an axis of units in front, as their gradients then do."""
+        if not self._computes:
+            return self.of(sums, captured, once)
+        places = [i for i, (node, _) in enumerate(self._gradients) if node is not None]
+
+        def of_a_unit(sums: Sequence[Tensor]) -> list[Any]:
+            found = self.of(sums, captured, dict(once))
+            return [found[i] for i in places]
+
+        found = dict(zip(places, torch.func.vmap(of_a_unit)(list(sums)), strict=True))
+        return [found.get(i) for i in range(len(self._gradients))]
 
     def _is_a_sum(self, node: Node | None) -> int | None:
         """The position of the tensor that is this gradient, or None."""

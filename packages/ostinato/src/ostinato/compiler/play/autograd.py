@@ -47,6 +47,7 @@ class ScanCall:
     drawn: Drawn | None = None  # random numbers of a step that draws: further leaves of xs
     # Under transforms: applies the scan as a function that has rules for them; see `transforms/`.
     applied: Callable[[ScanCall, list[Tensor]], Sequence[Tensor]] | None = None
+    unit_rows: int = 1  # of a member's rows, if members are rows of this call
 
     def tensors(self) -> list[Tensor]:
         """Everything that autograd sees of the call, in the order that `split` takes apart."""
@@ -130,18 +131,24 @@ class ScanCall:
             run = run_in_segments(self, tensors)
             if run is not None:
                 return run.forward(tensors), run
-        return self.compiled.forward(tensors, self.n_rows, a.reverse, self.rows, train)
+        return self._played_forward(tensors, train)
+
+    def _played_forward(self, tensors: Any, train: bool) -> tuple[list[Tensor], SavedForward]:
+        return self.compiled.forward(
+            tensors, self.n_rows, self.arguments.reverse, self.rows, train, unit_rows=self.unit_rows
+        )
 
     def backward(
-        self, tape: Tape, tensors: Any, grads: Any, used: Flags, wanted: Flags
-    ) -> list[Tensor | None]:
+        self, tape: Tape, tensors: Any, grads: Any, used: Flags, wanted: Flags,
+        by_unit: bool = False,
+    ) -> list[Tensor | None]:  # fmt: skip
         """See `CompiledStep.backward`."""
         if not isinstance(tape, SavedForward):
             return tape.backward(tensors, grads, used, wanted)
         if not tape.held.holds():  # an output was changed in place, as those of a loop may be
-            reverse = self.arguments.reverse
-            _, tape = self.compiled.forward(tensors, self.n_rows, reverse, self.rows, True)
-        return self.compiled.backward(tape, tensors, grads, used, wanted, self.rows is not None)
+            _, tape = self._played_forward(tensors, True)
+        ragged = self.rows is not None
+        return self.compiled.backward(tape, tensors, grads, used, wanted, ragged, by_unit)
 
     def replay(self, captured: Any, init: Any, xs: Any, recorded: bool = False) -> list[Tensor]:
         """Outputs and last carry by the Python loop, for the step or for its recording.

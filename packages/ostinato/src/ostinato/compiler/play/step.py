@@ -125,6 +125,7 @@ class CompiledStep:
     def forward(
         self, given: Tensors, n_rows: int, reverse: bool, rows: RowOrder | None, train: bool,
         as_computed: bool = False, n_threads: int | None = None, room_steps: int = 0,
+        unit_rows: int = 1,
     ) -> tuple[list[Tensor], SavedForward]:  # fmt: skip
         """Outputs `[T, B, …]` and last carry `[B, …]`, in one list; and the tape.
 
@@ -135,6 +136,7 @@ class CompiledStep:
             as_computed: whether all results have the engine's type, not `out_dtypes`.
             n_threads: the largest number of threads; None: that of PyTorch.
             room_steps: the number of steps that the tape has room for, if there are fewer.
+            unit_rows: the rows of a unit, if the backward pass may want sums by unit.
         """
         for i in self._whole:
             low, high = given[i].aminmax()
@@ -145,7 +147,7 @@ class CompiledStep:
         n_threads = n_threads or native.n_threads(torch.get_num_threads())
         outs, held = way.played.play(
             given, way.bound.once(given, once), order, lengths, n_threads, native.best_isa(),
-            room_steps,
+            room_steps, unit_rows,
         )  # fmt: skip
         for i in self.handed_on:
             outs[self.n_ys + i].copy_(given[self.n_captured + i])
@@ -181,7 +183,7 @@ class CompiledStep:
 
     def backward(
         self, tape: SavedForward, given: Tensors, grads: Any,
-        used: Flags, wanted: Flags, ragged: bool,
+        used: Flags, wanted: Flags, ragged: bool, by_unit: bool = False,
     ) -> list[Tensor | None]:  # fmt: skip
         """The gradients of the given tensors; None for those not needed or not reached.
 
@@ -189,6 +191,7 @@ class CompiledStep:
             grads: of outputs and last carry; None for those not used.
             used: whether each output and leaf of the last carry is.
             wanted: whether the gradient of each tensor given is.
+            by_unit: whether those of captured tensors are one for each unit of the tape, `[n, …]`.
 
         Raises:
             Unsupported: the Python loop must decide. With these outputs unused the graph has
@@ -212,9 +215,11 @@ class CompiledStep:
             for x, is_wanted in zip(given[first_x:], wanted[first_x:], strict=True)
         ]
         sums, others = way.played.play(
-            tape.held, given, way.bound.once(given, once), grads, native.best_isa(), d_xs=places
-        )
-        found = [*way.gradients.of(sums, given, once), *others]
+            tape.held, given, way.bound.once(given, once), grads, native.best_isa(), d_xs=places,
+            by_unit=by_unit,
+        )  # fmt: skip
+        of = way.gradients.of_units if by_unit else way.gradients.of
+        found = [*of(sums, given, once), *others]
         check_poles(way.flow.risky, found)
         n_steps = 1 if way.flow.settled == 1 else given[-1].shape[0]  # len() takes a µs more
         for i in way.flow.unreached(n_steps):

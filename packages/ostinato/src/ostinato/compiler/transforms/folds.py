@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ostinato.compiler.play.tape import RowOrder
 from ostinato.eager import RowSpans
+from ostinato.engine import native
 
 if TYPE_CHECKING:
     from ostinato.compiler.play.autograd import ScanCall
@@ -28,13 +29,21 @@ def can_fold(call: ScanCall, dims: Axes) -> bool:
     return not separate and all(dim is None for dim in captured)
 
 
+def has_units(call: ScanCall, n: int) -> bool:
+    """Whether the engine can sum the gradients of captured tensors by member."""
+    whole = call.rows is None and call.arguments.truncate is None
+    enough = n >= native.n_groups(n * call.n_rows)  # a member lies in one group of rows
+    return whole and enough and call.compiled.engine == "native"
+
+
 def folded_call(call: ScanCall, n: int) -> ScanCall:
     """The call of n batches as one."""
     a, rows = call.arguments, call.rows
     lengths = None if rows is None else rows.lengths.repeat(n)
     ragged = RowSpans(lengths, None, [], a.ragged.n_steps)
     return replace(
-        call, n_rows=n * call.n_rows, rows=None if lengths is None else RowOrder.of(lengths),
+        call, n_rows=n * call.n_rows, unit_rows=call.n_rows if has_units(call, n) else 1,
+        rows=None if lengths is None else RowOrder.of(lengths),
         arguments=a._replace(ragged=ragged, shared=None, stand_ins=None),
     )  # fmt: skip
 
@@ -76,9 +85,12 @@ class RowsOfMembers:
         return tuple([self._unfolded(t, axis) for t, axis in pairs]), tuple(self._of_outputs)
 
     def unfolded(self, found: Optional) -> tuple[list[Tensor | None], Axes]:
-        """The gradients of the tensors, without those of captured ones, and the members' axes."""
+        """The gradients of the tensors, and the members' axes: of captured ones the first."""
         pairs = zip(found, self._axes, strict=True)
-        return [None if g is None else self._unfolded(g, axis) for g, axis in pairs], self._axes
+        separate = [
+            g if g is None or axis is None else self._unfolded(g, axis) for g, axis in pairs
+        ]
+        return separate, [0 if axis is None else axis for axis in self._axes]
 
     def _folded(self, given: Sequence[Any], dims: Axes, axes: Axes) -> list[Any]:
         folded = []
@@ -94,6 +106,5 @@ class RowsOfMembers:
             folded.append(t.flatten(axis, axis + 1))
         return folded
 
-    def _unfolded(self, t: Tensor, axis: int | None) -> Tensor:
-        assert axis is not None
+    def _unfolded(self, t: Tensor, axis: int) -> Tensor:
         return t.unflatten(axis, (self.n, t.shape[axis] // self.n))

@@ -32,7 +32,7 @@ from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.play.autograd import replayed
 from ostinato.compiler.play.tape import Flags
 from ostinato.compiler.transforms import by_the_loop
-from ostinato.compiler.transforms.folds import RowsOfMembers, can_fold
+from ostinato.compiler.transforms.folds import RowsOfMembers, can_fold, has_units
 from ostinato.compiler.transforms.tangents import Tangents, tangent_call
 
 if TYPE_CHECKING:
@@ -69,15 +69,17 @@ class ScanRun:
         return outs
 
     def backward(
-        self, tensors: Tensors, grads: Optional, used: Flags, wanted: Flags
+        self, tensors: Tensors, grads: Optional, used: Flags, wanted: Flags, by_unit: bool = False
     ) -> list[Tensor | None]:
         """The gradients of plain tensors; the forward pass is played again if it was of others."""
         if self._tape is None or not all(map(_is_same, self._given, tensors)):
             self.forward(tensors)
         assert self._tape is not None
         try:
-            return self.call.backward(self._tape, tensors, grads, used, wanted)
+            return self.call.backward(self._tape, tensors, grads, used, wanted, by_unit)
         except Unsupported:
+            if by_unit:
+                raise
             return by_the_loop.plain_gradients(self.call, tensors, grads, wanted)
 
     def tangent(
@@ -309,10 +311,16 @@ class _Gradients(torch.autograd.Function):
         tensors, grads = ask.split(given)
         dims, grad_dims = ask.split(in_dims[1:])
         n, run = info.batch_size, ask.run
-        if run.can_fold(dims) and not any(run.call.split(ask.wanted)[0]):
+        folds = run.can_fold(dims)
+        if folds and not any(run.call.split(ask.wanted)[0]):
             fold, of_all = run.folded(n, tensors, dims)
             of_outputs = fold.of_outputs(grads, grad_dims)
             found = gradients(of_all, fold.tensors, of_outputs, ask.wanted)
+            found, at = fold.unfolded(found)
+        elif folds and has_units(run.call, n) and not any(map(_moves, given)):
+            fold, of_all = run.folded(n, tensors, dims)
+            of_outputs = fold.of_outputs(grads, grad_dims)
+            found = of_all.backward(fold.tensors, of_outputs, ask.used, ask.wanted, by_unit=True)
             found, at = fold.unfolded(found)
         else:
             # One tape serves all, if only gradients of outputs differ.
@@ -329,6 +337,11 @@ class _Gradients(torch.autograd.Function):
         ask.reached = [i for i, g in enumerate(found) if g is not None]
         outs = tuple([found[i] for i in ask.reached])
         return (outs, tuple([at[i] for i in ask.reached])) if outs else (_nothing(tensors), (None,))
+
+
+def _moves(t: Tensor) -> bool:
+    """Whether derivatives by a tensor may be taken, or it is mapped over, at an outer level."""
+    return wrapped.is_wrapped(t) or (t.requires_grad and torch.is_grad_enabled())
 
 
 def _nothing(tensors: Tensors) -> tuple[Tensor]:
