@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ostinato_learn.tasks.forecast.net import NINE, ForecasterNet, apart, check_levels
+from ostinato_learn.tasks.forecast.net import NINE, ForecasterNet, check_levels, increasing
 from zoo.suites import in_pairs
 
 CELLS = ["rnn", "gru", "lstm"]
@@ -61,13 +61,13 @@ def test_the_network_is_its_equations():
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e4, 1e30])
 def test_quantiles_never_cross_whatever_the_network_says(median, size):
     raw = size * torch.randn(500, 9, generator=torch.Generator().manual_seed(0))
-    answer = apart(raw, median, torch.ones(500, 1))
+    answer = increasing(raw, median, torch.ones(500, 1))
     assert (answer.diff(dim=1) >= 0).all()
     assert torch.equal(answer[:, median], raw[:, median] + 1)
 
 
 def test_a_single_quantile_is_the_median():
-    assert torch.equal(apart(torch.ones(2, 1), 0), torch.ones(2, 1))
+    assert torch.equal(increasing(torch.ones(2, 1), 0), torch.ones(2, 1))
     assert ForecasterNet(2, quantiles=[0.5])(torch.zeros(1, 4, 2)).shape == (1, 2, 1)
 
 
