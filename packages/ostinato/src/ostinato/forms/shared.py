@@ -18,7 +18,7 @@ from ostinato.compiler.recorded import recorded_call
 from ostinato.compiler.shared import Shared
 from ostinato.compiler.steps import code_key
 from ostinato.forms import known
-from ostinato.forms.adapted import is_adapted
+from ostinato.forms.adapted import has_complex, is_adapted, pairs
 from ostinato.forms.form import Outcome, Rest
 
 MOST_FOLDED = 4  # sizes of one step, each with a recording of its own; then rows are rows
@@ -94,9 +94,8 @@ def may_be_one_row(a: Arguments) -> bool:
 def one_row(a: Arguments, rest: Rest) -> Outcome:
     """The call; if its rows read each other, with its whole batch as one row."""
     sizes: set[Any] = known.one_row.get(code_key(a.given), set())
-    row = _with(a, "the batch as one row", _alone(a))
     if sizes and _shapes(a) in sizes:
-        found = recorded_call(row)
+        found = _as_one_row(a)
         if not isinstance(found, Unsupported) or found.is_final:
             return found
     outcome = rest(a)
@@ -105,11 +104,18 @@ def one_row(a: Arguments, rest: Rest) -> Outcome:
     is_small = sum(leaf.numel() for leaf in a.leaves) <= MOST_IN_A_ROW
     if not _is_plain(a) or not is_small or len(sizes) >= MOST_FOLDED:
         return outcome
-    found = recorded_call(row)
+    found = _as_one_row(a)
     if isinstance(found, Unsupported):
         return outcome
     known.one_row[code_key(a.given)] = sizes | {_shapes(a)}
     return found
+
+
+def _as_one_row(a: Arguments) -> Outcome:
+    def row(a: Arguments) -> Outcome:
+        return recorded_call(_with(a, "the batch as one row", _alone(a)))
+
+    return pairs(a, row) if has_complex(a) else row(a)
 
 
 def _shapes(a: Arguments) -> tuple[Any, ...]:

@@ -74,7 +74,11 @@ def writes(nodes: Sequence[ast.AST]) -> set[str]:
 def free_names(function: ast.AST) -> set[str]:
     """The names that a function, lambda or class reads from the scope around it, or binds there."""
     if isinstance(function, ast.ClassDef):
-        return reads(function)
+        outside = [*function.bases, *function.decorator_list, *function.keywords]
+        own = list(own_nodes(function.body))
+        loaded = {n.id for n in own if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        within = [free_names(n) for n in own if isinstance(n, (*FUNCTIONS, ast.ClassDef))]
+        return reads(*outside).union(loaded, *within)
     assert isinstance(function, FUNCTIONS)
     body = [function.body] if isinstance(function, ast.Lambda) else function.body
     a = function.args

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler.capture.replaced.elementwise import named
+from ostinato.compiler.capture.wrapped import is_wrapped
 
 LARGEST = 8  # N at most: the number of operations grows with N²
 LARGEST_DETERMINANT = 4  # N at most: by minors
 
 
 def _of_rows(A: Tensor, largest: int = LARGEST) -> bool:
-    return A.dim() > 2 and A.shape[-1] == A.shape[-2] <= largest and A.is_floating_point()
+    has_rows = A.dim() > 2 or (A.dim() == 2 and is_wrapped(A))  # vmap hides the axis of the rows
+    return has_rows and A.shape[-1] == A.shape[-2] <= largest and A.is_floating_point()
 
 
 # ---- below autograd, which has formulas for the gradients
