@@ -13,6 +13,7 @@
 # make docs          the documentation as a site with search in build/pages/site; a broken link is an error
 # make explore       property tests with examples that the suites do not draw; ROUNDS=20 for more
 # make explore-loops 20,000 drawn loops against Python; PROGRAMS=2000 FIRST=20000 for fewer, or others
+# make fuzz          the readers of bytes from outside by a coverage-guided fuzzer, in build/fuzz; RUNS=2500000 for more
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
@@ -20,13 +21,14 @@ JOBS   ?= 2
 ROUNDS ?= 5
 PROGRAMS ?= 20000
 FIRST  ?= 0
+RUNS   ?= 100000
 CORE   := packages/ostinato
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # A PyTorch that the interpreter already has is reused: the environment then sees the system's packages.
 SITE := $(shell $(PYTHON) -c "import importlib.metadata as m; v=m.version('torch').split('.'); print('--system-site-packages' if (int(v[0]),int(v[1]))>=(2,6) else '')" 2>/dev/null)
 
-.PHONY: mnist test test-core test-learn test-all test-packages lint wheels workflows docs explore explore-loops native-test arm-test sanitize native-all clean
+.PHONY: mnist test test-core test-learn test-all test-packages lint wheels workflows docs explore explore-loops fuzz native-test arm-test sanitize native-all clean
 
 mnist: $(VENV)/.for-torch
 	$(BIN)/ostinato train mnist --output runs/mnist-N
@@ -91,6 +93,10 @@ explore: $(VENV)/.for-dev
 
 explore-loops: $(VENV)/.for-test
 	$(BIN)/python packages/ostinato/tests/loops/explore.py --programs $(PROGRAMS) --first $(FIRST) --jobs $(JOBS)
+
+fuzz: $(VENV)/.for-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
+	for target in tensors config journal state request; do $(BIN)/python -m fuzz $$target -runs=$(RUNS) || exit; done
 
 # $(VENV)/.for-NAME: the environment with the extra NAME. The engine is compiled anew when its sources change.
 CONTAINS_test := torch

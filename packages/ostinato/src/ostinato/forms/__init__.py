@@ -22,6 +22,8 @@ as it is, then, if that is refused, with another one. `compiler/recorded.py` is 
 
 from __future__ import annotations
 
+from functools import partial
+
 from ostinato.arguments import Arguments
 from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.play.autograd import ScanCall
@@ -43,19 +45,16 @@ FORMS = (
 )
 
 
-def _from(i: int) -> Rest:
-    """The forms from the i-th one on, as one function."""
-    if i == len(FORMS):
-        return recorded_call
-    (applies, find), rest = FORMS[i], _from(i + 1)
-
-    def found(a: Arguments) -> Outcome:
-        return find(a, rest) if applies(a) else rest(a)
-
-    return found
+def _found(a: Arguments, first: int = 0) -> Outcome:
+    """Find the recorded step of a call by the forms from `first` on."""
+    for i in range(first, len(FORMS)):
+        applies, find = FORMS[i]
+        if applies(a):
+            return find(a, _AFTER[i])
+    return recorded_call(a)
 
 
-_found = _from(0)
+_AFTER: tuple[Rest, ...] = tuple([partial(_found, first=i + 1) for i in range(len(FORMS))])
 
 
 def compiled(a: Arguments) -> ScanCall:
