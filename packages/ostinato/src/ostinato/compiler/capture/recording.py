@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import CodeType
@@ -95,6 +96,7 @@ class Recording:
     draws: Draws = ()  # the random numbers, which are the last leaves of xs
 
 
+@functools.cache  # a call of scan asks for it for all that is computed once
 def overload_of(name: str) -> Any:
     """The function of ATen with this name, such as `aten.mm.default`."""
     _, operation, overload = name.split(".")
