@@ -13,7 +13,7 @@ INTRO = """\
 Made by `python -m benchmarks report {name}` from one run; nothing here is written by hand, and \
 rows that miss their bound stay as they are.
 
-How it is measured: all contenders in one process (beside another program, and simulations: each in \
+How it is measured: all contenders in one process (beside another program and simulations: each in \
 its own), in turn, with the garbage collector off; \
 medians over rounds; a ratio is taken within each round, then its median. Each contender's outputs \
 and gradients are first compared with a float64 run of PyTorch; who is wrong is not timed. \
