@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ostinato.compiler.torch_compat import OwnMode
 from ostinato.loops.iteration.index import Number
 from ostinato.loops.iteration.nostep import NoStep
+from ostinato.loops.iteration.prefixes import applied, has_prefix
 
 
 class Calls(OwnMode):
@@ -57,6 +58,10 @@ class Calls(OwnMode):
         if found is not NotImplemented:
             return found
         given = (*args, *kwargs.values())
+        if has_prefix(given):
+            out = applied(func, args, kwargs)
+            self.meet(out)
+            return out
         if any(isinstance(a, Number) for a in given):
             beside = [a for a in given if isinstance(a, Tensor)]
             args = tuple([a._tensor(beside) if isinstance(a, Number) else a for a in args])

@@ -37,6 +37,30 @@ def moves(index: Any) -> bool:
     return isinstance(index, Number)
 
 
+def grows(index: Any) -> bool:
+    """Whether an index has a slice `:t`, whose length moves with the loop."""
+    parts = index if type(index) is tuple else (index,)
+    return any(type(p) is slice and type(p.stop) is Index and p.start in (None, 0) for p in parts)
+
+
+def prefixes(base: Tensor, index: Any) -> tuple[Any, list[Any], list[Any]]:
+    """An index with slices `:t` as one with whole axes: itself; for each axis of its result the
+    end, or None; and for each the number of one that the index takes, or None."""
+    parts = index if type(index) is tuple else (index,)
+    whole, ends, at = list[Any](), list[Any](), list[Any]()
+    n_left = base.dim() - sum(p is not None and p is not Ellipsis for p in parts)
+    has_rest = any(p is Ellipsis for p in parts)
+    for p in (*parts, *([] if has_rest else [Ellipsis])):
+        moving_part = isinstance(p, Number) or (type(p) is slice and moves(p))
+        if type(p) is slice and moving_part and not grows(p):
+            raise NoStep("a slice of another length in every iteration")
+        whole.append(slice(None, None, None) if moving_part else p)
+        n = n_left if p is Ellipsis else int(type(p) is not int)
+        ends += [p.stop if type(p) is slice and moving_part else None] * n
+        at += [p if isinstance(p, Number) else None] * n
+    return tuple(whole), ends, at
+
+
 def described(index: Any) -> Parts:
     """The parts of an index, hashable, without the place of the moving one."""
     parts = index if type(index) is tuple else (index,)

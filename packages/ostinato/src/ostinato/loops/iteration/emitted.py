@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ostinato.loops.iteration.nostep import ListRead, NoStep
+from ostinato.loops.iteration.prefixes import Prefix, as_prefix, placed
 
 JOINING = (torch.cat, torch.concat, torch.concatenate)
 READ = "an iteration reads a list that iterations append to"
@@ -102,6 +104,53 @@ class Fresh(list[Any]):
     __gt__ = __ge__ = __reversed__ = __reduce_ex__ = _read
     pop = remove = clear = index = count = sort = reverse = copy = _read
     __repr__ = __str__ = object.__repr__
+
+
+@dataclass(frozen=True)
+class WholeList:
+    """A list that iterations append to, read as one tensor, `torch.stack(outs, 1)`.
+
+    Its state is a tensor with room for all items, whose first axis is never that of the items: it
+    may be the batch. Where there is no item yet, there is a copy of the first one.
+    """
+
+    m: int  # the number of the list
+    is_stack: bool  # else torch.cat, of items of length one
+    axis: int
+
+    def piece(self, item: Any) -> Tensor:
+        """An item as a part of the state."""
+        if not isinstance(item, Tensor) or type(item) is Prefix:
+            raise ListRead(READ)
+        item = item.unsqueeze(self.axis) if self.is_stack else item
+        if not self.is_stack and item.shape[self.axis] != 1:
+            raise ListRead(READ)
+        return item.movedim(self.axis, self.at(item))
+
+    def at(self, whole: Tensor) -> int:
+        """The axis of the items in the state."""
+        return max(self.axis, 1) if whole.dim() > 1 else self.axis
+
+    def room(self, items: list[Any], n: int) -> Tensor:
+        """The state with these items, and room for n more."""
+        pieces = [self.piece(item) for item in items]
+        if not pieces or len({(p.shape, p.dtype) for p in pieces}) > 1:
+            raise ListRead(READ)
+        return torch.cat([*pieces, *[pieces[0].detach()] * n], self.at(pieces[0]))
+
+    def with_item(self, whole: Tensor, number: Any, item: Any) -> Tensor:
+        """The state with one more item; number: how many there were."""
+        piece, at = self.piece(item), self.at(whole)
+        if piece.dtype != whole.dtype or piece.dim() != whole.dim():
+            raise ListRead(READ)
+        numbers = [number if axis == at else None for axis in range(whole.dim())]
+        return torch.where(placed(whole, [None] * whole.dim(), numbers), piece, whole)
+
+    def tensor(self, whole: Tensor, length: Any) -> Tensor:
+        """The tensor that the body gets."""
+        ends = [None] * whole.dim()
+        ends[self.axis] = length
+        return as_prefix(whole.movedim(self.at(whole), self.axis), tuple(ends))
 
 
 class FreshPieces(Fresh):

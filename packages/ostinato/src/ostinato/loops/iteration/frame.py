@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ostinato.compiler import torch_private
-from ostinato.loops.iteration import elements
+from ostinato.loops.iteration import elements, prefixes
 from ostinato.loops.iteration.calls import filled
 from ostinato.loops.iteration.emitted import JOINING, Added, Fresh, FreshPieces
 from ostinato.loops.iteration.index import (
@@ -21,7 +21,7 @@ from ostinato.loops.iteration.index import (
     running,
 )
 from ostinato.loops.iteration.items import table_of as table_of_numbers
-from ostinato.loops.iteration.nostep import NoStep
+from ostinato.loops.iteration.nostep import Narrowed, NoStep
 from ostinato.loops.iteration.plan import Read
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class Frame:
         self.puts: list[tuple[Read, elements.Parts, Any, Any, Tensor]] = []
         self.lags: list[list[Tensor]] = []
         self.pasts: list[list[Any]] = []
+        self.has_prefixes = False
+        self.in_parts: list[Any] = []
+        self.wholes: list[Tensor] = []  # the lists that the body stacks, with room for all items
         self.by_index: dict[int, list[Any]] = {}  # list → its reads by the loop's variable
         self.about: dict[tuple[Read, str], Any] = {}  # properties of tensors that are written
         self.held: list[Any] = []  # the tensors, lists, dicts and objects of the state
@@ -73,6 +76,12 @@ class Frame:
             whole.insert(0, self.as_kept(piece, False))
         whole.extend([self.as_kept(piece, False) for piece in parts[at + 1 :]])
         return whole
+
+    def whole(self, of: Any) -> Any:
+        """The tensor `outs` where an iteration needs all of it."""
+        if isinstance(of, FreshPieces):
+            return self.step.joined(self, torch.cat, of, of.axis)
+        return of
 
     number = staticmethod(number_of)
     filled = staticmethod(filled)
@@ -140,15 +149,80 @@ class Frame:
             base = self.step.base_of(read, index)
         if not elements.moves(index):
             return base[index]
+        if isinstance(base, Tensor) and self.is_part(base, index):
+            return self.part(base, index)
         self.refuse_again(base, index)
         if elements.has_tensors(index):
             index, rest = elements.split(index)
             return self.element(read, base, index)[rest]
         return self.element(read, base, index)
 
+    def parted(self, base: Any) -> Any:
+        """Note a tensor of which the body reads or writes slices `:t`."""
+        self.in_parts.append(base)
+        return base
+
+    def is_part(self, base: Tensor, index: Any) -> bool:
+        """Whether an index has a slice `:t`, or takes an element of a state with such slices."""
+        if elements.has_tensors(index) or elements.grows(index):
+            return not elements.has_tensors(index)
+        parts = index if type(index) is tuple else (index,)
+        is_state = any(base is of for of in self.in_parts) and self.holds(base)
+        return is_state and any(type(p) is Index for p in parts)
+
+    def part(self, base: Tensor, index: Any) -> Tensor:
+        """`x[:, :t]`, or `attn[..., i, :i]` of a tensor of the state."""
+        whole, ends, at = elements.prefixes(base, index)
+        found = base[whole]
+        for axis in reversed(range(found.dim())):
+            if at[axis] is not None:
+                self.within_length(at[axis] + 1, found.shape[axis])
+                numbers = [n if i == axis else None for i, n in enumerate(at)]
+                here = prefixes.placed(found, [None] * found.dim(), numbers)
+                found = torch.where(here, found, 0).sum(axis, dtype=base.dtype)
+                del ends[axis], at[axis]
+            elif ends[axis] is not None:
+                self.within_length(ends[axis], found.shape[axis])
+        return prefixes.prefix_of(found, ends)
+
+    def put_part(self, value: Any, base: Tensor, index: Any) -> None:
+        """`attn[..., i, :i] = value`, of a tensor of the state."""
+        whole, ends, at = elements.prefixes(base, index)
+        into = base[whole]
+        for axis, (end, number) in enumerate(zip(ends, at, strict=True)):
+            if end is not None or number is not None:
+                self.within_length(number + 1 if end is None else end, into.shape[axis])
+        if isinstance(value, Tensor):
+            left = [axis for axis, number in enumerate(at) if number is None]
+            prefixes.check_fits(value, [ends[i] for i in left], [into.shape[i] for i in left])
+            value = prefixes.plain(self.as_kept(value, not base.requires_grad)).to(base.dtype)
+            for axis in reversed(range(into.dim())):
+                behind = into.dim() - 1 - axis
+                if at[axis] is not None and value.dim() > behind:
+                    value = value.unsqueeze(value.dim() - behind)
+        into.copy_(torch.where(prefixes.placed(into, ends, at), value, into))
+
+    def within_length(self, end: Index, n: int) -> None:
+        """Check that a slice has elements in each iteration, and none beyond the end.
+
+        Raises:
+            Narrowed: it has none in the next one.
+        """
+        questions, self.has_prefixes = running.questions[-1], True
+        begin, stop = questions.begin, self.step.items.n
+        first, last = (questions.number_at(end._key, j) for j in (begin, stop - 1))
+        if not (first >= 0 and 1 <= last <= n and first <= n):
+            raise NoStep("a slice beyond the end of a tensor")
+        if not first:
+            raise Narrowed("a slice is empty", begin=begin + 1, end=questions.end)
+
+    def holds(self, base: Any) -> bool:
+        """Whether a tensor, list, dict or object is part of the state."""
+        return any(base is of for of in self.held)
+
     def refuse_again(self, base: Any, index: Any) -> None:
         """Refuse an index of the state, `season[t % 4]`; the reason may be that it repeats."""
-        if any(base is of for of in self.held):
+        if self.holds(base):
             variable = elements.moving(index)
             if not isinstance(variable, Index):
                 running.questions[-1].refuse_again(variable._key)
@@ -207,6 +281,11 @@ class Frame:
         if not elements.moves(index):
             base[index] = value
             return
+        if isinstance(base, Tensor) and self.is_part(base, index):
+            if not self.holds(base):
+                raise NoStep("an iteration writes a slice of another length each time")
+            self.put_part(value, base, index)
+            return
         self.refuse_again(base, index)
         parts = elements.described(self.step.whole_rows(base, index))
         if elements.gathered(parts) is not None:
@@ -218,6 +297,8 @@ class Frame:
             return
         if not isinstance(value, Tensor):
             raise NoStep(f"an iteration writes a {type(value).__name__} at the loop's index")
+        if type(value) is prefixes.Prefix:
+            raise NoStep(prefixes.WHY)
         with torch_private.DisableTorchFunction():  # else it counts as a tensor that the step reads
             dtype = base.dtype if isinstance(base, Tensor) else value.dtype
             if isinstance(base, Tensor):

@@ -89,7 +89,10 @@ REMEDIES = {
     "opens a file": "read and write files before and after the loop",
     "as a number that Python must know": "index a tensor of these numbers by the loop's variable",
     "index by other means": "index a tensor of these numbers by the loop's variable",
-    "a slice of another length": "a running sum or maximum as state, or a mask",
+    "a slice of another length": (
+        "sums, means, maxima, softmax and products of the slice; for others the full length with a "
+        "mask, or a running value as state"
+    ),
     "emits a tensor that the next one changes": "append a clone of it",
     "changes a tensor in place": "compute a new tensor: h = h + x",
     "changes an element of the sequence": "compute a new tensor: y = x[t] + 1",

@@ -9,6 +9,7 @@ import torch
 
 from ostinato.compiler.steps import Recent
 from ostinato.loops.iteration import elements
+from ostinato.loops.iteration.emitted import WholeList
 from ostinato.loops.iteration.state import Spec
 
 MOST_IN_PYTHON = 4  # iterations before a scan
@@ -34,6 +35,9 @@ class LoopPlan:
             the write, and the distance in iterations.
         pasts: for each list that iterations append to: the structures of the last items that
             iterations read, and the reads by the loop's variable.
+        joined: the lists that the body reads as one tensor, each a part of the state.
+        has_prefixes: whether iterations have slices that grow, whose ends are known to exist for
+            the lengths of the plan.
         trailing: the structure of the values that are only read after the loop.
         persists: for each container of the state whether it is changed in place.
         updates: for each number of the state its next value; None for a counter.
@@ -64,6 +68,8 @@ class LoopPlan:
     puts: list[tuple[Read, elements.Parts, Any]] = field(default_factory=list)
     lags: list[tuple[Read, elements.Parts, Read, int]] = field(default_factory=list)
     pasts: list[tuple[tuple[Spec, ...], Any]] = field(default_factory=list)
+    joined: list[WholeList] = field(default_factory=list)
+    has_prefixes: bool = False
     trailing: list[Spec] = field(default_factory=list)
     persists: tuple[bool, ...] = ()
     updates: tuple[Any, ...] = ()
@@ -86,8 +92,8 @@ class LoopPlan:
         """All facts that outputs depend on."""
         called = [(read, path, elements.keyed(index)) for read, path, index in self.called]
         return (
-            self.reads, self.leaves, called, self.tables, self.numbers, self.lags, self.tensors,
-            self.shares, self.done(),
+            self.reads, self.leaves, called, self.tables, self.numbers, self.lags, self.joined,
+            self.tensors, self.shares, self.done(),
         )  # fmt: skip
 
     def done(self) -> Any:

@@ -30,10 +30,11 @@ from ostinato.compiler.torch_compat import among_ours, undisturbed
 from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.attributes import path_to
 from ostinato.loops.iteration.between import passed_on
+from ostinato.loops.iteration.emitted import READ, WholeList
 from ostinato.loops.iteration.frame import OTHER_INDEX, Frame
 from ostinato.loops.iteration.index import Number
 from ostinato.loops.iteration.items import NumberTable, table_of
-from ostinato.loops.iteration.nostep import Narrowed, NoStep
+from ostinato.loops.iteration.nostep import ListRead, Narrowed, NoStep
 from ostinato.loops.iteration.plan import LoopPlan, Read
 from ostinato.loops.iteration.state import Flat, Maker
 from ostinato.loops.iteration.step import Step
@@ -222,8 +223,10 @@ class _Probe(Step):
         """The k-th last item that a list held before the iteration."""
         frame = self.frame
         items = self.state.lists[m]
-        if k > len(items):
-            raise NoStep("an iteration reads an item of a list that it does not have yet")
+        if k > len(items):  # outs[-k:] has fewer at first
+            begin, end = self.questions.begin + k - len(items), self.questions.end
+            why = "an iteration reads an item of a list that it does not have yet"
+            raise Narrowed(why, begin=begin, end=end)
         while len(frame.pasts) <= m:
             frame.pasts.append([])
         if k > len(frame.pasts[m]):
@@ -237,6 +240,20 @@ class _Probe(Step):
             made = [maker.make(s) for s in specs]
             frame.pasts[m] = [*made[: k - len(known)], *known]
         return frame.pasts[m][-k]
+
+    def whole_of(self, frame: Frame, m: int, is_stack: bool, dim: int) -> tuple[Tensor, WholeList]:
+        items = self.state.lists[m][:]
+        if not items or not isinstance(items[0], Tensor):
+            raise ListRead(READ)
+        joined = WholeList(m, is_stack, dim % (items[0].dim() + is_stack))
+        if joined not in self.plan.joined:
+            with torch_private.disable_current_modes(), torch_private.DisableTorchFunction():
+                n = self.questions.end - self.questions.begin
+                whole = _copy(joined.room(items, n))
+            self.keep([whole])
+            frame.wholes.append(whole)
+            self.plan.joined.append(joined)
+        return frame.wholes[self.plan.joined.index(joined)], joined
 
     def keep(self, values: list[Tensor]) -> None:
         """Count tensors as allocated by the run."""
@@ -313,6 +330,7 @@ def probed(
     plan.reads, plan.leaves = probe.plan.reads, probe.plan.leaves
     plan.numbers, plan.lags = probe.plan.numbers, probe.plan.lags
     plan.tables, plan.called = probe.plan.tables, probe.plan.called
+    plan.joined, plan.has_prefixes = probe.plan.joined, frame.has_prefixes
     given = [*copies[n:], *probe.given]
     if any(not t.is_inference() and t._version != v for t, v in
            zip(given, [*versions[n:], *[0] * len(probe.given)], strict=True)):  # fmt: skip

@@ -19,6 +19,7 @@ from ostinato.compiler.capture.guards.code import is_fixed_name
 from ostinato.loops.iteration.emitted import Added, Fresh, Growing
 from ostinato.loops.iteration.index import Number
 from ostinato.loops.iteration.nostep import NoStep
+from ostinato.loops.iteration.prefixes import WHY, Prefix
 
 _CONSTANTS = {
     int, float, bool, complex, str, bytes, type(None), type(...), torch.dtype, torch.device,
@@ -68,6 +69,8 @@ class Flat:
             NoStep: it holds an object that is not a structure.
         """
         if isinstance(value, Tensor):
+            if type(value) is Prefix:
+                raise NoStep(WHY)
             self.tensors.append(value)
             return "tensor"
         if value is UNBOUND:

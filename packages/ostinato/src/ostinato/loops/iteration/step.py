@@ -22,7 +22,7 @@ from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.attributes import ABSENT
 from ostinato.loops.iteration.calls import Calls
 from ostinato.loops.iteration.carry import State
-from ostinato.loops.iteration.emitted import READ, Fresh, fresh_of
+from ostinato.loops.iteration.emitted import JOINING, READ, Fresh, WholeList, fresh_of
 from ostinato.loops.iteration.frame import ANOTHER_NAME, OTHER_INDEX, Frame
 from ostinato.loops.iteration.index import (
     Index,
@@ -162,18 +162,43 @@ class Step:
 
     def sees_calls(self) -> bool:
         """Whether the body's calls of torch's functions matter."""
-        return bool(self.plan.numbers or self.plan.called or self.plan.lookups)
+        plan = self.plan
+        return bool(plan.numbers or plan.called or plan.lookups or plan.joined)
 
     def selected(self, frame: Frame, function: Any, arguments: Any, named: Any) -> Any:
         """An element that a called function reads, or `x.select(1, t)`; else NotImplemented."""
         name = getattr(function, "__name__", "")
+        if arguments and isinstance(arguments[0], Fresh) and function in (torch.stack, *JOINING):
+            return self.joined(frame, function, *arguments, **named)
         found = elements.of_call(name, arguments, named)
         if found is None or not elements.moves(found[1]) or elements.has_tensors(found[1]):
             return NotImplemented
         base, index = found
+        if elements.grows(index):
+            return frame.part(base, index)
         read = frame.numbered(IN_A_CALL)
         self.meets(read, base, index)
         return frame.element(read, base, index)
+
+    def joined(self, frame: Frame, function: Any, of: Fresh, dim: int = 0) -> Tensor:
+        """`torch.stack(outs, 1)` of a list that grows by one in each iteration."""
+        m = next(i for i, f in enumerate(self.fresh) if f is of)
+        items, length = of.appended(), of.length()
+        if len(items) > 1:
+            raise ListRead(READ)
+        is_stack = function is torch.stack
+        whole, joined = self.whole_of(frame, m, is_stack, dim)
+        for item in items:
+            whole = joined.with_item(whole, length - 1, item)
+        return joined.tensor(whole, length)
+
+    def whole_of(self, frame: Frame, m: int, is_stack: bool, dim: int) -> tuple[Tensor, WholeList]:
+        """The part of the state that holds the items of a list."""
+        for whole, joined in zip(frame.wholes, self.plan.joined, strict=True):
+            n_axes = whole.dim()
+            if joined == WholeList(m, is_stack, dim % n_axes):
+                return whole, joined
+        raise Stale("it reads another list than before")
 
     def meets(self, read: Read, base: Any, index: Any) -> None:
         """A read that the text of the loop does not show; the plan says where it is.
@@ -246,6 +271,7 @@ class Step:
             next(tensors)
         frame.lags = [[next(tensors) for _ in range(lag[3])] for lag in self.plan.lags]
         frame.pasts = [[maker.make(s) for s in specs] for specs, _ in self.plan.pasts]
+        frame.wholes = [next(tensors) for _ in self.plan.joined]
         items = list(given)
         item = self.items.symbolic(ItemParts(iter(items)))
         in_turn = item if isinstance(self.items, Grouped) else (item,)
@@ -264,6 +290,7 @@ class Step:
                 for item in in_turn:
                     out = self.body(frame, item, *carried)
                     carried = out[: len(carried)]
+            frame.wholes = self.with_items(frame, fresh)
             placed = [c[place.key] if isinstance(c, list) else c.get(place.key, ABSENT)
                       for place, c in state.places]  # fmt: skip
         finally:
@@ -364,7 +391,18 @@ class Step:
             if not isinstance(written.get(write), Tensor):
                 raise NoStep("an iteration reads elements that not every iteration writes")
             lags += [*old[1:], written[write]]
-        return [*new.tensors, *trailing.tensors, *lags, *items.tensors], outputs, facts
+        return (
+            [*new.tensors, *trailing.tensors, *lags, *items.tensors, *frame.wholes], outputs, facts
+        )  # fmt: skip
+
+    def with_items(self, frame: Frame, fresh: list[Fresh]) -> list[Tensor]:
+        """The lists that are read as one tensor, after the iteration."""
+        if any(len(fresh[joined.m].noted) != 1 for joined in self.plan.joined):
+            raise ListRead(READ)
+        return [
+            joined.with_item(whole, fresh[joined.m].length() - 1, *fresh[joined.m].appended())
+            for joined, whole in zip(self.plan.joined, frame.wholes, strict=True)
+        ]
 
     def compare(self, name: str, spec: Spec, was: Spec, updates: list[Any]) -> None:
         """Compare a part of the state with what it was; numbers that change give their updates.

@@ -103,7 +103,7 @@ class LoopReads(Unwatched):
 
     def has_called(self, plan: LoopPlan) -> bool:
         """Whether the tensors that called functions index exist; their elements go to `seen`."""
-        if plan.called and self.items.n not in plan.lengths:
+        if (plan.called or plan.has_prefixes) and self.items.n not in plan.lengths:
             return False
         before = self.j - 1
         for read, path, index in plan.called:
@@ -170,7 +170,9 @@ class LoopReads(Unwatched):
             last = items[max(len(items) - len(specs), 0) :]
             if specs and [flat.spec(v) for v in last] != [*specs]:
                 raise Stale("a list holds other values than before")
-        return [*found, *flat.tensors]
+        n = self.stop - self.j
+        wholes = [joined.room(state.lists[joined.m][:], n) for joined in plan.joined]
+        return [*found, *flat.tensors, *wholes]
 
     def window(self, read: Any, parts: Any) -> elements.WindowOf:
         """The elements that the scan reads, after the one of the last iteration in Python."""

@@ -107,18 +107,21 @@ def changed_names(body: list[ast.stmt], index: set[str]) -> set[str]:
     """Names of objects that a body changes in place: x.append(…), x[i] = …, x.add_(…).
 
     Objects of which each iteration writes one element, at the loop's index, are left out; not those
-    of which it writes the same ones again, `x[t % n] = …`.
+    of which it writes the same ones again, `x[t % n] = …`, or reads many, `x[:, :t]`.
     """
+    parted = parted_names(body, index)
     found = set()
     for n in own_nodes(body):
         if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute):
             name, of = n.func.attr, n.func.value
             if name == "copy_" and isinstance(of, ast.Subscript) and _is_own(of.slice, index):
+                found.add(root_of(of.value) if root_of(of.value) in parted else None)
                 continue
             if name in _CHANGING or (name.endswith("_") and not name.startswith("_")):
                 found.add(root_of(n.func.value))
         elif isinstance(n, ast.Subscript) and not isinstance(n.ctx, ast.Load):
-            found.add(None if _is_own(n.slice, index) else root_of(n.value))
+            root = root_of(n.value)
+            found.add(None if _is_own(n.slice, index) and root not in parted else root)
     return {n for n in found if n is not None}
 
 
@@ -139,6 +142,24 @@ def grown_names(body: list[ast.stmt]) -> dict[str, int]:
         if isinstance(of, ast.Name):
             found[of.id] = min(depth, found.get(of.id, depth))
     return found
+
+
+def parted_names(body: list[ast.stmt], index: Collection[str]) -> set[str | None]:
+    """The names of objects of which a body reads or writes slices that grow."""
+    return {
+        root_of(n.value) for n in own_nodes(body)
+        if isinstance(n, ast.Subscript) and has_prefix(n.slice, index)
+    }  # fmt: skip
+
+
+def has_prefix(slice_: ast.expr, index: Collection[str]) -> bool:
+    """Whether an index has a slice that grows: `:t`."""
+    return any(
+        isinstance(s, ast.Slice)
+        and (s.lower is None or getattr(s.lower, "value", None) == 0)
+        and not reads(s.upper).isdisjoint(index)
+        for s in ast.walk(slice_)
+    )
 
 
 def _is_own(slice_: ast.expr, index: set[str]) -> bool:
@@ -182,7 +203,8 @@ def is_longer(n: ast.AST) -> str | None:
 def longer_names(body: list[ast.stmt]) -> dict[str, int]:
     """Names of tensors that a body only makes longer: `outs = torch.cat([outs, h], 1)` → the axis.
 
-    Its other statements may read elements of such a tensor, or ask whether it is None.
+    Its other statements may read such a tensor. Where they take elements, or ask whether it is
+    None, its node is marked: they need not have the whole of it.
     """
     axes: dict[str, set[int | None]] = {}
     fine: set[int] = set()
@@ -201,9 +223,10 @@ def longer_names(body: list[ast.stmt]) -> dict[str, int]:
             fine.add(id(s.left))
         elif isinstance(s, ast.Subscript) and isinstance(s.ctx, ast.Load):
             fine.add(id(s.value))
-    others = {
-        n.id for s in body for n in ast.walk(s) if isinstance(n, ast.Name) and id(n) not in fine
-    }
+    others = set()
+    for n in (n for s in body for n in ast.walk(s) if isinstance(n, ast.Name)):
+        n._in_parts = id(n) in fine  # type: ignore[attr-defined]
+        others |= set() if id(n) in fine or isinstance(n.ctx, ast.Load) else {n.id}
     return {
         name: axis for name, (axis, *more) in axes.items()
         if axis is not None and not more and name not in others

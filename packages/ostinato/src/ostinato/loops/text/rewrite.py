@@ -34,6 +34,7 @@ from ostinato.loops.text.bodies import (
     named_in_functions,
     names_of,
     only_joined,
+    parted_names,
     seen_call,
     selects,
     summed_names,
@@ -295,7 +296,7 @@ class _Scope:
         index = index_names(loop, element_names(loop, self.body))
         body = copy.deepcopy(loop.body)
         body = visited(AboutWritten(name, body, fixed, index), body)
-        body = visited(Watched(name, fixed, index, grown), body)
+        body = visited(Watched(name, fixed, index, grown, parted_names(body, index)), body)
         summed = {n for n in summed_names(loop.body) if n in carried}
         body = visited(StepBody(end, self.first, name, summed, {*longer_names(loop.body)}), body)
         step.body = [assign, *body, end]

@@ -42,15 +42,18 @@ class Watched(ast.NodeTransformer):
 
     def __init__(
         self, name: str, fixed: Collection[str] = (), index: Collection[str] = (),
-        grown: Collection[str] = (),
+        grown: Collection[str] = (), parted: Collection[str | None] = (),
     ):  # fmt: skip
         self.name, self.fixed, self.index_names, self.grown = name, fixed, index, grown
+        self.parted = parted
 
     def call(self, method: str, at: ast.Subscript, *more: ast.expr) -> ast.Call:
         """The call `loop.method(number, …, base, index)` in place of a subscript."""
         base = at.value
         moves = not self.direct(at.slice).isdisjoint(self.index_names)
-        if moves and isinstance(base, ast.Name) and base.id in self.fixed:
+        if moves and root_of(base) in self.parted:
+            base = called(f"{self.name}.parted", base, base)
+        elif moves and isinstance(base, ast.Name) and base.id in self.fixed:
             base = expression(f"{self.name}.hidden", base)
         number = expression(f"{at._number}", at)  # type: ignore[attr-defined]
         return called(f"{self.name}.{method}", at, number, *more, base, self.index(at.slice))
@@ -249,6 +252,11 @@ class StepBody(ast.NodeTransformer):
         if getattr(node.func, "id", "") == "super" and not node.args and self.first:
             node.args = [expression("__class__", node), expression(self.first, node)]
         return node
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        """`f(outs)` of a tensor that becomes longer becomes `f(loop.whole(outs))`."""
+        needs_all = node.id in self.longer and not getattr(node, "_in_parts", True)
+        return called(f"{self.loop}.whole", node, node) if needs_all else node
 
     def visit_FunctionDef(self, node: ast.AST) -> ast.AST:
         return node
