@@ -16,6 +16,7 @@ KNOWN = {
     # what PyTorch's operations are made of
     "compiler/capture/recorder.py": {"_is_composite"},
     "compiler/capture/replaced/elementwise.py": {"decomposition"},
+    "compiler/capture/recording.py": {"overload_of"},
     # forms of a step that PyTorch cannot tell: its outputs, its rows
     "forms/adapted.py": {"_output_kinds"},
     "forms/known.py": {"answers", "folds", "numbers", "one_row"},
