@@ -52,18 +52,21 @@ IN_LEARN = """
     baselines
     tasks/*/labelling tasks/reading
     tasks/*/model
-    report
     tasks
+    report
     export
     estimators
     serve
-    cli/failures
-    cli/output
-    cli/many/paired
-    cli/run
-    tasks/job
-    tasks/parts_job tasks/*/series tasks/*/documents
-    tasks/*/job
+    jobs/failures jobs/output
+    jobs/inputs
+    jobs/runs
+    jobs/timing jobs/series jobs/documents
+    jobs/dry_run
+    jobs/base
+    jobs/parts
+    jobs
+    jobs/registry
+    jobs/findings jobs/destination jobs/experiment
     cli
     __main__
 """

@@ -17,7 +17,6 @@ from ostinato_learn import (
     SequenceRegressor,
     SequenceTagger,
 )
-from ostinato_learn.cli.run.config import OPTIONS
 from ostinato_learn.hyperparameters import (
     Classifying,
     Declared,
@@ -28,6 +27,7 @@ from ostinato_learn.hyperparameters import (
     declare,
     documented,
 )
+from ostinato_learn.jobs.inputs.config import OPTIONS
 from ostinato_learn.models import ClassifierNet
 from ostinato_learn.training import Plan
 

@@ -4,7 +4,7 @@ A field of the dataclasses below has a name, a type, a default, a range and a he
 
     training.Plan             which inherits the fields of `Training`
     models and estimators     which take the defaults, the checks and the documentation from here
-    cli/run/config.py             which derives flags, keys of TOML files and help texts
+    jobs/inputs/config.py     which derives flags, keys of TOML files and help texts
 
 A new hyperparameter is a new field. The signature of the estimators is that of the fields of
 `tasks.estimator.Estimator`, where it is written once more, with the default from here; a test finds

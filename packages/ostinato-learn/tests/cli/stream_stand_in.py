@@ -55,7 +55,7 @@ class Model:
 
 def install(monkeypatch, model):
     from ostinato_learn import runtime
-    from ostinato_learn.cli.run import runs
+    from ostinato_learn.jobs.runs import runs
 
     monkeypatch.setattr(runtime, "load", lambda path: model)
     monkeypatch.setattr(runs, "find", lambda path: runs.Trained(path, None, None))

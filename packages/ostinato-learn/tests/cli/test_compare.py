@@ -11,8 +11,8 @@ import pytest
 from task_files import QUICK, TASKS
 
 import ostinato_learn as package
-from ostinato_learn.cli.many import paired
-from ostinato_learn.cli.many.paired import Apart
+from ostinato_learn.jobs.runs import paired
+from ostinato_learn.jobs.runs.paired import Apart
 from ostinato_learn.tasks import verdicts
 from ostinato_learn.tasks.verdicts import flips
 from zoo.suites import one_in

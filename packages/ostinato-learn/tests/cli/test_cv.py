@@ -12,9 +12,9 @@ import task_files
 from task_files import QUICK, TASKS
 
 from ostinato_learn.cli.cv import summary
-from ostinato_learn.cli.run import config as configuration
-from ostinato_learn.cli.run import jobs
 from ostinato_learn.data.sequences import splits
+from ostinato_learn.jobs import registry
+from ostinato_learn.jobs.inputs import config as configuration
 from zoo.suites import one_in
 
 
@@ -25,7 +25,7 @@ def folds_of(arguments, k, **more):
     for flag, value in zip(flags[::2], flags[1::2], strict=True):
         option = configuration.find(flag[2:].replace("-", "_"), "test")
         given[option.key] = option.check(value, flag)
-    return list(jobs.folds(configuration.resolve(given), given, k))
+    return list(registry.folds(configuration.resolve(given), given, k))
 
 
 @pytest.mark.parametrize("task", one_in(4, TASKS))

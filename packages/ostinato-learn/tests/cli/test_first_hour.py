@@ -10,9 +10,8 @@ import pytest
 from task_files import QUICK, TASKS
 
 import ostinato_learn as package
-from ostinato_learn.cli import output
-from ostinato_learn.cli.run import config as configuration
-from ostinato_learn.cli.run import timing
+from ostinato_learn.jobs import output, timing
+from ostinato_learn.jobs.inputs import config as configuration
 
 
 def test_a_run_is_loaded_by_its_directory(ostinato, trained):
@@ -182,7 +181,7 @@ def test_the_verdict_is_that_of_a_test(ostinato, tmp_path, task, n, verdict):
 
 
 def test_forecasts_that_differ_by_chance_are_not_called_better():
-    from ostinato_learn.tasks.forecast.job import _verdict
+    from ostinato_learn.jobs.forecast import _verdict
 
     generator = np.random.default_rng(0)
     series, theirs = np.repeat(np.arange(20), 5), generator.uniform(1, 2, 100)

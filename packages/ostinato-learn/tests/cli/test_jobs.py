@@ -16,8 +16,8 @@ from cli_examples import command
 from task_files import QUICK, TASKS
 from worker_examples import PROCESSES, Dealt, squares
 
-from ostinato_learn.cli.failures import AlreadyReported, BadInput, Failure
 from ostinato_learn.cli.many import workers
+from ostinato_learn.jobs.failures import AlreadyReported, BadInput, Failure
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 TWO = workers.Processes(2, threads=1)

@@ -24,9 +24,9 @@ from task_files import QUICK, TASKS
 from worker_examples import PROCESSES, Dealt, squares
 
 from ostinato_learn.cli import many
-from ostinato_learn.cli.failures import AlreadyReported, BadInput, Failure
 from ostinato_learn.cli.many import on_ray, ray_cluster, workers
 from ostinato_learn.interrupt import Terminated
+from ostinato_learn.jobs.failures import AlreadyReported, BadInput, Failure
 
 needs_ray = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed")
 TRIAL = "ray::ImplicitFunc"  # begins the titles of processes that train

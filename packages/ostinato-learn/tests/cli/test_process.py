@@ -32,7 +32,7 @@ def test_help_imports_neither_torch_nor_numpy(line):
 
 
 def test_every_parameter_is_a_flag():
-    from ostinato_learn.cli.run.config import OPTIONS
+    from ostinato_learn.jobs.inputs.config import OPTIONS
 
     text = process("train", "--help-all").stdout
     flags = [o.flag for o in OPTIONS.values() if o.key != "data.source"]

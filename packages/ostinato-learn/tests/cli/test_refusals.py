@@ -124,8 +124,8 @@ def test_what_the_memory_cannot_hold_is_refused_with_both_sizes(ostinato, data, 
 
 
 def test_the_least_memory_is_that_of_weights_and_states():
-    from ostinato_learn.cli.run.config import Config
-    from ostinato_learn.cli.run.limits import least_memory
+    from ostinato_learn.jobs.inputs.config import Config
+    from ostinato_learn.jobs.inputs.limits import least_memory
 
     sizes = {"n_train": 1000, "max_length": 28, "n_features": 28, "n_classes": 10}
     weights, states = 21_514, 128 * 28 * 128  # of the notebook's network
@@ -138,7 +138,7 @@ def test_the_least_memory_is_that_of_weights_and_states():
 
 
 def test_a_memory_that_turns_out_full_is_no_bug(ostinato, data, monkeypatch):
-    from ostinato_learn.cli.run import partition
+    from ostinato_learn.jobs.inputs import partition
 
     monkeypatch.setattr(partition, "_divided", lambda *_: bytearray(2**62))
     outcome = ostinato("train", data)
@@ -327,7 +327,7 @@ def test_the_most_frequent_class_is_shown_beside_the_accuracy(ostinato, trained,
 
 
 def test_help_has_a_heading_for_each_section(ostinato):
-    from ostinato_learn.cli.run.config import OPTIONS, SECTIONS
+    from ostinato_learn.jobs.inputs.config import OPTIONS, SECTIONS
 
     text = ostinato("train", "--help-all").out
     blocks = text.split("\n[")

@@ -11,8 +11,8 @@ import pytest
 from cli_examples import SMALL, assert_same_run, lines, make_file
 
 from ostinato_learn import training
-from ostinato_learn.cli.run import partition
-from ostinato_learn.cli.run.config import tomllib
+from ostinato_learn.jobs.inputs import partition
+from ostinato_learn.jobs.inputs.config import tomllib
 from zoo.suites import one_in
 
 

@@ -13,8 +13,9 @@ import torch
 
 import ostinato_learn as package
 from ostinato_learn import training
-from ostinato_learn.cli.run import config, jobs
 from ostinato_learn.hyperparameters import HyperparameterError
+from ostinato_learn.jobs import registry
+from ostinato_learn.jobs.inputs import config
 from ostinato_learn.tasks import recipe
 
 ESTIMATORS = {
@@ -56,7 +57,7 @@ def job_of(arguments: tuple[object, ...], **given: object) -> Any:
         (options[key].key if key in options else key): value for key, value in pairs.items()
     }
     asked = config.read_sets([f"{k}={v}" for k, v in {**checked, **given}.items()])
-    return jobs.read(config.resolve(asked), asked)
+    return registry.read(config.resolve(asked), asked)
 
 
 def learnt(task: str, job: Any) -> tuple[Any, ...]:

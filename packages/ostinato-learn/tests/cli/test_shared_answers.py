@@ -13,8 +13,10 @@ import torch
 from task_files import KINDS, QUICK
 
 from ostinato_learn.cli import main
-from ostinato_learn.cli.run import jobs, runs, sources
 from ostinato_learn.data.series import panel
+from ostinato_learn.jobs import registry
+from ostinato_learn.jobs.inputs import sources
+from ostinato_learn.jobs.runs import runs
 from ostinato_learn.models import saved_model
 from ostinato_learn.training.distributed import ALONE, Ranks
 from zoo.suites import one_in
@@ -76,8 +78,8 @@ def train(folder: Path, kind: str, *flags: str) -> tuple[Any, Any, dict[str, Any
     assert main([str(a) for a in ("train", *arguments)]) == 0
     found = runs.find(folder / "run")
     assert found.config is not None
-    _, job = jobs.of_model(found)
-    return jobs.again(found.config), saved_model.load(found.model), job.evaluated(found, None)
+    _, job = registry.of_model(found)
+    return registry.again(found.config), saved_model.load(found.model), job.evaluated(found, None)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from task_files import KINDS, QUICK
 from ostinato_learn import SequenceClassifier, training
 from ostinato_learn import load as ostinato_load
 from ostinato_learn.cli import main
-from ostinato_learn.cli.run.config import tomllib
+from ostinato_learn.jobs.inputs.config import tomllib
 
 UNMOVED = ("--iterations", 1, "--learning-rate", 1e-30, "--optimizer", "sgd", "--threads", 1)
 

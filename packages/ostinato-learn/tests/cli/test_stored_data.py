@@ -9,10 +9,11 @@ from cli_examples import assert_same_run
 from task_files import KINDS, QUICK
 
 from ostinato_learn.cli import main
-from ostinato_learn.cli.run import findings, sources
 from ostinato_learn.data.sequences.mapped import Mapped
 from ostinato_learn.data.series import of_examples, panel
-from ostinato_learn.tasks.tag import job as tag
+from ostinato_learn.jobs import findings
+from ostinato_learn.jobs import tag as tag
+from ostinato_learn.jobs.inputs import sources
 from zoo.suites import one_in
 
 

@@ -226,8 +226,8 @@ def test_every_format_and_standard_input_give_the_same_bits(
 def test_a_file_that_is_read_in_blocks_gives_the_same_bits(
     ostinato, trained_tasks, monkeypatch, task
 ):
-    from ostinato_learn.cli.run import sources
     from ostinato_learn.data.tables import blocks
+    from ostinato_learn.jobs.inputs import sources
 
     file = file_of(trained_tasks, task)
     wanted = ostinato("predict", trained_tasks / task, file)
@@ -760,8 +760,8 @@ def test_texts_are_classified_by_their_words(tmp_path, capsys, monkeypatch):
 
 
 def test_texts_of_one_group_stay_on_one_side(tmp_path):
-    from ostinato_learn.cli.run import config as configuration
-    from ostinato_learn.cli.run import jobs
+    from ostinato_learn.jobs import registry
+    from ostinato_learn.jobs.inputs import config as configuration
 
     rows = [f'{{"text": "{"abc"[i % 3] * 9} {i}", "book": "{i // 5}"}}' for i in range(40)]
     file = tmp_path / "books.jsonl"
@@ -777,11 +777,11 @@ def test_texts_of_one_group_stay_on_one_side(tmp_path):
     def book(text: str) -> int:
         return int(text.split()[1]) // 5
 
-    texts = jobs.read(settings, given).texts
+    texts = registry.read(settings, given).texts
     sides = [{book(text) for text in part} for part in (texts.train, texts.validation, texts.test)]
     assert all(sides) and sum(map(len, sides)) == 8  # eight books, each on one side
 
-    folds = list(jobs.folds(settings, given, 4))
+    folds = list(registry.folds(settings, given, 4))
     tested = [{book(text) for text in job.texts.test} for job in folds]
     assert sorted(n for side in tested for n in side) == list(range(8))
     for side, job in zip(tested, folds, strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from task_files import QUICK
 
-from ostinato_learn.cli.output import time_type, times_as_text
+from ostinato_learn.jobs.output import time_type, times_as_text
 
 COLUMNS = ("--id", "shop", "--time", "day", "--horizon", 3)
 

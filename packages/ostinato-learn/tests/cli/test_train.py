@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from cli_examples import SMALL, assert_same_run, lines, make_file
 
-from ostinato_learn.cli.run import config as configuration
-from ostinato_learn.cli.run.config import Config
+from ostinato_learn.jobs.inputs import config as configuration
+from ostinato_learn.jobs.inputs.config import Config
 from ostinato_learn.report.svg import inline_svg
 from shared.reports import draw_by, label_alone
 
@@ -35,7 +35,7 @@ def test_a_run_leaves_what_it_promises(trained):
 
 def test_predictions_are_those_of_the_saved_model(trained, data):
     import ostinato_learn
-    from ostinato_learn.cli.run import partition
+    from ostinato_learn.jobs.inputs import partition
 
     settings = configuration.resolve(configuration.read_file(trained / "config.toml"))
     test = partition.load(settings).test
@@ -49,7 +49,7 @@ def test_predictions_are_those_of_the_saved_model(trained, data):
 
 
 def test_the_test_part_holds_its_share_of_every_class(data):
-    from ostinato_learn.cli.run import partition
+    from ostinato_learn.jobs.inputs import partition
 
     def loaded(seed):
         keys = {"data.source": str(data), "data.test_fraction": 0.25, "training.seed": seed}
@@ -124,7 +124,7 @@ def test_class_weights_reach_the_training_by_label(ostinato, data, monkeypatch):
 
 
 def test_class_weights_of_numbers():
-    from ostinato_learn.tasks.classify.job import parsed_weights as parsed
+    from ostinato_learn.jobs.classify import parsed_weights as parsed
 
     assert parsed("7=2,-1=0", np.array([7, -1, 7])) == {7: 2.0, -1: 0.0}
 
@@ -301,7 +301,7 @@ def test_files_that_cannot_be_learnt_from(ostinato, tmp_path):
 
 
 def test_a_bug_shows_its_traceback(ostinato, data, monkeypatch):
-    from ostinato_learn.cli.run import partition
+    from ostinato_learn.jobs.inputs import partition
 
     monkeypatch.setattr(partition, "_divided", lambda *_: np.zeros(3).reshape(7))
     outcome = ostinato("train", data)

@@ -6,7 +6,7 @@ import pytest
 from cli_examples import lines
 from task_files import QUICK, TASKS
 
-from ostinato_learn.cli.run import config as configuration
+from ostinato_learn.jobs.inputs import config as configuration
 from zoo.suites import one_in
 
 

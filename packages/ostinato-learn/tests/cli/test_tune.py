@@ -20,7 +20,7 @@ pytest.importorskip("optuna")
 
 from ostinato_learn.cli import many
 from ostinato_learn.cli.many import trials
-from ostinato_learn.cli.run import config as configuration
+from ostinato_learn.jobs.inputs import config as configuration
 from zoo.suites import one_in
 
 SHORT = ("--threads", 1, "--epochs", 3, "--hidden-size", 4)
@@ -71,14 +71,14 @@ def test_the_best_configuration_trains_to_the_loss_of_its_trial(ostinato, tmp_pa
 
 
 def test_draws_of_the_validation_part_share_nothing_with_what_is_learnt(tmp_path):
-    from ostinato_learn.cli.run import jobs
+    from ostinato_learn.jobs import registry
 
     file, *_ = task_files.classify(tmp_path)
     given = {
         "data.source": str(file), "task.classify": "kind", "data.id": "id", "data.time": "t",
         "data.features": "a,b", "data.group": "person", "training.validation_fraction": 0.3,
     }  # fmt: skip
-    job = jobs.read(configuration.resolve(given), given)
+    job = registry.read(configuration.resolve(given), given)
     draws = [job, *(job.redrawn(draw) for draw in (1, 2, 3))]
     for each in draws:
         train, validation = each.parts.train, each.parts.validation
@@ -234,7 +234,7 @@ def test_the_time_of_a_trial_is_counted_from_when_it_was_dealt(ostinato, tmp_pat
 
 
 def test_the_test_part_is_not_looked_at(ostinato, tmp_path, monkeypatch):
-    from ostinato_learn.tasks.classify.job import ClassifyJob
+    from ostinato_learn.jobs.classify import ClassifyJob
 
     monkeypatch.setattr(ClassifyJob, "evaluate", lambda *_: 1 / 0)
     outcome = ostinato("tune", *task_files.classify(tmp_path), *SHORT, "--trials", 1)

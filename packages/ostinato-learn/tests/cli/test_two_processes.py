@@ -175,7 +175,7 @@ def test_sigterm_to_one_process_reaches_the_other(long_run, tmp_path):
 FAULTY = """
 import os, sys
 from ostinato_learn.cli import main
-from ostinato_learn.cli.run import jobs
+from ostinato_learn.jobs import registry
 from ostinato_learn.training import Diverged
 from ostinato_learn.training.classification import Classification
 from ostinato_learn.training.distributed import Ranks
@@ -192,7 +192,7 @@ sys.exit(main())
 
 @pytest.mark.parametrize(
     "where, length",
-    [("Classification.loss", LONG), ("jobs.read", LONG), ("Ranks.at_first", SHORT)],
+    [("Classification.loss", LONG), ("registry.read", LONG), ("Ranks.at_first", SHORT)],
 )
 @pytest.mark.slow
 def test_a_process_that_fails_ends_all_with_its_own_error(data, tmp_path, where, length):
@@ -322,7 +322,7 @@ def test_other_commands_are_not_for_torchrun(data):
 LARGE_FILE = """
 import os, sys
 from ostinato_learn.cli import main
-from ostinato_learn.cli.run import sources
+from ostinato_learn.jobs.inputs import sources
 
 sources.LARGE = int(os.environ["LARGE"])
 sys.exit(main())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from ostinato_learn.cli.failures import BadInput
 from ostinato_learn.cli.many import workers
+from ostinato_learn.jobs.failures import BadInput
 
 PROCESSES = ("process", "process again", "process once more")  # which does them?
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ostinato_learn.report import ReportData, StepView
+from ostinato_learn.report.classify import ReportData, StepView
 
 HOSTILE = "<script>alert(1)</script>\" onload='x' & $\\frac{1$ #010203 \x00\ud800 語"
 

@@ -8,10 +8,10 @@ import numpy as np
 import report_examples as examples
 
 from ostinato_learn.metrics.spans import span_errors, span_scores
-from ostinato_learn.report import ForecastData, LanguageData, RunFacts, TaggingData
-from ostinato_learn.tasks.forecast.report import SeriesView
-from ostinato_learn.tasks.language.report import Completion, Sample
-from ostinato_learn.tasks.tag.report import TagView
+from ostinato_learn.report import RunFacts
+from ostinato_learn.report.forecast import ForecastData, SeriesView
+from ostinato_learn.report.language import Completion, LanguageData, Sample
+from ostinato_learn.report.tag import TaggingData, TagView
 
 HOSTILE = examples.HOSTILE
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)

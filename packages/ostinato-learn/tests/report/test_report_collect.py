@@ -13,9 +13,10 @@ import torch
 
 from ostinato_learn import SequenceClassifier
 from ostinato_learn.data import Ragged
-from ostinato_learn.report import RunFacts, collect, write_report
+from ostinato_learn.report import RunFacts, write_report
+from ostinato_learn.report import classify as collecting
+from ostinato_learn.report.classify import collect
 from ostinato_learn.tasks.classify import by_step
-from ostinato_learn.tasks.classify import report as collecting
 
 
 @pytest.fixture(autouse=True)

@@ -14,14 +14,9 @@ import task_examples
 from ostinato_learn import SequenceForecaster
 from ostinato_learn.data.series.panel import Panel
 from ostinato_learn.hyperparameters import Architecture
-from ostinato_learn.report import (
-    ForecastData,
-    RunFacts,
-    collect_forecasts,
-    figures,
-    write_report,
-)
-from ostinato_learn.tasks.forecast import report as module
+from ostinato_learn.report import RunFacts, figures, write_report
+from ostinato_learn.report import forecast as module
+from ostinato_learn.report.forecast import ForecastData, collect_forecasts
 from ostinato_learn.tasks.forecast.fit import fit
 from ostinato_learn.tasks.forecast.loss import ForecastSettings
 from ostinato_learn.tasks.forecast.model import Forecaster

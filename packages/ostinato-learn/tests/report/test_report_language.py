@@ -12,8 +12,9 @@ import task_examples
 import torch
 
 from ostinato_learn.data.text.vocabulary import END
-from ostinato_learn.report import LanguageData, RunFacts, collect_language, write_report
-from ostinato_learn.tasks.language import report as module
+from ostinato_learn.report import RunFacts, write_report
+from ostinato_learn.report import language as module
+from ostinato_learn.report.language import LanguageData, collect_language
 from ostinato_learn.tasks.language.fit import Reading, fit
 from ostinato_learn.tasks.language.model import LanguageModel
 from ostinato_learn.tasks.language.net import LanguageArchitecture

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_reader import Page
 
-from ostinato_learn.report import StepView, markup, write_report
+from ostinato_learn.report import markup, write_report
+from ostinato_learn.report.classify import StepView
 from zoo.suites import draws
 
 pytestmark = pytest.mark.slow

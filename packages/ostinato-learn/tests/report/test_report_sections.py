@@ -15,16 +15,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
 from ostinato_learn.anatomy import Anatomy
-from ostinato_learn.report import (
-    ReportData,
-    StepView,
-    common,
-    labels,
-    markup,
-    sequences,
-    write_report,
-)
-from ostinato_learn.tasks.classify import report as classify
+from ostinato_learn.report import classify as classify
+from ostinato_learn.report import common, labels, markup, sequences, write_report
+from ostinato_learn.report.classify import ReportData, StepView
 from zoo.suites import draws
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,8 @@ import pytest
 import report_reader
 
 from ostinato_learn import SequenceClassifier
-from ostinato_learn.report import RunFacts, SeveralData, collect_several, write_report
+from ostinato_learn.report import RunFacts, write_report
+from ostinato_learn.report.classify_several import SeveralData, collect_several
 
 LABELS = ("rain", "<wind>", "frost")
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
 
 from ostinato_learn import SequenceTagger
-from ostinato_learn.report import RunFacts, TaggingData, collect_tagging, labels, write_report
+from ostinato_learn.report import RunFacts, labels, write_report
+from ostinato_learn.report import tag as module
 from ostinato_learn.report.sequences import runs
-from ostinato_learn.tasks.tag import report as module
-from ostinato_learn.tasks.tag.report import _colours, _families
+from ostinato_learn.report.tag import TaggingData, _colours, _families, collect_tagging
 from zoo.suites import draws
 
 

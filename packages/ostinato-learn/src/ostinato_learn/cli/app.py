@@ -26,10 +26,10 @@ from ostinato_learn.cli import (
     tune,
     verify,
 )
-from ostinato_learn.cli.failures import BAD_INPUT, BROKEN_PIPE, INTERRUPTED, OK, explained
 from ostinato_learn.cli.flags import Command
 from ostinato_learn.cli.output import notes
 from ostinato_learn.interrupt import Terminated, sigterm_unwinds
+from ostinato_learn.jobs.failures import BAD_INPUT, BROKEN_PIPE, INTERRUPTED, OK, explained
 
 app = typer.Typer(
     name="ostinato",

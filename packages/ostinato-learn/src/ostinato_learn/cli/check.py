@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ostinato_learn import tasks
-from ostinato_learn.cli.failures import BadInput
 from ostinato_learn.cli.flags import ConfigFile, Sets, with_flags
 from ostinato_learn.cli.output import AsJson, Quiet, hush, say, say_json
-from ostinato_learn.cli.run import config as configuration
-from ostinato_learn.cli.run import jobs, partition, runs, sources
-from ostinato_learn.cli.run.config import Config, Given
 from ostinato_learn.cli.train import asked_for
+from ostinato_learn.jobs import registry
+from ostinato_learn.jobs.failures import BadInput
+from ostinato_learn.jobs.inputs import config as configuration
+from ostinato_learn.jobs.inputs import partition, sources
+from ostinato_learn.jobs.inputs.config import Config, Given
+from ostinato_learn.jobs.inputs.task import check_used, task_of, with_defaults
+from ostinato_learn.jobs.runs import runs
 
 if TYPE_CHECKING:
     from ostinato_learn.data.checks import Finding
@@ -105,10 +108,10 @@ def _at_texts(
 
     from ostinato_learn.data import checks
     from ostinato_learn.data.checks.finding import plural
-    from ostinato_learn.tasks.language import documents as texts
+    from ostinato_learn.jobs import documents as texts
 
     if not is_run:  # only the given parts
-        settings = jobs.with_defaults(settings, given).updated(
+        settings = with_defaults(settings, given).updated(
             {"training.validation_fraction": 0.0}
         )
     documents, parts = texts.to_check(settings, is_run or _wants_parts(given))
@@ -147,7 +150,7 @@ def _check_used(settings: Config, given: Given) -> None:
     source, task = str(settings.data.source), settings.task
     named = any(getattr(task, name) is not None for name in tasks.NAMES)
     if named or source in sources.BUILT_IN or not sources.is_table(source):
-        jobs.check_used(jobs.task_of(settings), given)
+        check_used(task_of(settings), given)
     elif of_tasks := [key for key in given if key.startswith("task.")]:
         flag = configuration.OPTIONS[of_tasks[0]].flag
         raise BadInput(f"{flag} is for one task; name the target, too, as --classify COLUMN does")
@@ -187,7 +190,7 @@ def _sides(settings: Config, is_run: bool, given: Given) -> tuple[Examples, Exam
     if task.forecast is not None:  # the ends of the series are the test part
         drawn = False
         if task.horizon is not None and not is_run:
-            jobs.read(settings, given)  # refuses series that are too short
+            registry.read(settings, given)  # refuses series that are too short
     else:
         drawn = is_run or _wants_parts(given)
     if source in sources.BUILT_IN or (drawn and data.test is None and data.split is None):

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ostinato_learn import files, tasks
-from ostinato_learn.cli.failures import BadInput
 from ostinato_learn.cli.output import AsJson, Quiet, hush, say, say_json
-from ostinato_learn.cli.run import jobs, runs, sources, summaries
+from ostinato_learn.jobs import registry
+from ostinato_learn.jobs.failures import BadInput
+from ostinato_learn.jobs.inputs import sources
+from ostinato_learn.jobs.runs import runs, summaries
 
 if TYPE_CHECKING:
-    from ostinato_learn.cli.many.paired import Measured
+    from ostinato_learn.jobs.runs.paired import Measured
 
 
 def compare(
@@ -55,7 +57,7 @@ def _measured(path: Path) -> Measured:
     Raises:
         BadInput: there is no finished run.
     """
-    from ostinato_learn.cli.many.paired import Measured
+    from ostinato_learn.jobs.runs.paired import Measured
 
     trained = runs.find(path)
     if trained.run is None or trained.config is None:
@@ -87,12 +89,12 @@ def _parameters(model: Path) -> int:
 
 def _tested(a: Measured, b: Measured) -> dict[str, Any]:
     """The test of run B against run A as JSON values, or the reason why there is no test."""
-    from ostinato_learn.cli.many.paired import Apart
+    from ostinato_learn.jobs.runs.paired import Apart
 
     pair: dict[str, Any] = {"runs": [a.name, b.name]}
     try:
         _check_same_part(a, b)
-        outcome = jobs.kind(tasks.named(a.task)).compared(a, b)
+        outcome = registry.JOBS[a.task].compared(a, b)
     except Apart as reason:
         return pair | {"reason": str(reason)}
     return pair | outcome.as_json()
@@ -100,7 +102,7 @@ def _tested(a: Measured, b: Measured) -> dict[str, Any]:
 
 def _check_same_part(a: Measured, b: Measured) -> None:
     """Raise Apart if two runs were not measured on the same test part, or it is unknown."""
-    from ostinato_learn.cli.many.paired import Apart
+    from ostinato_learn.jobs.runs.paired import Apart
 
     one, other = _origin(a), _origin(b)
     if one != other:
@@ -128,7 +130,7 @@ def _origin(measured: Measured) -> str | None:
     Raises:
         Apart: the run does not say it.
     """
-    from ostinato_learn.cli.many.paired import Apart
+    from ostinato_learn.jobs.runs.paired import Apart
 
     data = measured.settings.data
     if data.source in sources.BUILT_IN:

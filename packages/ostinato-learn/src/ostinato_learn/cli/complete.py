@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from ostinato_learn.cli.failures import BadInput
 from ostinato_learn.cli.flags import TextRun
 from ostinato_learn.cli.generate import find
 from ostinato_learn.cli.output import Quiet, hush, say, say_json
-from ostinato_learn.cli.run import answering
+from ostinato_learn.jobs.failures import BadInput
+from ostinato_learn.jobs.runs import answering
 
 if TYPE_CHECKING:
     from ostinato_learn.tasks.language.model import LanguageModel

@@ -14,7 +14,6 @@ import typer
 
 from ostinato_learn import files, tasks
 from ostinato_learn.cli import many
-from ostinato_learn.cli.failures import BadInput, Failure, Interrupted
 from ostinato_learn.cli.flags import ConfigFile, Sets, source_argument, with_flags
 from ostinato_learn.cli.many import workers
 from ostinato_learn.cli.output import (
@@ -27,15 +26,18 @@ from ostinato_learn.cli.output import (
     say,
     say_json,
 )
-from ostinato_learn.cli.run import config as configuration
-from ostinato_learn.cli.run import findings, jobs, sources, summaries
-from ostinato_learn.cli.run.config import Config, Given
 from ostinato_learn.cli.train import asked_for
 from ostinato_learn.interrupt import Terminated
+from ostinato_learn.jobs import findings, registry
+from ostinato_learn.jobs.failures import BadInput, Failure, Interrupted
+from ostinato_learn.jobs.inputs import config as configuration
+from ostinato_learn.jobs.inputs import sources
+from ostinato_learn.jobs.inputs.config import Config, Given
+from ostinato_learn.jobs.runs import summaries
 from ostinato_learn.tasks.base import MeasureSpec
 
 if TYPE_CHECKING:
-    from ostinato_learn.tasks.job import Job
+    from ostinato_learn.jobs.base import Job
 
 MOST_FREQUENT = "always the most frequent class"
 Spread = dict[str, Any]  # mean, sd and the values of the folds; None for a missing number
@@ -141,7 +143,7 @@ class _Folds:
 
 def _side_by_side(asked: Given, k: int, n_jobs: int, ray: bool, dealer: _Folds) -> None:
     # Read here, too, so that the sizes of the data are logged once, not by each worker.
-    first = next(jobs.folds(configuration.resolve(asked), asked, k))
+    first = next(registry.folds(configuration.resolve(asked), asked, k))
     with many.team(n_jobs, asked.get("run.threads"), ray) as team:
         given = asked | {"run.threads": team.threads}
         team.do_all(_worker, (given, k, sources.digest(first.settings.data)), dealer)
@@ -157,7 +159,7 @@ def _work(asked: Given, k: int) -> workers.Work:
     """Evaluates folds by their numbers; the data are read once if the numbers grow."""
 
     def numbered() -> Iterator[tuple[int, Job]]:
-        return enumerate(jobs.folds(configuration.resolve(asked), asked, k), start=1)
+        return enumerate(registry.folds(configuration.resolve(asked), asked, k), start=1)
 
     folds = numbered()
 
@@ -174,7 +176,7 @@ def _work(asked: Given, k: int) -> workers.Work:
 
 def _evaluation(job: Job, number: int, k: int) -> dict[str, Any]:
     """The content of a run's evaluation.json, for fold `number` of k."""
-    from ostinato_learn.cli.run import experiment
+    from ostinato_learn.jobs import experiment
 
     found = findings.kept(findings.tell(job) if number == 1 else [])  # similar in all folds
     try:

@@ -6,11 +6,14 @@ from typing import Annotated, Optional
 
 import typer
 
-from ostinato_learn.cli.failures import BadInput
 from ostinato_learn.cli.flags import Run, with_flags
-from ostinato_learn.cli.output import AsJson, Quiet, hush, percent, say, say_json, working
-from ostinato_learn.cli.run import jobs, runs, sources, summaries
-from ostinato_learn.cli.run.config import OPTIONS, Given
+from ostinato_learn.cli.output import AsJson, Quiet, hush, say, say_json
+from ostinato_learn.jobs import registry
+from ostinato_learn.jobs.failures import BadInput
+from ostinato_learn.jobs.inputs import sources
+from ostinato_learn.jobs.inputs.config import OPTIONS, Given
+from ostinato_learn.jobs.output import percent, working
+from ostinato_learn.jobs.runs import runs, summaries
 
 
 @with_flags(*runs.READING)
@@ -45,7 +48,7 @@ def evaluate(
     if given and file is None:
         flag = OPTIONS[next(iter(given))].flag
         raise BadInput(f"{flag} is for a FILE; the run's own data are read as in the training")
-    task, job = jobs.of_model(trained)
+    task, job = registry.of_model(trained)
     if task.name != "forecast" and (windows or stride):
         flag = "--windows" if windows else "--stride"
         raise BadInput(f"{flag} is for forecasts; {run} was trained to {task.name}")

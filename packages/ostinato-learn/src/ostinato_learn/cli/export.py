@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
-from ostinato_learn.cli.failures import BadInput
 from ostinato_learn.cli.flags import Run
 from ostinato_learn.cli.output import Overwrite, Quiet, check_file, hush, say
-from ostinato_learn.cli.run import runs
+from ostinato_learn.jobs.failures import BadInput
+from ostinato_learn.jobs.runs import runs
 
 if TYPE_CHECKING:
     from ostinato_learn.runtime.model import Model

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand
 
-from ostinato_learn.cli.run import defaults
-from ostinato_learn.cli.run.config import BUILT_IN, ONLY, OPTIONS, Option
+from ostinato_learn.jobs.inputs import defaults
+from ostinato_learn.jobs.inputs.config import BUILT_IN, ONLY, OPTIONS, Option
 
 # What several commands take. `Optional[X]`, not `X | None`: Typer's last release for Python 3.10
 # knows only the former.

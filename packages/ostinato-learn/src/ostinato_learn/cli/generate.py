@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ostinato_learn.cli.failures import BadInput
 from ostinato_learn.cli.flags import TextRun
-from ostinato_learn.cli.output import AsJson, Quiet, hush, percent, say, say_json
-from ostinato_learn.cli.run import answering, runs
+from ostinato_learn.cli.output import AsJson, Quiet, hush, say, say_json
+from ostinato_learn.jobs.failures import BadInput
+from ostinato_learn.jobs.output import percent
+from ostinato_learn.jobs.runs import answering, runs
 
 if TYPE_CHECKING:
     from ostinato_learn.data.text.vocabulary import Vocabulary

@@ -9,8 +9,10 @@ import typer
 
 from ostinato_learn.cli.flags import Run, with_flags
 from ostinato_learn.cli.output import Overwrite, Quiet, check_file, hush, write
-from ostinato_learn.cli.run import jobs, runs, sources
-from ostinato_learn.cli.run.config import Given
+from ostinato_learn.jobs import registry
+from ostinato_learn.jobs.inputs import sources
+from ostinato_learn.jobs.inputs.config import Given
+from ostinato_learn.jobs.runs import runs
 
 
 @with_flags(*runs.READING)
@@ -35,5 +37,5 @@ def predict(
     if output is not None:
         check_file(output, overwrite)
     trained = runs.find(run).reading(given)
-    _, job = jobs.of_model(trained)
+    _, job = registry.of_model(trained)
     write(output, job.predicted(trained, file, proba))

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ostinato.internal import needs
-from ostinato_learn.cli.failures import BadInput
 from ostinato_learn.cli.output import Quiet, hush, say
-from ostinato_learn.cli.run import answering, jobs, partition, runs, sources
+from ostinato_learn.jobs import registry
+from ostinato_learn.jobs.failures import BadInput
+from ostinato_learn.jobs.inputs import partition, sources
+from ostinato_learn.jobs.runs import answering, runs
 
 if TYPE_CHECKING:
-    from ostinato_learn.cli.run.runs import Trained
+    from ostinato_learn.jobs.runs.runs import Trained
     from ostinato_learn.serve.page import Shown
 
 EXAMPLES = 20  # sequences that the page shows
@@ -210,7 +212,7 @@ def _answers(trained: Trained, content: bytes) -> dict[str, Any]:
         file = Path(place) / "table.csv"
         file.write_bytes(content)
         try:
-            _, job = jobs.of_model(trained)
+            _, job = registry.of_model(trained)
             csv = "".join(job.predicted(trained, str(file), _has_shares(trained)))
             belief = _belief(trained, str(file)) if trained.task().name == "classify" else {}
         except (BadInput, ValueError, csv_module.Error) as problem:

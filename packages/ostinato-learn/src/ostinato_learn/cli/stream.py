@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from ostinato_learn.cli.failures import BadInput
 from ostinato_learn.cli.flags import Run, with_flags
 from ostinato_learn.cli.output import Quiet, check_file, hush
-from ostinato_learn.cli.run import runs, sources
-from ostinato_learn.cli.run.config import Given
+from ostinato_learn.jobs.failures import BadInput
+from ostinato_learn.jobs.inputs import sources
+from ostinato_learn.jobs.inputs.config import Given
+from ostinato_learn.jobs.runs import runs
 
 if TYPE_CHECKING:
-    from ostinato_learn.cli.run.runs import Trained
     from ostinato_learn.data.formats.dialect import Dialect
+    from ostinato_learn.jobs.runs.runs import Trained
     from ostinato_learn.runtime.model import Model
 
 

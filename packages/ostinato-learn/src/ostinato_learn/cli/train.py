@@ -11,23 +11,17 @@ from typing import Annotated, Optional
 import typer
 
 from ostinato_learn import environment, tasks
-from ostinato_learn.cli.failures import BadInput, Failure
 from ostinato_learn.cli.flags import ConfigFile, Sets, source_argument, with_flags
 from ostinato_learn.cli.output import Quiet, check_directory, hush, say, say_json
-from ostinato_learn.cli.run import config as configuration
-from ostinato_learn.cli.run import (
-    destination,
-    findings,
-    jobs,
-    limits,
-    rundir,
-    runs,
-    sources,
-    summaries,
-)
-from ostinato_learn.cli.run.config import SECTIONS, Config, Given
-from ostinato_learn.cli.run.rundir import RunDir
-from ostinato_learn.tasks.job import Job
+from ostinato_learn.jobs import destination, findings, registry
+from ostinato_learn.jobs.base import Job
+from ostinato_learn.jobs.failures import BadInput, Failure
+from ostinato_learn.jobs.inputs import config as configuration
+from ostinato_learn.jobs.inputs import limits, sources
+from ostinato_learn.jobs.inputs.config import SECTIONS, Config, Given
+from ostinato_learn.jobs.inputs.task import task_of, unused, with_defaults
+from ostinato_learn.jobs.runs import rundir, runs, summaries
+from ostinato_learn.jobs.runs.rundir import RunDir
 
 _log = logging.getLogger(__name__)
 
@@ -96,13 +90,13 @@ def train(
             (runs.continued(run, asked), None, None) if run else _begun(asked)
         )
         if print_config:
-            unused = jobs.unused(settings) if settings.data.source else frozenset()
-            say(settings.toml(without=unused).rstrip("\n"))
+            without = unused(settings) if settings.data.source else frozenset()
+            say(settings.toml(without=without).rstrip("\n"))
         elif dry_run:
-            from ostinato_learn.cli.run import dry_run as preview
+            from ostinato_learn.jobs import dry_run as preview
 
             sources.known(settings.data.source)
-            job = job or jobs.again(settings)
+            job = job or registry.again(settings)
             findings.tell(job)
             say(preview.shown(job, measured))
         elif run is not None and runs.is_done(run, settings):
@@ -153,9 +147,9 @@ def _train(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from ostinato_learn.cli.run import experiment
+    from ostinato_learn.jobs import experiment
 
-    job = job or jobs.again(settings)
+    job = job or registry.again(settings)
     found = findings.tell(job) if environment.rank() == 0 else []
     result = experiment.run(job, open_run, resumed, quiet, findings.kept(found))
     if result is None:
@@ -172,17 +166,17 @@ def _begun(asked: Given) -> tuple[Config, Job | None, tuple[float, int] | None]:
     settings = configuration.resolve(asked)
     if settings.data.source is None:
         return settings, None, None
-    jobs.check_origin(settings)
+    registry.check_origin(settings)
     asked = destination.chosen(settings, asked)
     settings = configuration.resolve(asked)
     is_known = settings.data.source in ("mnist", "austen")  # how they are learnt, without a look
     if is_known and settings.run.for_ is None and settings.run.minutes is None:
-        return jobs.with_defaults(settings, asked), None, None
-    job = jobs.read(settings, asked)
+        return with_defaults(settings, asked), None, None
+    job = registry.read(settings, asked)
     destination.check(job)
     if settings.run.minutes is None:
         return job.settings, job, None
-    from ostinato_learn.cli.run import timing
+    from ostinato_learn.jobs import timing
 
     job, measured = timing.within(job, asked, settings.run.minutes)
     return job.settings, job, measured
@@ -191,7 +185,7 @@ def _begun(asked: Given) -> tuple[Config, Job | None, tuple[float, int] | None]:
 def _closed_by_default(settings: Config, asked: Given) -> str | None:
     """`TaskSpec.closes`; None if the user or the first model has chosen the direction."""
     chosen = "model.bidirectional" in asked or settings.run.from_ is not None
-    closed = tasks.named(jobs.task_of(settings)).closes(settings)
+    closed = tasks.named(task_of(settings)).closes(settings)
     return None if settings.model.bidirectional and chosen else closed
 
 

@@ -14,20 +14,23 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
 import typer
 
 from ostinato_learn.cli import many
-from ostinato_learn.cli.failures import BadInput, Failure, Interrupted
 from ostinato_learn.cli.flags import ConfigFile, Sets, source_argument, with_flags
 from ostinato_learn.cli.many import trials, workers
 from ostinato_learn.cli.output import AsJson, Quiet, check_alone, hush, say, say_json
-from ostinato_learn.cli.run import config as configuration
-from ostinato_learn.cli.run import findings, jobs, limits, sources, summaries
-from ostinato_learn.cli.run.config import OPTIONS, Config, Given
 from ostinato_learn.cli.train import asked_for
 from ostinato_learn.interrupt import Terminated
+from ostinato_learn.jobs import findings, registry
+from ostinato_learn.jobs.failures import BadInput, Failure, Interrupted
+from ostinato_learn.jobs.inputs import config as configuration
+from ostinato_learn.jobs.inputs import limits, sources
+from ostinato_learn.jobs.inputs.config import OPTIONS, Config, Given
+from ostinato_learn.jobs.inputs.task import unused
+from ostinato_learn.jobs.runs import summaries
 
 if TYPE_CHECKING:
     import optuna
 
-    from ostinato_learn.tasks.job import Job
+    from ostinato_learn.jobs.base import Job
 
 VALIDATION = 0.2  # of the training part, by default
 SHOWN = 10  # trials in the table
@@ -76,9 +79,9 @@ def tune(
     if output is not None:
         trials.check(output)
     asked = _with_validation(asked_for(source, config, set_, given))
-    job = jobs.read(configuration.resolve(asked), asked)
+    job = registry.read(configuration.resolve(asked), asked)
 
-    from ostinato_learn.cli.run import experiment  # noqa: F401  before anything is made: torch may be missing
+    from ostinato_learn.jobs import experiment  # noqa: F401  before anything is made: torch may be missing
 
     found = findings.tell(job)
     until = time.monotonic() + 60 * minutes
@@ -116,7 +119,7 @@ def _with_validation(asked: Given) -> Given:
     sources.known(asked.get("data.source"))
     key = "training.validation_fraction"
     settings = configuration.resolve(asked)
-    if key in jobs.unused(settings):  # a forecaster keeps the end of each series
+    if key in unused(settings):  # a forecaster keeps the end of each series
         return asked
     if asked.get(key) == 0:
         raise BadInput("--validation-fraction is 0; wanted a part to choose by, such as 0.2")
@@ -220,9 +223,9 @@ class _Search:
 
 def _worker(asked: Given, digests: dict[str, str]) -> workers.Work:
     """`_work` in a process of its own."""
-    from ostinato_learn.cli.run import experiment  # noqa: F401  or the first trial would wait for it
+    from ostinato_learn.jobs import experiment  # noqa: F401  or the first trial would wait for it
 
-    job = jobs.read(configuration.resolve(asked), asked)
+    job = registry.read(configuration.resolve(asked), asked)
     workers.check_same(sources.digest(job.settings.data), digests)
     return _work(job)
 
@@ -256,7 +259,7 @@ def _trained(draws: Sequence[Job], changed: Given, ask: workers.Ask) -> Outcome:
     A trial is pruned only in the first training. A trial that ran out of time is left to the next
     command.
     """
-    from ostinato_learn.cli.run import experiment
+    from ostinato_learn.jobs import experiment
     from ostinato_learn.training import Diverged
 
     settings = experiment.with_threads(draws[0].settings.updated(changed))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ostinato_learn.cli.failures import Failure
 from ostinato_learn.cli.flags import Run
 from ostinato_learn.cli.output import AsJson, say, say_json
-from ostinato_learn.cli.run import runs
+from ostinato_learn.jobs.failures import Failure
+from ostinato_learn.jobs.runs import runs
 
 
 def verify(

@@ -98,7 +98,7 @@ def write_report(path: str | os.PathLike[str], data: PageData) -> None:
 
     Example:
         >>> import numpy as np, tempfile, pathlib
-        >>> from ostinato_learn.report import ReportData
+        >>> from ostinato_learn.report.classify import ReportData
         >>> data = ReportData(
         ...     title="coin", classes=["heads", "tails"], y_true=np.array([0, 1, 1]),
         ...     proba=np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]))

@@ -7,11 +7,10 @@
                      loss.py       the loss of a batch
                      fit.py        from data to a trained model
                      estimator.py  the class in scikit-learn's manner
-                     job.py        the command line: from a file to results
-                     report.py     what the report shows of a run, as panels
 
-A new task is a folder, and a name in `NAMES`. This module and `base.py` import no folder: the
-runtime, the training and the command line import a folder when they need it.
+A new task is a folder and a name in `NAMES`, a job in `jobs/` and a report in `report/`. This
+module and `base.py` import no folder: the runtime, the training and the command line import a
+folder when they need it.
 """
 
 from __future__ import annotations

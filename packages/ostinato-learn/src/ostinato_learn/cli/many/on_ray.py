@@ -22,9 +22,9 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
-from ostinato_learn.cli.failures import Failure
 from ostinato_learn.cli.many import ray_cluster, workers
 from ostinato_learn.interrupt import Terminated
+from ostinato_learn.jobs.failures import Failure
 
 _VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from ostinato.internal import needs
-from ostinato_learn.cli.failures import BadInput
 from ostinato_learn.cli.many import workers
 from ostinato_learn.interrupt import Terminated
+from ostinato_learn.jobs.failures import BadInput
 
 _log = logging.getLogger(__name__)
 

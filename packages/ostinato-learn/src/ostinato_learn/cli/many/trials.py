@@ -28,11 +28,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ostinato.internal import needs
 from ostinato_learn import files
-from ostinato_learn.cli.failures import BadInput
-from ostinato_learn.cli.output import check_directory, csv_text
-from ostinato_learn.cli.run import jobs
-from ostinato_learn.cli.run.config import OPTIONS, Config, Given
+from ostinato_learn.cli.output import check_directory
 from ostinato_learn.hyperparameters import Value
+from ostinato_learn.jobs.failures import BadInput
+from ostinato_learn.jobs.inputs.config import OPTIONS, Config, Given
+from ostinato_learn.jobs.inputs.task import unused
+from ostinato_learn.jobs.output import csv_text
 
 if TYPE_CHECKING:
     import optuna
@@ -99,7 +100,7 @@ SPACE = (
 
 def space(settings: Config, given: Given) -> tuple[SearchedParameter, ...]:
     """The axes of a task, without the parameters that the user has set."""
-    left_out = jobs.unused(settings) | given.keys()
+    left_out = unused(settings) | given.keys()
     return tuple(axis for axis in SPACE if axis.key not in left_out)
 
 
@@ -168,7 +169,7 @@ class Study:
         settings = self.base.updated(trial.user_attrs["used"])
         head = f"# ostinato tune: trial {trial.number}, validation loss {_loss(trial):.6g}\n"
         head += "".join(f"# {each['severity']}: {each['message']}\n" for each in self.findings)
-        return head + settings.toml(without=jobs.unused(settings))
+        return head + settings.toml(without=unused(settings))
 
     def keep(self) -> None:
         """Write the best configuration and the table of trials."""

@@ -35,8 +35,8 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from ostinato_learn import environment
-from ostinato_learn.cli.failures import AlreadyReported, BadInput, Failure, explained
-from ostinato_learn.cli.run import limits
+from ostinato_learn.jobs.failures import AlreadyReported, BadInput, Failure, explained
+from ostinato_learn.jobs.inputs import limits
 
 Ask = Callable[[Any], Any]
 Work = Callable[[Any, Ask], Any]

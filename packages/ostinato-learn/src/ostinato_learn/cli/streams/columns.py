@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ostinato_learn.cli.failures import BadInput
 from ostinato_learn.cli.streams.source import InputFormat
 from ostinato_learn.data.formats.dialect import MISSING
 from ostinato_learn.data.tables.names import named_twice
 from ostinato_learn.files import parse_json
+from ostinato_learn.jobs.failures import BadInput
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ostinato_learn.cli.failures import BadInput
 from ostinato_learn.cli.streams.answers import Form, KeyedStream, Line, plain, probability_of, show
 from ostinato_learn.cli.streams.columns import (
     StreamColumns,
@@ -35,6 +34,7 @@ from ostinato_learn.cli.streams.source import Input, InputFormat
 from ostinato_learn.cli.streams.state import KeyState, Snapshot
 from ostinato_learn.data.tables.names import known_names
 from ostinato_learn.interrupt import Interrupt, Terminated
+from ostinato_learn.jobs.failures import BadInput
 
 if TYPE_CHECKING:
     from ostinato_learn.runtime.answers import Answer

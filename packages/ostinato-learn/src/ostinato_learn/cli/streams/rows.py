@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from ostinato_learn.cli.failures import BadInput
 from ostinato_learn.cli.streams.columns import StreamColumns, json_row
 from ostinato_learn.data.formats.dialect import Dialect
 from ostinato_learn.data.tables.names import UNKNOWN, Names, as_name
 from ostinato_learn.data.tables.text_column import FALSE, MISSING, TRUE
+from ostinato_learn.jobs.failures import BadInput
 
 BOM = "\ufeff"
 MAX_LINE = 1 << 20  # bytes; a longer line is not a row of features

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ostinato_learn import files
-from ostinato_learn.cli.failures import BadInput
+from ostinato_learn.jobs.failures import BadInput
 
 MAGIC = b"ostinato stream 1\n"
 

@@ -1,1 +1,0 @@
-"""One run: its configuration, data, directory and results."""
