@@ -239,7 +239,7 @@ def test_a_wrong_file_is_seen_and_not_written(damage, tmp_path, monkeypatch):
         return made
 
     monkeypatch.setattr(module, "sequence_model", wrong)
-    with pytest.raises(ValueError, match=r"rounding explains .* Nothing is written"):
+    with pytest.raises(ValueError, match=r"rounding explains .* nothing is written"):
         export_onnx(MODELS["gru"](), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -6,9 +6,9 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import forms
 import torch
 
+import forms
 import ostinato
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import array
 
-import forms
 import pytest
 import torch
 
+import forms
 import ostinato
 
 

@@ -7,12 +7,12 @@ import dataclasses
 import os
 import queue
 
-import forms
 import pytest
 import torch
 from compared import same_as_python
 from test_random_loops import refused_late
 
+import forms
 import ostinato
 
 pytestmark = pytest.mark.filterwarnings("ignore:the loop")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 
-import forms
 import pytest
 import torch
 from compared import same_as_python
 
+import forms
 import ostinato
 
 pytestmark = pytest.mark.filterwarnings("ignore:the loop")

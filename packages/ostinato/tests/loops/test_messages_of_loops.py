@@ -7,10 +7,10 @@ import random
 import sys
 import warnings
 
-import forms
 import pytest
 import torch
 
+import forms
 import ostinato
 
 # ------------------------------------------------------------------------ numbers as tensors

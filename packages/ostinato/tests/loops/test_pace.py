@@ -3,10 +3,10 @@
 import types
 import warnings
 
-import forms
 import pytest
 import torch
 
+import forms
 import ostinato
 from ostinato.loops.running import pace, run, unwatched
 from ostinato.loops.running.pace import LoopPace, Times

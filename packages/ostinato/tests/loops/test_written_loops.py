@@ -10,11 +10,11 @@ import threading
 import traceback
 import warnings
 
-import forms
 import numpy as np
 import pytest
 import torch
 
+import forms
 import ostinato
 from ostinato.loops.running import run
 

@@ -94,7 +94,7 @@ def _tested(a: Measured, b: Measured) -> dict[str, Any]:
     pair: dict[str, Any] = {"runs": [a.name, b.name]}
     try:
         _check_same_part(a, b)
-        outcome = registry.JOBS[a.task].compared(a, b)
+        outcome = registry.job_of(a.task).compared(a, b)
     except Apart as reason:
         return pair | {"reason": str(reason)}
     return pair | outcome.as_json()

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from ostinato_learn.jobs.base import Job
-from ostinato_learn.jobs.classify import ClassifyJob
 from ostinato_learn.jobs.failures import BadInput
-from ostinato_learn.jobs.forecast import ForecastJob
 from ostinato_learn.jobs.inputs.config import Config, Given
 from ostinato_learn.jobs.inputs.task import task_of, with_defaults
-from ostinato_learn.jobs.language import LanguageJob
-from ostinato_learn.jobs.regress import RegressJob
 from ostinato_learn.jobs.runs.runs import Trained, find
-from ostinato_learn.jobs.tag import TagJob
 from ostinato_learn.tasks import TaskSpec
 
-JOBS: dict[str, type[Job]] = {
-    "classify": ClassifyJob,
-    "tag": TagJob,
-    "regress": RegressJob,
-    "forecast": ForecastJob,
-    "language": LanguageJob,
+# Imported when a job is read: the help of a command imports no NumPy.
+_JOBS = {
+    "classify": "ostinato_learn.jobs.classify.ClassifyJob",
+    "tag": "ostinato_learn.jobs.tag.TagJob",
+    "regress": "ostinato_learn.jobs.regress.RegressJob",
+    "forecast": "ostinato_learn.jobs.forecast.ForecastJob",
+    "language": "ostinato_learn.jobs.language.LanguageJob",
 }
+
+
+def job_of(task: str) -> type[Job]:
+    """The class of the jobs of a task."""
+    module, name = _JOBS[task].rsplit(".", 1)
+    job: type[Job] = getattr(importlib.import_module(module), name)
+    return job
 
 
 def read(settings: Config, given: Given) -> Job:
@@ -36,7 +40,7 @@ def read(settings: Config, given: Given) -> Job:
         BadInput, ValueError: the data or a parameter cannot be used.
     """
     settings = with_defaults(settings, given)
-    return JOBS[task_of(settings)].read(settings, given)
+    return job_of(task_of(settings)).read(settings, given)
 
 
 def folds(settings: Config, given: Given, k: int) -> Iterator[Job]:
@@ -50,12 +54,12 @@ def folds(settings: Config, given: Given, k: int) -> Iterator[Job]:
         BadInput, ValueError: the data or a parameter cannot be used, or there are too few data.
     """
     settings = with_defaults(settings, given)
-    return JOBS[task_of(settings)].folds(settings, given, k)
+    return job_of(task_of(settings)).folds(settings, given, k)
 
 
 def again(settings: Config) -> Job:
     """`read` for complete settings, such as those of a resumed run."""
-    return JOBS[task_of(settings)].read(settings, dict(settings.items()))
+    return job_of(task_of(settings)).read(settings, dict(settings.items()))
 
 
 def of_model(trained: Trained) -> tuple[TaskSpec, type[Job]]:
@@ -65,7 +69,7 @@ def of_model(trained: Trained) -> tuple[TaskSpec, type[Job]]:
         BadInput: this version does not know its kind.
     """
     task = trained.task()
-    return task, JOBS[task.name]
+    return task, job_of(task.name)
 
 
 def check_origin(settings: Config) -> None:
