@@ -12,6 +12,7 @@ from torch.func import functional_call, grad, hessian, vmap
 
 import ostinato
 from ostinato import scan
+from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.play.step import CompiledStep
 from zoo.small import D
 
@@ -128,3 +129,27 @@ def test_within_other_transforms(monkeypatch):
         by_the_loop.setenv("OSTINATO_ENGINE", "eager")
         expected = all_of_it()
     torch.testing.assert_close(all_of_it(), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_where_a_pass_by_sample_is_refused_each_sample_has_its_own(monkeypatch) -> None:
+    backward, refused = CompiledStep.backward, []
+
+    def refusing(self: Any, tape: Any, given: Any, *more: Any) -> Any:
+        if more[-1]:
+            refused.append(1)
+            raise Unsupported("a gradient that autograd does not have met a pole")
+        return backward(self, tape, given, *more)
+
+    monkeypatch.setattr(CompiledStep, "backward", refusing)
+
+    def loss(weights: Any, x: Tensor) -> Tensor:
+        def step(h: Tensor, x: Tensor) -> Tensor:
+            return torch.tanh(h @ weights["W"] + x)
+
+        return scan(step, x.new_zeros(1, 3), x[:, None])[0].square().sum()
+
+    weights, xs = {"W": torch.randn(3, 3, dtype=D) / 2}, torch.randn(6, 4, 3, dtype=D)
+    for _ in range(2):
+        found = vmap(grad(loss), (None, 1))(weights, xs)
+        torch.testing.assert_close(found, per_sample(loss, weights, xs), rtol=1e-10, atol=1e-10)
+    assert refused

@@ -32,7 +32,7 @@ from ostinato.compiler.errors import Unsupported
 from ostinato.compiler.play.autograd import replayed
 from ostinato.compiler.play.tape import Flags
 from ostinato.compiler.transforms import by_the_loop
-from ostinato.compiler.transforms.folds import RowsOfMembers, can_fold, has_units
+from ostinato.compiler.transforms.folds import Axes, RowsOfMembers, can_fold, has_units
 from ostinato.compiler.transforms.tangents import Tangents, tangent_call
 
 if TYPE_CHECKING:
@@ -317,11 +317,8 @@ class _Gradients(torch.autograd.Function):
             of_outputs = fold.of_outputs(grads, grad_dims)
             found = gradients(of_all, fold.tensors, of_outputs, ask.wanted)
             found, at = fold.unfolded(found)
-        elif folds and has_units(run.call, n) and not any(map(_moves, given)):
-            fold, of_all = run.folded(n, tensors, dims)
-            of_outputs = fold.of_outputs(grads, grad_dims)
-            found = of_all.backward(fold.tensors, of_outputs, ask.used, ask.wanted, by_unit=True)
-            found, at = fold.unfolded(found)
+        elif folds and (by_unit := _by_unit(ask, n, given, dims, grad_dims)) is not None:
+            found, at = by_unit
         else:
             # One tape serves all, if only gradients of outputs differ.
             alike = all(dim is None for dim in dims)
@@ -337,6 +334,22 @@ class _Gradients(torch.autograd.Function):
         ask.reached = [i for i, g in enumerate(found) if g is not None]
         outs = tuple([found[i] for i in ask.reached])
         return (outs, tuple([at[i] for i in ask.reached])) if outs else (_nothing(tensors), (None,))
+
+
+def _by_unit(
+    ask: Ask, n: int, given: Tensors, dims: Axes, grad_dims: Axes
+) -> tuple[list[Tensor | None], Axes] | None:
+    """The gradients of members that are rows, captured tensors' too; None: a member at a time."""
+    if not has_units(ask.run.call, n) or any(map(_moves, given)):
+        return None
+    tensors, grads = ask.split(given)
+    fold, of_all = ask.run.folded(n, tensors, dims)
+    of_outputs = fold.of_outputs(grads, grad_dims)
+    try:
+        found = of_all.backward(fold.tensors, of_outputs, ask.used, ask.wanted, by_unit=True)
+    except Unsupported:
+        return None
+    return fold.unfolded(found)
 
 
 def _moves(t: Tensor) -> bool:
