@@ -96,7 +96,7 @@ explore-loops: $(VENV)/.for-test
 
 fuzz: $(VENV)/.for-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
-	for target in tensors config journal state request; do $(BIN)/python -m fuzz $$target -runs=$(RUNS) || exit; done
+	for target in tensors config journal state request; do $(BIN)/python -m fuzzing $$target -runs=$(RUNS) || exit; done
 
 # $(VENV)/.for-NAME: the environment with the extra NAME. The engine is compiled anew when its sources change.
 CONTAINS_test := torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from fuzz import targets
+from fuzzing import targets
 
 
 @pytest.mark.parametrize("name", targets.TARGETS)

@@ -1,4 +1,4 @@
-"""Fuzz one target: `python -m fuzz TARGET [options of libFuzzer]`, such as -runs=2000000.
+"""Fuzz one target: `python -m fuzzing TARGET [options of libFuzzer]`, such as -runs=2000000.
 
 Inputs that reach new branches are added to a folder of their own, build/fuzz/TARGET; one that
 fails is written to the working directory, and the process ends with it. Needs atheris.
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["ostinato_learn", "fuzz.targets"]):
-    from fuzz.targets import CORPUS, TARGETS
+with atheris.instrument_imports(include=["ostinato_learn", "fuzzing.targets"]):
+    from fuzzing.targets import CORPUS, TARGETS
 
 
 def main() -> None:
