@@ -260,6 +260,21 @@ def test_parameters_that_require_gradients_outside(monkeypatch):
     by_the_engine(found, monkeypatch)
 
 
+def test_a_jvp_is_one_forward_pass(monkeypatch):
+    """The scan of the step's jvp has the outputs, too: the plain scan is not played beside it."""
+    passes = []
+    forward = ScanCall.forward
+
+    def counted(self: Any, *arguments: Any) -> Any:
+        passes.append(self)
+        return forward(self, *arguments)
+
+    jvp(loss, (W, init, xs), along)  # recorded
+    monkeypatch.setattr(ScanCall, "forward", counted)
+    jvp(loss, (W, init, xs), along)
+    assert len(passes) == 1
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_gradients(mode: Any, monkeypatch):
     def found() -> Any:

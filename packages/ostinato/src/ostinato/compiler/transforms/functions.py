@@ -162,7 +162,7 @@ def scanned(call: ScanCall, tensors: list[Tensor]) -> Sequence[Tensor]:
     )
     run = ScanRun(call, trains=trains)
     outs: Sequence[Tensor] | None = None
-    if wrapped.innermost() is wrapped.TransformType.Jvp:
+    if wrapped.innermost() == wrapped.TransformType.Jvp:  # each is an object of its own
         outs = _with_tangents(run, tensors)
     return _Scanned.apply(run, *tensors) if outs is None else outs
 
