@@ -3,8 +3,8 @@
 The same unedited function runs in PyTorch and under `ostinato.loop` (`simulations_torch.py`); JAX
 has a scan of the same step, jitted (`simulations_jax.py`). Each contender is a process of its own,
 on one thread; in a round each has one turn, while the others wait. JAX of other Pythons takes part
-if JAX_PYTHONS names these, separated by colons: the present release, and that of 2024 to which
-users of such simulations hold on.
+if JAX_PYTHONS names these, separated by colons: the present release, and one of 2024, which some
+packages for simulations still pin.
 """
 
 from __future__ import annotations

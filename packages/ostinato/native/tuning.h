@@ -33,7 +33,7 @@ constexpr int64_t kChunkRows = 256;
 // short chunk keeps the intermediate values near as well: 5 % at H = 32, 2 % at H = 128.
 constexpr int64_t kNearChunkRows = 32;
 constexpr int64_t kNearSumBytes = 1 << 17;
-// Where units have sums of their own, these do not stay near from chunk to chunk.
+// Rows of a chunk where units have sums of their own, which do not stay in L1 from one chunk to the next.
 constexpr int64_t kUnitChunkRows = 64;
 // Rows of one product: 256 rows × 256 floats of its factor are 256 KB and stay in L2.
 constexpr int64_t kGemmRows = 256;

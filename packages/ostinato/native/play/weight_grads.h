@@ -30,7 +30,7 @@ template <class T> void clear(int64_t K, int64_t N, Rows<T> sum) {
     for (int64_t k = 0; k < K; k++) std::memset(sum.data + k * sum.stride, 0, sizeof(T) * N);
   }
 }
-// Whether the sum is taken in the result's order, the factors of its products exchanged.
+// A transposed sum of a unit has the result's order: the factors of its products are exchanged.
 template <class T> bool is_exchanged(const Worker<T>& worker, const Gradient& g) {
   return worker.request.sums_by_unit && g.transposed;
 }

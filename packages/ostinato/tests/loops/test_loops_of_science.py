@@ -324,7 +324,7 @@ def test_the_loop_is_native_with_the_value_and_gradients_of_python(function):
         x = torch.randn(T, dtype=torch.float64)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            # Those of matrices share one code.
+            # All cases of matrices have the same code.
             warnings.filterwarnings("ignore", message=r".* was recorded \d+ times")
             found = called(looped, p, x)
         for a, b in zip(found, called(function, p, x), strict=True):

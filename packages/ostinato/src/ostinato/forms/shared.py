@@ -59,31 +59,30 @@ def folded(a: Arguments, rest: Rest) -> Outcome:
 
     Where that is not faster it is not tried again.
     """
-    if _columns(a):
+    if _may_be_columns(a):
         found = recorded_call(_with(a, "a batch of numbers as one row", _alone(a)))
         if not isinstance(found, Unsupported):
             if found.compiled.planner.is_narrow:
                 return found
-            known.folds[code_key(a.given)] = set(range(-MOST_FOLDED, 0))  # no size of a batch
+            known.folds[code_key(a.given)] = set(range(-MOST_FOLDED, 0))  # no batch has such sizes
         elif found.is_final:
             return found
     return rest(a)
 
 
-def _columns(a: Arguments) -> int:
-    """The columns of the call as one row; 0 if it is none, or is not to be folded."""
+def _may_be_columns(a: Arguments) -> bool:
+    """Whether the batch may be the columns of one row; each size of it has a recording of its own,
+    so that only the first few are tried."""
     sizes = {leaf.shape for leaf in a.leaves} | {leaf.shape[1:2] for leaf in a.xs_leaves}
     if len(sizes) > 1 or not _is_plain(a) or is_adapted(a):
-        return 0
+        return False
     (size,) = sizes
     if len(size) != 1 or size[0] < 2:
-        return 0
-    code = code_key(a.given)
-    sizes_of_code = known.folds[code] = known.folds.get(code, set())
-    if len(sizes_of_code) >= MOST_FOLDED and size[0] not in sizes_of_code:
-        return 0
-    sizes_of_code.add(size[0])
-    return size[0]
+        return False
+    tried = known.folds.setdefault(code_key(a.given), set())
+    if len(tried) < MOST_FOLDED:
+        tried.add(size[0])
+    return size[0] in tried
 
 
 def may_be_one_row(a: Arguments) -> bool:

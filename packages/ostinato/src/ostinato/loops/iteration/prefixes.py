@@ -55,7 +55,7 @@ def applied(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The result of an operation of torch on prefixes.
 
     Raises:
-        NoStep: it is none of those with a rule.
+        NoStep: the operation has no rule.
     """
     name = func.__name__
     if name == "__get__":  # x.shape
@@ -167,12 +167,9 @@ def _is_elementwise(name: str) -> bool:
     """Whether PyTorch marks an operation as one on single elements, and it draws no numbers."""
     if name in _REFLECTED or name in _OF_TYPES:
         return True
-    packet = (
-        getattr(torch.ops.aten, name.strip("_"), None)
-        if name[-1] != "_" or name[0] == "_"
-        else None
-    )
-    if packet is None or name.startswith("__i"):
+    in_place = name.startswith("__i") or (name[-1] == "_" and name[0] != "_")
+    packet = None if in_place else getattr(torch.ops.aten, name.strip("_"), None)
+    if packet is None:
         return False
     tags = getattr(packet, packet.overloads()[0]).tags
     return torch.Tag.pointwise in tags and torch.Tag.nondeterministic_seeded not in tags
@@ -231,30 +228,26 @@ def _reduced(func: Any, x: Any, dim: Any = None, keepdim: bool = False, **named:
     if isinstance(dim, Tensor) or "axis" in named:
         raise NoStep(f"{WHY}, in {name}")
     n, ends = plain(x).dim(), ends_of(x)
-    dims = (
-        [*range(n)]
-        if dim is None
-        else [d % n for d in (dim if isinstance(dim, (tuple, list)) else [dim])]
-    )
+    asked = dim if isinstance(dim, (tuple, list)) else [dim]
+    dims = [*range(n)] if dim is None else [d % n for d in asked]
     full = _filled(x, dims, _NEUTRAL[name](plain(x).dtype))
-    left = tuple(
-        [None if d in dims else end for d, end in enumerate(ends) if keepdim or d not in dims]
-    )
-    if dim is None:
-        out = (
-            func(full, **named)
-            if name in ("sum", "mean", "max", "min", "any", "all", "prod")
-            else func(full, dims, **named)
-        )
-    else:
+    left = [None if d in dims else end for d, end in enumerate(ends) if keepdim or d not in dims]
+    if dim is not None:
         out = func(full, dim, keepdim, **named)
+    elif name in _NEEDS_DIM:
+        out = func(full, dims, **named)
+    else:
+        out = func(full, **named)
     if name == "mean":
         for axis in dims:
             if ends[axis] is not None:  # the sum of those that count, by their number
                 out = out * full.shape[axis] / ends[axis]._tensor([out])
     if isinstance(out, tuple):  # values and indices
-        return type(out)([as_prefix(o, left) for o in out])
-    return as_prefix(out, left)
+        return type(out)([as_prefix(o, tuple(left)) for o in out])
+    return as_prefix(out, tuple(left))
+
+
+_NEEDS_DIM = {"amax", "amin", "logsumexp"}
 
 
 def _softmax(func: Any, x: Any, dim: Any = None, *more: Any, **named: Any) -> Any:
@@ -405,7 +398,7 @@ def _item(func: Any, x: Any, index: Any) -> Any:
 
 
 def _cat(func: Any, tensors: Any, dim: int = 0) -> Any:
-    """Tensors one after the other along an axis that is none of a prefix."""
+    """Tensors one after the other along an axis on which all elements of each count."""
     found = {len(ends_of(t)) for t in tensors}
     if len(found) > 1 or any(ends_of(t)[dim] is not None for t in tensors):
         raise NoStep(f"{WHY}, in {func.__name__}")
