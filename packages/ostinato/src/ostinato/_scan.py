@@ -22,7 +22,7 @@ from ostinato.compiler.steps import warn_refused, warn_unbounded
 from ostinato.compiler.verify import check_call
 from ostinato.eager import Step, Tree, eager_scan
 from ostinato.engine import native
-from ostinato.forms import answers, compiled
+from ostinato.forms import compiled
 
 if TYPE_CHECKING:
     from ostinato.compiler.play.autograd import ScanCall
@@ -198,6 +198,8 @@ def _by_either(a: Arguments) -> tuple[Tree, Tree]:
                 return result
         warn_refused(a.given, refusal)
         if isinstance(refusal, Mispredicted):
+            from ostinato.forms import answers  # not a part of every start
+
             found_answers = list[answers.Answers]()
             step = answers.recording_answers(a, found_answers)
     bounded = a.memory is not None and torch.is_grad_enabled()
@@ -242,9 +244,9 @@ def _with_numbers(a: Arguments, call: ScanCall) -> tuple[Tree, Tree]:
         check_call(call)
     if call.compiled.totals and (a.memory is not None or a.truncate is not None):
         raise Unsupported("memory= and truncate= are for outputs with the batch")
-    results = Results(*call.outputs(call.tensors()), call.compiled.y_spec)
+    ys, finals = call.outputs(call.tensors())
+    y_spec = call.compiled.y_spec
     for form in reversed(call.arguments.forms):
         if form.back is not None:
-            results = form.back(results)
-    carry = tree.unflatten(results.finals, a.carry_spec)
-    return carry, tree.unflatten(results.ys, results.y_spec)
+            ys, finals, y_spec = form.back(Results(ys, finals, y_spec))
+    return tree.unflatten(finals, a.carry_spec), tree.unflatten(ys, y_spec)

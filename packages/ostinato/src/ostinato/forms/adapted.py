@@ -73,16 +73,13 @@ def _pair_kind(i: int, leaf: Tensor, n_rows: int) -> Kind:
     return Pairs if leaf.is_complex() else None
 
 
-def turned(a: Arguments, rest: Rest) -> Outcome:
-    """The call as it is, then with the batch first, if leaves have it second."""
-    outcome = rest(a)
-    if not isinstance(outcome, Unsupported) or outcome.is_final:
-        return outcome
-    for form in _ways(a, isinstance(outcome, BatchNotFirst)):
+def turned(a: Arguments, refusal: Unsupported, rest: Rest) -> Outcome:
+    """The call with the batch first, if leaves have it second."""
+    for form in _ways(a, isinstance(refusal, BatchNotFirst)):
         found = rest(form)
         if not isinstance(found, Unsupported) or found.is_final:
             return found
-    return outcome
+    return refusal
 
 
 def _ways(a: Arguments, outputs: bool) -> Iterator[Arguments]:

@@ -147,22 +147,30 @@ class _Questions(OwnMode):
         return _Root(len(roots) - 1)
 
 
+def applies(a: Arguments) -> bool:
+    """Whether the step is known to branch on values of the batch, with answers to be tried."""
+    tried = None if a.stand_ins is not None else _of(a)
+    return tried is not None and tried.failures < MOST_FAILURES
+
+
 def find(a: Arguments, rest: Rest) -> Outcome:
-    """The call; if its step branches on values of the batch, with the guessed answers."""
-    if a.stand_ins is not None:  # under a transform an answer cannot be checked afterwards
-        return rest(a)
-    tried = _of(a) if known.answers else None
-    if tried is not None and tried.failures < MOST_FAILURES:
-        return rest(_with_answers(a, tried.answers))
-    outcome = rest(a)
-    asks = isinstance(outcome, Unsupported) and outcome.op in QUESTIONS and not outcome.is_final
+    """The call with the guessed answers."""
+    tried = _of(a)
+    assert tried is not None
+    return rest(_with_answers(a, tried.answers))
+
+
+def otherwise(a: Arguments, refusal: Unsupported, rest: Rest) -> Outcome:
+    """The call with the answers of its first element, if its step is refused for a branch."""
+    # Under a transform an answer cannot be checked afterwards.
+    asks = refusal.op in QUESTIONS and a.stand_ins is None
     answers = _first_answers(a) if asks else None
     if answers is None:
-        return outcome
+        return refusal
     found = rest(_with_answers(a, answers))
     if isinstance(found, Unsupported) and not found.is_final:
         _remember(a, (), MOST_FAILURES)
-        return outcome
+        return refusal
     return found
 
 

@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ostinato import tree
 from ostinato.arguments import Arguments, Numbers
@@ -43,21 +43,33 @@ class _KnownNumbers:
     tried: set[int] = field(default_factory=set)
 
 
+_NOTHING = _KnownNumbers()
+
+
+def applies(a: Arguments) -> bool:
+    """Whether the step was recorded with numbers that are the size of its batch."""
+    return _of(a).numbers is not None
+
+
 def find(a: Arguments, rest: Rest) -> Outcome:
-    """The call; if it is refused, with numbers that may be the size of its batch."""
-    found = known.numbers.get(code_key(a.given)) if known.numbers else None
-    if found is not None and found.numbers is not None:
-        return rest(_with_numbers(a, found.numbers))
-    outcome = rest(a)
-    if not isinstance(outcome, Unsupported) or outcome.is_final:
-        return outcome
+    """The call with those numbers."""
+    return rest(_with_numbers(a, cast(Numbers, _of(a).numbers)))
+
+
+def otherwise(a: Arguments, refusal: Unsupported, rest: Rest) -> Outcome:
+    """The call with numbers that may be the size of its batch."""
     for form in _ways(a):
         known.answers.pop(code_key(a.given), None)  # a failed guess may be the number's doing
         attempt = rest(form)
         if not isinstance(attempt, Unsupported):
             known.numbers[code_key(a.given)] = _KnownNumbers(form.numbers)
             return attempt
-    return outcome
+    return refusal
+
+
+def _of(a: Arguments) -> _KnownNumbers:
+    found: _KnownNumbers = known.numbers.get(code_key(a.given), _NOTHING)
+    return found
 
 
 def _ways(a: Arguments) -> Iterator[Arguments]:

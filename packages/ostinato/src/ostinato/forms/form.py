@@ -1,4 +1,4 @@
-"""What a form is: a function of a call and of the forms after it."""
+"""What a form is."""
 
 from __future__ import annotations
 
@@ -18,11 +18,17 @@ Rest: TypeAlias = Callable[[Arguments], Outcome]
 class CallForm(NamedTuple):
     """A way to see a call, so that its step can be recorded.
 
+    Both functions give the call the form, or try several, and find its recorded step by the rest.
+    `Arguments.in_form` notes how results come back.
+
     Attributes:
-        applies: whether the form may concern a call. It is asked at every call.
-        find: gives the call its form, or tries several, and finds its recorded step by the rest.
-            `Arguments.in_form` notes how results come back.
+        applies: whether the call must be seen in this form; it is asked at every call.
+        find: finds the step of such a call.
+        otherwise: finds the step of a call that was refused without this form: given the call, the
+            refusal and the rest, it returns the refusal if the form does not help. It is not asked
+            about a final refusal.
     """
 
-    applies: Callable[[Arguments], bool]
-    find: Callable[[Arguments, Rest], Outcome]
+    applies: Callable[[Arguments], bool] | None = None
+    find: Callable[[Arguments, Rest], Outcome] | None = None
+    otherwise: Callable[[Arguments, Unsupported, Rest], Outcome] | None = None

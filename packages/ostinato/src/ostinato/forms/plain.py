@@ -1,4 +1,4 @@
-"""Forms that change the call by a few lines: transforms, the axis of time, restarts."""
+"""Forms that change the call by a few lines: the axis of time, restarts."""
 
 from __future__ import annotations
 
@@ -6,24 +6,8 @@ from typing import Any
 
 from ostinato import tree
 from ostinato.arguments import Arguments, Results
-from ostinato.compiler.errors import Transformed
 from ostinato.eager import RowSpans, Tree, check_output_axes, chosen
 from ostinato.forms.form import Outcome, Rest
-
-
-def always(a: Arguments) -> bool:
-    """True: the form decides when it knows whether the call as it is was refused."""
-    return True
-
-
-def transforms(a: Arguments, rest: Rest) -> Outcome:
-    """The call; under transforms of torch.func, on plain tensors in place of wrapped ones."""
-    outcome = rest(a)
-    if not isinstance(outcome, Transformed):
-        return outcome
-    from ostinato.compiler.transforms.stand_ins import StandIns  # not a part of every start
-
-    return rest(a.in_form("outside of transforms", stand_ins=StandIns()))
 
 
 def has_another_axis(a: Arguments) -> bool:

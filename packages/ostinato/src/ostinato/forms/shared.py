@@ -25,18 +25,15 @@ MOST_FOLDED = 4  # sizes of one step, each with a recording of its own; then row
 MOST_IN_A_ROW = 2**14  # elements of the carry; products of large matrices are better not in a row
 
 
-def shared(a: Arguments, rest: Rest) -> Outcome:
-    """The call as it is, then with leaves that all rows share."""
-    outcome = rest(a)
-    if not isinstance(outcome, Unsupported) or outcome.is_final:
-        return outcome
+def shared(a: Arguments, refusal: Unsupported, rest: Rest) -> Outcome:
+    """The call with leaves that all rows share."""
     refusals: list[Unsupported] = []
     for of in ways(a):
         found = rest(_with(a, "leaves without a batch", of))
         if not isinstance(found, Unsupported) or found.is_final:
             return found
         refusals.append(found)
-    return refusals[0] if refusals else outcome  # a leaf without a batch is refused first
+    return refusals[0] if refusals else refusal  # a leaf without a batch is refused first
 
 
 def ways(a: Arguments) -> list[Shared]:
@@ -85,28 +82,32 @@ def _may_be_columns(a: Arguments) -> bool:
     return size[0] in tried
 
 
-def may_be_one_row(a: Arguments) -> bool:
-    """Whether rows may read each other: those of a scan's step do not."""
-    return a.of_loop
+def is_one_row(a: Arguments) -> bool:
+    """Whether a loop's iterations of these shapes were recorded with the batch as one row."""
+    return bool(known.one_row) and a.of_loop and _shapes(a) in _sizes(a)
 
 
-def one_row(a: Arguments, rest: Rest) -> Outcome:
-    """The call; if its rows read each other, with its whole batch as one row."""
-    sizes: set[Any] = known.one_row.get(code_key(a.given), set())
-    if sizes and _shapes(a) in sizes:
-        found = _as_one_row(a)
-        if not isinstance(found, Unsupported) or found.is_final:
-            return found
-    outcome = rest(a)
-    if not isinstance(outcome, Unsupported) or outcome.is_final or "batch" not in outcome.reason:
-        return outcome
+def known_row(a: Arguments, rest: Rest) -> Outcome:
+    """The call with its whole batch as one row."""
+    found = _as_one_row(a)
+    return found if not isinstance(found, Unsupported) or found.is_final else rest(a)
+
+
+def one_row(a: Arguments, refusal: Unsupported, rest: Rest) -> Outcome:
+    """The same, if rows read each other, which those of a scan's step do not."""
     is_small = sum(leaf.numel() for leaf in a.leaves) <= MOST_IN_A_ROW
-    if not _is_plain(a) or not is_small or len(sizes) >= MOST_FOLDED:
-        return outcome
+    may_be = a.of_loop and "batch" in refusal.reason and _is_plain(a) and is_small
+    if not may_be or len(_sizes(a)) >= MOST_FOLDED:
+        return refusal
     found = _as_one_row(a)
     if isinstance(found, Unsupported):
-        return outcome
-    known.one_row[code_key(a.given)] = sizes | {_shapes(a)}
+        return refusal
+    known.one_row[code_key(a.given)] = _sizes(a) | {_shapes(a)}
+    return found
+
+
+def _sizes(a: Arguments) -> set[Any]:
+    found: set[Any] = known.one_row.get(code_key(a.given), set())
     return found
 
 
