@@ -50,8 +50,8 @@ struct PlayRequest {
   // The batch consists of units of so many consecutive rows, which no group divides. A tape can only be read
   // with the same units.
   int64_t unit_rows = 1;
-  // If set, weight gradients are summed for each unit, not over the batch. Units are then the groups of a play;
-  // a thread plays the same rows as otherwise. Not with rows, lengths or segments.
+  // If set, weight gradients are summed for each unit, not over the batch. Units are then the groups of a
+  // play; a thread plays the same rows as otherwise. Not with rows, lengths or segments.
   bool sums_by_unit = false;
   std::string isa;
   const Segment* segment = nullptr;  // null: this play is the whole run

@@ -49,6 +49,12 @@ def kind(t: Tensor, outside: int) -> tuple[int, int | None]:
     return _functorch.maybe_get_level(t) - outside, axis
 
 
+def mapped(tensors: Sequence[Tensor]) -> set[int]:
+    """The levels of vmap that map over one of these tensors."""
+    wrappers = [w for t in tensors for w in chain(t, 0)[:-1]]
+    return {_functorch.maybe_get_level(w) for w in wrappers if _functorch.is_batchedtensor(w)}
+
+
 def like(wrapper: Tensor, inner: Tensor) -> Tensor:
     """A wrapper of the same kind around another tensor."""
     at, axis = kind(wrapper, 0)

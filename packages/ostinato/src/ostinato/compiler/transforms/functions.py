@@ -170,13 +170,16 @@ def scanned(call: ScanCall, tensors: list[Tensor]) -> Sequence[Tensor]:
 def _with_tangents(run: ScanRun, tensors: Tensors) -> list[Tensor] | None:
     """Outputs and last carry with their tangents, by the scan of the jvp alone; None: not so.
 
-    PyTorch calls a function's jvp after its forward pass, which that scan plays as well.
+    PyTorch calls a function's jvp after its forward pass, which that scan plays as well. Where only
+    tangents are mapped over, as by `jacfwd`, the outputs must not be: one forward pass serves all.
     """
     duals = [forward_ad.unpack_dual(t) for t in tensors]
-    if all(dual.tangent is None for dual in duals):
+    primals, tangents = [d.primal for d in duals], [d.tangent for d in duals]
+    given = [t for t in tangents if t is not None]
+    if not given or not wrapped.mapped(given) <= wrapped.mapped(primals):
         return None
     try:
-        of_jvp, of, joined = run.tangent([d.primal for d in duals], [d.tangent for d in duals])
+        of_jvp, of, joined = run.tangent(primals, tangents)
     except Unsupported:
         return None
     outs = _Scanned.apply(of_jvp, *joined)
