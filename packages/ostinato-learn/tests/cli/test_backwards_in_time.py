@@ -1,4 +1,4 @@
-"""Rows that run backwards in time are noticed by their dates, whatever the column is called."""
+"""Rows out of order are sorted by their dates, whatever the column is called, or refused."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ WRITTEN = {
     "years": lambda day: str(1960 + DAYS.index(day)),
 }
 NAMES = ["Datum", "Fecha", "ds", "period", "day_of_sale"]
+OF_MONTHS = {"2024-01", "Q1 2024"}  # which are no dates
 FORECAST = ("--forecast", "sales", "--horizon", 3)
 CLASSIFY = ("--classify", "kind", "--id", "shop", "--features", "sales")
 TAG = ("--tag", "mood", "--id", "shop", "--features", "sales")
@@ -41,18 +42,27 @@ def asked(ostinato, tmp_path):
     def ask(name, lines, *flags):
         file = tmp_path / "data.csv"
         file.write_text("\n".join([f"shop,{name},opened,sales,mood,kind", *lines]) + "\n")
-        return ostinato("train", file, *flags, *QUICK, "--dry-run", "-q")
+        return ostinato("train", file, *flags, *QUICK, "--dry-run")
 
     return ask
 
 
+def understood(done) -> str:
+    """The dry run without its estimate of the time."""
+    assert done.code == 0, done.err
+    return done.out.partition("\n  time")[0]
+
+
 @pytest.mark.parametrize("written", WRITTEN)
-def test_a_forecast_of_newest_first_is_refused(asked, written):
+def test_a_forecast_of_newest_first_is_sorted(asked, written):
     name = NAMES[list(WRITTEN).index(written) % len(NAMES)]
     done = asked(name, rows(WRITTEN[written], order=-1), *FORECAST)
-    assert done.code == 2 and "backwards in time" in done.err
-    assert f"column '{name}'" in done.err
-    assert asked(name, rows(WRITTEN[written]), *FORECAST).code == 0
+    wanted = asked(name, rows(WRITTEN[written]), *FORECAST, "--time", name)
+    if written in OF_MONTHS:
+        assert done.code == 2 and "backwards in time" in done.err and f"'{name}'" in done.err
+        return
+    assert f"read as: sorted by {name}" in done.err and "sorted" not in wanted.err
+    assert understood(done) == understood(wanted)
 
 
 @pytest.mark.parametrize("written", WRITTEN)
@@ -68,27 +78,41 @@ def test_shops_mixed_with_the_newest_rows_first_are_refused(asked, written):
 
 @pytest.mark.parametrize("flags", [FORECAST + CLASSIFY[2:4], CLASSIFY, TAG], ids=lambda f: f[0])
 def test_every_task_looks_at_the_dates(asked, flags):
-    shops = [f"s{i}" for i in range(12)]
+    shops = [f"s{i}" for i in range(10, 22)]
+    wanted = asked("Datum", rows(WRITTEN["2024-01-31"], shops), *flags, "--time", "Datum")
     backwards = rows(WRITTEN["2024-01-31"], shops, order=-1)
     done = asked("Datum", backwards, *flags)
-    assert done.code == 2 and "backwards in time" in done.err and "'Datum'" in done.err
-    assert asked("Datum", backwards, *flags, "--sort").code == 0
-    assert asked("Datum", rows(WRITTEN["2024-01-31"], shops), *flags).code == 0
+    assert "read as: sorted by Datum" in done.err and understood(done) == understood(wanted)
+    refused = asked("Datum", backwards, *flags, "--no-sort")
+    assert refused.code == 2 and "backwards in time" in refused.err and "'Datum'" in refused.err
+    assert understood(asked("Datum", backwards, *flags, "--sort")) == understood(wanted)
 
 
-def test_rows_in_any_order_are_refused(asked):
+def test_rows_in_any_order_are_sorted(asked):
     lines = rows(WRITTEN["2024-01-31"])
+    wanted = asked("Datum", lines, *FORECAST, "--time", "Datum")
     random.Random(1).shuffle(lines)
     done = asked("Datum", lines, *FORECAST)
-    assert done.code == 2 and "column 'Datum'" in done.err and "sort" in done.err
+    assert "read as: sorted by Datum" in done.err and understood(done) == understood(wanted)
+
+
+def test_shops_one_after_the_other_are_not_mixed(asked):
+    """Their dates differ, so that sorting would mix them; the column of shops is named."""
+    shops = {"north": "08:00", "south": "09:00"}
+    lines = [
+        line for shop, time in shops.items()
+        for line in rows(lambda day, time=time: f"{day} {time}", [shop])
+    ]  # fmt: skip
+    done = asked("Datum", lines, *FORECAST)
+    assert done.code == 2 and "(--id shop)" in done.err
+    assert asked("Datum", lines, *FORECAST, "--id", "shop").code == 0
 
 
 def test_check_finds_it_too(ostinato, tmp_path):
     file = tmp_path / "data.csv"
     lines = rows(WRITTEN["2024-01-31"], order=-1)
     file.write_text("\n".join(["shop,Fecha,opened,sales,mood,kind", *lines]) + "\n")
-    done = ostinato("check", file, "--forecast", "sales")
-    assert done.code == 2 and "backwards in time" in done.err
+    assert "read as: sorted by Fecha" in ostinato("check", file, "--forecast", "sales").err
 
 
 def test_dates_that_are_no_times_are_left_alone(asked):

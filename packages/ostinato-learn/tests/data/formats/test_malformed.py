@@ -153,13 +153,14 @@ TABLES = [
     ("ids as a feature", ".csv",
      long(*(f"p,{i},word{i},up" for i in range(300))), LONG, "column 'x': .* 300 different names"),
     # Order
-    ("an id comes back", ".csv", long("p,1,1,up", "q,1,1,down", "p,2,1,up"), LONG,
+    ("an id comes back", ".csv", long("p,1,1,up", "q,1,1,down", "p,0,1,up"), LONG,
      r"line 4, column 'id': 'p' comes back .* line 2\).*--sort"),
     ("trials counted for each person", ".csv", TRIALS, replace(LONG, id="trial"),
      r"line 8, column 'trial': 1 comes back .* line 3, with another 'who'\); wanted one column "
      "that distinguishes all sequences, as 'trial' and 'who' do together$"),
     ("rows in any order", ".csv",
-     b"who,id,t,x,label\n" + b"".join(b"%d,%d,%d,1,up\n" % (i % 5, i % 3, i) for i in range(12)),
+     b"who,id,t,x,label\n"
+     + b"".join(b"%d,%d,%d,1,up\n" % (i % 5, i % 3, i * 5 % 12) for i in range(12)),
      LONG, r"line 5, column 'id': 0 comes back .* line 2\); wanted .*--sort"),
     ("time runs back", ".csv", long("p,2,1,up", "p,1,1,up"), LONG, "line 3, column 't'.*--sort"),
     ("a time twice", ".csv", long("p,1,1,up", "p,1,1,up"), LONG,

@@ -33,8 +33,10 @@ def test_the_refusal_says_how_often_and_its_advice_works(path):
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")  # the newest first, too
     with pytest.raises(ValueError, match=r"--sort\).*--repeated"):
+        read_examples(path, **SERIES, sort=False)
+    with pytest.raises(ValueError, match=r"as 1 rows of 6 do.*--repeated"):
         read_examples(path, **SERIES)
-    found = read_examples(path, **SERIES, sort=True, repeated="last")
+    found = read_examples(path, **SERIES, repeated="last")
     assert found.lengths.tolist() == [3, 2]
 
 

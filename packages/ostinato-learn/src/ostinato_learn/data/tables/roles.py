@@ -62,7 +62,8 @@ class Roles:
         known: those of the features that are known ahead of time (holidays, prices).
         categories: those of the features and static inputs that are names although they look like
             numbers (codes); a column of words always counts.
-        sort: whether rows may be in any order; they are then sorted by id and time.
+        sort: whether rows are sorted by id and time. None: they are where they are out of order,
+            and their times leave one order only, as dates do.
         repeated: what rows of a sequence with one time are: "error"; "last", the last of them; or
             "mean", their mean (of names and labels the last).
         time_format: of dates such as 01/02/2024, "day-first" or "month-first"; of numbers, what
@@ -101,7 +102,7 @@ class Roles:
     static: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
-    sort: bool = False
+    sort: bool | None = None
     repeated: Repeated = "error"
     time_format: TimeFormat | None = None
     every: str | None = None

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ostinato_learn.data.tables.column import Nested, Unusable, as_strings
+from ostinato_learn.data.tables.column import Factor, Nested, Unusable, as_strings
 from ostinato_learn.data.tables.roles import Roles
 from ostinato_learn.data.tables.table import Table
 
 
-def rows_in_order(table: Table, roles: Roles) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sort the rows of a table by sequence and time.
+@dataclass(frozen=True)
+class RowOrder:
+    """The rows of a long table in the order of its sequences.
 
-    Returns:
-        Row numbers, sorted; for each of them the index of its sequence; the ids of the sequences.
+    Attributes:
+        rows: row numbers, sorted.
+        codes: for each of them the index of its sequence.
+        ids: the ids of the sequences.
+        times: of these rows, or None.
+        is_sorted: whether the rows are in another order than in the table.
+    """
+
+    rows: np.ndarray
+    codes: np.ndarray
+    ids: np.ndarray
+    times: np.ndarray | None
+    is_sorted: bool
+
+
+def rows_in_order(table: Table, roles: Roles) -> RowOrder:
+    """Sort the rows of a table by sequence and time, where `roles.sort` or the times ask for it.
 
     Raises:
         ValueError: an id is missing; or rows stay as they are, and those of a sequence lie apart.
@@ -31,15 +50,72 @@ def rows_in_order(table: Table, roles: Roles) -> tuple[np.ndarray, np.ndarray, n
                 "one in each row"
             )
         ids = as_strings(names)
-    if not roles.sort:
+    times = table[roles.time].times(roles.time_format) if roles.time else None
+    is_sorted = _times_say_the_order(table, roles, codes, times)
+    if not (is_sorted if roles.sort is None else roles.sort):
         _check_together(codes, table, roles)
-        return rows, codes, ids
+        return RowOrder(rows, codes, ids, times, False)
     if roles.id:
         ids, ranks = np.unique(ids, return_inverse=True)
         codes = ranks.reshape(-1)[codes]
-    times = table[roles.time].times(roles.time_format) if roles.time else rows
-    rows = np.lexsort((times, codes))
-    return rows, codes[rows], ids
+    rows = np.lexsort((rows if times is None else times, codes))
+    return RowOrder(rows, codes[rows], ids, None if times is None else times[rows], is_sorted)
+
+
+def _times_say_the_order(
+    table: Table, roles: Roles, codes: np.ndarray, times: np.ndarray | None
+) -> bool:
+    """Whether rows are out of order, and their times leave one order only.
+
+    Numbers that fall may begin anew, as in the next recording, and so may the dates of a table
+    without ids, if another column changes there.
+    """
+    if times is None:
+        return False
+    back = np.flatnonzero(np.diff(codes) < 0)
+    if len(back):
+        row = int(back[0]) + 1
+        before = int(np.flatnonzero(codes[:row] == codes[row])[-1])
+        if _told_apart_by(table, roles, codes, row, before) is not None:
+            return False
+    falls, rises = _falls(times, np.argsort(codes, kind="stable"), codes)
+    if not falls.any():  # sequences take turns
+        return bool(len(back))
+    newest_first = not rises.any() and len(falls) > 1
+    return newest_first or (times.dtype.kind == "M" and restarts_with(table, roles, times) is None)
+
+
+def times_in_order(times: np.ndarray, offsets: np.ndarray, roles: Roles) -> np.ndarray | None:
+    """The order of the steps of sequences in lists, by time; None: they stay as they are."""
+    codes = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    falls, rises = _falls(times, np.arange(len(times)), codes)
+    by_times = times.dtype.kind == "M" or (not rises.any() and len(falls) > 1)
+    wanted = roles.sort if roles.sort is not None else by_times
+    return np.lexsort((times, codes)) if wanted and falls.any() else None
+
+
+def _falls(
+    times: np.ndarray, order: np.ndarray, codes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """At which steps of sequences a time falls, and at which it rises."""
+    inside = np.diff(codes[order]) == 0
+    earlier, later = times[order][:-1][inside], times[order][1:][inside]
+    return later < earlier, later > earlier
+
+
+def restarts_with(table: Table, roles: Roles, times: np.ndarray) -> str | None:
+    """A column that seems to be the id of a table without one, because times fall where it changes.
+
+    It has one value in each run of rows in the order of time, and several in all.
+    """
+    falls = times[1:] < times[:-1]
+    if roles.id or 2 * (int(falls.sum()) + 1) > len(times):
+        return None
+    for name in _untaken(table, roles):
+        codes, values = _keys(table, name)
+        if len(values) > 1 and not (np.diff(codes) != 0)[~falls].any():
+            return name
+    return None
 
 
 def _check_together(codes: np.ndarray, table: Table, roles: Roles) -> None:
@@ -76,28 +152,46 @@ def _told_apart_by(
     runs = int(changes.sum()) + 1
     if 2 * runs > len(codes):  # rows in any order: differences are chance
         return None
-    taken = {roles.id, roles.time, roles.target, *roles.labels, *roles.features}
-    names = [
-        n for n in table.names if n not in taken and not isinstance(table[n], (Nested, Unusable))
-    ]
+    names = _untaken(table, roles)
     for name in [roles.group, *names] if roles.group else names:
-        try:
-            values = table[name].factor()[0]
-        except ValueError:  # not usable as a key
+        values, once = _keys(table, name)
+        if not len(once):
             continue
         if values[row] != values[before] and not (np.diff(values)[~changes] != 0).any():
             return name
     return None
 
 
+def _untaken(table: Table, roles: Roles) -> list[str]:
+    """The columns of single values without a role."""
+    taken = {roles.id, roles.time, roles.target, *roles.labels, *roles.features}
+    return [
+        n for n in table.names if n not in taken and not isinstance(table[n], (Nested, Unusable))
+    ]
+
+
+def _keys(table: Table, name: str) -> Factor:
+    """`Column.factor`; without values, if the column cannot be a key."""
+    try:
+        return table[name].factor()
+    except ValueError:
+        return np.full(len(table), -1), np.zeros(0)
+
+
 def check_times(
-    times: np.ndarray, offsets: np.ndarray, place: Any, roles: Roles, apart: bool = True
+    times: np.ndarray,
+    offsets: np.ndarray,
+    place: Callable[[int], str],
+    roles: Roles,
+    restarts: str | None = None,
 ) -> None:
     """Within each sequence the times increase.
 
     Args:
-        roles: whether a time may be there twice: several at one step become one.
-        apart: whether a column distinguishes sequences; else all rows are one.
+        place: gives the place of a row, in words.
+        roles: whether a time may be there twice: several at one step become one; and whether a
+            column distinguishes sequences: else all rows of a long table are one.
+        restarts: see `restarts_with`.
 
     Raises:
         ValueError: they do not; the message names the row.
@@ -109,32 +203,30 @@ def check_times(
         return
     row = int(np.argmin(later)) + 1
     came, before = (_shown(times[i]) for i in (row, row - 1))
+    apart = roles.id is not None or roles.shape == "nested"
     n = 0 if may_repeat else _n_repeated(times, offsets)
     once = f"; {n:,} rows repeat a time: repeated='last' or 'mean' (--repeated)" if n else ""
     inside = np.ones(len(later), bool)
     inside[offsets[1:-1] - 1] = False
-    if inside.sum() > 1 and (times[1:] < times[:-1])[inside].all():
+    falls = (times[1:] < times[:-1])[inside]
+    named = "the name of the column of sequences as id (--id), or "
+    if restarts is not None:
+        named = f"the column of sequences as id (--id {shlex.quote(restarts)}), or "
+    if len(falls) > 1 and falls.all():
         raise ValueError(
             f"{place(row)}: the time {came} follows {before}: all rows run backwards in time, the "
             f"newest first; wanted the oldest first, or sort=True (--sort){once}"
         )
-    falls = (times[1:] < times[:-1])[inside].any()
-    if not falls:
-        what = "in one sequence" if apart else "where all rows are one sequence"
-        named = "" if apart else "the name of the column of sequences as id (--id), or "
+    if not falls.any():
+        what, named = ("in one sequence", "") if apart else ("where all rows are one", named)
         raise ValueError(
             f"{place(row)}: the time {came} comes twice {what}, as {n:,} rows of {len(times):,} "
             f"do; wanted {named}each once: repeated='last' or 'mean' (--repeated)"
         )
-    if not apart:
-        raise ValueError(
-            f"{place(row)}: the time {came} follows {before}, and all rows are one sequence; "
-            "wanted the name of the column of sequences as id (--id), or times "
-            f"that increase: sort=True (--sort){once}"
-        )
+    one, named = ("", "") if apart else (", and all rows are one sequence", named)
     raise ValueError(
-        f"{place(row)}: the time {came} follows {before}; wanted times that "
-        f"increase within a sequence, or sort=True (--sort){once}"
+        f"{place(row)}: the time {came} follows {before}{one}; wanted {named}times that increase "
+        f"within a sequence, or sort=True (--sort){once}"
     )
 
 

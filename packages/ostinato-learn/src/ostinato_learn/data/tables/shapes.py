@@ -19,7 +19,12 @@ from ostinato_learn.data.tables.column import as_strings, such
 from ostinato_learn.data.tables.names import as_name
 from ostinato_learn.data.tables.resample import resampled
 from ostinato_learn.data.tables.roles import Roles, resolve
-from ostinato_learn.data.tables.row_order import check_times, rows_in_order
+from ostinato_learn.data.tables.row_order import (
+    check_times,
+    restarts_with,
+    rows_in_order,
+    times_in_order,
+)
 from ostinato_learn.data.tables.table import Column, Nested, Table, Text, Typed
 from ostinato_learn.data.text.words import MAX_WORDS, words_of
 
@@ -48,15 +53,18 @@ def build(table: Table, roles: Roles) -> Examples:
 
 def _long(table: Table, roles: Roles) -> Examples:
     """A row is a step."""
-    rows, codes, ids = rows_in_order(table, roles)
+    order = rows_in_order(table, roles)
+    rows, codes, times = order.rows, order.codes, order.times
+    if order.is_sorted and not roles.sort:
+        _tell_sorted(table, roles)
+        roles = replace(roles, sort=True)
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     offsets = np.append(starts, len(codes))
-    times = None
-    if roles.time:
-        times = table[roles.time].times(roles.time_format)[rows]
-        time = table[roles.time]
+    if times is not None:
+        time = table[roles.time or ""]
         place_of = lambda i: time.place(int(rows[i]))  # noqa: E731
-        check_times(times, offsets, place_of, roles, apart=bool(roles.id))
+        restarts = restarts_with(table, roles, times)
+        check_times(times, offsets, place_of, roles, restarts)
     columns = [table[name] for name in roles.features]
     values, categories = _matrix(columns, len(table), roles)
 
@@ -87,7 +95,7 @@ def _long(table: Table, roles: Roles) -> Examples:
         X=_sequences(values[rows], offsets),
         y=y,
         features=roles.features,
-        ids=ids,
+        ids=order.ids,
         groups=once(roles.group) if roles.group else None,
         parts=parts,
         times=None if times is None else _split(times, offsets),
@@ -111,18 +119,25 @@ def _nested(table: Table, roles: Roles) -> Examples:
     values, categories = _matrix(columns, int(offsets[-1]), roles)
     features = tuple(column.name for column in columns)
     stamps = None
+    steps = np.arange(int(offsets[-1]))
     if times:
         stamps = times.inner.times(roles.time_format)
-        check_times(stamps, offsets, times.inner.place, roles)
+        if (by_time := times_in_order(stamps, offsets, roles)) is not None:
+            steps, stamps = by_time, stamps[by_time]
+            if not roles.sort:
+                _tell_sorted(table, roles)
+                roles = replace(roles, sort=True)
+        place_of = lambda i: times.inner.place(int(steps[i]))  # noqa: E731
+        check_times(stamps, offsets, place_of, roles)
     y: Any = None
     if roles.task in OF_SEQUENCES or roles.labels:
         y = _label_of_each(table, roles)
     elif target is not None:
         inner = lists[-1].inner
         answers = inner.labels() if roles.task == "tag" else inner.numbers()
-        y = _split(answers, offsets)
+        y = _split(answers[steps], offsets)
     return Examples(
-        X=_sequences(values, offsets),
+        X=_sequences(values[steps], offsets),
         y=y,
         features=features,
         times=None if stamps is None else _split(stamps, offsets),
@@ -130,6 +145,13 @@ def _nested(table: Table, roles: Roles) -> Examples:
         places=Places(table.unit, table.lines, features, "nested"),
         **_of_rows(table, roles),
     )
+
+
+def _tell_sorted(table: Table, roles: Roles) -> None:
+    """Say by which column rows were sorted that were out of order."""
+    import logging  # not needed to read a saved model
+
+    logging.getLogger(__name__).warning("%s: read as: sorted by %s", table.source, roles.time)
 
 
 def _wide(table: Table, roles: Roles) -> Examples:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -25,12 +24,12 @@ def found(table: Table, names: Sequence[str], id: str | None, is_series: bool) -
 
     The dates of the first rows are read. They are times if they change at most steps of a sequence;
     dates that only grow, but occur twice, say nothing that the order of the rows does not. Dates in
-    any order are times of a series (`is_series`), which is then refused, and so are dates that only
-    fall, as those of several series mixed with the newest rows first; for other sequences they may
-    be the dates at which the rows were written.
+    any order are times of a series (`is_series`), and so are dates that only fall, as those of
+    several series mixed with the newest rows first; for other sequences they may be the dates at
+    which the rows were written. Numbers that can only be times are, if they fall from row to row.
 
     Raises:
-        ValueError: a column of numbers that can only be times falls from row to row.
+        ValueError: months or quarters fall from row to row.
     """
     first = _first_rows(table, id)
     dates = {name: _steps(dates_in(table[name], _LOOKED_AT), table[name], first) for name in names}
@@ -42,7 +41,7 @@ def found(table: Table, names: Sequence[str], id: str | None, is_series: bool) -
     few = 0 if is_series else _MOSTLY
     backwards = [n for n, steps in changing.items() if (steps < 0).sum() > few * len(steps)]
     if changing and len(backwards) == len(changing):
-        return backwards[0]  # which is refused, but with a single date or a new id
+        return backwards[0]  # by which rows are sorted
     if len(changing) == 1:
         ((name, steps),) = changing.items()
         return name if (steps > 0).all() else None
@@ -50,9 +49,8 @@ def found(table: Table, names: Sequence[str], id: str | None, is_series: bool) -
         return None
     falling = [n for n, steps in dates.items() if _fall(steps, is_series)]
     if is_series and falling:
-        return falling[0]  # which is refused
-    _refuse_numbers_backwards(table, names, first, is_series)
-    return None
+        return falling[0]
+    return _numbers_backwards(table, names, first, is_series)
 
 
 def _fall(steps: np.ndarray | None, may_repeat: bool) -> bool:
@@ -98,9 +96,9 @@ def _steps(values: np.ndarray | None, column: Column, sequences: np.ndarray) -> 
     return np.diff(ticks)[inside]
 
 
-def _refuse_numbers_backwards(
+def _numbers_backwards(
     table: Table, names: Sequence[str], sequences: np.ndarray, is_series: bool
-) -> None:
+) -> str | None:
     for name in names:
         column = table[name]
         if isinstance(column, (Nested, Unusable)):
@@ -120,11 +118,8 @@ def _refuse_numbers_backwards(
                 "wanted the oldest first: reverse the rows of the table"
             )
         if _are_times(values):
-            raise ValueError(
-                f"{column.place(row)}: {values[row]:.17g} follows {values[row - 1]:.17g}: the "
-                "rows seem to run backwards in time; wanted the oldest first: --time "
-                f"{shlex.quote(name)} --sort (time=, sort=True), or a table without the column"
-            )
+            return name
+    return None
 
 
 def _months(column: Column) -> np.ndarray | None:

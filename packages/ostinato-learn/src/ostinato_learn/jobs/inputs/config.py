@@ -101,7 +101,9 @@ class DataConfig(Declared):
     split: str | None = declare(
         None, "Column with the part of each sequence: train, validation or test."
     )
-    sort: bool = declare(False, "Sort rows by id and time; by default unsorted rows are an error.")
+    sort: bool | None = declare(
+        None, "Sort rows by id and time. Default: where their dates are out of order."
+    )
     repeated: Literal["error", "last", "mean"] = declare(
         "error", "Rows of a sequence with the same time: an error, the last of them, or their mean."
     )

@@ -229,7 +229,13 @@ def trained_roles(preparation: Preparation | None, settings: Config, answers: bo
     if roles is None:
         return None
     data = settings.data
-    return replace(roles.for_model(answers), sort=data.sort, **asdict(dialect(data)))
+    return replace(
+        roles.for_model(answers),
+        sort=roles.sort if data.sort is None else data.sort,
+        repeated=roles.repeated if data.repeated == "error" else data.repeated,
+        time_format=data.time_format or roles.time_format,
+        **asdict(dialect(data)),
+    )
 
 
 def names(listed: str | None) -> tuple[str, ...]:

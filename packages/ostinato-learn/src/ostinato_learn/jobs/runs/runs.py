@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Parameters that say how a given file is read.
 READING = ("data.separator", "data.decimal", "data.encoding", "data.na", "data.thousands",
-           "data.skip_lines", "data.sort")  # fmt: skip
+           "data.skip_lines", "data.sort", "data.repeated", "data.time_format")  # fmt: skip
 # The hyperparameters that make a finished run longer; the others of EXTENDABLE do not.
 LENGTH = ("training.iterations", "training.epochs")
 
