@@ -301,8 +301,9 @@ def test_predict_and_evaluate_take_flags_for_how_another_file_is_written(
     measured = ostinato("evaluate", run, other, "--separator", ";", "--json")
     assert measured.code == 0
     other.write_text("\n".join([header, *reversed(rows)]) + "\n")
-    assert "--sort" in ostinato("predict", run, other).err
-    answers = ostinato("predict", run, other, "--sort")
+    assert "--sort" in ostinato("predict", run, other, "--no-sort").err
+    answers = ostinato("predict", run, other)
+    assert "read as: sorted by" in answers.err
     assert sorted(answers.out.splitlines()) == sorted(wanted.out.splitlines())
     assert ostinato("evaluate", run, "--sort").code == 2
 
@@ -522,7 +523,8 @@ def test_forecasts_of_months_have_the_dates_of_months(ordinary_shops, ostinato, 
     flags = ("--forecast", "sales", "--horizon", 2, *QUICK, "--iterations", 2)
     merged = ostinato("train", ordinary_shops, *flags)
     assert merged.code == 2
-    assert "all rows are one sequence; wanted the name of the column of sequences" in merged.err
+    assert "all rows are one sequence; wanted the column of sequences" in merged.err
+    assert "(--id shop)" in merged.err
     run = tmp_path / "run"
     reported = ostinato("train", ordinary_shops, *flags, "--id", "shop", "-o", run)
     assert (reported.code, "taken as time 'month'" in reported.err) == (0, True)
@@ -666,7 +668,7 @@ def test_series_that_nothing_tells_apart_are_not_sorted_into_one(ostinato, tmp_p
     for more in ((), ("--sort",)):
         outcome = ostinato("train", file, *flags, *features, *more, "--quiet")
         assert outcome.code == 2
-        assert "the column of sequences as id (--id)" in outcome.err
+        assert "the column of sequences as id (--id who)" in outcome.err
 
 
 def test_the_only_column_of_texts_needs_no_name(ostinato, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from inspect import signature
 from numbers import Integral
 from pathlib import Path
@@ -274,7 +275,9 @@ class Estimator(BaseEstimator):
         known = start and start.preparation and start.preparation.roles
         trained = known and replace(known.for_model(True), split=roles.pop("split", None))
         task = tasks.named(self._task)
-        train = frames.to_learn(X, y, task, roles, trained)
+        how = columns.get("missing", missing)
+        learnt = partial(Preparation.fit, missing=how)
+        train = frames.to_learn(X, y, task, roles, trained, learnt)
         held_out = None
         if validation is not None:
             held_X, held_y = validation if isinstance(validation, tuple) else (validation, None)
@@ -285,7 +288,7 @@ class Estimator(BaseEstimator):
             if "validation" in parts:
                 held_out = train.select(parts["validation"])
             train = train.select(parts["train"])
-        return TableParts(train, held_out, columns.get("missing", missing))
+        return TableParts(train, held_out, how)
 
     def read(self, X: Any, *, answers: bool = False) -> Examples:
         """The sequences of a table as the fitted model reads them, in the order of its answers.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ostinato_learn import environment
+from ostinato_learn.data.questions import OpenQuestion
 
 GZIP = b"\x1f\x8b"
 CHUNK = 1 << 24  # bytes unpacked at a time
@@ -127,9 +128,10 @@ def as_text(content: bytes, source: str, skipped: int = 0) -> bytes:
         if content.startswith(start):
             raise ValueError(f"{source}: the file is not text, but {kind}")
     if content.startswith(UTF16):
-        raise ValueError(
+        raise OpenQuestion(
             f"{source}: the text is UTF-16; wanted UTF-8: iconv -f UTF-16 -t UTF-8 makes it; a CSV "
-            "file is read as it is with encoding='utf-16' (--encoding utf-16)"
+            "file is read as it is with encoding='utf-16' (--encoding utf-16)",
+            encoding="utf-16",
         )
     content = content.removeprefix(codecs.BOM_UTF8)
     if b"\r" in content:
@@ -219,8 +221,9 @@ def _check_utf8(content: bytes, source: str, skipped: int) -> None:
     except UnicodeDecodeError as problem:
         line = line_of(content, problem.start) + skipped
         column = problem.start - content.rfind(b"\n", 0, problem.start)
-        raise ValueError(
+        raise OpenQuestion(
             f"{source}, line {line}: byte {column} is {content[problem.start]:#04x}, which is not "
             "UTF-8; wanted UTF-8: iconv -f LATIN1 -t UTF-8 makes it of most older files; a CSV "
-            "file is read as it is with encoding='cp1252' (--encoding cp1252)"
+            "file is read as it is with encoding='cp1252' (--encoding cp1252)",
+            encoding="cp1252",
         ) from None

@@ -58,12 +58,14 @@ def order_of(texts: pa.Array) -> Order | None:
         row, other = sorted((int(days_first[0]), int(months_first[0])))[::-1]
         raise AmbiguousError(
             row,
+            True,
             f"has day and month in another order than {texts[other].as_py()!r}; wanted one order "
             "in the whole column",
         )
     if len(days_first) == len(months_first):
         raise AmbiguousError(
             int(rows[0]),
+            False,
             "can be read in two ways, and no other date shows whether the day or the month comes "
             "first; wanted time_format='day-first' or 'month-first' (--time-format)",
         )
@@ -75,12 +77,13 @@ class AmbiguousError(ValueError):
 
     Attributes:
         row: of the date.
+        contradicts: whether another date has another order, so that no answer helps.
         why: what it does, and what was wanted.
     """
 
-    def __init__(self, row: int, why: str):
+    def __init__(self, row: int, contradicts: bool, why: str):
         super().__init__(why)
-        self.row, self.why = row, why
+        self.row, self.contradicts, self.why = row, contradicts, why
 
 
 def as_iso(texts: pa.Array, order: Order | None) -> pa.Array:

@@ -13,6 +13,7 @@ bytes at once:
 from __future__ import annotations
 
 import itertools
+import shlex
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -24,6 +25,7 @@ from ostinato_learn.data.formats.arrow import owned
 from ostinato_learn.data.formats.content import MAX_ROW, check_width, line_of
 from ostinato_learn.data.formats.dialect import Dialect
 from ostinato_learn.data.formats.recognize import SEPARATORS
+from ostinato_learn.data.questions import OpenQuestion
 from ostinato_learn.data.tables.column import place_of
 from ostinato_learn.data.tables.table import Column, Table, Text, unnamed
 
@@ -129,11 +131,11 @@ class _Layout:
         lines = np.searchsorted(newlines, starts) + 1
         starts, ends, lines = _without_blank_ends(starts, ends, lines)
         lines[1:] += skipped
-        scan.check_lines(starts, ends, lines, scan.hint(starts, ends, lines))
+        scan.check_lines(starts, ends, lines, scan.above(starts, ends, lines))
         names = scan.header(starts[0], ends[0], lines[0])
         if len(starts) == 1:
             raise ValueError(f"{source}: a header and no rows below it; wanted at least one row")
-        scan.check_fields(ends, lines, names, scan.hint(starts, ends, lines))
+        scan.check_fields(ends, lines, names, scan.above(starts, ends, lines))
         scan.check_swallowed(starts, ends, newlines, names)
         return _Layout(
             names,
@@ -191,8 +193,8 @@ class _Scan:
         if len(opening) > len(closing):
             raise self._unclosed(len(closing))
 
-    def hint(self, starts: np.ndarray, ends: np.ndarray, lines: np.ndarray) -> str:
-        """The end of a message where most rows have other numbers of fields than the first line.
+    def above(self, starts: np.ndarray, ends: np.ndarray, lines: np.ndarray) -> int:
+        """The lines above the header, where most rows have other numbers of fields than the first.
 
         Then the header may be the first line with as many, and the lines above it something else.
         """
@@ -200,21 +202,19 @@ class _Scan:
         usual = int(np.bincount(counts).argmax())
         i = int(np.argmax(counts == usual))
         if counts[0] == usual or i > len(counts) // 2:
-            return ""
-        return (
-            f"; if the header is line {lines[i]}, leave out the lines above it: "
-            f"skip_lines={lines[i] - 1} (--skip-lines {lines[i] - 1})"
-        )
+            return 0
+        return int(lines[i]) - 1
 
     def check_lines(
-        self, starts: np.ndarray, ends: np.ndarray, lines: np.ndarray, hint: str
+        self, starts: np.ndarray, ends: np.ndarray, lines: np.ndarray, above: int
     ) -> None:
         """No line is empty, none is too long, and none has a return within it."""
         blank = np.flatnonzero(starts == ends)
         if len(blank):
-            raise ValueError(
+            raise _refusal(
                 f"{self.source}, line {lines[blank[0]]}: an empty line; wanted a row in each line, "
-                f"and an id that distinguishes the sequences{hint}"
+                "and an id that distinguishes the sequences",
+                above,
             )
         longest = int((ends - starts).argmax())
         if ends[longest] - starts[longest] > MAX_ROW:
@@ -259,7 +259,7 @@ class _Scan:
         return np.diff(np.searchsorted(self.separators, ends), prepend=0) + 1
 
     def check_fields(
-        self, ends: np.ndarray, lines: np.ndarray, names: tuple[str, ...], hint: str
+        self, ends: np.ndarray, lines: np.ndarray, names: tuple[str, ...], above: int
     ) -> None:
         """Each row has as many fields as the header."""
         counts = self._fields_of(ends)
@@ -273,9 +273,10 @@ class _Scan:
             problem = f"column {names[count]!r} is missing: {count} fields"
         else:
             problem = f"a field after the last column {names[-1]!r}: {count} fields"
-        raise ValueError(
+        raise _refusal(
             f"{where}: {problem}, the header has {len(names)}{others}; wanted as many, separated "
-            f"by {self.separator!r}, and a text with {self.separator!r} in it in quotes{hint}"
+            f"by {self.separator!r}, and a text with {self.separator!r} in it in quotes",
+            above,
         )
 
     def check_swallowed(
@@ -318,10 +319,11 @@ class _Scan:
         """One column only: is it that another character separates?"""
         for other in SEPARATORS:
             if other != self.separator and other in header:
-                raise ValueError(
+                raise OpenQuestion(
                     f"{self.source}, line {line}: one column only, {_short(header)}, with "
                     f"{other!r} in its name; if that separates the columns, give "
-                    f"separator={other!r} (--separator)"
+                    f"separator={other!r} (--separator {shlex.quote(other)})",
+                    separator=other,
                 )
         if len(header.split()) > 1 and self._splits_at_blanks(len(header.split())):
             raise ValueError(
@@ -357,6 +359,17 @@ class _Scan:
         if '"' in header.replace(f'"{self.separator}"', "").strip('"') or column >= len(names):
             return ""
         return f", column {names[column].strip().strip(chr(34)).strip()!r}"
+
+
+def _refusal(message: str, above: int) -> ValueError:
+    """The error for rows that are unlike the first line, perhaps because it is not the header."""
+    if not above:
+        return ValueError(message)
+    return OpenQuestion(
+        f"{message}; if the header is line {above + 1}, leave out the lines above it: "
+        f"skip_lines={above} (--skip-lines {above})",
+        skip_lines=above,
+    )
 
 
 def _outside(positions: np.ndarray, quotes: np.ndarray) -> np.ndarray:

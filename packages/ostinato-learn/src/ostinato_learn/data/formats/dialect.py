@@ -62,19 +62,12 @@ class Dialect:
         """Raise ValueError if a file of this ending cannot be written so.
 
         Raises:
-            ValueError: it cannot; or the separator is also the decimal mark.
+            ValueError: it cannot.
         """
         for each in fields(self):
             allowed = kind in (".csv", ".tsv") or (kind == ".xlsx" and each.name not in OF_TEXT)
             if not allowed and getattr(self, each.name) != each.default:
                 raise ValueError(f"{source}: {each.name} is for .csv and .tsv files")
-        if kind not in SEPARATOR_OF:
-            return
-        if self.between(kind) == self.decimal:
-            raise ValueError(
-                f"{source}: {self.decimal!r} is the separator and the decimal mark; "
-                "name what is between the fields with separator (--separator ';')"
-            )
 
     def between(self, kind: str) -> str:
         """The separator of the fields of a file with this ending."""

@@ -68,7 +68,7 @@ def recognised(
     if is_open["separator"]:
         found = replace(found, separator=_separator(text, kind, found))
     between = found.between(kind)
-    if is_open["decimal"] and is_open["thousands"] and between != ",":
+    if is_open["decimal"] and is_open["thousands"]:
         decimal, thousands = _numbers(_rows(text, between, found) or [])
         found = replace(found, decimal=decimal, thousands=thousands)
     if found != given:
@@ -139,13 +139,16 @@ def _numbers(rows: list[list[str]]) -> tuple[Decimal, str | None]:
         elif _all(_WITH_COMMA, values) or _all(_WITH_POINT, values):
             other.append(values)
     values = [value for column in other for value in column]
-    has_points = any("." in value for column in plain for value in column)
+    with_points = [value for column in plain for value in column if "." in value]
     comma, point = _all(_WITH_COMMA, values), _all(_WITH_POINT, values)
-    if not values or comma == point or (comma and has_points):
+    if not values or comma == point:
         return ".", None
-    if comma:
-        return ",", "." if any("." in value for value in values) else None
-    return ".", ","
+    if comma and _all(_WITH_COMMA, with_points):
+        has_points = with_points or any("." in value for value in values)
+        return ",", "." if has_points else None
+    if point and any(value.count(",") + ("." in value) > 1 for value in values):
+        return ".", ","
+    return ".", None
 
 
 def _all(pattern: re.Pattern[str], values: list[str]) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from ostinato_learn.data.questions import OpenQuestion
 from ostinato_learn.data.sequences.as_sequences import Sequences
 from ostinato_learn.data.sequences.examples import Examples
 from ostinato_learn.data.sequences.features import (
@@ -32,7 +33,7 @@ from ostinato_learn.data.sequences.step_labels import n_features
 from ostinato_learn.data.tables.roles import Roles
 from ostinato_learn.data.text.words import MAX_WORDS, Integers, Words
 
-_OTHERWISE = "missing='mask', 'fill' or 'forward' (--missing)"
+_OTHERWISE = "missing='mask', 'fill' or 'forward' (--missing mask)"
 _REMEDY, _LATER = f", or {_OTHERWISE}", f", or a model trained with {_OTHERWISE}"
 
 
@@ -439,10 +440,11 @@ def _refuse_missing(examples: Examples, i: int, hint: str = _REMEDY) -> None:
         is_wide = examples.roles is not None and examples.roles.shape == "wide"
         where = "all columns" if is_wide else "the column"
         also = f" ({n:,} such values in {where})" if n > 1 else ""
-        raise ValueError(
+        message = (
             f"{examples.place(int(np.argmax(absent)), i)}: the value is missing{also}; wanted "
             f"one{hint}"
         )
+        raise OpenQuestion(message, missing="mask") if hint == _REMEDY else ValueError(message)
 
 
 def _refuse_missing_static(

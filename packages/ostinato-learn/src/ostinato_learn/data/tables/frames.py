@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,12 @@ def is_frame(X: Any) -> bool:
 
 
 def to_learn(
-    X: Any, y: Any, task: TaskSpec, columns: Mapping[str, Any], trained: Roles | None = None
+    X: Any,
+    y: Any,
+    task: TaskSpec,
+    columns: Mapping[str, Any],
+    trained: Roles | None = None,
+    then: Callable[[Examples], object] | None = None,
 ) -> Examples:
     """The sequences of a table with their answers, which are found by the ids.
 
@@ -41,6 +46,7 @@ def to_learn(
         task: what is learnt.
         columns: roles, and the column of the answers as `label`.
         trained: the roles that a model knows, instead of `columns`.
+        then: see `asked_together`.
 
     Raises:
         ValueError, TypeError: see `read_examples`; or there are no answers.
@@ -59,14 +65,14 @@ def to_learn(
                 "which answers and sequences belong together"
             )
         from ostinato_learn.data.formats.content import TABLES, ending
-        from ostinato_learn.data.tables.read_examples import read_examples
+        from ostinato_learn.data.tables.read_examples import read_to_learn
 
         roles = trained or _roles(task, columns)
         holds_y = is_path(X) and ending(Path(X)) not in TABLES  # arrays, which are named
         if roles.target is None and not roles.labels and not holds_y:
             shown = X if is_path(X) else "the data frame"
             raise ValueError(f"{shown}: which column is learnt? wanted label=, its name")
-        found = read_examples(X, roles)
+        found = read_to_learn(X, roles, then, columns)
     if found.y is None:
         raise ValueError(f"{found.source or 'X'} has no answers to learn; wanted y, or label=")
     return found

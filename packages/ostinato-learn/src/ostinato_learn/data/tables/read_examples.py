@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ostinato_learn.data.formats.delimited import parse_delimited
 from ostinato_learn.data.formats.dialect import SEPARATOR_OF, Dialect
 from ostinato_learn.data.formats.json_lines import parse_json_lines
 from ostinato_learn.data.formats.recognize import DELIMITED, recognised
+from ostinato_learn.data.questions import asked_together
 from ostinato_learn.data.sequences.examples import Examples
 from ostinato_learn.data.tables.roles import Roles
 from ostinato_learn.data.tables.shapes import to_examples
@@ -105,8 +107,28 @@ array(['a', 'b'], dtype='<U1'))
     """
     named = Roles.given(**columns)
     given = replace(roles or Roles(), **{name: getattr(named, name) for name in columns})
+    return read_to_learn(source, given, fixed=columns)
+
+
+def read_to_learn(
+    source: Any,
+    roles: Roles,
+    then: Callable[[Examples], object] | None = None,
+    fixed: Collection[str] = (),
+) -> Examples:
+    """`read_examples`, which asks all open questions at once.
+
+    Args:
+        source, roles: as for `read_examples`.
+        then: see `asked_together`.
+        fixed: the roles that the user gave, which may be the defaults.
+
+    Raises:
+        OpenQuestion, ValueError, TypeError, FileNotFoundError: see `read_examples`.
+    """
     if not isinstance(source, (str, os.PathLike)):
-        return to_examples(table_in(source), given)
+        table = table_in(source)
+        return asked_together(partial(to_examples, table), roles, table.source, then)
     path = Path(source)
     if ending(path) not in KINDS:
         raise ValueError(
@@ -114,8 +136,8 @@ array(['a', 'b'], dtype='<U1'))
             f"({', '.join(arrays.ENDINGS)}), also with .gz after it"
         )
     content = read_content(path)
-    written = _recognised(content, ending(path), path, given, columns)
-    return parse_examples(content, str(path), written)
+    written = _recognised(content, ending(path), path, roles, fixed)
+    return asked_together(partial(parse_examples, content, str(path)), written, str(path), then)
 
 
 def _recognised(

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from ostinato_learn.data.formats.dates import SHORT_YEAR, TimeFormat
 from ostinato_learn.data.formats.dialect import Decimal, Dialect
+from ostinato_learn.data.questions import OpenQuestion, listed
 from ostinato_learn.data.sequences import label_sets
 from ostinato_learn.data.tables import time_column
 from ostinato_learn.data.tables.column import Column, Nested, Unusable
 from ostinato_learn.data.tables.text_column import Text
 from ostinato_learn.data.tables.time_column import dates_in
+from ostinato_learn.data.text.words import MAX_WORDS
 
 if TYPE_CHECKING:
     from ostinato_learn.data.tables.table import Table
@@ -273,11 +275,13 @@ def _shape(roles: Roles, table: Table) -> Shape:
     texts = [name for name in asked if not table[name].is_numbers()]
     if texts and len(texts) == len(asked) == 1:  # each row a text, whose words are the steps
         return "wide"
-    raise ValueError(
+    column = _like_an_id(roles, table)
+    named = "" if column is None else f" {shlex.quote(column)}"
+    raise OpenQuestion(
         f"{table.source}: is a row a step or a whole sequence? Name the column that distinguishes "
-        f"sequences as id (--id{_like_an_id(roles, table)}), or say shape='wide' (--shape "
-        "wide) if each row is a sequence; the columns are "
-        f"{', '.join(map(repr, table.names[:20]))}"
+        f"sequences as id (--id{named}), or say shape='wide' (--shape wide) if each row is a "
+        f"sequence; the columns are {', '.join(map(repr, table.names[:20]))}",
+        **({"shape": "wide"} if column is None else {"id": column}),
     )
 
 
@@ -356,17 +360,17 @@ def _refuse_texts(texts: list[str], rest: list[str], roles: Roles, table: Table)
     """
     dates = [n for n in texts if roles.time is None and dates_in(table[n]) is not None]
     if dates:
-        raise ValueError(
+        raise OpenQuestion(
             f"{table.source}: the column {dates[0]!r} holds dates; name it as time (--time "
-            f"{shlex.quote(dates[0])}), or name the features (--features)"
+            f"{shlex.quote(dates[0])}), or name the features (--features)",
+            time=dates[0],
         )
     for name in texts:
         column = table[name]
         if isinstance(column, Text) and column.share_of_numbers() >= _MOSTLY:
             column.numbers()  # raises the error for the first value that is not a number
-    other = set(texts)
-    numbers = ",".join(f'"{n}"' if "," in n else n for n in rest if n not in other)
-    flag = f"--features {shlex.quote(numbers)}" if numbers else "--features"
+    kept = tuple(n for n in rest if n not in texts or _may_be_names(table[n], roles))
+    flag = f"--features {shlex.quote(listed(kept))}" if kept else "--features"
     columns = [table[name] for name in texts]
     firsts = {c.name: c.head(100).trimmed() for c in columns if isinstance(c, Text)}
     dates = [n for n, values in firsts.items() if SHORT_YEAR.match(values[0])]
@@ -377,10 +381,22 @@ def _refuse_texts(texts: list[str], rest: list[str], roles: Roles, table: Table)
     some = "of which some may hold names"
     if roles.shape == "wide" and of_words:
         some = f"or a column of texts alone (--features {shlex.quote(of_words[0])})"
-    raise ValueError(
+    message = (
         f"{table.source}: which columns are features? {(dates or texts)[0]!r} {why}; "
         f"name the features ({flag}), {some}"
     )
+    raise OpenQuestion(message, features=kept) if kept else ValueError(message)
+
+
+def _may_be_names(column: Column, roles: Roles) -> bool:
+    """Whether a column of texts may be a feature: few names, each of them in several rows."""
+    if roles.shape == "wide" or isinstance(column, (Nested, Unusable)):
+        return False
+    try:
+        codes, names = column.names()
+    except ValueError:  # longer texts
+        return False
+    return len(names) <= min(MAX_WORDS, len(codes) // 2)
 
 
 def _with_labels(roles: Roles, table: Table) -> Roles:
@@ -430,10 +446,10 @@ def _is_row_id(name: str, table: Table) -> bool:
     return bool(called) and single and not _tells_apart(name, table)
 
 
-def _like_an_id(roles: Roles, table: Table) -> str:
-    """The name of the only column that may be the id of a long table, for a flag; or nothing."""
+def _like_an_id(roles: Roles, table: Table) -> str | None:
+    """The name of the only column that may be the id of a long table."""
     found = [name for name in _called(_LIKE_IDS, roles, table) if _repeats(name, table)]
-    return f" {shlex.quote(found[0])}" if len(found) == 1 else ""
+    return found[0] if len(found) == 1 else None
 
 
 def _tells_apart(name: str, table: Table) -> bool:

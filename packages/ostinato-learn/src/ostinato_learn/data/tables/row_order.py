@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ostinato_learn.data.questions import OpenQuestion
 from ostinato_learn.data.tables.column import Factor, Nested, Unusable, as_strings
 from ostinato_learn.data.tables.roles import Roles
 from ostinato_learn.data.tables.table import Table
@@ -82,7 +83,7 @@ def _times_say_the_order(
     if not falls.any():  # sequences take turns
         return bool(len(back))
     newest_first = not rises.any() and len(falls) > 1
-    return newest_first or (times.dtype.kind == "M" and restarts_with(table, roles, times) is None)
+    return newest_first or (times.dtype.kind == "M" and likely_id(table, roles, times) is None)
 
 
 def times_in_order(times: np.ndarray, offsets: np.ndarray, roles: Roles) -> np.ndarray | None:
@@ -103,17 +104,23 @@ def _falls(
     return later < earlier, later > earlier
 
 
-def restarts_with(table: Table, roles: Roles, times: np.ndarray) -> str | None:
-    """A column that seems to be the id of a table without one, because times fall where it changes.
+def likely_id(table: Table, roles: Roles, times: np.ndarray) -> str | None:
+    """A column that seems to be the id of a table without one.
 
-    It has one value in each run of rows in the order of time, and several in all.
+    It changes where times fall, and only there; or each time of one of its values comes once.
     """
-    falls = times[1:] < times[:-1]
-    if roles.id or 2 * (int(falls.sum()) + 1) > len(times):
+    if roles.id:
         return None
+    falls = times[1:] < times[:-1]
+    twice = len(np.unique(times)) < len(times)
+    begins_anew = 0 < 2 * (int(falls.sum()) + 1) <= len(times)
     for name in _untaken(table, roles):
         codes, values = _keys(table, name)
-        if len(values) > 1 and not (np.diff(codes) != 0)[~falls].any():
+        if not 1 < len(values) <= len(times) // 2:
+            continue
+        if begins_anew and falls.any() and not (np.diff(codes) != 0)[~falls].any():
+            return name
+        if twice and not _n_repeated(times, codes):
             return name
     return None
 
@@ -136,7 +143,9 @@ def _check_together(codes: np.ndarray, table: Table, roles: Roles) -> None:
             f"{came}, with another {other!r}); wanted one column that distinguishes all sequences, "
             f"as {column.name!r} and {other!r} do together"
         )
-    raise ValueError(f"{came}); wanted the rows of a sequence together, or sort=True (--sort)")
+    raise OpenQuestion(
+        f"{came}); wanted the rows of a sequence together, or sort=True (--sort)", sort=True
+    )
 
 
 def _told_apart_by(
@@ -183,7 +192,7 @@ def check_times(
     offsets: np.ndarray,
     place: Callable[[int], str],
     roles: Roles,
-    restarts: str | None = None,
+    find_id: Callable[[], str | None] = lambda: None,
 ) -> None:
     """Within each sequence the times increase.
 
@@ -191,11 +200,12 @@ def check_times(
         place: gives the place of a row, in words.
         roles: whether a time may be there twice: several at one step become one; and whether a
             column distinguishes sequences: else all rows of a long table are one.
-        restarts: see `restarts_with`.
+        find_id: gives `likely_id`.
 
     Raises:
-        ValueError: they do not; the message names the row.
+        OpenQuestion: they do not; the message names the row.
     """
+    sequences = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     may_repeat = roles.repeated != "error" or roles.every is not None
     later = (times[1:] >= times[:-1]) if may_repeat else times[1:] > times[:-1]
     later[offsets[1:-1] - 1] = True  # from one sequence to the next
@@ -204,38 +214,43 @@ def check_times(
     row = int(np.argmin(later)) + 1
     came, before = (_shown(times[i]) for i in (row, row - 1))
     apart = roles.id is not None or roles.shape == "nested"
-    n = 0 if may_repeat else _n_repeated(times, offsets)
-    once = f"; {n:,} rows repeat a time: repeated='last' or 'mean' (--repeated)" if n else ""
+    n = 0 if may_repeat else _n_repeated(times, sequences)
+    once = f"; {n:,} rows repeat a time: repeated='last' or 'mean' (--repeated last)" if n else ""
     inside = np.ones(len(later), bool)
     inside[offsets[1:-1] - 1] = False
     falls = (times[1:] < times[:-1])[inside]
     named = "the name of the column of sequences as id (--id), or "
-    if restarts is not None:
-        named = f"the column of sequences as id (--id {shlex.quote(restarts)}), or "
+    answer: dict[str, Any] = {"sort": True}
+    column = find_id()
+    if column is not None:
+        named = f"the column of sequences as id (--id {shlex.quote(column)}), or "
+        answer = {"id": column}
     if len(falls) > 1 and falls.all():
-        raise ValueError(
+        raise OpenQuestion(
             f"{place(row)}: the time {came} follows {before}: all rows run backwards in time, the "
-            f"newest first; wanted the oldest first, or sort=True (--sort){once}"
+            f"newest first; wanted the oldest first, or sort=True (--sort){once}",
+            sort=True,
         )
     if not falls.any():
         what, named = ("in one sequence", "") if apart else ("where all rows are one", named)
-        raise ValueError(
+        raise OpenQuestion(
             f"{place(row)}: the time {came} comes twice {what}, as {n:,} rows of {len(times):,} "
-            f"do; wanted {named}each once: repeated='last' or 'mean' (--repeated)"
+            f"do; wanted {named}each once: repeated='last' or 'mean' (--repeated last)",
+            **({"repeated": "last"} if column is None else answer),
         )
     one, named = ("", "") if apart else (", and all rows are one sequence", named)
-    raise ValueError(
+    raise OpenQuestion(
         f"{place(row)}: the time {came} follows {before}{one}; wanted {named}times that increase "
-        f"within a sequence, or sort=True (--sort){once}"
+        f"within a sequence, or sort=True (--sort){once}",
+        **answer,
     )
 
 
-def _n_repeated(times: np.ndarray, offsets: np.ndarray) -> int:
+def _n_repeated(times: np.ndarray, sequences: np.ndarray) -> int:
     """The rows whose time another row of their sequence has before them, in any order."""
-    sequence = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    order = np.lexsort((times, sequence))
+    order = np.lexsort((times, sequences))
     same = times[order][1:] == times[order][:-1]
-    return int((same & (np.diff(sequence[order]) == 0)).sum())
+    return int((same & (np.diff(sequences[order]) == 0)).sum())
 
 
 def _shown(time: Any) -> str:

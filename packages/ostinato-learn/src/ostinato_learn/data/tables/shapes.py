@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 
+from ostinato_learn.data.questions import OpenQuestion
 from ostinato_learn.data.sequences import label_sets
 from ostinato_learn.data.sequences.as_sequences import Sequences
 from ostinato_learn.data.sequences.examples import Examples, Places
@@ -21,7 +23,7 @@ from ostinato_learn.data.tables.resample import resampled
 from ostinato_learn.data.tables.roles import Roles, resolve
 from ostinato_learn.data.tables.row_order import (
     check_times,
-    restarts_with,
+    likely_id,
     rows_in_order,
     times_in_order,
 )
@@ -63,8 +65,7 @@ def _long(table: Table, roles: Roles) -> Examples:
     if times is not None:
         time = table[roles.time or ""]
         place_of = lambda i: time.place(int(rows[i]))  # noqa: E731
-        restarts = restarts_with(table, roles, times)
-        check_times(times, offsets, place_of, roles, restarts)
+        check_times(times, offsets, place_of, roles, partial(likely_id, table, roles, times))
     columns = [table[name] for name in roles.features]
     values, categories = _matrix(columns, len(table), roles)
 
@@ -347,6 +348,8 @@ def _words(column: Column, most: int, hint: str) -> tuple[np.ndarray, tuple[str,
 def _float32(column: Column) -> np.ndarray:
     try:
         numbers = column.numbers()
+    except OpenQuestion:
+        raise
     except ValueError as problem:
         if not isinstance(column, Text) or column.is_numbers():
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from ostinato_learn.data.formats import dates
 from ostinato_learn.data.formats.dates import Order, TimeFormat
 from ostinato_learn.data.formats.dialect import MISSING, Dialect
+from ostinato_learn.data.questions import OpenQuestion
 from ostinato_learn.data.tables.column import (
     MAX_NAME,
     Column,
@@ -41,6 +43,7 @@ _NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
 # A text meant as a number, also with a decimal comma, which is refused.
 _MEANT = r"^[+-]?[0-9]+([.,][0-9]*)?([eE][+-]?[0-9]+)?$"
 
+_DIGITS = r"^[+-]?[0-9.,]*[0-9][0-9.,]*$"  # a number in some dialect
 _DATES = ("date", "utc")  # without and with a distance to UTC
 
 
@@ -158,7 +161,10 @@ class Text(Column):
         except dates.AmbiguousError as problem:
             text = self._values[problem.row].as_py()
             where = self.place(problem.row)
-            raise ValueError(f"{where}: the date {shortened(text)} {problem.why}") from None
+            message = f"{where}: the date {shortened(text)} {problem.why}"
+            if problem.contradicts:
+                raise ValueError(message) from None
+            raise OpenQuestion(message, time_format="day-first") from None
 
     def _trimmed(self) -> pa.Array:
         import pyarrow.compute as pc
@@ -229,19 +235,50 @@ class Text(Column):
         rows = np.flatnonzero(doubtful.to_numpy())
         row = next(int(i) for i in rows if not _casts(texts[int(i)], "float64"))
         text = self._values[row].as_py()
-        hint, between = "", self._dialect.separator  # None: no flag says how numbers are written
-        is_word = not re.search(r"\d", text)
-        if self._dialect.decimal == "," and not is_word:
-            hint = "; wanted a comma before its decimals, and nothing before thousands"
-        elif text.strip().replace(",", "", 1).lstrip("+-").isdecimal():
-            grouped = re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+", text.strip())
-            flags = ["thousands=',' (--thousands ,)"] if grouped and between else []
-            flags += ["decimal=',' (--decimal ,)"] if between not in (None, ",") else []
-            hint = "; or say ".join(["; wanted a point before its decimals", *flags])
-        elif len(marker := text.strip()) <= 40 and self.share_of_numbers() >= 0.5:
+        came = f"{self.place(row)}: {shortened(text)} is not a number"
+        marker, decimal = text.strip(), self._dialect.decimal
+        if re.match(_DIGITS, marker):
+            return self._otherwise_written(came)
+        if decimal == "," and re.search(r"\d", marker):
+            came += "; wanted a comma before its decimals, and nothing before thousands"
+        elif len(marker) <= 40 and self.share_of_numbers() >= 0.5:
             flag = f"--na {shlex.quote(marker)}"
-            hint = f"; if it means a missing value: na=({marker!r},) ({flag})"
-        return ValueError(f"{self.place(row)}: {shortened(text)} is not a number{hint}")
+            return OpenQuestion(
+                f"{came}; if it means a missing value: na=({marker!r},) ({flag})", na=(marker,)
+            )
+        return ValueError(came)
+
+    def _otherwise_written(self, came: str) -> ValueError:
+        """The error for a number with points or commas that the dialect does not allow."""
+        dialect = self._dialect
+        came += f"; wanted a {'comma' if dialect.decimal == ',' else 'point'} before its decimals"
+        if dialect.separator is None:  # no flag says how numbers are written
+            return ValueError(came)
+        thousands: dict[str, Any] = {"thousands": "." if dialect.decimal == "," else ","}
+        decimal: dict[str, Any] = {"decimal": "." if dialect.decimal == "," else ","}
+        both = decimal | {"thousands": dialect.decimal}
+        several = [thousands, decimal, both]
+        if dialect.separator != ",":  # in countries with a decimal comma something else separates
+            several = [decimal, both, thousands]
+        ways = [way for way in several if self._reads_with(way)]
+        if not ways:
+            return ValueError(came)
+        shown = [
+            f"{', '.join(f'{name}={value!r}' for name, value in way.items())} "
+            f"({' '.join(f'--{name} {value}' for name, value in way.items())})"
+            for way in ways
+        ]
+        return OpenQuestion("; or say ".join([came, *shown]), **ways[0])
+
+    def _reads_with(self, way: dict[str, Any]) -> bool:
+        """Whether all values that consist of digits, points and commas are numbers then."""
+        import pyarrow.compute as pc
+
+        dialect = replace(self._dialect, **{"thousands": None, **way})
+        texts = Text(self.name, self.place, self._values, True, dialect)._present()
+        meant = pc.match_substring_regex(pc.utf8_trim_whitespace(self._values), _DIGITS)
+        reads = pc.match_substring_regex(texts, r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)$")
+        return bool(pc.all(pc.or_kleene(reads, pc.invert(meant))).as_py())
 
     def _no_time(self, iso: pa.Array, order: Order | None) -> ValueError:
         """The error for the first text that is not a date, or not of the first one's kind.

@@ -8,17 +8,16 @@ Neither torch nor numpy is imported here: `ostinato --help` and `--print-config`
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import json
 import sys
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
+from ostinato_learn.data.questions import listed
 from ostinato_learn.hyperparameters import (
     DEFAULT_ITERATIONS,
     FEW_SEQUENCES,
@@ -313,13 +312,6 @@ OPTIONS: dict[str, Option] = {
     for option in (Option(**vars(declared), section=section) for declared in declarations(kind))
 }
 SECTIONS: tuple[str, ...] = tuple(f.name for f in fields(Config))
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names as one text, "a,b,c"; a name with a comma is quoted, as in a CSV file."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(names)
-    return text.getvalue()
 
 
 def find(key: str, where: str) -> Option:

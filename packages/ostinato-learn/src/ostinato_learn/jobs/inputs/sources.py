@@ -239,7 +239,7 @@ def trained_roles(preparation: Preparation | None, settings: Config, answers: bo
 
 
 def names(listed: str | None) -> tuple[str, ...]:
-    """The names of columns in a text made by `config.listed`, "a,b,c"."""
+    """The names of columns in a text made by `listed`, "a,b,c"."""
     if listed is None:
         return ()
     (row,) = csv.reader([listed], skipinitialspace=True) if listed.strip() else ([],)
@@ -279,15 +279,13 @@ def read(
         return built_in(source, as_sequence)[1]
     name, kind, content = _opened(source)
     if kind in TABLES:
-        from ostinato_learn.data.tables.shapes import to_examples
-
         columns = trained or roles(settings or Config())
         if content is None and _stays_in_a_file(name, columns):
             from ostinato_learn.data.tables.blocks import stream_examples
             from ostinato_learn.data.tables.store import store_examples
 
             return store_examples(stream_examples(name, columns))
-        return to_examples(_parsed(content, kind, name, columns.dialect), columns)
+        return _asked_together(content, kind, name, columns, settings)
     from ostinato_learn.data.formats import arrays
     from ostinato_learn.data.sequences.as_sequences import as_sequences
 
@@ -303,6 +301,26 @@ def read(
         except ValueError as problem:
             raise BadInput(f"{name}: {problem}") from None
     return named(X, None if y is None else _labels(name, y), name)
+
+
+def _asked_together(
+    content: bytes | None, kind: str, name: str, columns: Roles, settings: Config | None
+) -> Examples:
+    """The examples of a table; what it leaves open is asked at once."""
+    from ostinato_learn.data.questions import asked_together
+    from ostinato_learn.data.sequences.preparation import Preparation
+    from ostinato_learn.data.tables.shapes import to_examples
+
+    def learnt(examples: Examples) -> None:
+        if settings is not None and settings.data.missing == "error":
+            Preparation.fit(examples)
+
+    return asked_together(
+        lambda columns: to_examples(_parsed(content, kind, name, columns.dialect), columns),
+        columns,
+        name,
+        learnt,
+    )
 
 
 def _stays_in_a_file(name: str, columns: Roles) -> bool:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ostinato_learn import files, tasks
+from ostinato_learn.data.questions import listed
+from ostinato_learn.hyperparameters import EXTENDABLE
 from ostinato_learn.jobs.failures import BadInput
 from ostinato_learn.jobs.inputs import config as configuration
 from ostinato_learn.jobs.inputs import sources
 from ostinato_learn.jobs.inputs.config import ONLY, OPTIONS, Config, Given
 from ostinato_learn.jobs.runs.rundir import RunDir
-from ostinato_learn.hyperparameters import EXTENDABLE
 from ostinato_learn.tasks import TaskSpec
 
 if TYPE_CHECKING:
@@ -133,11 +134,11 @@ class Trained:
         }
         task = tasks.named(roles.task)
         if task.several_targets:  # the names of columns; other tasks have one name
-            found[task.target] = configuration.listed(
+            found[task.target] = listed(
                 [roles.target] if roles.target else roles.labels
             )
         for name in ("features", "categories", "static", "known"):
-            found[f"data.{name}"] = configuration.listed(getattr(roles, name))
+            found[f"data.{name}"] = listed(getattr(roles, name))
         if roles.shape == "wide":
             found["data.shape"] = roles.shape
         return {key: value for key, value in found.items() if value}
