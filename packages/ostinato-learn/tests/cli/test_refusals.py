@@ -352,7 +352,7 @@ def test_the_first_help_is_short_and_names_the_other(ostinato, command):
     wanted |= {"--decimal", "--encoding", "--sort", "--repeated", "--missing"}  # of files
     assert wanted <= first < every
     assert ("--dry-run" in first) == (command == "train")
-    assert len(first) <= 28 and len(every) > 60
+    assert len(first) <= 33 and len(every) > 60
     refused = ostinato(command, "--no-such-flag")
     assert refused.code == 2 and f"(see ostinato {command} --help)" in refused.err
 

@@ -36,8 +36,9 @@ HELP_ALL = "--help-all"
 # The configuration's flags in the shorter help, which also has those of the command itself.
 FIRST_HOUR = {
     "--classify", "--tag", "--regress", "--forecast", "--horizon", "--language", "--id", "--time",
-    "--features", "--group", "--separator", "--decimal", "--encoding", "--na", "--sort",
-    "--repeated", "--missing", "--epochs", "--bidirectional", "--minutes",
+    "--features", "--shape", "--group", "--separator", "--decimal", "--thousands", "--encoding",
+    "--time-format", "--na", "--sort", "--repeated", "--every", "--missing", "--epochs",
+    "--bidirectional", "--minutes",
 }  # fmt: skip
 # Flags of the commands themselves that the shorter help leaves out.
 LATER = {"--set", "--config", "--print-config", "--resume", "--overwrite", "--json", "--ray"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -64,11 +65,20 @@ def test_numbers_with_commas(tmp_path_factory, numbers):
     assert _values(found)[:, 0].tolist() == np.array(numbers, np.float32).tolist()
 
 
-@pytest.mark.parametrize("number", ["1.234,5", "1.234", "1,2,3", "1'234,5", "·5"])
-def test_what_precedes_thousands_is_not_a_number(tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "wanted"),
+    [
+        ("1.234,5", "--thousands ."),
+        ("1.234", "--thousands ."),
+        ("1,2,3", "nothing before thousands"),
+        ("1'234,5", "nothing before thousands"),
+        ("·5", "nothing before thousands"),
+    ],
+)
+def test_what_precedes_thousands_is_not_a_number(tmp_path, number, wanted):
     path = tmp_path / "thousands.csv"
     path.write_text(f"id;x\na;1,5\na;{number}\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"line 3, column 'x'.*{number}.*nothing before thousand"):
+    with pytest.raises(ValueError, match=rf"line 3, column 'x'.*{number}.*{re.escape(wanted)}"):
         read_examples(path, Roles(id="id", features=("x",), separator=";", decimal=","))
 
 
@@ -184,7 +194,7 @@ def test_signs_between_thousands(tmp_path, text, thousands, decimal, wanted):
     ("written", "wanted"),
     [
         ({"decimal": ",", "separator": ","},
-         r"',' is the separator and the decimal mark.*--separator ';'"),
+         r"2 questions.*--separator ';'|one column.*--separator ';'"),
         ({"encoding": "klingon"}, "encoding is 'klingon', which is not known; wanted"),
         ({"decimal": "comma"}, "decimal is 'comma'; wanted '.' or ','"),
         ({"thousands": "."}, "thousands is '.'; wanted a sign that is not before decimals"),

@@ -15,6 +15,13 @@ RECOGNISED = {
         "id;Größe;art\r\na;1.180,32;süß\r\n".encode("cp1252"), ".csv",
         Dialect(";", ",", "cp1252", thousands=".")),
     "decimal commas": (b"id;x\na;1,5\na;-2,25\n", ".csv", Dialect(";", ",")),
+    "quoted decimal commas": (b'id,x\na,"1,5"\n', ".csv", Dialect(decimal=",")),
+    "decimals of one column say what points of another are": (
+        b"id;x;y\na;1,5;1.180\n", ".csv", Dialect(";", ",", thousands=".")),
+    "a marker among numbers": (b"id;x\na;1,5\na;n.v.\na;2\n", ".csv", Dialect(";", ",")),
+    "whole thousands beside hundreds": (
+        b"id;x\na;950\na;1.180\n", ".csv", Dialect(";", ",", thousands=".")),
+    "the same in English": (b"id;x\na;950\na;1,180\n", ".csv", Dialect(";", thousands=",")),
     "millions": (b"id;x\na;1.180.320\n", ".csv", Dialect(";", ",", thousands=".")),
     "thousands of English": (b"id;x;y\na;1,180.5;0.5\n", ".csv", Dialect(";", thousands=",")),
     "a comma in a name": (b"id;x, cm\na;1\na;2\n", ".csv", Dialect(";")),
@@ -33,7 +40,6 @@ def test_one_reading(case):
 
 UNCHANGED = {
     "plain": b"id,x\na,1.5\n",
-    "quoted commas": b'id,x\na,"1,5"\n',
     "two separators": b"id;x|y\na;1|2\n",
     "another letter in each encoding": "id,x\nè,1\n".encode("cp1252"),
     "of DOS": "id,x\nä,1\n".encode("cp437"),
@@ -49,7 +55,8 @@ def test_no_reading_or_two(case):
 
 
 @pytest.mark.parametrize(
-    "numbers", [["1,180"], ["1.180"], ["1,5;1.25"], ["1,5;1.180"], ["1.180,32;1,180.32"]]
+    "numbers", [["1,180"], ["1.180"], ["950", "1.185"], ["1.180", "2.000"], ["9", "1.180", "0.500"],
+     ["1,5;1.25"], ["1,5;0.180"], ["1.180,32;1,180.32"]]
 )
 def test_numbers_with_two_readings_are_unchanged(numbers):
     content = "\n".join(["id;x" + ";y" * numbers[0].count(";"), *(f"a;{n}" for n in numbers)])

@@ -32,7 +32,7 @@ def test_the_refusal_says_how_often_and_its_advice_works(path):
         read_examples(path, **SERIES)
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")  # the newest first, too
-    with pytest.raises(ValueError, match=r"--sort\).*--repeated"):
+    with pytest.raises(ValueError, match=r"--sort --repeated last"):
         read_examples(path, **SERIES, sort=False)
     with pytest.raises(ValueError, match=r"as 1 rows of 6 do.*--repeated"):
         read_examples(path, **SERIES)

@@ -67,7 +67,8 @@ def order_of(texts: pa.Array) -> Order | None:
             int(rows[0]),
             False,
             "can be read in two ways, and no other date shows whether the day or the month comes "
-            "first; wanted time_format='day-first' or 'month-first' (--time-format)",
+            "first; wanted time_format='day-first' (--time-format day-first) or 'month-first' "
+            "(--time-format month-first)",
         )
     return "day-first" if len(days_first) else "month-first"
 

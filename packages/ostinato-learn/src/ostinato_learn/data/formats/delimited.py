@@ -331,6 +331,22 @@ class _Scan:
                 f"separated by blanks, wanted {self.separator!r}"
             )
 
+        for other in SEPARATORS:
+            if other != self.separator and self._separates_below(other):
+                raise OpenQuestion(
+                    f"{self.source}, line {line}: one column only, {_short(header)}, and {other!r} "
+                    f"in each row below; if that separates the columns, give separator={other!r} "
+                    f"(--separator {shlex.quote(other)})",
+                    separator=other,
+                )
+
+    def _separates_below(self, other: str) -> bool:
+        """Whether another character is as often in most of the next rows, as below a title."""
+        rows = self.content.split(b"\n", 50)[1:50]
+        counts = np.bincount([row.count(other.encode()) for row in rows if row.strip()] or [0])
+        usual = int(counts.argmax())
+        return usual > 0 and 2 <= 0.9 * counts.sum() <= counts[usual] and not len(self.separators)
+
     def _splits_at_blanks(self, n: int) -> bool:
         rows = self.content.split(b"\n", 4)[1:4]
         return all(len(row.split()) == n for row in rows if row.strip())

@@ -1,10 +1,11 @@
 """How a CSV file is written, recognised where only one reading makes sense.
 
 A guess changes only files that could not be read without it. Separator: the usual one does not
-give each row the same number of fields, and one other does.
-Encoding: not UTF-8, and all usual encodings
-of Windows have the same letters at its bytes. Numbers: no point is a decimal mark, as in 1.180,32,
-or no comma, as in 1,180.32. Where two readings are left, as of 1,180 alone, nothing is changed.
+give each row the same number of fields, and one other does. Encoding: not UTF-8, and all usual
+encodings of Windows have the same letters at its bytes. Numbers: no point is a decimal mark, as in
+1.180,32, or no comma, as in 1,180.32; or numbers with three digits after it end with zeros that
+others lack, as 1.180 beside 950. Where two readings are left, as of 1,180 alone, nothing is
+changed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _ROWS = 10_000
 # Baltic; older encodings of DOS and of the Macintosh have other bytes for them.
 _SAME = frozenset("ÁÂÄÇÉËÍÎÓÔÖÚÜßáâäçéëíîóôöúü°µ§€")
 _GROUPS = r"[+-]?(\d+|[1-9]\d{{0,2}}({0}\d{{3}})+)({1}\d*)?([eE][+-]?\d+)?"
+_DIGIT = re.compile(r"\d")
 _PLAIN = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 _WITH_COMMA = re.compile(_GROUPS.format(r"\.", ","))
 _WITH_POINT = re.compile(_GROUPS.format(",", r"\."))
@@ -133,7 +135,10 @@ def _numbers(rows: list[list[str]]) -> tuple[Decimal, str | None]:
     """The decimal mark, and the sign between thousands, of all columns of numbers."""
     plain, other = [], []
     for column in zip(*rows[1:], strict=True):
-        values = [value for value in map(str.strip, column) if value not in MISSING]
+        present = [value for value in map(str.strip, column) if value not in MISSING]
+        values = [value for value in present if _DIGIT.search(value)]
+        if 2 * len(values) < len(present):  # names, and not numbers with a marker such as n.v.
+            continue
         if all(map(_PLAIN.fullmatch, values)):
             plain.append(values)
         elif _all(_WITH_COMMA, values) or _all(_WITH_POINT, values):
@@ -141,6 +146,10 @@ def _numbers(rows: list[list[str]]) -> tuple[Decimal, str | None]:
     values = [value for column in other for value in column]
     with_points = [value for column in plain for value in column if "." in value]
     comma, point = _all(_WITH_COMMA, values), _all(_WITH_POINT, values)
+    if not values and _all(_WITH_COMMA, with_points) and any(_grouped(c, ".") for c in plain):
+        return ",", "."
+    if comma and point and any(_grouped(column, ",") for column in other):
+        return ".", ","
     if not values or comma == point:
         return ".", None
     if comma and _all(_WITH_COMMA, with_points):
@@ -149,6 +158,14 @@ def _numbers(rows: list[list[str]]) -> tuple[Decimal, str | None]:
     if point and any(value.count(",") + ("." in value) > 1 for value in values):
         return ".", ","
     return ".", None
+
+
+def _grouped(values: list[str], sign: str) -> bool:
+    """Whether a sign cannot be a decimal mark: 1.180 has a zero that 950 beside it lacks."""
+    with_sign = [value for value in values if sign in value]
+    last = {len(value.rpartition(sign)[2]) for value in with_sign}
+    ends = any(value.endswith("0") for value in with_sign)
+    return last == {3} and ends and len(with_sign) < len(values)
 
 
 def _all(pattern: re.Pattern[str], values: list[str]) -> bool:

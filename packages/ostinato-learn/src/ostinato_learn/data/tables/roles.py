@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+import numpy as np
+
 from ostinato_learn.data.formats.dates import SHORT_YEAR, TimeFormat
 from ostinato_learn.data.formats.dialect import Decimal, Dialect
 from ostinato_learn.data.questions import OpenQuestion, listed
@@ -35,7 +37,7 @@ _TIMES = re.compile(
     re.I,
 )
 _WORDS = frozenset(["word", "words", "token", "form"])  # the one feature of words to tag
-_MOSTLY = 0.9  # if this share of a column's values are numbers, the others are mistakes
+_MOSTLY = 0.9  # of the values of an id of rows are there once
 _NUMBER = re.compile(r"(?<!\d)\d{1,18}$")  # at the end of a name; more digits are a code
 
 
@@ -309,10 +311,13 @@ def _named(roles: Roles, table: Table) -> Roles:
         if len(found) == 1:
             roles = replace(roles, id=found[0])
         elif roles.shape == "long" and roles.task not in ("tag", "forecast"):
-            raise ValueError(
-                f"{table.source}: which column distinguishes the sequences? Name it as id (--id); "
-                f"the columns are {', '.join(map(repr, table.names[:20]))}"
+            likely = _like_an_id(roles, table)
+            named = "" if likely is None else f" {shlex.quote(likely)}"
+            message = (
+                f"{table.source}: which column distinguishes the sequences? Name it as id "
+                f"(--id{named}); the columns are {', '.join(map(repr, table.names[:20]))}"
             )
+            raise ValueError(message) if likely is None else OpenQuestion(message, id=likely)
     if roles.time is None and roles.shape != "wide":
         found = _called(_TIMES, roles, table)
         if not found:
@@ -358,7 +363,8 @@ def _refuse_texts(texts: list[str], rest: list[str], roles: Roles, table: Table)
     Raises:
         ValueError: always.
     """
-    dates = [n for n in texts if roles.time is None and dates_in(table[n]) is not None]
+    has_times = roles.time is not None or roles.shape == "wide"
+    dates = [n for n in texts if not has_times and dates_in(table[n]) is not None]
     if dates:
         raise OpenQuestion(
             f"{table.source}: the column {dates[0]!r} holds dates; name it as time (--time "
@@ -367,7 +373,7 @@ def _refuse_texts(texts: list[str], rest: list[str], roles: Roles, table: Table)
         )
     for name in texts:
         column = table[name]
-        if isinstance(column, Text) and column.share_of_numbers() >= _MOSTLY:
+        if isinstance(column, Text) and column.share_of_numbers() >= 0.5:
             column.numbers()  # raises the error for the first value that is not a number
     kept = tuple(n for n in rest if n not in texts or _may_be_names(table[n], roles))
     flag = f"--features {shlex.quote(listed(kept))}" if kept else "--features"
@@ -449,7 +455,28 @@ def _is_row_id(name: str, table: Table) -> bool:
 def _like_an_id(roles: Roles, table: Table) -> str | None:
     """The name of the only column that may be the id of a long table."""
     found = [name for name in _called(_LIKE_IDS, roles, table) if _repeats(name, table)]
+    if found:
+        return found[0] if len(found) == 1 else None
+    runs = {name: _runs(name, roles, table) for name in _rest(roles, table)}
+    longest = max(runs.values(), default=0)
+    found = [name for name, n in runs.items() if n == longest > 1]
     return found[0] if len(found) == 1 else None
+
+
+def _runs(name: str, roles: Roles, table: Table) -> int:
+    """The number of values of a column, if each is in one run of rows that have one target."""
+    columns = [table[each] for each in (name, roles.target) if each]
+    if any(isinstance(column, (Nested, Unusable)) for column in columns):
+        return 0
+    try:
+        codes, values = columns[0].factor()
+        targets = [column.factor()[0] for column in columns[1:]]
+    except ValueError:  # longer texts, infinite numbers
+        return 0
+    changes = np.diff(codes) != 0
+    together = int(changes.sum()) + 1 == len(values) <= len(codes) // 2
+    one_target = not any((np.diff(each) != 0)[~changes].any() for each in targets)
+    return len(values) if together and one_target else 0
 
 
 def _tells_apart(name: str, table: Table) -> bool:

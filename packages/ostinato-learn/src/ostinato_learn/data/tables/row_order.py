@@ -17,7 +17,7 @@ from ostinato_learn.data.tables.table import Table
 
 
 @dataclass(frozen=True)
-class RowOrder:
+class OrderedRows:
     """The rows of a long table in the order of its sequences.
 
     Attributes:
@@ -35,7 +35,7 @@ class RowOrder:
     is_sorted: bool
 
 
-def rows_in_order(table: Table, roles: Roles) -> RowOrder:
+def rows_in_order(table: Table, roles: Roles) -> OrderedRows:
     """Sort the rows of a table by sequence and time, where `roles.sort` or the times ask for it.
 
     Raises:
@@ -55,12 +55,12 @@ def rows_in_order(table: Table, roles: Roles) -> RowOrder:
     is_sorted = _times_say_the_order(table, roles, codes, times)
     if not (is_sorted if roles.sort is None else roles.sort):
         _check_together(codes, table, roles)
-        return RowOrder(rows, codes, ids, times, False)
+        return OrderedRows(rows, codes, ids, times, False)
     if roles.id:
         ids, ranks = np.unique(ids, return_inverse=True)
         codes = ranks.reshape(-1)[codes]
     rows = np.lexsort((rows if times is None else times, codes))
-    return RowOrder(rows, codes[rows], ids, None if times is None else times[rows], is_sorted)
+    return OrderedRows(rows, codes[rows], ids, None if times is None else times[rows], is_sorted)
 
 
 def _times_say_the_order(
@@ -83,7 +83,7 @@ def _times_say_the_order(
     if not falls.any():  # sequences take turns
         return bool(len(back))
     newest_first = not rises.any() and len(falls) > 1
-    return newest_first or (times.dtype.kind == "M" and likely_id(table, roles, times) is None)
+    return newest_first or (times.dtype.kind == "M" and likely_id(table, roles) is None)
 
 
 def times_in_order(times: np.ndarray, offsets: np.ndarray, roles: Roles) -> np.ndarray | None:
@@ -104,13 +104,14 @@ def _falls(
     return later < earlier, later > earlier
 
 
-def likely_id(table: Table, roles: Roles, times: np.ndarray) -> str | None:
-    """A column that seems to be the id of a table without one.
+def likely_id(table: Table, roles: Roles) -> str | None:
+    """A column that seems to be the id of a table with times, but without an id.
 
     It changes where times fall, and only there; or each time of one of its values comes once.
     """
-    if roles.id:
+    if roles.id or not roles.time:
         return None
+    times = table[roles.time].times(roles.time_format)
     falls = times[1:] < times[:-1]
     twice = len(np.unique(times)) < len(times)
     begins_anew = 0 < 2 * (int(falls.sum()) + 1) <= len(times)
@@ -215,33 +216,40 @@ def check_times(
     came, before = (_shown(times[i]) for i in (row, row - 1))
     apart = roles.id is not None or roles.shape == "nested"
     n = 0 if may_repeat else _n_repeated(times, sequences)
-    once = f"; {n:,} rows repeat a time: repeated='last' or 'mean' (--repeated last)" if n else ""
     inside = np.ones(len(later), bool)
     inside[offsets[1:-1] - 1] = False
     falls = (times[1:] < times[:-1])[inside]
-    named = "the name of the column of sequences as id (--id), or "
-    answer: dict[str, Any] = {"sort": True}
+    one = "" if apart else ", and all rows are one sequence"
     column = find_id()
     if column is not None:
-        named = f"the column of sequences as id (--id {shlex.quote(column)}), or "
-        answer = {"id": column}
-    if len(falls) > 1 and falls.all():
         raise OpenQuestion(
-            f"{place(row)}: the time {came} follows {before}: all rows run backwards in time, the "
-            f"newest first; wanted the oldest first, or sort=True (--sort){once}",
-            sort=True,
+            f"{place(row)}: the time {came} follows {before}{one}; wanted the column of sequences "
+            f"as id (--id {shlex.quote(column)})",
+            id=column,
         )
+    named = "" if apart else "the name of the column of sequences as id (--id), or "
     if not falls.any():
-        what, named = ("in one sequence", "") if apart else ("where all rows are one", named)
+        what = "in one sequence" if apart else "where all rows are one"
         raise OpenQuestion(
             f"{place(row)}: the time {came} comes twice {what}, as {n:,} rows of {len(times):,} "
             f"do; wanted {named}each once: repeated='last' or 'mean' (--repeated last)",
-            **({"repeated": "last"} if column is None else answer),
+            repeated="last",
         )
-    one, named = ("", "") if apart else (", and all rows are one sequence", named)
+    answer: dict[str, Any] = {"sort": True}
+    how = "sort=True (--sort)"
+    if n:
+        answer["repeated"] = "last"
+        rows = "a row repeats" if n == 1 else f"{n:,} rows repeat"
+        how = f"sort=True, and as {rows} a time repeated='last' or 'mean' (--sort --repeated last)"
+    if len(falls) > 1 and falls.all():
+        raise OpenQuestion(
+            f"{place(row)}: the time {came} follows {before}: all rows run backwards in time, the "
+            f"newest first; wanted the oldest first, or {how}",
+            **answer,
+        )
     raise OpenQuestion(
         f"{place(row)}: the time {came} follows {before}{one}; wanted {named}times that increase "
-        f"within a sequence, or sort=True (--sort){once}",
+        f"within a sequence, or {how}",
         **answer,
     )
 

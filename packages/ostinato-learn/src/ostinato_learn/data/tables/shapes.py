@@ -65,7 +65,7 @@ def _long(table: Table, roles: Roles) -> Examples:
     if times is not None:
         time = table[roles.time or ""]
         place_of = lambda i: time.place(int(rows[i]))  # noqa: E731
-        check_times(times, offsets, place_of, roles, partial(likely_id, table, roles, times))
+        check_times(times, offsets, place_of, roles, partial(likely_id, table, roles))
     columns = [table[name] for name in roles.features]
     values, categories = _matrix(columns, len(table), roles)
 

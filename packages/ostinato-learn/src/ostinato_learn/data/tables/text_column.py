@@ -43,7 +43,7 @@ _NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
 # A text meant as a number, also with a decimal comma, which is refused.
 _MEANT = r"^[+-]?[0-9]+([.,][0-9]*)?([eE][+-]?[0-9]+)?$"
 
-_DIGITS = r"^[+-]?[0-9.,]*[0-9][0-9.,]*$"  # a number in some dialect
+_DIGITS = r"^[+-]?[.,]*[0-9][0-9.,]*$"  # a number in some dialect; read in linear time
 _DATES = ("date", "utc")  # without and with a distance to UTC
 
 
@@ -262,7 +262,7 @@ class Text(Column):
             several = [decimal, both, thousands]
         ways = [way for way in several if self._reads_with(way)]
         if not ways:
-            return ValueError(came)
+            return ValueError(f"{came}, and nothing before thousands")
         shown = [
             f"{', '.join(f'{name}={value!r}' for name, value in way.items())} "
             f"({' '.join(f'--{name} {value}' for name, value in way.items())})"
