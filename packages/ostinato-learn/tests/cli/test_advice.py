@@ -47,8 +47,8 @@ CASES = {
         series("3,998"), FORECAST, "before its decimals; or say thousands=',' (--thousands ,)\n",
         ("--thousands", ",")),
     "a text beside numbers": (
-        texts(), RATED, "'text' does not hold numbers; name the features (--features n), or a "
-        "column of texts alone (--features text)", ("--features", "text")),
+        texts(), RATED, "'text' does not hold numbers; name a column of texts alone "
+        "(--features text), or the features (--features n --shape wide)", ("--features", "text")),
     "a text among the features": (
         texts(), (*RATED, "--features", "n,text"), "or the column of a text alone (--features "
         "text)", ("--features", "text")),

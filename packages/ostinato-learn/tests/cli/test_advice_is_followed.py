@@ -78,6 +78,9 @@ FILES: dict[str, tuple[str | bytes, tuple[object, ...]]] = {
     "an encoding that is not clear": (table(name=lambda i: f"è{i}").encode("cp1252"), WITH_ID),
     "a column of texts": (
         table("kunde;notiz;x;art", day=lambda i, t: f"text {i} {t} of some words"), WITH_ID),
+    "texts beside a number": (
+        "review;x;art\n" + "".join(f"a text of n. {i};{i % 5};{'ab'[i % 2]}\n" for i in range(60)),
+        CLASSIFY),
     "dates in no role": (
         table("kunde;tag;x;art", day=lambda i, t: "2024-03-01"), WITH_ID),
     "ids that come back": (

@@ -241,7 +241,9 @@ def test_tables_of_all_libraries(stays):
     table = frame(stays[0])
     tables = [table, stays[0], str(stays[0])]
     for name, make in (("pandas", lambda: table.to_pandas()),
-                       ("polars", lambda: __import__("polars").from_arrow(table))):  # fmt: skip
+                       ("polars", lambda: __import__("polars").from_arrow(table)),
+                       ("polars", lambda: __import__("polars").from_arrow(table).lazy()),
+                       ("datasets", lambda: __import__("datasets").Dataset(table))):  # fmt: skip
         try:
             __import__(name)
         except ImportError:
@@ -262,7 +264,8 @@ def test_evaluate_has_the_baselines_of_the_command_line(stays, tmp_path, one_thr
     model = package.SequenceClassifier(**SMALL).fit(
         train, label="outcome", id="stay", time="t", features=["ward", "pulse"]
     )
-    found = model.evaluate(test, train=train)
+    found = model.evaluate(test)
+    assert found == model.evaluate(test, train=train)
     kept = json.loads((run / "evaluation.json").read_text())
     assert found["accuracy"] == kept["test"]["accuracy"]
     assert (found["baselines"], found["verdict"]) == (kept["baselines"], kept["verdict"])

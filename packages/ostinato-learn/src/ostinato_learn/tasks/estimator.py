@@ -425,7 +425,24 @@ class SequenceEstimator(Estimator):
         parts = self._table(X, y, columns, validation, start)
         if parts is not None and weights is not None:
             raise ValueError("sample_weight is for arrays, and X is a table; leave it out")
-        return parts and parts.split(fraction, self._seed())
+        parts = parts and parts.split(fraction, self._seed())
+        self._learnt = parts and parts.train
+        return parts
+
+    def _to_compare(self, train: Any, y: Any) -> Any:
+        """The examples that simple methods learn from; None: there are none.
+
+        Args:
+            train: a table; None: that of the last `fit`, if the answers are in a table, too.
+            y: what `evaluate` was given.
+        """
+        if train is not None:
+            return self.read(train, answers=True)
+        return getattr(self, "_learnt", None) if y is None else None
+
+    def __getstate__(self) -> Any:
+        """Without the examples of the training."""
+        return {n: value for n, value in super().__getstate__().items() if n != "_learnt"}
 
     def _answered(self, X: Any, y: Any = None) -> tuple[Any, Any]:
         """Sequences and their answers; those of a table are in it."""

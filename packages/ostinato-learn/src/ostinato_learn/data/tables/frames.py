@@ -26,7 +26,8 @@ def is_path(X: Any) -> bool:
 
 def is_frame(X: Any) -> bool:
     """Whether X is a table in memory, of any library; a column of one has no columns."""
-    is_column = hasattr(X, "to_list") and not hasattr(X, "columns")
+    has_names = hasattr(X, "columns") or hasattr(X, "column_names")
+    is_column = hasattr(X, "to_list") and not has_names
     return not is_column and any(hasattr(X, name) for name in _FRAMES)
 
 

@@ -278,6 +278,8 @@ def _shape(roles: Roles, table: Table) -> Shape:
     if texts and len(texts) == len(asked) == 1:  # each row a text, whose words are the steps
         return "wide"
     column = _like_an_id(roles, table)
+    if column is None and any(_is_prose(table[name]) for name in texts):
+        return "wide"
     named = "" if column is None else f" {shlex.quote(column)}"
     raise OpenQuestion(
         f"{table.source}: is a row a step or a whole sequence? Name the column that distinguishes "
@@ -384,14 +386,21 @@ def _refuse_texts(texts: list[str], rest: list[str], roles: Roles, table: Table)
     why = "does not hold numbers"
     if dates:
         why = f"is text; if {firsts[dates[0]][0]!r} is a date, the year needs four digits"
-    some = "of which some may hold names"
+    ways, answer = f"name the features ({flag}), of which some may hold names", kept
     if roles.shape == "wide" and of_words:
-        some = f"or a column of texts alone (--features {shlex.quote(of_words[0])})"
-    message = (
-        f"{table.source}: which columns are features? {(dates or texts)[0]!r} {why}; "
-        f"name the features ({flag}), {some}"
-    )
-    raise OpenQuestion(message, features=kept) if kept else ValueError(message)
+        answer = (of_words[0],)
+        ways = f"name a column of texts alone (--features {shlex.quote(of_words[0])})"
+        ways += f", or the features ({flag} --shape wide)" if kept else ""
+    message = f"{table.source}: which columns are features? {(dates or texts)[0]!r} {why}; {ways}"
+    raise OpenQuestion(message, features=answer) if answer else ValueError(message)
+
+
+def _is_prose(column: Column) -> bool:
+    """Whether a column holds texts of several words, each once, as reviews are."""
+    if not isinstance(column, Text):
+        return False
+    texts = column.head(100).trimmed()
+    return len({*texts}) == len(texts) and all(text.count(" ") >= 2 for text in texts)
 
 
 def _may_be_names(column: Column, roles: Roles) -> bool:

@@ -202,21 +202,22 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         Args:
             X: the sequences, or a table with them.
             y: their labels; a table has its own.
-            train: the table that the model learnt from, to compare it with simple methods.
+            train: a table from which simple methods learn, to compare the model with them; None:
+                the table of the last `fit`, if it was one and X is a table.
 
         Returns:
             {"accuracy": share of right answers, "loss": mean cross-entropy in nats, "n": N}; with
-            `train` also "baselines", their measures, and "verdict", a comparison in words.
+            simple methods also "baselines", their measures, and "verdict", a comparison in words.
 
         Raises:
             ValueError: y contains a label that the model does not know.
         """
-        fitted = self._fitted()
+        fitted, learnt = self._fitted(), self._to_compare(train, y)
         X, y = self._answered(X, y)
         found: dict[str, Any] = fitted.evaluate(X, y if fitted.multilabel else _check_labels(y))
-        if train is None:
+        if learnt is None:
             return found
-        proba, learnt = fitted.predict_proba(X), self.read(train, answers=True)
+        proba = fitted.predict_proba(X)
         return found | compared(fitted, learnt, self.read(X, answers=True), proba, self._seed())
 
     def __sklearn_tags__(self) -> Any:

@@ -178,23 +178,24 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
         Args:
             X: the sequences, or a table with them.
             y: their targets; a table has its own.
-            train: the table that the model learnt from, to compare it with simple methods.
+            train: a table from which simple methods learn, to compare the model with them; None:
+                the table of the last `fit`, if it was one and X is a table.
 
         Returns:
             r2, mae and rmse, each the mean over the targets; with quantiles also pinball,
             coverage (the share of values in the widest interval) and width (its mean width); n, the
-            sequences; of several targets "targets", the measures of each. With `train` also
-            "baselines", the measures of simple methods, and "verdict", a comparison in words.
+            sequences; of several targets "targets", the measures of each. With simple
+            methods also "baselines", their measures, and "verdict", a comparison in words.
 
         Raises:
             ValueError: X or y cannot be used.
         """
-        fitted = self._fitted()
+        fitted, learnt = self._fitted(), self._to_compare(train, y)
         X, y = self._answered(X, y)
         found: dict[str, Any] = fitted.evaluate(X, y)
-        if train is None:
+        if learnt is None:
             return found
-        test, learnt = (self.read(part, answers=True) for part in (X, train))
+        test = self.read(X, answers=True)
         return found | compared(fitted, learnt, test, fitted.predict_quantiles(X), self._seed())
 
     def _with_validation(self, given: Targeted, validation: Any, seed: int) -> Targeted:

@@ -203,23 +203,24 @@ class SequenceTagger(SequenceEstimator):
         Args:
             X: the sequences, or a table with them.
             y: their labels; a table has its own.
-            train: the table that the model learnt from, to compare it with simple methods.
+            train: a table from which simple methods learn, to compare the model with them; None:
+                the table of the last `fit`, if it was one and X is a table.
 
         Returns:
             accuracy (share of the steps whose label is right), loss (−log P of the labels, in nats
             per step) and n (steps). With a scheme also precision, recall and f1 of the spans; with
-            words also unknown, the share of words that were not in the training. With `train` also
-            "baselines", the measures of simple methods, and "verdict", a comparison in words.
+            words also unknown, the share of words that were not in the training. With simple
+            methods also "baselines", their measures, and "verdict", a comparison in words.
 
         Raises:
             ValueError: y contains a label that the model does not know.
         """
-        fitted = self._fitted()
+        fitted, learnt = self._fitted(), self._to_compare(train, y)
         X, y = self._answered(X, y)
-        if train is None:
+        if learnt is None:
             found: dict[str, Any] = fitted.evaluate(X, y)
             return found
-        test, learnt = (self.read(part, answers=True) for part in (X, train))
+        test = self.read(X, answers=True)
         steps = fitted.steps(test)[0]
         answers = fitted.answers(steps, test.y, sure=False)
         measured = fitted.measured(steps, test.y, answers)
