@@ -46,6 +46,8 @@ KNOWN = {
     # files of the package, and its tasks, once they were asked for
     "serve/page.py": {"_content"},
     "tasks/__init__.py": {"named"},
+    # the classes of ours for users' subclasses of torch's layers
+    "nn/swap.py": {"_ours_for"},
     # what classes declare, for each of their objects
     "ostinato_learn/hyperparameters.py": {"declarations"},
     # a training's processes

@@ -9,6 +9,7 @@ import sys
 import types
 import warnings
 import weakref
+from typing import ClassVar
 
 import helpers
 import pytest
@@ -77,11 +78,28 @@ def runner():
     return Runner(0.5)
 
 
+def wraps_nothing(function):
+    def around(*arguments):
+        return function(*arguments)
+
+    return around
+
+
+@functools.singledispatch
+def by_type(x, h):
+    return x
+
+
+by_type.register(torch.Tensor, run)
+hidden = wraps_nothing(other)
 REGISTRY = {"run": run, "other": other, "class": Runner}
 FORWARDS = {
     "attribute": lambda self, x, h: self.fn(x, h),
     "partial": lambda self, x, h: self.partial(h=h),
     "registry": lambda self, x, h: REGISTRY[self.name](x, h),
+    "table of the class": lambda self, x, h: self.TABLE["run"](x, h),
+    "single dispatch": lambda self, x, h: by_type(x, h),
+    "decorator without wraps": lambda self, x, h: hidden(x, h),
     "class of a registry": lambda self, x, h: REGISTRY["class"](0.5).go(x, h),
     "made by a function": lambda self, x, h: runner().go(x, h),
     "argument": lambda self, x, h: applied(run, x, h),
@@ -95,6 +113,8 @@ FORWARDS = {
 
 
 class Calling(nn.Module):
+    TABLE: ClassVar = {"run": run}
+
     def __init__(self, x):
         super().__init__()
         self.fn, self.name, self.closure, self.bound = run, "run", made(0.5), Runner(2.0).go
@@ -177,6 +197,17 @@ def test_functions_without_a_loop_over_tensors_get_their_own_code_back(x):
     reports = {r.name: r for r in inspect(model)}
     assert reports["run"].native and "total" not in str(reports["others"])
     assert {*reports} == {"run", "others"}
+
+
+def test_a_loop_that_computes_no_tensor_is_no_scan(x):
+    def axes(tensors):
+        return [t.ndim for t in tensors]
+
+    fast = ostinato.loop(axes)
+    for _ in range(3):
+        assert fast([*x.unbind(1)]) == [2] * 14
+    (site,) = loops_in(fast)
+    assert not site.been_native and "no tensor" in site.reason
 
 
 class OfShort(nn.Module):

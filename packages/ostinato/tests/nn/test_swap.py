@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 import logging
 import pickle
@@ -142,8 +143,67 @@ def test_parametrized(kind):
 
 
 class Peephole(torch.nn.LSTM):
+    """A subclass that computes by itself."""
+
     def forward(self, x, hx=None):
-        return super().forward(2 * x, hx)
+        c = torch.tanh(x @ self.weight_ih_l0.mT)
+        return c, (c[-1:], c[-1:])
+
+
+class Bare(torch.nn.LSTM):
+    pass
+
+
+class Named(torch.nn.GRU):
+    """A subclass with a method and an argument of its own."""
+
+    def __init__(self, *sizes, scale=2.0, **named):
+        super().__init__(*sizes, **named)
+        self.scale = scale
+
+    def first_state(self, x):
+        return x.new_zeros(1, x.shape[1], self.hidden_size)
+
+
+class Doubling(abc.ABC, torch.nn.RNNBase):
+    def forward(self, x, hx=None, *, scale=2.0):
+        y, h = super().forward(scale * x, hx)
+        return self.last(y), h
+
+    @abc.abstractmethod
+    def last(self, y): ...
+
+
+class Doubled(Doubling, torch.nn.LSTM):
+    def last(self, y):
+        return y + 1
+
+
+class OtherStates(torch.nn.LSTM):
+    def permute_hidden(self, hx, permutation):
+        return hx
+
+
+@pytest.mark.parametrize("kind", [Bare, Named, Doubled])
+def test_subclasses_that_leave_the_computation_to_torchs_layer(kind):
+    plain = kind(3, 4).double()
+    fast = copy.deepcopy(plain)
+    state = {name: id(p) for name, p in fast.named_parameters()}
+    x = torch.randn(9, 2, 3, dtype=torch.float64, requires_grad=True)
+    accelerate(fast, verify=(x.detach(),))
+    assert isinstance(fast, kind) and isinstance(fast, (ostinato.nn.LSTM, ostinato.nn.GRU))
+    assert repr(fast) == repr(plain) and str(inspect(fast)[0]).endswith(": accelerated")
+    assert {name: id(p) for name, p in fast.named_parameters()} == state
+    copies = [fast, copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))]
+    for layer in copies:
+        assert isinstance(layer, kind) and inspect(layer)[0].accelerated
+        results = [of(x)[0] for of in (plain, layer)]
+        both = [
+            [y, *torch.autograd.grad(y.square().sum(), [x, *of.parameters()])]
+            for y, of in zip(results, (plain, layer), strict=True)
+        ]
+        assert_near(both[1], both[0], 1e-10)
+    assert type(restore(fast)) is kind
 
 
 class GRU(torch.nn.Module):
@@ -163,6 +223,7 @@ def test_what_is_left_alone(caplog):
             "plain": torch.nn.RNN(3, 4),
             "users": GRU(),
             "subclass": Peephole(3, 4),
+            "states": OtherStates(3, 4),
             "scripted": torch.jit.script(torch.nn.LSTM(3, 4)),
             "traced": torch.jit.trace(torch.nn.GRU(3, 4), torch.randn(2, 2, 3)),
             "quantized": torch.ao.nn.quantized.dynamic.LSTM(3, 4),
@@ -178,12 +239,13 @@ def test_what_is_left_alone(caplog):
         accelerate(zoo)
     reasons = reported(zoo)
     assert reasons.keys() == {
-        "plain", "users.inner", "subclass", "scripted", "traced", "quantized", "meta", "patched",
-        "cell",
+        "plain", "users.inner", "subclass", "states", "scripted", "traced", "quantized", "meta",
+        "patched", "cell",
     }  # fmt: skip
     assert reasons["plain"] == reasons["users.inner"] == ""
     for name, words in {
         "subclass": "a subclass of torch's, test_swap.Peephole",
+        "states": "a subclass of torch's, test_swap.OtherStates",
         "scripted": "TorchScript",
         "traced": "TorchScript",
         "quantized": "not torch.nn's, but torch.ao.nn.quantized",

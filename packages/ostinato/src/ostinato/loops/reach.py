@@ -6,6 +6,7 @@ values: an object is looked at through its `__dict__` alone, and a lazy module s
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import functools
 import linecache
@@ -127,7 +128,9 @@ class _Reach:
         self, function: types.FunctionType, around: frozenset[str], of: type | None
     ) -> None:
         if self.is_beyond(function.__globals__.get("__name__")):
-            self.add(vars(function).get("__wrapped__"), around, of)  # a decorator of a library
+            # A decorator of a library: what it wraps, and the table of a singledispatch function.
+            self.add(vars(function).get("__wrapped__"), around, of)
+            self.several(_in_cells(function), around)
             return
         self.found[function] = None
         names = frozenset(name for code in _codes(function.__code__) for name in code.co_names)
@@ -161,12 +164,15 @@ class _Reach:
 
     def methods(self, cls: type, names: frozenset[str]) -> None:
         """Find the methods of these names, also those that a derived class hides: it may call
-        them by `super`."""
+        them by `super`; and what the class has in its other attributes, tables for instance."""
         for base in cls.__mro__:
             if not self.is_beyond(base.__module__):
                 for name in names & vars(base).keys():
-                    if type(vars(base)[name]) in _METHODS:
-                        self.add(vars(base)[name], names, cls)
+                    value = vars(base)[name]
+                    if type(value) in _METHODS:
+                        self.add(value, names, cls)
+                    else:
+                        self.several([value], names)
 
     def is_beyond(self, module: Any) -> bool:
         """Whether a module has no loops over tensors: a library, or an installed package without
@@ -217,18 +223,20 @@ def _is_of_torch(value: Any) -> bool:
 def _named(function: types.FunctionType, names: frozenset[str]) -> Iterator[Any]:
     """The objects that code names: globals, attributes of modules, cells, and imported ones."""
     scope = function.__globals__
-    values = [scope[n] for n in names if n in scope]
-    for cell in function.__closure__ or ():
-        try:
-            values.append(cell.cell_contents)
-        except ValueError:  # not bound
-            continue
+    values = [*(scope[n] for n in names if n in scope), *_in_cells(function)]
     values += _imported(function.__code__, str(scope.get("__package__") or ""))
     for value in values:
         if not issubclass(type(value), types.ModuleType):
             yield value
         elif not is_fixed_name(vars(value).get("__name__")):
             yield from [vars(value)[n] for n in names if n in vars(value)]
+
+
+def _in_cells(function: types.FunctionType) -> Iterator[Any]:
+    """The objects that a function's free names are bound to."""
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # not bound
+            yield cell.cell_contents
 
 
 def _imported(code: types.CodeType, package: str) -> list[Any]:

@@ -2,12 +2,16 @@
 
 A layer of `ostinato.nn` has the same attributes as torch.nn's layer, so setting `__class__` turns
 one into the other. Parameters, hooks, training mode, sharing and identity stay, and an optimizer
-made before still works.
+made before still works. A subclass of torch's layer that leaves the computation to
+`super().forward` gets a class that inherits from it and then from ours, so that its `super()` is
+our layer.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
+import types
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -32,6 +36,12 @@ _CELLS = {ours.torch_class for ours in (RNNCell, GRUCell, LSTMCell)}
 _OURS: dict[type, type] = {  # of those that are swapped
     theirs: ours for ours, theirs in _TORCH.items() if theirs not in _CELLS
 }
+# What a subclass may define beside names of its own, and still compute what torch's layer does.
+_HARMLESS = {
+    "__abstractmethods__", "__annotate_func__", "__annotations__", "__annotations_cache__",
+    "__dict__", "__doc__", "__firstlineno__", "__init__", "__module__", "__repr__", "__slots__",
+    "__static_attributes__", "__weakref__", "extra_repr", "forward", "reset_parameters",
+}  # fmt: skip
 _NAMES = {theirs.__name__ for theirs in _TORCH.values()}
 _MARK = "_swapped_by_accelerate"  # in the layer's __dict__, so that copies have it, too
 
@@ -208,7 +218,7 @@ def _reason_against(module: torch.nn.Module) -> str:
         return "it is compiled by TorchScript, its code is fixed"
     if plain in _CELLS:
         return f"one step a call gains nothing; ostinato.nn.{plain.__name__} has a step for scan"
-    if plain not in _OURS:
+    if _ours_for(plain) is None:
         kind = f"{plain.__module__}.{plain.__qualname__}"
         if isinstance(module, (RNNBase, RNNCellBase)):
             return f"it is a subclass of torch's, {kind}, which may compute something else"
@@ -221,13 +231,51 @@ def _reason_against(module: torch.nn.Module) -> str:
 
 
 def _swap(module: torch.nn.Module) -> None:
-    _change_class(module, _OURS[_plain_class(module)])
+    ours = _ours_for(_plain_class(module))
+    assert ours is not None  # no reason is against it
+    _change_class(module, ours)
     vars(module)[_MARK] = True
 
 
 def _swap_back(module: torch.nn.Module) -> None:
-    _change_class(module, _TORCH[_plain_class(module)])
+    plain = _plain_class(module)
+    _change_class(module, _TORCH.get(plain, plain.__bases__[0]))
     del vars(module)[_MARK]
+
+
+@functools.lru_cache(256)
+def _ours_for(plain: type) -> type | None:
+    """Our class for a layer of torch's class, or of a subclass that only adds to it."""
+    base = next((theirs for theirs in _OURS if issubclass(plain, theirs)), None)
+    if base is None or plain is base:
+        return _OURS.get(plain)
+    if not _only_adds(plain, base):
+        return None
+
+    def reduce(self: Any, protocol: Any) -> Any:  # pickle finds classes by their names
+        return _made_from, (plain,), *object.__reduce_ex__(self, protocol)[2:]
+
+    own = {"__module__": plain.__module__, "__doc__": plain.__doc__, "__reduce_ex__": reduce}
+    return type(plain.__name__, (plain, _OURS[base]), own)
+
+
+def _made_from(plain: type) -> Any:
+    ours: Any = _ours_for(plain)
+    return ours.__new__(ours)
+
+
+def _only_adds(plain: type, base: type) -> bool:
+    """Whether a subclass overrides nothing that its layer computes with but `forward`, which calls
+    that of `super()`."""
+    own = [cls for cls in plain.__mro__ if not issubclass(base, cls)]
+    names = {name for cls in own for name in vars(cls)}
+    if names & {*dir(base)} - _HARMLESS:
+        return False
+    forwards = [vars(cls)["forward"] for cls in own if "forward" in vars(cls)]
+    return all(
+        isinstance(f, types.FunctionType) and {"super", "forward"} <= {*f.__code__.co_names}
+        for f in forwards
+    )
 
 
 def _change_class(module: torch.nn.Module, wanted: type) -> None:

@@ -96,7 +96,7 @@ class Verification:
         _log.info("accelerate: verified, the largest difference is %.3g", largest)
 
     def _count(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
-        x = args[0] if args else kwargs["input"]
+        x = next(iter((*args, *kwargs.values())))  # a subclass may call it by another name
         if isinstance(x, PackedSequence):
             self.n_steps += layer.num_layers * len(x.batch_sizes)
         else:

@@ -327,6 +327,8 @@ def probed(
             raise
         error.__traceback__ = None
         raise NoStep(f"an iteration fails as a step ({error_in_short(error)})") from None
+    if not new and not outputs:
+        raise NoStep("its iterations compute no tensor", quiet=True)
     plan.reads, plan.leaves = probe.plan.reads, probe.plan.leaves
     plan.numbers, plan.lags = probe.plan.numbers, probe.plan.lags
     plan.tables, plan.called = probe.plan.tables, probe.plan.called
