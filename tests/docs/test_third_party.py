@@ -21,7 +21,10 @@ def script(monkeypatch):
 
 
 class Doubled(torch.nn.GRU):
-    pass
+    """A layer that is left alone, since it overrides what its layer computes with."""
+
+    def permute_hidden(self, hx, permutation):
+        return super().permute_hidden(hx, permutation)
 
 
 def subject(script, spoil: float = 0.0, module: str = "torch"):
