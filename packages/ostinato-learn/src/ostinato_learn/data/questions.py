@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -115,7 +115,7 @@ def _flag(name: str, value: Any) -> str:
     return f"{flag} {shlex.quote(listed(value) if isinstance(value, tuple) else str(value))}"
 
 
-def listed(names: tuple[str, ...]) -> str:
+def listed(names: Iterable[str]) -> str:
     """Names as one text, "a,b,c"; a name with a comma is quoted, as in a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(names)
