@@ -40,6 +40,15 @@ def test_a_training_writes_a_card_with_data_and_evaluation(trained, data):
     assert len(measured["accuracy"]) == 1 + len(results["baselines"])
 
 
+def test_the_lines_of_a_card_run(trained, data):
+    text = (trained / "model" / "README.md").read_text()
+    program = text.split("```python\n")[1].split("```")[0]
+    for written, here in (("path/of/this/model", trained / "model"), ("path/of/this/directory", trained)):
+        program = program.replace(written, str(here))
+    with np.load(data) as arrays:
+        exec(program, {"X": arrays["X"]})  # noqa: S102
+
+
 def test_only_what_was_learnt_is_counted():
     arrays = {"body.W": np.zeros((3, 4)), "b": np.zeros(4), "folded.0": np.zeros(99),
               "copies": np.zeros(1000)}  # fmt: skip

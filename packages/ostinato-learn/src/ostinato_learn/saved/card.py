@@ -124,7 +124,7 @@ def _cell_text(value: Any) -> str:
 
 
 def _use(config: Mapping[str, Any]) -> list[str]:
-    lines = ["import ostinato", ""]
+    lines = ["import ostinato_learn", ""]
     if config.get("graph") is not None:
         lines.append('model = ostinato_learn.runtime.load("path/of/this/model")  # without torch')
     if isinstance(config["net"]["cell"], str):
