@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +196,7 @@ def test_same_bits_of_forecasts(tmp_path, one_thread):
         "--features", "day", "--known", "day",
     )  # fmt: skip
     model = package.SequenceForecaster(horizon=2, **SMALL).fit(
-        frame(short), label="sales", id="shop", time="t", features=["day"], known="day"
+        frame(short), forecast="sales", id="shop", time="t", features=["day"], known="day"
     )
     lines = short.read_text().splitlines()
     ahead = [line for i in range(4) for line in (
@@ -214,7 +215,7 @@ def test_same_bits_of_texts(tmp_path, one_thread):
     train = write(tmp_path / "train.csv", lines)
     test = write(tmp_path / "test.csv", lines[:6])
     run = trained(tmp_path, train, "--test", test, "--language", "text", "--truncate", 16)
-    model = package.LanguageModel(**SMALL, truncate=16).fit(frame(train), label="text")
+    model = package.LanguageModel(**SMALL, truncate=16).fit(frame(train), language="text")
     measured = package.load(run).evaluate(test, label="text")
     assert model.evaluate(frame(test)) == measured
     assert model.predict(test).tolist() == package.load(run).predict(test).tolist()
@@ -244,11 +245,8 @@ def test_tables_of_all_libraries(stays):
                        ("polars", lambda: __import__("polars").from_arrow(table)),
                        ("polars", lambda: __import__("polars").from_arrow(table).lazy()),
                        ("datasets", lambda: __import__("datasets").Dataset(table))):  # fmt: skip
-        try:
-            __import__(name)
-        except ImportError:
-            continue
-        tables.append(make())
+        if name in packages_distributions():  # a folder of tests is called datasets, too
+            tables.append(make())
     roles = {"label": "outcome", "id": "stay", "time": "t", "features": ["ward", "pulse"]}
     found = [package.SequenceClassifier(**SMALL).fit(each, **roles) for each in tables]
     answers = [m.predict_proba(each) for m, each in zip(found, tables, strict=True)]

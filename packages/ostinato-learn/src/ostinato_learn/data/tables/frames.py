@@ -80,9 +80,9 @@ def to_learn(
 
 
 def _roles(task: TaskSpec, columns: Mapping[str, Any]) -> Roles:
-    """The roles of columns, by keywords."""
-    rest = {name: value for name, value in columns.items() if name != "label"}
-    label = columns.get("label", ())
+    """The roles of columns, by keywords; `label` may have the flag's name: forecast="sales"."""
+    rest = dict(columns)
+    label = rest.pop(task.name if task.name in rest else "label", ())
     labels = (label,) if isinstance(label, str) else tuple(label)
     if len(labels) > 1 and not task.several_targets:
         raise ValueError(f"label names {len(labels)} columns; wanted one to {task.name}")
