@@ -20,6 +20,7 @@ def test_each_is_here():
     assert EXAMPLES.keys() == RESULTS.keys()
 
 
+@pytest.mark.packages
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("package", RESULTS)
 def test_an_example(package: str, monkeypatch):
