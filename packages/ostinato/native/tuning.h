@@ -116,6 +116,10 @@ constexpr int64_t kUnknownL1Bytes = 1 << 15;
 // registers, columns and sums by 16 bits.
 constexpr int64_t kMostNumbersOfAStep = 10'000;
 
+// A program is compiled to machine code, if that is possible at all, when its plays have taken so long:
+// compiling takes 10 to 300 ms on another thread, and a program that is played once needs none.
+constexpr int64_t kCompileAfterNs = 5'000'000;
+
 // ---- Prefetching: see Prefetcher in kernels/prefetcher.h
 
 // Ranges shorter than this many lines are fetched at once instead of a line at each k.

@@ -186,6 +186,9 @@ template <class T> struct Kernels {
   // The same of one row, in float32 alone: out[c] = op(a[c], b[c], c[c], s)
   void (*row_elementwise[kElementwiseCount])(int64_t N, const T* a, const T* b, const T* c, T* out, T s);
 
+  // op(a, b, c) of numbers, where an operation's scalar is c: for machine code.
+  T (*on_numbers[kOpCount])(T a, T b, T c);
+
   // Steps of one row. After each one stream i has moved by moves[i].
   void (*play_registers)(const RegisterInstruction* code, int64_t n_steps, T* registers, T** streams,
                          const int64_t* moves, int64_t n_streams, T* sums);

@@ -3,6 +3,11 @@
 // set.
 #pragma once
 
+template <class T, class Op> T on_numbers(T a, T b, T c) {
+  using V = One<T>;
+  return Op::of(V::all(a), V::all(b), V::all(c), c).v;
+}
+
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wpedantic"  // addresses of labels are an extension of GCC and Clang
 

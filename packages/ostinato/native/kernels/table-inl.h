@@ -13,7 +13,9 @@ template <class V, int NV> Kernels<typename V::Scalar> make_kernels(const char* 
   k.row_sum = row_sum<V>;
   k.row_max = row_max<V>;
   k.add_to_sums = add_to_sums<V>;
-#define OP(name, arity, expression) put<V, Of_##name>(k, kOp_##name);
+#define OP(name, arity, expression)  \
+  put<V, Of_##name>(k, kOp_##name); \
+  k.on_numbers[kOp_##name] = on_numbers<typename V::Scalar, Of_##name>;
 #include "kernels/ops.def"
 #undef OP
 #define PAIR(first, second, place) \

@@ -12,6 +12,7 @@
 #include "play/executor.h"
 
 #include <algorithm>
+#include <chrono>
 #include <stdexcept>
 
 #include "kernels/dispatch.h"
@@ -194,12 +195,14 @@ int n_operands_over_rows(Code code) {
 
 // ---- Register code
 
-bool plays_registers(const PlannedProgram& plan, const PlayRequest& request) {
-  if (!plan.registers || request.tier == Tier::kInterpreter) return false;
-  if (n_groups(request.B) > 1 || request.rows || request.lengths || request.segment ||
-      request.sums_by_unit)
-    return false;
-  return request.tier == Tier::kRegisters || plan.registers->cost.registers_are_faster(request.B);
+bool can_play_registers(const PlannedProgram& plan, const PlayRequest& request) {
+  return plan.registers && n_groups(request.B) == 1 && !request.rows && !request.lengths &&
+         !request.segment && !request.sums_by_unit;
+}
+bool compiling_pays(const PlannedProgram& plan, const PlayRequest& request) {
+  if (!can_play_registers(plan, request)) return false;
+  if (request.tier != Tier::kCheapest) return request.tier == Tier::kMachineCode;
+  return plan.registers->cost.machine_code_is_faster(request.B);
 }
 // The steps after which late terms are summed: the interpreter's chunks.
 template <class T>
@@ -234,9 +237,32 @@ PlannedProgram::PlannedProgram(Program unchecked, int64_t item) : program(std::m
   registers = find_register_code(program, item == sizeof(double));
 }
 
+template <class T> void Executor<T>::use_machine_code(MachineCode<T> code) {
+  if (!plan_.registers || kept_code_ || code.late_terms.size() != plan_.registers->late_terms.size())
+    throw std::invalid_argument("machine code: wanted one function for each list of register code, once");
+  kept_code_ = std::make_unique<const MachineCode<T>>(std::move(code));
+  machine_code_.store(kept_code_.get(), std::memory_order_release);
+}
+template <class T> bool Executor<T>::asks_for_machine_code(const PlayRequest& request) {
+  if (asked_.load(std::memory_order_relaxed) || !compiling_pays(plan_, request)) return false;
+  if (request.tier == Tier::kCheapest && compilable_ns_ < kCompileAfterNs) return false;
+  return !asked_.exchange(true);
+}
+template <class T> const MachineCode<T>* Executor<T>::machine_code(const PlayRequest& request) const {
+  return compiling_pays(plan_, request) ? machine_code_.load(std::memory_order_acquire) : nullptr;
+}
+template <class T> bool Executor<T>::plays_registers(const PlayRequest& request) const {
+  if (!can_play_registers(plan_, request) || request.tier == Tier::kInterpreter) return false;
+  return request.tier == Tier::kRegisters || plan_.registers->cost.registers_are_faster(request.B);
+}
+template <class T> const char* Executor<T>::played_as(const PlayRequest& request) const {
+  if (machine_code(request)) return "machine code";
+  return plays_registers(request) ? "register code" : "interpreter";
+}
+
 template <class T> int64_t Executor<T>::needed_bytes(const PlayRequest& request) const {
   const Kernels<T>& kernels = ostinato::kernels<T>(request.isa);
-  if (plays_registers(plan_, request)) return register_bytes(plan_, request, kernels);
+  if (machine_code(request) || plays_registers(request)) return register_bytes(plan_, request, kernels);
   const auto bytes = [&](int64_t n_parts) { return MemoryPlan<T>(plan_, request, n_parts, kernels).bytes(); };
   if (request.work_per_thread > 0) return bytes(choose_parts(plan_.columns, request));
   int64_t most = 0;  // how many parts there are will be known when it is measured
@@ -254,12 +280,20 @@ template <class T> int64_t Executor<T>::chunk_steps(const PlayRequest& request) 
 }
 
 template <class T> void Executor<T>::play(const PlayRequest& request) {
+  if (asked_.load(std::memory_order_relaxed) || !compiling_pays(plan_, request)) return play_once(request);
+  const auto begin = std::chrono::steady_clock::now();
+  play_once(request);
+  compilable_ns_ += std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
+}
+
+template <class T> void Executor<T>::play_once(const PlayRequest& request) {
   const Kernels<T>& kernels = ostinato::kernels<T>(request.isa);
-  if (plays_registers(plan_, request)) {
+  const MachineCode<T>* const compiled = machine_code(request);
+  if (compiled || plays_registers(request)) {
     std::unique_ptr<Workspace> workspace = workspaces_.take();
     char* const memory = workspace->reserve(register_bytes(plan_, request, kernels));
     const int64_t chunk = register_chunk(plan_, request, kernels);
-    RegisterPlay<T>(plan_.program, *plan_.registers, request, kernels, chunk, memory).run();
+    RegisterPlay<T>(plan_.program, *plan_.registers, request, kernels, compiled, chunk, memory).run();
     return workspaces_.give(std::move(workspace));
   }
   const MemoryPlan<T> plan(plan_, request, choose_parts(plan_.columns, request), kernels);

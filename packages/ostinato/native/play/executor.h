@@ -1,6 +1,9 @@
 // Plays a program over time.
 #pragma once
+#include <atomic>
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "plan/blocks.h"
@@ -8,6 +11,7 @@
 #include "plan/look_ahead.h"
 #include "plan/register_code.h"
 #include "plan/sum_sharing.h"
+#include "play/machine_code.h"
 #include "play/request.h"
 #include "play/within_rows.h"
 #include "play/workspaces.h"
@@ -43,12 +47,26 @@ template <class T> class Executor {
   int64_t needed_bytes(const PlayRequest& request) const;  // of workspace, at most
   int64_t accumulator_bytes(const PlayRequest& request) const;  // see Segment
   int64_t chunk_steps(const PlayRequest& request) const;        // see MemoryPlan::whole_chunks
-  bool has_register_code() const { return plan_.registers.has_value(); }
+  const RegisterCode* register_code() const { return plan_.registers ? &*plan_.registers : nullptr; }
+  const char* played_as(const PlayRequest& request) const;
+
+  // The register code as machine code, which must stay callable as long as the executor. Once at most.
+  void use_machine_code(MachineCode<T> code);
+  // True once: when plays that machine code would shorten have taken as long as compiling it is worth.
+  bool asks_for_machine_code(const PlayRequest& request);
   int32_t n_arguments() const { return plan_.program.n_arguments; }
 
  private:
+  const MachineCode<T>* machine_code(const PlayRequest& request) const;
+  bool plays_registers(const PlayRequest& request) const;
+  void play_once(const PlayRequest& request);
+
   const PlannedProgram plan_;
   Workspaces& workspaces_;
+  std::unique_ptr<const MachineCode<T>> kept_code_;
+  std::atomic<const MachineCode<T>*> machine_code_{nullptr};  // of kept_code_, for plays on other threads
+  std::atomic<int64_t> compilable_ns_{0};                     // plays that machine code would shorten
+  std::atomic<bool> asked_{false};
 };
 
 }  // namespace ostinato

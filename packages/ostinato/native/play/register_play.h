@@ -9,6 +9,7 @@
 #include "kernels/kernels.h"
 #include "plan/register_code.h"
 #include "play/float_environment.h"
+#include "play/machine_code.h"
 #include "play/request.h"
 #include "play/workspaces.h"
 #include "program/program.h"
@@ -31,10 +32,11 @@ struct RegisterMemory {
 
 template <class T> class RegisterPlay {
  public:
+  // machine_code: null, or what to call instead of the kernel.
   RegisterPlay(const Program& program, const RegisterCode& code, const PlayRequest& request,
-               const Kernels<T>& kernels, int64_t chunk, char* memory)
-      : p_(program), code_(code), request_(request), kernels_(kernels), chunk_(chunk),
-        n_streams_(int64_t(code.streams.size())) {
+               const Kernels<T>& kernels, const MachineCode<T>* machine_code, int64_t chunk, char* memory)
+      : p_(program), code_(code), request_(request), kernels_(kernels), machine_code_(machine_code),
+        chunk_(chunk), n_streams_(int64_t(code.streams.size())) {
     const RegisterMemory sizes(code, request.B, chunk);
     registers_ = piece<T>(memory, sizes.registers);
     streams_ = piece<T*>(memory, sizes.streams);
@@ -139,16 +141,22 @@ template <class T> class RegisterPlay {
       for_rows([&](int64_t r) { streams_of(r)[kept_stream_] = kept_ + r * code_.n_kept; });
     const int64_t together = request_.B == 1 ? n_steps : 1;
     for (int64_t i = 0; i < n_steps; i += together)
-      for_rows([&](int64_t r) {
-        kernels_.play_registers(code_.step.data(), together, registers_of(r), streams_of(r), moves_,
-                                n_streams_, sums_);
-      });
+      for_rows([&](int64_t r) { play_steps(together, registers_of(r), streams_of(r)); });
     // The kept operands lie step after step and row after row, which is the order of a term's sum.
     const int64_t move = code_.n_kept;
-    for (const RegisterCode::Instructions& term : code_.late_terms) {
+    for (size_t i = 0; i < code_.late_terms.size(); i++) {
       T* kept = kept_;
-      kernels_.play_registers(term.data(), n_steps * request_.B, registers_, &kept, &move, 1, sums_);
+      if (machine_code_) {
+        machine_code_->late_terms[i](n_steps * request_.B, registers_, &kept, &move, sums_);
+      } else {
+        kernels_.play_registers(code_.late_terms[i].data(), n_steps * request_.B, registers_, &kept, &move, 1,
+                                sums_);
+      }
     }
+  }
+  void play_steps(int64_t n_steps, T* registers, T** streams) {
+    if (machine_code_) return machine_code_->step(n_steps, registers, streams, moves_, sums_);
+    kernels_.play_registers(code_.step.data(), n_steps, registers, streams, moves_, n_streams_, sums_);
   }
   void store_gradient(const Gradient& g, const T* sum) const {
     const Argument& a = request_.arguments[g.argument];
@@ -162,6 +170,7 @@ template <class T> class RegisterPlay {
   const RegisterCode& code_;
   const PlayRequest& request_;
   const Kernels<T>& kernels_;
+  const MachineCode<T>* const machine_code_;
   const int64_t chunk_, n_streams_;
   int64_t kept_stream_ = -1;
   T* registers_;    // [row][register]

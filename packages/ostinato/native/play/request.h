@@ -33,7 +33,12 @@ struct Segment {
 };
 
 // How a program is played. The bits are the same, so the choice is one of time.
-enum class Tier { kCheapest, kInterpreter, kRegisters };  // register code where it is possible
+enum class Tier {
+  kCheapest,
+  kInterpreter,
+  kRegisters,    // register code where it is possible
+  kMachineCode,  // the same as machine code, which is compiled at the first play
+};
 
 struct PlayRequest {
   int64_t T = 0, B = 0;

@@ -48,11 +48,23 @@ inline Tier tier_of(const char* name) {
   if (!name) return Tier::kCheapest;
   if (std::string(name) == "interpreter") return Tier::kInterpreter;
   if (std::string(name) == "registers") return Tier::kRegisters;
-  throw std::invalid_argument("OSTINATO_TIER: wanted `interpreter` or `registers`");
+  if (std::string(name) == "machine_code") return Tier::kMachineCode;
+  throw std::invalid_argument("OSTINATO_TIER: wanted `interpreter`, `registers` or `machine_code`");
 }
 inline Tier tier_of_process() {
   static const Tier tier = tier_of(std::getenv("OSTINATO_TIER"));
   return tier;
+}
+
+// What compiles a program to machine code: f(program, at_once), see engine/machine_code/. It outlives the
+// interpreter.
+inline nanobind::object& compiler() {
+  static auto* const found = new nanobind::object(nanobind::none());
+  return *found;
+}
+template <class T> void ask_for_machine_code(Executor<T>& executor, const PlayRequest& request) {
+  if (compiler().is_none() || !executor.asks_for_machine_code(request)) return;
+  compiler()(nanobind::find(executor), request.tier == Tier::kMachineCode);
 }
 
 template <class T>
@@ -77,6 +89,7 @@ void call_engine(Executor<T>& executor, const std::vector<Argument>& arguments, 
   request.tier = tier;
   if (!shape.order.empty()) request.rows = shape.order.data();
   if (!shape.lengths.empty()) request.lengths = shape.lengths.data();
+  ask_for_machine_code(executor, request);
   nanobind::gil_scoped_release release;
   const auto begin = std::chrono::steady_clock::now();
   executor.play(request);

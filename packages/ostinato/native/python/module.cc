@@ -51,12 +51,55 @@ int64_t needed_bytes(const Executor<T>& self, int64_t n_steps, int64_t n_rows, i
   request.tier = tier_of_process();
   return self.needed_bytes(request);
 }
+template <class T>
+std::string played_as(const Executor<T>& self, int64_t n_steps, int64_t n_rows, const std::string& isa) {
+  PlayRequest request;
+  request.T = n_steps;
+  request.B = n_rows;
+  request.isa = isa;
+  request.tier = tier_of_process();
+  return self.played_as(request);
+}
+nb::bytes bytes_of_code(const RegisterCode::Instructions& code) {
+  return nb::bytes(code.data(), code.size() * sizeof(code[0]));
+}
+// None, or: the step; each late term, the instructions as numbers of 16 bits (op, d, a, b, c); the registers
+// of carries.
+template <class T> nb::object register_code(const Executor<T>& self) {
+  const RegisterCode* const code = self.register_code();
+  if (!code) return nb::none();
+  nb::list late_terms, carries;
+  for (const RegisterCode::Instructions& term : code->late_terms) late_terms.append(bytes_of_code(term));
+  for (const RegisterCode::CarryColumn& x : code->carries) carries.append(x.d);
+  return nb::make_tuple(bytes_of_code(code->step), late_terms, carries);
+}
+template <class T> void use_machine_code(Executor<T>& self, const Integers& addresses) {
+  MachineCode<T> code;
+  for (int64_t address : addresses) {
+    if (!address) throw std::invalid_argument("machine code: a function has no address");
+    code.late_terms.push_back(reinterpret_cast<RegisterFunction<T>>(address));
+  }
+  if (addresses.empty()) throw std::invalid_argument("machine code: wanted the function of a step first");
+  code.step = code.late_terms.front();
+  code.late_terms.erase(code.late_terms.begin());
+  self.use_machine_code(std::move(code));
+}
+// The addresses of the operations on numbers, in the order of ops().
+template <class T> Integers addresses_of_operations(const Executor<T>&, const std::string& isa) {
+  Integers found;
+  for (const auto& function : kernels<T>(isa).on_numbers)
+    found.push_back(int64_t(reinterpret_cast<intptr_t>(function)));
+  return found;
+}
 template <class T> void bind_program(nb::module_& m, const char* name) {
-  nb::class_<Executor<T>>(m, name)
+  nb::class_<Executor<T>>(m, name, nb::dynamic_attr())  // for what is known of its machine code
       .def("__init__", make_program<T>, "values"_a, "scalars"_a, "workspaces"_a, nb::keep_alive<1, 4>())
       .def("play", play_program<T>, "arguments"_a, "n_steps"_a, "n_rows"_a, "rows"_a, "lengths"_a,
            "threads"_a, "isa"_a, "work_per_thread"_a = 0, "tier"_a = "")
-      .def("has_registers", &Executor<T>::has_register_code)
+      .def("register_code", register_code<T>)
+      .def("addresses_of_operations", addresses_of_operations<T>, "isa"_a)
+      .def("use_machine_code", use_machine_code<T>, "addresses"_a)
+      .def("played_as", played_as<T>, "n_steps"_a, "n_rows"_a, "isa"_a)
       .def("needed_bytes", needed_bytes<T>, "n_steps"_a, "n_rows"_a, "threads"_a, "isa"_a);
 }
 
@@ -114,6 +157,7 @@ NB_MODULE(_native, m) {
   m.def("available_isas", available_isas);
   m.def("threading_runtime", threading_runtime);
   m.def("n_groups", n_groups);
+  m.def("set_compiler", [](nb::object f) { compiler() = std::move(f); }, "f"_a);
   m.def("engine_ns", [] { return engine_ns.load(); });
   m.def("environment", [](const char* name) { return std::getenv(name); }, "name"_a);
 

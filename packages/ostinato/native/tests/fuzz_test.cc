@@ -95,7 +95,7 @@ bool play_within_memory(const Program& program, Random& random) {
 template <class T> bool play_registers(const Program& program, Random& random) {
   Workspaces workspaces;
   Executor<T> executor(program, workspaces);
-  if (!executor.has_register_code()) return false;
+  if (!executor.register_code()) return false;
   Setting setting(1 + random.below(40), 1 + random.below(7), false, random);
   setting.isa = random.pick(available_isas());
   const bool transposed = random.chance(30);

@@ -14,7 +14,7 @@ Workspaces workspaces;
 template <class T>
 std::vector<std::vector<T>> played(const Program& program, Setting setting, Tier tier, double scale = 1) {
   Executor<T> executor(program, workspaces);
-  CHECK(executor.has_register_code(), "");
+  CHECK(executor.register_code() != nullptr, "");
   Arrays<T> arrays(program, setting.T, setting.B, Random(7), false, scale);
   PlayRequest request = setting.request(arrays.arguments());
   request.tier = tier;
