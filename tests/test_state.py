@@ -42,6 +42,8 @@ KNOWN = {
         "workspaces_of_the_process",
     },
     "engine/rows.py": {"_seats"},
+    "engine/machine_code/__init__.py": {"_one_at_a_time"},
+    "engine/machine_code/by_llvm.py": {"_llvm"},
     "runtime/programs.py": {"_cores"},
     # files of the package, and its tasks, once they were asked for
     "serve/page.py": {"_content"},

@@ -71,6 +71,9 @@ class Explanation:
         draws: the random numbers of a step, which are drawn before the engine begins, in order,
             each with its shape, such as "normal [B, 8]".
         memory: how the run keeps within the budget; None without one.
+        played_as: pass → "interpreter", "register code" (few rows of few numbers) or "machine code",
+            and why it is not machine code if the engine asked for it. The backward pass from its
+            first use on.
         transforms: transform of torch.func → how the engine plays it, and what was recorded for it.
     """
 
@@ -94,6 +97,7 @@ class Explanation:
     forms: tuple[str, ...] = ()
     draws: tuple[str, ...] = ()
     memory: SegmentPlan | None = None
+    played_as: dict[str, str] = dataclasses.field(default_factory=dict)
     transforms: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,6 +124,7 @@ class Explanation:
                 f"  engine's own        {self.engine_bytes / 1e6:.2f} MB",
                 f"  products            {self.flops / 1e6:.1f} MFLOP forward and backward",
                 f"  at the least        {self.expected_ms:.3f} ms, at this machine's multiply rate",
+                *[f"  {name:<20}{how}" for name, how in self.played_as.items()],
                 *forms,
                 *drawn,
                 *within,
@@ -224,7 +229,25 @@ def _explained(compiled: CompiledStep, n_steps: int, n_rows: int) -> Explanation
         n_steps=n_steps,
         n_rows=n_rows,
         draws=tuple(map(str, planner.recording.draws)),
+        played_as=_played_as(compiled, n_steps, n_rows),
     )
+
+
+def _played_as(compiled: CompiledStep, n_steps: int, n_rows: int) -> dict[str, str]:
+    """How each pass of the step is played."""
+    if compiled.engine != "native":
+        return {}
+    forward = compiled.forward_way(True, False, n_rows)
+    ways = {"forward pass": forward.bound.program}
+    for backward in forward.backward.values():
+        ways["backward pass"] = backward.bound.program
+    found = {}
+    for name, program in ways.items():
+        found[name] = program.played_as(n_steps, n_rows, native.best_isa())
+        why = getattr(program, "compiling", "")
+        if why:
+            found[name] += f"; not machine code: {why}"
+    return found
 
 
 def _transforms(call: ScanCall) -> dict[str, str]:

@@ -34,9 +34,11 @@ def check_operations(of_module: list[tuple[str, int]]) -> None:
 
 
 def _compile(program: Any, at_once: bool) -> None:
-    from ostinato.engine.machine_code import compile_program  # not a part of every start
+    from ostinato.engine.machine_code import Source, compile_program  # not a part of every start
 
-    compile_program(program, at_once)
+    addresses = program.addresses_of_operations(best_isa())
+    is_double = isinstance(program, _native.Program64)
+    compile_program(program, Source(*program.register_code(), is_double, addresses), at_once)
 
 
 if _native is not None:
@@ -58,8 +60,6 @@ threading_runtime: Callable[[], str] = getattr(_native, "threading_runtime", _no
 n_groups: Callable[[int], int] = getattr(_native, "n_groups", _not_there)
 # The arguments of a play: an address, a time stride and a row stride (in elements) of each:
 addresses: Callable[[list[int]], Any] = getattr(_native, "Addresses", _not_there)
-# The type of a program of float64:
-program64: Any = getattr(_native, "Program64", _not_there)
 # Keys of the cache, see `native/python/cache_key.h`:
 modes: Callable[[], int | None] = getattr(_native, "modes", _not_there)
 described: Callable[..., bytes | None] = getattr(_native, "described", _not_there)

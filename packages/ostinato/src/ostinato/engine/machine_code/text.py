@@ -15,8 +15,10 @@ zero would survive.
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from ostinato.engine.ops import OPS
 
@@ -67,7 +69,9 @@ class Arithmetic:
         return self.put(f"call {self.type} @llvm.{name}.{self.suffix}({given})")
 
     def fma(self, a: str, b: str, c: str) -> str:
-        return self.call("fma", a, b, c) if self.fuses else self.op("fadd", self.op("fmul", a, b), c)
+        return (
+            self.call("fma", a, b, c) if self.fuses else self.op("fadd", self.op("fmul", a, b), c)
+        )
 
     def compare(self, how: str, a: str, b: str) -> str:
         return self.op(f"fcmp {how}", a, b)
@@ -190,7 +194,10 @@ class _Function:
         op, d, a, b, c = x
         e = self.e
         if op < LOAD:
-            arity, with_scalar = OPS[NAMES[op]].arity, NAMES[op].endswith("_s") or NAMES[op] == "fill"
+            arity, with_scalar = (
+                OPS[NAMES[op]].arity,
+                NAMES[op].endswith("_s") or NAMES[op] == "fill",
+            )
             given = [self.read(r) if i < arity else e.number(0) for i, r in enumerate((a, b, c))]
             if with_scalar:
                 given[2] = self.read(c)
@@ -217,7 +224,9 @@ class _Function:
             self.instruction(x)
         e = self.e
         for r in self.changed:
-            self.phis.append(f"%carry{r} = phi {e.type} [ %first{r}, %entry ], [ {self.now[r]}, %loop ]")
+            self.phis.append(
+                f"%carry{r} = phi {e.type} [ %first{r}, %entry ], [ {self.now[r]}, %loop ]"
+            )
             self.exit.append(f"store {e.type} {self.now[r]}, ptr %place{r}")
         for s in self.streams:
             self.entry += [
@@ -242,24 +251,41 @@ class _Function:
         )  # fmt: skip
 
 
-def module_text(
-    lists: Sequence[bytes],
-    carries: Iterable[int],
-    is_double: bool,
-    fuses: bool,
-    addresses: Sequence[int],
-) -> str:
-    """The functions f0, f1, … of lists of instructions: of the step, and of each late term.
+class Source(NamedTuple):
+    """Register code, as the engine gives it.
 
-    Args:
-        lists: the instructions of each, as the engine gives them.
-        carries: the registers that the step leaves to the next one.
-        is_double, fuses, addresses: see `Arithmetic`.
+    Attributes:
+        step: the instructions of a step.
+        late_terms: those of each late term.
+        carries: the registers that a step leaves to the next one.
+        is_double: whether numbers are float64, not float32.
+        addresses: of the engine's operations on numbers, in the order of NAMES.
     """
-    parts = []
-    for i, code in enumerate(lists):
-        e = Arithmetic(is_double, fuses, addresses)
-        parts.append(_Function(instructions(code), carries, e).text(f"f{i}"))
+
+    step: bytes
+    late_terms: list[bytes]
+    carries: list[int]
+    is_double: bool
+    addresses: list[int]
+
+    @property
+    def lists(self) -> list[bytes]:
+        return [self.step, *self.late_terms]
+
+    def fuses(self) -> bool:
+        """Whether the engine's `fma` rounds once."""
+        number = ctypes.c_double if self.is_double else ctypes.c_float
+        of = ctypes.CFUNCTYPE(number, number, number, number)(self.addresses[NAMES.index("fma")])
+        e = 2.0 ** (-30 if self.is_double else -13)
+        return bool(of(1 + e, 1 - e, -1.0))
+
+
+def module_text(source: Source) -> str:
+    """The functions f0, f1, … of the lists of instructions."""
+    parts, fuses = [], source.fuses()
+    for i, code in enumerate(source.lists):
+        e = Arithmetic(source.is_double, fuses, source.addresses)
+        parts.append(_Function(instructions(code), source.carries, e).text(f"f{i}"))
     for name, n in {"fabs": 1, "sqrt": 1, "copysign": 2, "fma": 3}.items():
         parts.append(f"declare {e.type} @llvm.{name}.{e.suffix}({', '.join([e.type] * n)})")
     return "\n".join([*parts, f"attributes #0 = {{ {_ATTRIBUTES} }}"])
