@@ -71,9 +71,9 @@ class Explanation:
         draws: the random numbers of a step, which are drawn before the engine begins, in order,
             each with its shape, such as "normal [B, 8]".
         memory: how the run keeps within the budget; None without one.
-        played_as: pass → "interpreter", "register code" (few rows of few numbers) or "machine code",
-            and why it is not machine code if the engine asked for it. The backward pass from its
-            first use on.
+        played_as: pass → "interpreter", "register code" (few rows of few numbers) or "machine
+            code", and why it is not machine code if the engine asked for it. The backward pass
+            from its first use on.
         transforms: transform of torch.func → how the engine plays it, and what was recorded for it.
     """
 

@@ -37,8 +37,10 @@ def _compile(program: Any, at_once: bool) -> None:
     from ostinato.engine.machine_code import Source, compile_program  # not a part of every start
 
     addresses = program.addresses_of_operations(best_isa())
+    step, late_terms, carries = program.register_code()
     is_double = isinstance(program, _native.Program64)
-    compile_program(program, Source(*program.register_code(), is_double, addresses), at_once)
+    source = Source(step, late_terms, carries, is_double, addresses)
+    compile_program(program, source, at_once)
 
 
 if _native is not None:

@@ -40,7 +40,7 @@ def instructions(code: bytes) -> list[Instruction]:
 
 
 class Arithmetic:
-    """Operations on values by name, as lines of text. Each method returns the name of its result."""
+    """Operations on named values, as lines of text. Methods return the name of their result."""
 
     def __init__(self, is_double: bool, fuses: bool, addresses: Sequence[int]):
         """For float64 or float32.
