@@ -35,8 +35,7 @@ _ATTRIBUTES = 'nounwind "denormal-fp-math"="preserve-sign,preserve-sign"'
 
 def instructions(code: bytes) -> list[Instruction]:
     """The instructions from the engine's numbers of 16 bits, without the one that ends a step."""
-    found: list[Instruction] = list(struct.iter_unpack("=5H", code))  # type: ignore[arg-type]
-    return found[:-1]
+    return [(op, d, a, b, c) for op, d, a, b, c in struct.iter_unpack("=5H", code)][:-1]
 
 
 class Arithmetic:
