@@ -33,6 +33,7 @@ const Kernels<double>& kernels_base_double();
 const Kernels<float>& kernels_avx2_float();
 const Kernels<double>& kernels_avx2_double();
 const Kernels<float>& kernels_avx512_float();
+const Kernels<double>& kernels_avx512_double();
 #elif OSTINATO_ARM64
 const Kernels<float>& kernels_neon_float();
 const Kernels<double>& kernels_neon_double();
@@ -55,7 +56,7 @@ const Isa kIsas[] = {
               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
               __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
      },
-     kernels_avx512_float, kernels_avx2_double},
+     kernels_avx512_float, kernels_avx512_double},
     {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); },
      kernels_avx2_float, kernels_avx2_double},
 #elif OSTINATO_ARM64

@@ -11,9 +11,11 @@ namespace ostinato {
 namespace isa_avx512 {
 namespace {  // internal linkage: no function compiled for this instruction set may serve another
 #include "kernels/vec_avx512.h"
+#include "kernels/double_bits.h"
 #include "kernels/vec_generic.h"
 #include "kernels/vec_one.h"
 #include "kernels/math-inl.h"
+#include "kernels/math_double-inl.h"
 #include "kernels/gemm-inl.h"
 #include "kernels/arrays-inl.h"
 #include "kernels/products-inl.h"

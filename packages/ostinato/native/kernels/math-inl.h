@@ -1,5 +1,5 @@
-// exp, exp2, log, tanh, sigmoid and softplus on vectors V, each the same operations on every
-// instruction set. Bounds (tests/engine/test_functions.py): exp, log, tanh, sigmoid and softplus within
+// exp, exp2, log, tanh, sigmoid and softplus on vectors V of float32, each the same operations on every
+// instruction set; math_double-inl.h has float64's. Bounds (tests/engine/test_functions.py): exp, log, tanh, sigmoid and softplus within
 // 2.5 ulp of float64, exp2 within 1 ulp, or 2⁻¹²⁶ absolute where the result is that small. NaN and −0
 // survive. No reciprocal estimates: they differ between vendors. Coefficients: Cephes' minimax
 // polynomials (S. Moshier, expf, exp2f, logf).
@@ -9,7 +9,7 @@ template <class V> using IfFloat = std::enable_if_t<std::is_same_v<typename V::S
 template <class V> using IfDouble = std::enable_if_t<std::is_same_v<typename V::Scalar, double>, V>;
 
 // min and max return their second operand if either is NaN: x stands second.
-template <class V> inline V clamp(V x, float low, float high) {
+template <class V> inline V clamp(V x, typename V::Scalar low, typename V::Scalar high) {
   return max_raw(V::all(low), min_raw(V::all(high), x));
 }
 template <class V> inline V max_nan(V a, V b) { return select(equal(a, a), max_raw(a, b), a); }
@@ -30,7 +30,7 @@ template <class V, class M> inline V truth(M mask, V) { return select(mask, V::a
 
 // e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2. ln 2 is taken in two parts, so that r is exact
 // to float32's precision. Returns e^r − 1, and n by reference.
-template <class V> inline V expm1_reduced(V x, V& n) {
+template <class V> inline IfFloat<V> expm1_reduced(V x, V& n) {
   n = round(mul(x, V::all(1.44269504088896341f)));
   V r = fma(n, V::all(-0.693359375f), x);
   r = fma(n, V::all(2.12194440e-4f), r);
@@ -118,25 +118,18 @@ template <class V> inline IfFloat<V> softplus(V x) {
   return add(max_raw(V::all(0), x), fma(p, mul(twice, t), twice));
 }
 
-template <class V> inline IfDouble<V> exp(V x) {
-  return libm(x, [](double v) { return std::exp(v); });
-}
-template <class V> inline IfDouble<V> exp2(V x) {
-  return libm(x, [](double v) { return std::exp2(v); });
-}
-template <class V> inline IfDouble<V> log(V x) {
-  return libm(x, [](double v) { return std::log(v); });
-}
-template <class V> inline IfDouble<V> tanh(V x) {
-  return libm(x, [](double v) { return std::tanh(v); });
-}
-template <class V> inline IfDouble<V> sigmoid(V x) {
-  return libm(x, [](double v) { return 1 / (1 + std::exp(-v)); });
-}
-template <class V> inline IfDouble<V> softplus(V x) {
-  return libm(x, [](double v) {
-    return (v > 0 ? v : v == v ? 0. : v) + std::log1p(std::exp(-std::fabs(v)));
-  });
+#define OSTINATO_LIBM(name) \
+  template <class V> inline IfFloat<V> name(V x) { \
+    return libm(x, [](float v) { return std::name(v); }); \
+  }
+OSTINATO_LIBM(log1p)
+OSTINATO_LIBM(expm1)
+OSTINATO_LIBM(erf)
+OSTINATO_LIBM(sin)
+OSTINATO_LIBM(cos)
+#undef OSTINATO_LIBM
+template <class V> inline IfFloat<V> pow(V x, V y) {
+  return libm2(x, y, [](float v, float w) { return std::pow(v, w); });
 }
 
 // e^(x²) erfc(x), to x² ε relative, as x² is rounded. From 25 on, where erfc(x) would soon be no normal

@@ -1,6 +1,5 @@
-// A vector in plain C++ (with the vector extensions of GCC and Clang): the portable definition of float32,
-// with the same fused operations as the vector units; and float64 on every instruction set. Included inside
-// the namespace of one instruction set: see isa_*.cc.
+// A vector in plain C++ (with the vector extensions of GCC and Clang): the portable definition, with the same
+// fused operations as the vector units. Included inside the namespace of one instruction set: see isa_*.cc.
 #pragma once
 
 template <class T, int N>
@@ -39,14 +38,11 @@ template <class T, int N> inline Generic<T, N> sub(Generic<T, N> a, Generic<T, N
 template <class T, int N> inline Generic<T, N> mul(Generic<T, N> a, Generic<T, N> b) { return {a.v * b.v}; }
 template <class T, int N> inline Generic<T, N> div(Generic<T, N> a, Generic<T, N> b) { return {a.v / b.v}; }
 template <class T, int N> inline Generic<T, N> neg(Generic<T, N> a) { return {-a.v}; }
-// float32 must round once, like the vector units. float64 promises no bits and stays fast.
-template <int N> inline Generic<float, N> fma(Generic<float, N> a, Generic<float, N> b, Generic<float, N> c) {
-  for (int i = 0; i < N; i++) c.v[i] = __builtin_fmaf(a.v[i], b.v[i], c.v[i]);
+inline float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+inline double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
+template <class T, int N> inline Generic<T, N> fma(Generic<T, N> a, Generic<T, N> b, Generic<T, N> c) {
+  for (int i = 0; i < N; i++) c.v[i] = fused(a.v[i], b.v[i], c.v[i]);
   return c;
-}
-template <int N> inline Generic<double, N> fma(Generic<double, N> a, Generic<double, N> b,
-                                               Generic<double, N> c) {
-  return {a.v * b.v + c.v};
 }
 template <class T, int N> inline GMask<T, N> less(Generic<T, N> a, Generic<T, N> b) { return a.v < b.v; }
 template <class T, int N> inline GMask<T, N> less_equal(Generic<T, N> a, Generic<T, N> b) {
@@ -56,6 +52,11 @@ template <class T, int N> inline GMask<T, N> equal(Generic<T, N> a, Generic<T, N
 template <class T, int N, class M> inline Generic<T, N> select(M m, Generic<T, N> t, Generic<T, N> f) {
   for (int i = 0; i < N; i++) f.v[i] = m[i] ? t.v[i] : f.v[i];
   return f;
+}
+template <class M> inline std::enable_if_t<(sizeof(M) >= 16), bool> any(M m) {
+  for (size_t i = 0; i < sizeof(M) / sizeof(m[0]); i++)
+    if (m[i]) return true;
+  return false;
 }
 template <class T, int N, class F> inline Generic<T, N> per_lane(Generic<T, N> a, F f) {
   for (int i = 0; i < N; i++) a.v[i] = f(a.v[i]);
@@ -75,8 +76,8 @@ template <class T, int N> inline Generic<T, N> copysign(Generic<T, N> a, Generic
   return per_lane2(a, s, [](T x, T y) { return std::copysign(x, y); });
 }
 // The nearest integer, ties to even.
-template <int N> inline Generic<float, N> round(Generic<float, N> a) {
-  return per_lane(a, [](float x) { return std::nearbyint(x); });
+template <class T, int N> inline Generic<T, N> round(Generic<T, N> a) {
+  return per_lane(a, [](T x) { return std::nearbyint(x); });
 }
 // Integers as the vector units convert and add them: a number that does not fit becomes −2³¹, and sums wrap.
 inline uint32_t bits_of(float x) {
@@ -92,8 +93,25 @@ inline float float_of(uint32_t b) {
 inline uint32_t integer_of(float x) {
   return std::fabs(x) < 2147483648.f ? uint32_t(int32_t(x)) : 0x80000000u;
 }
+inline uint64_t bits_of(double x) {
+  uint64_t b;
+  std::memcpy(&b, &x, 8);
+  return b;
+}
+inline double double_of(uint64_t b) {
+  double x;
+  std::memcpy(&x, &b, 8);
+  return x;
+}
 template <int N> inline Generic<float, N> power_of_two(Generic<float, N> k) {
   return per_lane(k, [](float x) { return float_of((integer_of(x) + 127u) << 23); });
+}
+inline double power_of_two(double k) { return double_of((bits_of(k + kIntegerInLowBits) + 1023) << 52); }
+template <int N> inline Generic<double, N> power_of_two(Generic<double, N> k) {
+  return per_lane(k, [](double x) { return power_of_two(x); });
+}
+template <int N> inline Generic<double, N> scaled(Generic<double, N> x, Generic<double, N> n) {
+  return scaled_twice(x, n);
 }
 // x·2^n, rounded once, for x in [½, 2] and n in [−152, 129]. In two steps, as 2^128 and 2^−150 are no floats.
 template <int N> inline Generic<float, N> scaled(Generic<float, N> x, Generic<float, N> n) {
@@ -109,6 +127,20 @@ template <int N> inline void split_exponent(Generic<float, N> x, Generic<float, 
     e.v[i] = float(k);
   }
 }
+inline void split_exponent(double x, double& m, double& e) {
+  const uint64_t b = bits_of(x), k = (b + uint64_t(kFromRootHalf)) >> 52;
+  m = double_of(b - (k << 52) + uint64_t(kOneBits));
+  e = double(k) - 1023;
+}
+template <int N> inline void split_exponent(Generic<double, N> x, Generic<double, N>& m,
+                                            Generic<double, N>& e) {
+  for (int i = 0; i < N; i++) {
+    double of_m, of_e;
+    split_exponent(x.v[i], of_m, of_e);
+    m.v[i] = of_m;
+    e.v[i] = of_e;
+  }
+}
 // The smaller (larger) of a and b; b where one is NaN. The vector units read numbers below the smallest
 // normal one as zeros.
 template <class T, int N> inline Generic<T, N> flushed(Generic<T, N> a) {
@@ -122,9 +154,9 @@ template <class T, int N> inline Generic<T, N> max_raw(Generic<T, N> a, Generic<
   return flushed(select(less(b, a), a, b));
 }
 
-// Vector units fold many rows at once; here there is nothing to gain.
+// Vector units fold many rows of float32 at once; here there is nothing to gain.
 template <class V, class F>
-inline std::enable_if_t<std::is_same_v<V, Generic<typename V::Scalar, V::kLanes>>, bool> fold_rows(
-    const typename V::Scalar*, int, typename V::Scalar*) {
+inline std::enable_if_t<std::is_same_v<V, Generic<float, V::kLanes>> || sizeof(typename V::Scalar) == 8, bool>
+fold_rows(const typename V::Scalar*, int, typename V::Scalar*) {
   return false;
 }

@@ -14,18 +14,18 @@ template <class T> inline One<T> sub(One<T> a, One<T> b) { return {a.v - b.v}; }
 template <class T> inline One<T> mul(One<T> a, One<T> b) { return {a.v * b.v}; }
 template <class T> inline One<T> div(One<T> a, One<T> b) { return {a.v / b.v}; }
 template <class T> inline One<T> neg(One<T> a) { return {-a.v}; }
-inline One<float> fma(One<float> a, One<float> b, One<float> c) { return {__builtin_fmaf(a.v, b.v, c.v)}; }
-inline One<double> fma(One<double> a, One<double> b, One<double> c) { return {a.v * b.v + c.v}; }
+template <class T> inline One<T> fma(One<T> a, One<T> b, One<T> c) { return {fused(a.v, b.v, c.v)}; }
 template <class T> inline bool less(One<T> a, One<T> b) { return a.v < b.v; }
 template <class T> inline bool less_equal(One<T> a, One<T> b) { return a.v <= b.v; }
 template <class T> inline bool equal(One<T> a, One<T> b) { return a.v == b.v; }
 template <class T> inline One<T> select(bool m, One<T> t, One<T> f) { return m ? t : f; }
+inline bool any(bool m) { return m; }
 template <class T, class F> inline One<T> per_lane(One<T> a, F f) { return {f(a.v)}; }
 template <class T, class F> inline One<T> per_lane2(One<T> a, One<T> b, F f) { return {f(a.v, b.v)}; }
 template <class T> inline One<T> abs(One<T> a) { return {std::fabs(a.v)}; }
 template <class T> inline One<T> sqrt(One<T> a) { return {std::sqrt(a.v)}; }
 template <class T> inline One<T> copysign(One<T> a, One<T> s) { return {std::copysign(a.v, s.v)}; }
-inline One<float> round(One<float> a) { return {std::nearbyint(a.v)}; }
+template <class T> inline One<T> round(One<T> a) { return {std::nearbyint(a.v)}; }
 inline One<float> power_of_two(One<float> k) { return {float_of((integer_of(k.v) + 127u) << 23)}; }
 inline One<float> scaled(One<float> x, One<float> n) {
   const One<float> half = round(mul(n, One<float>::all(.5f)));
@@ -37,6 +37,9 @@ inline void split_exponent(One<float> x, One<float>& m, One<float>& e) {
   m.v = float_of(b - (uint32_t(k) << 23));
   e.v = float(k);
 }
+inline One<double> power_of_two(One<double> k) { return {power_of_two(k.v)}; }
+inline One<double> scaled(One<double> x, One<double> n) { return scaled_twice(x, n); }
+inline void split_exponent(One<double> x, One<double>& m, One<double>& e) { split_exponent(x.v, m.v, e.v); }
 template <class T> inline One<T> flushed(One<T> a) {
   return std::fabs(a.v) < std::numeric_limits<T>::min() ? One<T>{std::copysign(T(0), a.v)} : a;
 }
