@@ -27,52 +27,63 @@ template <class V, int N> inline V polynomial(V x, const double (&c)[N]) {
 constexpr double kLn2 = 0x1.62e42fefa38p-1, kLn2Rest = 0x1.ef35793c7673p-45;
 constexpr double kLog2E = 0x1.71547652b82fep+0;
 
-// e^x − 1 of x + `rest` = n ln 2 + r with |r| ≤ ln 2 / 2: returns e^r − 1, and n by reference.
-template <class V> inline IfDouble<V> expm1_reduced(V x, V rest, V& n) {
+// e^(x + rest) = 2^n e^(r + low) with |r| ≤ ln 2 / 2 and `low` the rounding error of r. Returns
+// e^(r + low) − 1 − r.
+template <class V> inline V exp_reduced(V x, V rest, V& n, V& r) {
   static constexpr double c[] = {
       0x1.0000000000000p-1,  0x1.5555555555557p-3,  0x1.5555555555556p-5,  0x1.11111111100dcp-7,
       0x1.6c16c16c162d4p-10, 0x1.a01a01abe7fe1p-13, 0x1.a01a01a6d889cp-16, 0x1.71de0231960ebp-19,
       0x1.27e4db646b17ep-22, 0x1.af4de97ca4194p-26, 0x1.1f730349868cep-29};
   n = round(mul(x, V::all(kLog2E)));
-  const V near = fma(n, V::all(-kLn2), x), r = fma(n, V::all(-kLn2Rest), near);
-  const V lost = add(fma(n, V::all(-kLn2Rest), sub(near, r)), rest);
-  return add(r, fma(mul(r, r), polynomial(r, c), lost));
+  const V near = fma(n, V::all(-kLn2), x), low = fma(n, V::all(-kLn2Rest), rest);
+  r = add(near, low);
+  return fma(mul(r, r), polynomial(r, c), add(sub(near, r), low));
 }
-template <class V> inline IfDouble<V> expm1_reduced(V x, V& n) { return expm1_reduced(x, V::all(0), n); }
+// e^(x + rest) = 2^n times what is returned.
+template <class V> inline V exp_scaled_down(V x, V rest, V& n) {
+  V r, of_r = exp_reduced(x, rest, n, r);
+  return add(add(r, of_r), V::all(1));
+}
+// e^x − 1 = 2^n r + (2^n − 1) + 2^n (e^r − 1 − r), the first sum with its rounding error; times `factor`, a
+// power of two. |x| ≤ 710.
+template <class V> inline V expm1_times(V x, double factor) {
+  V n, r, of_r = exp_reduced(x, V::all(0), n, r);
+  const V s = power_of_two(add(n, V::all(factor == 1 ? 0 : -1)));
+  const V less_one = sub(s, V::all(factor)), of_x = mul(s, r), sum = add(less_one, of_x);
+  return add(sum, fma(s, of_r, add(sub(less_one, sum), of_x)));
+}
 
 template <class V> inline IfDouble<V> exp(V x) {
-  V n, p = add(expm1_reduced(clamp(x, -746, 710), n), V::all(1));
+  V n, p = exp_scaled_down(clamp(x, -746, 710), V::all(0), n);
   return scaled(p, n);
 }
 
 // 2^x = 2^n · 2^r with r = x − n, which is exact.
 template <class V> inline IfDouble<V> exp2(V x) {
   static constexpr double c[] = {
-      0x1.62e42fefa39efp-1,  0x1.ebfbdff82c598p-3,  0x1.c6b08d704a0c2p-5,  0x1.3b2ab6fba1ddap-7,
+      0x1.ebfbdff82c598p-3,  0x1.c6b08d704a0c2p-5,  0x1.3b2ab6fba1ddap-7,
       0x1.5d87fe78a5276p-10, 0x1.430913096fd9fp-13, 0x1.ffcbfc670dcd4p-17, 0x1.62bfd47773353p-20,
       0x1.b524fae627834p-24, 0x1.e6063f7217bc6p-28, 0x1.e9d3fe3952179p-32};
   x = clamp(x, -1080, 1025);
   const V n = round(x), r = sub(x, n);
-  return scaled(fma(polynomial(r, c), r, V::all(1)), n);
+  return scaled(add(fma(r, V::all(0x1.62e42fefa39efp-1), mul(mul(r, r), polynomial(r, c))), V::all(1)), n);
 }
 
-// 2^n (e^r − 1) + (2^n − 1), as twice its half, since 2^1024 is no number.
+// Twice its half, since 2^1024 is no number. A small x is the result, so that nothing is below 2⁻¹⁰²².
 template <class V> inline IfDouble<V> expm1(V x) {
-  V n, p = expm1_reduced(clamp(x, -40, 710), n), half = power_of_two(sub(n, V::all(1)));
-  const V y = fma(p, half, sub(half, V::all(.5)));
-  return select(less(abs(x), V::all(0x1p-54)), x, add(y, y));
+  const V half = expm1_times(clamp(x, -40, 710), .5);
+  return select(less(abs(x), V::all(0x1p-54)), x, add(half, half));
 }
 
 // For x < −709.1, 2^n is infinite and the result 0; the value would be no normal number.
 template <class V> inline IfDouble<V> sigmoid(V x) {
-  V n, p = add(expm1_reduced(clamp(neg(x), -708, 710), n), V::all(1));
+  V n, p = exp_scaled_down(clamp(neg(x), -708, 710), V::all(0), n);
   return div(V::all(1), fma(p, power_of_two(n), V::all(1)));
 }
 
 // u / (u + 2) with u = e^2|x| − 1; 1 for |x| ≥ 19.1.
 template <class V> inline IfDouble<V> tanh(V x) {
-  V a = min_raw(V::all(22), abs(x)), n, p = expm1_reduced(add(a, a), n), s = power_of_two(n);
-  const V u = fma(p, s, sub(s, V::all(1)));
+  const V a = min_raw(V::all(22), abs(x)), u = expm1_times(add(a, a), 1);
   return copysign(div(u, add(u, V::all(2))), x);
 }
 
@@ -204,8 +215,7 @@ template <class V> inline V log_twice(V x, V& rest) {
   const V of_m = sum_of(add(s, s), term, error);
   const V of_m_rest = add(error, add(term_rest, twice));
   const V y = sum_of(mul(e, V::all(kLn2)), of_m, error);
-  rest = add(error, fma(e, V::all(kLn2Rest), of_m_rest));
-  return y;
+  return sum_of(y, add(error, fma(e, V::all(kLn2Rest), of_m_rest)), rest);
 }
 
 // e^(y log |x|), −e^(…) of a negative x and an odd y. What C defines of 0, infinite, NaN and of a negative x
@@ -217,8 +227,8 @@ template <class V> inline IfDouble<V> pow(V x, V y) {
   V rest, l = log_twice(a, rest), bounded = clamp(y, -0x1p65, 0x1p65), p = mul(bounded, l), n;
   const V within = clamp(p, -746, 710);
   const V lost = fma(bounded, rest, fma(bounded, l, neg(p)));
-  const V of_r = expm1_reduced(within, select(equal(p, within), lost, zero), n);
-  V power = scaled(add(of_r, one), n);
+  V power = exp_scaled_down(within, select(equal(p, within), lost, zero), n);
+  power = scaled(power, n);
   const V half = mul(y, V::all(.5));
   const V odd = select(equal(half, round(half)), one, V::all(-1));
   power = select(less(x, zero), mul(power, odd), power);
