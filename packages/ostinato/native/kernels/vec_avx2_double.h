@@ -37,7 +37,7 @@ inline __m256d less_equal(Avx2Double a, Avx2Double b) { return _mm256_cmp_pd(a.v
 inline __m256d equal(Avx2Double a, Avx2Double b) { return _mm256_cmp_pd(a.v, b.v, _CMP_EQ_OQ); }
 inline Avx2Double select(__m256d m, Avx2Double t, Avx2Double f) { return {_mm256_blendv_pd(f.v, t.v, m)}; }
 inline bool any(__m256d m) { return _mm256_movemask_pd(m) != 0; }
-inline Avx2Double min_raw(Avx2Double a, Avx2Double b) { return {_mm256_min_pd(a.v, b.v)}; }  // b where one is NaN
+inline Avx2Double min_raw(Avx2Double a, Avx2Double b) { return {_mm256_min_pd(a.v, b.v)}; }
 inline Avx2Double max_raw(Avx2Double a, Avx2Double b) { return {_mm256_max_pd(a.v, b.v)}; }
 inline Avx2Double round(Avx2Double a) {
   return {_mm256_round_pd(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};

@@ -37,7 +37,7 @@ inline Avx512Double select(__mmask8 m, Avx512Double t, Avx512Double f) {
   return {_mm512_mask_blend_pd(m, f.v, t.v)};
 }
 inline bool any(__mmask8 m) { return m != 0; }
-inline Avx512Double min_raw(Avx512Double a, Avx512Double b) { return {_mm512_min_pd(a.v, b.v)}; }  // b if one is NaN
+inline Avx512Double min_raw(Avx512Double a, Avx512Double b) { return {_mm512_min_pd(a.v, b.v)}; }
 inline Avx512Double max_raw(Avx512Double a, Avx512Double b) { return {_mm512_max_pd(a.v, b.v)}; }
 inline Avx512Double round(Avx512Double a) {
   return {_mm512_roundscale_pd(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
