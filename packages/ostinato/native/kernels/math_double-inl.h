@@ -92,8 +92,8 @@ template <class V> inline IfDouble<V> tanh(V x) {
 }
 
 // log of (1 + f) 2^e + lost, of which lost is some rounding error, given as `lost` / (1 + f). With
-// s = f / (2 + f), log(1 + f) = 2 artanh(s) = 2s + s R(s²); here as f − (h − s (h + R)) with h = f² / 2, since
-// 2s = f − s f: f is exact, and the rest small beside it.
+// s = f / (2 + f), log(1 + f) = 2 artanh(s) = 2s + s R(s²); here as f − (h − s (h + R)) with h = f² / 2,
+// since 2s = f − s f: f is exact, and the rest small beside it.
 template <class V> inline V log_sum(V f, V e, V lost) {
   static constexpr double c[] = {0x1.5555555555558p-1, 0x1.99999999952d7p-2, 0x1.2492492df281ap-2,
                                  0x1.c71c62e3f11e6p-3, 0x1.7462b51cb66b1p-3, 0x1.39fe51a7c18f9p-3,
@@ -159,7 +159,8 @@ template <class V> inline V sine(V x, double quadrants) {
   static constexpr double of_cos[] = {0x1.5555555555555p-5, -0x1.6c16c16c16967p-10, 0x1.a01a019f4e9b4p-16,
                                     -0x1.27e4fa17bf139p-22, 0x1.1eeb68cd22f56p-29, -0x1.907d8f29fe831p-37};
   V n = round(mul(x, V::all(0x1.45f306dc9c883p-1)));
-  const V near = fma(n, V::all(-kPi[0]), x), t = mul(n, V::all(kPi[1])), lost = fma(n, V::all(kPi[1]), neg(t));
+  const V near = fma(n, V::all(-kPi[0]), x), t = mul(n, V::all(kPi[1]));
+  const V lost = fma(n, V::all(kPi[1]), neg(t));
   V r = sub(near, t);
   const V of_t = sub(r, near);  // r + error = near − t
   const V error = sub(sub(near, sub(r, of_t)), add(t, of_t));

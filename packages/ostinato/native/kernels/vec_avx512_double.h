@@ -31,7 +31,9 @@ inline Avx512Double copysign(Avx512Double a, Avx512Double s) {
   return {_mm512_or_pd(abs(a).v, _mm512_and_pd(s.v, _mm512_set1_pd(-0.)))};
 }
 inline __mmask8 less(Avx512Double a, Avx512Double b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ); }
-inline __mmask8 less_equal(Avx512Double a, Avx512Double b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_LE_OQ); }
+inline __mmask8 less_equal(Avx512Double a, Avx512Double b) {
+  return _mm512_cmp_pd_mask(a.v, b.v, _CMP_LE_OQ);
+}
 inline __mmask8 equal(Avx512Double a, Avx512Double b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_EQ_OQ); }
 inline Avx512Double select(__mmask8 m, Avx512Double t, Avx512Double f) {
   return {_mm512_mask_blend_pd(m, f.v, t.v)};

@@ -36,7 +36,7 @@ constexpr int64_t kMaxRows = 17;  // a full tile of 8, two, and one row more
 // float32 is one chain of fused multiply-adds, to the bit. float64 promises no bits: its error is
 // below one ε of every partial sum, each at most `size`, the sum of all magnitudes.
 float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
-double multiply_add(double a, double b, double c) { return a * b + c; }
+double multiply_add(double a, double b, double c) { return std::fma(a, b, c); }
 bool agrees(float got, float wanted, float, int64_t) { return same(got, wanted); }
 bool agrees(double got, double wanted, double size, int64_t terms) {
   return std::fabs(got - wanted) <= 2 * double(terms + 1) * std::numeric_limits<double>::epsilon() * size;
@@ -237,7 +237,7 @@ template <class T> void check_take(const Kernels<T>& kernels, int64_t width, Ran
 }
 
 float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-double fused(double a, double b, double c) { return a * b + c; }
+double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
 
 template <class T>
 void check_small_product(const Kernels<T>& kernels, const SmallProduct& x, Random& random) {
