@@ -1,8 +1,8 @@
 // exp, exp2, log, tanh, sigmoid and softplus on vectors V of float32, each the same operations on every
-// instruction set; math_double-inl.h has float64's. Bounds (tests/engine/test_functions.py): exp, log, tanh, sigmoid and softplus within
-// 2.5 ulp of float64, exp2 within 1 ulp, or 2⁻¹²⁶ absolute where the result is that small. NaN and −0
-// survive. No reciprocal estimates: they differ between vendors. Coefficients: Cephes' minimax
-// polynomials (S. Moshier, expf, exp2f, logf).
+// instruction set; math_double-inl.h has float64's. Bounds (tests/engine/test_functions.py): exp, log, tanh,
+// sigmoid and softplus within 2.5 ulp of float64, exp2 within 1 ulp, or 2⁻¹²⁶ absolute where the result is
+// that small. NaN and −0 survive. No reciprocal estimates: they differ between vendors. Coefficients: Cephes'
+// minimax polynomials (S. Moshier, expf, exp2f, logf).
 #pragma once
 
 template <class V> using IfFloat = std::enable_if_t<std::is_same_v<typename V::Scalar, float>, V>;
