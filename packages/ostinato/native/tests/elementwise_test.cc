@@ -14,7 +14,7 @@
 namespace ostinato {
 namespace {
 
-template <class T> T any_bits(Random& random) {
+template <class T> T any_value(Random& random) {
   using Limits = std::numeric_limits<T>;
   const T special[] = {0,
                        T(-0.),
@@ -38,12 +38,6 @@ template <class T> T any_bits(Random& random) {
   T value;
   std::memcpy(&value, bits, sizeof value);
   return value;
-}
-
-// In float64 a maximum may leave a number below the smallest normal one as it is, or not.
-template <class T> T any_value(Random& random) {
-  const T value = any_bits<T>(random);
-  return sizeof(T) == 8 && std::abs(value) < std::numeric_limits<T>::min() ? T(0) : value;
 }
 
 template <class T> struct Operands {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ TINY = 2.0**-126  # the smallest normal float32
 
 # Every exponent and sign, NaNs and infinities among them, as likely as any other.
 PATTERNS = np.random.default_rng(0).integers(0, 2**32, 300_000, np.uint32).view(np.float32)
+DOUBLE_PATTERNS = np.random.default_rng(0).integers(0, 2**64, 60_000, np.uint64).view(np.float64)
 # Where exp, exp2, tanh and sigmoid are neither 0, 1 nor infinite.
 GRID = np.concatenate(
     [np.linspace(-155, 155, 400_001), np.linspace(-10, 10, 200_001), np.linspace(-1, 1, 100_001)]
@@ -31,6 +33,16 @@ SPECIAL = np.array(
     np.float32,
 )
 POINTS = np.concatenate([PATTERNS, GRID, SPECIAL])
+TINIEST = 2.0**-1022  # the smallest normal float64
+DOUBLE_SPECIAL = np.concatenate(
+    [SPECIAL.astype(float)]
+    + [[sign * x, sign * np.nextafter(x, 9e9)] for sign in (1, -1) for x in (
+        TINIEST, 0.3 * TINIEST, 5e-324, 2.0**-54, 709.782712893384, 708.396418532264, 745.133,
+        1022.0, 1023.9, 1074.5, 19.06, 5.92, 2.0**20, 1e300, np.pi / 2, np.pi * 1e5, 2.0**0.5)]
+)  # fmt: skip
+DOUBLE_POINTS = np.concatenate(
+    [DOUBLE_PATTERNS, np.linspace(-1080, 1080, 40_001), np.linspace(-9, 9, 40_001), DOUBLE_SPECIAL]
+)
 
 
 def run(isa: str, name: str, a: Any, b: Any = None, c: Any = None, s: float = 0.0) -> Any:
@@ -96,7 +108,7 @@ def test_the_instruction_sets():
 # ------------------------------------------------------------------------------------ accuracy
 
 
-# Own vector functions with a published bound; softplus is made of them; the others are libm's.
+# float32's own vector functions, softplus, which is made of them, and libm's.
 BOUNDS = {"exp": 2.5, "exp2": 1.0, "tanh": 2.5, "sigmoid": 2.5, "softplus": 2.5, "log": 2.5,
           "log1p": 1.0, "expm1": 1.0, "erf": 1.0, "sin": 1.0, "cos": 1.0, "sqrt": 0.5, "abs": 0.0,
           "tan": 1.0, "atan": 1.0, "sinh": 2.0, "cosh": 2.0, "log2": 1.0, "log10": 2.0,
@@ -110,6 +122,61 @@ def test_functions_of_one_operand(name):
     slow = name in ("erf", "erfc", "erfcx")  # the references
     points = POINTS[:: len(POINTS) // 20_000] if slow else POINTS
     assert worst_ulp(run(ISAS[-1], name, points), right(name, points)) <= BOUNDS[name]
+
+
+# float64's own functions: the bound in ulp, the end of the domain below, and where they are
+# measured, beside DOUBLE_SPECIAL and powers of two.
+DOUBLE_BOUNDS = {
+    "exp": (1.0, -1e4, [(-709, 710), (-2, 2)]), "exp2": (1.0, -1e4, [(-1022, 1024), (-2, 2)]),
+    "log": (1.0, 0, [(0.5, 2), (0.999, 1.001)]), "log1p": (1.0, -1, [(-1, 2), (-1e-3, 1e-3)]),
+    "expm1": (1.2, -1e4, [(-40, 710), (-2, 2)]), "erf": (1.2, -1e4, [(-6, 6), (-1.1, 1.1)]),
+    "sin": (1.0, -1e9, [(-10, 10), (-(2.0**20), 2.0**20)]),
+    "cos": (1.0, -1e9, [(-10, 10), (-(2.0**20), 2.0**20)]),
+    "tanh": (2.5, -1e4, [(-20, 20), (-1.5, 1.5)]),
+    "sigmoid": (2.0, -1e4, [(-708, 40), (-20, 20)]),
+    "softplus": (1.5, -1e4, [(-708, 40), (-20, 20)]),
+}  # fmt: skip
+MEANINGS = {
+    "exp2": lambda x: mpmath.mpf(2) ** x, "log1p": mpmath.log1p, "log": mpmath.log,
+    "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
+    "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
+}  # fmt: skip
+
+
+def worst_of_many_digits(got: Any, meaning: Any, *operands: Any) -> float:
+    """The largest error in units in the last place of float64, where numbers are finite."""
+    worst = 0.0
+    with mpmath.workprec(200):
+        for y, *xs in zip(got, *(flushed(x) for x in operands), strict=True):
+            exact = meaning(*map(mpmath.mpf, xs))
+            if abs(exact) < TINIEST:
+                assert abs(y) <= TINIEST, xs
+            elif mpmath.isfinite(exact) and abs(exact) < 2**1024 - mpmath.mpf(2) ** 970:
+                ulp = mpmath.mpf(2) ** (mpmath.frexp(exact)[1] - 53)
+                error = float(abs(mpmath.mpf(float(y)) - exact) / ulp)
+                assert error == error, xs
+                worst = max(worst, error)
+    return worst
+
+
+@pytest.mark.parametrize("name", DOUBLE_BOUNDS)
+def test_functions_of_one_double(name):
+    """On one instruction set, as above."""
+    bound, low, ranges = DOUBLE_BOUNDS[name]
+    rng = np.random.default_rng(2)
+    powers = 2.0 ** rng.uniform(-1022, 13, 300)
+    x = np.concatenate([*(rng.uniform(*r, 1500) for r in ranges), powers, -powers, DOUBLE_SPECIAL])
+    x = x[(low < x) & (x < -low if low < -1 else x < np.inf)]
+    meaning = MEANINGS.get(name) or getattr(mpmath, name)
+    assert worst_of_many_digits(run(ISAS[-1], name, x), meaning, x) <= bound
+
+
+def test_powers_of_doubles():
+    rng = np.random.default_rng(2)
+    x = np.concatenate([2 ** rng.uniform(-1000, 1000, 1500), rng.uniform(0.999, 1.001, 1500)])
+    y = rng.uniform(-1, 1, 3000) * np.minimum(700 / np.abs(np.log(x)), 1e6)
+    x[:300], y[:300] = -x[:300], np.round(y[:300])
+    assert worst_of_many_digits(run(ISAS[-1], "pow", x, y), mpmath.power, x, y) <= 1.0
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -250,11 +317,13 @@ def test_not_a_number(isa):
 
 
 @pytest.mark.skipif(len(ISAS) < 2, reason="one instruction set only")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", NAMES)
-def test_instruction_sets_agree_bit_for_bit(name):
+def test_instruction_sets_agree_bit_for_bit(name, dtype):
     """On every pattern of bits. What a NaN carries besides being one is nobody's promise."""
-    some = slice(None) if name in ("exp", "exp2", "tanh", "sigmoid") else slice(None, None, 7)
-    a = np.concatenate([POINTS[some], SPECIAL])
+    points, special = {4: (POINTS, SPECIAL), 8: (DOUBLE_POINTS, DOUBLE_SPECIAL)}[dtype().itemsize]
+    every = dtype == np.float64 or name in ("exp", "exp2", "tanh", "sigmoid")
+    a = np.concatenate([points[:: 1 if every else 7], special])
     rng = np.random.default_rng(1)
     operands_ = [a, *(rng.permutation(a) for _ in range(OPS[name].arity - 1))]
     results = [bits(run(isa, name, *operands_, s=0.3)) for isa in ISAS]
@@ -262,15 +331,13 @@ def test_instruction_sets_agree_bit_for_bit(name):
 
 
 def bits(x: Any) -> bytes:
-    return np.where(np.isnan(x), np.float32(np.nan), x).tobytes()
+    return np.where(np.isnan(x), x.dtype.type(np.nan), x).tobytes()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", [n for n in NAMES if OPS[n].arity and n not in MOVED])
 def test_no_operation_makes_a_number_below_the_smallest_normal_one(name, dtype):
     """Of operands down to the smallest ones, which are zeros: the same as of these zeros."""
-    if dtype == np.float64 and name in {"max", "min", "max_s", "min_s"}:
-        pytest.skip("chooses a number, and float64 promises no bits")
     tiny = float(np.finfo(dtype).tiny)
     sizes = [x * tiny for x in (2.0**-20, 0.3, 0.999, 1.0, 1.001, 1.5, 2.0, 2.0**20)]
     one = np.array([s * x for x in [*sizes, 1.0, tiny**0.5] for s in (1, -1)], dtype)

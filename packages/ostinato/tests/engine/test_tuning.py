@@ -13,7 +13,8 @@ LIMITS_OF_A_PROGRAM = {"kMaxArguments", "kMaxBlock", "kMaxRegisters", "kMaxWidth
 LANES_OF_A_SUM = {"kSumLanes", "kStretch"}
 OF_REGISTER_TILES = {"kMaxTileRows"}
 OF_FLOAT64 = {  # its bits, and numbers of mathematics
-    "kFromRootHalf", "kIntegerInLowBits", "kLn2", "kLog2E", "kOneBits", "kTwo52And1023", "kTwo52Bits",
+    "kFromRootHalf", "kIntegerInLowBits", "kLn2", "kLog2E", "kOneBits", "kTwo52And1023",
+    "kTwo52Bits",
 }  # fmt: skip
 # These follow from others, or are no amounts.
 DERIVED = {
