@@ -1,4 +1,4 @@
-"""The bit contract: what does not change a single bit of a native float32 scan.
+"""The bit contract: what does not change a single bit of a native scan, in float32 and float64.
 
 Outputs, last carry and the gradients of xs and init do not depend on the number of threads, the
 other rows of the batch, padding, on whether the sequence comes whole, in chunks or step by step, or
@@ -7,6 +7,7 @@ on the instruction set. Gradients of parameters do not depend on threads or inst
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -50,8 +51,12 @@ ISAS = _native.available_isas()
 VECTORS = [isa for isa in ISAS if isa != "base"]
 
 
-def case_of(name: str, n_hidden: int = H) -> Case:
-    return make(name, torch.float32, F, n_hidden)
+DTYPES = [torch.float32, torch.float64]
+BOTH = [(name, dtype) for name in NAMES for dtype in DTYPES]
+
+
+def case_of(name: str, n_hidden: int = H, dtype: torch.dtype = torch.float32) -> Case:
+    return make(name, dtype, F, n_hidden)
 
 
 def met(case: Case, *sizes: int) -> None:
@@ -68,7 +73,7 @@ def spoil(xs: Any) -> None:
         leaf[1, 0, 0] = float("nan")
         leaf[2, 1, -1] = float("inf")
         leaf[0, 2, 0] = -float("inf")
-        leaf[:, 3] = leaf[:, 3] * 1e-39
+        leaf[:, 3] = leaf[:, 3] * (torch.finfo(leaf.dtype).tiny / 10)
 
 
 # ------------------------------------------------------------------------------------- threads
@@ -78,11 +83,11 @@ SMALL, FEW_ROWS = (H, [(5, 1), (5, 7), (4, 37)]), (96, [(80, 5)])
 
 
 @pytest.mark.parametrize("n_hidden, sizes", [SMALL, FEW_ROWS])
-@pytest.mark.parametrize("name", one_in(2, NAMES))
-def test_threads(name, n_hidden, sizes):
+@pytest.mark.parametrize("name, dtype", one_in(3, BOTH, of_several=True))
+def test_threads(name, dtype, n_hidden, sizes):
     """Of a large step and few rows threads take columns (unless they take very long to meet here;
     that they do, however small it is, is forced in tests/engine and in the native tests)."""
-    case = case_of(name, n_hidden)
+    case = case_of(name, n_hidden, dtype)
     met(case, *(B for _, B in sizes))
     for T, B in sizes:
         init, xs = case.init(B), case.xs(T, B)
@@ -128,10 +133,11 @@ def play_in_double(case: Case, init: Tensor, xs: Tensor, **options: Any) -> Play
 
 
 # With 64 columns a gate, products of one row that fill whole registers are taken two at a time.
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name,n_hidden", [*[(n, H) for n in NAMES], ("gru_reset_after", 64)])
-def test_a_row_does_not_depend_on_the_others(name, n_hidden):
+def test_a_row_does_not_depend_on_the_others(name, n_hidden, dtype):
     """Alone, in a small batch, in a large one, and in another place."""
-    case = case_of(name, n_hidden)
+    case = case_of(name, n_hidden, dtype)
     met(case, 1, 2, 6, 18, 21)
     init, xs = case.init(21), case.xs(4, 21)
     spoil(xs)
@@ -139,10 +145,11 @@ def test_a_row_does_not_depend_on_the_others(name, n_hidden):
     assert_rows_have_their_bits(case, init, xs, *some)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name, reverse", [(n, i % 2 == 1) for i, n in enumerate(NAMES)])
-def test_padding_does_not_matter(name, reverse):
+def test_padding_does_not_matter(name, reverse, dtype):
     """A row of a ragged batch is the row alone, cut to its length; beyond, nothing is seen."""
-    case = case_of(name)
+    case = case_of(name, dtype=dtype)
     T, B = 5, 9
     lengths = [5, 1, 0, 3, 4, 2, 5, 1, 3]
     init, xs = case.init(B), case.xs(T, B)
@@ -172,10 +179,11 @@ def test_padding_does_not_matter(name, reverse):
 # ------------------------------------------------------------------------------- chunks of time
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name, reverse", [(n, i % 2 == 1) for i, n in enumerate(NAMES)])
-def test_in_chunks_or_step_by_step(name, reverse):
+def test_in_chunks_or_step_by_step(name, reverse, dtype):
     """The carry handed on from scan to scan, and its gradient handed back."""
-    case = case_of(name)
+    case = case_of(name, dtype=dtype)
     met(case, 3, 13)
     for T, B in [(6, 3), (6, 13)]:
         init, xs = case.init(B), case.xs(T, B)
@@ -201,23 +209,25 @@ def test_in_chunks_or_step_by_step(name, reverse):
             assert_same_bits(parts, whole, f"cut at {cuts}", parameters=False)
 
 
-def test_long_sequences_pass_their_own_chunks():
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_long_sequences_pass_their_own_chunks(dtype):
     """The engine visits `before` and `after` every 32 or 256 rows: nobody may notice."""
-    case = case_of("lstm_chunk")
+    case = case_of("lstm_chunk", dtype=dtype)
     assert_rows_have_their_bits(case, case.init(12), case.xs(300, 12), [5], [11, 0])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name, reverse", [(n, i % 2 == 1) for i, n in enumerate(LINEAR)])
-def test_a_linear_row_does_not_depend_on_the_others(name, reverse):
+def test_a_linear_row_does_not_depend_on_the_others(name, reverse, dtype):
     """Nor on whether gradients are wanted, which decides what is kept, and where."""
     torch.manual_seed(0)
     A, U, b = torch.randn(16, 16) * 0.3, torch.randn(2, 16), torch.randn(16)
-    weights = [t.requires_grad_() for t in (A, U, b)]
+    weights = [t.to(dtype).requires_grad_() for t in (A, U, b)]
 
     def step(h, x):
         return LINEAR[name](h, x, *weights)
 
-    init, xs = torch.randn(40, 16), torch.randn(5, 40, 2)
+    init, xs = torch.randn(40, 16, dtype=dtype), torch.randn(5, 40, 2, dtype=dtype)
     whole = scan(step, init, xs, reverse=reverse)[1].detach()
     for n_rows in (1, 2, 5, 7, 8, 9, 15, 16, 17, 33, 40):
         for differentiable in (False, True):
@@ -348,8 +358,6 @@ def test_gradients_that_vanish(monkeypatch, dtype):
         assert not vanishing(g)
         bound = 1e-5 * float(exact.abs().max()) + 1e3 * tiny
         torch.testing.assert_close(g, exact, rtol=0, atol=bound)
-    if dtype == torch.float64:  # promises no bits
-        return
     for threads in (1, 2):
         torch.set_num_threads(threads)
         for some, cut in ((slice(None), T), (slice(None), 170), (slice(3, 4), T), (slice(2, 9), 1)):
@@ -362,8 +370,8 @@ def test_gradients_that_vanish(monkeypatch, dtype):
 def everything(names: list[str]) -> dict[str, np.ndarray]:
     """All that is compared between processes."""
     found = {}
-    for name in names:
-        case = case_of(name)
+    for name, dtype in itertools.product(names, DTYPES):
+        case = case_of(name, dtype=dtype)
         met(case, 6)
         for T, B in [(4, 1), (5, 6), (3, 26)]:
             init, xs = case.init(B), case.xs(T, B)
@@ -372,7 +380,8 @@ def everything(names: list[str]) -> dict[str, np.ndarray]:
             for reverse in (False, True):
                 played = play(scan, case, init, xs, reverse=reverse)
                 for what, t in played.named():
-                    found[f"{name}/{T}x{B}/{reverse}/{what}"] = np.ascontiguousarray(t.numpy())
+                    key = f"{name}/{dtype}/{T}x{B}/{reverse}/{what}"
+                    found[key] = np.ascontiguousarray(t.numpy())
     return found
 
 
@@ -404,13 +413,11 @@ def test_instruction_sets_and_thread_counts_by_environment(tmp_path):
     found = [in_a_process(tmp_path / f"{i}.npz", *run) for i, run in enumerate(runs)]
     found.append(everything(few))  # and this process, as it happens to be
     right = found[0]
-    assert len(right) > 500
+    assert len(right) > 1000
     for ours in found[1:]:
         assert ours.keys() <= right.keys() and len(ours) > 50
         for key, values in ours.items():
-            a, b = (x if x.dtype != np.float32 else np.where(np.isnan(x), np.float32(np.nan), x)
-                    for x in (values, right[key]))  # fmt: skip
-            assert a.tobytes() == b.tobytes(), key
+            assert bits(torch.from_numpy(values)) == bits(torch.from_numpy(right[key])), key
 
 
 @pytest.mark.parametrize(

@@ -79,12 +79,13 @@ def assert_bits_of_one_piece(
 CASES = ["tanh_rnn_matmul", "lstm_chunk", "gru_reset_after", "slstm_stabilised", "stack_of_three"]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "name, threads, backward", one_in(5, in_pairs(CASES, [2, 1], [0, 1]), of_several=True)
 )
-def test_bits_of_one_piece(name, threads, backward, segments):
+def test_bits_of_one_piece(name, threads, backward, segments, dtype):
     """B = 1: threads share columns; 9: two groups; 33: four. T is no multiple of any chunk."""
-    case = make(name, torch.float32, 5, 7)
+    case = make(name, dtype, 5, 7)
     torch.set_num_threads(threads)
     for i, (T, B) in enumerate([(701, 1), (401, 9), (299, 33)]):
         reverse, budgets = i % 2 != backward, ((1, 2), (1.25, 6))[(i + threads) % 2]

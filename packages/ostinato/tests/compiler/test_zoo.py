@@ -200,9 +200,10 @@ def test_one_row_and_inputs_that_all_rows_share(name: str, shared: bool) -> None
         assert_close(play(scan, case, init, xs), theirs, 1e-11)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", one_in(2, sample(36, STEPS | PUBLISHED)))
-def test_float_has_the_same_bits_in_any_batch_and_on_any_threads(name: str) -> None:
-    case = case_of(name, torch.float32)
+def test_the_same_bits_in_any_batch_and_on_any_threads(name: str, dtype: torch.dtype) -> None:
+    case = case_of(name, dtype)
     init, xs = case.init(11), case.xs(4, 11)
     assert_rows_have_their_bits(case, init, xs, [3], [10, 0, 4])
     alone = play(scan, case, init, xs)

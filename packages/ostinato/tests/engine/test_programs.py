@@ -109,8 +109,9 @@ def test_float_is_the_reference_but_for_rounding():
             assert own <= 4 * usual + 64 * np.finfo(np.float32).eps, seed
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("wide", [False, True])
-def test_float_has_the_same_bits_on_every_thread_and_instruction_set(wide):
+def test_the_same_bits_on_every_thread_and_instruction_set(wide, dtype):
     for seed in range(15):
         rng = np.random.default_rng([seed, wide])
         maker = Maker(rng, wide)
@@ -120,7 +121,7 @@ def test_float_has_the_same_bits_on_every_thread_and_instruction_set(wide):
             results = set()
             for threads in (1, 2, 3, 8):
                 for isa in ISAS:
-                    arrays = maker.arrays(T, B, np.float32, seed)
+                    arrays = maker.arrays(T, B, dtype, seed)
                     play_native(program, maker, arrays, T, B, lengths, rows, threads, isa)
                     results.add(b"".join(a.tobytes() for a in maker.seen(arrays)))
             assert len(results) == 1, (seed, B)

@@ -75,9 +75,10 @@ def test_it_is_the_loop(step: Callable[..., Any]) -> None:
                 assert is_folded(step, init, xs) == (step is not beside)
 
 
-def test_the_bits_are_those_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_bits_are_those_of_rows(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     ostinato.forget(tank)
-    init, xs = given(130, torch.float32)
+    init, xs = given(130, dtype)
     found = []
     for folds in (True, False):
         if not folds:

@@ -23,18 +23,19 @@ def trained(layer: Any, x: Tensor, **options: Any) -> list[Tensor]:
     return [output, *leaves, *torch.autograd.grad(loss, [*layer.parameters(), x])]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [{}, {"num_layers": 2, "bidirectional": True}])
-def test_bits_within_a_budget(kind, shape):
+def test_bits_within_a_budget(kind, shape, dtype):
     """Also of ragged rows, resets and all states."""
     torch.manual_seed(0)
-    layer = getattr(ostinato.nn, kind)(5, 7, batch_first=True, **shape)
+    layer = getattr(ostinato.nn, kind)(5, 7, batch_first=True, dtype=dtype, **shape)
     n_scans = 4 if shape else 1
-    x, resets = torch.randn(9, 600, 5), torch.rand(9, 600) < 0.01
+    x, resets = torch.randn(9, 600, 5, dtype=dtype), torch.rand(9, 600) < 0.01
     lengths = [600, 0, 599, 300, 1, 2, 3, 100, 50]
     for options in ({}, {"lengths": lengths}, {"resets": resets}, {"return_all_states": True}):
         plain = trained(layer, x, **options)
-        budget = n_scans * 250_000
+        budget = n_scans * 62_500 * dtype.itemsize
         within = trained(layer, x, memory=budget, **options)
         assert all(map(torch.equal, within, plain))
         with pytest.raises(ValueError, match="need at least"):

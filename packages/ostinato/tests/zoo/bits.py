@@ -34,7 +34,7 @@ def weights_for(case: Case, init: Any, xs: Any, seed: int = 3) -> list[Tensor]:
     random = torch.Generator().manual_seed(seed)
     init, xs = (pytree.tree_map(as_leaf, tree) for tree in (init, xs))  # as `play` gives them
     outs = pytree.tree_leaves(scan(case.step, init, xs))
-    return [torch.randn(o.shape, generator=random) for o in outs]
+    return [torch.randn(o.shape, generator=random, dtype=o.dtype) for o in outs]
 
 
 def rows(tree: Any, index: Any, axis: int) -> Any:
