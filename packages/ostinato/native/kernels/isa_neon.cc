@@ -13,6 +13,10 @@ namespace {  // internal linkage: no function compiled for this instruction set 
 #include "kernels/vec_neon.h"
 #include "kernels/double_bits.h"
 #include "kernels/vec_generic.h"
+// In one instruction: lane by lane, GCC 14 confuses the lanes of several rows of a product.
+inline Generic<double, 2> fma(Generic<double, 2> a, Generic<double, 2> b, Generic<double, 2> c) {
+  return {vfmaq_f64(c.v, a.v, b.v)};
+}
 #include "kernels/vec_one.h"
 #include "kernels/math-inl.h"
 #include "kernels/math_double-inl.h"
@@ -31,7 +35,7 @@ const Kernels<float>& kernels_neon_float() {
   return k;
 }
 const Kernels<double>& kernels_neon_double() {
-  static const auto k = isa_neon::make_kernels<isa_neon::Generic<double, 4>, 2>("neon");
+  static const auto k = isa_neon::make_kernels<isa_neon::Generic<double, 2>, 2>("neon");
   return k;
 }
 }  // namespace ostinato
