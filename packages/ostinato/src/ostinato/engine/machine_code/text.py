@@ -15,7 +15,6 @@ zero would survive.
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -41,16 +40,11 @@ def instructions(code: bytes) -> list[Instruction]:
 class Arithmetic:
     """Operations on named values, as lines of text. Methods return the name of their result."""
 
-    def __init__(self, is_double: bool, fuses: bool, addresses: Sequence[int]):
-        """For float64 or float32.
-
-        Args:
-            fuses: whether the engine's `fma` rounds once.
-            addresses: of the engine's operations, in the order of NAMES.
-        """
+    def __init__(self, is_double: bool, addresses: Sequence[int]):
+        """For float64 or float32, with the addresses of the engine's operations, as in NAMES."""
         self.type, self.suffix = ("double", "f64") if is_double else ("float", "f32")
         self.smallest = 2.0**-1022 if is_double else 2.0**-126
-        self.fuses, self.addresses = fuses, addresses
+        self.addresses = addresses
         self.lines: list[str] = []
 
     def put(self, text: str) -> str:
@@ -68,9 +62,7 @@ class Arithmetic:
         return self.put(f"call {self.type} @llvm.{name}.{self.suffix}({given})")
 
     def fma(self, a: str, b: str, c: str) -> str:
-        return (
-            self.call("fma", a, b, c) if self.fuses else self.op("fadd", self.op("fmul", a, b), c)
-        )
+        return self.call("fma", a, b, c)
 
     def compare(self, how: str, a: str, b: str) -> str:
         return self.op(f"fcmp {how}", a, b)
@@ -271,19 +263,12 @@ class Source(NamedTuple):
     def lists(self) -> list[bytes]:
         return [self.step, *self.late_terms]
 
-    def fuses(self) -> bool:
-        """Whether the engine's `fma` rounds once."""
-        number = ctypes.c_double if self.is_double else ctypes.c_float
-        of = ctypes.CFUNCTYPE(number, number, number, number)(self.addresses[NAMES.index("fma")])
-        e = 2.0 ** (-30 if self.is_double else -13)
-        return bool(of(1 + e, 1 - e, -1.0))
-
 
 def module_text(source: Source) -> str:
     """The functions f0, f1, … of the lists of instructions."""
-    parts, fuses = [], source.fuses()
+    parts = []
     for i, code in enumerate(source.lists):
-        e = Arithmetic(source.is_double, fuses, source.addresses)
+        e = Arithmetic(source.is_double, source.addresses)
         parts.append(_Function(instructions(code), source.carries, e).text(f"f{i}"))
     for name, n in {"fabs": 1, "sqrt": 1, "copysign": 2, "fma": 3}.items():
         parts.append(f"declare {e.type} @llvm.{name}.{e.suffix}({', '.join([e.type] * n)})")
