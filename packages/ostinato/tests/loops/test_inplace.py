@@ -407,6 +407,31 @@ def test_the_compiler_of_pytorch_traces_the_users_own_code(x):
     restore(model)
 
 
+def test_the_compiler_of_pytorch_traces_the_users_own_code_of_a_function_within_another_one(x):
+    def stepper(count):
+        def steps(h):
+            """Steps."""
+            nonlocal made
+            outputs = [h for _ in range(2)]
+            made = made + 1
+            for t in range(count):
+                h = torch.tanh(x[:, t] + h)
+                outputs.append(h)
+            return torch.stack(outputs)
+
+        made = 0
+        return steps
+
+    h = torch.zeros_like(x[:, 0])
+    wanted = stepper(x.shape[1])(h)
+    fast = ostinato.loop(stepper)
+    steps = fast(x.shape[1])
+    assert steps.__doc__ == "Steps."
+    torch.testing.assert_close(torch.compile(steps, backend="eager", fullgraph=True)(h), wanted)
+    torch.testing.assert_close(steps(h), wanted)
+    assert any(loop.native for loop in loops_in(fast))
+
+
 def test_a_function_without_a_text_keeps_its_code(x):
     names = {"torch": torch}
     exec(python_inspect.getsource(run), names)

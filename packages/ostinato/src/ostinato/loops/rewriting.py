@@ -5,6 +5,8 @@ from __future__ import annotations
 import types
 from typing import Any
 
+import torch
+
 from ostinato.compiler import torch_private
 from ostinato.compiler.steps import Recent
 from ostinato.compiler.torch_compat import out_of_graph, seen_by_others
@@ -87,7 +89,7 @@ class LoopRuntime:
     def __init__(self, sites: list[Site]):
         self.sites = sites
 
-    sequence = staticmethod(sequence)
+    sequence, is_compiling = staticmethod(sequence), staticmethod(torch.compiler.is_compiling)
     unbound = UNBOUND
 
     @staticmethod

@@ -52,6 +52,7 @@ _OF_OTHERS = {
     "items", "keys", "values", "children", "named_children", "modules", "named_modules",
     "parameters", "named_parameters", "buffers", "named_buffers",
 }  # fmt: skip
+_DECLARATIONS = ast.Global, ast.Nonlocal
 # Calls that mark a training loop, whose iterations are not steps of a scan.
 _TRAINING = {"backward", "zero_grad"}
 # Nodes of a body that cannot be a function of one iteration.
@@ -123,6 +124,7 @@ class _Function:
     def __init__(self, function: ast.FunctionDef):
         self.function = function
         self.loops: list[LoopSource] = []
+        self.nested: list[tuple[ast.FunctionDef, list[ast.stmt]]] = []  # with their own bodies
         # Both copies of a body have the same numbers.
         self.numbers = {
             n: i for i, n in enumerate(ast.walk(function))
@@ -137,16 +139,36 @@ class _Function:
             body = JoinedLists().visit(self.function).body
             at = 1 if ast.get_docstring(self.function, clean=False) is not None else 0
             body[at:at] = statements(f"{ROWS} = {RUNTIME}.rows()", body[0])
+        for function, own in self.nested:
+            function.body = _unless_compiling(function.body, own)
         return self.loops
 
     def scope(self, function: ast.FunctionDef) -> None:
         loaded = reads(*function.body)
         if loaded & _UNSEEN and not {"super"} >= loaded & _UNSEEN:
             return
+        own, n_loops = copy.deepcopy(function.body), len(self.loops)
         function.body = as_loops(function.body)
-        outer = [n for n in own_nodes(function.body) if isinstance(n, (ast.Global, ast.Nonlocal))]
+        outer = [n for n in own_nodes(function.body) if isinstance(n, _DECLARATIONS)]
         of_scope = _Scope(self, function, {name for n in outer for name in n.names})
         function.body = of_scope.block(function.body, None)
+        if function is not self.function and len(self.loops) > n_loops:
+            self.nested.append((function, own))
+
+
+def _unless_compiling(body: list[ast.stmt], own: list[ast.stmt]) -> list[ast.stmt]:
+    """A function's rewritten statements, after its own ones for PyTorch's compiler.
+
+    The compiler cannot trace rewritten statements. Only the function around, which `loop` was
+    given, is a graph break.
+    """
+    declared = [n for n in own_nodes(body) if isinstance(n, _DECLARATIONS)]
+    if any(n not in body for n in declared):  # in a block; two copies of it are no Python
+        return body
+    (branch,) = statements(f"if {RUNTIME}.is_compiling():\n    return", body[0])
+    branch.body[:0] = [s for s in own if not isinstance(s, _DECLARATIONS)]
+    doc = body[:1] if isinstance(body[0], ast.Expr) else []  # a docstring, perhaps
+    return [*doc, *declared, branch, *[s for s in body if s not in (*doc, *declared)]]
 
 
 class _Scope:
