@@ -152,7 +152,7 @@ def model_row(name: str) -> str:
 def trained(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     model.zero_grad()
     out = model(tokens, use_cache=False)[0]
-    out.square().mean().backward()
+    out.sin().mean().backward()  # squares of normalized outputs have a sum without a gradient
     return out
 
 
@@ -173,7 +173,7 @@ def check_equal(plain: Any, fast: Any, tokens: torch.Tensor) -> None:
         for (name, p), q in zip(plain.named_parameters(), fast.parameters(), strict=True):
             if p.grad is not None and q.grad is not None:
                 error = (p.grad - q.grad).abs().max() / p.grad.abs().max().clamp(min=1e-12)
-                assert error < 1e-2, f"the gradient of {name} differs by {error:.0e}"
+                assert error < 1e-3, f"the gradient of {name} differs by {error:.0e}"
 
 
 def compared(

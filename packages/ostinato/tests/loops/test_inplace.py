@@ -389,6 +389,26 @@ def test_parameters_of_all_kinds(x):
     assert all(s.native for s in loops_in(fast))
 
 
+def test_a_function_that_is_set_later_or_given_is_found_as_documented(x):
+    def add(x, h):
+        for t in range(x.shape[1]):
+            h = torch.tanh(x[:, t] + h)
+        return h
+
+    model = calling(lambda self, x, h: self.given(x, h), x)
+    ostinato.accelerate(model, loops=True)
+    model.given = add
+    wanted = model(x)
+    assert not [loop for loop in inspect(model) if getattr(loop, "native", None)]
+    ostinato.accelerate(model, loops=True)
+    torch.testing.assert_close(model(x), wanted)
+    assert [loop.native for loop in inspect(model) if hasattr(loop, "native")] == [True]
+    restore(model)
+    model.given = ostinato.loop(add)
+    torch.testing.assert_close(model(x), wanted)
+    assert loops_in(model.given)[0].native
+
+
 def test_the_compiler_of_pytorch_traces_the_users_own_code(x):
     def function(x, h, *more, by=2.0):
         for t in range(x.shape[1]):
