@@ -100,6 +100,7 @@ def recurrence(name: str, unroll: int, hoist: bool) -> Callable[[Any, Any, Any],
 def _make(problem: Problem, forms: tuple[tuple[int, bool], ...]) -> Entrant:
     """Compile every form, and take the fastest."""
     jax = require_jax()
+    jax.config.update("jax_enable_x64", problem.xs.itemsize == 8)
     w_ih, w_hh, b_ih, b_hh = problem.params.values()
     weights = tuple(map(jax.numpy.asarray, (w_ih.T.copy(), w_hh.T.copy(), b_ih, b_hh)))
     init, xs, d_ys = jax.tree.map(jax.numpy.asarray, (problem.init, problem.xs, problem.d_ys))

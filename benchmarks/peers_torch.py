@@ -22,7 +22,7 @@ SCAN_STEPS = 100
 
 def ours(problem: Problem) -> Maker:
     def make() -> Entrant:
-        params, init = problem.tensors(torch.float32)
+        params, init = problem.tensors(problem.dtype)
         bare = problem.cell.step
 
         def step(carry: Any, x: Any) -> Any:
@@ -91,8 +91,8 @@ def _entrant(
 
 def _layer(problem: Problem, through: Callable[[Any], Any] = lambda f: f) -> Entrant:
     """torch.nn's layer, time-major, without a gradient of x; through: wraps the played function."""
-    _, init = problem.tensors(torch.float32)
-    layer = LAYERS[problem.cell.name](problem.shape.F, problem.shape.H)
+    _, init = problem.tensors(problem.dtype)
+    layer = LAYERS[problem.cell.name](problem.shape.F, problem.shape.H, dtype=problem.dtype)
     _copy(layer, problem, "_l0")
     weights = [layer.get_parameter(n) for n in _torch_names(problem, "_l0")]
 
@@ -105,11 +105,11 @@ def _layer(problem: Problem, through: Callable[[Any], Any] = lambda f: f) -> Ent
 
 def _loop(problem: Problem) -> Entrant:
     """A Python loop over torch.nn's cell if there is one, else over the step."""
-    params, init = problem.tensors(torch.float32)
+    params, init = problem.tensors(problem.dtype)
     kind = CELLS.get(problem.cell.name)
     if kind is None:
         return _entrant(problem, lambda xs: loop(problem.cell, params, init, xs), (*params, *init))
-    cell = kind(problem.shape.F, problem.shape.H)
+    cell = kind(problem.shape.F, problem.shape.H, dtype=problem.dtype)
     _copy(cell, problem, "")
     weights = [cell.get_parameter(n) for n in _torch_names(problem, "")]
     pair = len(init) > 1
@@ -135,7 +135,7 @@ def _scan(problem: Problem, through: Callable[[Any], Any] = lambda f: f) -> Entr
 
     if problem.shape.T > SCAN_STEPS:
         raise NotHereError(f"not tried beyond {SCAN_STEPS} steps: see the shorter rows")
-    params, init = problem.tensors(torch.float32)
+    params, init = problem.tensors(problem.dtype)
     bare = problem.cell.step
 
     def play(params: Any, init: Any, xs: Tensor) -> Tensor:

@@ -53,23 +53,31 @@ class Maker:
 class Problem:
     """Train once: ys from xs, then the gradients of parameters and init from gradients of ys.
 
-    xs `[T, B, F]`, init a tuple of `[B, H]`, d_ys `[T, B, H]`, all NumPy float32. With `last` the
-    loss looks at the last state alone: d_ys is zero before it, and gradients of early steps vanish.
+    xs `[T, B, F]`, init a tuple of `[B, H]`, d_ys `[T, B, H]`, all NumPy arrays of `dtype`. With
+    `last` the loss looks at the last state alone: d_ys is zero before it, and gradients of early
+    steps vanish.
     """
 
-    def __init__(self, cell: Cell, shape: Shape, seed: int = 0, last: bool = False):
-        self.cell, self.shape = cell, shape
-        rng = np.random.default_rng(seed)
+    def __init__(
+        self,
+        cell: Cell,
+        shape: Shape,
+        seed: int = 0,
+        last: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.cell, self.shape, self.dtype = cell, shape, dtype
+        rng, of = np.random.default_rng(seed), np.dtype(str(dtype).removeprefix("torch."))
         T, B, F, H = shape.T, shape.B, shape.F, shape.H
-        self.tolerance = tolerance(shape)
+        self.tolerance = tolerance(shape, float(np.finfo(of).eps))
         bound = H**-0.5  # torch.nn's initial weights are uniform within ±1/√H
         self.params = {
-            name: rng.uniform(-bound, bound, size).astype(np.float32)
+            name: rng.uniform(-bound, bound, size).astype(of)
             for name, size in cell.shapes(F, H).items()
         }
-        self.init = tuple(np.full((B, H), start, np.float32) for start in cell.starts)
-        self.xs = rng.standard_normal((T, B, F), np.float32)
-        self.d_ys = rng.standard_normal((T, B, H), np.float32)
+        self.init = tuple(np.full((B, H), start, of) for start in cell.starts)
+        self.xs = rng.standard_normal((T, B, F), of)
+        self.d_ys = rng.standard_normal((T, B, H), of)
         if last:
             self.d_ys[:-1] = 0
 
@@ -100,13 +108,13 @@ class Problem:
         return {name: np.asarray(t.detach()) for name, t in found.items()}
 
 
-def tolerance(shape: Shape) -> float:
+def tolerance(shape: Shape, eps: float = float(np.finfo(np.float32).eps)) -> float:
     """The allowed error of each tensor, relative to its largest value: 4 ε T √(F + H).
 
     A step sums F + H products with a relative error of about ε √(F + H). At worst the errors of all
     T steps add up; a stable recurrence damps them. The factor 4 is a margin.
     """
-    return 4 * shape.T * (shape.F + shape.H) ** 0.5 * float(np.finfo(np.float32).eps)
+    return 4 * shape.T * (shape.F + shape.H) ** 0.5 * eps
 
 
 def loop(cell: Cell, params: Any, carry: Any, xs: Tensor) -> Tensor:

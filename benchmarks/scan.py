@@ -42,6 +42,9 @@ WANTED_OF_GRU, WANTED_OVER_LOOP = 0.7, 10.0
 # with the loss on all states. Forget gates above a half keep gradients at the smallest number.
 LAST_SHAPES, WANTED_OF_ALL = ("pixels", "sensor", "large"), 1.15
 
+# float64: the time of the fastest peer over ours, and our rate over ours in float32.
+WANTED_OF_DOUBLE, WANTED_OF_FLOAT = 1.3, 0.45
+
 
 def specs(quick: bool) -> list[Spec]:
     shapes = QUICK_SHAPES if quick else SHAPES
@@ -59,6 +62,10 @@ def specs(quick: bool) -> list[Spec]:
         Spec(f"{LSTM.name}/{s.name}/last", _bound(_last_row, LSTM, s, quick))
         for s in (shapes[:1] if quick else shapes)
         if quick or s.name in LAST_SHAPES
+    ]
+    rows += [
+        Spec(f"{cell.name}/{shapes[0].name}/float64", _bound(_double_row, cell, shapes[0], quick))
+        for cell in (RNN, GRU, LSTM)
     ]
     return rows
 
@@ -128,6 +135,23 @@ def _last_row(cell: Cell, shape: Shape, quick: bool) -> Row:
     row = measured.row(name, f"{shape}, loss on the last state", cell.gflop(shape), (on_all,))
     over = 1 / (measured.samples[on_all].timing(measured.ours).ratio or 1.0)
     return replace(row, bounds=(Bound("ours over ours on all states", WANTED_OF_ALL, over, False),))
+
+
+def _double_row(cell: Cell, shape: Shape, quick: bool) -> Row:
+    """In float64, beside PyTorch, JAX, and ours in float32."""
+    problem, single = Problem(cell, shape, dtype=torch.float64), "ostinato.scan, float32"
+    peers = [*peers_torch.peers(problem, False), *peers_jax.peers(problem, quick)]
+    found = _entered(problem, peers)
+    found.append(Contender(single, peers_torch.ours(Problem(cell, shape)).make().run))
+    measured = contest(found, quick)
+    name, title = f"{cell.name}/{shape.name}/float64", f"{shape}, float64"
+    row = measured.row(name, title, cell.gflop(shape), (single,))
+    of_float = measured.samples[single].timing(measured.ours).ratio or 0.0
+    bounds = [Bound("rate over ours in float32", WANTED_OF_FLOAT, of_float)]
+    if row.fastest_peer is not None:
+        peer = row.fastest_peer
+        bounds.append(Bound(f"{peer.name} over ours", WANTED_OF_DOUBLE, peer.ratio or 0.0))
+    return replace(row, bounds=tuple(bounds))
 
 
 def _our_gru(shape: Shape) -> Callable[[], Any]:
