@@ -52,8 +52,8 @@ KNOWN = {
     "nn/swap.py": {"_ours_for"},
     # what classes declare, for each of their objects
     "ostinato_learn/hyperparameters.py": {"declarations"},
-    # a training's processes
-    "cli/many/on_ray.py": {"_prepared"},
+    # a process of --jobs, and a training's processes
+    "cli/many/workers.py": {"_prepared"},
     "training/distributed.py": {"_given_up"},
     "training/optimizers.py": {"_stepping_plainly"},
 }  # fmt: skip

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import functools
 import json
+import pickle
 import subprocess
 import sys
 import time
@@ -18,8 +17,8 @@ from task_files import TASKS
 
 pytest.importorskip("optuna")
 
-from ostinato_learn.cli import many
-from ostinato_learn.cli.many import trials
+from ostinato_learn.cli.many import trials, workers
+from ostinato_learn.jobs.failures import BadInput
 from ostinato_learn.jobs.inputs import config as configuration
 from zoo.suites import one_in
 
@@ -213,24 +212,42 @@ def test_the_time_limit_is_kept_within_a_trial(ostinato, tmp_path):
     assert not (study / "best.toml").exists()
 
 
-@pytest.mark.slow
 def test_the_time_of_a_trial_is_counted_from_when_it_was_dealt(ostinato, tmp_path, monkeypatch):
-    """As on Ray: the trial waits for room, and its worker reads the data."""
+    """As on a cluster: the trial waits for room, and its worker reads the data."""
 
-    class Late:
-        threads = 1
+    def late(prepare, arguments, pieces):
+        for piece in pieces:
+            time.sleep(1)
+            yield prepare(*arguments)(piece)
 
-        def do_all(self, prepare, arguments, dealer):
-            for piece in dealer.pieces():
-                time.sleep(1)
-                work = prepare(*arguments)
-                dealer.tell(piece, work(piece, functools.partial(dealer.answer, piece)))
-
-    monkeypatch.setattr(many, "team", lambda *settings: contextlib.nullcontext(Late()))
+    monkeypatch.setattr(workers, "alone", late)
     quick = (*task_files.tag(tmp_path), "--hidden-size", 4, "--iterations", 2)
-    outcome = ostinato("tune", *quick, "--minutes", 0.01, "--jobs", 2)
+    outcome = ostinato("tune", *quick, "--minutes", 0.01)
     assert "trial 0: the time is up" in outcome.err
     assert "no trial was finished in 0.01 minutes" in outcome.err
+
+
+def test_workers_share_a_study_and_trials_that_run_together_differ(tmp_path):
+    base = configuration.Config().updated({"data.source": "vowels"})
+    axes = tuple(axis for axis in trials.SPACE if axis.key == "training.learning_rate")
+
+    def opened(name):
+        given = {axis.key: None for axis in trials.SPACE if axis not in axes}
+        return trials.opened(tmp_path / name, base, given, {}, 0, (), True)
+
+    with opened("two") as study:
+        other = pickle.loads(pickle.dumps(study))  # what a worker gets
+        trial, recipe = study.ask()
+        assert study.tell(trial, trials.Outcome(reports=({"validation_loss": 1.0},)))
+        (a, of_a), (b, of_b) = other.ask(), study.ask()
+        assert {trial.number, a.number, b.number} == {0, 1, 2}
+        assert len({each["training.learning_rate"] for each in (recipe, of_a, of_b)}) == 3
+        other.tell(b, trials.Outcome("pruned", pruned=True))
+        assert [t.number for t in study.finished()] == [0, 2]
+    with opened("none") as study:
+        study.journal.unlink()
+        with pytest.raises(BadInput, match="--output that all machines share"):
+            study.check_seen()
 
 
 def test_the_test_part_is_not_looked_at(ostinato, tmp_path, monkeypatch):

@@ -2,55 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import time
 
 from ostinato_learn.cli.many import workers
 from ostinato_learn.jobs.failures import BadInput
 
 PROCESSES = ("process", "process again", "process once more")  # which does them?
+SECONDS = {"waits": 0.5, "takes long": 600}
 
 
 def squares(offset: int) -> workers.Work:
     """Squares of numbers; what else is done depends on the piece."""
 
-    def work(piece, ask):
-        if piece in ("ends", "goes on"):
-            answer = ask(offset)
-            return answer if answer is not None else "went on"
+    def work(piece):
         if piece in PROCESSES:
-            return os.getpid()
+            return piece, os.getpid()
         if piece == "bad":
             raise BadInput("a bad piece")
         if piece == "bug":
             raise ZeroDivisionError("a bug in a piece")
+        if piece in SECONDS:
+            time.sleep(SECONDS[piece])
+            return piece, None
         if piece == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        return piece**2 + offset
+        if piece == "says":
+            logging.getLogger("ostinato_learn.some").error("said in a piece")
+            return piece, None
+        return piece, piece**2 + offset
 
+    logging.getLogger("ostinato_learn.some").error("said in preparing")
     return work
 
 
-class Dealt:
-    """A dealer of some pieces; see `workers.Dealer`.
-
-    Attributes:
-        results: of the pieces.
-        out: how many were dealt and not yet returned when each result came.
-    """
+class Pieces:
+    """Some pieces, and how many of them were taken."""
 
     def __init__(self, *pieces):
-        self._pieces, self._n_dealt = pieces, 0
-        self.results, self.out = {}, []
+        self._pieces, self.n_taken = pieces, 0
 
-    def pieces(self):
+    def __iter__(self):
         for piece in self._pieces:
-            self._n_dealt += 1
+            self.n_taken += 1
             yield piece
-
-    def answer(self, piece, question):
-        return question + 1 if piece == "ends" else None
-
-    def tell(self, piece, result):
-        self.out.append(self._n_dealt - len(self.results))
-        self.results[piece] = result

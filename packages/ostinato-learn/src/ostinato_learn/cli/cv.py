@@ -6,14 +6,15 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from ostinato_learn import files, tasks
-from ostinato_learn.cli import many
 from ostinato_learn.cli.flags import ConfigFile, Sets, source_argument, with_flags
 from ostinato_learn.cli.many import workers
 from ostinato_learn.cli.output import (
@@ -60,7 +61,7 @@ def cv(
         int,
         typer.Option("--jobs", metavar="N", help="Folds at a time, in as many processes.", min=1),
     ] = 1,
-    ray: workers.OnRay = False,
+    backend: workers.Backend = "loky",
     config: ConfigFile = None,
     set_: Sets = None,
     as_json: AsJson = False,
@@ -80,21 +81,18 @@ def cv(
         raise BadInput("--from is not for cv: its weights may have learnt from a fold's test part")
     sources.known(asked.get("data.source"))
     settings = configuration.resolve(asked)
-    n_jobs, dealer = min(n_jobs, folds), _Folds(folds, quiet)
+    began = time.perf_counter()
     try:
-        if n_jobs == 1 and not ray:
-            workers.alone(_work(asked, folds), dealer)
-        else:
-            _side_by_side(asked, folds, n_jobs, ray, dealer)
+        evaluations = _evaluated(asked, folds, min(n_jobs, folds), backend, quiet)
     except (KeyboardInterrupt, Terminated) as error:  # between two folds, or with several jobs
         raise Interrupted("interrupted; nothing was written", error) from None
     result = {
         "source": settings.data.source,
         "folds": folds,
         "seed": settings.training.seed,
-        **findings.kept(dealer.evaluations[1].get("findings", [])),
-        **summary([dealer.evaluations[number] for number in range(1, folds + 1)]),
-        "elapsed_s": time.perf_counter() - dealer.began,
+        **findings.kept(evaluations[0].get("findings", [])),
+        **summary(evaluations),
+        "elapsed_s": time.perf_counter() - began,
     }
     if output is not None:
         files.write_json(output, result)
@@ -104,49 +102,48 @@ def cv(
         say("\n".join(_lines(result, settings, output)))
 
 
-class _Folds:
-    """The dealer of k folds, by their numbers from 1; see `workers.Dealer`.
-
-    Attributes:
-        evaluations: for each finished fold, the content of a run's evaluation.json.
-    """
-
-    def __init__(self, k: int, quiet: bool):
-        self._k, self._quiet = k, quiet
-        self.began = time.perf_counter()
-        self.evaluations: dict[int, dict[str, Any]] = {}
-
-    def pieces(self) -> Iterator[int]:
-        return iter(range(1, self._k + 1))
-
-    def answer(self, number: int, question: Any) -> None:
-        """None: a fold is always trained to its end."""
-
-    def tell(self, number: int, evaluation: dict[str, Any]) -> None:
-        self.evaluations[number] = evaluation
-        if not self._quiet:
-            print(self._progress(number, evaluation), file=sys.stderr, flush=True)
-
-    def _progress(self, number: int, evaluation: dict[str, Any]) -> str:
-        from ostinato_learn.training.callbacks import duration
-
-        done = len(self.evaluations)
-        left = (time.perf_counter() - self.began) / done * (self._k - done)
-        task = _task(evaluation)
-        known = tasks.named(task)
-        name = known.first_measure(evaluation["test"])
-        measure = known.measures[name]
-        shown = measure.shown(evaluation["test"][name])
-        more = f", about {duration(left)} left" if done < self._k else ""
-        return f"fold {number} of {self._k}: {measure.words} {shown}{more}"
+def _evaluated(
+    asked: Given, k: int, n_jobs: int, backend: str, quiet: bool
+) -> list[dict[str, Any]]:
+    """For each fold, in order, the content of a run's evaluation.json."""
+    began = time.perf_counter()
+    found: dict[int, dict[str, Any]] = {}
+    with closing(_results(asked, k, n_jobs, backend)) as results:
+        for number, evaluation in results:
+            found[number] = evaluation
+            if not quiet:
+                elapsed = time.perf_counter() - began
+                line = _progress(number, evaluation, len(found), k, elapsed)
+                print(line, file=sys.stderr, flush=True)
+    return [found[number] for number in range(1, k + 1)]
 
 
-def _side_by_side(asked: Given, k: int, n_jobs: int, ray: bool, dealer: _Folds) -> None:
+def _results(
+    asked: Given, k: int, n_jobs: int, backend: str
+) -> Generator[tuple[int, dict[str, Any]], None, None]:
+    """The folds as they are done: number from 1, and evaluation."""
+    pieces = range(1, k + 1)
+    if n_jobs == 1:
+        yield from workers.alone(_work, (asked, k), pieces)
+        return
     # Read here, too, so that the sizes of the data are logged once, not by each worker.
     first = next(registry.folds(configuration.resolve(asked), asked, k))
-    with many.team(n_jobs, asked.get("run.threads"), ray) as team:
+    with workers.team(n_jobs, asked.get("run.threads"), backend) as team:
         given = asked | {"run.threads": team.threads}
-        team.do_all(_worker, (given, k, sources.digest(first.settings.data)), dealer)
+        arguments = (given, k, sources.digest(first.settings.data))
+        yield from team.do(_worker, arguments, pieces)
+
+
+def _progress(number: int, evaluation: dict[str, Any], done: int, k: int, elapsed: float) -> str:
+    """A line on a fold that was done, the `done`th of k."""
+    from ostinato_learn.training.callbacks import duration
+
+    known = tasks.named(_task(evaluation))
+    name = known.first_measure(evaluation["test"])
+    measure = known.measures[name]
+    shown = measure.shown(evaluation["test"][name])
+    more = f", about {duration(elapsed / done * (k - done))} left" if done < k else ""
+    return f"fold {number} of {k}: {measure.words} {shown}{more}"
 
 
 def _worker(asked: Given, k: int, digests: dict[str, str]) -> workers.Work:
@@ -156,21 +153,22 @@ def _worker(asked: Given, k: int, digests: dict[str, str]) -> workers.Work:
 
 
 def _work(asked: Given, k: int) -> workers.Work:
-    """Evaluates folds by their numbers; the data are read once if the numbers grow."""
+    """Evaluates folds by their numbers; the data are read here, and again if numbers fall."""
+    left: Iterator[tuple[int, Job]] = iter(())
 
-    def numbered() -> Iterator[tuple[int, Job]]:
-        return enumerate(registry.folds(configuration.resolve(asked), asked, k), start=1)
+    def begin() -> None:
+        nonlocal left
+        jobs = enumerate(registry.folds(configuration.resolve(asked), asked, k), start=1)
+        left = chain([next(jobs)], jobs)
 
-    folds = numbered()
+    def work(number: int) -> tuple[int, dict[str, Any]]:
+        job = next((job for n, job in left if n == number), None)
+        if job is None:  # a cluster may change the order
+            begin()
+            job = next(job for n, job in left if n == number)
+        return number, _evaluation(job, number, k)
 
-    def work(number: int, ask: workers.Ask) -> dict[str, Any]:
-        nonlocal folds
-        job = next((job for n, job in folds if n == number), None)
-        if job is None:  # trials of Ray that wait for room may change their order
-            folds = numbered()
-            job = next(job for n, job in folds if n == number)
-        return _evaluation(job, number, k)
-
+    begin()
     return work
 
 

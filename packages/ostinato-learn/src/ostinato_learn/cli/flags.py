@@ -41,7 +41,7 @@ FIRST_HOUR = {
     "--bidirectional", "--minutes",
 }  # fmt: skip
 # Flags of the commands themselves that the shorter help leaves out.
-LATER = {"--set", "--config", "--print-config", "--resume", "--overwrite", "--json", "--ray"}
+LATER = {"--set", "--config", "--print-config", "--resume", "--overwrite", "--json", "--backend"}
 
 
 class Command(TyperCommand):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ostinato_learn.cli import many
 from ostinato_learn.cli.flags import ConfigFile, Sets, source_argument, with_flags
 from ostinato_learn.cli.many import trials, workers
 from ostinato_learn.cli.output import AsJson, Quiet, check_alone, hush, say, say_json
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 VALIDATION = 0.2  # of the training part, by default
 SHOWN = 10  # trials in the table
 DRAWS = 5  # draws of a small validation part; their mean loss counts
-ASKS_S = 1.0  # seconds between two questions about the time, each of which takes milliseconds
 
 
 @with_flags("data", "task", "model", "training", "run.threads")
@@ -55,7 +53,7 @@ def tune(
     n_jobs: Annotated[
         int, typer.Option("--jobs", metavar="N", help="Trials at a time, in N processes.", min=1)
     ] = 1,
-    ray: workers.OnRay = False,
+    backend: workers.Backend = "loky",
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -84,12 +82,15 @@ def tune(
     from ostinato_learn.jobs import experiment  # noqa: F401  before anything is made: torch may be missing
 
     found = findings.tell(job)
-    until = time.monotonic() + 60 * minutes
+    until = time.time() + 60 * minutes  # a clock that other machines share
     decided = {key: value for key, value in asked.items() if value is not None}
     seed = job.settings.training.seed
-    with trials.opened(output, job.settings, decided, job.description(), seed, found) as study:
+    shared = n_jobs > 1
+    with trials.opened(
+        output, job.settings, decided, job.description(), seed, found, shared
+    ) as study:
         try:
-            _search(study, job, asked, until, n_trials, n_jobs, ray, quiet)
+            _search(study, job, asked, until, n_trials, n_jobs, backend, quiet)
         except (ValueError, BadInput):
             study.discard()
             raise
@@ -133,109 +134,63 @@ def _search(
     until: float,
     n_trials: int | None,
     n_jobs: int,
-    ray: bool,
+    backend: str,
     quiet: bool,
 ) -> None:
     """Run trials, n_jobs at a time, until the time or their number is reached."""
-    search = _Search(study, until, n_trials, quiet)
-    if n_jobs == 1 and not ray:
-        workers.alone(_work(job), search)
+    left = math.inf if n_trials is None else n_trials - len(study.finished())
+    with closing(_results(study, job, asked, _times(until, left), n_jobs, backend)) as results:
+        for number, said, seconds in results:
+            study.keep()
+            if not quiet:
+                line = f"trial {number}: {said}, {seconds:.1f} s"
+                print(line, file=sys.stderr, flush=True)
+
+
+def _times(until: float, n: float) -> Iterator[float]:
+    """The time, by `time.time()`, at which a trial ends: for each of at most n trials."""
+    while n > 0 and time.time() < until:
+        n -= 1
+        yield until
+
+
+def _results(
+    study: trials.Study,
+    job: Job,
+    asked: Given,
+    times: Iterator[float],
+    n_jobs: int,
+    backend: str,
+) -> Generator[tuple[int, str, float], None, None]:
+    """The trials as they end: number, outcome in words, seconds."""
+    if n_jobs == 1:
+        yield from workers.alone(_work, (study, job), times)
         return
-    with many.team(n_jobs, job.settings.run.threads, ray) as team:
+    with workers.team(n_jobs, job.settings.run.threads, backend) as team:
         given = asked | {"run.threads": team.threads}
-        team.do_all(_worker, (given, sources.digest(job.settings.data)), search)
+        arguments = (study, given, sources.digest(job.settings.data))
+        yield from team.do(_worker, arguments, times)
 
 
-class Piece(NamedTuple):
-    """A trial to train: its number, and its changes of the recipe.
-
-    Its worker asks whether there is time left, since clocks of other machines differ.
-    """
-
-    number: int
-    used: Given
-
-
-class TrialProgress(NamedTuple):
-    """The progress of a trial: its step of `trials.STEPS`, the share of its schedule, its loss."""
-
-    step: int
-    share: float
-    loss: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of a trial.
-
-    Attributes:
-        said: the outcome in words, if it was not trained to its end.
-        pruned: whether it counts as bad; if not, and there are no reports, the time was up.
-        reports: the best report of each draw.
-    """
-
-    said: str = ""
-    pruned: bool = False
-    reports: tuple[dict[str, Any], ...] = ()
-
-
-class _Search:
-    """The dealer of the trials of a study; see `workers.Dealer`."""
-
-    def __init__(self, study: trials.Study, until: float, n_trials: int | None, quiet: bool):
-        self._study, self._until, self._n_trials, self._quiet = study, until, n_trials, quiet
-        self._running: dict[int, tuple[optuna.Trial, float]] = {}  # with the time of each begin
-
-    def pieces(self) -> Iterator[Piece]:
-        while (now := time.monotonic()) < self._until and (
-            self._n_trials is None
-            or len(self._study.finished()) + len(self._running) < self._n_trials
-        ):
-            trial, used = self._study.ask()
-            self._running[trial.number] = trial, now
-            yield Piece(trial.number, used)
-
-    def answer(self, piece: Piece, progress: TrialProgress | None) -> Outcome | None:
-        """The outcome of a trial that must end, because it is worse than others at this step; or
-        None.
-
-        Any trial ends when the time is up; for that it asks without progress.
-        """
-        if time.monotonic() > self._until:
-            return Outcome("the time is up")
-        if progress is None:
-            return None
-        trial, _ = self._running[piece.number]
-        trial.report(progress.loss, progress.step)
-        if not trial.should_prune():
-            return None
-        share = f"{100 * progress.share:.0f} % of its schedule"
-        return Outcome(f"pruned at {share}, validation loss {progress.loss:.4g}", pruned=True)
-
-    def tell(self, piece: Piece, outcome: Outcome) -> None:
-        trial, began = self._running.pop(piece.number)
-        said = _told(self._study, trial, outcome)
-        self._study.keep()
-        if not self._quiet:
-            line = f"trial {piece.number}: {said}, {time.monotonic() - began:.1f} s"
-            print(line, file=sys.stderr, flush=True)
-
-
-def _worker(asked: Given, digests: dict[str, str]) -> workers.Work:
-    """`_work` in a process of its own."""
+def _worker(study: trials.Study, asked: Given, digests: dict[str, str]) -> workers.Work:
+    """`_work` in a process of its own, on the study in the file of the command."""
     from ostinato_learn.jobs import experiment  # noqa: F401  or the first trial would wait for it
 
+    study.check_seen()
     job = registry.read(configuration.resolve(asked), asked)
     workers.check_same(sources.digest(job.settings.data), digests)
-    return _work(job)
+    return _work(study, job)
 
 
-def _work(job: Job) -> workers.Work:
-    """Trains trials."""
+def _work(study: trials.Study, job: Job) -> workers.Work:
+    """Trains one trial after the other, and tells the study; see `_results`."""
     draws = [job, *_more_draws(job)]
 
-    def work(piece: Piece, ask: workers.Ask) -> Outcome:
-        return _trained(draws, piece.used, ask)
+    def work(until: float) -> tuple[int, str, float]:
+        began = time.perf_counter()
+        trial, used = study.ask()
+        said = study.tell(trial, _trained(draws, used, trial, until))
+        return trial.number, said, time.perf_counter() - began
 
     return work
 
@@ -253,8 +208,10 @@ def _with(job: Job, settings: Config) -> Job:
     return replace(job, settings=settings)  # type: ignore[type-var]  # all jobs are dataclasses
 
 
-def _trained(draws: Sequence[Job], changed: Given, ask: workers.Ask) -> Outcome:
-    """Train once on each draw.
+def _trained(
+    draws: Sequence[Job], changed: Given, trial: optuna.Trial, until: float
+) -> trials.Outcome:
+    """Train once on each draw, until this time.
 
     A trial is pruned only in the first training. A trial that ran out of time is left to the next
     command.
@@ -267,71 +224,46 @@ def _trained(draws: Sequence[Job], changed: Given, ask: workers.Ask) -> Outcome:
     try:
         limits.check_memory(settings, first.least_memory())
     except BadInput as problem:
-        return Outcome(str(problem), pruned=True)
+        return trials.Outcome(str(problem), pruned=True)
     try:
         for number, each in enumerate(draws):
-            watch = _watch(ask, prunes=number == 0)
+            watch = _watch(until, trial if number == 0 else None)
             _, history = _with(each, settings).fit([watch], None)
             found.append(min(history.reports, key=lambda report: report["validation_loss"]))
     except _Ended as end:
         return end.outcome
     except Diverged as error:
-        return Outcome(f"diverged at iteration {error.iteration}", pruned=True)
-    return Outcome(reports=tuple(found))
-
-
-def _told(study: trials.Study, trial: optuna.Trial, outcome: Outcome) -> str:
-    """Report an outcome to the study; return it in words."""
-    import optuna
-
-    found = outcome.reports
-    if outcome.pruned:
-        study.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    if not found:
-        return outcome.said
-    for name in found[0]:
-        if name.startswith("validation_"):
-            values = [report[name] for report in found]
-            trial.set_user_attr(name, statistics.fmean(values))
-            trial.set_user_attr(f"draws_{name}", values)
-    loss = statistics.fmean(report["validation_loss"] for report in found)
-    study.study.tell(trial, loss)
-    best = study.best()
-    leads = " (the best so far)" if best is not None and best.number == trial.number else ""
-    return f"validation loss {loss:.4g}{leads}"
+        return trials.Outcome(f"diverged at iteration {error.iteration}", pruned=True)
+    return trials.Outcome(reports=tuple(found))
 
 
 class _Ended(Exception):  # noqa: N818  it ends a trial, it is no error
-    def __init__(self, outcome: Outcome):
+    def __init__(self, said: str, pruned: bool = False):
         super().__init__()
-        self.outcome = outcome
+        self.outcome = trials.Outcome(said, pruned)
 
 
-def _watch(ask: workers.Ask, prunes: bool) -> Any:
-    """A callback that ends a trial when the time is up or, if it prunes, when the trial is bad."""
+def _watch(until: float, trial: optuna.Trial | None) -> Any:
+    """A callback that ends a training when the time is up, or when its trial, if it is given, is
+    worse than others at the same step."""
     from ostinato_learn import training
 
     class Watch(training.Callback):
-        def __init__(self) -> None:
-            self.step = -1
-            self.asked = -math.inf  # the time of the last question, by the clock of this machine
+        step = -1
 
         def on_iteration(self, run: training.Run) -> None:
-            if run.iteration < run.total and time.monotonic() - self.asked > ASKS_S:
-                self.go_on(None)
-                self.asked = time.monotonic()
+            if run.iteration < run.total and time.time() > until:
+                raise _Ended("the time is up")
 
         def on_report(self, run: training.Run, report: dict[str, Any]) -> None:
             step = trials.STEPS * run.iteration // run.total
-            if not prunes or step <= self.step or run.iteration == run.total:
+            if trial is None or step <= self.step or run.iteration == run.total:
                 return
-            self.step = step
-            progress = TrialProgress(step, run.iteration / run.total, report["validation_loss"])
-            self.go_on(progress)
-
-        def go_on(self, progress: TrialProgress | None) -> None:
-            if (outcome := ask(progress)) is not None:
-                raise _Ended(outcome)
+            self.step, loss = step, report["validation_loss"]
+            trial.report(loss, step)
+            if trial.should_prune():
+                share = f"{100 * run.iteration / run.total:.0f} % of its schedule"
+                raise _Ended(f"pruned at {share}, validation loss {loss:.4g}", pruned=True)
 
     return Watch()
 

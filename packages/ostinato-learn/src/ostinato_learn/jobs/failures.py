@@ -10,7 +10,7 @@ from ostinato_learn.interrupt import Terminated
 OK, FAILED, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
 # The packages of the torch extra, by the names under which they are imported.
-TORCH_EXTRA = {"torch", "sklearn", "tqdm", "matplotlib"}
+TORCH_EXTRA = {"torch", "sklearn", "joblib", "tqdm", "matplotlib"}
 
 
 class Failure(Exception):  # noqa: N818  it ends a command, it need not be an error

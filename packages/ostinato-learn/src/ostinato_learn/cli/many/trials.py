@@ -11,15 +11,19 @@ trials.csv     all finished trials, the best first
 
 A trial is a pure function of the study and of the number of finished trials: the sampler is seeded
 anew for each. A trial that was running when the process ended is run again by the next process, so
-that interruptions do not change the result of a study. If trials run side by side, a trial also
-depends on those that run when it begins, and so on the clock.
+that interruptions do not change the result of a study. If trials run side by side, each worker asks
+the study in the journal for its own, and a trial also depends on those that run when it begins, and
+so on the clock.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
+import statistics
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,8 +109,23 @@ def space(settings: Config, given: Given) -> tuple[SearchedParameter, ...]:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """The outcome of a trial.
+
+    Attributes:
+        said: the outcome in words, if it was not trained to its end.
+        pruned: whether it counts as bad; if not, and there are no reports, the time was up.
+        reports: the best report of each draw.
+    """
+
+    said: str = ""
+    pruned: bool = False
+    reports: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
 class Study:
-    """An open study.
+    """An open study; a process that gets a copy of one in a journal opens the journal.
 
     Attributes:
         study: Optuna's.
@@ -114,7 +133,8 @@ class Study:
         axes: the parameters that they change.
         decided: the keys that the user set, which trials keep.
         seed: the seed of the sampler.
-        path: the directory; None: only in memory.
+        path: the directory; None: nothing is kept.
+        journal: the file of the trials; None: they are in memory.
         fresh: whether it is new.
         findings: those of the data check that put the losses in doubt; see `run/findings.py`.
     """
@@ -127,6 +147,7 @@ class Study:
     path: Path | None
     fresh: bool
     findings: Sequence[dict[str, Any]] = ()
+    journal: Path | None = None
 
     @property
     def best_file(self) -> Path | None:
@@ -137,16 +158,49 @@ class Study:
         import optuna
 
         options = {name: value for name, value in SAMPLER.items() if name != "name"}
-        running = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-        seed = (self.seed + len(self.finished()) + len(running)) % 2**32
+        trial, state = self.study.ask(), optuna.trial.TrialState
+        states = (state.COMPLETE, state.PRUNED, state.RUNNING)
+        before = [
+            each.state
+            for each in self.study.get_trials(deepcopy=False, states=states)
+            if each.number < trial.number
+        ]
         # Running trials count as bad ones, so that the sampler avoids their values.
-        options["constant_liar"] = bool(running)
+        options["constant_liar"] = state.RUNNING in before
+        seed = (self.seed + len(before)) % 2**32  # another one for each, also side by side
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, **options)
-        trial = self.study.ask()
         used = {axis.key: axis.suggest(trial, self.base.get(axis.key)) for axis in self.axes}
         used |= self._scaled(used)
         trial.set_user_attr("used", used)
         return trial, used
+
+    def tell(self, trial: optuna.Trial, outcome: Outcome) -> str:
+        """Keep an outcome; return it in words."""
+        import optuna
+
+        found = outcome.reports
+        if outcome.pruned:
+            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        if not found:
+            return outcome.said
+        for name in found[0]:
+            if name.startswith("validation_"):
+                values = [report[name] for report in found]
+                trial.set_user_attr(name, statistics.fmean(values))
+                trial.set_user_attr(f"draws_{name}", values)
+        loss = statistics.fmean(report["validation_loss"] for report in found)
+        self.study.tell(trial, loss)
+        best = self.best()
+        leads = " (the best so far)" if best is not None and best.number == trial.number else ""
+        return f"validation loss {loss:.4g}{leads}"
+
+    def check_seen(self) -> None:
+        """Raise BadInput if this process does not see the journal."""
+        if self.journal is not None and not self.journal.is_file():
+            raise BadInput(
+                f"{platform.node()} does not see {self.journal}; wanted an --output that all "
+                "machines share"
+            )
 
     def finished(self) -> list[optuna.trial.FrozenTrial]:
         """Trials that were trained to their end or pruned, the best first."""
@@ -228,6 +282,7 @@ def opened(
     description: Mapping[str, Any],
     seed: int,
     findings: Sequence[dict[str, Any]],
+    shared: bool,
 ) -> Iterator[Study]:
     """A new study, or the one at `path`, which goes on.
 
@@ -238,6 +293,7 @@ def opened(
         description: that of the data; a study continues only with the same.
         seed: the seed of the sampler.
         findings: those of the data check.
+        shared: whether several processes try its trials.
 
     Raises:
         BadInput: there is another study, another process works on it, or every parameter is given.
@@ -245,7 +301,6 @@ def opened(
     """
     with needs("ostinato-learn[tune]", "optuna"):
         import optuna
-        from optuna.storages import journal
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     axes, decided = space(base, given), frozenset(given)
@@ -255,9 +310,15 @@ def opened(
     identity = _identity(base, axes, description, seed)
     options = {name: value for name, value in PRUNER.items() if name != "name"}
     pruner = optuna.pruners.MedianPruner(**options)
-    if path is None:
+    if path is None and not shared:
         study = optuna.create_study(pruner=pruner)
         yield _begun(Study(study, base, axes, decided, seed, None, True, findings))
+        return
+    if path is None:
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder, "journal.log")
+            study = _in_journal(log, pruner)
+            yield _begun(Study(study, base, axes, decided, seed, None, True, findings, log))
         return
     fresh = not (path / "study.json").is_file()
     if not fresh:
@@ -267,16 +328,23 @@ def opened(
         _lock(lock, path)
         if fresh:
             files.write_json(path / "study.json", identity)
-        log = path / "journal.log"
+        log = path.resolve() / "journal.log"
         _repair(log)
-        backend = journal.JournalFileBackend(str(log), journal.JournalFileOpenLock(str(log)))
-        study = optuna.create_study(
-            storage=journal.JournalStorage(backend),
-            study_name=NAME,
-            pruner=pruner,
-            load_if_exists=True,
-        )
-        yield _begun(Study(study, base, axes, decided, seed, path, fresh, findings))
+        study = _in_journal(log, pruner)
+        yield _begun(Study(study, base, axes, decided, seed, path, fresh, findings, log))
+
+
+def _in_journal(log: Path, pruner: optuna.pruners.BasePruner) -> optuna.Study:
+    import optuna
+    from optuna.storages import journal
+
+    backend = journal.JournalFileBackend(str(log), journal.JournalFileOpenLock(str(log)))
+    return optuna.create_study(
+        storage=journal.JournalStorage(backend),
+        study_name=NAME,
+        pruner=pruner,
+        load_if_exists=True,
+    )
 
 
 def _begun(study: Study) -> Study:

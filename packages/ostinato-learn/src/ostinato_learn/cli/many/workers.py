@@ -1,118 +1,107 @@
-"""`--jobs N`: pieces of work done by N workers of one command.
+"""`--jobs N`: pieces of work done side by side, on this machine or on a cluster.
 
 The command deals out pieces, and each worker does one after the other. A worker prepares once what
-it needs for all of its pieces, such as the data, so that little is sent:
-
-    dealer of the command             worker
-    ─────────────────────             ──────
-                                 ←    work = prepare(*arguments)
-    pieces()                     →    work(piece, ask)
-    answer(piece, question)      ←→     ask(question), as often as it likes
-    tell(piece, result)          ←
-
-An answer other than None ends the piece, and is its result. A `Team` works for a dealer:
-`Processes` of this machine, or `on_ray.Trials`. Workers end with the command.
+it needs for all of its pieces, such as the data, so that little is sent.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
-import multiprocessing
-import os
+import pickle
 import platform
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Annotated, Any, Protocol
+from itertools import islice
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from ostinato_learn import environment
+from ostinato_learn.cli.many import backends
 from ostinato_learn.jobs.failures import AlreadyReported, BadInput, Failure, explained
-from ostinato_learn.jobs.inputs import limits
 
-Ask = Callable[[Any], Any]
-Work = Callable[[Any, Ask], Any]
+Work = Callable[[Any], Any]
 
-OnRay = Annotated[
-    bool,
+Backend = Annotated[
+    Literal["loky", "ray", "dask"],
     typer.Option(
-        "--ray",
-        help="Run the --jobs on Ray: on the cluster of RAY_ADDRESS, or on one started here.",
+        "--backend",
+        help="What runs the --jobs: loky, processes of this machine; ray or dask, the cluster of "
+        "RAY_ADDRESS or DASK_SCHEDULER_ADDRESS, or one started here.",
     ),
 ]
 
-_NOTHING = object()
-ENDS_WITHIN_S = 10  # seconds from SIGTERM until a worker is killed
+_LOGGERS = ("ostinato", "ostinato_learn")
 
 
-class Dealer(Protocol):
-    """The part of a command that deals out work to workers."""
-
-    def pieces(self) -> Iterator[Any]:
-        """The pieces, taken one by one, when a worker is free."""
-
-    def answer(self, piece: Any, question: Any) -> Any:
-        """None if the piece continues; else the result with which it ends."""
-
-    def tell(self, piece: Any, result: Any) -> None:
-        """Take the result of a piece."""
+def alone(prepare: Callable[..., Work], arguments: tuple, pieces: Iterable[Any]) -> Iterator[Any]:
+    """The results of all pieces, done in this process."""
+    yield from map(prepare(*arguments), pieces)
 
 
-class Team(Protocol):
-    """Workers, which exist while they work.
+@dataclass(frozen=True)
+class Team:
+    """n workers, each with so many threads.
 
     Attributes:
-        threads: the threads of each worker.
+        submit: submits a call to a worker; see `backends.py`.
     """
 
-    @property
-    def threads(self) -> int: ...
+    n: int
+    threads: int
+    submit: Callable[..., Future]
 
-    def do_all(
-        self, prepare: Callable[..., Work], arguments: tuple[Any, ...], dealer: Dealer
-    ) -> None:
-        """Do all pieces of a dealer.
+    def do(
+        self, prepare: Callable[..., Work], arguments: tuple, pieces: Iterable[Any]
+    ) -> Iterator[Any]:
+        """The results of all pieces as they come; what pieces log is logged here.
 
         Args:
-            prepare: a function of a module, called in each worker with `arguments`. It returns a
-                function, which is called with each piece and with `ask`, which returns the answer
-                to a question. If the answer is not None, the work ends and returns it; on Ray it
-                ends inside `ask`.
+            prepare: a function of a module, called once in each worker with `arguments`. It returns
+                a function, which is called with each piece.
+            pieces: taken one by one, when a worker is free.
 
         Raises:
             Failure: a worker failed; the message has its error.
-            AlreadyReported: a worker failed by a bug, and has shown the traceback.
+            AlreadyReported: a worker failed by a bug; its traceback is shown.
         """
+        packed, left = pickle.dumps(arguments), iter(pieces)
+        running: set[Future] = set()
+        while True:
+            for piece in islice(left, self.n - len(running)):
+                running.add(self.submit(_do, prepare, packed, piece))
+            if not running:
+                return
+            ended, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                try:
+                    done = future.result()
+                except Exception as error:  # `_do` raises nothing: the worker itself is lost
+                    raise Failure(
+                        f"a process of --jobs was killed ({type(error).__name__}); if the memory "
+                        "is full, take fewer --jobs"
+                    ) from None
+                yield done.result()
 
 
-def alone(work: Work, dealer: Dealer) -> None:
-    """Do all pieces of a dealer in this process."""
-    for piece in dealer.pieces():
-        dealer.tell(piece, work(piece, partial(dealer.answer, piece)))
+@contextmanager
+def team(n: int, threads: int | None, backend: str) -> Iterator[Team]:
+    """A team of n workers, which end with the context.
 
-
-def threads_of_a_job(n_jobs: int, asked: int | None) -> int:
-    """The threads of each of n jobs: as given, or a share of the cores.
+    Args:
+        threads: the threads of each, as given by the user; None: a share of the cores.
+        backend: see `Backend`.
 
     Raises:
-        BadInput: there are far more jobs than cores.
+        BadInput: there is no such cluster, or it has too little room.
+        ModuleNotFoundError: a package is not installed.
     """
-    cores = environment.cores()
-    most = max(limits.MOST_THREADS, cores)
-    if n_jobs > most:
-        raise BadInput(
-            f"--jobs is {n_jobs:,}; wanted at most {most}, and best no more than the {cores} cores "
-            "that this command may use"
-        )
-    return asked or max(1, cores // n_jobs)
+    with backends.opened(backend, n, threads) as (of_each, submit):
+        yield Team(n, of_each, submit)
 
 
 def check_same(here: Mapping[str, str], there: Mapping[str, str]) -> None:
@@ -131,152 +120,69 @@ def check_same(here: Mapping[str, str], there: Mapping[str, str]) -> None:
         )
 
 
-class Lost(Failure):
-    """A worker process ended before its work was done."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "a process of --jobs was killed; if the memory is full, take fewer --jobs"
-        )
+# ---- in a worker
 
 
-@contextmanager
-def _alive() -> Iterator[None]:
-    """Within this context, a closed connection means that a worker has died."""
-    try:
-        yield
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        raise Lost from None
+class _Done(NamedTuple):
+    """A piece that was done.
 
-
-def result(kind: str, content: Any) -> Any:
-    """The result of an `outcome`.
-
-    Raises:
-        Failure: the worker failed.
-        AlreadyReported: the worker failed by a bug, whose traceback is shown.
+    Attributes:
+        said: what was logged: logger, level and message.
+        value: the result, or, of a piece that `failed`, exit code, message and traceback.
     """
-    if kind == "result":
-        return content
-    code, message, trace = content
-    if message is None:
-        print(trace, end="", file=sys.stderr)
-        raise AlreadyReported(code)
-    failure = Failure(message)
-    failure.exit_code = code
-    raise failure
+
+    said: tuple[tuple[str, int, str], ...]
+    failed: bool
+    value: Any
+
+    def result(self) -> Any:
+        for name, level, message in self.said:
+            logging.getLogger(name).log(level, "%s", message)
+        if not self.failed:
+            return self.value
+        code, message, trace = self.value
+        if message is None:
+            print(trace, end="", file=sys.stderr)
+            raise AlreadyReported(code)
+        failure = Failure(message)
+        failure.exit_code = code
+        raise failure
 
 
-@dataclass(frozen=True)
-class Processes:
-    """n processes of this machine. Ctrl-C is for the command alone, which ends them by SIGTERM."""
-
-    n: int
-    threads: int
-
-    def do_all(
-        self, prepare: Callable[..., Work], arguments: tuple[Any, ...], dealer: Dealer
-    ) -> None:
-        """See `Team`."""
-        with self._started(prepare, arguments) as connections:
-            # None: the worker is preparing.
-            left, busy = dealer.pieces(), dict.fromkeys(connections, _NOTHING)
-            free: list[Connection] = []
-            while True:
-                while free and (piece := next(left, _NOTHING)) is not _NOTHING:
-                    connection = free.pop()
-                    with _alive():
-                        connection.send(piece)
-                    busy[connection] = piece
-                if free and all(piece is _NOTHING for piece in busy.values()):
-                    return
-                for ready in wait(list(busy)):
-                    assert isinstance(ready, Connection)
-                    with _alive():
-                        kind, content = ready.recv()
-                    if kind == "question":
-                        reply = dealer.answer(busy[ready], content)
-                        with _alive():
-                            ready.send(reply)
-                        continue
-                    found, piece = result(kind, content), busy.pop(ready)
-                    free.append(ready)
-                    if piece is not _NOTHING:
-                        dealer.tell(piece, found)
-
-    @contextmanager
-    def _started(
-        self, prepare: Callable[..., Work], arguments: tuple[Any, ...]
-    ) -> Iterator[list[Connection]]:
-        """The connections to the workers, which end with the context."""
-        context = multiprocessing.get_context("spawn")  # a fork copies locks, but not their threads
-        processes: list[BaseProcess] = []
-        connections: list[Connection] = []
-        try:
-            for _ in range(self.n):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_process, args=(theirs, prepare, arguments))
-                process.start()
-                theirs.close()
-                processes.append(process)
-                connections.append(ours)
-            yield connections
-        finally:
-            for connection in connections:
-                connection.close()
-            for each in processes:
-                each.terminate()
-            for each in processes:
-                each.join(ENDS_WITHIN_S)
-                if each.is_alive():
-                    each.kill()
-                    each.join()
-
-
-def _process(connection: Connection, prepare: Callable[..., Work], arguments: tuple) -> None:
-    from ostinato_learn.interrupt import sigterm_unwinds
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_command, daemon=True).start()
-    with sigterm_unwinds():
-        _serve(connection, prepare, arguments)
-
-
-def _end_with_the_command() -> None:
-    """End this process by SIGTERM when the command has ended, even in the middle of a training."""
-    command = multiprocessing.parent_process()
-    assert command is not None
-    command.join()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _serve(connection: Connection, prepare: Callable[..., Work], arguments: tuple) -> None:
-    """A worker, until its connection closes or it fails."""
-    hush()
-
-    def ask(question: Any) -> Any:
-        connection.send(("question", question))
-        return connection.recv()
-
-    with connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        kind, work = outcome(prepare, *arguments)
-        connection.send((kind, None if kind == "result" else work))
-        while kind == "result":
-            kind, content = outcome(work, connection.recv(), ask)
-            connection.send((kind, content))
-
-
-def hush() -> None:
-    """Keep a worker from showing the notes that the command has shown."""
-    logging.getLogger("ostinato_learn").setLevel(logging.ERROR)
-
-
-def outcome(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
-    """What `result` takes: ("result", what the function returns), or ("failure", its error)."""
+def _do(prepare: Callable[..., Work], arguments: bytes, piece: Any) -> _Done:
+    said: list[tuple[str, int, str]] = []
     try:
-        return "result", function(*arguments)
+        with _logged([]):  # the command has read the same data, and logged the same
+            work = _prepared(prepare, arguments)
+        with _logged(said):
+            found = work(piece)
+        return _Done(tuple(said), False, found)
     except Exception as error:
         code, message = explained(error)
         if message is not None:  # the command adds its name again
             message = message.removeprefix("ostinato: ")
-        return "failure", (code, message, traceback.format_exc())
+        return _Done(tuple(said), True, (code, message, traceback.format_exc()))
+
+
+@functools.lru_cache(maxsize=1)
+def _prepared(prepare: Callable[..., Work], arguments: bytes) -> Work:
+    """The work of this process, prepared for its first piece."""
+    return prepare(*pickle.loads(arguments))
+
+
+@contextmanager
+def _logged(said: list[tuple[str, int, str]]) -> Iterator[None]:
+    """Collect what both packages log."""
+
+    class Collected(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append((record.name, record.levelno, record.getMessage()))
+
+    handler, loggers = Collected(), [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
