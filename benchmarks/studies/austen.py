@@ -171,7 +171,6 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
         "unknown": result["unknown"],
         "top1": result["top1"],
         "top3": result["top3"],
-        "copied": model.generate(n=2000, seed=options.seed).copied,
         "parameters": sum(w.numel() for w in model.net.parameters()),
         "iterations": history.iterations,
         "seed": options.seed,

@@ -1,4 +1,4 @@
-"""`--jobs N --backend ray` and `dask`: clusters of one machine, started by the command or joined."""
+"""`--jobs N --backend ray` and `dask`: clusters of one machine, started by the command or given."""
 
 from __future__ import annotations
 
@@ -195,9 +195,9 @@ def test_the_share_of_a_job_on_a_cluster(nodes, n, threads):
 
 def test_more_jobs_than_a_cluster_holds_are_refused():
     assert backends._fitting([2], 2, None, "there") == 1
-    with pytest.raises(BadInput, match="has room for 2 of 1 threads; wanted fewer --jobs$"):
+    with pytest.raises(BadInput, match=r"has room for 2 of 1 threads; wanted fewer --jobs$"):
         backends._fitting([2], 3, None, "there")
-    with pytest.raises(BadInput, match="has room for 1 of 2 threads; .* or --threads$"):
+    with pytest.raises(BadInput, match=r"has room for 1 of 2 threads; .* or --threads$"):
         backends._fitting([2], 2, 2, "there")
 
 

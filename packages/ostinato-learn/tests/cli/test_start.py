@@ -93,8 +93,6 @@ def test_what_has_not_learnt_anything_new_answers_as_before(ostinato, origins, t
     outcome = ostinato("train", file, *flags, "--from", origins / kind, *UNMOVED, "-o", run)
     assert outcome.code == 0, outcome.err
     if kind in ("language",):
-        weights = [(of / "model" / "model.safetensors") for of in (origins / kind, run)]
-        assert weights[0].stat().st_size <= weights[1].stat().st_size  # it has more 20-grams
         answers = [ostinato("complete", of, "the cat").out for of in (origins / kind, run)]
     else:
         every = () if kind == "regress" else ("--proba",)  # which is for quantiles

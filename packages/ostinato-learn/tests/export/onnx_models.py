@@ -82,7 +82,7 @@ def tagger(F=3, C=4, scale=True, **config):
 def language_model(text="abcabd", **config):
     vocabulary = Vocabulary.fit([text], "character")
     net = noisy(seeded(lambda: LanguageNet(len(vocabulary), hidden_size=6, **config)))
-    return loaded("language_model", net, {"vocabulary": vocabulary.as_json(), "one_in": 1})
+    return loaded("language_model", net, {"vocabulary": vocabulary.as_json()})
 
 
 def preparation(missing, words=True, far=1.0):

@@ -166,7 +166,7 @@ def language(level: str = "word", name: str = "made up") -> LanguageData:
                 name,
             )
         ],
-        samples=[Sample(0.5, f"First.\n{name}", 30, 0.25), Sample(1.0, name, 3, None)],
+        samples=[Sample(0.5, f"First.\n{name}", 30), Sample(1.0, name, 3)],
         passage=[(token, 0.0), ("\n", 5.0), ("\ufffd", 99.0)],
         by_position=np.array([[4.5, 9.0], [12.5, 8.0]]),
         parameters=77,

@@ -17,6 +17,7 @@ from saved_models import (
     without_torch,
 )
 
+import ostinato_learn
 from ostinato_learn import runtime
 from ostinato_learn.cli import main
 from ostinato_learn.models import saved_model
@@ -47,6 +48,17 @@ def rewritten(path, name, content):
     config = json.loads((path / "config.json").read_text())
     config["sha256"][name] = hashlib.sha256(content).hexdigest()
     (path / "config.json").write_text(json.dumps(config))
+
+
+def test_an_earlier_language_model_with_hashes_of_its_texts_answers(tmp_path):
+    model, path = language_model(tmp_path / "m"), tmp_path / "m"
+    config = json.loads((path / "config.json").read_text())
+    config["fitted"]["one_in"] = 1
+    (path / "config.json").write_text(json.dumps(config))
+    weights = unpack((path / "model.safetensors").read_bytes(), "weights")
+    rewritten(path, "model.safetensors", pack({**weights, "copies": np.arange(3)}))
+    for again in (runtime.load(path), ostinato_learn.load(path)):
+        assert again.generate("to", 9, seed=1) == model.generate("to", 9, seed=1)
 
 
 def with_check(path, change):

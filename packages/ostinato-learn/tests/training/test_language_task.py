@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from test_checkpoint import KillAfter, Killed
 from training_examples import Remembering, assert_same_end
 
-from ostinato_learn.data.text.copies import Copies
 from ostinato_learn.data.text.corpus import Corpus
 from ostinato_learn.data.text.vocabulary import END, UNKNOWN, Vocabulary
 from ostinato_learn.models import LanguageNet
@@ -27,11 +26,9 @@ from ostinato_learn.training.checkpoint import read
 from ostinato_learn.training.loop import learn
 from zoo.suites import one_in
 
-NO_COPIES = Copies(np.zeros(0, np.uint64), 1)
-
 
 def measure(net: LanguageNet, vocabulary: Vocabulary, documents: list[str]) -> SimpleNamespace:
-    model = LanguageModel(network=ModuleNetwork(net), vocabulary=vocabulary, copies=NO_COPIES)
+    model = LanguageModel(network=ModuleNetwork(net), vocabulary=vocabulary)
     return SimpleNamespace(**model.evaluate(documents))
 
 
@@ -221,7 +218,7 @@ def test_every_loss_is_in_its_unit(texts, n_units, monkeypatch):
     monkeypatch.setattr(language, "SHORTEST", 5)
     vocabulary = Vocabulary.fit(texts, "character")
     net = random_net(vocabulary)
-    model = LanguageModel(network=ModuleNetwork(net), vocabulary=vocabulary, copies=NO_COPIES)
+    model = LanguageModel(network=ModuleNetwork(net), vocabulary=vocabulary)
     unit = language.units([len(text) for text in texts])
     losses = [
         F.cross_entropy(*slow_logits(net, vocabulary, text), reduction="none") for text in texts

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from ostinato_learn.cli.flags import TextRun
 from ostinato_learn.cli.output import AsJson, Quiet, hush, say, say_json
 from ostinato_learn.jobs.failures import BadInput
-from ostinato_learn.jobs.output import percent
 from ostinato_learn.jobs.runs import answering, runs
 
 if TYPE_CHECKING:
@@ -49,14 +47,10 @@ def generate(
     model = answering.model_of(find(run))
     _tell_unknown(model.vocabulary, prompt)
     made = model.generate(prompt, n, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    copied: dict[str, Any] = {"n_tokens": made.n_tokens, "copied": made.copied}
     if as_json:
-        say_json({"text": prompt + made.text, **copied})
-        return
-    say(prompt + made.text)
-    if made.copied is not None and not quiet:
-        share = percent(made.copied)
-        print(f"{share} of its 20-grams occur in the training texts", file=sys.stderr)
+        say_json({"text": prompt + made.text, "n_tokens": made.n_tokens})
+    else:
+        say(prompt + made.text)
 
 
 def _tell_unknown(vocabulary: Vocabulary, prompt: str) -> None:

@@ -23,7 +23,7 @@ from ostinato_learn.models.tensor_file import check_finite, fill, pack
 from ostinato_learn.runtime.model import Model
 from ostinato_learn.runtime.network import Network
 from ostinato_learn.runtime.values import entries
-from ostinato_learn.saved.card import FOLDED, n_parameters
+from ostinato_learn.saved.card import NO_WEIGHTS, n_parameters
 from ostinato_learn.saved.read import CONFIG, TENSORS, Saved, read
 from ostinato_learn.saved.write import write
 
@@ -73,7 +73,6 @@ def save(
     check_finite(weights, "the network")
     folded = described.folded if described else {}
     check_finite(folded, "a tensor that the network computes from its weights")
-    kept = {name: torch.from_numpy(array) for name, array in model.kept_tensors().items()}
     config = {
         "kind": model.kind,
         "params": params,
@@ -83,7 +82,7 @@ def save(
         "fitted": model.fitted(),
         "iterations": iterations,
     }
-    content = pack({**weights, **kept, **folded})
+    content = pack({**weights, **folded})
     write(path, config, content, n_parameters(weights), examples=examples, measures=measures)
 
 
@@ -115,11 +114,10 @@ def loaded(path: Path) -> tuple[Model, Saved]:
     module = built(known.NETWORK, **net)
     network = ModuleNetwork(module, several=saved.fitted.get("multilabel") is True)
     model: Model = task.module("model").MODEL.of(saved, where, network)
-    beside = model.kept_tensors().keys()
     weights = {
         name: torch.from_numpy(array.copy())
         for name, array in saved.tensors.items()
-        if not name.startswith(FOLDED) and name not in beside
+        if not name.startswith(NO_WEIGHTS)
     }
     fill(module, weights, str(path / TENSORS))
     module.eval()

@@ -71,7 +71,6 @@ class Sample:
     temperature: float
     text: str
     n_tokens: int
-    copied: float | None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -163,24 +162,19 @@ class LanguageData(PageData):
         )
 
     def _samples(self) -> PageSection:
-        """Texts that the model generated, and the share of each that is copied from the training
-        text."""
+        """Texts that the model generated."""
         cards = Grid([self._written(each) for each in self.samples], tall=True)
         return PageSection(
             "samples",
             "Written by the model",
             [cards] if self.samples else [],
             note="Drawn from the model's own probabilities; a temperature below 1 makes the likely "
-            f"likelier. A text that copies its training text has 20 {self.level}s in a row that "
-            "for word; a copied text says little about the model.",
+            "likelier.",
             why="None: no text was generated.",
         )
 
     def _written(self, each: Sample) -> Card:
-        copied = "too short to be a copy"
-        if each.copied is not None:
-            copied = f"{percent(each.copied, 1)} of its 20-grams are copied from the training text"
-        made = f"{count(each.n_tokens)} {self.level}s, {copied}"
+        made = f"{count(each.n_tokens)} {self.level}s"
         return Card(f"Temperature {each.temperature:g}: {made}", [PageText([Word(each.text)])])
 
     def _surprise(self) -> PageSection:
@@ -354,7 +348,7 @@ def _beginning(model: TokenModel, text: str, n: int) -> str:
 
 def _sample(model: TokenModel, temperature: float) -> Sample:
     made = model.generate("", SAMPLE[model.vocabulary.level], temperature=temperature)
-    return Sample(temperature, made.text, made.n_tokens, made.copied)
+    return Sample(temperature, made.text, made.n_tokens)
 
 
 def _passage(model: TokenModel, text: str) -> list[tuple[str, float]]:

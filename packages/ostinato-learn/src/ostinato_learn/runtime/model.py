@@ -138,10 +138,6 @@ wanted arrays, or a model fitted with label=
         """The entry "fitted" of a saved model, which `values` reads."""
         raise NotImplementedError
 
-    def kept_tensors(self) -> dict[str, Array]:
-        """Arrays that are saved in addition to the weights."""
-        return {}
-
     def __getstate__(self) -> dict[str, Any]:
         """The fields; what is made of them is made again."""
         return {f.name: getattr(self, f.name) for f in fields(self)}

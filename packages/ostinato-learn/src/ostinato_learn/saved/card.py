@@ -10,7 +10,7 @@ from typing import Any
 from ostinato_learn import tasks
 
 FOLDED = "folded."  # the prefix of tensors that were computed from the weights
-COPIES = "copies"  # hashes of a language model's training texts, which are not weights
+NO_WEIGHTS = (FOLDED, "copies")  # the second: hashes of texts in earlier language models
 
 _SHOWN = 20  # labels
 
@@ -72,7 +72,7 @@ def n_parameters(tensors: Mapping[str, Any]) -> int:
 
     Each layer has two biases, as in torch.nn.
     """
-    learnt = (t for name, t in tensors.items() if not name.startswith((FOLDED, COPIES)))
+    learnt = (t for name, t in tensors.items() if not name.startswith(NO_WEIGHTS))
     return sum(prod(tensor.shape) for tensor in learnt)
 
 

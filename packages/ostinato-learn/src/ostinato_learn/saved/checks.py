@@ -12,12 +12,10 @@ from ostinato_learn.data.sequences.as_sequences import one_sequence
 from ostinato_learn.data.sequences.labels import LabelEncoder
 from ostinato_learn.data.sequences.preparation import Preparation
 from ostinato_learn.data.sequences.ragged import Ragged
-from ostinato_learn.data.text.copies import Copies
 from ostinato_learn.data.text.vocabulary import Vocabulary
 from ostinato_learn.data.text.words import WordVocabulary
 from ostinato_learn.runtime.model_graph import ModelGraph
 from ostinato_learn.runtime.values import Array, entries, fail, items, text, whole
-from ostinato_learn.saved.card import COPIES
 
 if TYPE_CHECKING:
     from ostinato_learn.data.series.windows import Columns, SeriesWindows
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 MAX_LABELS = 1 << 20
 MAX_FEATURES = 1 << 20
 MAX_CONTEXT = 1 << 20  # steps
-MAX_ONE_IN = 1 << 40  # of a corpus of 2^59 tokens
 BOUNDS = ("nonnegative", "whole")  # of forecasts; early models had none
 _DTYPE = re.compile(r"[<>|=]?(?:[biuf][1248]|U[1-9]\d{0,4}|O)")
 _FEATURE = {"name", "words", "mean", "scale", "fill"}
@@ -40,16 +37,6 @@ def names(
         ValueError: a name is missing or unknown.
     """
     entries(fitted, f"{where}: 'fitted'", wanted, frozenset(optional))
-
-
-def copies(tensors: dict[str, Array], one_in: Any, where: str) -> Copies:
-    """The 20-grams of the texts that a language model learnt from."""
-    hashes = tensors.get(COPIES, np.empty(0, np.int64))  # early models had none
-    if hashes.dtype != np.int64 or hashes.ndim != 1:
-        fail(
-            f"{where}: the tensor {COPIES!r} is {hashes.dtype}{list(hashes.shape)}; wanted int64[N]"
-        )
-    return Copies(hashes.view(np.uint64), whole(one_in, f"{where}: 'one_in'", 1, MAX_ONE_IN))
 
 
 def labels(value: Any, graph: ModelGraph | None, where: str) -> LabelEncoder:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ostinato_learn.data.text.copies import LENGTH, MOST, Copies
 from ostinato_learn.data.text.corpus import Corpus, Streams
 from ostinato_learn.data.text.vocabulary import END, SPECIAL
 
@@ -73,35 +72,3 @@ def test_errors():
         Streams(corpus(), 0, 4)
     with pytest.raises(ValueError, match="22 streams through 21 tokens"):
         Streams(corpus(), 22, 4)
-
-
-def brute_share(text, training):
-    """The share of 20-grams, by sets of tuples."""
-    known = {tuple(d[i : i + LENGTH]) for d in training for i in range(len(d) - LENGTH + 1)}
-    grams = [tuple(text[i : i + LENGTH]) for i in range(len(text) - LENGTH + 1)]
-    return sum(gram in known for gram in grams) / len(grams)
-
-
-def test_copies_are_those_of_sets_of_tuples():
-    rng = np.random.default_rng(0)
-    training = [rng.integers(2, 5, n) for n in (300, 19, 20, 150)]
-    copies = Copies.of(Corpus(training))
-    text = np.concatenate([training[0][40:90], rng.integers(2, 5, 40), training[3][:60]])
-    wanted = brute_share(text.tolist(), [d.tolist() for d in training])
-    assert 0.3 < wanted < 0.9
-    assert copies.share(text) == wanted
-    across = np.concatenate([training[0][-15:], training[1][:15]])  # over an end of a document
-    assert copies.share(across) == brute_share(across.tolist(), [d.tolist() for d in training]) == 0
-    assert copies.share(text[: LENGTH - 1]) is None
-
-
-def test_of_a_large_corpus_a_sample_is_kept():
-    rng = np.random.default_rng(0)
-    training = rng.integers(2, 90, 3 * MOST)
-    copies = Copies.of(Corpus([training]))
-    assert copies.one_in == 4
-    assert 0.9 * len(training) / 4 < len(copies.hashes) < 1.1 * len(training) / 4
-    block = 2**20
-    assert copies.share(training[block - 500 : block + 500]) == 1  # also where two blocks meet
-    half = np.concatenate([training[:20_000], rng.integers(2, 90, 20_000)])
-    assert abs(copies.share(half) - 0.5) < 0.02

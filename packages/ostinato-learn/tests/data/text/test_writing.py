@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from ostinato_learn.data.text.copies import Copies
 from ostinato_learn.data.text.vocabulary import END, Vocabulary
 from ostinato_learn.data.text.writing import Generated, Sampling, written
 
@@ -98,10 +97,10 @@ class Spelling:
 
 
 def test_each_token_is_read_once_and_a_document_ends():
-    read, copies = Spelling(), Copies(np.empty(0, np.uint64), 1)
-    made = written(read, VOCABULARY, copies, "ab", 5, Sampling())
-    assert made == Generated("cabca", 5, None)
+    read = Spelling()
+    made = written(read, VOCABULARY, "ab", 5, Sampling())
+    assert made == Generated("cabca", 5)
     assert read.reads == [[END, 2, 3], [4], [2], [3], [4]]
     read.last = END
-    assert written(read, VOCABULARY, copies, "", 9, Sampling()) == Generated("abc", 3, None)
-    assert written(read, VOCABULARY, copies, "abc", 9, Sampling()) == Generated("", 0, None)
+    assert written(read, VOCABULARY, "", 9, Sampling()) == Generated("abc", 3)
+    assert written(read, VOCABULARY, "abc", 9, Sampling()) == Generated("", 0)

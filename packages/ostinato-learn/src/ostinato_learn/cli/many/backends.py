@@ -1,5 +1,6 @@
-"""What runs the `--jobs`: processes of this machine, or a cluster of Ray or Dask, a given one or one
-that is started here. Each has its way to submit a call, and a future of `concurrent.futures`."""
+"""Where `--jobs` run: processes of this machine, or a cluster of Ray or Dask, a given one or one
+that is started here. Each has its way to submit a call, and gives a future of
+`concurrent.futures`."""
 
 from __future__ import annotations
 

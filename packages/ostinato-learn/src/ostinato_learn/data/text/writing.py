@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ostinato_learn.data.text.copies import Copies
 from ostinato_learn.data.text.vocabulary import END, UNKNOWN, Vocabulary
 
 # A function that reads further tokens [N] from a state on. It gives the scores [V] of the next
@@ -88,24 +87,20 @@ class Generated:
     Attributes:
         text: the text without the prompt.
         n_tokens: its number of tokens, fewer than requested if the model ended the document.
-        copied: the share of its 20-grams (of tokens) that occur in the training documents; None if
-            it has too few. See `data.copies`.
     """
 
     text: str
     n_tokens: int
-    copied: float | None
 
 
 def written(
-    read: Read, vocabulary: Vocabulary, copies: Copies, prompt: str, n: int, how: Sampling
+    read: Read, vocabulary: Vocabulary, prompt: str, n: int, how: Sampling
 ) -> Generated:
     """What a model writes after a prompt until it ends the document.
 
     Args:
         read: the model.
         vocabulary: of its tokens.
-        copies: of its training documents.
         prompt: the beginning of a document; "" begins a new one.
         n: tokens at most.
         how: how tokens are drawn.
@@ -116,8 +111,7 @@ def written(
     if n < 1:
         raise ValueError(f"generate: n={n}; wanted 1 or more")
     drawn = list(_drawn(read, vocabulary.encode(prompt), n, how))
-    copied = copies.share(np.array(drawn, dtype=np.int32))
-    return Generated(_text(vocabulary, prompt, drawn), len(drawn), copied)
+    return Generated(_text(vocabulary, prompt, drawn), len(drawn))
 
 
 def pieces(

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ostinato_learn.data.text.copies import Copies
 from ostinato_learn.data.text.corpus import Corpus
 from ostinato_learn.data.text.vocabulary import Vocabulary
 from ostinato_learn.hyperparameters import DEFAULT_WINDOW, Declared, declare
@@ -85,11 +84,7 @@ def fit(
         net.load_state_dict(start.net.state_dict())
     task = Language(corpus, vocabulary, n_streams, window, validation)
     history = loop.learn(net, task, plan, callbacks=callbacks, resume=resume)
-    copies = Copies.of(corpus)
-    if start is not None:
-        copies = copies.joined(start.copies)
-    made = LanguageModel(network=ModuleNetwork(net), vocabulary=vocabulary, copies=copies)
-    return made, history
+    return LanguageModel(network=ModuleNetwork(net), vocabulary=vocabulary), history
 
 
 def as_documents(documents: Any, name: str = "X") -> list[str]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ostinato_learn.data.text.copies import Copies
 from ostinato_learn.data.text.keyboard import SUGGESTED, Keyboard, Suggestion
 from ostinato_learn.data.text.vocabulary import END, UNKNOWN, Vocabulary
 from ostinato_learn.data.text.writing import Generated, Sampling, pieces, written
@@ -18,7 +17,6 @@ from ostinato_learn.runtime.measures import nats
 from ostinato_learn.runtime.model import Model
 from ostinato_learn.runtime.values import Array, fail
 from ostinato_learn.saved import checks
-from ostinato_learn.saved.card import COPIES
 from ostinato_learn.saved.read import Saved
 
 # A long document is measured in parts of 8192 tokens. Before each part 512 tokens are read again to
@@ -46,7 +44,6 @@ class LanguageModel(Model):
 
     Attributes:
         vocabulary: of the tokens.
-        copies: knows the 20-grams of the training documents.
 
     Example:
         >>> model = ostinato_learn.runtime.load("runs/keys/model")
@@ -70,26 +67,19 @@ class LanguageModel(Model):
     task = "language"
 
     vocabulary: Vocabulary
-    copies: Copies
     _last: tuple[Any, Any, Any] = field(default=(None, None, None), init=False)
 
     @classmethod
     def values(cls, saved: Saved, where: str) -> dict[str, Any]:
         fitted, graph = saved.fitted, saved.graph
-        checks.names(fitted, {"vocabulary", "one_in"}, where)
+        checks.names(fitted, {"vocabulary"}, where, ["one_in"])  # of earlier models
         n = saved.net.get("n_tokens") if graph is None else graph.n_outputs
         if graph is not None and (graph.embed is None or graph.embed.n_tokens != n):
             fail(f"{where}: a language model without a table of its tokens")
-        return {
-            "copies": checks.copies(saved.tensors, fitted["one_in"], where),
-            "vocabulary": checks.vocabulary(fitted["vocabulary"], n, where),
-        }
+        return {"vocabulary": checks.vocabulary(fitted["vocabulary"], n, where)}
 
     def fitted(self) -> dict[str, Any]:
-        return {"vocabulary": self.vocabulary.as_json(), "one_in": self.copies.one_in}
-
-    def kept_tensors(self) -> dict[str, Array]:
-        return {COPIES: self.copies.hashes.view(np.int64)}
+        return {"vocabulary": self.vocabulary.as_json()}
 
     @cached_property
     def labels(self) -> Array:
@@ -212,15 +202,14 @@ class LanguageModel(Model):
             temperature, top_k, top_p, seed: how tokens are drawn; see `data.writing.Sampling`.
 
         Returns:
-            The `text` without the prompt, its `n_tokens`, and which share of its 20-grams is
-            `copied` from the training documents.
+            The `text` without the prompt, and its `n_tokens`.
 
         Raises:
             ValueError: n or top_k is below 1, temperature not in [0, ∞), top_p not in (0, 1], or
                 seed below 0.
         """
         how = Sampling(temperature, top_k, top_p, seed)
-        return written(self._read_on, self.vocabulary, self.copies, prompt, n, how)
+        return written(self._read_on, self.vocabulary, prompt, n, how)
 
     def writing(
         self, prompt: str = "", n: int = 200, *, temperature: float = 1.0, seed: int = 0
