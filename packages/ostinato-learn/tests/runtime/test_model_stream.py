@@ -306,7 +306,7 @@ def test_names_become_columns(missing):
     ]
     for probabilities in found:
         np.testing.assert_array_equal(probabilities, expected)
-    np.testing.assert_array_equal(made.scaling.of(of_places.astype(np.float32)), read)
+    np.testing.assert_array_equal(made.prepared(of_places.astype(np.float32)), read)
 
 
 def test_names_that_are_refused():

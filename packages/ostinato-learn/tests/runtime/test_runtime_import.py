@@ -11,7 +11,7 @@ FOR_WRITERS = {"shutil", "bz2", "lzma", "secrets", "random", "tempfile", "glob"}
 FOR_SOME = {
     "ostinato_learn.data.series.windows", "ostinato_learn.data.text.keyboard",
     "ostinato.compiler.lower",
-    "ostinato_learn.runtime.lookahead", "ostinato_learn.runtime.measures",
+    "ostinato_learn.runtime.measures",
     "ostinato_learn.runtime.stream",
 }  # fmt: skip
 

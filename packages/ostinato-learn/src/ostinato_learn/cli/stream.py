@@ -50,15 +50,6 @@ def stream(
             "the threshold that a model trained with early_error has.",
         ),
     ] = None,
-    lookahead: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            "--lookahead",
-            metavar="K",
-            help="For a model of two directions: answer a row when K further rows have come.",
-            min=0,
-        ),
-    ] = None,
     state: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--state", metavar="FILE", help="Save the streams here, and resume from it."),
@@ -105,7 +96,7 @@ def stream(
     rule = Rule(on_change, _confidence(until_confidence, model), skip)
     source = InputFormat(file, key, names, written)
     with opened(file) as handle:
-        StreamPlayer(model, source, Input(handle), rule, as_json, state, every, lookahead).run()
+        StreamPlayer(model, source, Input(handle), rule, as_json, state, every).run()
 
 
 def _dialect(trained: Trained, file: str) -> Dialect:

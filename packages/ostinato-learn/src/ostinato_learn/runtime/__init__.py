@@ -11,7 +11,7 @@
     programs.py      a step as a program of the engine, run on arrays
     network.py       a network run on batches
     model.py         `Model`: predictions in a user's labels
-    stream.py        `Stream`, one step at a time; pool.py: many streams; lookahead.py: late answers
+    stream.py        `Stream`, one step at a time; pool.py: many streams
     stream_source.py what all streams of a model share; answers.py: what they answer
 
 `ostinato_learn.saved` reads the directory of a model.

@@ -9,10 +9,10 @@ bits alone, in any batch, padded or not, on every instruction set. The kinds of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, overload
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,13 +26,11 @@ from ostinato_learn.runtime.values import Array, fail
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ostinato_learn.runtime.lookahead import LookaheadStream
     from ostinato_learn.runtime.pool import Pool
     from ostinato_learn.runtime.stream import Stream
     from ostinato_learn.runtime.stream_source import StreamSource
     from ostinato_learn.saved.read import Saved
 
-S = TypeVar("S")
 MAX_ROWS = 1024
 MAX_VALUES = 1 << 24  # of one layer's outputs over a batch: 64 MB
 
@@ -208,7 +206,7 @@ wanted arrays, or a model fitted with label=
         return {"answer": "probabilities"}
 
     def stream_parts(self) -> dict[str, Any]:
-        """The arguments of a stream of this model besides the network; see `RowSource`.
+        """The arguments of a stream of this model besides the network; see `StreamSource`.
 
         Raises:
             ValueError: models of this kind have no streams, or this model has none.
@@ -262,52 +260,22 @@ wanted arrays, or a model fitted with label=
     def _source(self) -> StreamSource:
         from ostinato_learn.runtime.stream_source import StreamSource
 
-        return self._source_of(StreamSource)
-
-    def _source_of(self, make: Callable[..., S]) -> S:
-        """The parts that the streams of this model share.
-
-        Args:
-            make: `StreamSource`, or another class with the same arguments.
-
-        Raises:
-            ValueError: the model cannot answer step by step; the message says why.
-        """
-        return make(
+        return StreamSource(
             self.network, self.labels.tolist(), fingerprint=self.fingerprint,
             sure_from=self.sure_from, columns=self.columns, **self.stream_parts(),
         )  # fmt: skip
 
-    @overload
-    def stream(self, state: bytes | None = None, *, finite: bool = True) -> Stream: ...
-    @overload
-    def stream(
-        self, state: bytes | None = None, *, finite: bool = True, lookahead: int
-    ) -> LookaheadStream: ...
-    def stream(
-        self, state: bytes | None = None, *, finite: bool = True, lookahead: int | None = None
-    ) -> Stream | LookaheadStream:
+    def stream(self, state: bytes | None = None, *, finite: bool = True) -> Stream:
         """A sequence that comes step by step.
 
         Args:
             state: a result of a stream's `save`, to continue from there.
             finite: whether NaN and infinite values are refused.
-            lookahead: k, for a model that also reads from the end to the beginning: the answer for
-                a step comes k steps later, and its backward directions read only these k steps. See
-                `LookaheadStream` for the equation.
 
         Raises:
-            ValueError: the model cannot answer step by step, or not with this lookahead (the
-                message says why); or the state belongs to another model or another lookahead.
+            ValueError: the model cannot answer step by step (the message says why); or the state
+                belongs to another model.
         """
-        if lookahead is not None:
-            from ostinato_learn.runtime.lookahead import LookaheadSource, LookaheadStream
-
-            source = self._source_of(partial(LookaheadSource, lookahead=lookahead))
-            late = LookaheadStream(source, finite)
-            if state is not None:
-                late.restore(state)
-            return late
         from ostinato_learn.runtime.stream import Stream
 
         stream = Stream(self._source, finite)

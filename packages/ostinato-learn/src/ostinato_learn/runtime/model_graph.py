@@ -170,20 +170,6 @@ class ModelGraph:
                 return f"{layer.name} also reads from the end of the sequence to its beginning"
         return None
 
-    def why_no_lookahead(self) -> str | None:
-        """Why the model cannot answer a few steps late (`runtime/lookahead.py`); None if it can."""
-        if self.ahead is not None:
-            return self.why_not_streamable()
-        if self.why_not_streamable() is None:
-            return "it reads in one direction, and answers each step at once"
-        top = self.layers[-1]
-        if self.readout.kind == "last" and any(d.reverse for d in top.directions):
-            return (
-                f"{top.name} answers with its backward direction's state at the first step, when "
-                "it has read the whole sequence (the readout is 'last')"
-            )
-        return None
-
     @cached_property
     def _composed(self) -> tuple[StepGraph, StepGraph]:
         why_not = self.why_not_streamable()

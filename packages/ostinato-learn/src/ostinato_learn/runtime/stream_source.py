@@ -1,5 +1,4 @@
-"""`StreamSource`: the common part of all streams and pools of one model; `RowSource` with a
-lookahead.
+"""`StreamSource`: the common part of all streams and pools of one model.
 
 It has the model's step and answer for the native player, the conversion of a user's row, the names
 of the answers, and the batch engine for chunks.
@@ -48,20 +47,6 @@ class RowScaling:
         """For each feature, the number of known names; 0 for a number."""
         return [len(names or ()) for names in self.names] or [0] * len(self.mean)
 
-    def of(self, rows: Array) -> Array:
-        """Rows `[T, F]` as the network reads them, float32."""
-        missing = np.isnan(rows)
-        values = np.where(missing, self.fill, rows.astype(np.float64))
-        with np.errstate(over="ignore"):
-            scaled = ((values - self.mean) / self.scale).astype(np.float32)
-        columns: list[Array] = []
-        for i, n in enumerate(self.n_names):
-            refused = np.isnan(values[:, i])
-            is_name = [np.where(refused, np.nan, rows[:, i] == k) for k in range(n)]
-            columns += is_name or [scaled[:, i]]
-            columns += [missing[:, i]] if self.mask else []
-        return np.stack(columns, axis=1, dtype=np.float32, casting="same_kind")
-
     def places(self, rows: Any) -> Array:
         """Rows of numbers and names, `[F]` or `[T, F]`, with the places of the names.
 
@@ -95,8 +80,8 @@ def _place(names: Names, x: Any) -> float:
     return names.place(x)
 
 
-class RowSource:
-    """A model as streams read and name it: from a user's rows to those of the network, and back.
+class StreamSource:
+    """A network that runs step by step: from a user's rows to those of the network, and back.
 
     Args:
         network: the model's network.
@@ -108,6 +93,10 @@ class RowSource:
         sure_from: the probability from which on an answer is sure, if the model has one.
         columns: the names of a row's features, if the model knows them.
         naming: from an answer's row to its label; None: the name of its largest value.
+        begin: rows that a new stream reads before its first step.
+
+    Raises:
+        ValueError: the model cannot answer step by step; the message names the layer.
     """
 
     def __init__(
@@ -122,7 +111,14 @@ class RowSource:
         sure_from: float | None = None,
         columns: Sequence[str] | None = None,
         naming: Callable[[Array], Any] | None = None,
+        begin: Array | None = None,
     ):
+        why_not = network.graph.why_not_streamable()
+        if why_not is not None:
+            raise ValueError(
+                f"this model cannot answer step by step: {why_not}. Train one that reads in one "
+                "direction, or give predict whole sequences"
+            )
         self.naming = naming
         self.columns = columns
         self.network, self.names, self.several = network, list(names), several
@@ -130,6 +126,20 @@ class RowSource:
         self.scaling = scaling
         self.n_inputs = network.graph.n_inputs if scaling is None else len(scaling.mean)
         self.each = network.graph.readout.kind == "each"  # whether every step has its answer
+        self.chunks = Chunks(network)
+        step, answer = network.graph.composed()
+        carry = np.zeros(sum(n.width for n in step.states), np.float32)
+        if begin is not None:
+            carry = self.chunks.answers(begin, carry[None], each=False)[1][0]
+        none = np.zeros(0)
+        scaling = self.scaling or RowScaling(none, none, none)
+        self.native = native.stream_model(
+            step.inputs[0].width, bound(step, network.tensors), bound(answer, network.tensors),
+            carry.tolist(), scaling.mean.tolist(), scaling.scale.tolist(), scaling.fill.tolist(),
+            scaling.n_names, scaling.mask,
+        )  # fmt: skip
+        self.n_answers: int = self.native.answer_floats
+        self.n_carry: int = self.native.carry_floats
 
     # ---- from a user's rows
 
@@ -172,7 +182,11 @@ class RowSource:
 
     def prepared(self, rows: Array) -> Array:
         """Rows as the network reads them."""
-        return rows if self.scaling is None else self.scaling.of(rows)
+        if self.scaling is None:
+            return rows
+        found = np.empty((len(rows), self.native.row_floats), np.float32)
+        self.native.prepare(len(rows), rows, found)
+        return found
 
     def check_finite(self, rows: Array) -> None:
         """Raise ValueError if a row would be read with NaN or an infinite value."""
@@ -204,52 +218,6 @@ class RowSource:
         if self.several:
             return tuple([name for name, p in zip(self.names, row, strict=True) if p > 0.5])
         return self.names[at]
-
-
-class StreamSource(RowSource):
-    """A network that runs step by step.
-
-    Args:
-        network, names: as for `RowSource`; so are the others.
-        begin: rows that a new stream reads before its first step.
-
-    Raises:
-        ValueError: the model cannot answer step by step; the message names the layer.
-    """
-
-    def __init__(
-        self, network: Network, names: Sequence[Any], *, begin: Array | None = None, **more: Any
-    ):
-        super().__init__(network, names, **more)
-        why_not = network.graph.why_not_streamable()
-        if why_not is not None:
-            late = "stream(lookahead=k), or --lookahead K, answers k steps later; or train"
-            how = late if network.graph.why_no_lookahead() is None else "Train"
-            raise ValueError(
-                f"this model cannot answer step by step: {why_not}. {how} one that reads in one "
-                "direction, or give predict whole sequences"
-            )
-        self.chunks = Chunks(network)
-        step, answer = network.graph.composed()
-        carry = np.zeros(sum(n.width for n in step.states), np.float32)
-        if begin is not None:
-            carry = self.chunks.answers(begin, carry[None], each=False)[1][0]
-        none = np.zeros(0)
-        scaling = self.scaling or RowScaling(none, none, none)
-        self.native = native.stream_model(
-            step.inputs[0].width, bound(step, network.tensors), bound(answer, network.tensors),
-            carry.tolist(), scaling.mean.tolist(), scaling.scale.tolist(), scaling.fill.tolist(),
-            scaling.n_names, scaling.mask,
-        )  # fmt: skip
-        self.n_answers: int = self.native.answer_floats
-        self.n_carry: int = self.native.carry_floats
-
-    def prepared(self, rows: Array) -> Array:
-        if self.scaling is None:
-            return rows
-        found = np.empty((len(rows), self.native.row_floats), np.float32)
-        self.native.prepare(len(rows), rows, found)
-        return found
 
 
 def rows_of_words(network: Network, vocabulary: Any, texts: bool, x: Any) -> Array:

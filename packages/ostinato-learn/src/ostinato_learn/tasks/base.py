@@ -105,25 +105,19 @@ OF_SEQUENCES = (
 )
 
 
-def closed_by(settings: Any, late: bool) -> str | None:
+def closed_by(settings: Any) -> str | None:
     """What the settings of a model of sequences make impossible; see `TaskSpec.closes`.
 
-    The conditions are those of `ModelGraph.why_not_streamable` and `why_no_lookahead`, and of
-    `stream_source.scaling_of`, which refuse the trained model.
+    The conditions are those of `ModelGraph.why_not_streamable` and of `stream_source.scaling_of`,
+    which refuse the trained model.
 
     Args:
         settings: the configuration.
-        late: whether a network in two directions can answer some steps later.
     """
     if settings.model.bidirectional:
-        refused = (
-            "export --to c refuses it, and stream answers late, with --lookahead"
-            if late
-            else "export --to c and stream refuse it"
-        )
         return (
-            f"the network reads in two directions: {refused}; --no-bidirectional keeps both "
-            "possible"
+            "the network reads in two directions: export --to c and stream refuse it; "
+            "--no-bidirectional keeps both possible"
         )
     if settings.data.missing == "forward":
         return "with --missing forward, stream refuses the model; --missing mask and fill do not"

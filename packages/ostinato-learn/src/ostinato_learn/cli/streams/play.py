@@ -66,7 +66,6 @@ class StreamPlayer:
         as_json: whether answers are JSON in any case; else as the rows are.
         state: the file of the snapshots, or None.
         every: seconds between two snapshots.
-        lookahead: steps by which answers come later; None: at once.
     """
 
     def __init__(
@@ -78,11 +77,9 @@ class StreamPlayer:
         as_json: bool = False,
         state: Path | None = None,
         every: float = 5.0,
-        lookahead: int | None = None,
     ):
         self.model, self.source, self.input, self.rule = model, source, input, rule
         self.as_json, self.state, self.every = as_json, state, every
-        self.lookahead = lookahead
         self.lines = Lines()
         self.answers: list[str] = []  # not written yet
         self.skipped = 0
@@ -209,9 +206,7 @@ class StreamPlayer:
         return session
 
     def _stream(self, state: bytes | None = None) -> Any:
-        if self.lookahead is None:
-            return self.model.stream(state)
-        return self.model.stream(state, lookahead=self.lookahead)
+        return self.model.stream(state)
 
     def _text(self, label: Any) -> str:
         assert self.form is not None
@@ -310,28 +305,6 @@ class StreamPlayer:
             _log.warning("the last line has no end yet, and was left for the next time")
         elif rest:
             self._play_and_write([rest], ended=False)
-        if self.lookahead is not None:
-            self._finish()
-
-    def _finish(self) -> None:
-        """Give the answers that wait for further steps at the end of the input. With a state they
-        are left for the next command, which may have further steps."""
-        waiting = [s for s in self.sessions.values() if s.stream is not None and s.stream.n]
-        if self.state is not None:
-            n = sum(session.stream.n - session.stream.n_answered for session in waiting)
-            if n:
-                _log.warning("the answers of the last %d rows wait for further ones", n)
-            return
-        if self.form is None:  # there was no row
-            return
-        line = self.form.line()
-        with Interrupt() as interrupt:
-            for session in waiting:
-                for answer in session.stream.finish():
-                    if session.stream is not None:  # None: it has given its answer
-                        self._tell_answer(session, answer, line)
-            if show(self.answers, lambda: interrupt.requested):
-                self.answers.clear()
 
     def _tell(self) -> None:
         for name, n in (self.rows.n_unknown if self.rows else {}).items():
@@ -387,7 +360,6 @@ class StreamPlayer:
             **asdict(self.source.dialect),
             "na": list(self.source.dialect.na),
             "rule": [self.rule.on_change, self.rule.until],
-            "lookahead": self.lookahead,
         }
 
     def _resume(self, path: Path) -> None:

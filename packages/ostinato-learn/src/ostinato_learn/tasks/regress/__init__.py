@@ -25,6 +25,6 @@ TASK = TaskSpec(
     learnt={"data.missing": "fitted.preparation.missing", "task.loss": "fitted.loss"},
     drawn=("data.test_fraction", "training.seed", "data.group"),
     reads_arrays=True,
-    closes=lambda settings: closed_by(settings, late=settings.model.readout != "last"),
+    closes=closed_by,
     several_targets=True,
 )
