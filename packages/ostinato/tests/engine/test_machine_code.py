@@ -90,6 +90,25 @@ def test_functions_live_as_long_as_their_program():
     assert functions() is None
 
 
+@needs_llvm
+@pytest.mark.process
+def test_functions_in_a_circle_of_references_are_freed():
+    """Python's collector frees the parts of a circle in any order."""
+    script = """
+        import gc
+        from ostinato.engine.machine_code.by_llvm import compiled
+        class Owner: pass
+        for _ in range(20):
+            owner = Owner()
+            owner.itself, owner.functions = owner, compiled("define i32 @f0() { ret i32 1 }", 1, 0)
+            del owner
+            gc.collect()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("where", ["text", "LLVM", "instructions"])
 def test_a_failure_leaves_register_code(monkeypatch, where):
     def fails(*_):

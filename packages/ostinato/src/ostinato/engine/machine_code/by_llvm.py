@@ -20,7 +20,7 @@ def compiled(text: str, n_functions: int, level: int) -> Functions:
         level: of LLVM's optimization, 0 to 3.
     """
     llvm = _llvm()
-    module = llvm.parse_assembly(text, llvm.create_context())
+    module = llvm.parse_assembly(text)  # in the global context, which outlives the engine
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(),
         features=llvm.get_host_cpu_features().flatten(),
