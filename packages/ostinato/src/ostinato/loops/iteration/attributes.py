@@ -24,7 +24,7 @@ _MOST = 20_000  # objects that are looked at
 ABSENT = type("Absent", (), {"__repr__": lambda self: "nothing"})()
 _CLOSED = (
     type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, Tensor, str, bytes, int,
-    float, complex, type(None), range, slice, types.CodeType, types.CellType,
+    float, complex, type(None), range, slice, types.CodeType, types.CellType, torch.dtype,
 )  # fmt: skip
 
 
@@ -86,6 +86,11 @@ def reached(body: types.FunctionType) -> Iterator[tuple[Any, tuple[Any, ...]]]:
                         todo.append((cell.cell_contents, (*path, "__closure__", i)))
         else:
             yield value, path
+
+
+def reaches_state(body: types.FunctionType) -> bool:
+    """Whether the code of an iteration names an object that may keep state in attributes."""
+    return not all(isinstance(value, _CLOSED) for value, _ in reached(body))
 
 
 def resolved(body: types.FunctionType, path: tuple[Any, ...]) -> Any:

@@ -321,6 +321,21 @@ def at_iteration(index: Any, number: Callable[[Any], Any]) -> Any:
     return number(index._key) if isinstance(index, Number) else index
 
 
+def with_item(index: Sequence[Any], item: Any) -> Any:
+    """An index in which paths lead to the numbers of an item; None if one of them is no number."""
+    parts = []
+    for p in index:
+        value = p
+        if type(p) is tuple:
+            value = item
+            for i in p:
+                value = value[i] if type(value) is tuple else None
+            if type(value) is not int:
+                return None
+        parts.append(value)
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
 def keyed(index: Any) -> Any:
     """An index with the expressions of the loop's variable in it, to be compared."""
     return at_iteration(index, lambda key: key)

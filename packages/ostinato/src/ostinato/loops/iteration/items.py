@@ -85,6 +85,10 @@ class Items:
         """The numbers of the first iteration."""
         return ()
 
+    def before(self) -> Any:
+        """The item that would come before the first one; None in the place of a tensor."""
+        return None
+
 
 class RangeItems(Items):
     """The numbers of a range."""
@@ -103,6 +107,9 @@ class RangeItems(Items):
 
     def starts(self) -> tuple[int, ...]:
         return (self.numbers.start,)
+
+    def before(self) -> int:
+        return self.numbers.start - self.numbers.step
 
 
 class Elements(Items):
@@ -209,6 +216,9 @@ class Zipped(Items):
 
     def starts(self) -> tuple[int, ...]:
         return tuple([start for p in self.parts for start in p.starts()])
+
+    def before(self) -> Any:
+        return tuple([p.before() for p in self.parts])
 
 
 class Numbered(Zipped):

@@ -57,7 +57,7 @@ class LoopResults(LoopReads):
             else:
                 into_lists.append((target, values.unbind(0)))
                 watch(into_lists[-1][1], scanned if is_hidden else [])
-        for i in range(self.stop - self.j):  # in turn: a dict keeps their order
+        for i in range(self.stop - self.j) if into_lists else ():  # in turn: a dict keeps order
             for target, rows in into_lists:
                 target.base[target.numbers[i]] = rows[i]
         sums = []

@@ -81,8 +81,12 @@ class LoopPace:
     def measures_python(self, first: float) -> bool:
         """Whether the iterations are to run in Python, for their time."""
         self.first = min(self.first, first)
+        return self.scan.calls >= _CALLS and not self.is_decided()
+
+    def is_decided(self) -> bool:
+        """Whether there are measurements enough for the verdict."""
         is_clear = _CLEAR * self.scan.forward < self.first
-        return self.scan.calls >= _CALLS and self.python.calls < _CALLS and not is_clear
+        return self.scan.calls >= _CALLS and (self.python.calls >= _CALLS or is_clear)
 
     def is_slow(self, with_gradients: bool) -> bool:
         """Whether the scan gains nothing."""

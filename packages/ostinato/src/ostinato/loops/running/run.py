@@ -36,7 +36,7 @@ from ostinato.compiler.inputs import modes
 from ostinato.compiler.steps import owner_of, weak_reference
 from ostinato.compiler.torch_private import top_hooks
 from ostinato.loops.iteration import elements
-from ostinato.loops.iteration.attributes import Memory
+from ostinato.loops.iteration.attributes import Memory, reaches_state
 from ostinato.loops.iteration.carry import State, places_of
 from ostinato.loops.iteration.emitted import Fresh
 from ostinato.loops.iteration.index import (
@@ -102,6 +102,8 @@ class Loop(LoopResults):
         self.firsts: dict[Any, tuple[Any, int | None]] = {}
         self.written: dict[Read, tuple[Any, Any]] = {}
         self.counts: dict[int, int] = {}
+        if site.ahead is not None and self.may_begin_ahead():
+            self.pause = 0
 
     ended = watching = must_look = inner_native = unrolled = False
     memory: Memory | None = None
@@ -122,7 +124,9 @@ class Loop(LoopResults):
             self.unwatch()
             if self.j == self.pause:
                 now = time.perf_counter()
-                self.lasted, self.began = now - self.began, now
+                if self.j:
+                    self.lasted = now - self.began
+                self.began = now
                 raise StopIteration
             if self.j == self.pause - 1 and self.trial is None:
                 self.watch()
@@ -191,6 +195,8 @@ class Loop(LoopResults):
 
     def scan(self, names: dict[str, Any]) -> tuple[Any, ...] | None:
         """Run the remaining iterations; the names that they bind, or None: go on in Python."""
+        if not self.j:
+            return self.ahead(names)
         self.pause = -1
         if self.trial is not None:
             self.trial.end(names, self.j, self.lasted)
@@ -231,6 +237,37 @@ class Loop(LoopResults):
                 self.refuse(refusal, names)
         finally:
             self.memory = None
+        return None
+
+    def may_begin_ahead(self) -> bool:
+        """Whether no iteration needs to run in Python.
+
+        A checkpoint, which has hooks, must find the same graph when it computes again.
+        """
+        site = self.site
+        is_first = site.first == 1 and self.items.period == 1 and not watching.loops
+        unseen = explaining.found is not None or top_hooks(False) is not None
+        looked = site.knows(owner_of(self.body)) or not reaches_state(self.body)
+        return is_first and not unseen and looked
+
+    def ahead(self, names: dict[str, Any]) -> tuple[Any, ...] | None:
+        """Run all iterations by scan, as those of an earlier call after its first one.
+
+        The state before the loop must be like the state between iterations. Plans, guards and
+        recordings are found, or made, as after an iteration in Python.
+        """
+        self.pause, before = self.site.first, self.items.before()
+        for read in self.site.ahead or ():
+            if read[0] in self.site.source.plain:
+                name, index = self.site.source.plain[read[0]]
+                self.seen[read] = names.get(name), elements.with_item(index, before)
+        try:
+            return self.attempt(names)
+        except Timed:
+            pass  # the first iteration is measured, too
+        except Unsupported:  # a call with an iteration in Python finds out why
+            self.site.ahead, self.site.all_alike = None, False
+        self.stop = self.items.n
         return None
 
     def refuse(self, refusal: Unsupported, names: dict[str, Any]) -> None:
@@ -457,6 +494,7 @@ class Loop(LoopResults):
         plan.calls += 1
         if plan.calls > 1 and top_hooks(False) is None:
             (self.site.whole or self.site).times = self.lasted, lasted
+            self.shows_ahead(plan)
         if pace is not None and pace.measures_scan():
             pace.scan.add(lasted)
             before, after = nodes_of(state.tensors), nodes_of([*finals, *ys])
@@ -485,6 +523,12 @@ class Loop(LoopResults):
             self.pause, self.stop = end + 1, self.items.n
         return names
 
+    def shows_ahead(self, plan: LoopPlan) -> None:
+        """Let later calls begin with the scan; not if they would change the user's own state."""
+        if self.site.all_alike and "written" not in plan.tensors:
+            known = self.site.ahead or set()
+            self.site.ahead = known | {*plan.reads} | {write for write, _, _ in plan.puts}
+
     def pace_of(self, plan: LoopPlan, state: State) -> LoopPace | None:
         """The times of such a call; None if it must not be measured.
 
@@ -499,6 +543,8 @@ class Loop(LoopResults):
         pace = plan.paces.setdefault((n.bit_length(), numel.bit_length()), LoopPace())
         if pace.is_slow(torch.is_grad_enabled()):
             raise TooSlow("the engine gains nothing here", quiet=True)
+        if not self.j and not pace.is_decided():
+            raise Timed("its first iteration is measured", quiet=True)
         if pace.measures_python(self.lasted):
             carried, places = self.site.source.carried, state.places
 

@@ -15,7 +15,7 @@ from ostinato.compiler.steps import Recent, owner_of, weak_reference
 from ostinato.loops.iteration.attributes import Place
 from ostinato.loops.iteration.index import FEWEST
 from ostinato.loops.iteration.nostep import NoStep, TooSlow, remedy_for
-from ostinato.loops.iteration.plan import LoopPlan
+from ostinato.loops.iteration.plan import LoopPlan, Read
 from ostinato.loops.text.rewrite import LoopSource
 
 MOST_PLANS = 16  # of one structure of the state, and structures: a number may be new in each call
@@ -50,6 +50,10 @@ class Site:
         of_groups: what is known of groups of as many.
         whole: the site of the loop, if this is that of its groups.
         heavy: whether each iteration takes so long that a short scan may gain something.
+        ahead: the elements that iterations read or write, if a call may run all iterations as a
+            scan. None: the first one runs in Python, since no call has shown yet what iterations
+            do, or since it is not like the others.
+        all_alike: whether the first iteration may be like the others.
         over_tensors: whether its iterations go through tensors; None: not known yet.
     """
 
@@ -76,6 +80,8 @@ class Site:
     of_groups: Site | None = None
     whole: Site | None = None
     heavy: bool = False
+    ahead: set[Read] | None = None
+    all_alike: bool = True
     over_tensors: bool | None = None
 
     def grouped(self, period: int) -> Site:

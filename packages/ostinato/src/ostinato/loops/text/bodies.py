@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from typing import Any
 
-from ostinato.loops.text.dataflow import FUNCTIONS, free_names, own_nodes, reads
+from ostinato.loops.text.dataflow import FUNCTIONS, free_names, own_nodes, reads, writes
 
 _JOINED = {"stack", "cat", "concat", "concatenate", "vstack", "hstack"}
 LENGTHENING = {"cat", "concat", "concatenate"}
@@ -101,6 +102,40 @@ def index_names(loop: ast.For, elements: Collection[str] = ()) -> set[str]:
         if all(isinstance(n, plain) for n in ast.walk(s.value)):
             found |= {t.id for t in s.targets if isinstance(t, ast.Name)}
     return found
+
+
+def plain_elements(loop: ast.For, fixed: Collection[str]) -> dict[int, tuple[str, tuple[Any, ...]]]:
+    """Elements `x[t]`, `x[:, t]` of names that the loop does not bind: number → name and index.
+
+    In the index, the loop's variable is its path in the target: () in `for t in`, (0,) in
+    `for t, y in`.
+    """
+    bound = writes(loop.body)
+    paths = {name: p for name, p in _paths(loop.target, ()) if name not in bound}
+    found = {}
+    for n in (n for s in loop.body for n in ast.walk(s) if isinstance(n, ast.Subscript)):
+        name = getattr(n.value, "id", "")
+        parts = n.slice.elts if isinstance(n.slice, ast.Tuple) else [n.slice]
+        index = tuple([paths.get(p.id) if isinstance(p, ast.Name) else _whole(p) for p in parts])
+        if name in fixed and None not in index:
+            found[n._number] = name, index  # type: ignore[attr-defined]
+    return found
+
+
+def _paths(target: ast.expr, path: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    if isinstance(target, ast.Name):
+        yield target.id, path
+    if isinstance(target, (ast.Tuple, ast.List)):
+        for i, part in enumerate(target.elts):
+            yield from _paths(part, (*path, i))
+
+
+def _whole(part: ast.expr) -> Any:
+    """The part `:` or `...` of an index; None for others."""
+    if getattr(part, "value", None) is ...:
+        return ...
+    is_slice = isinstance(part, ast.Slice) and not (part.lower or part.upper or part.step)
+    return slice(None) if is_slice else None
 
 
 def changed_names(body: list[ast.stmt], index: set[str]) -> set[str]:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import ast
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 from ostinato.loops.text.bodies import (
     breaks,
@@ -35,6 +36,7 @@ from ostinato.loops.text.bodies import (
     names_of,
     only_joined,
     parted_names,
+    plain_elements,
     seen_call,
     selects,
     summed_names,
@@ -87,6 +89,7 @@ class LoopSource:
         joined: those of `grown` that the function only hands to torch.stack and torch.cat.
         summed: those that it only adds to; whether in place, by `+=`.
         problem: why its iterations cannot be steps of a scan, or "".
+        plain: the elements whose place before the loop is known; see `plain_elements`.
         stays: whether it is left unchanged, because its body cannot be a function of one iteration.
     """
 
@@ -99,6 +102,7 @@ class LoopSource:
     joined: frozenset[str]
     summed: dict[str, bool]
     problem: str
+    plain: dict[int, tuple[str, tuple[Any, ...]]]
     stays: bool = False
 
     def has_state(self) -> bool:
@@ -242,7 +246,7 @@ class _Scope:
         k = len(self.of.loops)
         names = tuple(sorted(writes(loop.body)))
         source = LoopSource(
-            loop.lineno, _header(loop), names, (), {}, {}, frozenset(), {}, why, True
+            loop.lineno, _header(loop), names, (), {}, {}, frozenset(), {}, why, {}, True
         )
         self.of.loops.append(source)
         name = f"_ostinato_loop{k}_"
@@ -268,16 +272,20 @@ class _Scope:
         if shared:
             problem = f"a function that is defined outside of the loop uses {shared[0]}"
         grown = {n: depth for n, depth in grown_names(loop.body).items() if n in carried}
+        functions = [n for n in own_nodes(self.body) if isinstance(n, FUNCTIONS)]
+        fixed = self.names - writes([loop]) - {*carried}
+        fixed -= {n for f in functions for s in ast.walk(f) if isinstance(s, ast.Nonlocal)
+                  for n in s.names}  # fmt: skip
         source = LoopSource(
             loop.lineno, _header(loop), tuple(carried), tuple(trailing), grown,
             {n: axis for n, axis in longer_names(loop.body).items() if n in carried},
             frozenset(self.joined & {*carried}),
             {n: how for n, how in summed_names(loop.body).items() if n in carried},
-            problem,
+            problem, plain_elements(loop, fixed),
         )  # fmt: skip
         self.of.loops.append(source)
         name = f"_ostinato_loop{k}_"
-        step = self.step(loop, k, carried, trailing)
+        step = self.step(loop, k, carried, trailing, fixed)
         plain = self.block(loop.body, name)
         watched = visited(Watched(name), plain)
         state, own_state = [*carried, *trailing], f"_ostinato_state{k}_"
@@ -298,9 +306,9 @@ class _Scope:
         return [step, begin, turns]
 
     def step(
-        self, loop: ast.For, k: int, carried: list[str], trailing: list[str]
+        self, loop: ast.For, k: int, carried: list[str], trailing: list[str], fixed: set[str]
     ) -> ast.FunctionDef:
-        """The iteration as a function of its state."""
+        """The iteration as a function of its state; fixed: the local names that it does not bind."""
         name = f"_ostinato_loop{k}_"
         text = (
             f"def _ostinato_body{k}_({', '.join([name, '_ostinato_item_', *carried])}):\n"
@@ -310,10 +318,6 @@ class _Scope:
         (step,) = statements(text, loop)
         assign, end = step.body
         assign.targets = [copy.deepcopy(loop.target)]
-        functions = [n for n in own_nodes(self.body) if isinstance(n, FUNCTIONS)]
-        fixed = self.names - writes([loop]) - {*carried}
-        fixed -= {n for f in functions for s in ast.walk(f) if isinstance(s, ast.Nonlocal)
-                  for n in s.names}  # fmt: skip
         grown = [n for n, depth in grown_names(loop.body).items() if n in carried and not depth]
         index = index_names(loop, element_names(loop, self.body))
         body = copy.deepcopy(loop.body)
