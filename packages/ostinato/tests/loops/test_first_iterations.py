@@ -1,4 +1,4 @@
-"""Calls whose first iteration does not run in Python, since earlier calls have shown what it does."""
+"""Calls whose first iteration does not run in Python: earlier calls have shown what it does."""
 
 import pytest
 import torch

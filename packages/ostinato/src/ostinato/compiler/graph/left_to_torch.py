@@ -18,9 +18,10 @@ from typing import Any
 from ostinato import tree
 from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref
 from ostinato.compiler.errors import Unsupported
+from ostinato.compiler.graph import elements
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.identities import is_zero
-from ostinato.compiler.graph.node import SUM, Node
+from ostinato.compiler.graph.node import ONCE, SUM, Node
 from ostinato.compiler.graph.rules import HALF, Shape, Value, functional, name_of
 
 
@@ -51,6 +52,12 @@ def left_to_torch(
         short_cut = _SHORT_CUTS[call.name](b, read, shapes[0])
         if short_cut is not None:
             return [short_cut]
+    if call.name == "aten.select.int":
+        found = elements.selected(b, read, call)
+    else:
+        found = elements.of_element(b, r, call, read) if kind == ONCE else None
+    if found is not None:
+        return [found]
     if call.name == "aten._to_copy.default" and call.kwargs.get("dtype") in HALF:
         return read  # half precision is not rounded in between
 

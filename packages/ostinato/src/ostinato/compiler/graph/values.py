@@ -23,6 +23,7 @@ from ostinato import tree
 from ostinato.compiler.capture.recording import Batch, Call, Recording, Ref
 from ostinato.compiler.errors import BatchNotFirst, Unsupported
 from ostinato.compiler.graph.builder import Builder
+from ostinato.compiler.graph.elements import gathered
 from ostinato.compiler.graph.identities import is_zero
 from ostinato.compiler.graph.left_to_torch import fixed, left_to_torch
 from ostinato.compiler.graph.node import ONCE, QUOTIENT, ROWS, SUM, Literal, Node
@@ -190,7 +191,8 @@ class Values:
             return None
         v = self.known[i]
         if v.node.kind == SUM:
-            return v.node
+            by_python = self.recording.runs_python_backward
+            return v.node if by_python else gathered(self.b, v.node)
         if is_zero(v.node):
             return self.b.node("full", (), (0.0, self.dtype), SUM, v.shape)
         raise Unsupported("the gradient of a captured tensor is not a sum over the batch")

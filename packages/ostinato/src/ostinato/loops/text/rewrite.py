@@ -308,7 +308,7 @@ class _Scope:
     def step(
         self, loop: ast.For, k: int, carried: list[str], trailing: list[str], fixed: set[str]
     ) -> ast.FunctionDef:
-        """The iteration as a function of its state; fixed: the local names that it does not bind."""
+        """The iteration as a function of its state; fixed: the names that it does not bind."""
         name = f"_ostinato_loop{k}_"
         text = (
             f"def _ostinato_body{k}_({', '.join([name, '_ostinato_item_', *carried])}):\n"
