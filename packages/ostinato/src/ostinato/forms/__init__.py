@@ -59,7 +59,7 @@ FORMS = (
     CallForm(plain.has_restarts, plain.restarts),
     CallForm(shared.may_fold, shared.folded),
     CallForm(otherwise=adapted.turned),
-    CallForm(otherwise=shared.shared),
+    CallForm(shared.has_numbers_alone, shared.numbers_alone, shared.shared),
 )
 
 

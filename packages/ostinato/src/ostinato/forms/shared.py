@@ -36,6 +36,16 @@ def shared(a: Arguments, refusal: Unsupported, rest: Rest) -> Outcome:
     return refusals[0] if refusals else refusal  # a leaf without a batch is refused first
 
 
+def has_numbers_alone(a: Arguments) -> bool:
+    """Whether no leaf of init can have the batch as its first axis."""
+    return all(leaf.dim() == 0 for leaf in a.leaves)
+
+
+def numbers_alone(a: Arguments, rest: Rest) -> Outcome:
+    """The call whose state is numbers: it has no batch, or it is refused."""
+    return shared(a, Unsupported("a leaf of init without the batch as its first axis"), rest)
+
+
 def ways(a: Arguments) -> list[Shared]:
     """The possible meanings of leaves without a batch, to be tried in this order."""
     if not _is_plain(a):

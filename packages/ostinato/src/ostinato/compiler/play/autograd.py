@@ -89,16 +89,66 @@ class ScanCall:
         """Outputs and last carry, differentiable in `tensors` (captured, init, xs)."""
         shared, n_ys = self.arguments.shared, self.compiled.n_ys
         tensors = self.played(tensors)
-        if shared is not None:
-            captured, init, xs = self.split(tensors)
-            n, n_xs = len(self.arguments.leaves), len(self.arguments.xs_leaves)
-            leaves, rows = shared.rows(init[:n], xs[:n_xs])
-            tensors = [*captured, *leaves, *init[n:], *rows, *xs[n_xs:]]
-        outs = self._of_rows(tensors)
+        by_views = shared is not None and not self.without_batch
+        outs = self._of_rows(self._with_batch(tensors) if by_views else tensors)
         ys, finals = outs[:n_ys], outs[n_ys : n_ys + len(self.arguments.leaves)]
-        if shared is None:
+        if not by_views:
             return ys, finals
         return shared.as_given(ys, finals, self.arguments, self.compiled.y_shapes)
+
+    @property
+    def without_batch(self) -> bool:
+        """Whether the autograd function takes and gives tensors without a batch.
+
+        Outside of it, the view that adds a batch would be a node of autograd's graph for each leaf.
+        """
+        a = self.arguments
+        is_one_row = a.shared is not None and a.shared.alone
+        is_plain = self.applied is None and self.drawn is None
+        return is_one_row and is_plain and a.memory is None and a.truncate is None
+
+    def _with_batch(self, tensors: Any) -> list[Tensor]:
+        """The tensors with the leaves of init and xs as rows."""
+        shared = self.arguments.shared
+        assert shared is not None
+        captured, init, xs = self.split(tensors)
+        n, n_xs = len(self.arguments.leaves), len(self.arguments.xs_leaves)
+        leaves, rows = shared.rows(init[:n], xs[:n_xs])
+        return [*captured, *leaves, *init[n:], *rows, *xs[n_xs:]]
+
+    def in_rows(self, tensors: Any, grads: Any) -> tuple[Any, Any]:
+        """Tensors and gradients of the autograd function as rows; differentiable."""
+        if not self.without_batch:
+            return tensors, grads
+        n_ys = self.compiled.n_ys
+        finals = [g if g is None else g.unsqueeze(0) for g in grads[n_ys:]]
+        return self._with_batch(tensors), [*self.grads_of_rows(grads)[:n_ys], *finals]
+
+    def for_engine(self, tensors: Any) -> Any:
+        """The tensors of the autograd function as the engine reads them: xs have the batch."""
+        if not self.without_batch:
+            return tensors
+        at = len(tensors) - len(self.arguments.xs_leaves)
+        return [*tensors[:at], *[x.unsqueeze(1) for x in tensors[at:]]]
+
+    def grads_of_rows(self, grads: Any) -> Any:
+        """The gradients as the engine reads them: those of ys have the batch."""
+        if not self.without_batch:
+            return grads
+        totals, shapes = dict(self.compiled.totals), self.compiled.row_shapes
+        ys = [
+            g if g is None or i in totals else g.reshape(g.shape[0], 1, *shape)
+            for i, (g, shape) in enumerate(zip(grads, shapes, strict=False))
+        ]
+        return [*ys, *grads[len(ys) :]]
+
+    def as_given(self, outs: list[Tensor]) -> list[Tensor]:
+        """The outputs that the autograd function gives; not views of others, to autograd."""
+        if self.without_batch:
+            for i, shape in enumerate(self.compiled.y_shapes):
+                if outs[i].shape[1:] != shape:
+                    outs[i] = outs[i].reshape(outs[i].shape[0], *shape).detach()
+        return outs
 
     def _of_rows(self, tensors: list[Tensor]) -> Sequence[Tensor]:
         if self.applied is not None:
@@ -111,7 +161,7 @@ class ScanCall:
             for t in tensors:  # a generator takes longer
                 if t.requires_grad:
                     return self._differentiable(tensors)
-        return self.forward(tensors, train=False)[0]
+        return self.as_given(self.forward(self.for_engine(tensors), train=False)[0])
 
     def _differentiable(self, tensors: list[Tensor]) -> Sequence[Tensor]:
         try:
@@ -194,7 +244,8 @@ class ScanCall:
 class _ScanFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: ScanCall, *tensors: Tensor) -> Any:
-        outs, ctx.tape = call.forward(tensors, train=True)
+        outs, ctx.tape = call.forward(call.for_engine(tensors), train=True)
+        outs = call.as_given(outs)
         ctx.call = call
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
@@ -212,25 +263,36 @@ class _ScanFunction(torch.autograd.Function):
 
 
 def _backward(ctx: Any, grads: tuple[Tensor | None, ...]) -> Any:
-    call: ScanCall = ctx.call
-    tape, tensors = ctx.tape, ctx.saved_tensors
+    call, tensors = ctx.call, ctx.saved_tensors
+    found = _gradients(ctx, call, tensors, grads)
+    if call.without_batch:
+        both = zip(found, tensors, strict=False)
+        found = [g if g is None or g.shape == t.shape else g.reshape(t.shape) for g, t in both]
+    return (None, *found)
+
+
+def _gradients(
+    ctx: Any, call: ScanCall, tensors: Any, grads: tuple[Tensor | None, ...]
+) -> list[Tensor | None]:
+    tape = ctx.tape
     again = torch.is_grad_enabled() or transformed() is not None  # itself being differentiated
     for g in grads:  # a generator takes longer
         if g is not None and _is_vectorised(g):
-            return (None, *replayed(call, tensors, grads))
+            return replayed(call, *call.in_rows(tensors, grads))
     if call.unchanged is not None and not call.unchanged():
         # The code of the backward pass would read other values than were recorded.
-        return (None, *replayed(call, tensors, grads))
+        return replayed(call, *call.in_rows(tensors, grads))
     if again:
-        return (None, *call.again(call, tape, tensors, grads, ctx.needs_input_grad[1:]))
+        return call.again(call, tape, *call.in_rows(tensors, grads), ctx.needs_input_grad[1:])
     if not torch_private.graph_is_kept():  # its memory is free for the next call at once
         ctx.call = ctx.tape = None
     used = tuple([g is not None for g in grads])
     wanted = ctx.needs_input_grad[1:]
     try:
-        return (None, *call.backward(tape, tensors, grads, used, wanted))
+        of_rows = call.grads_of_rows(grads)
+        return call.backward(tape, call.for_engine(tensors), of_rows, used, wanted)
     except Unsupported:
-        return (None, *replayed(call, tensors, grads))
+        return replayed(call, *call.in_rows(tensors, grads))
 
 
 # Function's own apply first looks for torch.func transforms. Under these the Python loop runs, so

@@ -90,10 +90,10 @@ class CompiledStep:
         halves = {torch.bfloat16, torch.float16}  # the loop rounds after every operation
         self.coarse = not halves.isdisjoint(recording.dtypes)
         self.all_need_grad = not self.without_grad(1, False)  # then after any number of steps
-        self._y_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
+        self.row_shapes = [_row_shape(recording.shapes[i]) for i in recording.ys]
         for i, power in self.totals:
             if power == QUOTIENT:
-                self._y_shapes[i] = (2,)  # a row's part of the dividend and of the divisor
+                self.row_shapes[i] = (2,)  # a row's part of the dividend and of the divisor
         self._state_shapes = [_row_shape(recording.shapes[i]) for i in recording.states]
         n_xs, n, n_ys = len(recording.xs), self.n_states, self.n_ys
         self._forward_at = _positions(x=n_xs, init=n, carry=n, y=n_ys, final=n)
@@ -254,7 +254,7 @@ class CompiledStep:
             y_is_carry = [-1 if i is None else i for i in plan.y_is_carry]
             played = native.forward_pass(
                 bound.program, bound.sources, self.dtype, self.n_captured, self._state_shapes,
-                plan.keeps, self._y_shapes, y_is_carry, reverse, bound.tape_width,
+                plan.keeps, self.row_shapes, y_is_carry, reverse, bound.tape_width,
             )  # fmt: skip
             made = BoundForward(plan, bound, played, {})
             self._forward[train, reverse, scale] = made

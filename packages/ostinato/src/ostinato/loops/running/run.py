@@ -619,7 +619,9 @@ def _with_dummies(
     """Carry and xs, neither empty, and no tensor twice."""
     if not carry and not xs:
         raise NoStep("its iterations take no tensor", quiet=True)
-    distinct = [t.view_as(t) if any(t is o for o in carry[:i]) else t for i, t in enumerate(carry)]
+    first: dict[int, int] = {}
+    again = [first.setdefault(id(t), i) != i for i, t in enumerate(carry)]
+    distinct = [t.view_as(t) if is_known else t for t, is_known in zip(carry, again, strict=True)]
     if not carry:
         like = next((x for x in xs if x.dim() > 1), xs[0])
         rows = like.shape[1] if like.dim() > 1 else 1
