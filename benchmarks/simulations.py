@@ -2,17 +2,20 @@
 
 The same unedited function runs in PyTorch and under `ostinato.loop` (`simulations_torch.py`); JAX
 has a scan of the same step, jitted (`simulations_jax.py`). Each contender is a process of its own,
-on one thread; in a round each has one turn, while the others wait. JAX of other Pythons takes part
+on one thread; in a round each has one turn, while the others wait. Ours takes part twice, without
+llvmlite and with it, which compiles to machine code. JAX of other Pythons takes part
 if JAX_PYTHONS names these, separated by colons: the present release, and one of 2024, which some
 packages for simulations still pin.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +25,7 @@ import numpy as np
 from benchmarks.results import Absent, Bound, Row, Spec, Timing
 
 OURS, TORCH, JAX = "ostinato.loop", "PyTorch's loop", "JAX"
+COMPILED = "ostinato.loop with machine code"  # by the extra jit
 FIRST_S = 1.0  # the first call
 BLOCK_S = 0.2
 # Sums of some thousand steps in another order; the chaotic systems run for a short time.
@@ -135,7 +139,8 @@ class _Process:
 
 def _row(case: str, rounds: int) -> Row:
     pythons = os.environ.get("JAX_PYTHONS", sys.executable).split(":")
-    wanted = [(sys.executable, OURS), (sys.executable, TORCH), *[(p, JAX) for p in pythons]]
+    wanted = [(sys.executable, name) for name in (OURS, COMPILED, TORCH)]
+    wanted += [(p, JAX) for p in pythons]
     found, absent, processes = {}, [], []
     try:
         for python, contender in wanted:
@@ -158,7 +163,7 @@ def _row(case: str, rounds: int) -> Row:
 
 def _problem(answer: Any, found: dict[str, _Process]) -> str:
     """Why a contender is not timed, or ""."""
-    if answer is None or ("jax" in answer and not answer["jax"]):
+    if answer is None or "absent" in answer or ("jax" in answer and not answer["jax"]):
         return "not installed" if answer else "it failed"
     for ours in list(found.values())[:1]:
         for key in ("value", "gradient"):
@@ -201,10 +206,26 @@ def value_and_gradient(contender: str, case: str) -> tuple[Callable[[], Any], st
         return simulations_jax.value_and_gradient(case, *numbers), jax.__version__
     from benchmarks import simulations_torch
 
-    return simulations_torch.value_and_gradient(case, *numbers, contender == OURS), None
+    return simulations_torch.value_and_gradient(case, *numbers, contender != TORCH), None
+
+
+def compiled_for(run: Callable[[], Any]) -> None:
+    """Call the function until no thread compiles anything for it."""
+    for _ in range(3):
+        begin = time.perf_counter()
+        while time.perf_counter() - begin < BLOCK_S:
+            run()
+        for thread in threading.enumerate():
+            if thread.name == "ostinato-compiler":
+                thread.join()
 
 
 def main(contender: str, case: str) -> None:
+    if contender == COMPILED and importlib.util.find_spec("llvmlite") is None:
+        print(json.dumps({"absent": "llvmlite"}), flush=True)
+        return
+    if contender == OURS:
+        sys.modules["llvmlite"] = None  # type: ignore[assignment]  # as if it were not installed
     run, jax = value_and_gradient(contender, case)
     if jax == "":
         print(json.dumps({"jax": ""}), flush=True)
@@ -217,6 +238,8 @@ def main(contender: str, case: str) -> None:
     if contender != TORCH:
         for _ in range(5):  # at which a loop's pace is measured
             run()
+    if contender == COMPILED:
+        compiled_for(run)
     for _ in sys.stdin:
         begin, n = time.perf_counter(), 0
         while time.perf_counter() - begin < BLOCK_S:
