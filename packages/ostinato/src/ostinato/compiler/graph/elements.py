@@ -58,10 +58,12 @@ def of_element(b: Builder, r: Recording, call: Call, read: list[Node]) -> Node |
 
     None of other calls.
     """
-    places = [place_of(n) for n in read]
-    if call.name not in _OF_ELEMENTS or call.kwargs or not places or None in places:
+    if call.name not in _OF_ELEMENTS or call.kwargs:
         return None
-    vectors, positions = zip(*places, strict=True)  # type: ignore[arg-type]
+    places = [place for place in map(place_of, read) if place is not None]
+    if not places or len(places) < len(read):
+        return None
+    vectors, positions = zip(*places, strict=True)
     alike = len({*positions}) == len({v.shape for v in vectors}) == 1
     dtypes = {r.dtypes[i] for i in (*call.refs, *call.outs) if i is not None}
     shape = vectors[0].shape

@@ -89,10 +89,11 @@ class ScanCall:
         """Outputs and last carry, differentiable in `tensors` (captured, init, xs)."""
         shared, n_ys = self.arguments.shared, self.compiled.n_ys
         tensors = self.played(tensors)
-        by_views = shared is not None and not self.without_batch
-        outs = self._of_rows(self._with_batch(tensors) if by_views else tensors)
+        if self.without_batch:
+            shared = None  # the autograd function takes and gives them as they are
+        outs = self._of_rows(tensors if shared is None else self._with_batch(tensors))
         ys, finals = outs[:n_ys], outs[n_ys : n_ys + len(self.arguments.leaves)]
-        if not by_views:
+        if shared is None:
             return ys, finals
         return shared.as_given(ys, finals, self.arguments, self.compiled.y_shapes)
 
