@@ -34,12 +34,12 @@ def check_operations(of_module: list[tuple[str, int]]) -> None:
 
 
 def _compile(program: Any, at_once: bool) -> None:
-    from ostinato.engine.machine_code import Source, compile_program  # not a part of every start
+    from ostinato.engine.machine_code import GivenCode, compile_program  # not a part of every start
 
     addresses = program.addresses_of_operations(best_isa())
     step, late_terms, carries = program.register_code()
     is_double = isinstance(program, _native.Program64)
-    source = Source(step, late_terms, carries, is_double, addresses)
+    source = GivenCode(step, late_terms, carries, is_double, addresses)
     compile_program(program, source, at_once)
 
 

@@ -13,7 +13,7 @@ import threading
 from typing import Any
 
 from ostinato.engine.machine_code.by_llvm import Functions, compiled
-from ostinato.engine.machine_code.text import Source, module_text
+from ostinato.engine.machine_code.text import GivenCode, module_text
 
 LEVEL = 1
 # Instructions of all lists, at most: LLVM takes longer than in proportion.
@@ -30,7 +30,7 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def compile_program(program: Any, source: Source, at_once: bool) -> None:
+def compile_program(program: Any, source: GivenCode, at_once: bool) -> None:
     """Compile a program that has register code, and give the functions to it.
 
     If that is not possible, plays go on by register code.
@@ -53,7 +53,7 @@ def compile_program(program: Any, source: Source, at_once: bool) -> None:
         program.compiling = f"no thread to compile it: {error}"
 
 
-def _compile(program: Any, source: Source) -> None:
+def _compile(program: Any, source: GivenCode) -> None:
     # Whatever goes wrong here, the program has its register code, and the user is not to notice.
     try:
         with _one_at_a_time:
@@ -65,7 +65,7 @@ def _compile(program: Any, source: Source) -> None:
         program.compiling = f"LLVM could not compile it: {error}"
 
 
-def _functions(source: Source) -> Functions:
+def _functions(source: GivenCode) -> Functions:
     n = sum(map(len, source.lists)) // 10
     if n > MOST_INSTRUCTIONS:
         raise ValueError(f"{n:,} instructions, at most {MOST_INSTRUCTIONS:,}")

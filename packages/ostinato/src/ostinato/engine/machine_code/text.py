@@ -144,7 +144,7 @@ OPERATIONS: dict[str, Callable[[Arithmetic, str, str, str], str]] = {
 }
 
 
-class _Function:
+class _FunctionText:
     """One list of instructions, as the text of a function."""
 
     def __init__(self, code: list[Instruction], carries: Iterable[int], e: Arithmetic):
@@ -242,7 +242,7 @@ class _Function:
         )  # fmt: skip
 
 
-class Source(NamedTuple):
+class GivenCode(NamedTuple):
     """Register code, as the engine gives it.
 
     Attributes:
@@ -264,12 +264,12 @@ class Source(NamedTuple):
         return [self.step, *self.late_terms]
 
 
-def module_text(source: Source) -> str:
+def module_text(source: GivenCode) -> str:
     """The functions f0, f1, … of the lists of instructions."""
     parts = []
     for i, code in enumerate(source.lists):
         e = Arithmetic(source.is_double, source.addresses)
-        parts.append(_Function(instructions(code), source.carries, e).text(f"f{i}"))
+        parts.append(_FunctionText(instructions(code), source.carries, e).text(f"f{i}"))
     for name, n in {"fabs": 1, "sqrt": 1, "copysign": 2, "fma": 3}.items():
         parts.append(f"declare {e.type} @llvm.{name}.{e.suffix}({', '.join([e.type] * n)})")
     return "\n".join([*parts, f"attributes #0 = {{ {_ATTRIBUTES} }}"])

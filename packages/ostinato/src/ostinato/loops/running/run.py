@@ -246,9 +246,8 @@ class Loop(LoopResults):
         """
         site = self.site
         is_first = site.first == 1 and self.items.period == 1 and not watching.loops
-        unseen = explaining.found is not None or top_hooks(False) is not None
         looked = site.knows(owner_of(self.body)) or not reaches_state(self.body)
-        return is_first and not unseen and looked
+        return is_first and looked and top_hooks(False) is None
 
     def ahead(self, names: dict[str, Any]) -> tuple[Any, ...] | None:
         """Run all iterations by scan, as those of an earlier call after its first one.
