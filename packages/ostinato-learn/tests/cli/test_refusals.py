@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import task_files
 from cli_examples import SMALL, command, make_file, process
 
 from ostinato_learn import environment
@@ -402,3 +403,26 @@ def test_a_terminal_without_unicode_gets_ascii(monkeypatch):
     output.say("97.5 % ± 0.3 … ☂")
     stdout.flush()
     assert stdout.buffer.getvalue() == b"97.5 % +- 0.3 ... ?\n"
+
+
+@pytest.mark.parametrize(
+    "command, missing, extras",
+    [
+        ("train", ["pyarrow", "torch"], ["tables", "torch"]),
+        ("cv", ["pyarrow", "sklearn"], ["tables", "torch"]),
+        ("tune", ["pyarrow", "torch", "optuna"], ["tables", "tune"]),
+        ("tune", ["optuna", "torch"], ["tune"]),
+        ("train", ["pyarrow"], ["tables"]),
+        ("check", ["pyarrow", "torch"], ["tables"]),
+    ],
+)
+def test_one_command_installs_all_that_is_missing(
+    ostinato, tmp_path, monkeypatch, command, missing, extras
+):
+    arguments = task_files.tag(tmp_path)
+    for package in missing:
+        monkeypatch.setitem(sys.modules, package, None)
+    outcome = ostinato(command, *arguments)
+    assert outcome.code == 2
+    wanted = " ".join(f"'ostinato-learn[{extra}]'" for extra in extras)
+    assert outcome.err.rstrip().endswith(f"pip install {wanted}")

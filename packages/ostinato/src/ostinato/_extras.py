@@ -19,6 +19,20 @@ def install(*requirements: str) -> str:
     return "pip install " + " ".join(f"'{each}'" for each in requirements)
 
 
+class MissingPackageError(ModuleNotFoundError):
+    """A package is not installed; the message has the command that installs it.
+
+    Attributes:
+        requirements: what the command installs.
+    """
+
+    def __init__(self, package: str, *requirements: str) -> None:
+        super().__init__(
+            f"this part of ostinato needs {package}: {install(*requirements)}", name=package
+        )
+        self.requirements = requirements
+
+
 @contextmanager
 def needs(requirement: str, *packages: str) -> Iterator[None]:
     """A context for imports: if one of `packages` is missing, the error says what to install.
@@ -30,14 +44,14 @@ def needs(requirement: str, *packages: str) -> Iterator[None]:
         packages: names of top-level modules.
 
     Raises:
-        ModuleNotFoundError: one of `packages` is not installed.
+        MissingPackageError: one of `packages` is not installed.
 
     Example:
-        >>> with needs("ostinato[torch]", "no_torch"):
+        >>> with needs("ostinato[torch]", "no_torch"):  # doctest: +ELLIPSIS
         ...     import no_torch
         Traceback (most recent call last):
         ...
-        ModuleNotFoundError: this part of ostinato needs no_torch: pip install 'ostinato[torch]'
+        ostinato._extras.MissingPackageError: this part ... pip install 'ostinato[torch]'
     """
     try:
         yield
@@ -45,6 +59,4 @@ def needs(requirement: str, *packages: str) -> Iterator[None]:
         package = (error.name or "").split(".")[0]
         if package not in packages:
             raise
-        raise ModuleNotFoundError(
-            f"this part of ostinato needs {package}: {install(requirement)}", name=package
-        ) from error
+        raise MissingPackageError(package, requirement) from error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ostinato import tree as tree
+    from ostinato._extras import MissingPackageError as MissingPackageError
     from ostinato._extras import install as install
     from ostinato._extras import needs as needs
     from ostinato.arguments import bytes_in as bytes_in
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 # module → its names; "" is the module itself
 _NAMES = {
     # errors, structures, the machine
-    "_extras": "install needs",
+    "_extras": "MissingPackageError install needs",
     "compiler.errors": "Unsupported",
     "compiler.lock": "one_at_a_time",
     "machine": "available_memory cpu_quota memory",

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand
 
+from ostinato_learn.jobs.failures import all_missing
 from ostinato_learn.jobs.inputs import defaults
 from ostinato_learn.jobs.inputs.config import BUILT_IN, ONLY, OPTIONS, Option
 
@@ -129,7 +130,13 @@ def with_flags(*wanted: str) -> Callable[[Callable[..., Any]], Callable[..., Any
             arguments.pop("help_all", None)
             raw = [(o, arguments.pop(o.name)) for o in options]
             given = {o.key: o.check(v, o.flag) for o, v in raw if v is not None}
-            return command(given=given, **arguments)
+            if "training" not in wanted:
+                return command(given=given, **arguments)
+            try:
+                return command(given=given, **arguments)
+            except ImportError as error:
+                extra = "tune" if command.__name__ == "tune" else "torch"
+                raise all_missing(error, extra) from error.__cause__
 
         own = inspect.signature(command, eval_str=True).parameters.values()
         parameters = [p for p in own if p.name != "given"] + list(_parameters(options))

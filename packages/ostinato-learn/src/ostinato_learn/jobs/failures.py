@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
+from importlib.util import find_spec
 
-from ostinato.internal import install
+from ostinato.internal import MissingPackageError, install
 from ostinato_learn.interrupt import Terminated
 
 OK, FAILED, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
@@ -55,13 +57,13 @@ def explained(error: Exception) -> tuple[int, str | None]:
         command = getattr(getattr(error, "ctx", None), "command_path", "ostinato")
         message = error.format_message().replace(": Value error, ", ": ", 1)  # Typer's prefix
         return error.exit_code, f"{command}: {message}\n(see {command} --help)"
+    if isinstance(error, MissingPackageError):
+        return BAD_INPUT, f"ostinato: {error}"
     if isinstance(error, ImportError) and (error.name or "").split(".")[0] in TORCH_EXTRA:
         return BAD_INPUT, (
             f"ostinato: this needs {error.name}, which is not installed; "
             f"get it with: {install('ostinato-learn[torch]')}"
         )
-    if isinstance(error, ModuleNotFoundError) and isinstance(error.__cause__, ImportError):
-        return BAD_INPUT, f"ostinato: {error}"  # from `_extras.needs`, which names the extra
     if isinstance(error, OSError) and error.strerror:
         files = " -> ".join(str(f) for f in (error.filename, error.filename2) if f is not None)
         bad_name = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -72,6 +74,24 @@ def explained(error: Exception) -> tuple[int, str | None]:
     if isinstance(error, ValueError) and _raised_by_ostinato(error):
         return BAD_INPUT, f"ostinato: {error}"
     return FAILED, None
+
+
+def all_missing(error: ImportError, extra: str) -> ImportError:
+    """An error whose command installs an extra that the whole command needs, too, if it is missing.
+
+    Args:
+        extra: "torch", or "tune", which includes it.
+    """
+    package = (error.name or "").split(".")[0]
+    first = error.requirements if isinstance(error, MissingPackageError) else ()
+    packages = TORCH_EXTRA | {"optuna"} if extra == "tune" else TORCH_EXTRA
+    if (not first and package not in packages) or all(map(_is_installed, packages)):
+        return error
+    return MissingPackageError(package, *dict.fromkeys([*first, f"ostinato-learn[{extra}]"]))
+
+
+def _is_installed(package: str) -> bool:
+    return sys.modules.get(package, package) is not None and find_spec(package) is not None
 
 
 def _raised_by_ostinato(error: Exception) -> bool:
