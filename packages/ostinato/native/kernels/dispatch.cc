@@ -2,6 +2,8 @@
 
 #include <stdexcept>
 
+#include "platform.h"
+
 namespace ostinato {
 
 const OpRow kOpRows[kOpCount] = {
@@ -50,15 +52,8 @@ struct Isa {
 
 const Isa kIsas[] = {
 #if OSTINATO_X86
-    {"avx512",
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-     },
-     kernels_avx512_float, kernels_avx512_double},
-    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); },
-     kernels_avx2_float, kernels_avx2_double},
+    {"avx512", has_avx512, kernels_avx512_float, kernels_avx512_double},
+    {"avx2", has_avx2, kernels_avx2_float, kernels_avx2_double},
 #elif OSTINATO_ARM64
     {"neon", [] { return true; }, kernels_neon_float, kernels_neon_double},
 #endif

@@ -69,7 +69,7 @@ inline void gemm_tile(const GemmOperands<typename V::Scalar>& p, int64_t row, in
       if (for_prefetcher) end = k + p.prefetcher->template take<V>(K - k, ahead);
       OSTINATO_UNROLL_4
       for (; k < end; k++, w += ldw, ahead += kPrefetch ? step : L) {
-        __builtin_prefetch(ahead, 0, 2);
+        prefetch_to_l2(ahead);
         V b[NV];
         OSTINATO_FOR(j, NV) b[j] = V::load(w + j * L);
         OSTINATO_FOR(i, MR) {
@@ -297,7 +297,7 @@ void outer_tile(const OuterRows<typename V::Scalar>& rows, int64_t ca, int64_t c
     OSTINATO_FOR(j, NV) acc[i][j] = read(out + i * ld, j);
   if (rows.a_tile) {  // the result is too large to stay in L1: fetch its next tile
     OSTINATO_FOR(i, MR)
-      OSTINATO_FOR(j, NV) __builtin_prefetch(out + (MR + i) * ld + j * L, 1, 3);
+      OSTINATO_FOR(j, NV) prefetch_for_writing(out + (MR + i) * ld + j * L);
   }
   OSTINATO_UNROLL_4
   for (int64_t r = 0; r < rows.n; r++) {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "platform.h"
 #include "tuning.h"
 
 namespace ostinato {
@@ -28,7 +29,7 @@ class Prefetcher {
     for (const char* line = at; line < at + bytes;
          line += kPageBytes - reinterpret_cast<uintptr_t>(line) % kPageBytes) {
       const uintptr_t page = reinterpret_cast<uintptr_t>(line) / kPageBytes;
-      if (page != last_page_) __builtin_prefetch(line, 0, 2);
+      if (page != last_page_) prefetch_to_l2(line);
       last_page_ = page;
     }
     if (n_ > 0 && ranges_[n_ - 1].end == at) {
@@ -85,7 +86,7 @@ class Prefetcher {
     const char *at, *end;
   };
   static void fetch(const Range& x) {
-    for (const char* at = x.at; at < x.end; at += kLineBytes) __builtin_prefetch(at, 0, 2);
+    for (const char* at = x.at; at < x.end; at += kLineBytes) prefetch_to_l2(at);
   }
 
   Range ranges_[kMaxRanges];

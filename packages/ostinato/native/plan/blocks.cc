@@ -1,23 +1,19 @@
 #include "plan/blocks.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <numeric>
 #include <string_view>
 
 #include "kernels/kernels.h"
 #include "plan/fibres.h"
+#include "platform.h"
 
 namespace ostinato {
 namespace {
 
 // Bytes that the strips of a block's operands may have and stay in L1.
 int64_t near_strip_bytes() {
-  int64_t l1 = 0;
-#ifdef _SC_LEVEL1_DCACHE_SIZE
-  l1 = sysconf(_SC_LEVEL1_DCACHE_SIZE);  // 0 if it is not known
-#endif
+  const int64_t l1 = l1_data_bytes();
   return std::min(kNearStripBytes, l1_for_strips(l1 > 0 ? l1 : kUnknownL1Bytes));
 }
 

@@ -87,7 +87,7 @@ void play_part_of_gemms(const Worker<T>& worker, const ColumnSharing::Stage& sta
     for (int64_t r = 0; r < n_rows; r++) {
       a[f][r] = worker.address(x.a, t, span.begin + r);
       // All lines at once: they come from the cores of the other threads.
-      for (int64_t k = 0; k < x.k; k += kShareColumns) __builtin_prefetch(a[f][r] + k);
+      for (int64_t k = 0; k < x.k; k += kShareColumns) prefetch_to_l1(a[f][r] + k);
     }
     factors[f] = {x.k, {a[f]}, packed};
     packed += x.k * round_up(N, worker.kernels.lanes);

@@ -6,13 +6,9 @@
 #pragma once
 #include <algorithm>
 
+#include "platform.h"
 #include "play/memory_plan.h"
 #include "play/rows.h"
-#if OSTINATO_X86
-#include <immintrin.h>
-#elif OSTINATO_ARM64
-#include <arm_neon.h>
-#endif
 
 namespace ostinato {
 namespace {
@@ -23,25 +19,6 @@ void transpose(int64_t R, int64_t C, const T* in, int64_t in_stride, T* out, int
   for (int64_t r = 0; r < R; r++)
     for (int64_t c = 0; c < C; c++) out[c * out_stride + r] = in[r * in_stride + c];
 }
-#if OSTINATO_X86
-inline void transpose_4x4(const float* in, int64_t in_stride, float* out, int64_t out_stride) {
-  __m128 v[4];
-  for (int i = 0; i < 4; i++) v[i] = _mm_loadu_ps(in + i * in_stride);
-  _MM_TRANSPOSE4_PS(v[0], v[1], v[2], v[3]);
-  for (int i = 0; i < 4; i++) _mm_storeu_ps(out + i * out_stride, v[i]);
-}
-#elif OSTINATO_ARM64
-inline void transpose_4x4(const float* in, int64_t in_stride, float* out, int64_t out_stride) {
-  float32x4_t v[4];
-  for (int i = 0; i < 4; i++) v[i] = vld1q_f32(in + i * in_stride);
-  for (int i = 0; i < 2; i++) {
-    const float32x4x2_t even = vzipq_f32(v[0], v[2]), odd = vzipq_f32(v[1], v[3]);
-    v[0] = even.val[0], v[1] = even.val[1], v[2] = odd.val[0], v[3] = odd.val[1];
-  }
-  for (int i = 0; i < 4; i++) vst1q_f32(out + i * out_stride, v[i]);
-}
-#endif
-#if OSTINATO_X86 || OSTINATO_ARM64
 // Four rows and columns at a time: a third of the time.
 inline void transpose(int64_t R, int64_t C, const float* in, int64_t in_stride, float* out,
                       int64_t out_stride) {
@@ -52,7 +29,6 @@ inline void transpose(int64_t R, int64_t C, const float* in, int64_t in_stride, 
   transpose<float>(R - R4, C, in + R4 * in_stride, in_stride, out + R4, out_stride);
   transpose<float>(R4, C - C4, in + C4, in_stride, out + C4 * out_stride, out_stride);
 }
-#endif
 
 template <class T> int64_t panel_width(const Kernels<T>& kernels, int64_t n_columns) {
   return std::min(kernels.panel, round_up(n_columns, kernels.lanes));

@@ -1,21 +1,11 @@
 #include "play/threads.h"
 
-#include <dlfcn.h>
-#include <pthread.h>
-#include <time.h>
-#if defined(__linux__)
-#include <link.h>
-#endif
-
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <limits>
 #include <thread>
-#if OSTINATO_X86
-#include <immintrin.h>
-#endif
 
+#include "platform.h"
 #include "play/solitude.h"
 #include "tuning.h"
 
@@ -30,36 +20,17 @@ struct Runtime {
   std::string name = "none loaded in this process";
 };
 
-#if defined(__linux__)
-int visit(dl_phdr_info* info, size_t, void* out) {
-  const char* base = std::strrchr(info->dlpi_name, '/');
-  base = base ? base + 1 : info->dlpi_name;
-  if (!std::strstr(base, "libgomp") && !std::strstr(base, "libiomp5") && !std::strstr(base, "libomp"))
-    return 0;
-  *static_cast<std::string*>(out) = info->dlpi_name;
-  return 1;
-}
-std::string loaded_runtime() {
-  std::string path;
-  dl_iterate_phdr(visit, &path);
-  return path;
-}
-#else
-std::string loaded_runtime() { return ""; }
-#endif
-
 Runtime find_runtime() {
   Runtime r;
-  const std::string path = loaded_runtime();
-  void* handle = path.empty() ? nullptr : dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
-  if (!handle) return r;
-  auto symbol = [&](const char* name) { return dlsym(handle, name); };
+  const std::string path = loaded_library({"libgomp", "libiomp5", "libomp"});
+  if (path.empty()) return r;
+  auto symbol = [&](const char* name) { return function_of(path, name); };
   Runtime found;
   found.parallel = reinterpret_cast<decltype(r.parallel)>(symbol("GOMP_parallel"));
   found.thread_id = reinterpret_cast<int (*)()>(symbol("omp_get_thread_num"));
   found.team_size = reinterpret_cast<int (*)()>(symbol("omp_get_num_threads"));
   found.most = reinterpret_cast<int (*)()>(symbol("omp_get_max_threads"));
-  found.name = path.substr(path.rfind('/') + 1);
+  found.name = path.substr(path.find_last_of("/\\") + 1);
   return found.parallel && found.thread_id && found.team_size && found.most ? found : r;
 }
 
@@ -73,7 +44,7 @@ bool forked() {
     child = true;
     busy = false;
   };
-  static const bool registered = pthread_atfork(nullptr, nullptr, in_child) == 0;
+  static const bool registered = call_in_forked_children(in_child);
   return registered && child;
 }
 
@@ -90,12 +61,6 @@ const Runtime& runtime() {
   return *found.load();
 }
 
-int64_t ns_of(clockid_t clock) {
-  timespec t;
-  clock_gettime(clock, &t);
-  return int64_t(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
-}
-
 Solitude solitude;
 
 struct ParallelCall {
@@ -110,9 +75,9 @@ void enter(void* p) {
   ParallelCall* call = static_cast<ParallelCall*>(p);
   const int id = call->runtime->thread_id(), n = std::min(call->wanted, call->runtime->team_size());
   if (id >= n) return;
-  const int64_t core = ns_of(CLOCK_THREAD_CPUTIME_ID);
+  const int64_t core = thread_cpu_ns();
   call->body(call->context, id, n);
-  const int64_t lost = ns_of(CLOCK_MONOTONIC) - call->begin - (ns_of(CLOCK_THREAD_CPUTIME_ID) - core);
+  const int64_t lost = now_ns() - call->begin - (thread_cpu_ns() - core);
   int64_t most = call->lost.load(std::memory_order_relaxed);
   while (lost > most && !call->lost.compare_exchange_weak(most, lost)) {
   }
@@ -127,14 +92,14 @@ void parallel(int wanted, void (*body)(void*, int, int), void* context) {
   // To play alone helps only if no other operation uses the team: PyTorch's own make its threads wait for one
   // another in any case.
   const bool only_ours = r.most() == 1;
-  const int64_t now = ns_of(CLOCK_MONOTONIC);
+  const int64_t now = now_ns();
   if ((only_ours && solitude.lasts(now)) || busy.exchange(true)) return body(context, 0, 1);
   ParallelCall call{body, context, &r, wanted, now};
   // Always at least as many as PyTorch takes: libgomp ends the threads that a smaller team has no use for,
   // and the next larger team has to start them again (40 times the time, at 2 and 8 threads in turn).
   r.parallel(enter, &call, unsigned(std::max(wanted, r.most())), 0);
   busy = false;
-  solitude.after(call.begin, ns_of(CLOCK_MONOTONIC), call.lost);
+  solitude.after(call.begin, now_ns(), call.lost);
 }
 
 std::string threading_runtime() { return forked() ? "forked process: one thread" : runtime().name; }
@@ -146,9 +111,7 @@ void Barrier::wait(int id, int n) {
   for (int other = 0; other < n; other++)  // which may already have arrived at the next meeting
     for (int i = 0; int32_t(of_[other].n.load(std::memory_order_acquire) - mine) < 0; i++) {
       if (i < kSpins) {
-#if OSTINATO_X86
-        if (i > kSpinsWithoutPause) _mm_pause();
-#endif
+        if (i > kSpinsWithoutPause) pause_in_spin();
       } else {
         std::this_thread::yield();
       }

@@ -3,21 +3,10 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <new>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define OSTINATO_ADDRESS_SANITIZER 1
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define OSTINATO_ADDRESS_SANITIZER 1
-#endif
-#if OSTINATO_ADDRESS_SANITIZER
-#include <sanitizer/asan_interface.h>
-#endif
-
+#include "platform.h"
 #include "tuning.h"
 
 namespace ostinato {
@@ -28,18 +17,16 @@ class Workspace {
   Workspace() = default;
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
-  ~Workspace() { std::free(data_); }
+  ~Workspace() { free_aligned_memory(data_); }
   char* reserve(int64_t bytes) {  // a multiple of kLineBytes
     if (bytes > size_) {
-      std::free(data_);
+      free_aligned_memory(data_);
       size_ = 0;
-      data_ = static_cast<char*>(std::aligned_alloc(kLineBytes, size_t(bytes)));
+      data_ = aligned_memory(kLineBytes, size_t(bytes));
       if (!data_) throw std::bad_alloc();
       size_ = bytes;
     }
-#if OSTINATO_ADDRESS_SANITIZER
-    __asan_unpoison_memory_region(data_, size_t(size_));
-#endif
+    allow(data_, size_t(size_));
     return data_;
   }
   int64_t size() const { return size_; }
@@ -50,20 +37,14 @@ class Workspace {
 };
 
 // Pieces of one memory, one after the other. With AddressSanitizer a line that nobody may touch follows each.
-#if OSTINATO_ADDRESS_SANITIZER
-constexpr int64_t kGapBytes = kLineBytes;
-#else
-constexpr int64_t kGapBytes = 0;
-#endif
+constexpr int64_t kGapBytes = kForbids ? kLineBytes : 0;
 template <class U> int64_t bytes_of(int64_t n) {
   return (n * int64_t(sizeof(U)) + kLineBytes - 1) / kLineBytes * kLineBytes + kGapBytes;
 }
 template <class U> U* piece(char*& memory, int64_t n) {
   U* const found = reinterpret_cast<U*>(memory);
   memory += bytes_of<U>(n);
-#if OSTINATO_ADDRESS_SANITIZER
-  __asan_poison_memory_region(found + n, size_t(memory - reinterpret_cast<char*>(found + n)));
-#endif
+  forbid(found + n, size_t(memory - reinterpret_cast<char*>(found + n)));
   return found;
 }
 

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "platform.h"
 #include "play/float_environment.h"
 
 namespace ostinato {
@@ -86,7 +87,7 @@ int64_t SlotStates::push(int64_t n_rows, const int64_t* slots, Rows<const float>
     gather(n, slots + r, gathered_);
     for (int64_t i = r + n; i < std::min(n_rows, r + n + kStepRows); i++)  // the next rows come meanwhile
       for (int64_t k = 0; k < model_->carry_floats(); k += kLineFloats)
-        __builtin_prefetch(carries_.get() + slots[i] * model_->carry_floats() + k, 1);
+        prefetch_for_writing(carries_.get() + slots[i] * model_->carry_floats() + k);
     float* const out = answer.data ? answer.data + r * answer.stride : nullptr;
     const Rows<const float> rows = prepared(n, {x.data + r * x.stride, x.stride});
     model_->step_rows(n, rows, gathered_, {out, answer.stride}, scratch_);

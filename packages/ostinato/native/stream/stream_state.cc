@@ -37,9 +37,10 @@ void StreamState::set(int64_t steps, const float* carry) {
 }
 
 // The scratch of a step. On the stack it lives as long as the function that asks for it.
-#define OSTINATO_SCRATCH                             \
-  next_line(scratch_ ? scratch_.get()                \
-                     : static_cast<float*>(__builtin_alloca(size_t(model_->stream_floats()) * sizeof(float))))
+#define OSTINATO_SCRATCH         \
+  next_line(scratch_             \
+                ? scratch_.get() \
+                : static_cast<float*>(OSTINATO_ON_STACK(size_t(model_->stream_floats()) * sizeof(float))))
 
 bool StreamState::step(const float* x, float* answer, bool only_finite) {
   return step(FloatEnvironment(), x, answer, only_finite);

@@ -18,7 +18,8 @@ OF_FLOAT64 = {  # its bits, and numbers of mathematics
 }  # fmt: skip
 # These follow from others, or are no amounts.
 DERIVED = {
-    "kFirstTemporary", "kFusedCount", "kGapBytes", "kPairCount", "kRegisterElements", "kScalarOfA",
+    "kFirstTemporary", "kForbids", "kFusedCount", "kGapBytes", "kPairCount", "kRegisterElements",
+    "kScalarOfA",
 }  # fmt: skip
 
 
