@@ -126,9 +126,22 @@ execution_engine: Any = _named("torch.autograd.Variable._execution_engine")
 graph_task: Any = _named("torch._C._current_graph_task_id", lambda: -1)
 # Tells whether the running backward pass keeps the graph for another one.
 graph_is_kept: Any = _named("torch._C._autograd._get_current_graph_task_keep_graph", lambda: True)
-# The innermost hooks on saved tensors, or None. Versions of PyTorch that cannot say count as having
-# such hooks.
-top_hooks: Any = _named("torch._C._autograd._top_saved_tensors_default_hooks", lambda _: True)
+
+
+def _any_hooks(_: bool) -> object | None:
+    """Hooks on saved tensors can be disallowed only where there are none.
+
+    Which ones there are is not known: the object equals no other.
+    """
+    try:
+        with torch.autograd.graph.disable_saved_tensors_hooks("ostinato asks"):
+            return None
+    except RuntimeError:
+        return object()
+
+
+# The innermost hooks on saved tensors, or None.
+top_hooks: Any = _named("torch._C._autograd._top_saved_tensors_default_hooks", _any_hooks)
 # Tells whether hooks on saved tensors are allowed; torch.utils.checkpoint needs them.
 hooks_are_allowed: Any = _named("torch._C._autograd._saved_tensors_hooks_is_enabled", lambda: True)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from ostinato.eager import integers_of
 from ostinato.engine.rows import dealt
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class RowOrder:
 
     @staticmethod
     def of(lengths: Tensor) -> RowOrder:
-        return RowOrder(lengths, *dealt(lengths.tolist()))
+        return RowOrder(lengths, *dealt(integers_of(lengths)))
 
     def silenced(self, y: Tensor) -> Tensor:
         """The carries before each step `[T, B, …]` as outputs of a scan in reverse.
