@@ -11,6 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+PACKAGES = Path(__file__).parents[1] / "packages"
 # The name of a distribution in its wheel's → the most bytes, what is there, what must not be.
 EXPECTED: dict[str, tuple[int, list[str], list[str]]] = {
     "ostinato": (5_000_000, ["ostinato/__init__.py", "ostinato/_native."], ["datasets/", "cli/"]),
@@ -29,6 +30,10 @@ def problems(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
     found = [f"there is no {n}" for n in wanted if not any(each.startswith(n) for each in names)]
+    # A build leaves out what .gitignore names, also where it is a folder of the sources.
+    sources = PACKAGES / wheel.name.partition("-")[0].replace("_", "-") / "src"
+    modules = {each.relative_to(sources).as_posix() for each in sources.rglob("*.py")}
+    found += [f"there is no {each}" for each in sorted(modules - set(names))]
     # A build beside the sources, of another Python, would be packed as well.
     engines = [each for each in names if each.startswith("ostinato/_native.") and ".so" in each]
     if len(engines) > 1:

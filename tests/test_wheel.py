@@ -60,7 +60,11 @@ def test_what_is_too_large_or_missing_is_named(wheel, tmp_path, capsys):
     with zipfile.ZipFile(copy, "w") as file:
         file.writestr("nothing", "")
     assert script().main([str(copy)]) == 1
-    assert "there is no ostinato" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "there is no ostinato" in said
+    module = next(each for each in LEARN.rglob("*.py") if each.parent.name == "runs")
+    of_learn = wheel.name.startswith("ostinato_learn")
+    assert (f"there is no {module.relative_to(LEARN.parent)}" in said) is of_learn
     assert script().main([]) == 2
 
 
