@@ -33,11 +33,11 @@ void* run(void* p) {
 void openmp_stand_in_limit(int n) { limit = n < kMost ? n : kMost; }
 
 extern "C" {
-int omp_get_thread_num() { return thread_id; }
-int omp_get_num_threads() { return team_size; }
-int omp_get_max_threads() { return 3; }
+EXPORTED int omp_get_thread_num() { return thread_id; }
+EXPORTED int omp_get_num_threads() { return team_size; }
+EXPORTED int omp_get_max_threads() { return 3; }
 
-void GOMP_parallel(void (*body)(void*), void* context, unsigned wanted, unsigned) {
+EXPORTED void GOMP_parallel(void (*body)(void*), void* context, unsigned wanted, unsigned) {
   const int most = limit, n = int(wanted) < most ? int(wanted) : most;
   Member members[kMost];
   pthread_t threads[kMost];
