@@ -67,3 +67,23 @@ template <class F> inline Avx2Double per_lane2(Avx2Double a, Avx2Double b, F f) 
   for (int i = 0; i < 4; i++) x[i] = f(x[i], y[i]);
   return Avx2Double::load(x);
 }
+
+// Rows of sixteen lanes, each folded 8, 4, 2, 1, four rows at a time; the first n results. A vector that
+// holds several rows is halved at once for all of them.
+template <class V, class F> inline std::enable_if_t<std::is_same_v<V, Avx2Double>, bool> fold_rows(
+    const double* rows, int n, double* out) {
+  const auto fours = [&](int r) {
+    const double* const p = rows + 16 * r;
+    return F::of(F::of(V::load(p), V::load(p + 8)), F::of(V::load(p + 4), V::load(p + 12))).v;
+  };
+  const auto twos = [&](int r) {
+    const __m256d x = fours(r), y = fours(r + 2);
+    return F::of(V{_mm256_permute2f128_pd(x, y, 0x20)}, V{_mm256_permute2f128_pd(x, y, 0x31)}).v;
+  };
+  for (int r = 0; r < n; r += 4) {
+    const __m256d x = twos(r), y = twos(r + 1);
+    const V folded = F::of(V{_mm256_unpacklo_pd(x, y)}, V{_mm256_unpackhi_pd(x, y)});
+    n - r < 4 ? folded.store(out + r, n - r) : folded.store(out + r);
+  }
+  return true;
+}

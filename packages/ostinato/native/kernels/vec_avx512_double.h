@@ -69,3 +69,26 @@ template <class F> inline Avx512Double per_lane2(Avx512Double a, Avx512Double b,
   for (int i = 0; i < 8; i++) x[i] = f(x[i], y[i]);
   return Avx512Double::load(x);
 }
+
+// Rows of sixteen lanes, each folded 8, 4, 2, 1, eight rows at a time; the first n results. A vector that
+// holds several rows is halved at once for all of them.
+template <class V, class F> inline std::enable_if_t<std::is_same_v<V, Avx512Double>, bool> fold_rows(
+    const double* rows, int n, double* out) {
+  const auto eights = [&](int r) { return F::of(V::load(rows + 16 * r), V::load(rows + 16 * r + 8)).v; };
+  const auto fours = [&](int r) {
+    const __m512d x = eights(r), y = eights(r + 2);
+    return F::of(V{_mm512_shuffle_f64x2(x, y, _MM_SHUFFLE(1, 0, 1, 0))},
+                 V{_mm512_shuffle_f64x2(x, y, _MM_SHUFFLE(3, 2, 3, 2))});
+  };
+  const auto twos = [&](int r) {
+    const __m512d x = fours(r).v, y = fours(r + 4).v;
+    return F::of(V{_mm512_shuffle_f64x2(x, y, _MM_SHUFFLE(2, 0, 2, 0))},
+                 V{_mm512_shuffle_f64x2(x, y, _MM_SHUFFLE(3, 1, 3, 1))});
+  };
+  for (int r = 0; r < n; r += 8) {
+    const __m512d x = twos(r).v, y = twos(r + 1).v;
+    const V folded = F::of(V{_mm512_unpacklo_pd(x, y)}, V{_mm512_unpackhi_pd(x, y)});
+    n - r < 8 ? folded.store(out + r, n - r) : folded.store(out + r);
+  }
+  return true;
+}

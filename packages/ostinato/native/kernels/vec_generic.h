@@ -154,9 +154,9 @@ template <class T, int N> inline Generic<T, N> max_raw(Generic<T, N> a, Generic<
   return flushed(select(less(b, a), a, b));
 }
 
-// Vector units fold many rows of float32 at once; here there is nothing to gain.
+// Vector units fold many rows at once; here there is nothing to gain.
 template <class V, class F>
-inline std::enable_if_t<std::is_same_v<V, Generic<float, V::kLanes>> || sizeof(typename V::Scalar) == 8, bool>
+inline std::enable_if_t<std::is_same_v<V, Generic<typename V::Scalar, V::kLanes>>, bool>
 fold_rows(const typename V::Scalar*, int, typename V::Scalar*) {
   return false;
 }
