@@ -73,8 +73,8 @@ def cores() -> int:
 
 def launched() -> bool:
     """Whether this process is one of several of a training, as `torchrun` starts them."""
-    told = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    return all(name in os.environ for name in told) and int(os.environ["WORLD_SIZE"]) > 1
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    return all(name in os.environ for name in names) and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def rank() -> int:

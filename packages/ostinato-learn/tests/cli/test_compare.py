@@ -12,7 +12,7 @@ from task_files import QUICK, TASKS
 
 import ostinato_learn as package
 from ostinato_learn.jobs.runs import paired
-from ostinato_learn.jobs.runs.paired import Apart
+from ostinato_learn.jobs.runs.paired import NotComparable
 from ostinato_learn.tasks import verdicts
 from ostinato_learn.tasks.verdicts import flips
 from zoo.suites import one_in
@@ -154,11 +154,11 @@ def test_forecasts_without_a_value_are_left_out_and_other_levels_compare_the_med
 def test_predictions_of_other_examples_are_not_paired():
     a = rows(id=["a", "b"], label=["x", "y"], prediction=["x", "x"])
     b = rows(id=["b", "a"], label=["y", "x"], prediction=["x", "x"])
-    with pytest.raises(Apart, match="column id"):
+    with pytest.raises(NotComparable, match="column id"):
         paired.classify(a, b)
-    with pytest.raises(Apart, match="have no index"):
+    with pytest.raises(NotComparable, match="have no index"):
         paired.classify(a, rows(index=[0, 1], label=["x", "y"], prediction=["x", "x"]))
-    with pytest.raises(Apart, match="too few sequences for a test: 2"):
+    with pytest.raises(NotComparable, match="too few sequences for a test: 2"):
         paired.tag(a, a)
 
 

@@ -66,8 +66,8 @@ def test_what_a_choice_closes_is_said_before_the_training(
     run, line = tmp_path / "run", ("train", path, *roles, *QUICK, *flags)
     plan, trained = ostinato(*line, "--dry-run").out, ostinato(*line, "-o", run)
     assert trained.code == 0
-    closes = next((row for row in plan.splitlines() if row.startswith("  closes ")), "")
-    note = closes.removeprefix("  closes ").strip()
+    ruled_out = next((row for row in plan.splitlines() if row.startswith("  rules out ")), "")
+    note = ruled_out.removeprefix("  rules out ").strip()
     assert (note in trained.err.split("iteration      0")[0]) and bool(note) == bool(refused)
     assert ("export --to c" in note) == ("export" in refused)
     assert ("refuse" in note.partition("stream")[2][:25]) == ("stream" in refused)
@@ -82,7 +82,7 @@ def test_what_a_choice_closes_is_said_before_the_training(
 def test_for_chooses_a_network_that_can_go_there(ostinato, tmp_path, where):
     path, *roles = TASKS["classify"](tmp_path)
     run, line = tmp_path / "run", ("train", path, *roles, *QUICK, "--for", where)
-    assert "closes" not in ostinato(*line, "--dry-run").out
+    assert "rules out" not in ostinato(*line, "--dry-run").out
     assert ostinato(*line, "-o", run).code == 0
     assert ostinato("stream", run, path, "--key", "id").code == 0
     assert ostinato("export", run, "--to", "c", "-o", tmp_path / "it.c").code == 0

@@ -249,5 +249,5 @@ def _sum(findings: list[Finding]) -> str:
         return "nothing found"
     counts = Counter(str(finding.severity) for finding in findings)
     names = {"serious": "serious", "warning": "warnings", "note": "notes"}
-    told = [f"{counts[one]} {one if counts[one] == 1 else many}" for one, many in names.items()]
-    return ", ".join(told)
+    phrases = [f"{counts[one]} {one if counts[one] == 1 else many}" for one, many in names.items()]
+    return ", ".join(phrases)

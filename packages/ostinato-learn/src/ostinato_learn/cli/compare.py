@@ -89,36 +89,36 @@ def _parameters(model: Path) -> int:
 
 def _tested(a: Measured, b: Measured) -> dict[str, Any]:
     """The test of run B against run A as JSON values, or the reason why there is no test."""
-    from ostinato_learn.jobs.runs.paired import Apart
+    from ostinato_learn.jobs.runs.paired import NotComparable
 
     pair: dict[str, Any] = {"runs": [a.name, b.name]}
     try:
         _check_same_part(a, b)
         outcome = registry.job_of(a.task).compared(a, b)
-    except Apart as reason:
+    except NotComparable as reason:
         return pair | {"reason": str(reason)}
     return pair | outcome.as_json()
 
 
 def _check_same_part(a: Measured, b: Measured) -> None:
-    """Raise Apart if two runs were not measured on the same test part, or it is unknown."""
-    from ostinato_learn.jobs.runs.paired import Apart
+    """Raise NotComparable if two runs were not measured on the same test part, or it is unknown."""
+    from ostinato_learn.jobs.runs.paired import NotComparable
 
     one, other = _origin(a), _origin(b)
     if one != other:
-        raise Apart(
+        raise NotComparable(
             f"they were tested on different data: {a.name} on {_where(a)}, {b.name} on {_where(b)}"
         )
     data = a.settings.data, b.settings.data
     if any(each.split != data[0].split for each in data):
-        raise Apart(f"--split is {data[0].split!r} and {data[1].split!r}: other test parts")
+        raise NotComparable(f"--split is {data[0].split!r} and {data[1].split!r}: other test parts")
     keys = tasks.named(a.task).drawn
     if data[0].source in sources.BUILT_IN or data[0].test or data[0].split:
         keys = ()
     for key in keys:
         values = a.settings.get(key), b.settings.get(key)
         if values[0] != values[1]:
-            raise Apart(
+            raise NotComparable(
                 f"{key} is {values[0]!r} and {values[1]!r}, so that different parts of the data "
                 "were tested on; wanted the same, or --test FILE or --split COLUMN for both"
             )
@@ -128,16 +128,18 @@ def _origin(measured: Measured) -> str | None:
     """The origin of the test part: the digest of its file, or the name of a data set.
 
     Raises:
-        Apart: the run does not say it.
+        NotComparable: the run does not say it.
     """
-    from ostinato_learn.jobs.runs.paired import Apart
+    from ostinato_learn.jobs.runs.paired import NotComparable
 
     data = measured.settings.data
     if data.source in sources.BUILT_IN:
         return data.source
     digest = measured.digests.get(str(data.test or data.source))
     if digest is None:
-        raise Apart(f"{measured.run.environment} does not say which data {measured.name} had")
+        raise NotComparable(
+            f"{measured.run.environment} does not say which data {measured.name} had"
+        )
     return digest
 
 

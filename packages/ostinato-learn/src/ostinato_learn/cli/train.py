@@ -183,10 +183,10 @@ def _begun(asked: Given) -> tuple[Config, Job | None, tuple[float, int] | None]:
 
 
 def _closed_by_default(settings: Config, asked: Given) -> str | None:
-    """`TaskSpec.closes`; None if the user or the first model has chosen the direction."""
+    """`TaskSpec.rules_out`; None if the user or the first model has chosen the direction."""
     chosen = "model.bidirectional" in asked or settings.run.from_ is not None
-    closed = tasks.named(task_of(settings)).closes(settings)
-    return None if settings.model.bidirectional and chosen else closed
+    refused = tasks.named(task_of(settings)).rules_out(settings)
+    return None if settings.model.bidirectional and chosen else refused
 
 
 def _reopened(output: Path | None, resume: bool, overwrite: bool) -> RunDir | None:

@@ -70,7 +70,7 @@ class Job(ABC):
         """The test of run B against run A on the same test part.
 
         Raises:
-            Apart: their predictions cannot be paired.
+            NotComparable: their predictions cannot be paired.
         """
 
     @property

@@ -188,11 +188,11 @@ def measure(
     from ostinato_learn.metrics import label_sets
 
     proba = model.predict_proba(part) if proba is None else proba
-    told = model.measured(proba, part.y)
+    by_measure = model.measured(proba, part.y)
     if model.multilabel:
-        return {**told, **label_sets.measure(part.y, model.likeliest(proba))}
+        return {**by_measure, **label_sets.measure(part.y, model.likeliest(proba))}
     counts = np.unique(part.y, return_counts=True)[1]
-    return {**told, "most_frequent_class": float(counts.max() / len(part.y))}
+    return {**by_measure, "most_frequent_class": float(counts.max() / len(part.y))}
 
 
 def _csv(

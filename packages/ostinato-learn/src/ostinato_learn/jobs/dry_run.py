@@ -75,16 +75,16 @@ def of_sequences(job: PartsJob, *baselines: tuple[str, str]) -> dict[str, Rows]:
     total = max(1, int(test_counts.sum()))
     if train.roles is not None and train.roles.labels:
         frequent = np.where(2 * counts > len(train), test_counts, len(test) - test_counts).mean()
-        told = ("always the more frequent answer", percent(float(frequent) / len(test)))
+        constant = ("always the more frequent answer", percent(float(frequent) / len(test)))
     else:
         most_frequent = float(test_counts[counts.argmax()] / total)
-        told = ("always the most frequent label", percent(most_frequent))
+        constant = ("always the most frequent label", percent(most_frequent))
     return of_all | {
         "labels in training and test": [
             (str(label), f"{n:,}, {m:,}")
             for label, n, m in list(zip(labels, counts, test_counts, strict=True))[:MOST]
         ],
-        "baselines on the test part": [told, *baselines],
+        "baselines on the test part": [constant, *baselines],
     }
 
 
@@ -177,9 +177,9 @@ def size(part: Examples) -> str:
 
 def _recipe(settings: Config) -> Rows:
     origin = settings.run.from_
-    refused = tasks.named(task_of(settings)).closes(settings)
+    refused = tasks.named(task_of(settings)).rules_out(settings)
     return [
         *([("start", f"the weights of {origin}")] if origin else []),
         *recipe.rows(dict(settings.items())),
-        *([("closes", refused)] if refused else []),
+        *([("rules out", refused)] if refused else []),
     ]

@@ -44,7 +44,7 @@ def tell(job: Job) -> list[dict[str, Any]]:
         found = checks.check_texts(texts.train, texts.test, texts.validation)
     else:
         return []
-    told = []
+    reported = []
     source = job.settings.data.source
     for finding in found:
         is_serious = finding.severity == "serious"
@@ -52,8 +52,8 @@ def tell(job: Job) -> list[dict[str, Any]]:
             where = f" ({finding.places[0]})" if finding.places else ""
             level = logging.ERROR if is_serious else logging.WARNING
             _log.log(level, "%s: %s%s: %s", source, finding.message, where, finding.remedy)
-            told.append(finding.as_json())
-    return told
+            reported.append(finding.as_json())
+    return reported
 
 
 def kept(found: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -225,14 +225,14 @@ class ForecastJob(Job):
         panel, windows = self._panel(model.preparation)
         found = _known(model.evaluate(panel, windows, answer=in_turn(answers)))
         simple = {name: _known(each) for name, each in model.baselines(panel, windows).items()}
-        best, told = best_of(TASK, found, simple)
+        best, best_name = best_of(TASK, found, simple)
         theirs, units = model.losses(panel, windows, model.naive(model.season)[best])
         ours, _ = model.losses(panel, windows, in_turn(answers))
         return {
             "task": "forecast",
             "test": found | {"windows": windows},
             "baselines": simple,
-            "verdict": _verdict(theirs, ours, units, told),
+            "verdict": _verdict(theirs, ours, units, best_name),
         }
 
     def parameters(self, model: Forecaster) -> dict[str, Any]:

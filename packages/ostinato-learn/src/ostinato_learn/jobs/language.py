@@ -92,7 +92,9 @@ class LanguageJob(Job):
 
     @classmethod
     def compared(cls, a: Measured, b: Measured) -> paired.PairedResult:
-        raise paired.Apart("runs of language models keep no losses to pair; compare the measures")
+        raise paired.NotComparable(
+            "runs of language models keep no losses to pair; compare the measures"
+        )
 
     @property
     def order(self) -> int:
@@ -181,13 +183,13 @@ class LanguageJob(Job):
             "perplexity": math.exp(nats.sum() / n),
         }
         simple = {name: baseline}
-        _, told = best_of(TASK, measured, simple)
+        _, best_name = best_of(TASK, measured, simple)
         of = "texts" if len(test) >= FEWEST else "stretches of the text"
         return {
             "task": "language",
             "test": measured,
             "baselines": simple,
-            "verdict": verdict(answers[:, 0] - nats, told, of),
+            "verdict": verdict(answers[:, 0] - nats, best_name, of),
         }
 
     def parameters(self, model: LanguageModel) -> dict[str, Any]:

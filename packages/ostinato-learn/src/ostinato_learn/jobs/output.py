@@ -28,13 +28,13 @@ def working(what: str, quiet: bool) -> Iterator[None]:
     if quiet or environment.rank() > 0:
         yield
         return
-    told = threading.Timer(SILENT_S, print, (f"{what} …",), {"file": sys.stderr, "flush": True})
-    told.daemon = True
-    told.start()
+    timer = threading.Timer(SILENT_S, print, (f"{what} …",), {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:
-        told.cancel()
+        timer.cancel()
 
 
 def percent(share: float) -> str:

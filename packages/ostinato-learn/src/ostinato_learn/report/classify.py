@@ -161,9 +161,9 @@ class ReportData(PageData):
         n = int(self.test.get("n", len(self.y_true)))
         accuracy = self.test.get("accuracy", float(self.right.mean()))
         low, high = map(percent, labels.interval(accuracy, n))
-        told = f"95\u202f% interval {low} to {high}; "
-        told += f"always the most frequent class: {percent(self.chance)}"
-        tiles = [Tile(percent(accuracy), f"accuracy on all {count(n)} test examples", told)]
+        wording = f"95\u202f% interval {low} to {high}; "
+        wording += f"always the most frequent class: {percent(self.chance)}"
+        tiles = [Tile(percent(accuracy), f"accuracy on all {count(n)} test examples", wording)]
         if "notebook_128" in self.evaluation:
             share = percent(self.evaluation["notebook_128"]["accuracy"])
             tiles.append(Tile(share, "accuracy on the notebook's first 128 test images"))
@@ -179,11 +179,11 @@ class ReportData(PageData):
             right = self.right.astype(np.int64)
             found = labels.by_length(self.lengths, np.ones_like(right), right)
         step = f"length in {self.unit}s" if self.unit == "word" else "length of the sequence"
-        told = "Loss (mean cross-entropy, nats) and accuracy of a batch, before its update."
+        wording = "Loss (mean cross-entropy, nats) and accuracy of a batch, before its update."
         return [
             measures.section(self, TASK.measures) if self.evaluation.get("baselines") else None,
             common.network(self.network),
-            common.training(self, told, accuracy=True),
+            common.training(self, wording, accuracy=True),
             self._by_step(),
             labels.confusion(*answers),
             labels.scores(*answers, "class", "examples"),
@@ -200,14 +200,14 @@ class ReportData(PageData):
         heading = f"Accuracy by {unit}s read"
         if accuracy is None:
             return PageSection("steps", "By step", heading=heading, why=self._no_steps())
-        told = (
+        wording = (
             f"{rise(accuracy, self.n_cut or len(self.y_true), unit)} "
             f"Dotted: always the most frequent class, {percent(self.chance)}."
         )
         drawn = Curve(
             id="accuracy-by-step",
             label=heading,
-            caption=told,
+            caption=wording,
             lines=[
                 Line(edges(len(accuracy))[1:], means(accuracy)),
                 Line(np.array([len(accuracy)]), accuracy[-1:], style={"marker": "o", "ms": 5}),
@@ -245,18 +245,18 @@ class ReportData(PageData):
 
     def _hardest(self) -> PageSection:
         """The examples with the worst answers, each with its beliefs over the steps."""
-        told = "The test examples that the network got most wrong"
+        wording = "The test examples that the network got most wrong"
         if any(view.label == view.prediction for view in self.hardest):
-            told += ", then those that it got right most narrowly"
+            wording += ", then those that it got right most narrowly"
         if all(view.beliefs is None for view in self.hardest):
-            told += f". {self._no_steps()}"
+            wording += f". {self._no_steps()}"
         else:
-            told += (
+            wording += (
                 f", and its belief after every {self.unit}: how the probabilities of the classes "
                 "move as it reads."
             )
         if any(len(view.x) > MOST for view in self.hardest):
-            told += (
+            wording += (
                 f" What is longer than {MOST} steps is drawn in {MOST} parts: beliefs as their "
                 "means, lines through the lowest and highest values."
             )
@@ -268,7 +268,7 @@ class ReportData(PageData):
             "Hardest",
             [key, cards] if self.hardest else [],
             "The hardest examples",
-            told,
+            wording,
             "None: no test example was kept for a look.",
         )
 
@@ -351,15 +351,15 @@ def rise(accuracy: np.ndarray, n: int, unit: str) -> str:
         unit: what a step is.
     """
     first, last = float(accuracy[0]), float(accuracy[-1])
-    told = (
+    wording = (
         f"{percent(first)} after the first {unit}, {percent(last)} after all {count(len(accuracy))}"
     )
     if not labels.apart(first, last, n):
-        return f"{told}: no significant difference with {counted(n, 'example')}."
+        return f"{wording}: no significant difference with {counted(n, 'example')}."
     if last < first:
-        return f"{told}."
+        return f"{wording}."
     below = np.flatnonzero(accuracy < first + 0.9 * (last - first))
-    return f"{told}; nine tenths of the rise are kept after {count(int(below[-1]) + 2)}."
+    return f"{wording}; nine tenths of the rise are kept after {count(int(below[-1]) + 2)}."
 
 
 def _share(belief: float) -> str:

@@ -115,14 +115,14 @@ class SeveralData(PageData):
         each = np.full(len(right), len(self.labels))
         found = labels.by_length(self.each_length, each, right.sum(axis=1))
         where = [("by-length", "length of the sequence", found, "")]
-        told = (
+        sentence = (
             "Loss (mean cross-entropy of a label, nats) of a batch before its update, and the "
             "share of its examples with all labels right."
         )
         return [
             measures.section(self, MEASURES),
             common.network(self.network),
-            common.training(self, told, accuracy=True),
+            common.training(self, sentence, accuracy=True),
             self._per_label(),
             self._sets(),
             labels.where(where, "Labels right by length") if found else None,
@@ -188,14 +188,14 @@ class SeveralData(PageData):
 
 def _card(view: SetView) -> Card:
     panels: list[PagePanel] = [common.words_read(view.words)] if view.words else []
-    for told, named, css in (
+    for sentence, named, css in (
         ("Missed", view.missed, "true"),
         ("Given, but not there", view.invented, "predicted"),
         ("Right", view.right, "true"),
     ):
         if named:
             shown = ", ".join(tag("strong", label, css) for label in named)
-            panels.append(Markup(tag("p", Html(f"{told}: {shown}."))))
+            panels.append(Markup(tag("p", Html(f"{sentence}: {shown}."))))
     return Card(plain(view.name), panels)
 
 

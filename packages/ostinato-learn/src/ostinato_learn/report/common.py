@@ -77,10 +77,10 @@ def network(sizes: Anatomy | None) -> PageSection:
     """The network unrolled over time, and its equations, which a click shows."""
     if sizes is None:
         return PageSection("network", "Network", why="The sizes of the network are unknown.")
-    told = f"{picture.caption(sizes)}, {count(sizes.parameters)} parameters, unrolled over time"
+    wording = f"{picture.caption(sizes)}, {count(sizes.parameters)} parameters, unrolled over time"
     drawn = (
         f'<figure>{SCROLLS}<div class="scroll wide" tabindex="0">{picture.inline_svg(sizes)}</div>'
-        f"{tag('figcaption', told)}</figure>"
+        f"{tag('figcaption', wording)}</figure>"
     )
     lines = Html("\n".join(map(text, sizes.equations)))
     biases = "Layers learn two biases, as those of PyTorch do; a single one here is their sum."
@@ -89,13 +89,13 @@ def network(sizes: Anatomy | None) -> PageSection:
 
 
 def training(
-    facts: RunFacts, told: str, name: str = "Loss", *, accuracy: bool = False
+    facts: RunFacts, wording: str, name: str = "Loss", *, accuracy: bool = False
 ) -> PageSection:
     """The loss over the iterations, and the accuracy of the batches.
 
     Args:
         facts: the facts of the run.
-        told: a sentence that explains the curves.
+        wording: a sentence that explains the curves.
         name: the name of the loss, with its unit if it needs one.
         accuracy: whether the reports have an accuracy.
     """
@@ -106,7 +106,7 @@ def training(
     if accuracy:
         shown.append(_accuracy(metrics))
     panels: list[PagePanel] = [Grid(shown), Fold("The numbers", [_numbers(metrics)])]
-    return PageSection("training", "Training", panels, note=told)
+    return PageSection("training", "Training", panels, note=wording)
 
 
 def _loss(facts: RunFacts, name: str, wide: bool) -> Curve:
@@ -139,8 +139,8 @@ def _course(losses: np.ndarray) -> list[Line]:
     window = max(1, len(values) // 25)
     mean = parts.running_mean(values, window)
     smooth = np.unique(np.linspace(0, len(values) - 1, MAX_BATCHES).round().astype(int))
-    told = "training batch" if window == 1 else f"mean of {window} of them"
-    lines = [Line(iterations[smooth], mean[smooth], told)]
+    wording = "training batch" if window == 1 else f"mean of {window} of them"
+    lines = [Line(iterations[smooth], mean[smooth], wording)]
     if window > 1:
         every = f"a batch every {iterations[1] - iterations[0]:.0f} iterations"
         shown = parts.extremes(values, MAX_BATCHES)
@@ -215,9 +215,9 @@ def _metric(key: str, report: dict[str, Any]) -> str:
 
 def surroundings(facts: RunFacts) -> list[PageSection]:
     """All settings of the run; the machine, the versions and the data of the run."""
-    told = dict(facts.environment)
-    if "command" in told:
-        told["command"] = facts.command
+    wording = dict(facts.environment)
+    if "command" in wording:
+        wording["command"] = facts.command
     return [
         PageSection(
             name,
@@ -225,5 +225,5 @@ def surroundings(facts: RunFacts) -> list[PageSection]:
             [SettingsTables(values)] if values else [],
             why=f"The {name} is unknown.",
         )
-        for name, values in (("configuration", facts.config), ("environment", told))
+        for name, values in (("configuration", facts.config), ("environment", wording))
     ]

@@ -65,10 +65,10 @@ class Figure(PagePanel):
     def html(self) -> str:
         label = f"{self.label}. {self.caption}" if self.caption else self.label
         svg = inline_svg(self.id, label, (self.width, self.height), self.draw)
-        told = self.below + (tag("figcaption", self.caption) if self.caption else "")
+        below = self.below + (tag("figcaption", self.caption) if self.caption else "")
         if not self.wide:
-            return f'<figure><div class="scroll">{svg}</div>{told}</figure>'
-        return f'<figure>{SCROLLS}<div class="scroll wide" tabindex="0">{svg}</div>{told}</figure>'
+            return f'<figure><div class="scroll">{svg}</div>{below}</figure>'
+        return f'<figure>{SCROLLS}<div class="scroll wide" tabindex="0">{svg}</div>{below}</figure>'
 
 
 @dataclass(frozen=True, eq=False)

@@ -129,31 +129,33 @@ class ForecastData(PageData):
     def tiles(self) -> list[Tile]:
         tiles = []
         names = {"mase": "mean absolute scaled error", "wql": "weighted quantile loss"}
-        for key, told in names.items():
+        for key, wording in names.items():
             if self.test.get(key) is not None:
-                tiles.append(Tile(f"{self.test[key]:.4f}", key.upper(), self._beside(key, told)))
+                tiles.append(Tile(f"{self.test[key]:.4f}", key.upper(), self._beside(key, wording)))
         share = widest_interval(self.levels)
         if share is not None:
-            told = f"of what came lies inside the {percent(share, 0)} interval"
+            wording = f"of what came lies inside the {percent(share, 0)} interval"
             inside = coverage(self.actual, self.quantiles, self.levels, share)
-            tiles.append(Tile(percent(inside, 1), told))
+            tiles.append(Tile(percent(inside, 1), wording))
         return tiles
 
-    def _beside(self, key: str, told: str) -> str:
+    def _beside(self, key: str, wording: str) -> str:
         """The measure of the network and of each baseline."""
         baselines = self.evaluation.get("baselines", {}).items()
         theirs = {name: each[key] for name, each in baselines if each.get(key) is not None}
-        return "; ".join([told, *(f"{name}: {value:.4f}" for name, value in theirs.items())])
+        return "; ".join([wording, *(f"{name}: {value:.4f}" for name, value in theirs.items())])
 
     def sections(self) -> list[PageSection | None]:
-        told = "Loss: the mean pinball loss of the quantiles; windows are scaled by their context."
+        wording = (
+            "Loss: the mean pinball loss of the quantiles; windows are scaled by their context."
+        )
         return [
             measures.section(self, MEASURES),
             self._forecasts(),
             self._by_step(),
             _calibration(self.levels, self.actual, self.quantiles),
             self._each_series(),
-            common.training(self, told),
+            common.training(self, wording),
             *common.surroundings(self),
         ]
 
@@ -162,13 +164,13 @@ class ForecastData(PageData):
         wide = len(self.views) == 1
         cards = [self._card(rank, view, wide) for rank, view in enumerate(self.views)]
         shares = ", ".join(percent(share, 0) for *_, share in bands(self.levels))
-        told = f"Bands: the intervals in which {shares} should lie. Line in them: the median."
-        told += " Each forecast begins at a dotted line, and uses no value after it."
+        wording = f"Bands: the intervals in which {shares} should lie. Line in them: the median."
+        wording += " Each forecast begins at a dotted line, and uses no value after it."
         ahead = any(view.ahead is not None for view in self.views)
         if ahead:
-            told += " The last one goes beyond the end of the series."
+            wording += " The last one goes beyond the end of the series."
         if not wide:
-            told += f" The series are those with the largest, middle and smallest {self.by}."
+            wording += f" The series are those with the largest, middle and smallest {self.by}."
         key = Key([("", "what came"), ("true", "forecast")])
         heading = "Forecasts of the held-out steps" + " and of what follows" * ahead
         return PageSection(
@@ -176,18 +178,18 @@ class ForecastData(PageData):
             "Forecasts",
             [key, Grid(cards)] if cards else [],
             heading,
-            told,
+            wording,
             "None: no forecast has a value beside it.",
         )
 
     def _card(self, rank: int, view: SeriesView, wide: bool) -> Card:
-        told = f"{self.by} {view.error:.3g}"
+        wording = f"{self.by} {view.error:.3g}"
         name = f"{tag('strong', view.name)}, " if len(self.names) > 1 else ""
         place = "" if wide or not view.place else f" ({view.place})"
         median = self.levels.index(0.5)
         last = view.windows[-1][1][-1, median] if view.windows else np.nan
         label = (
-            f"Series {plain(view.name)}{place}: {told}; {len(view.windows)} forecasts, the last "
+            f"Series {plain(view.name)}{place}: {wording}; {len(view.windows)} forecasts, the last "
             f"ends at {last:.4g}, where {view.values[-1]:.4g} came"
         )
         x, values, windows = view.x, view.values, list(view.windows)
@@ -207,7 +209,7 @@ class ForecastData(PageData):
             windows=windows,
             levels=self.levels,
         )
-        return Card(Html(f"{name}{text(told + place)}"), [fan])
+        return Card(Html(f"{name}{text(wording + place)}"), [fan])
 
     def _by_step(self) -> PageSection | None:
         """The error of each step ahead, beside those of the baselines; None of a single step."""
@@ -218,7 +220,7 @@ class ForecastData(PageData):
         answers = {"network": self.quantiles, **self.naive}
         curves = {name: row_means(self.shown_errors(each).T) for name, each in answers.items()}
         first, last = (self._number(curves["network"][k]) for k in (0, -1))
-        told = f"From {first} at the first step ahead to {last} at step {horizon}."
+        wording = f"From {first} at the first step ahead to {last} at step {horizon}."
         dashed = {"linestyle": (0, (4, 2)), "linewidth": 1.4}
         colours = ((MUTED, LABELS[1])[i % 2] for i in range(len(self.naive)))
         styles: list[dict[str, Any]] = [{}, *({**dashed, "color": each} for each in colours)]
@@ -226,7 +228,7 @@ class ForecastData(PageData):
         drawn = Curve(
             id="by-step",
             label=heading,
-            caption=told if first != last else "",
+            caption=wording if first != last else "",
             lines=[
                 Line(steps, values, short(name, 40), {**few, **style})
                 for (name, values), style in zip(curves.items(), styles, strict=True)
@@ -250,11 +252,11 @@ class ForecastData(PageData):
         plain_errors = of_series(self, self.errors(self.quantiles))
         theirs = {n: of_series(self, self.shown_errors(each)) for n, each in self.naive.items()}
         order = [int(i) for i in np.argsort(-ours, kind="stable") if np.isfinite(ours[i])]
-        chosen, told = order, "All series, the worst first"
+        chosen, wording = order, "All series, the worst first"
         if len(order) > MOST_ROWS:
             half = MOST_ROWS // 2
             chosen = [*order[:half], *order[-half:]]
-            told = f"The {half} worst and the {half} best of {count(len(order))} series"
+            wording = f"The {half} worst and the {half} best of {count(len(order))} series"
         header = ["series", self.by, *theirs, *(["mean absolute error"] * self.scaled)]
         rows = []
         for i in chosen:
@@ -269,7 +271,7 @@ class ForecastData(PageData):
             out = count(len(self.names) - len(order))
             why = "a value" + " to compare with, and a history that changes" * self.scaled
             notes.append(f"Left out, since they lack {why}: {out} of {count(len(self.names))}.")
-        table = PageTable(told, header, rows, "numbers measures")
+        table = PageTable(wording, header, rows, "numbers measures")
         return PageSection("series", "Series", [table], note=" ".join(notes))
 
     def _number(self, error: float) -> str:
@@ -428,8 +430,8 @@ def _read(forecaster: Forecaster, panel: Panel) -> str:
     inputs = {"past": panel.n_past, "known ahead": panel.n_future, "fixed": panel.n_static}
     further = ", ".join(f"{counted(n, 'input')} {name}" for name, n in inputs.items() if n)
     steps = forecaster.windows
-    told = f"{steps.horizon} steps ahead from the last {steps.context}"
-    return f"{told}, with {further}" if further else told
+    wording = f"{steps.horizon} steps ahead from the last {steps.context}"
+    return f"{wording}, with {further}" if further else wording
 
 
 def _calibration(

@@ -42,11 +42,11 @@ def confusion(y_true: np.ndarray, y_pred: np.ndarray, classes: Sequence[str]) ->
     if len(classes) > MAX_IMAGE_CLASSES:
         return PageSection("confusion", "Confusion", why=_too_many(classes))
     matrix = counts(y_true, y_pred, len(classes))
-    told = "; ".join(
+    wording = "; ".join(
         f"{plain(true)} taken for {plain(predicted)} ({count(times)}\u00d7)"
         for true, predicted, times in most_confused(matrix, classes, 5)
     )
-    mistakes = f"The most frequent mistakes: {told}." if told else "No mistakes."
+    mistakes = f"The most frequent mistakes: {wording}." if wording else "No mistakes."
     if len(classes) <= MAX_TABLE_CLASSES:
         return PageSection("confusion", "Confusion", [_table(matrix, classes)], note=mistakes)
     drawn = Matrix(
@@ -255,12 +255,12 @@ def calibration(confidence: np.ndarray, right: np.ndarray, answers: str) -> Page
     groups, mean = by_confidence(confidence, right)
     there = np.flatnonzero(groups.n)
     shown = Groups(tuple(groups.names[i] for i in there), groups.n[there], groups.right[there])
-    told = _trust(float(confidence.mean()), float(right.mean()), len(right))
-    told += f" Expected calibration error: {percent(calibration_error(groups, mean))}."
+    wording = _trust(float(confidence.mean()), float(right.mean()), len(right))
+    wording += f" Expected calibration error: {percent(calibration_error(groups, mean))}."
     drawn = Curve(
         id="calibration",
         label="Accuracy by confidence",
-        caption=told,
+        caption=wording,
         height=3.4,
         lines=[Line(mean[there], shown.accuracy, errors=shown.errors)],
         x="probability given to the answer",
@@ -285,11 +285,11 @@ def calibration(confidence: np.ndarray, right: np.ndarray, answers: str) -> Page
 
 def _trust(sure: float, right: float, n: int) -> str:
     """A sentence on confidence and accuracy; they differ if by more than three standard errors."""
-    told = f"Mean confidence {percent(sure, 1)}, accuracy {percent(right, 1)}"
+    wording = f"Mean confidence {percent(sure, 1)}, accuracy {percent(right, 1)}"
     if not apart(right, sure, n, both=False):
-        return f"{told}: no significant difference."
+        return f"{wording}: no significant difference."
     points = f"{100 * abs(sure - right):.1f} points"
-    return f"{told}: too {'confident' if sure > right else 'cautious'} by {points}."
+    return f"{wording}: too {'confident' if sure > right else 'cautious'} by {points}."
 
 
 def where(shown: Sequence[tuple[str, str, Groups | None, str]], heading: str) -> PageSection:

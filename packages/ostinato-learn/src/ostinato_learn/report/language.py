@@ -145,8 +145,8 @@ class LanguageData(PageData):
             metrics=[in_bits(report) for report in self.metrics],
             losses=[(iteration, loss / math.log(2)) for iteration, loss in self.losses],
         )
-        told = f"Loss: the mean cross-entropy of the next {self.level}, in bits."
-        return common.training(facts, told, f"Bits of a {self.level}")
+        sentence = f"Loss: the mean cross-entropy of the next {self.level}, in bits."
+        return common.training(facts, sentence, f"Bits of a {self.level}")
 
     def _completions(self) -> PageSection:
         """Suggestions at places of the test part, and the text that followed there."""
@@ -207,11 +207,11 @@ class LanguageData(PageData):
             why = "The documents of the test part are too short."
             return PageSection("position", "By position", heading=heading, why=why)
         places, bits = self.by_position.T
-        told = f"{bits[0]:.2f} bits at the beginning of a document, {bits[-1]:.2f} at the end."
+        sentence = f"{bits[0]:.2f} bits at the beginning of a document, {bits[-1]:.2f} at the end."
         drawn = Curve(
             id="by-position",
             label=heading,
-            caption=told,
+            caption=sentence,
             height=2.8,
             lines=[Line(places, bits, style={"marker": "o", "markersize": 4})],
             x=f"{self.level} of the document",
@@ -324,14 +324,14 @@ def _completion(model: TokenModel, text: str, place: int) -> Completion:
     read, came = text[max(0, place - READ) : place], text[place:]
     n = AHEAD[model.vocabulary.level]
     tokens = model.vocabulary.encode(came[: 12 * n])[:n]
-    told = (
+    sentence = (
         came[:n] if model.vocabulary.level == "character" else _beginning(model, came, len(tokens))
     )
     found = model.suggest(read, 3)
     return Completion(
         prompt=read[-SHOWN:],
         suggestions=[(each.text, each.probability) for each in found],
-        came=told,
+        came=sentence,
         continued=model.generate(read, n, temperature=0).text,
     )
 

@@ -28,11 +28,11 @@ def section(
     baselines = facts.evaluation.get("baselines", {})
     if not test:
         return PageSection("measures", "Measures", why="The test part was not measured.")
-    told = _tested(facts)
+    sentence = _tested(facts)
     caption = "Measures on the test part" + "; the best of each in bold" * bool(baselines)
     header, lines = ["measure", "network", *baselines], rows(measures, test, baselines)
     table = PageTable(caption, header, lines, "numbers measures")
-    return PageSection("measures", "Measures", [told, table] if told else [table])
+    return PageSection("measures", "Measures", [sentence, table] if sentence else [table])
 
 
 def rows(measures: Measures, test: Mapping[str, Any], baselines: Baselines) -> list[list[object]]:
@@ -58,10 +58,10 @@ def _shown(measure: MeasureSpec, value: float | None) -> str:
 
 def _tested(facts: RunFacts) -> Sentence | None:
     """The verdict of a test on the same examples, if the evaluation has one (see `baselines`)."""
-    told = facts.evaluation.get("verdict")
-    if not isinstance(told, str):
+    sentence = facts.evaluation.get("verdict")
+    if not isinstance(sentence, str):
         return None
-    subject = "There is" if told.startswith("no ") else "The network is"
-    css = "verdict" if told.startswith("better") else "verdict lost"
-    css = "note" if told.startswith("not tested") else css
-    return Sentence(f"{subject} {told}.".replace(" %", "\u202f%"), css)
+    subject = "There is" if sentence.startswith("no ") else "The network is"
+    css = "verdict" if sentence.startswith("better") else "verdict lost"
+    css = "note" if sentence.startswith("not tested") else css
+    return Sentence(f"{subject} {sentence}.".replace(" %", "\u202f%"), css)

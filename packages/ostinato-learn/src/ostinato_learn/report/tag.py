@@ -131,11 +131,11 @@ class TaggingData(PageData):
         n = len(self.y_true)
         accuracy = self.test.get("accuracy", float(self.right.mean()))
         low, high = map(percent, labels.interval(accuracy, n))
-        told = f"95\u202f% interval of independent steps {low} to {high}"
+        sentence = f"95\u202f% interval of independent steps {low} to {high}"
         if "baselines" not in self.evaluation:
             chance = float(np.bincount(self.y_true).max() / n)
-            told += f"; the most frequent of them alone: {percent(chance)}"
-        tiles = [Tile(percent(accuracy), f"of {count(n)} test labels are right", told)]
+            sentence += f"; the most frequent of them alone: {percent(chance)}"
+        tiles = [Tile(percent(accuracy), f"of {count(n)} test labels are right", sentence)]
         if self.spans is not None:
             f1 = percent(self.test.get("f1", self.spans.f1))
             tiles.append(Tile(f1, "F1 of spans", f"{count(self.spans.n_true)} spans"))
@@ -144,7 +144,7 @@ class TaggingData(PageData):
         return tiles
 
     def sections(self) -> list[PageSection | None]:
-        told = "Loss (\u2212log P of the labels, nats a step) and accuracy of a batch's steps."
+        sentence = "Loss (\u2212log P of the labels, nats a step) and accuracy of a batch's steps."
         accuracy = bool(self.metrics) and "train_accuracy" in self.metrics[0]
         names = ("precision", "recall", "f1") if self.spans is not None else ()
         answers = self.y_true, self.y_pred, self.classes
@@ -159,7 +159,7 @@ class TaggingData(PageData):
         ]
         return [
             measures.section(self, MEASURES, {name: getattr(self.spans, name) for name in names}),
-            common.training(self, told, accuracy=accuracy),
+            common.training(self, sentence, accuracy=accuracy),
             self._spans(),
             labels.confusion(*answers),
             labels.scores(*answers, "label", "steps"),
@@ -197,11 +197,11 @@ class TaggingData(PageData):
             )
         families = _families(self)
         colours = _colours(self, families)
-        told = "For a long sequence the part with most errors is shown."
+        sentence = "For a long sequence the part with most errors is shown."
         if self.hardest[0].words is not None:
-            told = (
+            sentence = (
                 "Under each word its true label, and in a frame the network's where it is "
-                f"another. {told}"
+                f"another. {sentence}"
             )
         cards = [self._card(rank, view, colours) for rank, view in enumerate(self.hardest, start=1)]
         return PageSection(
@@ -209,22 +209,22 @@ class TaggingData(PageData):
             "Most errors",
             [_key(colours, families), Grid(cards, tall=True)],
             "The sequences with most errors",
-            told,
+            sentence,
         )
 
     def _card(self, rank: int, view: TagView, colours: Colours) -> Card:
         end, part = view.start + len(view.true), ""
         if len(view.true) < view.length:
             part = f", steps {count(view.start + 1)} to {count(end)}"
-        told = f"{count(view.n_wrong)} of {count(view.length)} labels wrong{part}"
-        heading = Html(f"{tag('strong', view.name)}: {told}")
+        sentence = f"{count(view.n_wrong)} of {count(view.length)} labels wrong{part}"
+        heading = Html(f"{tag('strong', view.name)}: {sentence}")
         if view.words is not None:
             triples = zip(view.words, view.true.tolist(), view.predicted.tolist(), strict=True)
             words = [self._word(*each, colours) for each in triples]
             return Card(heading, [PageText(words, "tagged", " ")])
         drawn = Lanes(
             id=f"sequence-{rank}",
-            label=f"Sequence {plain(view.name)}: {told}. {_taken(view, self.classes)}",
+            label=f"Sequence {plain(view.name)}: {sentence}. {_taken(view, self.classes)}",
             height=2.7,
             x=view.x,
             names=self.features,

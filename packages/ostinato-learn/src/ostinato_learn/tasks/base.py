@@ -54,7 +54,7 @@ class TaskSpec:
             a saved model's configuration.
         drawn: parameters that decide the test part if no file and no column does.
         reads_tables, reads_arrays, reads_text: the kinds of sources that it accepts.
-        closes: what the settings make impossible with the trained model, or None.
+        rules_out: what the settings make impossible with the trained model, or None.
         several_targets: whether the flag may name several columns, a,b.
     """
 
@@ -70,7 +70,7 @@ class TaskSpec:
     reads_tables: bool = True
     reads_arrays: bool = False
     reads_text: bool = False
-    closes: Callable[[Any], str | None] = lambda settings: None
+    rules_out: Callable[[Any], str | None] = lambda settings: None
     several_targets: bool = False
 
     @property
@@ -105,8 +105,8 @@ OF_SEQUENCES = (
 )
 
 
-def closed_by(settings: Any) -> str | None:
-    """What the settings of a model of sequences make impossible; see `TaskSpec.closes`.
+def ruled_out_by(settings: Any) -> str | None:
+    """What the settings of a model of sequences make impossible; see `TaskSpec.rules_out`.
 
     The conditions are those of `ModelGraph.why_not_streamable` and of `stream_source.scaling_of`,
     which refuse the trained model.

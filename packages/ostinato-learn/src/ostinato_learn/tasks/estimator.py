@@ -421,7 +421,7 @@ class SequenceEstimator(Estimator):
 
         Args: see `_table`; `weights` are `sample_weight`, which only arrays have.
         """
-        fraction = kept_apart(self.validation_fraction, validation)
+        fraction = validation_share(self.validation_fraction, validation)
         parts = self._table(X, y, columns, validation, start)
         if parts is not None and weights is not None:
             raise ValueError("sample_weight is for arrays, and X is a table; leave it out")
@@ -491,7 +491,7 @@ def prepares(X: Steps, standardize: bool, columns: np.ndarray | None) -> Prepara
     return Preparation.fit(Examples(X, features=tuple(map(str, names))))
 
 
-def kept_apart(fraction: Any, validation: Any) -> float:
+def validation_share(fraction: Any, validation: Any) -> float:
     """The share of the examples to keep for validation, checked.
 
     Raises:

@@ -45,13 +45,13 @@ def below_baseline(task: TaskSpec, evaluation: Mapping[str, Any]) -> Finding | N
     simple, verdict = evaluation.get("baselines"), evaluation.get("verdict", "")
     if not simple or verdict.startswith(("better", "no significant")):
         return None
-    name, told = best_of(task, evaluation["test"], simple)
+    name, best_name = best_of(task, evaluation["test"], simple)
     key = task.first_measure(evaluation["test"])
     ours, theirs = evaluation["test"][key], simple[name][key]
     if ours <= theirs if task.measures[key].lower else ours >= theirs:
         return None
     return Finding(
-        "serious", "below-baseline", f"the network is worse than {told}", 1,
+        "serious", "below-baseline", f"the network is worse than {best_name}", 1,
         remedy="train longer (--epochs), or with another --learning-rate; or use the simple method",
     )  # fmt: skip
 

@@ -190,9 +190,9 @@ class Ranks:
         _exchange(lambda: dist.all_reduce(sizes, async_op=True))
         padded = own.new_zeros((int(sizes.max()), *own.shape[1:]))  # gather wants one size
         padded[: len(own)] = own
-        told = [torch.empty_like(padded) for _ in range(self.size)] if self.first else None
-        _exchange(lambda: dist.gather(padded, told, async_op=True))
-        return told and [each[:n] for each, n in zip(told, sizes.tolist(), strict=True)]
+        gathered = [torch.empty_like(padded) for _ in range(self.size)] if self.first else None
+        _exchange(lambda: dist.gather(padded, gathered, async_op=True))
+        return gathered and [each[:n] for each, n in zip(gathered, sizes.tolist(), strict=True)]
 
     def means(self, own: dict[str, tuple[float, float]]) -> dict[str, float]:
         """The means over all processes.
@@ -342,8 +342,8 @@ def backward(
     _exchange(lambda: dist.all_reduce(flat, async_op=True))
     weight, loss, count, *rest = flat[: len(numbers)].tolist()
     n = len(share.measured)
-    told, there = rest[n : n + len(SIGNALS)], rest[n + len(SIGNALS) :]
-    interrupt.agree([number for number, times in zip(SIGNALS, told, strict=True) if times])
+    signals, there = rest[n : n + len(SIGNALS)], rest[n + len(SIGNALS) :]
+    interrupt.agree([number for number, times in zip(SIGNALS, signals, strict=True) if times])
     weight = max(weight, torch.finfo(flat.dtype).tiny)  # all rows of a batch may weigh zero
     flat /= weight
     start = len(numbers)
@@ -361,8 +361,8 @@ def _told(content: bytes, rank: int) -> bytes:
     _exchange(lambda: dist.broadcast(length, rank, async_op=True))
     received = bytearray(content if rank == dist.get_rank() else int(length))
     if received:
-        told = torch.frombuffer(received, dtype=torch.uint8)
-        _exchange(lambda: dist.broadcast(told, rank, async_op=True))
+        buffer = torch.frombuffer(received, dtype=torch.uint8)
+        _exchange(lambda: dist.broadcast(buffer, rank, async_op=True))
     return bytes(received)
 
 

@@ -56,7 +56,7 @@ def _several(train: dict[str, np.ndarray], test: dict[str, np.ndarray] | None) -
     n = len(next(iter(train.values())))
     counts = {name: int(has.sum()) for name, has in train.items()}
     if same := [name for name, count in counts.items() if count in (0, n)]:
-        told = tuple(
+        lines = tuple(
             f"label {_name(name)}: {'all' if counts[name] else 'none'} of them" for name in same[:3]
         )
         unknown = [name for name in same if not counts[name] and test and test[name].any()]
@@ -66,7 +66,7 @@ def _several(train: dict[str, np.ndarray], test: dict[str, np.ndarray] | None) -
             f"{share(len(same), len(train))} labels are the same for all sequences to learn from"
             + (", though the test part has them" if unknown else ""),
             len(same),
-            told,
+            lines,
             "leave these labels out, or split so that the training part has sequences with them "
             "and without",
         )

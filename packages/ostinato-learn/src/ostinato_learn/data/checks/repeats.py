@@ -166,9 +166,9 @@ def names(train: Side, test: Side) -> Iterator[Finding]:
 def _pairs(a: Side, i: np.ndarray, b: Side, j: np.ndarray, labels: bool = False) -> tuple[str, ...]:
     """The first three pairs in words."""
 
-    def told(side: Side, k: int) -> str:
+    def shown(side: Side, k: int) -> str:
         if not labels or side.labels is None or isinstance(side.examples.y, list):
             return side.place(k)
         return f"{side.place(k)} ({side.labels[k]})"
 
-    return tuple(f"{told(a, p)} = {told(b, q)}" for p, q in zip(i[:3], j[:3], strict=True))
+    return tuple(f"{shown(a, p)} = {shown(b, q)}" for p, q in zip(i[:3], j[:3], strict=True))

@@ -282,8 +282,8 @@ def _unknown(train: TextSide, other: TextSide, level: str, size: int | None) -> 
 
 def _pairs(train: TextSide, other: TextSide, pairs: np.ndarray) -> tuple[str, ...]:
     """The first three pairs in words."""
-    told = f"{other.name} document".strip(), f"{train.name} document".strip()
+    nouns = f"{other.name} document".strip(), f"{train.name} document".strip()
     return tuple(
-        f"{told[0]} {b + 1} and {told[1]} {a + 1}: {train.plain[a][:QUOTED]!r}"
+        f"{nouns[0]} {b + 1} and {nouns[1]} {a + 1}: {train.plain[a][:QUOTED]!r}"
         for a, b in pairs[:3].tolist()
     )

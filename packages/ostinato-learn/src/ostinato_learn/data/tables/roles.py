@@ -529,15 +529,15 @@ def _tell(given: Roles, full: Roles, table: Table) -> None:
     If shape and features were given, for example by a model, further columns are not mentioned.
     """
     found = list(_found_out(given, full))
-    told = [f"taken as {'; '.join(found)}"] if found else []
+    notes = [f"taken as {'; '.join(found)}"] if found else []
     features = set(full.features)
     left_out = [name for name in _rest(full, table) if name not in features]
     if left_out and (given.shape is None or full.features != given.features):
-        told.append(f"left out {', '.join(map(repr, left_out[:8]))}" + "…" * (len(left_out) > 8))
-    if told:
+        notes.append(f"left out {', '.join(map(repr, left_out[:8]))}" + "…" * (len(left_out) > 8))
+    if notes:
         import logging  # not needed to read a saved model
 
-        logging.getLogger(__name__).warning("%s: %s", table.source, "; ".join(told))
+        logging.getLogger(__name__).warning("%s: %s", table.source, "; ".join(notes))
 
 
 def _found_out(given: Roles, full: Roles) -> Iterator[str]:

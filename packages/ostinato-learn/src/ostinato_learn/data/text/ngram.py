@@ -58,7 +58,7 @@ class KneserNey:
         if order < 1:
             raise ValueError(f"KneserNey: order={order}; wanted 1 or more")
         self.order, self.n_tokens = order, n_tokens
-        tokens, told = _padded(documents, order)
+        tokens, is_read = _padded(documents, order)
         grams = [np.zeros(len(tokens), dtype=np.int64)]  # of each order, the k-gram at each place
         keys, firsts = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=np.int64)]
         for _ in range(order):
@@ -66,7 +66,7 @@ class KneserNey:
             found = np.unique(ending, return_index=True, return_inverse=True)
             for kept, each in zip((keys, firsts, grams), found, strict=True):
                 kept.append(each)
-        counts = np.bincount(grams[order], weights=told, minlength=len(keys[order]))
+        counts = np.bincount(grams[order], weights=is_read, minlength=len(keys[order]))
         self._orders: list[_Order] = []
         for k in range(order, 0, -1):
             context = keys[k] // n_tokens
@@ -77,7 +77,7 @@ class KneserNey:
 
     def log_probabilities(self, document: np.ndarray) -> np.ndarray:
         """The logarithm (nats) of each token's probability, and of END's, `[N + 1]`."""
-        tokens, told = _padded([document], self.order)
+        tokens, is_read = _padded([document], self.order)
         probability = np.full(len(tokens), 1 / self.n_tokens)
         context = np.zeros(len(tokens), dtype=np.int64)  # place of the tokens before; −1: unseen
         for order in self._orders:
@@ -85,15 +85,15 @@ class KneserNey:
             share = np.where(gram < 0, 0, order.share[gram])
             probability = share + np.where(context < 0, 1, order.rest[context]) * probability
             context = _shifted(gram, first=-1)
-        return np.log(probability[told > 0])
+        return np.log(probability[is_read > 0])
 
 
 def _padded(documents: Sequence[np.ndarray], order: int) -> tuple[np.ndarray, np.ndarray]:
     """Documents with order − 1 ENDs before and one after each; and 1 for each token to predict."""
     before, end = np.full(order - 1, END, dtype=np.int64), np.array([END])
     tokens = np.concatenate([part for each in documents for part in (before, each, end)])
-    told = [np.append(np.zeros(order - 1), np.ones(len(each) + 1)) for each in documents]
-    return tokens, np.concatenate(told)
+    is_read = [np.append(np.zeros(order - 1), np.ones(len(each) + 1)) for each in documents]
+    return tokens, np.concatenate(is_read)
 
 
 def _shifted(values: np.ndarray, first: int = 0) -> np.ndarray:

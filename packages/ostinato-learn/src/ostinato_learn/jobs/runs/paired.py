@@ -32,7 +32,7 @@ DRAWN_APART = "the test sequences were drawn independently of each other"
 Rows = list[dict[str, str]]
 
 
-class Apart(Exception):  # noqa: N818  it says that there is nothing to test
+class NotComparable(Exception):  # noqa: N818  it says that there is nothing to test
     """The predictions of two runs cannot be paired; the message says why."""
 
 
@@ -116,7 +116,7 @@ def classify(a: Rows, b: Rows) -> PairedResult:
         a, b: lines of predictions.csv.
 
     Raises:
-        Apart: they belong to other sequences.
+        NotComparable: they belong to other sequences.
     """
     _check_same(a, b, ("index", "id", "label"))
     right_a, right_b = _right(a), _right(b)
@@ -150,7 +150,7 @@ def forecast(a: Rows, b: Rows, horizon: int) -> PairedResult:
         horizon: steps of a window.
 
     Raises:
-        Apart: they belong to other steps, or to too few.
+        NotComparable: they belong to other steps, or to too few.
     """
     _check_same(a, b, ("id", "step", "time", "value"))
     levels = [name for name in a[0] if name.startswith("q")]
@@ -180,7 +180,7 @@ def regress(a: Rows, b: Rows) -> PairedResult:
         a, b: lines of predictions.csv.
 
     Raises:
-        Apart: they are of other sequences, or of too few.
+        NotComparable: they are of other sequences, or of too few.
     """
     values = [name for name in a[0] if name == "value" or name.startswith("value_")]
     _check_same(a, b, (next(iter(a[0])), *values))
@@ -188,10 +188,11 @@ def regress(a: Rows, b: Rows) -> PairedResult:
     losses = []
     for rows in (a, b):
         known = np.array([[float(row[name]) for name in values] for row in rows])
-        told = [[float(row[name.replace("value", "prediction", 1)]) for name in values]
+        predicted = [[float(row[name.replace("value", "prediction", 1)]) for name in values]
                 for row in rows]  # fmt: skip
         spread = known.std(axis=0)
-        losses.append((np.abs(np.array(told) - known) / np.where(spread, spread, 1)).mean(axis=1))
+        errors = np.abs(np.array(predicted) - known) / np.where(spread, spread, 1)
+        losses.append(errors.mean(axis=1))
     gain = losses[1] - losses[0]
     measure = "mean absolute error, in deviations of the target"
     return flip_tested("sequences", gain, measure)
@@ -201,7 +202,7 @@ def predictions(a: Measured, b: Measured) -> tuple[Rows, Rows]:
     """The predictions of both runs.
 
     Raises:
-        Apart: one has no predictions.
+        NotComparable: one has no predictions.
     """
     return read(a.run.predictions), read(b.run.predictions)
 
@@ -210,30 +211,34 @@ def read(path: Path) -> Rows:
     """The lines of predictions.csv.
 
     Raises:
-        Apart: it is missing, or empty.
+        NotComparable: it is missing, or empty.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows: Rows = list(csv.DictReader(file))
     except FileNotFoundError:
-        raise Apart(f"{path} is missing") from None
+        raise NotComparable(f"{path} is missing") from None
     if not rows:
-        raise Apart(f"{path} has no predictions")
+        raise NotComparable(f"{path} has no predictions")
     return rows
 
 
 def _check_same(a: Rows, b: Rows, names: Iterable[str]) -> None:
-    """Raise Apart if the lines do not have the same examples in the same order."""
+    """Raise NotComparable if the lines do not have the same examples in the same order."""
     for name in names:
         if (name in a[0]) != (name in b[0]):
-            raise Apart(f"the predictions of one run have no {name}, so they cannot be paired")
+            raise NotComparable(
+                f"the predictions of one run have no {name}, so they cannot be paired"
+            )
         if name in a[0] and [row[name] for row in a] != [row[name] for row in b]:
-            raise Apart(f"their predictions.csv differ in the column {name}: other examples")
+            raise NotComparable(
+                f"their predictions.csv differ in the column {name}: other examples"
+            )
 
 
 def _check_enough(n: int, unit: str) -> None:
     if n < FEWEST:
-        raise Apart(f"too few {unit} for a test: {n}; wanted {FEWEST} or more")
+        raise NotComparable(f"too few {unit} for a test: {n}; wanted {FEWEST} or more")
 
 
 def _right(rows: Rows) -> np.ndarray:

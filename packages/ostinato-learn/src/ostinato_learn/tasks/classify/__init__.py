@@ -1,6 +1,6 @@
 """To classify: one label for each sequence, or several."""
 
-from ostinato_learn.tasks.base import OF_SEQUENCES, SCHEDULE, MeasureSpec, TaskSpec, closed_by
+from ostinato_learn.tasks.base import OF_SEQUENCES, SCHEDULE, MeasureSpec, TaskSpec, ruled_out_by
 
 # The recipe was compared with others by cross-validation on a training part
 # (benchmarks/results/tasks.md).
@@ -28,6 +28,6 @@ TASK = TaskSpec(
     learnt={"data.missing": "fitted.preparation.missing"},
     drawn=("data.test_fraction", "training.seed", "data.group"),
     reads_arrays=True,
-    closes=closed_by,
+    rules_out=ruled_out_by,
     several_targets=True,
 )

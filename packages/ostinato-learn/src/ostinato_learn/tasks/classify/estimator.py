@@ -35,10 +35,10 @@ from ostinato_learn.tasks.estimator import (
     check_pair,
     described,
     for_examples,
-    kept_apart,
     own,
     prepared,
     prepares,
+    validation_share,
 )
 from ostinato_learn.training.examples import check_sample_weight
 
@@ -246,7 +246,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         self, given: Labelled, validation: tuple[Any, Any] | None, seed: int
     ) -> Labelled:
         """With the validation data that were given, or with a part of the examples."""
-        fraction = kept_apart(self.validation_fraction, validation)
+        fraction = validation_share(self.validation_fraction, validation)
         if validation is not None:
             return replace(given, validation=_checked_validation(validation, given))
         return given.split(fraction, seed) if fraction else given

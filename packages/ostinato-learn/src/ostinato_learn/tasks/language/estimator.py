@@ -15,7 +15,7 @@ from ostinato_learn.data.text.keyboard import Suggestion
 from ostinato_learn.data.text.writing import Generated
 from ostinato_learn.hyperparameters import DEFAULT_WINDOW, Fitting, declarations
 from ostinato_learn.tasks import recipe
-from ostinato_learn.tasks.estimator import AUTO, Auto, Estimator, described, kept_apart, own
+from ostinato_learn.tasks.estimator import AUTO, Auto, Estimator, described, own, validation_share
 from ostinato_learn.tasks.language import fit
 from ostinato_learn.tasks.language.fit import Reading, as_documents
 from ostinato_learn.tasks.language.model import LanguageModel as TokenModel
@@ -117,7 +117,7 @@ class LanguageModel(Estimator):
         seed = self._seed()
         X, start = as_documents(documents_in(X, label, **dialect)), self._start()
         validation = documents_in(validation, label, **dialect)
-        fraction = kept_apart(self.validation_fraction, validation)
+        fraction = validation_share(self.validation_fraction, validation)
         if fraction:
             X, validation = held_out(X, fraction, seed)
         values = self._hyperparameters(_for_texts(X), start, resume)

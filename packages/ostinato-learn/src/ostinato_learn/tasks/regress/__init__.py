@@ -1,6 +1,6 @@
 """Regression: one or several numbers for each sequence, and with quantiles their intervals."""
 
-from ostinato_learn.tasks.base import OF_SEQUENCES, SCHEDULE, MeasureSpec, TaskSpec, closed_by
+from ostinato_learn.tasks.base import OF_SEQUENCES, SCHEDULE, MeasureSpec, TaskSpec, ruled_out_by
 
 TASK = TaskSpec(
     name="regress",
@@ -25,6 +25,6 @@ TASK = TaskSpec(
     learnt={"data.missing": "fitted.preparation.missing", "task.loss": "fitted.loss"},
     drawn=("data.test_fraction", "training.seed", "data.group"),
     reads_arrays=True,
-    closes=closed_by,
+    rules_out=ruled_out_by,
     several_targets=True,
 )

@@ -44,14 +44,14 @@ def compared(
     simple = answers(read(train), as_targets(train.y, len(train)), read(test), seed)
     y, ours = as_targets(test.y, len(test)), model.measured(found, test.y)
     measures_of = {name: measured(y, values) for name, values in simple.items()}
-    best, told = best_of(TASK, ours, measures_of)
+    best, best_name = best_of(TASK, ours, measures_of)
     # Squared errors, of which R² is made; absolute ones where a target without spread has none.
     power, spread = (1, 1.0) if ours["r2"] is None else (2, y.std(axis=0))
     points = model.points(found).reshape(y.shape)
     losses, theirs = (
         (np.abs((values - y) / spread) ** power).mean(axis=1) for values in (points, simple[best])
     )
-    return {"baselines": measures_of, "verdict": verdict(losses - theirs, told, "sequences")}
+    return {"baselines": measures_of, "verdict": verdict(losses - theirs, best_name, "sequences")}
 
 
 def answers(X: Any, y: np.ndarray, X_test: Any, seed: int = 0) -> dict[str, np.ndarray]:

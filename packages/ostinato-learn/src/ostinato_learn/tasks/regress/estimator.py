@@ -26,10 +26,10 @@ from ostinato_learn.tasks.estimator import (
     check_pair,
     described,
     for_examples,
-    kept_apart,
     own,
     prepared,
     prepares,
+    validation_share,
 )
 from ostinato_learn.tasks.forecast.net import NINE
 from ostinato_learn.tasks.regress import fit
@@ -200,7 +200,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
 
     def _with_validation(self, given: Targeted, validation: Any, seed: int) -> Targeted:
         """With the validation data that were given, or with a part of the examples."""
-        fraction = kept_apart(self.validation_fraction, validation)
+        fraction = validation_share(self.validation_fraction, validation)
         if validation is None:
             return given.split(fraction, seed) if fraction else given
         check_pair(validation)

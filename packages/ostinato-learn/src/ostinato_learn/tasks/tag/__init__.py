@@ -1,6 +1,6 @@
 """To tag: a label for each step of a sequence."""
 
-from ostinato_learn.tasks.base import OF_SEQUENCES, SCHEDULE, MeasureSpec, TaskSpec, closed_by
+from ostinato_learn.tasks.base import OF_SEQUENCES, SCHEDULE, MeasureSpec, TaskSpec, ruled_out_by
 
 TASK = TaskSpec(
     name="tag",
@@ -21,5 +21,5 @@ TASK = TaskSpec(
     },
     learnt={"data.missing": "fitted.preparation.missing", "task.crf": "net.crf"},
     drawn=("data.test_time", "data.test_fraction", "training.seed", "data.group"),
-    closes=closed_by,
+    rules_out=ruled_out_by,
 )

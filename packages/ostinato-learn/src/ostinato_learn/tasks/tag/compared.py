@@ -53,10 +53,10 @@ def compared(
         name: {"accuracy": float(each.sum() / test.lengths[rows].sum())}
         for name, (each, rows) in right.items()
     }
-    best, told = best_of(TASK, measured, simple)
+    best, best_name = best_of(TASK, measured, simple)
     theirs, rows = right[best]
     losses = theirs - answers.right[rows]
-    return {"baselines": simple, "verdict": verdict(losses, told, "sequences")}
+    return {"baselines": simple, "verdict": verdict(losses, best_name, "sequences")}
 
 
 def _words(model: Tagger, part: Examples) -> Words:

@@ -21,9 +21,9 @@ from ostinato_learn.tasks.estimator import (
     check_pair,
     described,
     for_examples,
-    kept_apart,
     own,
     prepared,
+    validation_share,
 )
 from ostinato_learn.tasks.tag import fit
 from ostinato_learn.tasks.tag.compared import compared
@@ -161,7 +161,7 @@ class SequenceTagger(SequenceEstimator):
             )
         X, validation = as_the_start(start, X, validation)
         given = Tagged.of(X, y, self.scheme)
-        fraction = kept_apart(self.validation_fraction, validation)
+        fraction = validation_share(self.validation_fraction, validation)
         if validation is not None:
             check_pair(validation)
             given = given.validated_by(validation[0], validation[1], self.scheme)
