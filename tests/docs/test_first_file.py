@@ -41,7 +41,7 @@ def test_the_commands_of_the_page_run_in_order(tmp_path):
     head, check, dry_run, train, predict, stream, c = said
     assert head.startswith("trip,rider,time,speed,turn,mode\n")
     assert "200 sequences; 8 to 20 steps, 2 features" in check
-    assert "\n  closes " in dry_run and "--no-bidirectional" in dry_run
+    assert "\n  rules out " in dry_run and "--no-bidirectional" in dry_run
     assert "runs/trips/report.html" in train
     accuracy = float(re.search(r"accuracy on all \d+ test examples +([\d.]+) %", train)[1])
     assert 60 < accuracy < 100  # noise is honest: neither chance, a third, nor certain
