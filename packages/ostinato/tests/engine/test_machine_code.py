@@ -135,6 +135,16 @@ def test_without_llvmlite_it_says_what_to_install(monkeypatch):
     assert "ostinato[jit]" in made.compiling
 
 
+@needs_llvm
+def test_an_old_llvmlite_is_told_from_a_new_one(monkeypatch):
+    by_llvm = machine_code.by_llvm
+    monkeypatch.setattr(by_llvm, "FIRST_VERSION", (1000,))
+    by_llvm._llvm.cache_clear()
+    made, play = narrow_program()
+    play("machine_code")
+    assert "too old" in made.compiling
+
+
 def test_functions_must_be_one_for_each_list():
     made, _ = narrow_program()
     n = 1 + len(made.register_code()[1])

@@ -6,6 +6,9 @@ import functools
 from typing import Any, NamedTuple
 
 
+FIRST_VERSION = (17,)  # of LLVM, without pointers of types
+
+
 class Functions(NamedTuple):
     """Compiled functions: they can be called as long as `keeps` lives."""
 
@@ -42,6 +45,8 @@ def compiled(text: str, n_functions: int, level: int) -> Functions:
 def _llvm() -> Any:
     import llvmlite.binding as llvm
 
+    if llvm.llvm_version_info < FIRST_VERSION:
+        raise RuntimeError("this llvmlite is too old; pip install 'ostinato[jit]'")
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm
