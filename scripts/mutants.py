@@ -178,7 +178,7 @@ def main() -> int:
     given = parser.parse_args()
     shutil.rmtree(COPY, ignore_errors=True)
     COPY.mkdir(parents=True)
-    for name in ("packages", "tests", "conftest.py", "pyproject.toml"):
+    for name in ("packages", "tests", "docs", "README.md", "conftest.py", "pyproject.toml"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, COPY / name)
     drawn = random.Random(given.seed).sample(mutants(given.native), given.number)
