@@ -151,7 +151,7 @@ def test_a_step_draws_the_numbers_of_the_loop(name, by_loop):
     """With any options, from the first call on."""
     draw = DRAWS[name]
     # Guards need a weak reference to a generator, which PyTorch 2.6 does not give.
-    searched = "generator" in name and not torch.Generator.__weakrefoffset__
+    unguarded = "generator" in name and not torch.Generator.__weakrefoffset__
     for B, H, seed in (5, 6, 0), (3, 4, 1), (1, 18, 2), (4, 2, 3):
         U, W = weight(H, H), weight(H, H)
 
@@ -168,7 +168,7 @@ def test_a_step_draws_the_numbers_of_the_loop(name, by_loop):
         with counting(step) as calls:
             again = played(ostinato.scan, step, given, [U, W], seed, **options)
         assert_same(again, theirs)
-        assert calls[0] == searched, ostinato.explain(step, *given).reason
+        assert calls[0] == 0 or unguarded, ostinato.explain(step, *given).reason
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, D])
