@@ -53,7 +53,6 @@ SUITES = {
     ),
     "keras": Suite("keras", ("keras/src/layers/rnn",), environment=(("KERAS_BACKEND", "torch"),)),
     "torch_struct": Suite("torch_struct", ("torch_struct",)),
-    "sb3_contrib": Suite("sb3_contrib", ("tests/test_lstm.py",)),
     "opacus": Suite("opacus", ("opacus/tests/dp_layers/dp_rnn_test.py",)),
     "linear_operator": Suite("linear_operator", ("test/utils",)),
 }  # fmt: skip
