@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-
 FIRST_VERSION = (17,)  # of LLVM, without pointers of types
 
 
