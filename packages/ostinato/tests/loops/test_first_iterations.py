@@ -146,3 +146,19 @@ def test_a_first_iteration_that_has_become_different_is_not_skipped():
     for skips in (0, 0, 0, 0, 1, 1, 0, 5):
         p, x = torch.rand(3, dtype=F64), torch.randn(30, 3, dtype=F64)
         torch.testing.assert_close(looped(p, x, skips), branching(p, x, skips))
+
+
+def test_the_callers_own_state_is_handed_out_as_itself():
+    def before(p, x, h):
+        outs = []
+        for t in range(len(x)):
+            outs.append(h)
+            h = torch.tanh(p[0] * h + x[t])
+        return outs
+
+    looped = ostinato.loop(before)
+    for _ in range(5):
+        p, x, h = torch.rand(3, dtype=F64), torch.randn(20, 3, dtype=F64), torch.ones(3, dtype=F64)
+        ours = looped(p, x, h)
+        assert ours[0] is h and forms.sites(looped)[0].native
+        torch.testing.assert_close(ours, before(p, x, h))

@@ -48,6 +48,8 @@ class LoopPlan:
         passed: for each output whether its gradient has a part that is hidden;
             see `between.py`.
         ends: the tensors of the state whose gradient has one.
+        hands_out: whether an output is the state before the iteration, or a view of it. That of the
+            first iteration is the user's own tensor, which only Python hands out.
         lookups: the number of lookups by an index; see `Calls.outside`.
         about: properties of tensors that iterations write: the write, the name, the value.
         asked: the comparisons of the loop's variable, with their answers.
@@ -78,6 +80,7 @@ class LoopPlan:
     left: tuple[int, ...] = ()
     passed: tuple[bool, ...] = ()
     ends: frozenset[int] = frozenset()
+    hands_out: bool = False
     lookups: int = 0
     about: tuple[Any, ...] = ()
     asked: tuple[Any, ...] = ()

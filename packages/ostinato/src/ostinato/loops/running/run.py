@@ -524,7 +524,7 @@ class Loop(LoopResults):
 
     def shows_ahead(self, plan: LoopPlan) -> None:
         """Let later calls begin with the scan; not if they would change the user's own state."""
-        if self.site.all_alike and "written" not in plan.tensors:
+        if self.site.all_alike and "written" not in plan.tensors and not plan.hands_out:
             known = self.site.ahead or set()
             self.site.ahead = known | {*plan.reads} | {write for write, _, _ in plan.puts}
 
