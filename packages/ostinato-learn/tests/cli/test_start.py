@@ -148,7 +148,7 @@ def test_an_interrupted_run_does_not_need_its_origin(ostinato, origins, tmp_path
 def test_a_dry_run_names_the_origin(ostinato, origins, tmp_path):
     path, *flags = KINDS["tag"](tmp_path)
     shown = ostinato("train", path, *flags, "--from", origins / "tag", "--dry-run").out
-    assert f"  start     the weights of {origins / 'tag'}\n" in shown
+    assert f"the weights of {origins / 'tag'}\n" in shown
     assert "lstm, 4 units" in shown
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from ostinato.internal import needs
@@ -56,7 +56,11 @@ def _loky(n: int, threads: int | None) -> Iterator[Room]:
     try:
         yield threads, executor.submit
     finally:
-        executor.shutdown(kill_workers=True)
+        # Not by shutdown(kill_workers=True): calls that wait would end loky's thread by KeyError.
+        for process in list(executor._processes.values()):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        executor.shutdown()
 
 
 def _begin() -> None:
