@@ -19,7 +19,7 @@ FIND_ZIG = "import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).parent
 
 
 def settings(target: str, zig: str) -> dict[str, str]:
-    """What the build is told of the target."""
+    """The settings of the build for the target."""
     processor = target.partition("-")[0]
     return {
         "OSTINATO_TARGET": target,

@@ -36,7 +36,7 @@ _CELLS = {ours.torch_class for ours in (RNNCell, GRUCell, LSTMCell)}
 _OURS: dict[type, type] = {  # of those that are swapped
     theirs: ours for ours, theirs in _TORCH.items() if theirs not in _CELLS
 }
-# What a subclass may define beside names of its own, and still compute what torch's layer does.
+# The methods that a subclass may define and still compute the results of torch's layer.
 _HARMLESS = {
     "__abstractmethods__", "__annotate_func__", "__annotations__", "__annotations_cache__",
     "__dict__", "__doc__", "__firstlineno__", "__init__", "__module__", "__repr__", "__slots__",

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 Room = tuple[int, Callable[..., Future]]
 
 ANSWERS_WITHIN_S = 10
-# Of Ray's store of objects, little is needed: the messages are small.
+# Ray's store of objects needs little room: the messages are small.
 _SMALL = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 

@@ -17,7 +17,7 @@ from ostinato.compiler.capture.recording import VIEWS, Call, Recording
 from ostinato.compiler.graph.builder import Builder
 from ostinato.compiler.graph.node import ONCE, SUM, Node, Slot
 
-# Of a longer vector few elements may be used, so that it would be a loss.
+# A longer vector is not computed whole: a step may use few of its elements.
 LONGEST = 1024
 _OF_ELEMENTS = {
     *[f"aten.{name}.default" for name in (
