@@ -7,6 +7,7 @@ wraps it in a module of a few lines.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 T, B = 40, 8
+os.environ["KERAS_BACKEND"] = "torch"  # read by the first import of Keras
 
 
 @dataclass(frozen=True)
@@ -424,6 +426,29 @@ def tensordict_rollout():
             return torch.stack(actions, 1), td["h"]
 
     return Rollout().double(), lambda m, x: joined(m(x)), double(B, T, 6)
+
+
+# ------------------------------------------------------------------------------ layers of Keras
+
+
+def keras_layer(name):
+    import keras
+
+    keras.utils.clear_session()  # names of parameters count the layers of a session
+    keras.utils.set_random_seed(0)
+    layer = getattr(keras.layers, name)(12, return_sequences=True, dtype="float64")
+    layer.build((B, T, 6))
+    return layer, lambda m, x: m(x), double(B, T, 6)
+
+
+@case("keras", "backend/torch/rnn.py", "_fallback_lstm")
+def keras_lstm():
+    return keras_layer("LSTM")
+
+
+@case("keras", "backend/torch/rnn.py", "_fallback_gru")
+def keras_gru():
+    return keras_layer("GRU")
 
 
 # --------------------------------------------------------------------- differential equations

@@ -176,6 +176,33 @@ def test_fine_tuning_by_the_trainer_of_transformers(tmp_path):
     assert any("mamba" in line and ": native" in line for line in fast), fast
 
 
+GENERATING = {
+    "Mamba": {"state_size": 8},
+    "Rwkv": {"attention_hidden_size": 32, "context_length": 64},
+    "RecurrentGemma": {"num_attention_heads": 4, "intermediate_size": 64, "lru_width": 32,
+                       "attention_window_size": 32, "num_hidden_layers": 3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GENERATING)
+def test_generation_by_transformers(name, monkeypatch):
+    """The prompt's loop may be native; the tokens after it come one by one, from a cache."""
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.setattr(pace, "MEASURES", False)
+    common = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0}
+    config = getattr(transformers, f"{name}Config")(**{**common, **GENERATING[name]})
+    make = getattr(transformers, f"{name}ForCausalLM")
+    torch.manual_seed(0)
+    plain, fast = make(config).eval(), make(config).eval()
+    fast.load_state_dict(plain.state_dict())
+    ostinato.accelerate(fast, loops=True)
+    prompt = torch.randint(1, 64, (2, 40))
+    for _ in range(3):  # recorded, and played again
+        found = [m.generate(prompt, max_new_tokens=24, do_sample=False) for m in (plain, fast)]
+        assert torch.equal(found[1], found[0])
+    assert any(getattr(report, "native", False) for report in inspect(fast))
+
+
 def test_a_wrong_gradient_is_seen():
     """The comparison above is one that fails: of outputs alone it would not be."""
 

@@ -90,7 +90,15 @@ def reached(body: types.FunctionType) -> Iterator[tuple[Any, tuple[Any, ...]]]:
 
 def reaches_state(body: types.FunctionType) -> bool:
     """Whether the code of an iteration names an object that may keep state in attributes."""
-    return not all(isinstance(value, _CLOSED) for value, _ in reached(body))
+    return any(_may_hold(value) for value, _ in reached(body))
+
+
+def _may_hold(value: Any) -> bool:
+    """Whether `contents` looks into an object: libraries' objects, and ours, are closed."""
+    if isinstance(value, _CLOSED):
+        return False
+    is_open = isinstance(value, (dict, list, tuple, Slots, torch.nn.Module))
+    return is_open or not is_fixed_name(type(value).__module__)
 
 
 def resolved(body: types.FunctionType, path: tuple[Any, ...]) -> Any:
@@ -122,7 +130,7 @@ def contents(body: types.FunctionType) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     while todo and len(seen) < _MOST:
         value, path = todo.popleft()
         yield value, path
-        if isinstance(value, _CLOSED) or id(value) in seen:
+        if not _may_hold(value) or id(value) in seen:
             continue
         inner: Iterable[tuple[Any, Any]] = ()
         if isinstance(value, Slots):
@@ -133,7 +141,7 @@ def contents(body: types.FunctionType) -> Iterator[tuple[Any, tuple[Any, ...]]]:
             inner = value.items()
         elif isinstance(value, (list, tuple)):
             inner = enumerate(value)
-        elif isinstance(value, torch.nn.Module) or not is_fixed_name(type(value).__module__):
+        elif not isinstance(value, Slots):
             inner = [("__dict__", getattr(value, "__dict__", None)), ("__slots__", slots_of(value))]
         todo += [
             (v, (*path, key)) for key, v in inner

@@ -37,10 +37,10 @@ class State:
         for name in trailing:
             if name not in names:
                 raise NoStep(f"{name} is not bound after the first iteration")
-        count = functools.partial(self.count, counted)
+        self.counts: list[tuple[Any, int | None]] = []
+        count = functools.partial(_count, self.counts, counted)
         self.carried, self.placed, self.trailing = Flat(count), Flat(count), Flat()
         self.summed: list[tuple[Tensor, bool]] = []
-        self.counts: list[tuple[Any, int | None]] = []
         self.list_names: list[str | None] = []
         for name in carried:
             value = names.get(name, UNBOUND)
@@ -83,14 +83,6 @@ class State:
         """The lists, dicts and objects that iterations may change."""
         return [*self.containers, *self.lists, *[container for _, container in self.places]]
 
-    def count(self, counted: dict[str, int | None], name: Any, value: Any) -> Spec | None:
-        """Record a number that changes from iteration to iteration; None if it does not."""
-        if not counted or str(name) not in counted:
-            return None
-        by = counted[str(name)] if type(value) is int else None
-        self.counts.append((value, by))
-        return "count", len(self.counts) - 1, type(value) if by is None else by
-
     def let_go(self) -> None:
         """Release the values, but keep their number."""
         self.summed, self.containers = [], []
@@ -109,6 +101,17 @@ class State:
         return (
             tuple(self.carried.specs), tuple(self.placed.specs), tuple(p for p, _ in self.places)
         )  # fmt: skip
+
+
+def _count(
+    counts: list[tuple[Any, int | None]], counted: dict[str, int | None], name: Any, value: Any
+) -> Spec | None:
+    """Record a number that changes from iteration to iteration; None if it does not."""
+    if not counted or str(name) not in counted:
+        return None
+    by = counted[str(name)] if type(value) is int else None
+    counts.append((value, by))
+    return "count", len(counts) - 1, type(value) if by is None else by
 
 
 def _has(container: Any, key: Any) -> bool:

@@ -374,14 +374,19 @@ class Loop(LoopResults):
                     raise course from None
                 stale.append(plan)  # one that was seen in this call may know the answers
             except Unsupported as refusal:
-                why = step.problem or refusal
-                # A plan of another call may read beyond the end of what this one has.
-                other = isinstance(why, NoStep) and plan is not self.probed
-                other &= not isinstance(why, (Narrowed, TooSlow))
-                if not (other or isinstance(why, Stale)):
-                    raise _with_shapes(why, names, source.carried) from None
+                # No name outlives this clause: its traceback would keep the call's tensors.
+                if not self.tries_another(step.problem or refusal, plan):
+                    raise _with_shapes(
+                        step.problem or refusal, names, source.carried
+                    ) from None
                 stale.append(plan)
         raise NoStep("an iteration does something else each time it is examined")
+
+    def tries_another(self, why: Exception, plan: LoopPlan) -> bool:
+        """Whether another plan may do what this one refused: one that was made in another call
+        may read beyond the end of what this call has."""
+        other = isinstance(why, NoStep) and plan is not self.probed
+        return isinstance(why, Stale) or (other and not isinstance(why, (Narrowed, TooSlow)))
 
     def course_of(self, refusal: Mispredicted) -> Unsupported:
         """The iterations up to the one that branches in another way; the refusal if they are few.
@@ -492,7 +497,11 @@ class Loop(LoopResults):
         lasted = (time.perf_counter() - self.began) / (end - begin)
         plan.calls += 1
         if plan.calls > 1 and top_hooks(False) is None:
-            (self.site.whole or self.site).times = self.lasted, lasted
+            shown = self.site.whole or self.site
+            if self.j or shown.times is None:
+                shown.times = self.lasted, lasted
+            else:  # no first iteration ran in Python
+                shown.times = shown.times[0], lasted
             self.shows_ahead(plan)
         if pace is not None and pace.measures_scan():
             pace.scan.add(lasted)
@@ -538,7 +547,8 @@ class Loop(LoopResults):
         # A checkpoint, which has hooks, must find the same graph when it computes again.
         if not paces.MEASURES or top_hooks(False) is not None or explaining.found is not None:
             return None
-        n, numel = self.stop - self.j, sum([t.numel() for t in state.tensors])
+        # One number with and without a first iteration in Python, for lengths like 32, too.
+        n, numel = self.stop - max(self.j, 1), sum([t.numel() for t in state.tensors])
         pace = plan.paces.setdefault((n.bit_length(), numel.bit_length()), LoopPace())
         if pace.is_slow(torch.is_grad_enabled()):
             raise TooSlow("the engine gains nothing here", quiet=True)
