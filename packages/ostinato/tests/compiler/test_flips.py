@@ -29,7 +29,7 @@ class Spike(torch.autograd.Function):
 
 
 def test_a_spike_at_its_threshold() -> None:
-    """The threshold is what PyTorch gives; the engine adds in another order, or rounds elsewhere."""
+    """The threshold is what PyTorch gives; the engine adds in another order or rounds elsewhere."""
     dtype = torch.float32
     W = weight(K, H).detach().to(dtype).requires_grad_()
     xs = torch.randn(T, B, K, dtype=dtype)
