@@ -27,7 +27,6 @@ def run(
         metrics=[report(i) for i in range(0, 5001, 1000)],
         evaluation={
             "test": {"accuracy": 0.9724, "loss": 0.0987, "n": 10000},
-            "notebook_128": {"accuracy": 0.953125},
             "elapsed_s": 75.7,
         },
         config={"model": {"cell": "rnn", "bidirectional": False}, "training": {"clip_norm": None}},

@@ -17,7 +17,8 @@ from typer.core import TyperCommand
 
 from ostinato_learn.jobs.failures import all_missing
 from ostinato_learn.jobs.inputs import defaults
-from ostinato_learn.jobs.inputs.config import BUILT_IN, ONLY, OPTIONS, Option
+from ostinato_learn.jobs.inputs.built_in import BUILT_IN
+from ostinato_learn.jobs.inputs.config import ONLY, OPTIONS, Option
 
 # What several commands take. `Optional[X]`, not `X | None`: Typer's last release for Python 3.10
 # knows only the former.
@@ -173,11 +174,11 @@ def _parameters(options: Iterable[Option]) -> Iterable[inspect.Parameter]:
 def source_argument(help: str) -> Any:
     """The data of a command that trains."""
     return typer.Argument(
-        metavar="mnist|vowels|austen|FILE", help=help, autocompletion=completion(BUILT_IN)
+        metavar="|".join((*BUILT_IN, "FILE")), help=help, autocompletion=completion(BUILT_IN)
     )
 
 
-def completion(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+def completion(choices: Iterable[str]) -> Callable[[str], list[str]]:
     """The completions of a word in a shell."""
     return lambda incomplete: [c for c in choices if c.startswith(incomplete)]
 

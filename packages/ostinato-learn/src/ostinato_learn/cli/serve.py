@@ -16,6 +16,7 @@ from ostinato_learn.cli.output import Quiet, hush, say
 from ostinato_learn.jobs import registry
 from ostinato_learn.jobs.failures import BadInput
 from ostinato_learn.jobs.inputs import partition, sources
+from ostinato_learn.jobs.inputs.built_in import known_of
 from ostinato_learn.jobs.runs import answering, runs
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _shown(trained: Trained) -> Shown:
 
 
 def _image(trained: Trained) -> str | None:
-    if trained.config is None or trained.config.data.source != "mnist":
+    if trained.config is None or not known_of(trained.config.data.source).images:
         return None
     reading = trained.config.data.as_sequence
     return reading if reading in ("rows", "columns", "pixels") else None

@@ -18,6 +18,7 @@ from ostinato_learn.jobs.base import Job
 from ostinato_learn.jobs.failures import BadInput, Failure
 from ostinato_learn.jobs.inputs import config as configuration
 from ostinato_learn.jobs.inputs import limits, sources
+from ostinato_learn.jobs.inputs.built_in import known_of
 from ostinato_learn.jobs.inputs.config import SECTIONS, Config, Given
 from ostinato_learn.jobs.inputs.task import task_of, unused, with_defaults
 from ostinato_learn.jobs.runs import rundir, runs, summaries
@@ -169,8 +170,8 @@ def _begun(asked: Given) -> tuple[Config, Job | None, tuple[float, int] | None]:
     registry.check_origin(settings)
     asked = destination.chosen(settings, asked)
     settings = configuration.resolve(asked)
-    is_known = settings.data.source in ("mnist", "austen")  # how they are learnt, without a look
-    if is_known and settings.run.for_ is None and settings.run.minutes is None:
+    chosen = settings.run.for_ is not None or settings.run.minutes is not None
+    if known_of(settings.data.source).studied and not chosen:
         return with_defaults(settings, asked), None, None
     job = registry.read(settings, asked)
     destination.check(job)

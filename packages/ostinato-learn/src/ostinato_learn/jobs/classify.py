@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ostinato_learn.data.sequences.examples import Examples
-from ostinato_learn.data.sequences.preparation import Preparation
 from ostinato_learn.jobs.base import gathered
 from ostinato_learn.jobs.dry_run import of_sequences
 from ostinato_learn.jobs.failures import BadInput
+from ostinato_learn.jobs.inputs.built_in import known_of
 from ostinato_learn.jobs.output import predictions_csv
 from ostinato_learn.jobs.parts import Inputs, PartsJob
 from ostinato_learn.jobs.runs import paired
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from ostinato_learn.tasks.classify.model import Classifier
     from ostinato_learn.training.distributed import Ranks
     from ostinato_learn.training.history import History
-
-NOTEBOOK_IMAGES = 128
 
 
 class ClassAnswers(NamedTuple):
@@ -139,9 +137,7 @@ class ClassifyJob(PartsJob):
 
         test = self.parts.test
         evaluation: dict[str, Any] = {"test": measure(model, test, answers.proba)}
-        if self.settings.data.source == "mnist":
-            evaluation["notebook_128"] = measure(model, test.select(np.arange(NOTEBOOK_IMAGES)))
-        else:
+        if not known_of(self.settings.data.source).studied:
             seed = self.settings.training.seed
             evaluation |= compared(model, self.parts.train, test, answers.proba, seed)
         return evaluation
@@ -158,11 +154,6 @@ class ClassifyJob(PartsJob):
             return collect_several(model, test, test.y, facts, proba=proba)
         n_right = answers.n_right
         return collect(model, test, test.y, facts, proba=proba, n_right=n_right)
-
-    def _preparation(self) -> Preparation | None:
-        if self.settings.data.source == "mnist":  # its values are already between 0 and 1
-            return None
-        return super()._preparation()
 
     def parameters(self, model: Classifier) -> dict[str, Any]:
         settings = self.settings

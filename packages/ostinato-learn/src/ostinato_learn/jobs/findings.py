@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from ostinato_learn.jobs.inputs.built_in import known_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,9 +18,6 @@ OF_FORECASTS = ("gaps",)
 # The number of values that are checked if the sequences of a part stay in a file.
 LOOKED_AT = 1 << 24
 
-# Large data sets of the package, without serious findings.
-UNSEEN = ("mnist", "austen")
-
 _log = logging.getLogger(__name__)
 
 
@@ -26,11 +25,11 @@ def tell(job: Job) -> list[dict[str, Any]]:
     """Log each serious finding in one line, even with --quiet; and return them.
 
     Returns:
-        Each as JSON values, for the entry "findings" of the results; empty for `UNSEEN`.
+        Each as JSON values, for the entry "findings" of the results; empty for a studied data set.
     """
     from ostinato_learn.data import checks
 
-    if job.settings.data.source in UNSEEN:
+    if known_of(job.settings.data.source).studied:
         return []
 
     parts: Any = getattr(job, "parts", None)

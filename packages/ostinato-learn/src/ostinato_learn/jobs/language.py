@@ -15,6 +15,7 @@ from ostinato_learn.jobs.base import Job, gathered, without_run
 from ostinato_learn.jobs.documents import TextParts
 from ostinato_learn.jobs.failures import BadInput
 from ostinato_learn.jobs.inputs import defaults, limits, sources
+from ostinato_learn.jobs.inputs.built_in import has_sizes
 from ostinato_learn.jobs.inputs.config import ONLY, Config, Given
 from ostinato_learn.jobs.output import csv_text
 from ostinato_learn.jobs.runs import answering, paired
@@ -58,7 +59,7 @@ class LanguageJob(Job):
     @classmethod
     def _of(cls, settings: Config, given: Given, texts: TextParts) -> LanguageJob:
         characters = sum(map(len, texts.train))
-        if settings.data.source != "austen" and settings.run.recipe != "notebook":
+        if not has_sizes(settings):
             sized = recipe.for_texts(characters, dict(settings.items()), given)
             settings = settings.updated(sized)
         total = recipe.updates_on_texts(characters, dict(settings.items()))

@@ -50,14 +50,13 @@ class PartsJob(Job):
 
     @classmethod
     def _of(cls, settings: Config, given: Given, parts: partition.Parts) -> Self:
-        if settings.data.source != "mnist":  # it has the notebook's defaults
-            settings = defaults.for_file(
-                settings,
-                given,
-                len(parts.train),
-                parts.validation is not None,
-                cls.steps_in_windows(settings, parts.train),
-            )
+        settings = defaults.for_file(
+            settings,
+            given,
+            len(parts.train),
+            parts.validation is not None,
+            cls.steps_in_windows(settings, parts.train),
+        )
         job = cls(settings, parts)
         job.check()
         return job

@@ -74,7 +74,7 @@ class ReportData(PageData):
 
     Args:
         title, …, environment, parameters: see `RunFacts` and `PageData`. Of the evaluation,
-            "test" has accuracy, loss and n; "notebook_128" has the accuracy on the notebook's part.
+            "test" has accuracy, loss and n.
         classes: the C class labels, as shown.
         y_true: `[N]` integers, indices into `classes`: the true class of each test example.
         proba: `[N, C]` the class probabilities that the network gave.
@@ -164,9 +164,6 @@ class ReportData(PageData):
         wording = f"95\u202f% interval {low} to {high}; "
         wording += f"always the most frequent class: {percent(self.chance)}"
         tiles = [Tile(percent(accuracy), f"accuracy on all {count(n)} test examples", wording)]
-        if "notebook_128" in self.evaluation:
-            share = percent(self.evaluation["notebook_128"]["accuracy"])
-            tiles.append(Tile(share, "accuracy on the notebook's first 128 test images"))
         true = self.proba[np.arange(len(self.y_true)), self.y_true]
         nats = float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean())
         loss = f"{self.test.get('loss', nats):.4f}"

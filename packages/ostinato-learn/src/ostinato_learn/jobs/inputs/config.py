@@ -31,6 +31,7 @@ from ostinato_learn.hyperparameters import (
     declarations,
     declare,
 )
+from ostinato_learn.jobs.inputs.built_in import BUILT_IN
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -38,7 +39,6 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 ONLY = "*"  # means the only column of a kind
-BUILT_IN = ("mnist", "vowels", "austen")
 # Keys whose value is a list: "a,b", or in TOML ["a", "b"].
 LISTS = (
     *("data.features", "data.categories", "data.static", "data.known", "data.na"),

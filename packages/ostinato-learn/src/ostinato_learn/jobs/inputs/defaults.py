@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ostinato_learn.hyperparameters import DEFAULT_ITERATIONS
+from ostinato_learn.jobs.inputs.built_in import has_sizes, known_of
 from ostinato_learn.jobs.inputs.config import Config, Given
 from ostinato_learn.tasks import recipe
 
@@ -34,10 +35,11 @@ def holds_arrays(source: str) -> bool:
 def for_task(task: str, settings: Config, given: Given) -> Config:
     """The settings with the recipe of a task, or the notebook's, except given parameters.
 
-    mnist, and files that hold X and y, keep the notebook's network unless a recipe is chosen.
+    Files that hold X and y keep the notebook's network unless a recipe is chosen.
     """
-    source, asked = settings.data.source or "", settings.run.recipe
-    if asked is None and (source == "mnist" or holds_arrays(source)):
+    source = settings.data.source or ""
+    asked = settings.run.recipe or known_of(source).recipe
+    if asked is None and holds_arrays(source):
         return settings
     return settings.updated(recipe.of_task(task, given, asked or "task"))
 
@@ -54,7 +56,7 @@ def for_file(
         validated: whether there are some for validation.
         steps: see `recipe.for_examples`.
     """
-    if settings.run.recipe == "notebook":
+    if has_sizes(settings):
         return settings
     chosen = recipe.for_examples(n, dict(settings.items()), given, validated, steps)
     if "run.checkpoint_every" not in given:

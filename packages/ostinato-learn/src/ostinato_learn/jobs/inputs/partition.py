@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ostinato_learn import environment
 from ostinato_learn.jobs.failures import BadInput
 from ostinato_learn.jobs.inputs import sources
-from ostinato_learn.jobs.inputs.config import BUILT_IN, Config
+from ostinato_learn.jobs.inputs.built_in import BUILT_IN
+from ostinato_learn.jobs.inputs.config import Config
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,7 +22,8 @@ from ostinato_learn.data.formats.content import (
     unpacked,
 )
 from ostinato_learn.jobs.failures import BadInput
-from ostinato_learn.jobs.inputs.config import BUILT_IN, Config, DataConfig, Given, resolve
+from ostinato_learn.jobs.inputs.built_in import BUILT_IN, known_of
+from ostinato_learn.jobs.inputs.config import Config, DataConfig, Given, resolve
 from ostinato_learn.jobs.inputs.defaults import ARRAYS, holds_arrays
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ def check(config: DataConfig) -> None:
     """Refuse options that do not apply to this source."""
     if config.source in BUILT_IN and config.test is not None:
         raise BadInput(f"--test is for files; {config.source} has its own test part")
-    if config.source != "mnist" and config.as_sequence != "rows":
-        raise BadInput(f"--as-sequence is for mnist, not for {config.source}")
+    if config.as_sequence != "rows" and not known_of(config.source).images:
+        raise BadInput(f"--as-sequence is for images, not for {config.source}")
     if config.test is not None and config.split is not None:
         raise BadInput("--test and --split both say what to test on; wanted one of them")
     from ostinato_learn.data.formats.dialect import OF_TEXT
@@ -257,7 +258,8 @@ def built_in(source: str, as_sequence: str) -> tuple[Examples, Examples]:
     """The training and the test part of a data set of the package; see `DataConfig`."""
     from ostinato_learn import datasets
 
-    whole = datasets.mnist(as_sequence) if source == "mnist" else datasets.vowels()
+    load = getattr(datasets, source)
+    whole = load(as_sequence) if BUILT_IN[source].images else load()
     return named(*whole.train), named(*whole.test)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ostinato_learn import files, tasks
-from ostinato_learn.jobs.inputs.config import BUILT_IN, ONLY, Config
+from ostinato_learn.jobs.inputs.built_in import BUILT_IN
+from ostinato_learn.jobs.inputs.config import ONLY, Config
 from ostinato_learn.jobs.runs import runs
 from ostinato_learn.jobs.runs.rundir import RunDir
 from ostinato_learn.tasks import TaskSpec

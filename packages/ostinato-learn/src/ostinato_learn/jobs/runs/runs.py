@@ -44,7 +44,7 @@ class Trained:
 
     def reading_of(self, source: str) -> str:
         """How this model reads a data set's images as sequences."""
-        return self.config.data.as_sequence if self.config and source == "mnist" else "rows"
+        return self.config.data.as_sequence if self.config else "rows"
 
     def task(self) -> TaskSpec:
         """The task of the saved model.

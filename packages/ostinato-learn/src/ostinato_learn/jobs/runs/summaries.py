@@ -14,12 +14,10 @@ def summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
     """The results of a run as lines, with the verdict on the network and the best baseline."""
     task, test = evaluation.get("task", "classify"), evaluation["test"]
     rows: Rows = []
-    if "notebook_128" in evaluation:
-        rows += _accuracy("the notebook's 128 images", evaluation["notebook_128"])
     if task == "classify" and "label_accuracy" in test:
         rows += _labels(test)
     elif task == "classify":
-        rows += _accuracy(f"all {test['n']:,} test examples", test)
+        rows += _accuracy(test)
         rows.append(("loss on them", f"{test['loss']:.4f}"))
     else:
         rows += _measures(task, test)
@@ -89,8 +87,8 @@ def _labels(test: dict[str, Any]) -> Rows:
     ]
 
 
-def _accuracy(on: str, measured: dict[str, Any]) -> Rows:
-    rows = [(f"accuracy on {on}", percent(measured["accuracy"]))]
+def _accuracy(measured: dict[str, Any]) -> Rows:
+    rows = [(f"accuracy on all {measured['n']:,} test examples", percent(measured["accuracy"]))]
     if "most_frequent_class" in measured:  # runs of older versions lack it
         share = percent(measured["most_frequent_class"])
         rows.append(("  always the most frequent class", share))
