@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import os
 import random
 import re
@@ -158,15 +159,39 @@ def compile_engine() -> bool:
     return True
 
 
+def prepare(native: bool) -> None:
+    """Make the copy, and that its Python files are imported instead of the checkout's."""
+    shutil.rmtree(COPY, ignore_errors=True)
+    COPY.mkdir(parents=True)
+    for name in ("packages", "tests", "docs", "README.md", "conftest.py", "pyproject.toml"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, COPY / name)
+    # The finder of an editable install comes before PYTHONPATH.
+    (COPY / "sitecustomize.py").write_text(
+        "import sys\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in type(f).__module__]\n"
+    )
+    if not native:
+        shutil.copy(importlib.import_module("ostinato._native").__file__ or "", COPY / PACKAGE)
+    elif not compile_engine():
+        raise SystemExit("without a change the engine does not compile")
+    ask = [sys.executable, "-c", "import ostinato; print(ostinato.__file__)"]
+    if str(COPY) not in (found := subprocess.check_output(ask, env=environment(), text=True)):
+        raise SystemExit(f"the tests would import {found.strip()}; wanted one in {COPY}")
+
+
+def environment() -> dict[str, str]:
+    folders = [str(COPY / "packages" / each.name / "src") for each in (ROOT / "packages").iterdir()]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(COPY), *folders])}
+
+
 def failed_test(tests: list[str], limit: float | None = None) -> str | None:
     """The first of these tests that fails, LATE, or None."""
-    folders = [str(COPY / "packages" / each.name / "src") for each in (ROOT / "packages").iterdir()]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
     command = [*(sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "--tb=no")]
     command += [*("-p", "no:cacheprovider", "-rfE"), *(TESTS + each for each in tests)]
     try:
         done = subprocess.run(
-            command, cwd=COPY, env=environment, capture_output=True, text=True, timeout=limit
+            command, cwd=COPY, env=environment(), capture_output=True, text=True, timeout=limit
         )
     except subprocess.TimeoutExpired:
         return LATE
@@ -209,14 +234,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--native", action="store_true")
     given = parser.parse_args()
-    shutil.rmtree(COPY, ignore_errors=True)
-    COPY.mkdir(parents=True)
-    for name in ("packages", "tests", "docs", "README.md", "conftest.py", "pyproject.toml"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, COPY / name)
+    prepare(given.native)
     drawn = random.Random(given.seed).sample(mutants(given.native), given.number)
-    if given.native and not compile_engine():
-        raise SystemExit("without a change the engine does not compile")
     stages = Stages({area(mutant) for mutant in drawn})
     verdicts = Counter[str]()
     for mutant in drawn:
