@@ -60,6 +60,7 @@ $(VENV)/.packages: $(VENV)/.for-test $(CORE)/tests/packages/requirements.txt
 
 lint: $(VENV)/.for-test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 
 # The checkers have an environment of their own: abi3audit reads that the wheel of 3.12 keeps to the stable ABI, and

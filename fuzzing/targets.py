@@ -127,14 +127,15 @@ def read_state(data: bytes) -> None:
 
 
 REQUEST = {
-    "id": "a", "parameters": {"sequence_id": "s", "sequence_end": True},
+    "id": "a",
+    "parameters": {"sequence_id": "s", "sequence_end": True},
     "inputs": [
         {"name": "x", "shape": [1, 2, 2], "datatype": "FP32", "data": [[1, 2], [3, 4]]},
         {"name": "y", "shape": [2], "datatype": "INT64", "parameters": {"binary_data_size": 16}},
         {"name": "t", "shape": [2], "datatype": "BYTES", "data": ["a", "b"]},
     ],
     "outputs": [{"name": "label", "parameters": {"binary_data": True}}],
-}  # fmt: skip
+}
 
 
 def read_a_request(data: bytes) -> None:

@@ -1,6 +1,6 @@
 """Print docs/api.md: every public name of the packages with the first line of its docstring.
 
-    python scripts/api_page.py > docs/api.md
+python scripts/api_page.py > docs/api.md
 """
 
 from __future__ import annotations

@@ -153,9 +153,7 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
     if options.checkpoint is not None:
         callbacks.append(Checkpoint(options.checkpoint, every=100))
         resume = options.checkpoint if options.checkpoint.exists() else None
-    model, history = fit(
-        training, architecture, reading, plan, callbacks=callbacks, resume=resume
-    )
+    model, history = fit(training, architecture, reading, plan, callbacks=callbacks, resume=resume)
     if options.save is not None:
         saved_model.save(model, options.save, {}, history.iterations)
     result = model.evaluate(test)

@@ -43,8 +43,9 @@ def write(path: Path, n: int, n_steps: int, row: Callable[..., dict[str, Any]]) 
         columns = row(generator, n // GROUPS * n_steps)
         lists = {k: pa.ListArray.from_arrays(offsets, v) for k, v in columns.items()}
         table = pa.table(lists)
-        writer = writer or parquet.ParquetWriter(path, table.schema, compression="none",
-                                                 use_dictionary=["label.list.element"])  # fmt: skip
+        writer = writer or parquet.ParquetWriter(
+            path, table.schema, compression="none", use_dictionary=["label.list.element"]
+        )
         writer.write_table(table)
     if writer is not None:
         writer.close()

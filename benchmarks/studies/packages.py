@@ -145,8 +145,9 @@ def model_row(name: str) -> str:
     first = time.process_time() - began
     check_equal(plain, fast, tokens)
     both, alone = compared(trained, plain, fast, tokens), compared(forward, plain, fast, tokens)
-    loops = [r for r in inspect(fast) if getattr(r, "native", None) is not None
-             and hasattr(r, "file")]  # fmt: skip
+    loops = [
+        r for r in inspect(fast) if getattr(r, "native", None) is not None and hasattr(r, "file")
+    ]
     how = f"{sum(bool(r.native) for r in loops)} of {len(loops)}"
     return (
         f"| {name} | {accelerating:.2f} s | {first:.1f} s "

@@ -235,9 +235,7 @@ class Training(Declared):
     )
     learning_rate: float = declare(1e-3, "Step size, before the schedule.", above=0)
     momentum: float = declare(0.0, "Momentum of sgd and rmsprop.", low=0, below=1)
-    weight_decay: float = declare(
-        0.0, "Weight decay; adamw decouples it from the gradient.", low=0
-    )
+    weight_decay: float = declare(0.0, "Weight decay; adamw decouples it from the gradient.", low=0)
     clip_norm: float | None = declare(
         None, "Largest 2-norm of the gradient; a larger gradient is scaled down.", above=0
     )
@@ -330,8 +328,9 @@ def documented(cls: T, by_recipe: Mapping[str, str] = types.MappingProxyType({})
         for each in (*declarations(Classifying), *declarations(Fitting))
     }
     helps |= {f.name: f.metadata["help"] for f in own if "help" in f.metadata}
-    helps = {n: f"{h} By the recipe {by_recipe[n]}." if by_recipe.get(n) else h
-             for n, h in helps.items()}  # fmt: skip
+    helps = {
+        n: f"{h} By the recipe {by_recipe[n]}." if by_recipe.get(n) else h for n, h in helps.items()
+    }
     lines = [
         textwrap.fill(
             f"{name}: {help} Default: {defaults[name]!r}.",

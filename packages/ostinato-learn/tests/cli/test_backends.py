@@ -118,9 +118,7 @@ def below(ancestor: int) -> set[int]:
 @slow
 @pytest.mark.parametrize("backend", INSTALLED)
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_cluster_and_the_study_goes_on(
-    ostinato, tmp_path, backend, number, code
-):
+def test_a_signal_ends_the_cluster_and_the_study_goes_on(ostinato, tmp_path, backend, number, code):
     pytest.importorskip("optuna")
     study = tmp_path / "study"
     arguments = ("tune", *task_files.classify(tmp_path), "--hidden-size", 4, "--epochs", 30)

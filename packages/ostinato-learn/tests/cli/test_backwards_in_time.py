@@ -100,9 +100,10 @@ def test_shops_one_after_the_other_are_not_mixed(asked):
     """Their dates differ, so that sorting would mix them; the column of shops is named."""
     shops = {"north": "08:00", "south": "09:00"}
     lines = [
-        line for shop, time in shops.items()
+        line
+        for shop, time in shops.items()
         for line in rows(lambda day, time=time: f"{day} {time}", [shop])
-    ]  # fmt: skip
+    ]
     done = asked("Datum", lines, *FORECAST)
     assert done.code == 2 and "(--id shop)" in done.err
     assert asked("Datum", lines, *FORECAST, "--id", "shop").code == 0

@@ -59,9 +59,7 @@ def slow(*values):
         slow("tag", ("--no-bidirectional",), ()),
     ],
 )
-def test_what_a_choice_closes_is_said_before_the_training(
-    ostinato, tmp_path, task, flags, refused
-):
+def test_what_a_choice_closes_is_said_before_the_training(ostinato, tmp_path, task, flags, refused):
     path, *roles = TASKS[task](tmp_path)
     run, line = tmp_path / "run", ("train", path, *roles, *QUICK, *flags)
     plan, trained = ostinato(*line, "--dry-run").out, ostinato(*line, "-o", run)

@@ -60,8 +60,9 @@ def test_the_flag_decides(ostinato, tmp_path):
     assert whole["test"]["n"] == 200
     ends = train(ostinato, many, tmp_path / "2", *length, "--test-time")
     assert ends["test"]["n"] == 12 * 12
-    refused = ostinato("train", many, "--tag", "mode", "--id", "machine", "--group", "machine",
-                       "--test-time")  # fmt: skip
+    refused = ostinato(
+        "train", many, "--tag", "mode", "--id", "machine", "--group", "machine", "--test-time"
+    )
     assert refused.code == 2 and "--test-time" in refused.err
     other = ostinato("train", many, "--classify", "machine", "--test-time")
     assert other.code == 2 and "tag" in other.err
@@ -87,8 +88,9 @@ def test_same_parts_in_python(ostinato, tmp_path):
 @pytest.mark.parametrize(("n", "steps"), [(2, 600), (80, 60)])
 def test_a_network_below_its_baseline_is_a_serious_finding(ostinato, tmp_path, caplog, n, steps):
     path = recordings(tmp_path / "a.csv", n, steps)
-    found = train(ostinato, path, tmp_path / "run", "--iterations", 1, "--learning-rate", 1e-6,
-                  "--seed", 5)  # fmt: skip
+    found = train(
+        ostinato, path, tmp_path / "run", "--iterations", 1, "--learning-rate", 1e-6, "--seed", 5
+    )
     (simple,) = found["baselines"].values()
     assert found["test"]["accuracy"] < simple["accuracy"] and "worse than" in caplog.text
     assert [each["code"] for each in found["findings"]] == ["below-baseline"]

@@ -194,7 +194,7 @@ def test_one_class_of_three_may_weigh_nothing(ostinato, data, arrays):
         (np.array(["a", None] * 30, object), "y is an array of Python objects"),
         (np.where(np.arange(60) % 2, 0, np.nan), "y holds numbers such as nan; wanted classes"),
     ],
-)  # fmt: skip
+)
 def test_labels_of_another_form_are_refused_with_what_makes_them(
     ostinato, trained, data, y, message
 ):
@@ -322,9 +322,10 @@ def test_the_most_frequent_class_is_shown_beside_the_accuracy(ostinato, trained,
     assert result["most_frequent_class"] == 0.5
     y = np.where(np.arange(60) < 45, "up", "down")
     uneven = altered(data, "uneven.npz", y=y)
-    assert json.loads(ostinato("evaluate", trained, uneven, "--json").out)[
-        "most_frequent_class"
-    ] == 0.75  # fmt: skip
+    assert (
+        json.loads(ostinato("evaluate", trained, uneven, "--json").out)["most_frequent_class"]
+        == 0.75
+    )
 
 
 def test_help_has_a_heading_for_each_section(ostinato):

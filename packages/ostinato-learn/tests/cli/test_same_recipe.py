@@ -53,9 +53,7 @@ def job_of(arguments: tuple[object, ...], **given: object) -> Any:
     path, *flags = map(str, arguments)
     pairs = dict(zip(flags[::2], flags[1::2], strict=True)) | {"data.source": path}
     options = {option.flag: option for option in config.OPTIONS.values()}
-    checked = {
-        (options[key].key if key in options else key): value for key, value in pairs.items()
-    }
+    checked = {(options[key].key if key in options else key): value for key, value in pairs.items()}
     asked = config.read_sets([f"{k}={v}" for k, v in {**checked, **given}.items()])
     return registry.read(config.resolve(asked), asked)
 
@@ -86,9 +84,7 @@ def test_neither_is_given_a_parameter(task, rows, tmp_path):
     job = job_of(make(tmp_path) if rows is None else make(tmp_path, n=rows))
     plan, weights = begun(lambda stop: job.fit(stop, None))
     estimator = ESTIMATORS[task](**own(task, job))
-    own_plan, own_weights = begun(
-        lambda stop: estimator.fit(*learnt(task, job), callbacks=stop)
-    )
+    own_plan, own_weights = begun(lambda stop: estimator.fit(*learnt(task, job), callbacks=stop))
     assert own_plan == plan
     assert own_weights.keys() == weights.keys()
     assert all(torch.equal(own_weights[name], w) for name, w in weights.items())

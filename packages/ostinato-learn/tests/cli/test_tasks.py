@@ -612,9 +612,10 @@ def test_gaps_of_a_series_are_filled_on_request(ostinato, tmp_path):
     flags = ("--forecast", "glucose", "--horizon", 2, "--id", "id", "--time", "time", *QUICK)
     checked = ostinato("check", file, *flags[:2], *flags[4:8])
     assert "come after a gap" in checked.out and "--every 5min" in checked.out
-    assert "come after a gap" not in ostinato(
-        "check", file, *flags[:2], *flags[4:8], "--every", "5min"
-    ).out  # fmt: skip
+    assert (
+        "come after a gap"
+        not in ostinato("check", file, *flags[:2], *flags[4:8], "--every", "5min").out
+    )
     run = tmp_path / "run"
     done = ostinato("train", file, *flags, "--every", "5min", "--output", run)
     assert done.code == 0 and "values of 'glucose' are missing; they are skipped" in done.err

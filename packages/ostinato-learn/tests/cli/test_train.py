@@ -244,7 +244,10 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_ends_the_same(ostinato, data, tmp_
         (("train", "mnist", "--resume"), "--resume needs --output"),
         (("train", "mnist", "--resume", "--overwrite", "--output", "x"), "wanted one"),
         (("train", "mnist", "--test", "x.npz"), "x.npz: no such file"),
-        (("train", "vowels", "--as-sequence", "pixels"), "--as-sequence is for images, not for vowels"),
+        (
+            ("train", "vowels", "--as-sequence", "pixels"),
+            "--as-sequence is for images, not for vowels",
+        ),
         (("train", "vowels", "--optimizer", "adam", "--momentum", "0.5"), "momentum"),
         (("train", "vowels", "--patience", "2"), "validation"),
         (("train", "vowels", "--class-weight", "99=1"), "no class '99'"),

@@ -16,9 +16,10 @@ from ostinato_learn.tasks.regress.model import as_targets, measures
 
 # A 2-D X is [examples, steps] to this estimator, as to SequenceClassifier.
 OTHER = {
-    "check_n_features_in", "check_n_features_in_after_fitting",
+    "check_n_features_in",
+    "check_n_features_in_after_fitting",
     "check_sample_weight_equivalence_on_dense_data",
-}  # fmt: skip
+}
 
 
 def sums(n: int = 60, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -34,10 +35,11 @@ def small(**parameters) -> SequenceRegressor:
 CASES = {
     "one": (lambda y: y, {}),
     "several, quantiles": (
-        lambda y: np.stack([y, -y / 7], 1), {"loss": "quantiles", "readout": "mean"},
+        lambda y: np.stack([y, -y / 7], 1),
+        {"loss": "quantiles", "readout": "mean"},
     ),
     "both ways": (lambda y: y[:, None], {"loss": "absolute", "bidirectional": True}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -102,9 +104,8 @@ def test_losses_are_those_of_plain_numbers(loss):
         wanted = {
             "squared": [e * e for e in first],
             "absolute": [abs(e) for e in first],
-            "quantiles": [max(q * e, (q - 1) * e)
-                          for e, q in zip(errors, levels * 2, strict=True)],
-        }[loss]  # fmt: skip
+            "quantiles": [max(q * e, (q - 1) * e) for e, q in zip(errors, levels * 2, strict=True)],
+        }[loss]
         assert found[i] == pytest.approx(np.mean(wanted), rel=1e-12)
 
 

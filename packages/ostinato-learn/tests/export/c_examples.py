@@ -136,9 +136,7 @@ def source_of(graph, tensors, name="step", int8=False):
 def library_of(s: Source, place: Path, *flags):
     (place / f"{s.name}.c").write_text(source(s))
     (place / f"{s.name}.h").write_text(header(s))
-    return Library(
-        place / f"{s.name}.c", s.prepare.n_inputs, s.n_outputs, state_bytes(s), *flags
-    )
+    return Library(place / f"{s.name}.c", s.prepare.n_inputs, s.n_outputs, state_bytes(s), *flags)
 
 
 def libraries_of(sources: Sequence[Source], place: Path) -> list[Library]:

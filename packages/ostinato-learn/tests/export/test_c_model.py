@@ -100,8 +100,14 @@ NETWORKS = {
             ClassifierNet, 5, 4, Leaky if cell == "own" else cell, 17, 2, readout=readout
         )
         for cell, readout in (  # a readout reads what a cell gives out, whichever it is
-            ("rnn", "last"), ("gru", "mean"), ("lstm", "max"), ("own", "attention"),
-            ("rnn", "attention"), ("gru", "max"), ("lstm", "mean"), ("own", "last"),
+            ("rnn", "last"),
+            ("gru", "mean"),
+            ("lstm", "max"),
+            ("own", "attention"),
+            ("rnn", "attention"),
+            ("gru", "max"),
+            ("lstm", "mean"),
+            ("own", "last"),
         )
     },
     "tagger": lambda: tagger(5, 3),

@@ -13,9 +13,7 @@ CELLS = ["rnn", "gru", "lstm"]
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 
-@pytest.mark.parametrize(
-    "cell, num_layers, bidirectional", in_pairs(CELLS, [1, 2], [False, True])
-)
+@pytest.mark.parametrize("cell, num_layers, bidirectional", in_pairs(CELLS, [1, 2], [False, True]))
 def test_logits_have_a_row_for_each_example_and_a_gradient_for_each_weight(
     cell, num_layers, bidirectional
 ):

@@ -10,9 +10,7 @@ from zoo.suites import in_pairs
 CELLS = ["rnn", "gru", "lstm"]
 
 
-@pytest.mark.parametrize(
-    "cell, num_layers, bidirectional", in_pairs(CELLS, [1, 2], [False, True])
-)
+@pytest.mark.parametrize("cell, num_layers, bidirectional", in_pairs(CELLS, [1, 2], [False, True]))
 def test_there_is_an_answer_for_each_step_and_a_gradient_for_each_weight(
     cell, num_layers, bidirectional
 ):

@@ -58,9 +58,7 @@ def test_bits_are_those_of_reading_everything_anew(model: LanguageModel) -> None
     data = collect_language(model, TEXTS, RunFacts(title="t"))
     tokens = [model.vocabulary.encode(text).tolist() for text in TEXTS]
     alone = [bits_one_by_one(model, [*each, END]) for each in tokens]
-    for found, wanted in zip(
-        model.bits_of([np.array(t) for t in tokens]), alone, strict=True
-    ):
+    for found, wanted in zip(model.bits_of([np.array(t) for t in tokens]), alone, strict=True):
         assert found == pytest.approx(wanted, abs=1e-4)
     assert data.by_position is not None
     longest = max(map(len, alone))
@@ -132,9 +130,7 @@ def test_which_suggestion_came(came: str, suggestion: str, level: str, right: bo
     assert module.begins(came, suggestion, level) is right
 
 
-def test_texts_without_blanks_or_of_one_character(
-    model: LanguageModel, tmp_path: Path
-) -> None:
+def test_texts_without_blanks_or_of_one_character(model: LanguageModel, tmp_path: Path) -> None:
     data = collect_language(model, ["cat", "a"], RunFacts(title="t"))
     assert data.completions == [] and data.by_position is None
     text = read(tmp_path, data).sections

@@ -85,7 +85,8 @@ def test_the_list_of_public_classes_is_whole():
         found = {
             n
             for n, thing in vars(module(name)).items()
-            if inspect.isclass(thing) and thing.__module__ == module(name).__name__
+            if inspect.isclass(thing)
+            and thing.__module__ == module(name).__name__
             and not n.startswith("_")
-        }  # fmt: skip
+        }
         assert found - inside == {n for n in PUBLIC[name] if n[0].isupper()}

@@ -9,11 +9,12 @@ from saved_models import without_torch
 FOR_WRITERS = {"shutil", "bz2", "lzma", "secrets", "random", "tempfile", "glob"}
 # Of ours: what some models need.
 FOR_SOME = {
-    "ostinato_learn.data.series.windows", "ostinato_learn.data.text.keyboard",
+    "ostinato_learn.data.series.windows",
+    "ostinato_learn.data.text.keyboard",
     "ostinato.compiler.lower",
     "ostinato_learn.runtime.measures",
     "ostinato_learn.runtime.stream",
-}  # fmt: skip
+}
 
 
 @pytest.mark.process

@@ -26,8 +26,9 @@ def fitted(level="character", iterations=40, texts=TEXTS, **options) -> Language
     architecture = {"cell": "lstm", "hidden_size": 16, "embedding_size": 8}
     plan = {"batch_size": 4, "optimizer": "adamw", "learning_rate": 0.02, "clip_norm": 1.0}
     plan["truncate"] = 12
-    keywords = {k: options.pop(k) for k in ("validation", "callbacks", "resume", "start")
-                if k in options}  # fmt: skip
+    keywords = {
+        k: options.pop(k) for k in ("validation", "callbacks", "resume", "start") if k in options
+    }
     if level == "piece":
         pytest.importorskip("tokenizers")
         options.setdefault("vocabulary_size", 280)

@@ -188,9 +188,7 @@ def test_the_same_bits_also_interrupted_and_resumed(tmp_path):
 
     def train(**more):
         given = Tagged.of(X, y, "iob2").split(0.25, 0)
-        trained, history = fit(
-            given, model, settings, plan(12, eval_every=4, warmup=2), **more
-        )
+        trained, history = fit(given, model, settings, plan(12, eval_every=4, warmup=2), **more)
         return trained.net, history
 
     whole = train()

@@ -150,9 +150,7 @@ def iterations(
     return a._replace(given=body, places=places, of_loop=True, examined=examined)
 
 
-def scan_iterations(
-    a: Arguments, written: Set[int | None]
-) -> tuple[list[Tensor], list[Tensor]]:
+def scan_iterations(a: Arguments, written: Set[int | None]) -> tuple[list[Tensor], list[Tensor]]:
     """Run the iterations of a loop: the last carry, and the outputs.
 
     Args:

@@ -125,8 +125,9 @@ def test_threads_and_large_gradients():
 def play_in_double(case: Case, init: Tensor, xs: Tensor, **options: Any) -> Played:
     U, W = (p.detach().double().requires_grad_() for p in case.parameters)
     step = lambda h, x: torch.tanh(x @ U + h @ W)  # noqa: E731
-    return play(scan, replace(case, step=step, parameters=[U, W]), init.double(), xs.double(),
-                **options)  # fmt: skip
+    return play(
+        scan, replace(case, step=step, parameters=[U, W]), init.double(), xs.double(), **options
+    )
 
 
 # ----------------------------------------------------------------------- the rest of the batch
@@ -396,8 +397,9 @@ def in_a_process(path: Path, isa: str, threads: int, names: list[str]) -> dict[s
         f"test_bits.everything({names!r}).items()}})\n"
     )
     environment = os.environ | {"OSTINATO_ISA": isa, "OSTINATO_NUM_THREADS": str(threads)}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True,
-                          text=True, timeout=300)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     with np.load(path) as saved:
         return {key.replace("|", "/"): saved[key] for key in saved.files}

@@ -146,9 +146,10 @@ def _view(kit: Kit, B: int) -> Case:
     states = encoded.transpose(1, 2)  # not dense
     same = encoded[:, :, :1].squeeze(-1).expand(B, H)
     return _case(
-        kit, lambda h, x: torch.tanh(x @ U + h @ W + (states * h[:, None]).mean(1)) * same,
+        kit,
+        lambda h, x: torch.tanh(x @ U + h @ W + (states * h[:, None]).mean(1)) * same,
         [U, W, encoded],
-    )  # fmt: skip
+    )
 
 
 def _time_first(kit: Kit, B: int) -> Case:

@@ -15,10 +15,11 @@ def test_this_version_of_pytorch_has_the_composition(name: str) -> None:
     packet = getattr(torch.ops.aten, name)
     calls = [getattr(packet, overload) for overload in packet.overloads()]
     of_tensors = [
-        call for call in calls
+        call
+        for call in calls
         if not call._schema.is_mutable
         and any("Tensor" in str(argument.type) for argument in call._schema.arguments)
-    ]  # fmt: skip
+    ]
     assert of_tensors and all(callable(decomposition(str(call))) for call in of_tensors)
 
 

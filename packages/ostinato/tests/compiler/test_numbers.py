@@ -72,14 +72,13 @@ def two_at_once(value: float) -> Any:
 
 # A step of a value, and the most recordings for twelve values, eleven of them different.
 LIFTED: dict[str, tuple[Callable[[float], Any], int]] = {
-    "in a closure": (
-        lambda v: lambda h, x: h + v * (torch.tanh(h @ W + x) - (1 - v) * h), 2),
+    "in a closure": (lambda v: lambda h, x: h + v * (torch.tanh(h @ W + x) - (1 - v) * h), 2),
     "two at once": (two_at_once, 3),
     "of a module": (of_a_module, 2),
     "in a dict": (in_a_dict, 3),
     "in a partial": (lambda v: functools.partial(_with, temperature=v), 3),
     "a global": (a_global, 2),
-}  # fmt: skip
+}
 NOT: dict[str, Callable[[float], Any]] = {
     "needed as a number": lambda v: lambda h, x: F.softplus(h @ W + x, beta=v),
     "of Python's functions": lambda v: lambda h, x: torch.tanh(h @ W + x) * math.exp(-v),

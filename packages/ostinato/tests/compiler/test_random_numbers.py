@@ -220,8 +220,7 @@ def test_dropout_follows_the_mode_and_its_probability(by_loop):
     for change in (lambda: None, cell.eval, cell.train, lambda: setattr(cell, "p", 0.6)):
         change()
         ours, theirs = (
-            played(how, cell, given, list(cell.parameters()), 0)
-            for how in (ostinato.scan, by_loop)
+            played(how, cell, given, list(cell.parameters()), 0) for how in (ostinato.scan, by_loop)
         )
         assert_same(ours, theirs)
         said = ostinato.explain(cell, *given)

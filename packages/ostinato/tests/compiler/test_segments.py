@@ -492,8 +492,9 @@ def test_along_another_axis_and_without_gradients(budgeted):
     case = make("lstm_chunk", torch.float32, 3, 4)
     init, xs = case.init(2), case.xs(150, 2).transpose(0, 1)
     memory = least_memory(case, init, xs, dim=1)
-    assert_same_bits(play(scan, case, init, xs, dim=1, memory=memory),
-         play(scan, case, init, xs, dim=1), "dim=1")  # fmt: skip
+    assert_same_bits(
+        play(scan, case, init, xs, dim=1, memory=memory), play(scan, case, init, xs, dim=1), "dim=1"
+    )
     with torch.no_grad():
         assert torch.equal(total(within()), total(plain()))
 

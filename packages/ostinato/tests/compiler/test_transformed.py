@@ -95,11 +95,12 @@ TRANSFORMS: dict[str, Callable[[Any], Any]] = {
     "per-sample gradients": lambda f: vmap(grad(f, (0, 1, 2)), (None, 0, 0))(W, inits, many_xs),
     "gradients of an ensemble": lambda f: vmap(grad(f, (0, 1)), (0, None, None))(Ws, init, xs),
     "grad of vmap": lambda f: grad(
-        lambda W, i: vmap(f, (None, 0, 0))(W, i, many_xs).sin().sum(), (0, 1))(W, inits),
+        lambda W, i: vmap(f, (None, 0, 0))(W, i, many_xs).sin().sum(), (0, 1)
+    )(W, inits),
     "jacrev": lambda f: jacrev(f, 1)(W, init, xs),
     "jacfwd": lambda f: jacfwd(f, 1)(W, init, xs),
     "hessian": lambda f: hessian(f, 1)(W, init, xs),
-}  # fmt: skip
+}
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "in reverse": {"reverse": True},

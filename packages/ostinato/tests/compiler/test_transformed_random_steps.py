@@ -116,9 +116,10 @@ TRANSFORMS = ("gradient", "tangent", "over_rows", "over_parameters", "over_some"
 NESTED = [*[(name,) for name in TRANSFORMS], *itertools.product(TRANSFORMS, TRANSFORMS)]
 
 
-@pytest.mark.parametrize("seed", [
-    pytest.param(seed, marks=[pytest.mark.slow] if seed >= 3 else []) for seed in range(40)
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 3 else []) for seed in range(40)],
+)
 def test_a_drawn_step(seed: int, monkeypatch):
     drawn = Drawn(seed)
     expected_of = rows_apart if "lengths" in drawn.options else loop

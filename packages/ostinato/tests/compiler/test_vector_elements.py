@@ -69,8 +69,9 @@ def results(how, step, w):
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_values_and_gradients_are_those_of_the_loop(step, dtype):
     w = torch.linspace(0.3, 1.4, N, dtype=dtype)
-    assert ostinato.explain(lambda h, x: step(w, h, x), torch.ones(5, 2, dtype=dtype),
-                            torch.ones(7, 5, 2, dtype=dtype)).native  # fmt: skip
+    assert ostinato.explain(
+        lambda h, x: step(w, h, x), torch.ones(5, 2, dtype=dtype), torch.ones(7, 5, 2, dtype=dtype)
+    ).native
     tolerance = 1e-12 if dtype is F64 else 2e-5
     ours, theirs = results(ostinato.scan, step, w), results(plain, step, w)
     torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)

@@ -45,8 +45,9 @@ def uncommented(source: str) -> set[str]:
 
 
 def test_constants_are_in_one_file():
-    others = {n for file, text in texts().items() if file != "tuning.h"
-              for n in CONSTANT.findall(text)}  # fmt: skip
+    others = {
+        n for file, text in texts().items() if file != "tuning.h" for n in CONSTANT.findall(text)
+    }
     assert others == LIMITS_OF_A_PROGRAM | LANES_OF_A_SUM | OF_REGISTER_TILES | OF_FLOAT64 | DERIVED
 
 

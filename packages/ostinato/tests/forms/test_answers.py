@@ -42,14 +42,15 @@ def branch(asks: Callable[[Tensor], Any]) -> Callable[[Tensor, Tensor], Any]:
 
 STEPS: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "a distribution's": lambda h, x: torch.tanh(
-        h + torch.distributions.Normal(x, h.exp(), validate_args=True).log_prob(h).clamp(min=-9)),
+        h + torch.distributions.Normal(x, h.exp(), validate_args=True).log_prob(h).clamp(min=-9)
+    ),
     "any": branch(lambda h: (h.abs() > LEVEL).any()),
     "not all": branch(lambda h: not torch.all(h.abs() < LEVEL).item()),
     "a count": branch(lambda h: (h.abs() > LEVEL).sum() > 0),
     "a maximum": branch(lambda h: h.abs().max() > LEVEL),
     "a norm, and an unlikely one": branch(lambda h: h.isnan().any() or h.norm() > 4 * LEVEL),
     "a loop with an end of its own": _halved,
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)
@@ -170,9 +171,10 @@ def test_padding_of_ended_rows_asks_nothing() -> None:
         xs[3:, 1] = 1e5
     lengths = torch.tensor([T, 3, T])
     assert calls_of(step, init, xs, lengths=lengths) in (0, 1)  # one where it is verified
-    ours, theirs = ostinato.scan(step, init, xs, lengths=lengths), by_the_loop(
-        {"lengths": lengths}
-    )(step, init, xs)
+    ours, theirs = (
+        ostinato.scan(step, init, xs, lengths=lengths),
+        by_the_loop({"lengths": lengths})(step, init, xs),
+    )
     assert_same(ours, theirs)
 
 

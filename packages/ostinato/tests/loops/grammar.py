@@ -156,8 +156,9 @@ class Loop:
                      "{a} * torch.rand(B, 4, dtype=x.dtype)", "F.dropout({a}, 0.25)",
                      "{a} * torch.bernoulli(torch.sigmoid({b}))"]  # fmt: skip
         form = rng.choice(forms)
-        return form.format(a=a, b=self.operand(depth - 1) if "{b}" in form else "", t=self.t,
-                           first=self.first)  # fmt: skip
+        return form.format(
+            a=a, b=self.operand(depth - 1) if "{b}" in form else "", t=self.t, first=self.first
+        )
 
     def operand(self, depth: int) -> str:
         """The same, for an operator or a method after it."""
@@ -207,8 +208,9 @@ class Loop:
         elif kind == "step":
             self.header, self.t, self.forward = f"for {t} in range(0, T, 2):", t, False
         elif kind == "for":
-            over = rng.choice(["x.unbind(1)", "y", "xt", "torch.unbind(x, dim=1)", "list(xs)",
-                               "reversed(xs)"])  # fmt: skip
+            over = rng.choice(
+                ["x.unbind(1)", "y", "xt", "torch.unbind(x, dim=1)", "list(xs)", "reversed(xs)"]
+            )
             self.header, reads = f"for x_t in {over}:", ["x_t", "x_t.tanh()"]
         elif kind == "enumerate":
             start = rng.choice(["", "", ", 1", ", start=2", ", int(flag)"])
@@ -219,8 +221,9 @@ class Loop:
                 reads, self.forward = [], False
             reads = [*reads, "x_t", "x_t", "x_t"]
         elif kind == "zip":
-            over = rng.choice(["x.unbind(1), y", "xs, y, strict=True", "y, xt", "y, y.flip(0)",
-                               "y[:-1], y[1:]"])  # fmt: skip
+            over = rng.choice(
+                ["x.unbind(1), y", "xs, y, strict=True", "y, xt", "y, y.flip(0)", "y[:-1], y[1:]"]
+            )
             self.header, reads = f"for a_t, b_t in zip({over}):", ["a_t", "b_t"]
         elif kind == "numbers":
             over = rng.choice(["zip(ws, x.unbind(1))", "zip(ws[1:], y)", "zip(reversed(ws), xs)"])

@@ -142,9 +142,16 @@ def in_place(loop: Any) -> None:
     loop.before.append(f"{h} = {ZERO}")
     loop.atoms.append(f"{h}.clone()")
     loop.body.append(
-        rng.choice([f"{h} += {loop.value()}", f"{h} = {h} * 0.5; {h} += {loop.value()}",
-                    f"{h}.add_({loop.value()}).mul_(0.7)", f"{h}[:, :2] = {loop.value()}[:, 1:3]",
-                    f"{h} -= 0.1 * {loop.value()}", f"{h}.copy_({loop.value()})"])
+        rng.choice(
+            [
+                f"{h} += {loop.value()}",
+                f"{h} = {h} * 0.5; {h} += {loop.value()}",
+                f"{h}.add_({loop.value()}).mul_(0.7)",
+                f"{h}[:, :2] = {loop.value()}[:, 1:3]",
+                f"{h} -= 0.1 * {loop.value()}",
+                f"{h}.copy_({loop.value()})",
+            ]
+        )
     )
     gives(loop, h)
 
@@ -373,8 +380,15 @@ def appended(loop: Any) -> None:
                        f"{o}.append({{'v': {value}}})"])  # fmt: skip
     loop.body += conditional(loop, form)
     if "append((" not in form and "{" not in form and p.chance(70):
-        joined = rng.choice(["torch.stack({o}, 1)", "torch.stack({o})", "torch.cat({o}, dim=1)",
-                             "torch.stack({o}, dim=-1).sum(1)", "torch.cat({o})"]).format(o=o)
+        joined = rng.choice(
+            [
+                "torch.stack({o}, 1)",
+                "torch.stack({o})",
+                "torch.cat({o}, dim=1)",
+                "torch.stack({o}, dim=-1).sum(1)",
+                "torch.cat({o})",
+            ]
+        ).format(o=o)
         loop.after.append(f"r{o} = {joined} if {o} else None")
         if p.chance(20):
             loop.after += [f"if r{o} is not None:", f"    r{o} = r{o} * 1" if p.chance(50) else
@@ -515,8 +529,9 @@ def same_growing_list(loop: Any) -> None:
 
 def comprehension(loop: Any) -> None:
     o, rng = loop.program.name("c"), loop.program.rng
-    over, element = rng.choice([("for k in range(T)", "x[:, k]"), ("for v in y", "v"),
-                                ("for v in x.unbind(1)", "v")])  # fmt: skip
+    over, element = rng.choice(
+        [("for k in range(T)", "x[:, k]"), ("for v in y", "v"), ("for v in x.unbind(1)", "v")]
+    )
     made = f"[p.leaky(p.lin({element})) {over}]"
     loop.after.append(f"{o} = " + rng.choice([made, f"torch.stack({made}, 1)"]))
     gives(loop, o)
@@ -570,8 +585,9 @@ def endings(loop: Any) -> None:
     """An iteration that ends early, or the loop, or all by an error."""
     p, t = loop.program, loop.t
     at = p.rng.choice([0, 1, 3, 7, 10])
-    kind = p.rng.choice(["continue", "break", "raise", "beyond", "shape", "try", "return", "value",
-                         "after", "skip"])  # fmt: skip
+    kind = p.rng.choice(
+        ["continue", "break", "raise", "beyond", "shape", "try", "return", "value", "after", "skip"]
+    )
     if kind == "value":
         loop.body.insert(0, f"if {loop.atoms[0]}.sum() > 1000:")
         loop.body.insert(1, "    raise ValueError('large')")

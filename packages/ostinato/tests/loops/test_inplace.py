@@ -376,9 +376,10 @@ def test_parameters_of_all_kinds(x):
     def call():
         h = x[:, 0]
         return [
-            forms_of_parameters(x, h), forms_of_parameters(x, h=h, scale=2.0),
+            forms_of_parameters(x, h),
+            forms_of_parameters(x, h=h, scale=2.0),
             forms_of_parameters(x, h, 1.0, 2.0, add=3.0, scale=0.5),
-        ]  # fmt: skip
+        ]
 
     expected = call()
     with warnings.catch_warnings():

@@ -19,9 +19,10 @@ import ostinato
 from ostinato.loops.iteration.index import Index
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:the loop"), pytest.mark.filterwarnings("ignore:.*recorded"),
+    pytest.mark.filterwarnings("ignore:the loop"),
+    pytest.mark.filterwarnings("ignore:.*recorded"),
     pytest.mark.filterwarnings("ignore:loop. .*no `for` loop"),
-]  # fmt: skip
+]
 
 
 # ------------------------------------------------------------------------ what is iterated over

@@ -237,7 +237,10 @@ def refused_late() -> Iterator[None]:
 
 
 def compared(
-    plain: Callable[..., Any], looped: Callable[..., Any], made: list[Call], stale: bool = False,
+    plain: Callable[..., Any],
+    looped: Callable[..., Any],
+    made: list[Call],
+    stale: bool = False,
     has_views: bool = False,
 ) -> list[str]:
     """The differences from Python in some calls.

@@ -277,9 +277,12 @@ def test_refused_with_one_warning(function, why):
     with pytest.warns(UserWarning, match=why) as caught:
         looped(forms.Parts(), x)
     assert caught[0].filename == __file__ and "write instead: " in str(caught[0].message)
-    assert "for t in range" in inspect.getsource(function).splitlines()[
-        caught[0].lineno - function.__code__.co_firstlineno
-    ]
+    assert (
+        "for t in range"
+        in inspect.getsource(function).splitlines()[
+            caught[0].lineno - function.__code__.co_firstlineno
+        ]
+    )
     forms.compare(function, looped, x)  # and no further warning
 
 

@@ -117,6 +117,7 @@ def _seconds_of_children() -> float:
 def new_failures(suite: Suite, plain: Outcome, fast: Outcome) -> set[str]:
     """The tests that fail with us alone, but for those that are known to differ."""
     return {
-        test for test in fast.failed - plain.failed
+        test
+        for test in fast.failed - plain.failed
         if not any(name in test for name in suite.differs)
-    }  # fmt: skip
+    }

@@ -46,10 +46,11 @@ def loops_of(case, model):
     """The reports of the case's loop that has run."""
     file, function = case.loop
     return [
-        r for r in inspect(model)
+        r
+        for r in inspect(model)
         if getattr(r, "native", None) is not None
         and (hasattr(r, "file") and r.file.endswith(file) and r.name.endswith(function))
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("name", CASES)

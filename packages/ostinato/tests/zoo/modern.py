@@ -250,8 +250,9 @@ def mlstm_einsum(kit: Kit) -> Case:
 
     def init(B: int) -> Any:
         return {
-            "C": kit.normal(B, N_HEADS, D_VALUE, D_KEY), "n": kit.normal(B, N_HEADS, D_KEY),
-        }  # fmt: skip
+            "C": kit.normal(B, N_HEADS, D_VALUE, D_KEY),
+            "n": kit.normal(B, N_HEADS, D_KEY),
+        }
 
     return Case(step, [*p.all, p.Wb, Wf], init, _inputs(kit))
 

@@ -530,9 +530,10 @@ def cases(dtype: torch.dtype = torch.float64) -> Iterator[tuple[str, str, Callab
     for name, (f, sizes) in MATRICES.items():
         for N in sizes:
             yield (
-                "small matrices of each row", name,
+                "small matrices of each row",
+                name,
                 lambda f=f, N=N: matrix_case(Kit(dtype), f, N),
-            )  # fmt: skip
+            )
     for name, f in IMAGES.items():
         yield "small images", name, lambda f=f: image_case(Kit(dtype), f)
     for name, make in PARAMETRIC.items():

@@ -75,11 +75,12 @@ BINARY: list[Callable[[Tensor, Tensor], Tensor]] = [
     lambda a, b: a / (c := b.square() + 1) / c,
 ]  # fmt: skip
 TERNARY: list[Callable[[Tensor, Tensor, Tensor], Tensor]] = [
-    lambda a, b, c: torch.lerp(a, b, torch.sigmoid(c)), lambda a, b, c: a * b + c,
+    lambda a, b, c: torch.lerp(a, b, torch.sigmoid(c)),
+    lambda a, b, c: a * b + c,
     lambda a, b, c: torch.addcmul(a, b, c, value=0.5),
     lambda a, b, c: torch.addcdiv(a, b, c.abs() + 1),
     lambda a, b, c: torch.where(a > 0, b, c),
-]  # fmt: skip
+]
 ROWS: list[Callable[[Tensor], Tensor]] = [  # over the features of a row
     lambda a: torch.softmax(a, -1), lambda a: torch.log_softmax(a, 1) / 4,
     lambda a: a - a.mean(-1, keepdim=True), lambda a: a * a.sum(1, keepdim=True) / 8,

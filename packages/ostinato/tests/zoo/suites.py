@@ -41,8 +41,9 @@ def in_pairs(first: Iterable[Any], second: Iterable[Any], third: Iterable[Any]) 
     The third is the shortest.
     """
     last = list(third)
-    return [(a, b, last[(i + j) % len(last)]) for i, a in enumerate(first)
-            for j, b in enumerate(second)]  # fmt: skip
+    return [
+        (a, b, last[(i + j) % len(last)]) for i, a in enumerate(first) for j, b in enumerate(second)
+    ]
 
 
 def one_in(n: int, parameters: Iterable[Any], of_several: bool = False) -> list[Any]:

@@ -111,9 +111,7 @@ def _at_texts(
     from ostinato_learn.jobs import documents as texts
 
     if not is_run:  # only the given parts
-        settings = with_defaults(settings, given).updated(
-            {"training.validation_fraction": 0.0}
-        )
+        settings = with_defaults(settings, given).updated({"training.validation_fraction": 0.0})
     documents, parts = texts.to_check(settings, is_run or _wants_parts(given))
     train, task = documents.texts, settings.task
     findings = checks.check_texts(

@@ -69,7 +69,12 @@ def _measured(path: Path) -> Measured:
         )
     digests = trained.environment().get("data", {}).get("sha256", {})
     return Measured(
-        str(path), trained.run, trained.task().name, trained.config, results, digests,
+        str(path),
+        trained.run,
+        trained.task().name,
+        trained.config,
+        results,
+        digests,
         _parameters(trained.model),
     )
 

@@ -87,9 +87,7 @@ def train(
         rundir.check(output, overwrite)
         check_directory(output)
     with _together(alone=looks_only):
-        settings, job, measured = (
-            (runs.continued(run, asked), None, None) if run else _begun(asked)
-        )
+        settings, job, measured = (runs.continued(run, asked), None, None) if run else _begun(asked)
         if print_config:
             without = unused(settings) if settings.data.source else frozenset()
             say(settings.toml(without=without).rstrip("\n"))

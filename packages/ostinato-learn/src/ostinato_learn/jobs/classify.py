@@ -164,9 +164,7 @@ class ClassifyJob(PartsJob):
         return parameters | {"class_weight": weights}
 
 
-def measure(
-    model: Classifier, part: Examples, proba: np.ndarray | None = None
-) -> dict[str, Any]:
+def measure(model: Classifier, part: Examples, proba: np.ndarray | None = None) -> dict[str, Any]:
     """The result of the model's `evaluate`, and the share of the part's most frequent class.
 
     Always answering this class has that accuracy. If a sequence may have several labels, the

@@ -38,9 +38,7 @@ def shown(job: Job, measured: tuple[float, int] | None = None) -> str:
         measured: the result of `timing.measured`, if it is known.
     """
     settings = job.settings
-    sections: dict[str, Rows] = {
-        "data": [("source", str(settings.data.source)), ("aim", job.aim)]
-    }
+    sections: dict[str, Rows] = {"data": [("source", str(settings.data.source)), ("aim", job.aim)]}
     sections |= job.shown()
     from ostinato_learn.jobs import timing
 

@@ -233,9 +233,7 @@ def _check_same_data(run: RunDir, data: dict[str, Any]) -> None:
     began = run.surroundings().get("data", data)
     if began != data:
         files = ", ".join(data["sha256"]) or "the data set"
-        raise BadInput(
-            f"{files} has changed since the run in {run.path} began; begin a new run"
-        )
+        raise BadInput(f"{files} has changed since the run in {run.path} began; begin a new run")
 
 
 def _checkpoint(run: RunDir | None) -> str | None:

@@ -40,9 +40,7 @@ class Interrupted(Failure):
 
     exit_code = 130
 
-    def __init__(
-        self, message: str, by: BaseException | None = None, exit_code: int = exit_code
-    ):
+    def __init__(self, message: str, by: BaseException | None = None, exit_code: int = exit_code):
         super().__init__(message)
         self.exit_code = by.exit_code if isinstance(by, Terminated) else exit_code
 

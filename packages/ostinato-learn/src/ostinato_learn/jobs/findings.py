@@ -65,8 +65,7 @@ def _in_memory(part: Examples) -> Examples:
     found = part.some(LOOKED_AT)
     if len(found) < len(part):
         _log.warning(
-            "%s: %s of %s sequences are checked for errors in the data; ostinato check "
-            "checks all",
+            "%s: %s of %s sequences are checked for errors in the data; ostinato check checks all",
             part.source,
             f"{len(found):,}",
             f"{len(part):,}",

@@ -144,8 +144,9 @@ class ForecastJob(Job):
             _log.warning(
                 "%s: %s of its steps come after a gap of over 1.5 times the usual time; a forecast "
                 "counts steps: fill gaps with rows whose values are missing, or train with --every",
-                source, f"{after_gaps:,}",
-            )  # fmt: skip
+                source,
+                f"{after_gaps:,}",
+            )
 
     @classmethod
     def compared(cls, a: Measured, b: Measured) -> paired.PairedResult:
@@ -280,9 +281,7 @@ class ForecastJob(Job):
         lengths = self.lengths - self.held_back
         return self.windows or _windows(lengths, self._asked().horizon, self.series.source)
 
-    def _panel(
-        self, preparation: Preparation | None, unseen: bool = True
-    ) -> tuple[Panel, int]:
+    def _panel(self, preparation: Preparation | None, unseen: bool = True) -> tuple[Panel, int]:
         """The series, and the number of test windows."""
         panel = of_examples.panel_of(self.series, preparation, unseen)
         return panel.before(self.held_back), self.n_windows()

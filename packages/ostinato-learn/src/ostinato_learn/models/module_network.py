@@ -129,8 +129,9 @@ class ModuleNetwork:
     def widest(self) -> int:
         """Numbers of one step, of the inputs or of a layer's outputs."""
         played = self.played
-        return max(self.n_inputs, 2 * self.config["hidden_size"]) if played is None \
-            else played.widest  # fmt: skip
+        return (
+            max(self.n_inputs, 2 * self.config["hidden_size"]) if played is None else played.widest
+        )
 
     @property
     def _head(self) -> Callable[[Tensor], Tensor]:

@@ -109,8 +109,9 @@ def loaded(path: Path) -> tuple[Model, Saved]:
         )
     task = tasks.by_kind(saved.kind, where)
     known: Any = task.module("fit")
-    net = entries(saved.net, f"{where}: 'net'", known.ARGUMENTS - {"ensemble"},
-                  frozenset({"ensemble"}))  # fmt: skip
+    net = entries(
+        saved.net, f"{where}: 'net'", known.ARGUMENTS - {"ensemble"}, frozenset({"ensemble"})
+    )
     module = built(known.NETWORK, **net)
     network = ModuleNetwork(module, several=saved.fitted.get("multilabel") is True)
     model: Model = task.module("model").MODEL.of(saved, where, network)

@@ -26,7 +26,7 @@ from ostinato_learn.tasks.classify.by_step import (
     n_right_by_step,
     reads_both_ways,
     softmax,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from ostinato_learn.models import ClassifierEnsemble, ClassifierNet

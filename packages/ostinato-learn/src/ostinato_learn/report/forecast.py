@@ -434,9 +434,7 @@ def _read(forecaster: Forecaster, panel: Panel) -> str:
     return f"{wording}, with {further}" if further else wording
 
 
-def _calibration(
-    levels: Sequence[float], actual: np.ndarray, quantiles: np.ndarray
-) -> PageSection:
+def _calibration(levels: Sequence[float], actual: np.ndarray, quantiles: np.ndarray) -> PageSection:
     """The section on the shares of true values below each quantile and inside each interval.
 
     Args:

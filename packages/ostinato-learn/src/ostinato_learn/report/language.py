@@ -264,9 +264,7 @@ def _tint(bits: float) -> str:
     return f"bits-{strength}" if strength else ""
 
 
-def collect_language(
-    model: Any, documents: Sequence[str], facts: RunFacts
-) -> LanguageData:
+def collect_language(model: Any, documents: Sequence[str], facts: RunFacts) -> LanguageData:
     """Compute the contents of a language model's report from test documents, for `write_report`.
 
     The same model and documents give the same data: places and samples are drawn by fixed seeds.

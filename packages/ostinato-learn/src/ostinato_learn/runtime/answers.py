@@ -58,7 +58,7 @@ class Answers(Sequence[Answer]):
         sure_from: float | None = None,
     ):
         """at: `[N]`, the place of each row's largest value. name: gives the label of a place and
-            row."""
+        row."""
         self.n, self.proba, self._at, self._name = n, proba, at, name
         self._sure_from = sure_from
 

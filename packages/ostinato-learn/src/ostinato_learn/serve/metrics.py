@@ -28,22 +28,25 @@ class Metrics:
             "ostinato_request_seconds", "From a request to its answer.", ("route",),
             buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
-        self._steps = Counter("ostinato_steps", "Steps of sequences.", ("model",),
-                              registry=self.registry)  # fmt: skip
+        self._steps = Counter(
+            "ostinato_steps", "Steps of sequences.", ("model",), registry=self.registry
+        )
         self._together = Histogram(
             "ostinato_played_together", "Requests that were played together.", ("model",),
             buckets=_FRAMES, registry=self.registry,
         )  # fmt: skip
-        self.expired = Counter("ostinato_expired", "Sequences ended by --idle.", ("model",),
-                               registry=self.registry)  # fmt: skip
+        self.expired = Counter(
+            "ostinato_expired", "Sequences ended by --idle.", ("model",), registry=self.registry
+        )
         self.restarted = Counter(
             "ostinato_restarted", "Open sequences that sequence_start began again.", ("model",),
             registry=self.registry,
         )  # fmt: skip
         self._open = Gauge("ostinato_open_sequences", "Sequences that are open.", ("model",),
                            registry=self.registry)  # fmt: skip
-        self._waiting = Gauge("ostinato_waiting", "Steps that wait, in requests.", ("model",),
-                              registry=self.registry)  # fmt: skip
+        self._waiting = Gauge(
+            "ostinato_waiting", "Steps that wait, in requests.", ("model",), registry=self.registry
+        )
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count an answered request."""

@@ -122,8 +122,16 @@ class Models:
         return newest
 
     async def play(
-        self, name: str, key: Key, read: Callable[[Head], Any], *, version: str | None = None,
-        n: Any = None, start: bool = False, end: bool = False, each: bool | None = None,
+        self,
+        name: str,
+        key: Key,
+        read: Callable[[Head], Any],
+        *,
+        version: str | None = None,
+        n: Any = None,
+        start: bool = False,
+        end: bool = False,
+        each: bool | None = None,
     ) -> tuple[Version, StepRequest]:
         """Play steps of a sequence in the version that has it, and return both.
 

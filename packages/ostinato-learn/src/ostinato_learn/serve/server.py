@@ -1,7 +1,7 @@
 """A running server: sockets, signals, and its periodic work.
 
-    SIGTERM, Ctrl-C   the server answers the open requests, writes the last snapshots and ends
-    SIGHUP            the server loads all models anew
+SIGTERM, Ctrl-C   the server answers the open requests, writes the last snapshots and ends
+SIGHUP            the server loads all models anew
 """
 
 from __future__ import annotations

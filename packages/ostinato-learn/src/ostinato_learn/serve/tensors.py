@@ -389,5 +389,3 @@ def texts_of(values: Any, shape: tuple[int, ...]) -> Array:
     array = np.empty(math.prod(shape), object)
     array[:] = [value if isinstance(value, str) else str(value) for value in values]
     return array.reshape(shape)
-
-

@@ -90,8 +90,17 @@ class TaskSpec:
 # Parameters of the tasks that read sequences from a table; each adds its own.
 OF_TABLES = frozenset(
     f"data.{name}"
-    for name in ("shape", "id", "time", "time_format", "repeated", "every", "features",
-                 "categories", "sort")
+    for name in (
+        "shape",
+        "id",
+        "time",
+        "time_format",
+        "repeated",
+        "every",
+        "features",
+        "categories",
+        "sort",
+    )
 )
 # Parameters of the tasks that learn from parts of a file.
 OF_PARTS = frozenset(

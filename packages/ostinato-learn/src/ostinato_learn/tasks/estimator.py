@@ -159,7 +159,7 @@ class Estimator(BaseEstimator):
     recipe: str = declare(
         "task",
         '"task": parameters with the value "auto" follow from the task and the size of the data, '
-        "as for `ostinato train FILE`; \"notebook\": those of docs/tutorial/rnn_mnist.ipynb.",
+        'as for `ostinato train FILE`; "notebook": those of docs/tutorial/rnn_mnist.ipynb.',
     )
     cell: str | type = AUTO
     hidden_size: int | Auto = AUTO
@@ -463,7 +463,6 @@ class SequenceEstimator(Estimator):
             ValueError, OSError: as for `Estimator.save`.
         """
         self._save(path, examples)
-
 
 
 def for_examples(

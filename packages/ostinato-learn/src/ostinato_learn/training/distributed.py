@@ -48,9 +48,9 @@ from ostinato_learn.interrupt import Interrupt, Terminated, sigterm_noted
 
 if environment.launched():
     # PyTorch's first optimizer imports this module, and the module's default arguments keep the
-# process group of that moment beyond destroy_process_group. Its threads would then run while
-# the interpreter ends, and a thread that frees a tensor then aborts the process. Imported here,
-# before a program makes its group, the module keeps no group.
+    # process group of that moment beyond destroy_process_group. Its threads would then run while
+    # the interpreter ends, and a thread that frees a tensor then aborts the process. Imported here,
+    # before a program makes its group, the module keeps no group.
     import torch.distributed.nn.functional
 
 T = TypeVar("T")

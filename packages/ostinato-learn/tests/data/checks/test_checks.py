@@ -343,8 +343,9 @@ def with_labels(n=400):
 def test_the_length_tells_the_label():
     X, y, g = with_labels()
     lengths = 8 + 3 * y + g.integers(0, 3, len(y))
-    found = only(check(examples([x[:n] for x, n in zip(X, lengths, strict=True)], y)),
-                 "shortcut-length")  # fmt: skip
+    found = only(
+        check(examples([x[:n] for x, n in zip(X, lengths, strict=True)], y)), "shortcut-length"
+    )
     assert found.severity == "serious"
     assert found.places[0].startswith("length below 1")
     # The tree is right in all but rounding: lengths of classes do not meet.

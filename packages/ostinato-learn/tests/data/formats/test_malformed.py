@@ -268,8 +268,9 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize(("read", "text", "wanted"), [case[1:] for case in TEXTS],
-                         ids=[case[0] for case in TEXTS])  # fmt: skip
+@pytest.mark.parametrize(
+    ("read", "text", "wanted"), [case[1:] for case in TEXTS], ids=[case[0] for case in TEXTS]
+)
 def test_malformed_text(tmp_path, read, text, wanted):
     path = tmp_path / "file.txt"
     path.write_bytes(text)

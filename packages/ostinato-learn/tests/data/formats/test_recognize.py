@@ -55,8 +55,17 @@ def test_no_reading_or_two(case):
 
 
 @pytest.mark.parametrize(
-    "numbers", [["1,180"], ["1.180"], ["950", "1.185"], ["1.180", "2.000"], ["9", "1.180", "0.500"],
-     ["1,5;1.25"], ["1,5;0.180"], ["1.180,32;1,180.32"]]
+    "numbers",
+    [
+        ["1,180"],
+        ["1.180"],
+        ["950", "1.185"],
+        ["1.180", "2.000"],
+        ["9", "1.180", "0.500"],
+        ["1,5;1.25"],
+        ["1,5;0.180"],
+        ["1.180,32;1,180.32"],
+    ],
 )
 def test_numbers_with_two_readings_are_unchanged(numbers):
     content = "\n".join(["id;x" + ";y" * numbers[0].count(";"), *(f"a;{n}" for n in numbers)])

@@ -168,8 +168,9 @@ def test_statics():
 def test_the_future_of_a_series_needs_only_what_is_known_ahead(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("t,y,price,load\n1,1,10,5\n2,2,20,6\n3,,30,\n")
-    roles = Roles(time="t", target="y", task="forecast", features=("price", "load"),
-                  known=("price",))  # fmt: skip
+    roles = Roles(
+        time="t", target="y", task="forecast", features=("price", "load"), known=("price",)
+    )
     examples = read_examples(path, roles)
     found = Preparation.fit(examples).apply(examples)
     assert found[0, 2, 1] == 0 and np.isfinite(found).all()

@@ -1,6 +1,5 @@
 """Splits: exact shares, whole groups, time, columns, and nothing in two parts."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given

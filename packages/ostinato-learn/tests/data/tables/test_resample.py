@@ -20,8 +20,9 @@ a,2024-01-01 10:21:00,4,up,
 b,2024-03-31 00:00,5,up,1
 b,2024-03-31 00:03,6,down,2
 """
-ROLES = Roles(id="id", time="when", features=("dose", "kind"), target="value", task="forecast",
-              every="5min")  # fmt: skip
+ROLES = Roles(
+    id="id", time="when", features=("dose", "kind"), target="value", task="forecast", every="5min"
+)
 
 
 @pytest.fixture
@@ -61,8 +62,9 @@ def test_blocks_and_files_have_the_same_steps(path, monkeypatch):
 
 def test_labels_of_sequences_stay(path):
     path.write_text(TEXT.replace(",up,", ",x,").replace(",down,", ",x,").replace(",,9", ",x,9"))
-    roles = Roles(id="id", time="when", features=("dose",), target="kind", task="classify",
-                  every="5 min")  # fmt: skip
+    roles = Roles(
+        id="id", time="when", features=("dose",), target="kind", task="classify", every="5 min"
+    )
     assert read_examples(path, roles).lengths.tolist() == [5, 2]
     assert read_examples(path, roles).y.tolist() == ["x", "x"]
 

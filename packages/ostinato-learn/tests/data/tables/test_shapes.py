@@ -203,8 +203,9 @@ def test_what_does_not_fit_is_refused(write, change, roles, wanted):
 def test_the_future_of_a_series(write):
     rows = [("a", 1, 1, 10), ("a", 2, "", 20), ("a", 3, 3, 30), ("a", 4, "", 40), ("b", 1, "", 50)]
     path = write(rows, ("id", "t", "y", "price"))
-    roles = Roles(id="id", time="t", target="y", task="forecast", features=("price",),
-                  known=("price",))  # fmt: skip
+    roles = Roles(
+        id="id", time="t", target="y", task="forecast", features=("price",), known=("price",)
+    )
     examples = read_examples(path, roles)
     assert examples.ahead.tolist() == [False, False, False, True, True]
 

@@ -30,8 +30,9 @@ from ostinato_learn.data.tables import blocks, store
 from ostinato_learn.data.tables.read_examples import parse_examples
 
 pytest.importorskip("pyarrow")
-ROLES = Roles(id="id", features=("x", "kind"), target="y", task="classify", group="who",
-              static=("age",))  # fmt: skip
+ROLES = Roles(
+    id="id", features=("x", "kind"), target="y", task="classify", group="who", static=("age",)
+)
 
 
 @pytest.fixture
@@ -366,8 +367,9 @@ def test_a_stream_of_arrays_and_of_equal_lengths():
 
 def test_the_future_of_stored_series():
     text = b"t,y,price,load\n1,1,10,5\n2,2,20,6\n3,,30,\n"
-    roles = Roles(time="t", target="y", task="forecast", features=("price", "load"),
-                  known=("price",))  # fmt: skip
+    roles = Roles(
+        time="t", target="y", task="forecast", features=("price", "load"), known=("price",)
+    )
     memory = parse_examples(text, "f.csv", roles)
     stored = store_examples(stream_examples(io.BytesIO(text), roles))
     assert isinstance(stored.y, Series)

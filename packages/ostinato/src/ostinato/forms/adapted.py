@@ -158,6 +158,7 @@ def _adapted(
     if ragged.starts is not None:
         restarts = _all_as_played(ragged.restart_leaves, kinds)
         ragged = RowSpans(ragged.lengths, ragged.starts, restarts, ragged.n_steps)
+
     def back(of: Results) -> Results:
         y_kinds, y_spec = _kinds_in(of.y_spec)
         ys = [_as_given(y, kind, 1) for y, kind in zip(of.ys, y_kinds, strict=True)]

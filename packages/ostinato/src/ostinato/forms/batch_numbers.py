@@ -121,9 +121,10 @@ def _with_numbers(a: Arguments, numbers: Numbers) -> Arguments:
         if n == n_rows:
             return step(carry, x)
         puts = [
-            put for path, value, put in _read(a, numbers.codes)
+            put
+            for path, value, put in _read(a, numbers.codes)
             if value == n_rows and path in numbers.paths
-        ]  # fmt: skip
+        ]
         for put in puts:
             put(n)
         try:

@@ -1,10 +1,10 @@
 """Calls with leaves that have no axis of the batch.
 
-    shared    some leaves have no batch: all rows share them; or none has one: the call is one row
-    folded    a carry `[B]`, with xs `[T, B]` or `[T, B, n]`, is one row: rows of one column take as
-              long as rows of a vector each
-    one row   the rows of a loop's iterations read each other (a mean over the batch, a matrix
-              without a batch): the whole batch is one row, tried at last
+shared    some leaves have no batch: all rows share them; or none has one: the call is one row
+folded    a carry `[B]`, with xs `[T, B]` or `[T, B, n]`, is one row: rows of one column take as
+          long as rows of a vector each
+one row   the rows of a loop's iterations read each other (a mean over the batch, a matrix
+          without a batch): the whole batch is one row, tried at last
 """
 
 from __future__ import annotations

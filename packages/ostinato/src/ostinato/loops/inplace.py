@@ -145,8 +145,10 @@ class Redirect:
         first, early = self.calls == 1, self.calls < _SHORT_CALLS
         return any(
             site.been_native
-            or (not site.source.stays
-                and ((site.native is None and early) or (first and site.over_tensors)))
+            or (
+                not site.source.stays
+                and ((site.native is None and early) or (first and site.over_tensors))
+            )
             for site in self.sites
         )
 

@@ -203,9 +203,10 @@ def _attributes(value: Any) -> dict[str, Any]:
 def _is_torchless(package: str) -> bool:
     """Whether a package is installed and none of its modules refers to torch."""
     modules = [
-        vars(m) for name, m in [*sys.modules.items()]
+        vars(m)
+        for name, m in [*sys.modules.items()]
         if root(name) == package and issubclass(type(m), types.ModuleType)
-    ]  # fmt: skip
+    ]
     parts = {part for m in modules for part in Path(m.get("__file__") or "").parts}
     if not {"site-packages", "dist-packages"} & parts:
         return False

@@ -135,9 +135,10 @@ def accelerate(
             "accelerate: %s has no recurrent layer of torch.nn%s; a step function of yours can be "
             "given to ostinato.scan",
             type(model).__name__,
-            " and calls no function with a loop" if loops
+            " and calls no function with a loop"
+            if loops
             else "; loops=True also looks for loops over time in its code",
-        )  # fmt: skip
+        )
     return model
 
 

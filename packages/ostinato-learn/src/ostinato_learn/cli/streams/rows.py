@@ -167,10 +167,11 @@ class Csv(RowParser):
             values = self._numbers(fields).reshape(len(lines), -1)
         else:
             taken = [
-                self._numbers(fields[i :: self.width]) if names is None
+                self._numbers(fields[i :: self.width])
+                if names is None
                 else np.array([names.place(self._there(f)) for f in fields[i :: self.width]])
                 for i, names in zip(self.columns.features, self.names, strict=True)
-            ]  # fmt: skip
+            ]
             values = np.stack(taken, axis=1)
         return keys, self._checked(values)
 

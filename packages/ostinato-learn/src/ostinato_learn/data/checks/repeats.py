@@ -83,8 +83,9 @@ def _conflicts(side: Side, first: np.ndarray) -> Iterator[Finding]:
     torn = np.zeros(len(side), bool)  # indexed by the first of each set of equal sequences
     torn[first[odd]] = True
     members = np.flatnonzero(torn[first])
-    pairs, counts = np.unique(np.stack([first[members], labels[members]]), axis=1,
-                              return_counts=True)  # fmt: skip
+    pairs, counts = np.unique(
+        np.stack([first[members], labels[members]]), axis=1, return_counts=True
+    )
     starts = np.flatnonzero(np.diff(pairs[0], prepend=-1))
     unavoidable = len(members) - int(np.maximum.reduceat(counts, starts).sum())
     yield Finding(

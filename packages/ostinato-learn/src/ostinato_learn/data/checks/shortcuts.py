@@ -116,8 +116,9 @@ def shortcuts(side: Side, asked: str = "the label") -> Iterator[Finding]:
         right = _score(cue.values, y, pairs)
         if not _counts(right, baseline, independent):
             continue
-        permuted = [_score(cue.values, _permuted(y, groups, generator), pairs)
-                    for _ in range(PERMUTATIONS)]  # fmt: skip
+        permuted = [
+            _score(cue.values, _permuted(y, groups, generator), pairs) for _ in range(PERMUTATIONS)
+        ]
         baseline = max(baseline, *permuted)
         if not _counts(right, baseline, independent):
             continue

@@ -247,9 +247,7 @@ def _nested(name: str, place: Place, values: pa.ChunkedArray, depth: int) -> Col
     flat = pc.list_flatten(values)
     if not isinstance(flat, pa.ChunkedArray):
         flat = pa.chunked_array([flat])
-    return nested_column(
-        name, place, offsets, partial(arrow_column, values=flat, depth=depth + 1)
-    )
+    return nested_column(name, place, offsets, partial(arrow_column, values=flat, depth=depth + 1))
 
 
 def nested_column(name: str, place: Place, offsets: np.ndarray, inner: partial[Column]) -> Nested:

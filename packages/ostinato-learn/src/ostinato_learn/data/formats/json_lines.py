@@ -201,9 +201,7 @@ def _column(name: str, place: Place, values: list[Any], depth: int = 0) -> Colum
     if present == {list}:
         offsets = np.concatenate([[0], np.cumsum([len(value) for value in values])]).astype(int)
         inner = list(chain.from_iterable(values))
-        return nested_column(
-            name, place, offsets, partial(_column, values=inner, depth=depth + 1)
-        )
+        return nested_column(name, place, offsets, partial(_column, values=inner, depth=depth + 1))
     return Unusable(name, place, _mixture(place, values))
 
 

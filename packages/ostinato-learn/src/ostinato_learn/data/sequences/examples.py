@@ -128,9 +128,7 @@ itself, which the estimators take, or features without names
 
     def examples(self) -> Examples:
         """The sequences as examples, whose features have their names."""
-        return Examples(
-            self, features=self.features, categories=self.categories, roles=self.roles
-        )
+        return Examples(self, features=self.features, categories=self.categories, roles=self.roles)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

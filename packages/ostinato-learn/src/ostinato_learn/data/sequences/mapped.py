@@ -35,9 +35,7 @@ class GrowingArray:
         [[3.0, 4.0], [5.0, 6.0]]
     """
 
-    def __init__(
-        self, dtype: Any, *row: int, directory: str | os.PathLike[str] | None = None
-    ):
+    def __init__(self, dtype: Any, *row: int, directory: str | os.PathLike[str] | None = None):
         """Rows of a dtype and the shape `row`, (width,) or none."""
         import tempfile  # a millisecond, which the runtime does not need
 

@@ -138,9 +138,7 @@ class Preparation:
             counted.add(numbers)
             counted.add_deviations(numbers)
             known = set(names) if names else None
-            statics.append(
-                learnt(name, known, counted, standardize, examples, given.get(name))
-            )
+            statics.append(learnt(name, known, counted, standardize, examples, given.get(name)))
         return Preparation(tuple(features), tuple(statics), missing, examples.roles)
 
     @property

@@ -93,9 +93,7 @@ class Generated:
     n_tokens: int
 
 
-def written(
-    read: Read, vocabulary: Vocabulary, prompt: str, n: int, how: Sampling
-) -> Generated:
+def written(read: Read, vocabulary: Vocabulary, prompt: str, n: int, how: Sampling) -> Generated:
     """What a model writes after a prompt until it ends the document.
 
     Args:
@@ -114,9 +112,7 @@ def written(
     return Generated(_text(vocabulary, prompt, drawn), len(drawn))
 
 
-def pieces(
-    read: Read, vocabulary: Vocabulary, prompt: str, n: int, how: Sampling
-) -> Iterator[str]:
+def pieces(read: Read, vocabulary: Vocabulary, prompt: str, n: int, how: Sampling) -> Iterator[str]:
     """The text of `written`, piece by piece, as it is drawn; arguments and errors as there."""
     if n < 1:
         raise ValueError(f"generate: n={n}; wanted 1 or more")

@@ -37,10 +37,9 @@ def task_of(settings: Config) -> str:
 def _task_of_source(source: str, asked: list[str]) -> str | None:
     """The only task that a source allows; if it allows several, the asked one first; else None."""
     for task in sorted(tasks.every(), key=lambda task: task.name not in asked):
-        of_files = (
-            (task.reads_arrays and defaults.holds_arrays(source))
-            or (task.reads_text and sources.is_text(source))
-        )  # fmt: skip
+        of_files = (task.reads_arrays and defaults.holds_arrays(source)) or (
+            task.reads_text and sources.is_text(source)
+        )
         if source in task.built_in or of_files:
             return task.name
     return None

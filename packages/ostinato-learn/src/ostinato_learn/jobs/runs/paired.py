@@ -188,8 +188,9 @@ def regress(a: Rows, b: Rows) -> PairedResult:
     losses = []
     for rows in (a, b):
         known = np.array([[float(row[name]) for name in values] for row in rows])
-        predicted = [[float(row[name.replace("value", "prediction", 1)]) for name in values]
-                for row in rows]  # fmt: skip
+        predicted = [
+            [float(row[name.replace("value", "prediction", 1)]) for name in values] for row in rows
+        ]
         spread = known.std(axis=0)
         errors = np.abs(np.array(predicted) - known) / np.where(spread, spread, 1)
         losses.append(errors.mean(axis=1))

@@ -134,9 +134,7 @@ class Trained:
         }
         task = tasks.named(roles.task)
         if task.several_targets:  # the names of columns; other tasks have one name
-            found[task.target] = listed(
-                [roles.target] if roles.target else roles.labels
-            )
+            found[task.target] = listed([roles.target] if roles.target else roles.labels)
         for name in ("features", "categories", "static", "known"):
             found[f"data.{name}"] = listed(getattr(roles, name))
         if roles.shape == "wide":

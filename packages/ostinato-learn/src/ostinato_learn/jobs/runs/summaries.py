@@ -10,6 +10,7 @@ from ostinato_learn.jobs.runs.rundir import RunDir
 
 Rows = list[tuple[str, str]]
 
+
 def summary(evaluation: dict[str, Any], run: RunDir | None) -> str:
     """The results of a run as lines, with the verdict on the network and the best baseline."""
     task, test = evaluation.get("task", "classify"), evaluation["test"]
@@ -64,9 +65,7 @@ def _measures(task: str, test: dict[str, Any]) -> Rows:
     return [*rows, ("tokens in the vocabulary", f"{size:,}")] if size else rows
 
 
-def _baselines(
-    task: str, test: dict[str, Any], baselines: dict[str, dict[str, Any]]
-) -> Rows:
+def _baselines(task: str, test: dict[str, Any], baselines: dict[str, dict[str, Any]]) -> Rows:
     """The first measure of each baseline that has it."""
     known = tasks.named(task)
     name = known.first_measure(test)

@@ -305,9 +305,7 @@ def _check_labels(y: Any) -> np.ndarray:
     return labels
 
 
-def _checked_validation(
-    validation: tuple[Any, Any], given: Labelled
-) -> tuple[Steps, np.ndarray]:
+def _checked_validation(validation: tuple[Any, Any], given: Labelled) -> tuple[Steps, np.ndarray]:
     """Validation data, with class numbers, for these examples."""
     check_pair(validation)
     X: Steps

@@ -16,7 +16,7 @@ from ostinato_learn.models.graph_parts import (
     parameters,
     readout_of,
     softmax,
-)  # fmt: skip
+)
 from ostinato_learn.models.saved_graph import layers_of, words_of
 from ostinato_learn.runtime import model_graph
 from ostinato_learn.runtime.compose import Composer, side_by_side
@@ -25,9 +25,7 @@ from ostinato_learn.runtime.step_graph import StepGraph
 from ostinato_learn.tasks.classify.net import ClassifierEnsemble, ClassifierNet
 
 
-def graph(
-    net: ClassifierNet | ClassifierEnsemble, names: TensorNames, several: bool
-) -> ModelGraph:
+def graph(net: ClassifierNet | ClassifierEnsemble, names: TensorNames, several: bool) -> ModelGraph:
     """The graph; with `several` each class has its own probability."""
     if isinstance(net, ClassifierNet):
         return _classifier(net, names, several)

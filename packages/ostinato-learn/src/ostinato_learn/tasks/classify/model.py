@@ -179,9 +179,7 @@ class Classifier(SequenceReader):
             numbers = self.encoder.encode(y)
         n = len(there if self.multilabel else numbers)
         if n != len(proba):
-            raise ValueError(
-                f"X has {len(proba)} examples and y has {n}; wanted a label for each"
-            )
+            raise ValueError(f"X has {len(proba)} examples and y has {n}; wanted a label for each")
         if self.multilabel:
             loss = nats(np.where(there, proba, 1 - proba)).mean()
             right = ((proba > 0.5) == there).all(1)

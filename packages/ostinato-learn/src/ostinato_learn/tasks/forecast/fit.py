@@ -19,7 +19,7 @@ from ostinato_learn.data.series.windows import (
     SeriesWindows,
     every_window,
     last_windows,
-)  # fmt: skip
+)
 from ostinato_learn.hyperparameters import Architecture
 from ostinato_learn.models.build import built
 from ostinato_learn.models.module_network import ModuleNetwork
@@ -78,9 +78,7 @@ def fit(
         )
     plan = planned(plan, n_windows)
     validation = _validation(panel, settings, held_back)
-    task = Forecasting(
-        panel, windows, learnt, levels, plan.batch_size, plan.seed, validation
-    )
+    task = Forecasting(panel, windows, learnt, levels, plan.batch_size, plan.seed, validation)
     net = built(
         ForecasterNet,
         horizon,

@@ -11,7 +11,7 @@ from ostinato_learn.models.graph_parts import (
     parameters,
     relu,
     tensor_of,
-)  # fmt: skip
+)
 from ostinato_learn.models.saved_graph import layers_of
 from ostinato_learn.runtime import model_graph
 from ostinato_learn.runtime.compose import Composer

@@ -156,9 +156,7 @@ class LanguageModel(Estimator):
             unknown (the share of tokens that are unknown), top1 and top3 (the share that were the
             likeliest, or among the three likeliest).
         """
-        found: dict[str, Any] = self._fitted().evaluate(
-            as_documents(documents_in(X, label))
-        )
+        found: dict[str, Any] = self._fitted().evaluate(as_documents(documents_in(X, label)))
         return found
 
     def score(self, X: Any, y: None = None, *, label: str | None = None) -> float:

@@ -19,7 +19,7 @@ from ostinato_learn.hyperparameters import (
     Declared,
     WordSettings,
     declare,
-)  # fmt: skip
+)
 from ostinato_learn.tasks.estimator import (
     SequenceEstimator,
     as_the_start,

@@ -14,7 +14,7 @@ from ostinato_learn.models.graph_parts import (
     map_of,
     parameters,
     tensor_of,
-)  # fmt: skip
+)
 from ostinato_learn.runtime.compose import Composer
 from ostinato_learn.runtime.model_graph import ModelGraph
 from ostinato_learn.tasks.classify.graph import body_of

@@ -124,9 +124,7 @@ class Regressor(SequenceReader):
     def measured(self, quantiles: Array, y: Any) -> dict[str, Any]:
         """The measures of `evaluate`, computed from the result of `predict_quantiles`."""
         y = as_targets(y, len(quantiles), len(self.targets))
-        each = [
-            _measured(y[:, k], quantiles[:, k], self.levels) for k in range(len(self.targets))
-        ]
+        each = [_measured(y[:, k], quantiles[:, k], self.levels) for k in range(len(self.targets))]
         whole: dict[str, Any] = {**mean_of(each), "n": len(y)}
         if len(each) > 1:
             whole["targets"] = dict(zip(self.targets, each, strict=True))
@@ -157,9 +155,7 @@ def as_targets(y: Any, n: int, k: int | None = None) -> Array:
     found = found[:, None] if found.ndim == 1 else found
     if found.ndim != 2 or len(found) != n or (k is not None and found.shape[1] != k):
         wanted = f"[{n}]" if k in (None, 1) else f"[{n}, {k}]"
-        raise ValueError(
-            f"y has shape {shape}; wanted {wanted}, the target of each sequence"
-        )
+        raise ValueError(f"y has shape {shape}; wanted {wanted}, the target of each sequence")
     wrong = np.argwhere(~np.isfinite(found))
     if len(wrong):
         raise ValueError(f"y[{wrong[0][0]}] is {found[tuple(wrong[0])]}; wanted finite numbers")

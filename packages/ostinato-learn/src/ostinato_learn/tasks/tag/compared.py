@@ -37,9 +37,10 @@ def compared(
     # For each baseline the right labels of each sequence, and which sequences these are.
     right = {
         "always the most frequent label": (
-            np.array([(each == frequent).sum() for each in test.y]), np.arange(len(test)),
+            np.array([(each == frequent).sum() for each in test.y]),
+            np.arange(len(test)),
         )
-    }  # fmt: skip
+    }
     if model.vocabulary is not None:
         from ostinato_learn.baselines import labels_of_words
 

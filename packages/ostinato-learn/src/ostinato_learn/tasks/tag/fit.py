@@ -22,7 +22,7 @@ from ostinato_learn.data.sequences.step_labels import (
     lengths_of,
     values_of,
     width_of,
-)  # fmt: skip
+)
 from ostinato_learn.data.series.windows import Columns
 from ostinato_learn.data.tables.feature_names import check_columns, column_names
 from ostinato_learn.data.text.words import Words, WordVocabulary

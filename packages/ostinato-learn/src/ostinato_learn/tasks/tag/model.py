@@ -270,8 +270,9 @@ class Tagger(SequenceReader):
         ):
             true = as_labels(list(islice(labels, len(rows))), lengths[rows], self.scheme)
             steps = slice(ends[rows[0]] - lengths[rows[0]], ends[rows[-1]])
-            found = np.split(self.encoder.decode(answers.best[steps]),
-                             np.cumsum(lengths[rows])[:-1])  # fmt: skip
+            found = np.split(
+                self.encoder.decode(answers.best[steps]), np.cumsum(lengths[rows])[:-1]
+            )
             scores += span_scores([a.tolist() for a in true], [a.tolist() for a in found])
         return scores
 

@@ -50,9 +50,7 @@ class Liveness:
             happens, because leaves take turns.
     """
 
-    def __init__(
-        self, recording: Recording, y_used: tuple[bool, ...], last: Leaves, ragged: bool
-    ):
+    def __init__(self, recording: Recording, y_used: tuple[bool, ...], last: Leaves, ragged: bool):
         self._recording = recording
         self._absent = absent = functools.cache(
             functools.partial(absent_gradients, recording, y_used)
@@ -60,8 +58,9 @@ class Liveness:
         # The leaves after 0, 1, … steps back; then those from step `_again` on, repeated.
         self._after, self._again = _followed(recording, absent, last, ragged)
         self.leaves = functools.reduce(_either, self._after)
-        self.risky = any(_multiplies(recording, absent(s) - absent(self.leaves))
-                         for s in self._after)  # fmt: skip
+        self.risky = any(
+            _multiplies(recording, absent(s) - absent(self.leaves)) for s in self._after
+        )
         n = len(self._after)
         self.settled = n if self._again == n - 1 else sys.maxsize
         self._unreached: dict[int, list[int]] = {}  # by steps

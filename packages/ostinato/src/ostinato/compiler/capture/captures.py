@@ -99,8 +99,9 @@ class _Writes(torch_private.TorchDispatchMode):
 
 # Their schemas do not say that they write running statistics.
 _UNSAID = {
-    torch.ops.aten.native_batch_norm.default, torch.ops.aten.batch_norm_update_stats.default,
-}  # fmt: skip
+    torch.ops.aten.native_batch_norm.default,
+    torch.ops.aten.batch_norm_update_stats.default,
+}
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:

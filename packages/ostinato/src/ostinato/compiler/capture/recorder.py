@@ -137,9 +137,10 @@ class Recorder(torch_private.TorchDispatchMode):
         for number in self.arrays:
             leaf = self.values[number]
             same = [
-                i for i in unread
+                i
+                for i in unread
                 if captured[i].dtype is leaf.dtype and torch.equal(captured[i], leaf)
-            ]  # fmt: skip
+            ]
             if same:
                 unread.remove(same[0])
                 found[same[0]] = number
@@ -346,9 +347,7 @@ _PAIRED_IN_PLACE = {"add_", "div_", "masked_fill_", "mul_", "sub_"}
 def _is_composite(func: Any) -> bool:
     """Whether an operation is a composition of others, in Python or C++."""
     key = torch_private.DispatchKey.CompositeImplicitAutograd
-    return key in func.py_kernels or torch_private.has_kernel(
-        func.name(), key
-    )
+    return key in func.py_kernels or torch_private.has_kernel(func.name(), key)
 
 
 def _shape_depends_on_values(func: Any, args: Any) -> bool:

@@ -71,8 +71,9 @@ def _number(c: Context, value: Any) -> Node:
     return c.b.const(float(value))
 
 
-rule("zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty",
-     "_efficientzerotensor")(lambda c, *_: c.b.const(0.0))  # fmt: skip
+rule(
+    "zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty", "_efficientzerotensor"
+)(lambda c, *_: c.b.const(0.0))
 rule("ones", "ones_like", "new_ones")(lambda c, *_: c.b.const(1.0))
 rule("full", "full_like", "fill")(lambda c, _, value: _number(c, value))
 rule("new_full")(lambda c, a, size, value: _number(c, value))

@@ -88,8 +88,9 @@ def gathered(b: Builder, gradient: Node) -> Node:
         chain, collected = _parted(b, term)
         key = (
             [(name, of.index if isinstance(of, Node) else repr(of)) for name, of in chain],
-            collected.op, collected.shape,
-        )  # fmt: skip
+            collected.op,
+            collected.shape,
+        )
         groups.setdefault(repr(key), []).append((term, collected))
         chains[repr(key)] = chain
     total: list[Node] = []

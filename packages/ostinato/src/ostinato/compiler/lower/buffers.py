@@ -103,9 +103,10 @@ class _Units:
         self.in_memory = [
             n
             for n in self.nodes
-            if n.kind == ROWS and n.op not in ("slice", "const")
+            if n.kind == ROWS
+            and n.op not in ("slice", "const")
             and (n in self.results or not in_register(n, item_of, self.read_by))
-        ]  # fmt: skip
+        ]
         self._own_parts()
         self._own_accumulations()
         self.members: dict[Node, list[Node]] = defaultdict(list)  # of each unit

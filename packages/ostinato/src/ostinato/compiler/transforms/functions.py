@@ -126,9 +126,7 @@ def _is_same(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are the same memory; `a` keeps it from being another's."""
     if a is b or wrapped.is_wrapped(a) or wrapped.is_wrapped(b):
         return a is b
-    return (
-        a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
-    )
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
 
 
 class Ask:
@@ -230,10 +228,12 @@ class _Scanned(torch.autograd.Function):
                 return by_the_loop.tangents(run.call, tensors, along)
             outs = _Scanned.apply(of_jvp, *joined)
             pairs = zip(*of.output_places(), strict=True)
-            return tuple([
-                by_the_loop.no_tangent(outs[at]) if place is None else outs[place]
-                for at, place in pairs
-            ])
+            return tuple(
+                [
+                    by_the_loop.no_tangent(outs[at]) if place is None else outs[place]
+                    for at, place in pairs
+                ]
+            )
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, run: ScanRun, *tensors: Tensor) -> Any:
@@ -387,9 +387,7 @@ def _along(
         flags[i] = is_wanted
     found = gradients(run, joined, cotangents, tuple(flags))
     # Zeros, since autograd has paths through derivatives that are zero, as that of a sign.
-    return [
-        torch.zeros_like(joined[i]) if flags[i] and found[i] is None else found[i] for i in at
-    ]
+    return [torch.zeros_like(joined[i]) if flags[i] and found[i] is None else found[i] for i in at]
 
 
 def _member(tensors: Sequence[Any], dims: Sequence[Any], i: int) -> list[Any]:

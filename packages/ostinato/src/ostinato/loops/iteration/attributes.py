@@ -144,9 +144,10 @@ def contents(body: types.FunctionType) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         elif not isinstance(value, Slots):
             inner = [("__dict__", getattr(value, "__dict__", None)), ("__slots__", slots_of(value))]
         todo += [
-            (v, (*path, key)) for key, v in inner
+            (v, (*path, key))
+            for key, v in inner
             if isinstance(v, Tensor) or not isinstance(v, _CLOSED)
-        ]  # fmt: skip
+        ]
 
 
 def path_to(body: types.FunctionType, value: Any) -> tuple[Any, ...] | None:

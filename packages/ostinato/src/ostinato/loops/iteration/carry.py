@@ -87,8 +87,9 @@ class State:
         """Release the values, but keep their number."""
         self.summed, self.containers = [], []
         self.tensors = [None] * len(self.tensors)  # type: ignore[list-item]
-        self.lists = [of.let_go() if isinstance(of, Growing) else range(len(of))
-                      for of in self.lists]  # fmt: skip
+        self.lists = [
+            of.let_go() if isinstance(of, Growing) else range(len(of)) for of in self.lists
+        ]
         for flat in (self.carried, self.placed, self.trailing):
             flat.let_go()
 

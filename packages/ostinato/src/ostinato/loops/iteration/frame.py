@@ -128,9 +128,7 @@ class Frame:
             return value.detach()
         raise NoStep("an iteration turns gradients off or on around a sum or a write")
 
-    def selecting(
-        self, number: int, name: str, base: Any, *arguments: Any, **named: Any
-    ) -> Any:
+    def selecting(self, number: int, name: str, base: Any, *arguments: Any, **named: Any) -> Any:
         """`base.select(1, t)` or `base.narrow(1, t, 1)`."""
         if base is HIDDEN:
             base = self.step.base_of((number, self.counts.get(number, 0)), Index(1, 0))
@@ -310,7 +308,6 @@ class Frame:
         value = value if value.dtype == dtype else value.to(dtype)
         self.puts.append((write, parts, base, index, value))
 
-
     def copy(self, number: int, value: Any, base: Any, index: Any) -> None:
         """`base[index].copy_(value)`."""
         of = base
@@ -367,5 +364,3 @@ def _same_index(a: Any, b: Any) -> bool:
         for x, y in zip(a, b, strict=True)
         if type(x) is elements.Index and type(y) is elements.Index
     )
-
-

@@ -89,8 +89,9 @@ def as_prefix(whole: Any, ends: Ends) -> Any:
 def placed(sub: Tensor, ends: Sequence[Any], at: Sequence[Any]) -> Tensor:
     """Flags of the elements of a tensor that count: before an end, or at a number, on its axes."""
     flags = [_valid(sub, axis, end) for axis, end in enumerate(ends) if end is not None]
-    flags += [_numbers(sub, axis) == _beside(sub, axis, n)
-              for axis, n in enumerate(at) if n is not None]  # fmt: skip
+    flags += [
+        _numbers(sub, axis) == _beside(sub, axis, n) for axis, n in enumerate(at) if n is not None
+    ]
     found = flags[0]
     for more in flags[1:]:
         found = found & more
@@ -198,8 +199,9 @@ def _joined(ends: list[Ends], shapes: list[Any]) -> Ends:
     for axis in range(-n, 0):
         here = [(e[axis], s[axis]) for e, s in zip(ends, shapes, strict=True) if len(e) >= -axis]
         of = [end for end, _ in here if end is not None]
-        if of and not all(same_end(end, of[0]) or (end is None and size == 1)
-                          for end, size in here):  # fmt: skip
+        if of and not all(
+            same_end(end, of[0]) or (end is None and size == 1) for end, size in here
+        ):
             raise NoStep(f"{WHY}, beside another length")
         found.append(of[0] if of else None)
     return tuple(found)

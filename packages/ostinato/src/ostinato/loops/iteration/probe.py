@@ -341,9 +341,9 @@ def probed(
     plan.passed, plan.ends = passed_on(copies[:n], given, outputs, new, plan.tensors)
     plan.hands_out = not {*map(memory_of, outputs)}.isdisjoint(map(memory_of, copies[:n]))
     bases = {memory_of(base) for _, _, base, _, _ in frame.puts if isinstance(base, Tensor)}
-    plan.left = tuple([
-        i for i, how in enumerate(plan.tensors) if how == "same" and memory_of(copies[i]) in bases
-    ])  # fmt: skip
+    plan.left = tuple(
+        [i for i, how in enumerate(plan.tensors) if how == "same" and memory_of(copies[i]) in bases]
+    )
     return plan
 
 

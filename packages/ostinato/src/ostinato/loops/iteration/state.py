@@ -108,7 +108,6 @@ class Flat:
             return kind, tuple(d), self.parts(d.items(), grows, name), "object"
         raise NoStep(f"the state holds a {kind.__name__}, which is not a structure of tensors")
 
-
     def parts(
         self, items: Iterable[tuple[Any, Any]], grows: int | None, name: Any
     ) -> tuple[Spec, ...]:

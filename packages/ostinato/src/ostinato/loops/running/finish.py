@@ -66,9 +66,9 @@ class LoopResults(LoopReads):
                 added = next(rest).sum(0)
                 total = total.add_(added) if in_place else total + added
             sums.append(total)
-        lists: Iterator[Any] = iter([
-            of.whole() if isinstance(of, Growing) else of for of in state.lists
-        ])  # fmt: skip
+        lists: Iterator[Any] = iter(
+            [of.whole() if isinstance(of, Growing) else of for of in state.lists]
+        )
         tensors, of_sums = iter(finals[:n]), iter(sums)
         counts = [
             value + by * (self.stop - self.j) if by is not None else self.sequences.values[k][-1]
@@ -76,9 +76,7 @@ class LoopResults(LoopReads):
         ]
         kept = iter(state.containers), iter(plan.persists)
         maker = Maker(tensors, lists, *kept, counts=counts)
-        carried = [
-            next(of_sums) if s[0] == "sum" else maker.make(s) for s in state.carried.specs
-        ]
+        carried = [next(of_sums) if s[0] == "sum" else maker.make(s) for s in state.carried.specs]
         for (place, container), spec in zip(state.places, state.placed.specs, strict=True):
             container[place.key] = maker.make(spec)
         last = Maker(iter(finals[n:]), iter(()))

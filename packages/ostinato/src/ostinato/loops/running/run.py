@@ -376,9 +376,7 @@ class Loop(LoopResults):
             except Unsupported as refusal:
                 # No name outlives this clause: its traceback would keep the call's tensors.
                 if not self.tries_another(step.problem or refusal, plan):
-                    raise _with_shapes(
-                        step.problem or refusal, names, source.carried
-                    ) from None
+                    raise _with_shapes(step.problem or refusal, names, source.carried) from None
                 stale.append(plan)
         raise NoStep("an iteration does something else each time it is examined")
 
@@ -593,6 +591,7 @@ class Loop(LoopResults):
             found.append(value)
         return found
 
+
 def fewest(items: Items) -> int:
     """The iterations, or groups of these, of the shortest scan that gains something."""
     return max(2, -(-FEWEST // items.period)) if isinstance(items, Grouped) else FEWEST
@@ -639,7 +638,6 @@ def _with_dummies(
     if not xs:
         xs = [torch.zeros((), dtype=carry[0].dtype).expand(n, _n_rows(carry), 1)]
     return distinct, False, xs
-
 
 
 def _n_rows(carry: list[Tensor]) -> int:

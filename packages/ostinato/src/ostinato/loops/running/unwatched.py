@@ -48,9 +48,7 @@ class Unwatched:
 
     filled = number
 
-    def selecting(
-        self, number: int, name: str, base: Any, *arguments: Any, **named: Any
-    ) -> Any:
+    def selecting(self, number: int, name: str, base: Any, *arguments: Any, **named: Any) -> Any:
         """`base.select(1, t)`, reported to the outer loops as `base[:, t]`."""
         result = getattr(base, name)(*arguments, **named)
         is_tensor = isinstance(base, Tensor)
@@ -84,7 +82,6 @@ class Unwatched:
             self.put(number, value, base, index)
         else:
             self.at(number, base, index).copy_(value)
-
 
     def reading(self, number: int, base: Any, index: Any) -> tuple[Any, Any, Any]:
         """The element that `base[index] += value` changes, after base and index."""

@@ -182,9 +182,10 @@ def grown_names(body: list[ast.stmt]) -> dict[str, int]:
 def parted_names(body: list[ast.stmt], index: Collection[str]) -> set[str | None]:
     """The names of objects of which a body reads or writes slices that grow."""
     return {
-        root_of(n.value) for n in own_nodes(body)
+        root_of(n.value)
+        for n in own_nodes(body)
         if isinstance(n, ast.Subscript) and has_prefix(n.slice, index)
-    }  # fmt: skip
+    }
 
 
 def has_prefix(slice_: ast.expr, index: Collection[str]) -> bool:
@@ -263,9 +264,10 @@ def longer_names(body: list[ast.stmt]) -> dict[str, int]:
         n._in_parts = id(n) in fine  # type: ignore[attr-defined]
         others |= set() if id(n) in fine or isinstance(n.ctx, ast.Load) else {n.id}
     return {
-        name: axis for name, (axis, *more) in axes.items()
+        name: axis
+        for name, (axis, *more) in axes.items()
         if axis is not None and not more and name not in others
-    }  # fmt: skip
+    }
 
 
 def _either(value: ast.expr) -> list[ast.expr]:
@@ -360,9 +362,10 @@ def named_in_functions(body: list[ast.stmt], loop: ast.For) -> set[str]:
     """The names used by functions that are defined outside of a loop's body."""
     inside = {id(n) for s in loop.body for n in ast.walk(s)}
     functions = [
-        n for n in own_nodes(body)
+        n
+        for n in own_nodes(body)
         if isinstance(n, (*FUNCTIONS, ast.ClassDef)) and id(n) not in inside
-    ]  # fmt: skip
+    ]
     return set().union(*map(free_names, functions))
 
 

@@ -76,9 +76,10 @@ def _is_plain(node: ast.ListComp) -> bool:
     inside = (ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom, ast.Lambda)
     parts = [*ast.walk(of.target), *ast.walk(node.elt)]
     used = {
-        id(n.args[0]) for n in parts
+        id(n.args[0])
+        for n in parts
         if isinstance(n, ast.Call) and getattr(n.func, "id", "") in _USING and len(n.args) == 1
-    }  # fmt: skip
+    }
     names = bound_names(of.target)
     return not any(
         isinstance(n, inside)

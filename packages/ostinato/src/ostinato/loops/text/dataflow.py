@@ -133,9 +133,7 @@ class LiveNames:
         """The names whose value at the begin of an iteration may be read, in it or after it."""
         return self.block(loop.body, after, (after, after)) - bound_names(loop.target)
 
-    def block(
-        self, body: list[ast.stmt], after: Names, ends: tuple[Names, Names] | None
-    ) -> Names:
+    def block(self, body: list[ast.stmt], after: Names, ends: tuple[Names, Names] | None) -> Names:
         """Live before a list of statements; ends: live after `break`, and after `continue`."""
         for statement in reversed(body):
             after = self.statement(statement, after, ends)

@@ -40,7 +40,7 @@ from ostinato.loops.text.bodies import (
     seen_call,
     selects,
     summed_names,
-)  # fmt: skip
+)
 from ostinato.loops.text.comprehensions import as_loops
 from ostinato.loops.text.dataflow import FUNCTIONS, LiveNames, own_nodes, reads, writes
 from ostinato.loops.text.source import RUNTIME, called, expression, statements
@@ -131,7 +131,8 @@ class _Function:
         self.nested: list[tuple[ast.FunctionDef, list[ast.stmt]]] = []  # with their own bodies
         # Both copies of a body have the same numbers.
         self.numbers = {
-            n: i for i, n in enumerate(ast.walk(function))
+            n: i
+            for i, n in enumerate(ast.walk(function))
             if isinstance(n, ast.Subscript) or selects(n)
         }
         for n, i in self.numbers.items():

@@ -203,7 +203,7 @@ class StepBody(ast.NodeTransformer):
 
     def __init__(
         self, end: ast.Return, first: str | None, loop: str, summed: set[str], longer: set[str]
-    ):  # fmt: skip
+    ):
         self.end, self.first, self.depth = end, first, 0
         self.loop, self.summed, self.longer = loop, summed, longer
 

@@ -34,9 +34,10 @@ class AboutWritten(ast.NodeTransformer):
         self.name = name
         nodes = [n for statement in body for n in ast.walk(statement)]
         bound = {
-            ast.unparse(n) for n in nodes
+            ast.unparse(n)
+            for n in nodes
             if isinstance(n, ast.Attribute) and not isinstance(n.ctx, ast.Load)
-        }  # fmt: skip
+        }
         copied = {id(n.func.value) for n in nodes if isinstance(n, ast.Call) and is_copy(n)}  # type: ignore[attr-defined]
         self.numbers: dict[str, int] = {
             ast.unparse(n.value): n._number  # type: ignore[attr-defined]

@@ -75,9 +75,10 @@ def globals_of(code: types.CodeType) -> frozenset[str]:
 def names_a_literal(frame: types.FrameType) -> bool:
     """Whether the call of getattr or hasattr that begins here names its attribute in the code."""
     found = [
-        i for i in dis.get_instructions(frame.f_code)
+        i
+        for i in dis.get_instructions(frame.f_code)
         if i.offset <= frame.f_lasti and i.opname not in ("CACHE", "EXTENDED_ARG")
-    ]  # fmt: skip
+    ]
     call, n = found[-1], found[-1].arg
     if not call.opname.startswith("CALL") or n not in (2, 3):
         return False

@@ -254,9 +254,7 @@ class Observation:
             walk.check(distinct, "which objects are one and the same")
         return walk
 
-    def guards(
-        self, backward: Collection[types.CodeType] = ()
-    ) -> tuple[Guards, list[Tensor]]:
+    def guards(self, backward: Collection[types.CodeType] = ()) -> tuple[Guards, list[Tensor]]:
         """The guards of all runs so far, and the tensors that they lead to.
 
         Args:

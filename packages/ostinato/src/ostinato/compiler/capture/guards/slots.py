@@ -54,7 +54,8 @@ def _members(cls: type) -> dict[str, types.MemberDescriptorType]:
     for base in reversed(cls.__mro__):
         if base.__flags__ & _OF_PYTHON and "__slots__" in vars(base):
             found |= {
-                name: of for name, of in vars(base).items()
+                name: of
+                for name, of in vars(base).items()
                 if isinstance(of, types.MemberDescriptorType)
-            }  # fmt: skip
+            }
     return found

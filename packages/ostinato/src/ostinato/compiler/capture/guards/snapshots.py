@@ -97,9 +97,10 @@ class Snapshots:
 
     def _changed(self) -> list[tuple[Kind, Any, dict[Any, Any]]]:
         return [
-            saved for saved in self._saved.values()
+            saved
+            for saved in self._saved.values()
             if not _same(self._content(saved[0], saved[1]), saved[2])
-        ]  # fmt: skip
+        ]
 
     def _content(self, kind: Kind, container: Any) -> dict[Any, Any]:
         """The contents of a container, without state."""
@@ -219,13 +220,15 @@ def _of(*kinds: type) -> Callable[[Any], bool]:
 
 _NAMED: Kind = (lambda value: False, _named, _put_named)  # an item of a namespace
 _ENVIRONMENT: Kind = (
-    lambda value: False, _variables,
+    lambda value: False,
+    _variables,
     lambda now, before: _put(_variables(now), before, now.__setitem__, now.__delitem__),
-)  # fmt: skip
+)
 _CONTEXT: Kind = (  # of context variables
-    lambda value: False, lambda value: dict(contextvars.copy_context()),
+    lambda value: False,
+    lambda value: dict(contextvars.copy_context()),
     lambda value, before: [variable.set(of) for variable, of in before.items()],
-)  # fmt: skip
+)
 _KINDS: list[Kind] = [
     (_of(dict), dict, _put_items),
     (_of(Slots), dict, lambda s, before: _put(dict(s), before, s.__setitem__, s.__delitem__)),
