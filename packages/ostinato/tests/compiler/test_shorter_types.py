@@ -55,7 +55,8 @@ def test_with_a_gradient_it_is_left_to_python():
     step, found = NATIVE["a mask"], []
     for how in (loop, ostinato.scan):
         mask = MASK.clone().requires_grad_()
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             _, ys = how(step, torch.zeros(B, H, dtype=torch.float64), (X, mask, FLAGS))
         found.append(torch.autograd.grad(ys.square().sum(), mask)[0])
     assert found[0].dtype is torch.float32

@@ -455,7 +455,7 @@ def test_the_compiler_of_pytorch_traces_the_users_own_code_of_a_function_within_
 
 def test_a_function_without_a_text_keeps_its_code(x):
     names = {"torch": torch}
-    exec(python_inspect.getsource(run), names)
+    exec(compile(python_inspect.getsource(run), "<nowhere>", "exec"), names)
     own = names["run"].__code__
     model = calling(lambda self, x, h: self.closure(x, h), x)
     model.closure = names["run"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dis
 import functools
+import inspect
 import linecache
 import sys
 import types
@@ -267,11 +268,17 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 _NO_LOOPS = ("<genexpr>", "<setcomp>", "<dictcomp>")
+_OTHER_KINDS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _FOR_ITER, _IMPORT = dis.opmap["FOR_ITER"], dis.opmap["IMPORT_NAME"]
 
 
 def may_loop(function: types.FunctionType) -> bool:
-    """Whether there is a loop in the code of a function, or of one within it, and a text."""
+    """Whether there is a loop in the code of a function, or of one within it, and a text.
+
+    Not in generators and coroutines: a function may not get code of another kind.
+    """
+    if function.__code__.co_flags & _OTHER_KINDS:
+        return False
     file = function.__code__.co_filename
     if file[:1] == "<" and not linecache.getlines(file, function.__globals__):
         return False

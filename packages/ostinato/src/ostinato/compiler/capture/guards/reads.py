@@ -252,9 +252,13 @@ class Walk:
                 self.read(f"{self.constant(sys.modules)}[{name!r}]", sys.modules[name], name)
 
     def of_c(self, value: Any, v: str, path: str) -> None:
-        """A function of a module by identity; a method or descriptor by its name and object."""
+        """A function of a module by identity; a method or descriptor by its name and object.
+
+        Since PyTorch 2.15, `apply` of a user's autograd.Function is such a method of the class.
+        """
         of = getattr(value, "__self__", value)
-        if isinstance(of, (types.ModuleType, type, types.NoneType)):
+        of_fixed = isinstance(of, type) and is_fixed(of)
+        if of_fixed or isinstance(of, (types.ModuleType, types.NoneType)):
             self.check(f"{v} is {self.constant(value)}", path)
             return
         kind, name = self.constant(type(value)), getattr(value, "__name__", "")
