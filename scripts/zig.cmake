@@ -5,6 +5,7 @@ if("$ENV{OSTINATO_TARGET}" MATCHES "windows")
   set(CMAKE_SYSTEM_NAME Windows)
 elseif("$ENV{OSTINATO_TARGET}" MATCHES "macos")
   set(CMAKE_SYSTEM_NAME Darwin)
+  set(CMAKE_INSTALL_NAME_TOOL true)  # CMake asks for Apple's; nothing here needs it
 else()
   set(CMAKE_SYSTEM_NAME Linux)
 endif()

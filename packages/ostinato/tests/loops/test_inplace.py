@@ -495,6 +495,6 @@ def test_a_refusal_belongs_to_one_object():
     site.refuse(body, 14, NoStep("it prints", quiet=True), True)
     assert site.waits(body, 14) is False and site.waits(body, 14) is False
     assert [site.waits(body, 14) for _ in range(4)] == [True, False, True, True]
-    key = site._keys(body, 14)[0]
+    key = site.keys(body, 14)[0]
     site.refused[key] = weakref.ref(torch.nn.Module()), 2  # an object that had this id before
     assert not any(site.waits(body, 14) for _ in range(4))

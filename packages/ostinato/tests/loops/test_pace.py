@@ -8,7 +8,7 @@ import torch
 
 import forms
 import ostinato
-from ostinato.loops.running import pace, run, unwatched
+from ostinato.loops.running import attempt, pace, run, unwatched
 from ostinato.loops.running.pace import LoopPace, Times
 
 
@@ -23,7 +23,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    clock, at, scan = Clock(), run.Loop.at, run.scan_iterations
+    clock, at, scan = Clock(), run.Loop.at, attempt.scan_iterations
 
     def slow_at(loop, *arguments):
         clock.now += clock.python
@@ -35,8 +35,8 @@ def clock(monkeypatch):
         return scan(arguments, *others)
 
     monkeypatch.setattr(run.Loop, "at", slow_at)
-    monkeypatch.setattr(run, "scan_iterations", slow_scan)
-    for module in (run, pace, unwatched):
+    monkeypatch.setattr(attempt, "scan_iterations", slow_scan)
+    for module in (attempt, run, pace, unwatched):
         monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=clock.perf_counter))
     monkeypatch.setattr(pace, "MEASURES", True)
     return clock
@@ -129,7 +129,7 @@ def test_a_cold_first_iteration_decides_nothing(clock):
 
 def test_both_backward_passes_are_measured(clock, monkeypatch):
     made = []
-    monkeypatch.setattr(run, "LoopPace", lambda: made.append(LoopPace()) or made[-1])
+    monkeypatch.setattr(attempt, "LoopPace", lambda: made.append(LoopPace()) or made[-1])
     looped, x = ostinato.loop(stacked), of_size(*SIZE)
     ways(clock, looped, x, 6, backward=True)
     assert made[0].python.backward == made[0].scan.backward == 0  # no time passes in them

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import ostinato
 from ostinato.compiler.errors import Unsupported
-from ostinato.loops.running import run
+from ostinato.loops.running import attempt
 from ostinato.loops.running.site import Site
 from zoo.suites import draws
 
@@ -225,14 +225,14 @@ def check(
 @contextlib.contextmanager
 def refused_late() -> Iterator[None]:
     """Each scan is recorded and played, and refused then: Python goes on as if it had not been."""
-    played = run.scan_iterations
+    played = attempt.scan_iterations
 
     def refuses(*arguments: Any) -> Any:
         played(*arguments)
         raise Unsupported("refused late")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "scan_iterations", refuses)
+        patch.setattr(attempt, "scan_iterations", refuses)
         yield
 
 

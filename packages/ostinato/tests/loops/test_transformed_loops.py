@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import grad, jacfwd, jacrev, jvp, vmap
 
 import ostinato
-from ostinato.loops.running import run
+from ostinato.loops.running import attempt
 from zoo.small import B, D, H, assert_same
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script")
@@ -75,14 +75,14 @@ def test_a_loop(function: Any, transform: str, monkeypatch):
     except RuntimeError as error:  # vmap refuses some changes in place
         assert function is written and "inplace" in str(error)
         pytest.skip("PyTorch cannot map it")
-    played, scan_iterations = [], run.scan_iterations
+    played, scan_iterations = [], attempt.scan_iterations
 
     def counted(*arguments: Any) -> Any:
         found = scan_iterations(*arguments)
         played.append(found)
         return found
 
-    monkeypatch.setattr(run, "scan_iterations", counted)
+    monkeypatch.setattr(attempt, "scan_iterations", counted)
     looped = ostinato.loop(function)
     for _ in range(3):
         played.clear()

@@ -19,7 +19,7 @@ from ostinato.loops.inplace import Caller
 from ostinato.loops.iteration.attributes import Memory
 from ostinato.loops.modules import callers_of
 from ostinato.loops.reach import reached
-from ostinato.loops.running.run import explaining
+from ostinato.loops.running.attempt import explaining
 from ostinato.loops.running.site import Site
 from ostinato.loops.scanned import scanned
 

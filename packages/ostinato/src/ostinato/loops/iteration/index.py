@@ -109,16 +109,16 @@ class Questions:
     """Comparisons of the loop's variable in a step, and the window of iterations that it covers.
 
     Attributes:
+        begin, end: the window.
         asked: comparisons → their answers.
         sequences: the numbers of the state.
         number: gives the input with the values of an expression, in a floating-point or integer
             type.
     """
 
-    def __init__(self) -> None:
-        self.begin = self.end = 0
+    def __init__(self, begin: int, end: int, sequences: Sequences):
+        self.begin, self.end, self.sequences = begin, end, sequences
         self.asked: dict[Any, bool] = {}
-        self.sequences = Sequences(0, ())
         self.number: Callable[[Key, torch.dtype], Tensor]
 
     def number_at(self, key: Key, j: int) -> Any:

@@ -56,14 +56,6 @@ class ListRead(NoStep):
     """An iteration reads, or makes shorter, a list that it appends to."""
 
 
-class TooSlow(NoStep):
-    """The loop takes less time in Python."""
-
-
-class Timed(TooSlow):
-    """It may take less time in Python, where this call measures it."""
-
-
 MODE_LEFT = "an iteration leaves gradients turned on or off, or another default type"
 # What to write instead, by a part of the reason.
 REMEDIES = {

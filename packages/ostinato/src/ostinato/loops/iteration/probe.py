@@ -118,7 +118,24 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 class _Probe(Step):
-    """A step that finds its elements, and makes the plan."""
+    """A step that finds its elements, and makes the plan.
+
+    Attributes:
+        written: the elements that the iteration before wrote.
+        memory: what the run allocates.
+        firsts, lags_first: the first places of the elements, and of those that were written before.
+        given: the elements; values: numbers, as tensors.
+    """
+
+    def __init__(self, of: Step, written: dict[Read, tuple[Any, Any]], memory: _OwnMemory):
+        super().__init__(
+            of.body, of.items, of.state, LoopPlan(), of.questions, (), of.seen, of.course
+        )
+        self.names, self.written, self.memory = of.names, written, memory
+        self.firsts: list[int] = []
+        self.lags_first: list[int] = []
+        self.given: list[Tensor] = []
+        self.values: list[Tensor] = []
 
     def element(self, frame: Frame, read: Read, base: Any, parts: Any, index: Any) -> Tensor:
         with torch_private.disable_current_modes(), torch_private.DisableTorchFunction():
@@ -274,13 +291,6 @@ class _Probe(Step):
             self.keep(self.values[-1:])
         return self.values[self.plan.numbers.index((key, dtype))]
 
-    written: dict[Read, tuple[Any, Any]]
-    lags_first: list[int]
-    values: list[Tensor]
-    firsts: list[int]
-    given: list[Tensor]
-    memory: _OwnMemory
-
 
 @undisturbed(Tensor.detach)
 @among_ours()
@@ -299,14 +309,9 @@ def probed(
     Raises:
         Unsupported: the iterations are not steps of a scan.
     """
-    probe = _Probe(step.body, step.items, step.state, LoopPlan(), 0, 0)
-    probe.questions, probe.source_names, probe.seen = step.questions, step.source_names, step.seen
-    probe.firsts, probe.given, probe.values = [], [], []
-    probe.course = step.course
-    probe.written, probe.lags_first = written, []
     copies = [_copy(t) for t in (*carry, *x)]
     versions = [t._version if not t.is_inference() else 0 for t in copies]
-    probe.memory = _OwnMemory(copies)
+    probe = _Probe(step, written, _OwnMemory(copies))
     n = len(carry)
     frame = Frame(probe, iter(()))
     questions = _TypeQuestions(step.body)

@@ -40,22 +40,41 @@ CHANGED_LATER = "an iteration appends a list, dict or object that the next one c
 
 
 class Step:
-    """The iterations of one call as a step of `scan`: `step(carry, x) -> (carry, outputs)`."""
+    """The iterations of one call as a step of `scan`: `step(carry, x) -> (carry, outputs)`.
+
+    Attributes:
+        names: of the state, for messages.
+        seen: the elements that the last iteration in Python read or wrote.
+        course: the first iteration that branches as this one.
+        n_items: how many of the inputs are the loop's items.
+        has_dummy: whether the carry is a tensor that no iteration uses.
+        bases, lag_bases: what the elements of the plan's `leaves` and `lags` are elements of.
+        fresh: the lists that grow, while the body runs.
+        numbers: the numbers of the state, in the last run.
+        changes: whether that run has changed a container of the state in place.
+        unfit: why that run is not a step, found on the way.
+        problem: why it is not a step of a scan.
+        frame, calls: while the body runs.
+    """
 
     def __init__(
-        self, body: types.FunctionType, items: Items, state: State, plan: LoopPlan, begin: int,
-        end: int,
+        self, body: types.FunctionType, items: Items, state: State, plan: LoopPlan,
+        questions: Questions, names: tuple[str, ...], seen: dict[Read, tuple[Any, Any]],
+        course: int,
     ):  # fmt: skip
         self.body, self.items, self.state, self.plan = body, items, state, plan
-        self.questions = Questions()
-        self.questions.begin, self.questions.end = begin, end
+        self.questions, self.seen, self.course = questions, seen, course
+        self.names = [*names, *[str(place) for place, _ in state.places]]
         self.n_items = 0
         self.has_dummy = False
         self.bases: list[Any] = []
         self.lag_bases: list[Any] = []
-        self.seen: dict[Read, tuple[Any, Any]] = {}
         self.fresh: list[Fresh] = []
+        self.numbers: Sequence[Any] = ()
+        self.changes, self.unfit = False, ""
         self.problem: Unsupported | None = None
+        self.frame: Frame
+        self.calls: Calls
 
     def __call__(self, carry: Any, x: Any) -> Any:
         self.problem = None  # that of another way to record the step
@@ -337,7 +356,7 @@ class Step:
         for value in placed:
             new.add(value)
         for name, spec, was in zip(
-            self.names(), new.specs, (*state.carried.specs, *state.placed.specs), strict=True
+            self.names, new.specs, (*state.carried.specs, *state.placed.specs), strict=True
         ):
             self.compare(name, spec, was, updates)
         if not all(a is b for a, b in zip(new.lists, fresh, strict=True)):
@@ -466,17 +485,6 @@ class Step:
         if specs != [Flat().spec(v) for v in old]:
             raise NoStep("an iteration appends another kind of value than the list held")
         return tuple(specs), reads
-
-    def names(self) -> list[str]:
-        return [*self.source_names, *[str(p) for p, _ in self.state.places]]
-
-    numbers: Sequence[Any] = ()
-    changes = False  # whether the run has changed a container of the state in place
-    course = 0  # the first iteration that branches as this one
-    unfit = ""  # why the run is not a step, found on the way
-    source_names: tuple[str, ...] = ()
-    frame: Frame  # while the body runs
-    calls: Calls
 
 
 def _differ(held: tuple[Any, list[Any]]) -> bool:

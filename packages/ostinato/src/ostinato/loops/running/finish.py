@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,24 +18,28 @@ from ostinato.loops.iteration.periods import Grouped
 from ostinato.loops.iteration.plan import LoopPlan
 from ostinato.loops.iteration.state import Maker
 from ostinato.loops.running.joined import KnownRows
-from ostinato.loops.running.matched import LoopReads
+from ostinato.loops.running.window import Window
 
 
-class LoopResults(LoopReads):
-    """A loop that stores the results that its iterations in Python would have stored.
+@dataclass
+class Results:
+    """The results of a window, which are stored where iterations in Python would have.
 
     Attributes:
         rows: the lists whose items are also known as one tensor.
+        joined: the names of lists that are read by torch.stack or torch.cat alone.
     """
 
+    window: Window
     rows: KnownRows
+    joined: Container[str]
 
-    def finish(
+    def store(
         self, plan: LoopPlan, state: State, targets: list[elements.WindowOf],
         finals: list[Tensor], ys: list[Tensor],
     ) -> tuple[Any, ...]:  # fmt: skip
         """Set names, places, lists and tensors to the values after the iterations of the scan."""
-        old = state.tensors
+        window, old = self.window, state.tensors
         n = len(plan.tensors)
         for i, how in enumerate(plan.tensors):
             if how == "written":
@@ -50,14 +55,14 @@ class LoopResults(LoopReads):
             self.extend(grown, name, emitted, rest, results)
         into_lists = []
         for target, (_, _, key) in zip(targets, plan.puts, strict=True):
-            values = next(rest) if key is None else self.numbers_of(key, target.base.dtype)
+            values = next(rest) if key is None else window.numbers(key, target.base.dtype)
             is_hidden = key is None and next(passed)
             if isinstance(target.base, Tensor):
                 target.write(values)
             else:
                 into_lists.append((target, values.unbind(0)))
                 watch(into_lists[-1][1], scanned if is_hidden else [])
-        for i in range(self.stop - self.j) if into_lists else ():  # in turn: a dict keeps order
+        for i in range(window.n) if into_lists else ():  # in turn: a dict keeps order
             for target, rows in into_lists:
                 target.base[target.numbers[i]] = rows[i]
         sums = []
@@ -71,7 +76,7 @@ class LoopResults(LoopReads):
         )
         tensors, of_sums = iter(finals[:n]), iter(sums)
         counts = [
-            value + by * (self.stop - self.j) if by is not None else self.sequences.values[k][-1]
+            value + by * window.n if by is not None else window.sequences.values[k][-1]
             for k, (value, by) in enumerate(state.counts)
         ]
         kept = iter(state.containers), iter(plan.persists)
@@ -80,14 +85,9 @@ class LoopResults(LoopReads):
         for (place, container), spec in zip(state.places, state.placed.specs, strict=True):
             container[place.key] = maker.make(spec)
         last = Maker(iter(finals[n:]), iter(()))
-        end = self.stop - 1
-        trailing = [last.make(_at(spec, end, self.sequences)) for spec in plan.trailing]
+        end = window.end - 1
+        trailing = [last.make(_at(spec, end, window.sequences)) for spec in plan.trailing]
         return (*carried, *trailing)
-
-    def numbers_of(self, key: Any, dtype: torch.dtype) -> Tensor:
-        """The values of an expression of the loop's variable in the iterations of the scan."""
-        numbers = [evaluated(key, j, self.sequences) for j in range(self.j, self.stop)]
-        return torch.tensor(numbers, dtype=dtype)
 
     def extend(
         self, target: list[Any], name: str | None, emitted: tuple[Any, ...], ys: Iterator[Tensor],
@@ -99,13 +99,14 @@ class LoopResults(LoopReads):
             name: of the list, or None.
             results: those of the scan, if the items are to be watched; see `between.watch`.
         """
+        window = self.window
         if isinstance(target, Growing):
             target.add([(how, next(ys)) for how, _ in emitted])
             return
         if emitted in ((("append", "tensor"),), (("insert", "tensor"),)):
-            is_last = self.stop == self.items.n and emitted[0][0] == "append"
-            is_last &= not isinstance(self.items, Grouped)  # iterations may follow the last group
-            lazy = is_last and name in self.site.source.joined
+            is_last = window.end == window.items.n and emitted[0][0] == "append"
+            is_last &= not isinstance(window.items, Grouped)  # iterations may follow the last group
+            lazy = is_last and name in self.joined
             self.rows.add(target, next(ys), emitted[0][0] == "insert", lazy, results)
             return
         parts = [[next(ys) for _ in range(tensors_in(spec))] for _, spec in emitted]
@@ -120,10 +121,10 @@ class LoopResults(LoopReads):
             rows = [part.unbind(0) for part in of]
             watch([row for part in rows for row in part], results)
             column = [
-                Maker(iter([r[j - self.j] for r in rows]), iter(())).make(
-                    _at(spec, j, self.sequences)
+                Maker(iter([r[j - window.begin] for r in rows]), iter(())).make(
+                    _at(spec, j, window.sequences)
                 )
-                for j in range(self.j, self.stop)
+                for j in range(window.begin, window.end)
             ]
             (appended if how == "append" else inserted).append(column)
         target += [v for values in zip(*appended, strict=True) for v in values]

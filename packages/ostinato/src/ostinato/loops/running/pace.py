@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -18,6 +19,14 @@ _CLEAR = 8
 _SLOWER = 1.1  # times as long; below that the difference may be noise
 # A backward pass that was not measured usually gains more than the forward pass.
 _SLOWER_FORWARD = 2.0
+
+
+class Choice(enum.Enum):
+    """Who runs iterations that may be a scan."""
+
+    SCAN = "scan"
+    PYTHON = "Python, which takes less time"
+    MEASURED = "Python, for its time"
 
 
 @dataclass

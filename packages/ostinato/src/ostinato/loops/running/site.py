@@ -14,7 +14,7 @@ from ostinato.compiler.errors import Elsewhere, Unsupported
 from ostinato.compiler.steps import Recent, owner_of, weak_reference
 from ostinato.loops.iteration.attributes import Place
 from ostinato.loops.iteration.index import FEWEST
-from ostinato.loops.iteration.nostep import NoStep, TooSlow, remedy_for
+from ostinato.loops.iteration.nostep import NoStep, remedy_for
 from ostinato.loops.iteration.plan import LoopPlan, Read
 from ostinato.loops.text.rewrite import LoopSource
 
@@ -108,7 +108,7 @@ class Site:
     def waits(self, body: types.FunctionType, n: int) -> bool:
         """Whether a loop that was refused runs in Python; not at calls 1, 2, 4, 8, …"""
         waits = False
-        for key in self._keys(body, n):
+        for key in self.keys(body, n):
             of, count = self.refused.get(key, (None, 0))
             if of is not None and of() is owner_of(body):
                 self.refused[key] = of, count + 1
@@ -118,20 +118,24 @@ class Site:
             waits |= bool(self.in_a_row & (self.in_a_row - 1))
         return waits
 
-    def _keys(self, body: types.FunctionType, n: int) -> tuple[Any, Any]:
+    def keys(self, body: types.FunctionType, n: int) -> tuple[Any, Any]:
         """The key of a refusal: an owner in a mode, or these and a length."""
         owner = owner_of(body)
         key = id(owner), getattr(owner, "training", None), torch.is_grad_enabled()
         return key, (*key, n)
 
     def refuse(
-        self, body: types.FunctionType, n: int, refusal: Unsupported, over_tensors: bool
-    ) -> bool:
-        """Keep the reason; whether to warn: not for a loop over other things than tensors."""
+        self, body: types.FunctionType, n: int, refusal: Unsupported, over_tensors: bool,
+        too_slow: bool = False,
+    ) -> bool:  # fmt: skip
+        """Keep the reason; whether to warn: not for a loop over other things than tensors.
+
+        Args:
+            too_slow: whether the reason is that a scan takes longer.
+        """
         if not isinstance(refusal, Elsewhere):
-            too_slow = isinstance(refusal, TooSlow)
             self.in_a_row += not too_slow
-            key, owner = self._keys(body, n)[too_slow], owner_of(body)
+            key, owner = self.keys(body, n)[too_slow], owner_of(body)
             of = self.refused.get(key, (None,))[0]
             if of is None or of() is not owner:
                 self.refused[key] = weak_reference(owner), 4 if too_slow else 0

@@ -1,9 +1,11 @@
-"""The comparison of a loop's plan with a call, and the elements that the call reads."""
+"""The iterations for which one scan is tried: whether a plan fits them, and what they read."""
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ostinato.compiler.capture.captures import memory_of
@@ -11,40 +13,60 @@ from ostinato.loops.iteration import elements
 from ostinato.loops.iteration.attributes import resolved
 from ostinato.loops.iteration.carry import State
 from ostinato.loops.iteration.frame import property_of
-from ostinato.loops.iteration.index import Sequences, evaluated
+from ostinato.loops.iteration.index import Questions, Sequences, evaluated
 from ostinato.loops.iteration.items import Items, NumberTable, table_of
 from ostinato.loops.iteration.nostep import Narrowed, NoStep, Stale
 from ostinato.loops.iteration.plan import LoopPlan, Read
+from ostinato.loops.iteration.probe import share_memory
 from ostinato.loops.iteration.state import Flat
 from ostinato.loops.iteration.step import Step
-from ostinato.loops.running.unwatched import Unwatched
 
 
-class LoopReads(Unwatched):
-    """A loop whose last iteration in Python has shown what it reads.
+class Window:
+    """The iterations of a loop that one scan shall run.
 
     Attributes:
-        j: the iteration that runs next.
-        stop: the iteration at which the scan ends.
-        seen: the elements that the last iteration before the pause read or wrote: read → base and
-            index.
+        begin: the first one, before which the loop has paused.
+        end: the one after the last.
+        items: what the loop goes through.
+        body: an iteration, with the free names as they are bound now.
+        seen: the elements that the last iteration in Python read or wrote: read → base and index.
+        written: those of them that it wrote.
+        course: the iteration from which on the present branches hold, or the end of the last scan.
         firsts: reads and parts of an index → the result of `first`.
-        body_now: the body, with the names that are bound when a scan is tried.
-        sequences: the numbers of the state and of lists, in the iterations of the scan.
+        sequences: the numbers of the state and of lists.
     """
 
-    j: int
-    stop: int
-    items: Items
-    seen: dict[Any, tuple[Any, Any]]
-    firsts: dict[Any, tuple[Any, int | None]]
-    body_now: Any  # a function: Any, since a class treats a Callable as a method
-    sequences: Sequences
+    def __init__(
+        self, begin: int, end: int, items: Items, body: types.FunctionType,
+        seen: dict[Any, tuple[Any, Any]], written: dict[Read, tuple[Any, Any]], course: int,
+    ):  # fmt: skip
+        self.begin, self.end, self.items, self.body = begin, end, items, body
+        self.seen, self.written, self.course = seen, written, course
+        self.firsts: dict[Any, tuple[Any, int | None]] = {}
+        self.sequences = Sequences(begin, ())
+
+    @property
+    def n(self) -> int:
+        return self.end - self.begin
+
+    def step(self, state: State, plan: LoopPlan, names: tuple[str, ...]) -> Step:
+        """The iterations as a step of a scan.
+
+        Args:
+            names: of the state, for messages.
+        """
+        self.sequences = Sequences(self.begin, [value for value, _ in state.counts])
+        self.sequences.tables = self.items.tables()
+        questions = Questions(self.begin, self.end, self.sequences)
+        return Step(
+            self.body, self.items, state, plan, questions, names, dict(self.seen), self.course
+        )
 
     def starts(self, state: State, plan: LoopPlan) -> tuple[Any, ...]:
         """The first numbers of the scan: of the loop's variable, of the state, of lists."""
         lengths = [len(state.lists[m]) for m in plan.by_length]
-        return self.j, *self.items.starts(), *[value for value, _ in state.counts], *lengths
+        return self.begin, *self.items.starts(), *[value for value, _ in state.counts], *lengths
 
     def fits(self, step: Step, plan: LoopPlan) -> bool:
         """Whether a plan's comparisons have the same answers, and its reads exist.
@@ -61,7 +83,7 @@ class LoopReads(Unwatched):
             if not isinstance(base, Tensor) or property_of(base, name) != value:
                 return False
         if plan.updates:
-            self.sequences.extend(plan.updates, self.stop)
+            self.sequences.extend(plan.updates, self.end)
         narrowed = None
         for question, answer in plan.asked:
             try:
@@ -105,9 +127,9 @@ class LoopReads(Unwatched):
         """Whether the tensors that called functions index exist; their elements go to `seen`."""
         if (plan.called or plan.has_prefixes) and self.items.n not in plan.lengths:
             return False
-        before = self.j - 1
+        before = self.begin - 1
         for read, path, index in plan.called:
-            base = resolved(self.body_now, path)
+            base = resolved(self.body, path)
             if not isinstance(base, Tensor):
                 return False
             at = elements.at_iteration(index, lambda key: evaluated(key, before, self.sequences))
@@ -129,7 +151,7 @@ class LoopReads(Unwatched):
 
     def table(self, values: Any, parts: Any, first: Any) -> NumberTable:
         """The numbers of a list, counted from the one that the last iteration in Python read."""
-        key, before, sequences = elements.gathered(parts), self.j - 1, self.sequences
+        key, before, sequences = elements.gathered(parts), self.begin - 1, self.sequences
         if key is not None:
             return NumberTable(values, lambda j: evaluated(key, j, sequences))
         by = elements.step_of(parts)
@@ -170,16 +192,36 @@ class LoopReads(Unwatched):
             last = items[max(len(items) - len(specs), 0) :]
             if specs and [flat.spec(v) for v in last] != [*specs]:
                 raise Stale("a list holds other values than before")
-        n = self.stop - self.j
-        wholes = [joined.room(state.lists[joined.m][:], n) for joined in plan.joined]
+        wholes = [joined.room(state.lists[joined.m][:], self.n) for joined in plan.joined]
         return [*found, *flat.tensors, *wholes]
 
-    def window(self, read: Any, parts: Any) -> elements.WindowOf:
+    def elements(self, read: Any, parts: Any) -> elements.WindowOf:
         """The elements that the scan reads, after the one of the last iteration in Python."""
         base, value = self.first(read, parts)
         assert value is not None
-        n, key = self.stop - self.j, elements.gathered(parts)
+        key = elements.gathered(parts)
         if key is not None:
-            numbers = [evaluated(key, j, self.sequences) for j in range(self.j, self.stop)]
-            return elements.WindowOf(base, parts, 0, n, numbers)
-        return elements.WindowOf(base, parts, value + elements.step_of(parts), n)
+            return elements.WindowOf(base, parts, 0, self.n, self.values(key))
+        return elements.WindowOf(base, parts, value + elements.step_of(parts), self.n)
+
+    def values(self, key: Any) -> list[Any]:
+        """An expression of the loop's variable in each iteration."""
+        return [evaluated(key, j, self.sequences) for j in range(self.begin, self.end)]
+
+    def numbers(self, key: Any, dtype: torch.dtype) -> Tensor:
+        """The same as a tensor, `[n]`."""
+        return torch.tensor(self.values(key), dtype=dtype)
+
+    def given(self, plan: LoopPlan) -> list[Tensor]:
+        """The elements and numbers that the step takes beside the loop's items, `[n, …]`."""
+        found = []
+        written = [self.seen[read][0] for read, _, _ in plan.puts]
+        for read, parts in plan.leaves:
+            base, at = self.first(read, parts)
+            value = elements.part_at(base, parts, (at or 0) + 1, self.n)
+            if value is None:
+                value = self.elements(read, parts).read()
+            if written and any(share_memory(base, other) for other in written):
+                value = value.clone()  # it is written afterwards, and the backward pass reads it
+            found.append(value)
+        return [*found, *[self.numbers(key, dtype) for key, dtype in plan.numbers]]
