@@ -15,7 +15,7 @@ from task_files import QUICK, classify, tag
 
 from ostinato_learn.cli.streams import answers as stream_answers
 from ostinato_learn.cli.streams.rows import Lines
-from ostinato_learn.data.tables.text_column import MISSING
+from ostinato_learn.data.formats.dialect import MISSING
 from zoo.suites import one_in
 
 HEADER = "step,prediction,probability\n"

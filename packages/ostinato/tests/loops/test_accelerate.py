@@ -15,7 +15,7 @@ from torch import nn
 
 import ostinato
 from ostinato.loops import reach
-from ostinato.loops.running.finish import Results
+from ostinato.loops.running.finish import LoopResults
 from ostinato.nn import inspect, restore
 
 
@@ -117,12 +117,12 @@ def test_verify_counts_the_steps_of_loops(monkeypatch):
     x = torch.randn(5, 40, 3)  # float32: a native loop rounds otherwise than PyTorch
     model = ostinato.accelerate(Cells(), verify=(x,), loops=True)
     assert [r.native for r in inspect(model) if hasattr(r, "file")] == [True]
-    store = Results.store
+    store = LoopResults.store
 
     def wrong(self, plan, state, targets, finals, ys):
         return store(self, plan, state, targets, finals, [y * 1.01 for y in ys])
 
-    monkeypatch.setattr(Results, "store", wrong)
+    monkeypatch.setattr(LoopResults, "store", wrong)
     with pytest.raises(ValueError, match="the model is restored"):
         ostinato.accelerate(other := Cells(), verify=(x,), loops=True)
     assert type(other) is Cells

@@ -13,6 +13,7 @@ from typing import Any
 
 from ostinato_learn.cli.streams.source import InputFormat
 from ostinato_learn.data.formats.dialect import MISSING
+from ostinato_learn.data.formats.numbers import is_number
 from ostinato_learn.data.tables.names import named_twice
 from ostinato_learn.files import parse_json
 from ostinato_learn.jobs.failures import BadInput
@@ -75,15 +76,7 @@ def _hint(names: Sequence[str]) -> str:
 
 def begins_with_header(fields: Sequence[str]) -> bool:
     """Whether a first line names columns: none of its fields is a number, or missing."""
-    return not any(_is_number(field) or field in MISSING for field in fields)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return not any(is_number(field) or field in MISSING for field in fields)
 
 
 def columns_of(names: Sequence[str], source: InputFormat, model: Any) -> StreamColumns:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import json
 import operator
-import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,8 +20,8 @@ import numpy as np
 
 from ostinato_learn.cli.streams.columns import StreamColumns, json_row
 from ostinato_learn.data.formats.dialect import Dialect
+from ostinato_learn.data.formats.numbers import number, only_python_reads
 from ostinato_learn.data.tables.names import UNKNOWN, Names, as_name
-from ostinato_learn.data.tables.text_column import FALSE, MISSING, TRUE
 from ostinato_learn.jobs.failures import BadInput
 
 BOM = "\ufeff"
@@ -142,10 +141,7 @@ class Csv(RowParser):
         reads_words: bool, dialect: Dialect,
     ):  # fmt: skip
         super().__init__(columns, allow_missing, names, reads_words)
-        self._has_commas = dialect.decimal == ","
-        self._missing = {*MISSING, *dialect.na}
-        self._na = set(dialect.na)
-        self._thousands, self._grouped = dialect.thousands, re.compile(dialect.grouped)
+        self._dialect = dialect
         self.separator = dialect.between(".csv")
         self.width = len(columns.names)
         every = [i for i in range(self.width) if i != columns.key_at]
@@ -190,36 +186,14 @@ class Csv(RowParser):
         return fields
 
     def _numbers(self, fields: list[str]) -> np.ndarray:
-        if not self._has_commas and not _only_python_reads("".join(fields)):
+        if self._dialect.decimal == "." and not only_python_reads("".join(fields)):
             with suppress(ValueError):
                 return np.array(list(map(float, fields)))
-        return np.array([self._number(field) for field in fields])
+        return np.array([number(field, self._dialect) for field in fields])
 
     def _there(self, field: str) -> str:
         """A field of names; "" for a field that means a missing value."""
-        return "" if field.strip() in self._na else field
-
-    def _number(self, field: str) -> float:
-        stripped = field.strip()
-        if stripped in self._missing:
-            return float("nan")
-        if stripped in TRUE or stripped in FALSE:
-            return float(stripped in TRUE)
-        if self._thousands and self._grouped.match(stripped):
-            stripped = stripped.replace(self._thousands, "")
-        if self._has_commas:  # with a decimal comma, a point (as for thousands) is an error
-            stripped = stripped.replace(".", "·").replace(",", ".")
-        try:
-            if not _only_python_reads(stripped):
-                return float(stripped)
-        except ValueError:
-            pass
-        raise ValueError(f"{field[:40]!r} is not a number")
-
-
-def _only_python_reads(field: str) -> bool:
-    """Whether a text may be a number only for Python: 1_000, or digits of Unicode."""
-    return "_" in field or not field.isascii()
+        return "" if field.strip() in self._dialect.na else field
 
 
 class Json(RowParser):

@@ -24,6 +24,7 @@ from ostinato.internal import needs
 from ostinato_learn.data.formats.arrow import owned
 from ostinato_learn.data.formats.content import MAX_ROW, check_width, line_of
 from ostinato_learn.data.formats.dialect import Dialect
+from ostinato_learn.data.formats.numbers import is_number
 from ostinato_learn.data.formats.recognize import SEPARATORS
 from ostinato_learn.data.questions import OpenQuestion
 from ostinato_learn.data.tables.column import place_of
@@ -232,13 +233,13 @@ class _Scan:
         """The names of the columns, without blanks around them."""
         names = tuple(name.strip() for name in self._fields(start, end))
         check_width(len(names), self.source)
-        if all(_is_number(name) for name in names):
+        if all(is_number(name) for name in names):
             raise ValueError(
                 f"{self.source}, line {line}: the first line has numbers only "
                 f"({', '.join(names[:3])}{', …' if len(names) > 3 else ''}); wanted the names of "
                 "the columns there"
             )
-        decimals = [name for name in names if "." in name and _is_number(name)]
+        decimals = [name for name in names if "." in name and is_number(name)]
         if 2 * len(decimals) > len(names):
             raise ValueError(
                 f"{self.source}, line {line}: the first line holds numbers ({decimals[0]}, …), as "
@@ -292,14 +293,14 @@ class _Scan:
         n_lines = np.searchsorted(newlines, ends) - np.searchsorted(newlines, starts) + 1
         separator = self.separator.encode()
         first = self._fields(int(starts[1]), int(ends[1]))
-        numbers = [i for i, field in enumerate(first) if _is_number(field)]
+        numbers = [i for i, field in enumerate(first) if is_number(field)]
         if not numbers:
             return
         for row in np.flatnonzero(n_lines > 1).tolist():
             lines = self.content[starts[row] : ends[row]].split(b"\n")
             fields = [line.split(separator) for line in lines]
             if all(
-                len(parts) == len(names) and all(_is_number(parts[i].strip(b'" ')) for i in numbers)
+                len(parts) == len(names) and all(is_number(parts[i].strip(b'" ')) for i in numbers)
                 for parts in fields
             ):
                 opened = self.quotes[np.searchsorted(self.quotes, starts[row])]
@@ -400,14 +401,6 @@ def _without_blank_ends(*rows: Any) -> tuple[np.ndarray, ...]:
     starts, ends = rows[0], rows[1]
     full = np.flatnonzero(starts != ends)
     return tuple(row[full[0] : full[-1] + 1] for row in rows)
-
-
-def _is_number(text: str | bytes) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _short(text: str) -> str:

@@ -17,7 +17,8 @@ import numpy as np
 
 from ostinato_learn.data.formats import dates
 from ostinato_learn.data.formats.dates import Order, TimeFormat
-from ostinato_learn.data.formats.dialect import MISSING, Dialect
+from ostinato_learn.data.formats.dialect import Dialect
+from ostinato_learn.data.formats.numbers import parsed, plain, unsigned
 from ostinato_learn.data.questions import OpenQuestion
 from ostinato_learn.data.tables.column import (
     MAX_NAME,
@@ -37,7 +38,6 @@ from ostinato_learn.data.tables.names import spelled
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TRUE, FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 # A number as text: without zeros before it, so that "007" is a name.
 _NUMBER = r"^[+-]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
 # A text meant as a number, also with a decimal comma, which is refused.
@@ -73,16 +73,16 @@ class Text(Column):
         return self._untyped and self._parse() is not None
 
     def numbers(self) -> np.ndarray:
-        parsed = self._parse() if self._untyped else None
-        if parsed is None:
+        values = self._parse() if self._untyped else None
+        if values is None:
             raise self._no_number()
-        return finite(parsed, self)
+        return finite(values, self)
 
     def share_of_numbers(self) -> float:
         """How many of the values that are there are meant as numbers, 0 to 1."""
         import pyarrow.compute as pc
 
-        present = pc.drop_null(self._present())
+        present = pc.drop_null(plain(self._values, self._dialect))
         if not self._untyped or len(present) == 0:
             return 0.0
         return float(pc.mean(pc.match_substring_regex(present, _MEANT)).as_py())
@@ -171,57 +171,11 @@ class Text(Column):
 
         return pc.utf8_trim_whitespace(self._values.combine_chunks())
 
-    def _present(self) -> pa.ChunkedArray:
-        """Without blanks around; null where a number is missing."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        texts = pc.utf8_trim_whitespace(self._values)
-        missing = pc.is_in(texts, value_set=pa.array(MISSING, self._values.type))
-        texts = pc.if_else(missing, pa.scalar(None, self._values.type), texts)
-        if self._dialect.thousands is not None:
-            whole = pc.replace_substring(texts, self._dialect.thousands, "")
-            grouped = pc.match_substring_regex(texts, self._dialect.grouped)
-            texts = pc.if_else(grouped, whole, texts)
-        if self._dialect.decimal == ",":  # then a point (as for thousands) is an error
-            texts = pc.replace_substring(pc.replace_substring(texts, ".", "·"), ",", ".")
-        return texts
-
     def _parse(self) -> np.ndarray | None:
         """The texts as float64, NaN where missing; None if one is not a number."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        if self._parsed is not None:
-            return self._parsed
-        usual = self._dialect.decimal == "." and self._dialect.thousands is None
-        as_they_are = (lambda: self._values,) if usual else ()
-        for texts in (*as_they_are, self._present, self._true_false, self._unsigned):
-            try:
-                parsed = pc.cast(texts(), pa.float64())
-            except pa.ArrowInvalid:
-                continue
-            self._parsed = parsed.to_numpy().astype(np.float64)
-            return self._parsed
-        return None
-
-    def _true_false(self) -> pa.ChunkedArray:
-        """true and false as 1 and 0; an error if there is anything else."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        texts = self._present()
-        truth = pc.is_in(texts, value_set=pa.array(TRUE, texts.type))
-        falsehood = pc.is_in(texts, value_set=pa.array(FALSE, texts.type))
-        if not pc.all(pc.or_(pc.or_(truth, falsehood), pc.is_null(texts))).as_py():
-            raise pa.ArrowInvalid("no truth values")
-        return pc.if_else(pc.is_null(texts), None, pc.cast(truth, pa.int8()))
-
-    def _unsigned(self) -> pa.ChunkedArray:
-        """Without a plus before the number, which pyarrow does not read."""
-        import pyarrow.compute as pc
-
-        return pc.replace_substring_regex(self._present(), r"^\+([0-9.])", r"\1")
+        if self._parsed is None:
+            self._parsed = parsed(self._values, self._dialect)
+        return self._parsed
 
     def _no_number(self) -> ValueError:
         import pyarrow.compute as pc
@@ -230,7 +184,7 @@ class Text(Column):
             row = max(pc.index(pc.is_valid(self._values), True).as_py(), 0)
             text = self._values[row].as_py()
             return ValueError(f"{self.place(row)}: {shortened(text)} is text; wanted a number")
-        texts = self._unsigned()
+        texts = unsigned(plain(self._values, self._dialect))
         doubtful = pc.fill_null(pc.invert(pc.match_substring_regex(texts, _NUMBER)), False)
         rows = np.flatnonzero(doubtful.to_numpy())
         row = next(int(i) for i in rows if not _casts(texts[int(i)], "float64"))
@@ -275,7 +229,7 @@ class Text(Column):
         import pyarrow.compute as pc
 
         dialect = replace(self._dialect, **{"thousands": None, **way})
-        texts = Text(self.name, self.place, self._values, True, dialect)._present()
+        texts = plain(self._values, dialect)
         meant = pc.match_substring_regex(pc.utf8_trim_whitespace(self._values), _DIGITS)
         reads = pc.match_substring_regex(texts, r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)$")
         return bool(pc.all(pc.or_kleene(reads, pc.invert(meant))).as_py())

@@ -53,7 +53,7 @@ class LoopPlan:
         lookups: the number of lookups by an index; see `Calls.outside`.
         about: properties of tensors that iterations write: the write, the name, the value.
         asked: the comparisons of the loop's variable, with their answers.
-        shares: the tensors of the step that share memory; see `Window.shares`.
+        shares: the tensors of the step that share memory; see `LoopWindow.shares`.
         starts: the first numbers of the loop and of the state, if facts depend on them.
         by_length: the lists whose length the step depends on.
         lengths: the lengths of the loops that used the plan.

@@ -35,11 +35,11 @@ from ostinato.loops.iteration.plan import MOST_IN_PYTHON, LoopPlan
 from ostinato.loops.iteration.probe import probed
 from ostinato.loops.iteration.step import Step
 from ostinato.loops.running import pace as paces
-from ostinato.loops.running.finish import Results
+from ostinato.loops.running.finish import LoopResults
 from ostinato.loops.running.joined import KnownRows
 from ostinato.loops.running.pace import Choice, LoopPace, Trial, nodes_of
 from ostinato.loops.running.site import MOST_PLANS, Site
-from ostinato.loops.running.window import Window
+from ostinato.loops.running.window import LoopWindow
 
 
 class _Explaining(threading.local):
@@ -64,7 +64,13 @@ class Attempt:
     """
 
     def __init__(
-        self, site: Site, window: Window, rows: KnownRows, began: float, lasted: float, turns: int
+        self,
+        site: Site,
+        window: LoopWindow,
+        rows: KnownRows,
+        began: float,
+        lasted: float,
+        turns: int,
     ):
         self.site, self.window, self.rows = site, window, rows
         self.began, self.lasted, self.turns = began, lasted, turns
@@ -243,7 +249,7 @@ class Attempt:
             random.put_back()
             raise NoStep("an iteration looks up an element beyond the end")
         finals = step.whole(finals)[: len(state.tensors)]
-        results = Results(window, self.rows, self.site.source.joined)
+        results = LoopResults(window, self.rows, self.site.source.joined)
         names = results.store(plan, state, targets, finals, list(ys))
         if torch.is_grad_enabled():
             step.let_go()

@@ -18,11 +18,11 @@ from ostinato.loops.iteration.periods import Grouped
 from ostinato.loops.iteration.plan import LoopPlan
 from ostinato.loops.iteration.state import Maker
 from ostinato.loops.running.joined import KnownRows
-from ostinato.loops.running.window import Window
+from ostinato.loops.running.window import LoopWindow
 
 
 @dataclass
-class Results:
+class LoopResults:
     """The results of a window, which are stored where iterations in Python would have.
 
     Attributes:
@@ -30,7 +30,7 @@ class Results:
         joined: the names of lists that are read by torch.stack or torch.cat alone.
     """
 
-    window: Window
+    window: LoopWindow
     rows: KnownRows
     joined: Container[str]
 

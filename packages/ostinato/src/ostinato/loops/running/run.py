@@ -29,7 +29,7 @@ from ostinato.loops.running.joined import KnownRows
 from ostinato.loops.running.pace import Choice, Trial
 from ostinato.loops.running.site import Site
 from ostinato.loops.running.unwatched import Unwatched, holds_tensors, tensors_in_item, watching
-from ostinato.loops.running.window import Window
+from ostinato.loops.running.window import LoopWindow
 
 
 class Loop(Unwatched):
@@ -301,7 +301,9 @@ class Loop(Unwatched):
         if torch.is_grad_enabled() is not self.with_gradients:
             raise NoStep(MODE_LEFT)
         body = _with_own_cells(self.body)
-        window = Window(begin, self.stop, self.items, body, self.seen, self.written, self.course)
+        window = LoopWindow(
+            begin, self.stop, self.items, body, self.seen, self.written, self.course
+        )
         attempt = Attempt(self.site, window, self.rows, self.began, self.lasted, self.turns)
         try:
             found = attempt.run(names)

@@ -22,7 +22,7 @@ from ostinato.loops.iteration.state import Flat
 from ostinato.loops.iteration.step import Step
 
 
-class Window:
+class LoopWindow:
     """The iterations of a loop that one scan shall run.
 
     Attributes:
