@@ -41,7 +41,7 @@ MEASURES = {
     "recall": MeasureSpec("recall of spans", "%"),
     "unknown": MeasureSpec("unknown words", "%", sided=False),
 }
-ERRORS = {  # of spans, see `span_metrics.span_errors`
+ERRORS = {  # of spans, see `metrics.spans.span_errors`
     "right": "found exactly",
     "wrong type": "found with another type",
     "wrong extent": "found with another beginning or end",
@@ -86,7 +86,7 @@ class TaggingData(PageData):
         confidence: `[ΣT]`, the probability that the network gave to its answer.
         hardest: the sequences with most errors.
         scheme: how the labels write spans; None if they do not.
-        spans, span_errors: of the spans, if there are any; see `span_metrics`.
+        spans, span_errors: of the spans, if there are any; see `metrics.spans`.
         read: what a step is, as "3 numbers" or "a word".
         features: the names of the F features, if they have any.
 
