@@ -83,16 +83,21 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in helps.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument(
-            "--json", type=Path, metavar="FILE",
+            "--json",
+            type=Path,
+            metavar="FILE",
             help="put the results there, beside those of other benchmarks",
-        )  # fmt: skip
+        )
         command.add_argument(
             "--quick", action="store_true", help="tiny shapes, few rounds: only whether it runs"
         )
         command.add_argument(
-            "--rows", nargs="+", default=[""], metavar="TEXT",
+            "--rows",
+            nargs="+",
+            default=[""],
+            metavar="TEXT",
             help="only rows whose name contains one of these (notebook, gru/, lstm/large, …)",
-        )  # fmt: skip
+        )
         command.add_argument(
             "--threads", type=int, default=THREADS, help=f"and cores (default {THREADS})"
         )

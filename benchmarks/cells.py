@@ -126,9 +126,13 @@ def lem_step(params: Params, carry: Any, x: Any) -> Any:
 
 def _lem_shapes(F: int, H: int) -> dict[str, tuple[int, ...]]:
     return {
-        "w_x": (4 * H, F), "w_y": (3 * H, H), "w_z": (H, H),
-        "b_x": (4 * H,), "b_y": (3 * H,), "b_z": (H,),
-    }  # fmt: skip
+        "w_x": (4 * H, F),
+        "w_y": (3 * H, H),
+        "w_z": (H, H),
+        "b_x": (4 * H,),
+        "b_y": (3 * H,),
+        "b_z": (H,),
+    }
 
 
 def slstm_step(params: Params, carry: Any, x: Any) -> Any:

@@ -79,9 +79,14 @@ class Samples:
         """Median and quartiles; with `ours`, also the ratio to it."""
         q1, middle, q3 = np.percentile(list(self.by_round.values()), [25, 50, 75]).tolist()
         return Timing(
-            self.contender.name, middle, q1, q3, len(self.by_round),
-            None if ours is None else ratio(self, ours), self.contender.note,
-        )  # fmt: skip
+            self.contender.name,
+            middle,
+            q1,
+            q3,
+            len(self.by_round),
+            None if ours is None else ratio(self, ours),
+            self.contender.note,
+        )
 
 
 def ratio(a: Samples, b: Samples) -> float:

@@ -101,10 +101,14 @@ class _JaxRun:
         w_ih, w_hh, b_ih, b_hh, v, c = (
             jax.numpy.array(start[k].T)
             for k in (
-                "body.weight_ih_l0", "body.weight_hh_l0", "body.bias_ih_l0", "body.bias_hh_l0",
-                "readout.weight", "readout.bias",
+                "body.weight_ih_l0",
+                "body.weight_hh_l0",
+                "body.bias_ih_l0",
+                "body.bias_hh_l0",
+                "readout.weight",
+                "readout.bias",
             )
-        )  # fmt: skip
+        )
         self.params: Any = {"cell": (w_ih, w_hh, b_ih, b_hh), "v": v, "c": c}
         self.state = self.optimizer.init(self.params)
         self.batches = self.task.batches()

@@ -174,8 +174,10 @@ def _peak(cell: str, T: int, B: int, H: int, memory: str) -> dict[str, Any]:
     before = _status("VmRSS")
     results = problem.run(memory)
     return {
-        "refused": "", "bytes": _status("VmHWM") - before - results, "plan": str(plan.memory),
-    }  # fmt: skip
+        "refused": "",
+        "bytes": _status("VmHWM") - before - results,
+        "plan": str(plan.memory),
+    }
 
 
 def _time(cell: str, T: int, B: int, H: int, memory: str) -> dict[str, Any]:

@@ -293,9 +293,12 @@ def _overhead_row(kind: str, calls: int) -> Row:
     worst = max(float(np.median(ns)) for ns in totals.values()) / 1e3
     bound = Bound("all but the engine", WANTED_US[kind], worst, False, "µs")
     return Row(
-        f"overhead/{kind}", title, tuple(timings), bounds=(bound,),
+        f"overhead/{kind}",
+        title,
+        tuple(timings),
+        bounds=(bound,),
         latency_ns=(before, machine.latency_ns()),
-    )  # fmt: skip
+    )
 
 
 def _total(kind: str, n_steps: int, calls: int) -> list[int]:

@@ -82,11 +82,16 @@ def _bounds(run: Results) -> str:
             rate = tables.needed(row, b)
             lines.append(
                 _line(
-                    row.name, row.title, tables.duration(row.ours.median_s), b.what,
-                    f"{b.value:.2f} {b.unit}".strip(), f"{sign} {b.wanted:g} {b.unit}".strip(),
-                    "" if rate is None else f"{rate:.0f}", verdict + flag,
+                    row.name,
+                    row.title,
+                    tables.duration(row.ours.median_s),
+                    b.what,
+                    f"{b.value:.2f} {b.unit}".strip(),
+                    f"{sign} {b.wanted:g} {b.unit}".strip(),
+                    "" if rate is None else f"{rate:.0f}",
+                    verdict + flag,
                 )
-            )  # fmt: skip
+            )
     return "\n".join(lines)
 
 

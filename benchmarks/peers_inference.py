@@ -106,13 +106,20 @@ def onnx_file(model: Model, shape: tuple[int, int, int]) -> bytes:
     cell = recognised(direction.step, model.tensors)
     assert cell is not None
     constants = {
-        "W": cell.W, "R": cell.R, "B": cell.B, "first": np.array([0]),
-        "V": model.tensors["readout.weight"], "c": model.tensors["readout.bias"],
-    }  # fmt: skip
+        "W": cell.W,
+        "R": cell.R,
+        "B": cell.B,
+        "first": np.array([0]),
+        "V": model.tensors["readout.weight"],
+        "c": model.tensors["readout.bias"],
+    }
     cell_node = helper.make_node(
-        cell.op, ["time_major", "W", "R", "B"], ["", "last"], hidden_size=cell.hidden_size,
+        cell.op,
+        ["time_major", "W", "R", "B"],
+        ["", "last"],
+        hidden_size=cell.hidden_size,
         **cell.attrs,
-    )  # fmt: skip
+    )
     nodes = [
         helper.make_node("Transpose", ["x"], ["time_major"], perm=[1, 0, 2]),
         cell_node,
@@ -158,10 +165,15 @@ def _compiled(model: Model, shape: tuple[int, int, int], threads: int, streams: 
     core = openvino.Core()
     hint = "LATENCY" if streams == 1 else "THROUGHPUT"
     return core.compile_model(
-        core.read_model(onnx_file(model, shape)), "CPU",
-        {"PERFORMANCE_HINT": hint, "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads,
-         "INFERENCE_PRECISION_HINT": "f32"},
-    )  # fmt: skip
+        core.read_model(onnx_file(model, shape)),
+        "CPU",
+        {
+            "PERFORMANCE_HINT": hint,
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+        },
+    )
 
 
 def _openvino(model: Model, X: Any, threads: int) -> Entrant:

@@ -172,9 +172,20 @@ def _rtneural() -> Any:
     if folder is None:
         return "RTNEURAL_DIR does not name a checkout of it"
     target = Path(tempfile.mkdtemp()) / "rtneural.so"
-    command = ["c++", "-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-w", f"-I{folder}",
-               f"-I{folder}/modules/Eigen", str(Path(__file__).with_name("rtneural.cc")),
-               "-o", str(target)]  # fmt: skip
+    command = [
+        "c++",
+        "-O3",
+        "-march=native",
+        "-std=c++17",
+        "-fPIC",
+        "-shared",
+        "-w",
+        f"-I{folder}",
+        f"-I{folder}/modules/Eigen",
+        str(Path(__file__).with_name("rtneural.cc")),
+        "-o",
+        str(target),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         return f"it does not compile: {done.stderr[:200]}"
@@ -215,12 +226,14 @@ def _ours(model: Any) -> dict[str, Turn | Absent]:
 
 def _step(cell: str, H: int, rounds: int) -> Row:
     model = classifier(cell, F, H)
-    turns, absent = _turns({
-        **_ours(model),
-        "RTNeural": _rtneural_turn(cell, H),
-        "torch's layer": _torch_turn(model),
-        "ONNX Runtime, step": _onnx_turn(model, "step"),
-    })  # fmt: skip
+    turns, absent = _turns(
+        {
+            **_ours(model),
+            "RTNeural": _rtneural_turn(cell, H),
+            "torch's layer": _torch_turn(model),
+            "ONNX Runtime, step": _onnx_turn(model, "step"),
+        }
+    )
     with _one_thread():
         found = _timings(_timed(turns, rounds))
     by_name = {t.name: t for t in found}
@@ -255,11 +268,13 @@ def _own(rounds: int) -> Row:
 
     H = 64
     own, built_in = classifier(OwnCell, F, H), classifier("rnn", F, H)
-    turns, absent = _turns({
-        **_ours(own),
-        "the built-in RNN in C++": _ours(built_in)["a step in C++"],
-        "ONNX Runtime, sequence": _onnx_turn(own, "sequence"),
-    })  # fmt: skip
+    turns, absent = _turns(
+        {
+            **_ours(own),
+            "the built-in RNN in C++": _ours(built_in)["a step in C++"],
+            "ONNX Runtime, sequence": _onnx_turn(own, "sequence"),
+        }
+    )
     with _one_thread():
         found = _timings(_timed(turns, rounds))
     by_name = {t.name: t for t in found}

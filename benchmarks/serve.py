@@ -130,8 +130,11 @@ def _steps(quick: bool) -> Row:
 
     n, turns = (20, 1) if quick else (SEQUENCES, SECONDS // TURN)
     steps = PER_SECOND * (1 if quick else TURN)
-    with saved_classifier("gru", F, H) as model, ours(model) as own, \
-            server("benchmarks.serve_echo") as echo:  # fmt: skip
+    with (
+        saved_classifier("gru", F, H) as model,
+        ours(model) as own,
+        server("benchmarks.serve_echo") as echo,
+    ):
         found, echoed = asyncio.run(_load([own, echo], n, turns, steps))
         loaded = runtime.load(model)
     mixed = sum(wrong(client, loaded) for client in found)

@@ -25,9 +25,14 @@ def main() -> None:
     """Serve on any port, whose address is printed."""
     app = Starlette(routes=[Route("/v2/models/{model}/infer", echo, methods=["POST"])])
     config = uvicorn.Config(
-        app, http=bounded(30), log_config=None, access_log=False, lifespan="off",
-        server_header=False, timeout_keep_alive=IDLE,
-    )  # fmt: skip
+        app,
+        http=bounded(30),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_keep_alive=IDLE,
+    )
     socket = listening(Settings(port=0))
     print(f"echo at http://127.0.0.1:{socket.getsockname()[1]}", flush=True)
     asyncio.run(uvicorn.Server(config).serve(sockets=[socket]))

@@ -188,9 +188,12 @@ def _conv_lstm(s: Size) -> Step:
         kernel, bias = weights
         h, c = carry
         gates = jax.lax.conv_general_dilated(
-            jnp.concatenate([x, h], 1), kernel, (1, 1), "SAME",
+            jnp.concatenate([x, h], 1),
+            kernel,
+            (1, 1),
+            "SAME",
             dimension_numbers=("NCHW", "OIHW", "NCHW"),
-        )  # fmt: skip
+        )
         i, f, o, g = jnp.split(gates + bias[:, None, None], 4, 1)
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
         h = jax.nn.sigmoid(o) * jnp.tanh(c)
@@ -200,6 +203,13 @@ def _conv_lstm(s: Size) -> Step:
 
 
 STEPS: dict[str, Callable[[Size], Step]] = {
-    "bahdanau": _bahdanau, "conv_lstm": _conv_lstm, "crf": _crf, "delta_net": _delta_net,
-    "gla": _gla, "mamba2": _mamba2, "mlstm": _mlstm, "rwkv7": _rwkv7, "s6": _s6,
-}  # fmt: skip
+    "bahdanau": _bahdanau,
+    "conv_lstm": _conv_lstm,
+    "crf": _crf,
+    "delta_net": _delta_net,
+    "gla": _gla,
+    "mamba2": _mamba2,
+    "mlstm": _mlstm,
+    "rwkv7": _rwkv7,
+    "s6": _s6,
+}

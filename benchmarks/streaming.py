@@ -85,8 +85,10 @@ def _waits(arguments: list[str], lines: list[str]) -> list[float]:
     """Seconds from each line to its answer, when no line follows before it."""
     process = subprocess.Popen(
         [*arguments, "-", "--key", "device"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+    )
     with process:
         given, answers = process.stdin, process.stdout
         assert given is not None and answers is not None

@@ -33,10 +33,14 @@ MEMBERS = 4
 def specs(quick: bool) -> list[Spec]:
     sizes = ((3, 4, 8),) if quick else SIZES
     return [
-        Spec(name := f"{net}/{size[0]}x{size[1]}x{size[2]}/{transform}".replace(" ", "_"),
-             partial(_row, name, net, size, transform, quick))
-        for net in ("lstm", "loop") for size in sizes for transform in WANTED
-    ]  # fmt: skip
+        Spec(
+            name := f"{net}/{size[0]}x{size[1]}x{size[2]}/{transform}".replace(" ", "_"),
+            partial(_row, name, net, size, transform, quick),
+        )
+        for net in ("lstm", "loop")
+        for size in sizes
+        for transform in WANTED
+    ]
 
 
 def _row(name: str, net: str, size: tuple[int, int, int], transform: str, quick: bool) -> Row:

@@ -37,11 +37,17 @@ def trained(
     trainer = Trainer(
         model,
         TrainingArguments(
-            into, max_steps=steps, per_device_train_batch_size=rows, logging_steps=1,
-            save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True,
+            into,
+            max_steps=steps,
+            per_device_train_batch_size=rows,
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
         ),
         train_dataset=examples(austen()["Persuasion"], length, rows * steps),
-    )  # fmt: skip
+    )
     trainer.train()
     return [float(e["loss"]) for e in trainer.state.log_history if "loss" in e], model
 

@@ -21,11 +21,20 @@ from ostinato import loop
 
 
 def sdeint(
-    sde: Any, y0: Tensor, ts: Any, bm: Any = None, method: str | None = None, dt: Any = 1e-3,
-    adaptive: bool = False, options: dict[str, Any] | None = None,
-    names: dict[str, str] | None = None, logqp: bool = False, extra: bool = False,
-    extra_solver_state: Any = None, **others: Any,
-) -> Any:  # fmt: skip
+    sde: Any,
+    y0: Tensor,
+    ts: Any,
+    bm: Any = None,
+    method: str | None = None,
+    dt: Any = 1e-3,
+    adaptive: bool = False,
+    options: dict[str, Any] | None = None,
+    names: dict[str, str] | None = None,
+    logqp: bool = False,
+    extra: bool = False,
+    extra_solver_state: Any = None,
+    **others: Any,
+) -> Any:
     """Integrate a stochastic differential equation: arguments and results of `torchsde.sdeint`.
 
     With `adaptive=True`, it calls `torchsde.sdeint`.
@@ -48,9 +57,20 @@ def sdeint(
     """
     if adaptive:
         return torchsde.sdeint(
-            sde, y0, ts, bm, method, dt, adaptive, options=options, names=names, logqp=logqp,
-            extra=extra, extra_solver_state=extra_solver_state, **others,
-        )  # fmt: skip
+            sde,
+            y0,
+            ts,
+            bm,
+            method,
+            dt,
+            adaptive,
+            options=options,
+            names=names,
+            logqp=logqp,
+            extra=extra,
+            extra_solver_state=extra_solver_state,
+            **others,
+        )
     fixed = {"rtol": 1e-5, "atol": 1e-4, "dt_min": 1e-5, **others}
     made = check_contract(sde, y0, ts, bm, method, adaptive, options, names, logqp)
     sde, y0, ts, bm, method, options = made

@@ -36,12 +36,24 @@ POLYNOMIALS = [
     ("log", lambda z: (artanh_2(z) - 2) / z, ONE * 2 / 3, 0, ROOT * ROOM, 7),
     ("pow", lambda z: ((artanh_2(z) - 2) / z - ONE * 2 / 3) / z, ONE * 2 / 5, 0, ROOT * ROOM, 8),
     ("sin", lambda z: (over_root(mp.sin, z) - 1) / z, -ONE / 6, 0, (PI / 4) ** 2 * ROOM, 7),
-    ("cos", lambda z: (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z**2, ONE / 24, 0,
-     (PI / 4) ** 2 * ROOM, 6),
+    (
+        "cos",
+        lambda z: (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z**2,
+        ONE / 24,
+        0,
+        (PI / 4) ** 2 * ROOM,
+        6,
+    ),
     ("erf below 1", lambda z: over_root(mp.erf, z) - 1, 2 / mp.sqrt(PI) - 1, 0, ROOM, 13),
-    ("erf above 1, t = 1 / (x + 2)", lambda t: mp.exp((1 / t - 2) ** 2) * mp.erfc(1 / t - 2), 0,
-     ONE / 8, ONE / 3, 16),
-]  # fmt: skip
+    (
+        "erf above 1, t = 1 / (x + 2)",
+        lambda t: mp.exp((1 / t - 2) ** 2) * mp.erfc(1 / t - 2),
+        0,
+        ONE / 8,
+        ONE / 3,
+        16,
+    ),
+]
 
 
 def main() -> None:

@@ -37,8 +37,14 @@ N_STEPS, BATCH = 12, 16  # training steps, and sequences in each
 RELATIVE = 1e-4  # tolerance: both ways sum float32 in different orders, in N_STEPS training steps
 X = torch.randn(N_STEPS * BATCH, 20, 8, generator=torch.Generator().manual_seed(1))
 Y = (X[:, :, 0].cumsum(1)[:, -1] > 0).long()
-HEAD = ["framework", "swapped", "played forward, backward", "largest relative difference of losses",
-        "checkpoint to torch.nn", "checkpoint from torch.nn"]  # fmt: skip
+HEAD = [
+    "framework",
+    "swapped",
+    "played forward, backward",
+    "largest relative difference of losses",
+    "checkpoint to torch.nn",
+    "checkpoint from torch.nn",
+]
 
 plays: Counter[str] = Counter()
 
@@ -94,9 +100,14 @@ def in_lightning() -> Framework:
 
     def train(model: Any, folder: Path) -> tuple[list[float], Path]:
         trainer = lightning.Trainer(
-            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=1.0,
-        )  # fmt: skip
+            accelerator="cpu",
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            gradient_clip_val=1.0,
+        )
         dataset = torch.utils.data.TensorDataset(X, Y)
         trainer.fit(model, torch.utils.data.DataLoader(dataset, BATCH, shuffle=True))
         trainer.save_checkpoint(folder / "last.ckpt")
@@ -114,9 +125,15 @@ def in_skorch() -> Framework:
 
     def net(model: Any) -> Any:
         return skorch.NeuralNetClassifier(
-            model, criterion=torch.nn.CrossEntropyLoss, optimizer=torch.optim.Adam, lr=1e-2,
-            max_epochs=1, batch_size=BATCH, train_split=None, verbose=0,
-        )  # fmt: skip
+            model,
+            criterion=torch.nn.CrossEntropyLoss,
+            optimizer=torch.optim.Adam,
+            lr=1e-2,
+            max_epochs=1,
+            batch_size=BATCH,
+            train_split=None,
+            verbose=0,
+        )
 
     def train(model: Any, folder: Path) -> tuple[list[float], Path]:
         trained = net(model).fit(X.numpy(), Y.numpy())
@@ -154,10 +171,16 @@ def in_transformers() -> Framework:
 
     def train(model: Any, folder: Path) -> tuple[list[float], Path]:
         arguments = transformers.TrainingArguments(
-            output_dir=str(folder), use_cpu=True, num_train_epochs=1, learning_rate=1e-2,
-            per_device_train_batch_size=BATCH, logging_steps=1, report_to=[], save_strategy="no",
+            output_dir=str(folder),
+            use_cpu=True,
+            num_train_epochs=1,
+            learning_rate=1e-2,
+            per_device_train_batch_size=BATCH,
+            logging_steps=1,
+            report_to=[],
+            save_strategy="no",
             disable_tqdm=True,
-        )  # fmt: skip
+        )
         dataset = [{"x": x, "labels": y} for x, y in zip(X, Y, strict=True)]
         trainer = transformers.Trainer(model, arguments, train_dataset=dataset)
         trainer.remove_callback(transformers.PrinterCallback)
@@ -192,9 +215,14 @@ def study(framework: Framework, folder: Path) -> tuple[list[str], bool]:
     from_torch = apart(framework.load(ostinato.accelerate(framework.make()), their_file), theirs)
     version = importlib.metadata.version(framework.package)
     n_forward, n_backward = played.get("forward", 0), played.get("backward", 0)
-    row = [f"{framework.package} {version}", f"{n_swapped} of {len(layers)}",
-           f"{n_forward}, {n_backward}", f"{max(differences):.1e}",
-           f"{to_torch:.1e}", f"{from_torch:.1e}"]  # fmt: skip
+    row = [
+        f"{framework.package} {version}",
+        f"{n_swapped} of {len(layers)}",
+        f"{n_forward}, {n_backward}",
+        f"{max(differences):.1e}",
+        f"{to_torch:.1e}",
+        f"{from_torch:.1e}",
+    ]
     fine = (
         len(losses) == N_STEPS
         and len(set(wanted)) == N_STEPS  # training changes the loss

@@ -34,9 +34,12 @@ CANDIDATES: list[dict[str, Any]] = [
 ]
 # The best settings by `choose` (see benchmarks/results/mnist.md).
 GRU: dict[str, Any] = {
-    "cell": "gru", "optimizer": "adam", "learning_rate": 4e-3, "schedule": "cosine",
+    "cell": "gru",
+    "optimizer": "adam",
+    "learning_rate": 4e-3,
+    "schedule": "cosine",
     "clip_norm": 1.0,
-}  # fmt: skip
+}
 # (name, settings, command, seeds)
 ROWS: list[tuple[str, dict[str, Any], str, int]] = [
     ("the notebook's experiment, better start", {}, "ostinato train mnist", 5),

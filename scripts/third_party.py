@@ -42,9 +42,16 @@ from ostinato.nn import inspect
 BEGIN, END = "<!-- third-party -->", "<!-- /third-party -->"
 SLEEP_S = 5e-3  # OpenMP's threads spin for about 4 ms after their work, on cores that are needed
 HEAD = [
-    "model", "work", "swapped", "left alone", "largest difference", "relative",
-    "torch.nn", "accelerated", "times faster",
-]  # fmt: skip
+    "model",
+    "work",
+    "swapped",
+    "left alone",
+    "largest difference",
+    "relative",
+    "torch.nn",
+    "accelerated",
+    "times faster",
+]
 
 
 def study(subject: Subject, rounds: int) -> list[dict[str, Any]]:

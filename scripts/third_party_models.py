@@ -186,9 +186,13 @@ def forecaster(kind: type) -> Made:
             module.kept_batch = batch
 
     settings = {
-        "accelerator": "cpu", "logger": False, "enable_progress_bar": False,
-        "enable_model_summary": False, "enable_checkpointing": False, "callbacks": [KeepBatch()],
-    }  # fmt: skip
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "callbacks": [KeepBatch()],
+    }
     forecast = NeuralForecast(
         [kind(h=12, input_size=36, max_steps=50, scaler_type="robust", **settings)], freq="ME"
     )
@@ -232,9 +236,14 @@ def recurrent_ppo() -> Made:
 
     games = make_vec_env("CartPole-v1", n_envs=N_ENVIRONMENTS, seed=0)
     agent = RecurrentPPO(
-        "MlpLstmPolicy", games, seed=0, device="cpu", n_steps=N_STEPS, n_epochs=1,
+        "MlpLstmPolicy",
+        games,
+        seed=0,
+        device="cpu",
+        n_steps=N_STEPS,
+        n_epochs=1,
         batch_size=N_ENVIRONMENTS * N_STEPS,
-    )  # fmt: skip
+    )
     agent.learn(N_ENVIRONMENTS * N_STEPS)
     played = agent.rollout_buffer
     observations = played.observations.reshape(N_ENVIRONMENTS, N_STEPS, -1)
@@ -356,8 +365,13 @@ def speech(seconds: float, pitch: float) -> np.ndarray:
     """
     from scipy.signal import lfilter
 
-    vowels = [(270, 2290, 3010), (530, 1840, 2480), (730, 1090, 2440), (570, 840, 2410),
-              (300, 870, 2240)]  # fmt: skip
+    vowels = [
+        (270, 2290, 3010),
+        (530, 1840, 2480),
+        (730, 1090, 2440),
+        (570, 840, 2410),
+        (300, 870, 2240),
+    ]
     random = np.random.default_rng(int(pitch))
     n, syllable = int(RATE * seconds), RATE // 4
     frequency = pitch * (1 + 0.15 * np.sin(2 * np.pi * 0.4 * np.arange(n) / RATE))

@@ -24,9 +24,15 @@ from typing import Any
 import torch
 
 FILES = [
-    "test_nn.py", "test_modules.py", "nn", "test_expanded_weights.py", "test_autocast.py",
-    "test_stateless.py", "test_autograd.py", "test_overrides.py",
-]  # fmt: skip
+    "test_nn.py",
+    "test_modules.py",
+    "nn",
+    "test_expanded_weights.py",
+    "test_autocast.py",
+    "test_stateless.py",
+    "test_autograd.py",
+    "test_overrides.py",
+]
 SELECT = "rnn or gru or lstm or packed or cell"
 
 

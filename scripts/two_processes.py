@@ -89,8 +89,13 @@ def others_told(table: str, keep: Path | None) -> Iterator[list[dict[str, object
     verdict = "" if others < QUIET else "; THE MACHINE WAS BUSY, so that times say little"
     print(f"other programs had {others:.0%} of the cores' time meanwhile{verdict}\n", flush=True)
     if keep is not None:
-        around = {"table": table, "others": round(others, 3), "cores": environment.cores(),
-                  "cpu": environment.cpu_model(), "commit": environment.git_state()}  # fmt: skip
+        around = {
+            "table": table,
+            "others": round(others, 3),
+            "cores": environment.cores(),
+            "cpu": environment.cpu_model(),
+            "commit": environment.git_state(),
+        }
         with keep.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(around | finding) + "\n" for finding in findings)
 
@@ -241,9 +246,15 @@ def kills(folder: Path, options: argparse.Namespace, findings: list) -> bool:
             flush=True,
         )
         findings.append(
-            {"seed": options.seed, "process": rank, "after_s": round(moment, 1),
-             "checkpoint": checkpoint, "ended_after_s": round(took, 1), "right": right}
-        )  # fmt: skip
+            {
+                "seed": options.seed,
+                "process": rank,
+                "after_s": round(moment, 1),
+                "checkpoint": checkpoint,
+                "ended_after_s": round(took, 1),
+                "right": right,
+            }
+        )
         shutil.rmtree(run, ignore_errors=True)
     print(f"{n_right} of {wanted} ended in time and gave the same bits when resumed")
     return n_right == wanted

@@ -16,9 +16,13 @@ from sources import sources
 OBVIOUS = 3  # lines of a method that its name explains
 
 PACKAGES = (
-    "ostinato", "ostinato.nn", "ostinato_learn", "ostinato_learn.data", "ostinato_learn.datasets",
+    "ostinato",
+    "ostinato.nn",
+    "ostinato_learn",
+    "ostinato_learn.data",
+    "ostinato_learn.datasets",
     "ostinato_learn.models",
-)  # fmt: skip
+)
 GIVEN = {"Dataset", "Split"}  # by functions that have examples
 
 Functions = (ast.FunctionDef, ast.AsyncFunctionDef)

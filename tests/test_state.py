@@ -38,7 +38,10 @@ KNOWN = {
     # properties of the machine and its environment
     "ostinato/_explain.py": {"multiply_rate"},
     "engine/native.py": {
-        "best_isa", "own_threads", "threads_from_environment", "unavailable",
+        "best_isa",
+        "own_threads",
+        "threads_from_environment",
+        "unavailable",
         "workspaces_of_the_process",
     },
     "engine/rows.py": {"_seats"},
@@ -56,7 +59,7 @@ KNOWN = {
     "cli/many/workers.py": {"_prepared"},
     "training/distributed.py": {"_given_up"},
     "training/optimizers.py": {"_stepping_plainly"},
-}  # fmt: skip
+}
 CHANGES = {
     "dict", "list", "set", "defaultdict", "deque", "Counter", "OrderedDict", "Recent", "ContextVar",
     "local",

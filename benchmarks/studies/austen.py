@@ -38,14 +38,22 @@ RESULTS = Path(__file__).parents[1] / "results" / "austen.jsonl"
 HELD_OUT = 0.05
 RECIPES: dict[str, dict[str, Any]] = {
     "characters": {
-        "level": "character", "vocabulary_size": None, "embedding_size": 128, "tied": False,
-        "dropout": 0.0, "epochs": 4.0,
+        "level": "character",
+        "vocabulary_size": None,
+        "embedding_size": 128,
+        "tied": False,
+        "dropout": 0.0,
+        "epochs": 4.0,
     },
     "words": {
-        "level": "word", "vocabulary_size": None, "embedding_size": 256, "tied": True,
-        "dropout": 0.5, "epochs": 10.0,
+        "level": "word",
+        "vocabulary_size": None,
+        "embedding_size": 256,
+        "tied": True,
+        "dropout": 0.5,
+        "epochs": 10.0,
     },
-}  # fmt: skip
+}
 SHARES = ("top1", "top3")
 NGRAMS = [("character", None, 8), ("word", None, 5), ("word", 5828, 5)]
 

@@ -46,9 +46,11 @@ TURNS = 5
 COMPILE_SECONDS = 300
 COMPILED = ("cell_32_64", "ncps_cfc", "snntorch_leaky", "hydrodl2_hbv")
 DISTRIBUTIONS = {
-    "torchcrf": "pytorch-crf", "torch_kf": "torch-kf", "sb3_contrib": "sb3-contrib",
+    "torchcrf": "pytorch-crf",
+    "torch_kf": "torch-kf",
+    "sb3_contrib": "sb3-contrib",
     "pyro": "pyro-ppl",
-}  # fmt: skip
+}
 BEGIN, END = "<!-- loops -->", "<!-- /loops -->"
 
 
@@ -134,16 +136,26 @@ def measured(name: str) -> Result:
     seconds, ratio = in_turn(alone, accelerated)
     file, function = case.loop
     found = [
-        r for r in inspect(fast)
-        if isinstance(r, LoopReport) and r.native is not None
-        and r.file.endswith(file) and r.name.endswith(function)
-    ]  # fmt: skip
+        r
+        for r in inspect(fast)
+        if isinstance(r, LoopReport)
+        and r.native is not None
+        and r.file.endswith(file)
+        and r.name.endswith(function)
+    ]
     of = next((r for r in found if r.native), found[0] if found else None)
     where = f"{Path(of.file).name}:{of.line} `{of.text}`" if of else "not found"
     return Result(
-        name, version(case.package), where, bool(of and of.native), of.reason if of else "",
-        seconds, ratio, first, compiled(name) if name in COMPILED else "",
-    )  # fmt: skip
+        name,
+        version(case.package),
+        where,
+        bool(of and of.native),
+        of.reason if of else "",
+        seconds,
+        ratio,
+        first,
+        compiled(name) if name in COMPILED else "",
+    )
 
 
 def version(package: str) -> str:
@@ -180,24 +192,32 @@ def compile_here(name: str) -> None:
 def line(r: Result) -> str:
     how = "native" if r.native else f"in Python: {r.reason or 'not found'}"
     cells = [
-        r.package, r.name, r.loop, how, f"{r.seconds * 1e3:.0f} ms", f"{r.ratio:.1f} ×",
-        f"{r.first:.1f} s", r.compiled or "–",
-    ]  # fmt: skip
+        r.package,
+        r.name,
+        r.loop,
+        how,
+        f"{r.seconds * 1e3:.0f} ms",
+        f"{r.ratio:.1f} ×",
+        f"{r.first:.1f} s",
+        r.compiled or "–",
+    ]
     return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
 
 
 def page(results: list[Result], before: dict[str, Any], after: dict[str, Any]) -> str:
     native = sum(r.native for r in results)
-    return "\n".join([
-        *machine_lines(before, after),
-        "",
-        f"{native} of {len(results)} loops are native.",
-        "",
-        "| package | model | loop | how it runs | alone | with ostinato | its first call "
-        "| torch.compile |",
-        "| --- | --- | --- | --- | ---: | ---: | ---: | --- |",
-        *map(line, results),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *machine_lines(before, after),
+            "",
+            f"{native} of {len(results)} loops are native.",
+            "",
+            "| package | model | loop | how it runs | alone | with ostinato | its first call "
+            "| torch.compile |",
+            "| --- | --- | --- | --- | ---: | ---: | ---: | --- |",
+            *map(line, results),
+        ]
+    )
 
 
 def main() -> None:

@@ -69,9 +69,14 @@ def ppo_lstm(fast: bool, seed: int) -> list[float]:
 
     envs = make_vec_env("CartPole-v1", 8, seed=seed, wrapper_class=masked)
     agent = RecurrentPPO(
-        "MlpLstmPolicy", envs, n_steps=128, batch_size=256, seed=seed, device="cpu",
+        "MlpLstmPolicy",
+        envs,
+        n_steps=128,
+        batch_size=256,
+        seed=seed,
+        device="cpu",
         policy_kwargs={"lstm_hidden_size": 64},
-    )  # fmt: skip
+    )
     if fast:
         ostinato.accelerate(agent.policy, loops=True)
     rewards = []
@@ -126,9 +131,11 @@ def spiking_jelly(fast: bool, seed: int) -> list[float]:
             super().__init__()
             atan = surrogate.ATan()
             self.layers = nn.Sequential(
-                layer.Linear(16, 64), neuron.LIFNode(tau=2.0, surrogate_function=atan),
-                layer.Linear(64, 8), neuron.LIFNode(tau=2.0, surrogate_function=atan),
-            )  # fmt: skip
+                layer.Linear(16, 64),
+                neuron.LIFNode(tau=2.0, surrogate_function=atan),
+                layer.Linear(64, 8),
+                neuron.LIFNode(tau=2.0, surrogate_function=atan),
+            )
 
         def forward(self, x: Tensor) -> Any:
             rate: Any = 0.0
@@ -203,8 +210,11 @@ def crf_tagger(fast: bool, seed: int) -> list[float]:
     losses = trained(model, lambda: model(*next(batches)), 1536, 1e-2)
     with torch.no_grad():
         best = model.crf.decode(model.emitted(words[:64]), mask[:64])
-    right = sum(a == b for row, of in zip(best, tags.tolist(), strict=False)
-                for a, b in zip(row, of, strict=False))  # fmt: skip
+    right = sum(
+        a == b
+        for row, of in zip(best, tags.tolist(), strict=False)
+        for a, b in zip(row, of, strict=False)
+    )
     return [*losses, right / sum(map(len, best))]
 
 
@@ -351,10 +361,17 @@ def rainfall_runoff(fast: bool, seed: int) -> list[float]:
     from neuralhydrology.utils.config import Config
 
     settings = {
-        "model": "customlstm", "hidden_size": 32, "dynamic_inputs": ["a", "b", "c"],
-        "target_variables": ["q"], "output_activation": "linear", "head": "regression",
-        "output_dropout": 0.0, "initial_forget_bias": 3, "seq_length": 365, "predict_last_n": 1,
-    }  # fmt: skip
+        "model": "customlstm",
+        "hidden_size": 32,
+        "dynamic_inputs": ["a", "b", "c"],
+        "target_variables": ["q"],
+        "output_activation": "linear",
+        "head": "regression",
+        "output_dropout": 0.0,
+        "initial_forget_bias": 3,
+        "seq_length": 365,
+        "predict_last_n": 1,
+    }
     model = get_model(Config(settings))
     x = torch.rand(9600, 365, 3)
     flow = (x[..., 0] * 0.99 ** torch.arange(364, -1, -1)).sum(1) / 100

@@ -36,14 +36,32 @@ SETTLED = 6  # calls, after which it is decided which loops pay
 _COMMON = {"vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 2, "pad_token_id": 0}
 _HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 128}
 _LINEAR = {"layer_types": ["linear_attention", "full_attention"]}
-_EXPERTS = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 64,
-            "shared_expert_intermediate_size": 64}  # fmt: skip
-_DELTA = {**_HEADS, **_LINEAR, "head_dim": 16, "linear_num_key_heads": 2,
-          "linear_num_value_heads": 4, "linear_key_head_dim": 16,
-          "linear_value_head_dim": 16}  # fmt: skip
-_LATENT = {**_HEADS, **_LINEAR, "num_key_value_heads": 4, "kv_lora_rank": 16,
-           "qk_rope_head_dim": 16, "qk_nope_head_dim": 16, "v_head_dim": 16,
-           "linear_head_dim": 16, "linear_num_heads": 4}  # fmt: skip
+_EXPERTS = {
+    "num_experts": 2,
+    "num_experts_per_tok": 1,
+    "moe_intermediate_size": 64,
+    "shared_expert_intermediate_size": 64,
+}
+_DELTA = {
+    **_HEADS,
+    **_LINEAR,
+    "head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
+_LATENT = {
+    **_HEADS,
+    **_LINEAR,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 16,
+    "linear_head_dim": 16,
+    "linear_num_heads": 4,
+}
 # Class of transformers → what its configuration says beside _COMMON.
 MODELS: dict[str, dict[str, Any]] = {
     "Rwkv": {"attention_hidden_size": 64, "context_length": T},

@@ -173,17 +173,26 @@ def measured(
     an_epoch = len(learnt) // batch_size
     plan = training.Plan(
         iterations=int(an_epoch * (epochs or recipe.epochs[order])),
-        batch_size=batch_size, seed=seed, optimizer="adamw", learning_rate=4e-3,
-        weight_decay=recipe.weight_decay, clip_norm=1.0, schedule="cosine", warmup=300,
-        eval_every=an_epoch, restore_best=True,
-    )  # fmt: skip
+        batch_size=batch_size,
+        seed=seed,
+        optimizer="adamw",
+        learning_rate=4e-3,
+        weight_decay=recipe.weight_decay,
+        clip_norm=1.0,
+        schedule="cosine",
+        warmup=300,
+        eval_every=an_epoch,
+        restore_best=True,
+    )
     checkpoints = folder / f"{order}-{cell}-{seed}"
     history = training.train(
-        net, Batches(X[learnt], y[learnt], batch_size, seed=seed), plan,
+        net,
+        Batches(X[learnt], y[learnt], batch_size, seed=seed),
+        plan,
         validation=(X[validated], y[validated]),
         callbacks=[training.Checkpoint(checkpoints, every=100), training.Progress()],
         resume=checkpoints if checkpoints.is_dir() else None,
-    )  # fmt: skip
+    )
     return {
         "order": order,
         "cell": cell,

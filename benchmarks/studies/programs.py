@@ -49,9 +49,13 @@ def run(name: str, how: str, seed: int, short: bool) -> Run:
     command += ["--short"] * short
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False,
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     if done.returncode:
@@ -91,24 +95,31 @@ def line(name: str, package: str, runs: list[tuple[Run, Run]]) -> str:
     )
     ends = [statistics.mean(r[i].values[-1] for r in runs) for i in (0, 1)]
     cells = [
-        f"{package} {importlib.metadata.version(package)}", name, f"{alone:.1f} s",
-        f"{fast:.1f} s", f"{gain:.1f} ×", f"{differ:.0e}", f"{ends[0]:.4g}, {ends[1]:.4g}",
-    ]  # fmt: skip
+        f"{package} {importlib.metadata.version(package)}",
+        name,
+        f"{alone:.1f} s",
+        f"{fast:.1f} s",
+        f"{gain:.1f} ×",
+        f"{differ:.0e}",
+        f"{ends[0]:.4g}, {ends[1]:.4g}",
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
 def page(lines: list[str], before: dict[str, Any], after: dict[str, Any], turns: int) -> str:
-    return "\n".join([
-        *machine_lines(before, after),
-        "",
-        f"Processor seconds of whole processes, medians of {turns} turns. *Differ* is by how much "
-        f"the first {FIRST} losses (or mean rewards) differ at most, relative; *last* are the last "
-        "ones, alone and with ostinato.",
-        "",
-        "| package | program | alone | with ostinato | gain | differ | last |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
-        *lines,
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *machine_lines(before, after),
+            "",
+            f"Processor seconds of whole processes, medians of {turns} turns. *Differ* is by how "
+            f"much the first {FIRST} losses (or mean rewards) differ at most, relative; *last* are "
+            "the last ones, alone and with ostinato.",
+            "",
+            "| package | program | alone | with ostinato | gain | differ | last |",
+            "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+            *lines,
+        ]
+    )
 
 
 def main() -> None:

@@ -40,10 +40,26 @@ RESULTS = Path(__file__).parents[1] / "results" / "recipes.jsonl"
 SEEDS = (11, 12)  # none of those by which the studies measure
 N_LEARNT, N_VALIDATED = 320, 160
 LEARNT, VALIDATED = 300_000, 60_000  # characters
-TAG = {"cell": "lstm", "hidden_size": 128, "epochs": 15, "batch_size": 32, "clip_norm": 1.0,
-       "optimizer": "adamw", "schedule": "cosine", "learning_rate": 4e-3}  # fmt: skip
-WORDS = {"level": "word", "vocabulary_size": 2000, "hidden_size": 128, "iterations": 150,
-         "batch_size": 32, "embedding_size": 128, "tied": False, "warmup": 0}  # fmt: skip
+TAG = {
+    "cell": "lstm",
+    "hidden_size": 128,
+    "epochs": 15,
+    "batch_size": 32,
+    "clip_norm": 1.0,
+    "optimizer": "adamw",
+    "schedule": "cosine",
+    "learning_rate": 4e-3,
+}
+WORDS = {
+    "level": "word",
+    "vocabulary_size": 2000,
+    "hidden_size": 128,
+    "iterations": 150,
+    "batch_size": 32,
+    "embedding_size": 128,
+    "tied": False,
+    "warmup": 0,
+}
 
 Settings = dict[str, Any]
 Run = tuple[str, Settings, int]
@@ -56,12 +72,16 @@ def grid(**choices: tuple[Any, ...]) -> Iterator[Settings]:
 
 
 GRIDS: dict[str, list[Settings]] = {
-    "tag": list(grid(learning_rate=(2e-3, 4e-3, 8e-3, 16e-3), hidden_size=(64, 128),
-                     dropout=(0.0, 0.3))),
+    "tag": list(
+        grid(learning_rate=(2e-3, 4e-3, 8e-3, 16e-3), hidden_size=(64, 128), dropout=(0.0, 0.3))
+    ),
     "words": list(grid(learning_rate=(1e-3, 3e-3, 1e-2, 2e-2), dropout=(0.0, 0.3, 0.5))),
-    "peers": [{"study": study, "layers": layers} for study in ("tag", "forecast", "words")
-              for layers in ("ostinato", "torch.nn")],
-}  # fmt: skip
+    "peers": [
+        {"study": study, "layers": layers}
+        for study in ("tag", "forecast", "words")
+        for layers in ("ostinato", "torch.nn")
+    ],
+}
 
 
 def tag(settings: Settings, seed: int) -> float:
@@ -134,8 +154,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Of each study the settings with their means over seeds, in the order of the grid."""
     lines = []
     for study in STUDIES:
-        lines += [f"{study}: {UNITS[study]}", "| settings | seeds | mean | seconds of CPU |",
-                  "|---|---|---|---|"]  # fmt: skip
+        lines += [
+            f"{study}: {UNITS[study]}",
+            "| settings | seeds | mean | seconds of CPU |",
+            "|---|---|---|---|",
+        ]
         for settings in GRIDS[study]:
             of = [row for row in rows if row["study"] == study and row["settings"] == settings]
             if of:
@@ -167,8 +190,13 @@ def main() -> None:
             break
         began = time.process_time()
         score = STUDIES[study](settings, seed)
-        row = {"study": study, "settings": settings, "seed": seed, "score": score,
-               "cpu_s": time.process_time() - began}  # fmt: skip
+        row = {
+            "study": study,
+            "settings": settings,
+            "seed": seed,
+            "score": score,
+            "cpu_s": time.process_time() - began,
+        }
         print(json.dumps(row), flush=True)
         with options.results.open("a", encoding="utf-8") as file:
             print(json.dumps(row), file=file)

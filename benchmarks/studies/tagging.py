@@ -212,9 +212,13 @@ def marked(learnt: Collection[str], name: str, epochs: int, seed: int) -> Iterat
             yield {"model": model, **measures(y_test, predicted)}
     begin = time.perf_counter()
     tagger = SequenceTagger(
-        scheme="iob2", epochs=epochs, dropout=0.3, validation_fraction=0.05, random_state=seed,
+        scheme="iob2",
+        epochs=epochs,
+        dropout=0.3,
+        validation_fraction=0.05,
+        random_state=seed,
         **SETTINGS,
-    )  # fmt: skip
+    )
     tagger.fit(X, y)
     seconds = time.perf_counter() - begin
     predicted = [labels.tolist() for labels in tagger.predict(X_test)]

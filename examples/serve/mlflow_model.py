@@ -41,9 +41,12 @@ set_model(Sequences())  # MLflow keeps this file, not a pickle
 def save(run: str, target: str) -> None:
     """Write the model of a run for MLflow, in a directory that does not exist yet."""
     mlflow.pyfunc.save_model(
-        target, python_model=__file__, artifacts={"model": str(model_in(Path(run)))},
-        pip_requirements=["ostinato"], signature=SIGNATURE,
-    )  # fmt: skip
+        target,
+        python_model=__file__,
+        artifacts={"model": str(model_in(Path(run)))},
+        pip_requirements=["ostinato"],
+        signature=SIGNATURE,
+    )
 
 
 if __name__ == "__main__":

@@ -75,8 +75,13 @@ def fit(iterations: int) -> dict[str, Any]:
     variances = logs.detach().exp()
     of_guess, _, _ = filtered(GUESS, data["y"], data["observed"])
     value, means, spread = filtered(variances, data["y"], data["observed"])
-    return {**data, "variances": variances, "means": means, "spread": spread,
-            "likelihoods": (of_guess.item(), value.item())}  # fmt: skip
+    return {
+        **data,
+        "variances": variances,
+        "means": means,
+        "spread": spread,
+        "likelihoods": (of_guess.item(), value.item()),
+    }
 
 
 def picture(found: dict[str, Any], path: str) -> None:

@@ -76,8 +76,12 @@ def fit(iterations: int) -> dict[str, Any]:
 
     optimizer.step(miss)
     last = paths(speed.detach(), places, speeds)
-    return {"speed": speed.detach(), "first": first, "last": last,
-            "misses": [float((p[-1, 3] - p[-1, 2]).norm()) for p in (first, last)]}  # fmt: skip
+    return {
+        "speed": speed.detach(),
+        "first": first,
+        "last": last,
+        "misses": [float((p[-1, 3] - p[-1, 2]).norm()) for p in (first, last)],
+    }
 
 
 def picture(found: dict[str, Any], path: str) -> None:
@@ -105,8 +109,11 @@ def main() -> None:
     found = fit(options.iterations)
     x, y = found["speed"].tolist()
     print(f"speed at the start ({x:.4f}, {y:.4f})")
-    print("distance to the target at arrival {:.2e}, of the guess {:.2f}".format(
-        *found["misses"][::-1]))  # fmt: skip
+    print(
+        "distance to the target at arrival {:.2e}, of the guess {:.2f}".format(
+            *found["misses"][::-1]
+        )
+    )
     if options.picture:
         picture(found, options.picture)
 

@@ -87,9 +87,14 @@ def fit(iterations: int) -> dict[str, Any]:
         optimizer.step()
     parameters = logs.detach().exp()
     guess, fitted = (flows(p, **data) for p in (GUESS, parameters))
-    return {"parameters": parameters, "measured": measured, "guess": guess, "fitted": fitted,
-            "rain": data["rain"],
-            "efficiencies": [float(efficiency(f, measured)) for f in (guess, fitted)]}  # fmt: skip
+    return {
+        "parameters": parameters,
+        "measured": measured,
+        "guess": guess,
+        "fitted": fitted,
+        "rain": data["rain"],
+        "efficiencies": [float(efficiency(f, measured)) for f in (guess, fitted)],
+    }
 
 
 def picture(found: dict[str, Any], path: str) -> None:

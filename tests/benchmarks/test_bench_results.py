@@ -12,11 +12,19 @@ from benchmarks.results import Absent, Bound, Results, Row, Spec, Timing, load, 
 from benchmarks import machine, overhead, tables
 
 MACHINE = {
-    "date": "2024-05-06T07:08:09", "cpu": "some CPU", "cores": 2, "system": "Linux",
-    "python": "3.11", "packages": {"torch": "2.6", "jax": None}, "git": None,
-    "instruction_set": "avx2", "torch_threads": 2, "mm_gflops": 200.0, "latency_ns": 25.0,
+    "date": "2024-05-06T07:08:09",
+    "cpu": "some CPU",
+    "cores": 2,
+    "system": "Linux",
+    "python": "3.11",
+    "packages": {"torch": "2.6", "jax": None},
+    "git": None,
+    "instruction_set": "avx2",
+    "torch_threads": 2,
+    "mm_gflops": 200.0,
+    "latency_ns": 25.0,
     "peak_gflops": 235.0,
-}  # fmt: skip
+}
 
 
 def row(name="rnn/notebook", value=1.5, latency=(25.0, 26.0)):

@@ -33,8 +33,11 @@ def test_the_commands_of_the_page_run_in_order(tmp_path):
         script = f"set -eo pipefail\n{block}"
         done = subprocess.run(
             ["bash", "-c", script],
-            cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True,
-        )  # fmt: skip
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, (block, done.stderr)
         said.append(done.stdout)
 

@@ -19,16 +19,18 @@ def pooled_slowly(sequence):
     known = [column[~np.isnan(column)] for column in columns]
     changes = [np.abs(np.diff(c)) for c in columns]
     steps = max(len(sequence) - 1, 1)
-    return np.concatenate([
-        [k.mean() if len(k) else np.nan for k in known],
-        [k.std() if len(k) else np.nan for k in known],
-        [k.min() if len(k) else np.nan for k in known],
-        [k.max() if len(k) else np.nan for k in known],
-        [c[0] for c in columns],
-        [c[-1] for c in columns],
-        [np.nansum(c) / steps for c in changes],
-        [len(sequence)],
-    ])  # fmt: skip
+    return np.concatenate(
+        [
+            [k.mean() if len(k) else np.nan for k in known],
+            [k.std() if len(k) else np.nan for k in known],
+            [k.min() if len(k) else np.nan for k in known],
+            [k.max() if len(k) else np.nan for k in known],
+            [c[0] for c in columns],
+            [c[-1] for c in columns],
+            [np.nansum(c) / steps for c in changes],
+            [len(sequence)],
+        ]
+    )
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3, 1.0])

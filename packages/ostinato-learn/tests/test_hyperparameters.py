@@ -32,8 +32,12 @@ from ostinato_learn.models import ClassifierNet
 from ostinato_learn.training import Plan
 
 ESTIMATORS = (
-    SequenceClassifier, SequenceTagger, SequenceRegressor, SequenceForecaster, LanguageModel,
-)  # fmt: skip
+    SequenceClassifier,
+    SequenceTagger,
+    SequenceRegressor,
+    SequenceForecaster,
+    LanguageModel,
+)
 OWN = {
     "recipe": "task",
     "embedding_size": 100,

@@ -33,8 +33,11 @@ def test_the_loop(name, truncate):
         [None, [T, 0, 3, 11], [6, 0, 1, 2]], [False, True], [None, resets]
     ):
         options: dict[str, Any] = {
-            "reverse": reverse, "lengths": lengths, "resets": marks, "truncate": truncate,
-        }  # fmt: skip
+            "reverse": reverse,
+            "lengths": lengths,
+            "resets": marks,
+            "truncate": truncate,
+        }
         ours = play(scan, case, init, xs, memory="1MB", **options)
         assert_close(ours, play(rows_apart, case, init, xs, **options), 1e-12)
 

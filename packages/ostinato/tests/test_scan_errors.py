@@ -300,15 +300,21 @@ def _product(h: Any, x: Any) -> Any:
 MISUNDERSTOOD = {
     "batch first": ((_product, INIT, XS.transpose(0, 1)), {}, r"\[6, 3\].*T=4.*B=4.*pass dim=1"),
     "of a module": (
-        (torch.nn.GRUCell(3, 3).to(D), INIT, XS.transpose(0, 1)), {}, "T=4 .*pass dim=1"),
+        (torch.nn.GRUCell(3, 3).to(D), INIT, XS.transpose(0, 1)),
+        {},
+        "T=4 .*pass dim=1",
+    ),
     "time first, dim=1": ((_product, INIT, XS), {"dim": 1}, "T=4 steps along dim=1.*pass dim=0"),
     "init and xs swapped": ((torch.add, XS, INIT[:, :2]), {}, r"the order is scan\(step, init"),
     "init of one row": ((identity, INIT[:1], XS), {}, "init has 1 rows: wanted"),
     "init without rows": ((_product, INIT[0], XS), {}, r"float64\[3\].*\[4, 3\]"),
     "another width": ((_product, INIT, XS[..., :2]), {}, r"\[4, 3\].*\[4, 2\]: xs has T=6"),
     "an error of the step's own": (
-        (lambda h, x: [][1], INIT, XS), {}, "step is given the carry first"),
-}  # fmt: skip
+        (lambda h, x: [][1], INIT, XS),
+        {},
+        "step is given the carry first",
+    ),
+}
 
 
 def _said(error: Exception) -> str:

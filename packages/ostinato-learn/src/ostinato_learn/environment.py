@@ -16,8 +16,15 @@ from ostinato.internal import cpu_quota
 from ostinato.internal import memory as memory
 
 PACKAGES = (
-    "ostinato", "numpy", "safetensors", "typer", "torch", "scikit-learn", "tqdm", "matplotlib",
-)  # fmt: skip
+    "ostinato",
+    "numpy",
+    "safetensors",
+    "typer",
+    "torch",
+    "scikit-learn",
+    "tqdm",
+    "matplotlib",
+)
 
 
 def environment() -> dict[str, Any]:

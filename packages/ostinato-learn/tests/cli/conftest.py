@@ -29,8 +29,10 @@ def short_runs():
         patch.setattr(baselines, "_methods", lambda: [method])
         patch.setattr(baselines, "FOLDS", 2)
         for module, name in (
-            (typer.main, "get_command"), (environment, "packages"), (environment, "git_state"),
-        ):  # fmt: skip
+            (typer.main, "get_command"),
+            (environment, "packages"),
+            (environment, "git_state"),
+        ):
             patch.setattr(module, name, functools.cache(getattr(module, name)))
         yield
 

@@ -112,15 +112,17 @@ def inputs(folder: Path) -> tuple[object, ...]:
         n = 40 + 3 * i
         values = [float(v) for v in generator.normal(i, 1, n)]
         values[5] = None
-        rows.append({
-            "value": [*values, None, None],
-            "past": [None if t % 9 < 2 else float(t) for t in range(n + 2)],
-            "word": ["new" if t < 2 * i else "old" for t in range(n + 2)],
-            "price": [float(v) for v in generator.normal(50, 5, n + 2)],
-            "t": [i * 1000 + t for t in range(n + 2)],
-            "size": i / 3,
-            "name": f"s{i}",
-        })  # fmt: skip
+        rows.append(
+            {
+                "value": [*values, None, None],
+                "past": [None if t % 9 < 2 else float(t) for t in range(n + 2)],
+                "word": ["new" if t < 2 * i else "old" for t in range(n + 2)],
+                "price": [float(v) for v in generator.normal(50, 5, n + 2)],
+                "t": [i * 1000 + t for t in range(n + 2)],
+                "size": i / 3,
+                "name": f"s{i}",
+            }
+        )
     path = folder / "series.parquet"
     parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=3)
     flags = ("--forecast", "value", "--horizon", 2, "--features", "past,word,price")
@@ -142,8 +144,10 @@ def labels(folder: Path) -> tuple[object, ...]:
     lines = ["id,a,b,low,high"]
     for i in range(40):
         low, high = generator.integers(0, 2, 2)
-        lines += [f"s{i},{a - low:.4f},{b + high:.4f},{low},{high}"
-                  for a, b in generator.normal(0, 0.3, (4, 2))]  # fmt: skip
+        lines += [
+            f"s{i},{a - low:.4f},{b + high:.4f},{low},{high}"
+            for a, b in generator.normal(0, 0.3, (4, 2))
+        ]
     path = _write(folder / "labels.csv", lines)
     return (path, "--classify", "low,high", "--id", "id", "--features", "a,b")
 

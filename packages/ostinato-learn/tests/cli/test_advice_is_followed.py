@@ -62,42 +62,52 @@ FILES: dict[str, tuple[str | bytes, tuple[object, ...]]] = {
     "four questions": (table(x=marked, day=lambda i, t: f"0{t + 1}/02/2024"), CLASSIFY),
     "days or months": (table(day=lambda i, t: f"0{t + 1}/02/2024"), (*WITH_ID, "--time", "tag")),
     "a marker": (table(x=marked), WITH_ID),
-    "two markers": (
-        table(x=lambda i, t, x: "k.A." if t == 2 else marked(i, t, x)), WITH_ID),
+    "two markers": (table(x=lambda i, t, x: "k.A." if t == 2 else marked(i, t, x)), WITH_ID),
     "missing values": (table(x=lambda i, t, x: "" if t == 3 else f"{x}"), WITH_ID),
     "another decimal mark than given": (
-        table(x=decimals), (*WITH_ID, "--separator", ";", "--decimal", ".")),
-    "thousands of a given dialect": (
-        table(x=lambda i, t, x: f"1.{100 + i}"), (*WITH_ID, *GIVEN)),
-    "whole thousands, or three decimals": (
-        table(x=lambda i, t, x: f"1,{100 + i}"), WITH_ID),
+        table(x=decimals),
+        (*WITH_ID, "--separator", ";", "--decimal", "."),
+    ),
+    "thousands of a given dialect": (table(x=lambda i, t, x: f"1.{100 + i}"), (*WITH_ID, *GIVEN)),
+    "whole thousands, or three decimals": (table(x=lambda i, t, x: f"1,{100 + i}"), WITH_ID),
     "another separator than given": (table(), (*WITH_ID, "--separator", ",")),
     "a title above another separator": ("a title\n" + table(), WITH_ID),
     "lines above the header": (
-        "Export of 2024\nby a logger\n" + table().replace(";", ","), WITH_ID),
+        "Export of 2024\nby a logger\n" + table().replace(";", ","),
+        WITH_ID,
+    ),
     "an encoding that is not clear": (table(name=lambda i: f"è{i}").encode("cp1252"), WITH_ID),
     "a column of texts": (
-        table("kunde;notiz;x;art", day=lambda i, t: f"text {i} {t} of some words"), WITH_ID),
+        table("kunde;notiz;x;art", day=lambda i, t: f"text {i} {t} of some words"),
+        WITH_ID,
+    ),
     "texts beside a number": (
         "review;x;art\n" + "".join(f"a text of n. {i};{i % 5};{'ab'[i % 2]}\n" for i in range(60)),
-        CLASSIFY),
-    "dates in no role": (
-        table("kunde;tag;x;art", day=lambda i, t: "2024-03-01"), WITH_ID),
+        CLASSIFY,
+    ),
+    "dates in no role": (table("kunde;tag;x;art", day=lambda i, t: "2024-03-01"), WITH_ID),
     "ids that come back": (
         "kunde;x;art\n" + "".join(f"K{i % 40};{i / 4};{'ab'[i % 2]}\n" for i in range(240)),
-        WITH_ID),
+        WITH_ID,
+    ),
     "times that repeat": (series(*(str(i // 2) for i in range(60))), (*FORECAST, "--time", "t")),
     "times in any order": (
-        series(*(str((7 * i) % 60) for i in range(60))), (*FORECAST, "--time", "t")),
+        series(*(str((7 * i) % 60) for i in range(60))),
+        (*FORECAST, "--time", "t"),
+    ),
     "several series in one column of times": (
         "t,x,ort\n" + "".join(f"{i % 30},{i % 9},{'AB'[i // 30]}\n" for i in range(60)),
-        (*FORECAST, "--time", "t")),
+        (*FORECAST, "--time", "t"),
+    ),
     "several series of one time each": (
         "t,x,ort\n" + "".join(f"{i // 2},{i % 9},{'AB'[i % 2]}\n" for i in range(60)),
-        (*FORECAST, "--time", "t")),
+        (*FORECAST, "--time", "t"),
+    ),
     "names in a column of numbers": (
-        table(x=lambda i, t, x: f"{x}" if t % 2 else f"k{i % 3}"), WITH_ID),
-}  # fmt: skip
+        table(x=lambda i, t, x: f"{x}" if t % 2 else f"k{i % 3}"),
+        WITH_ID,
+    ),
+}
 
 
 def advised(message: str) -> list[list[str]]:

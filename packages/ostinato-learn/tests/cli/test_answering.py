@@ -23,8 +23,12 @@ from ostinato_learn.models import saved_model
 if native.unavailable() is not None:
     pytest.skip(str(native.unavailable()), allow_module_level=True)
 
-FILES = {"classify": "classify.csv", "tag": "tag.csv", "forecast": "forecast.csv",
-         "regress": "regress.csv"}  # fmt: skip
+FILES = {
+    "classify": "classify.csv",
+    "tag": "tag.csv",
+    "forecast": "forecast.csv",
+    "regress": "regress.csv",
+}
 
 
 class Leaky(torch.nn.Module):

@@ -50,6 +50,10 @@ def test_the_lines_of_a_card_run(trained, data):
 
 
 def test_only_what_was_learnt_is_counted():
-    arrays = {"body.W": np.zeros((3, 4)), "b": np.zeros(4), "folded.0": np.zeros(99),
-              "copies": np.zeros(1000)}  # fmt: skip
+    arrays = {
+        "body.W": np.zeros((3, 4)),
+        "b": np.zeros(4),
+        "folded.0": np.zeros(99),
+        "copies": np.zeros(1000),
+    }
     assert n_parameters(arrays) == 16

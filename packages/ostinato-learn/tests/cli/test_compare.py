@@ -56,8 +56,10 @@ def test_mcnemar_is_the_binomial_test_of_scipy():
 @pytest.mark.parametrize("n", [1, 2, 7, 10])
 def test_flips_count_all_ways_to_swap(n):
     d = np.random.default_rng(n).normal(0.5, 1, n)
-    ways = [abs(np.dot(signs, d)) >= abs(d.sum()) - 1e-9 for signs in
-            itertools.product([-1, 1], repeat=n)]  # fmt: skip
+    ways = [
+        abs(np.dot(signs, d)) >= abs(d.sum()) - 1e-9
+        for signs in itertools.product([-1, 1], repeat=n)
+    ]
     assert flips(d) == np.mean(ways)
 
 

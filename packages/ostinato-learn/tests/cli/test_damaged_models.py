@@ -13,10 +13,20 @@ from zoo.suites import one_in
 GOLDEN = Path(__file__).parents[1] / "runtime" / "golden" / "0.1.0"
 WRONG = (None, 3, [1, {"a": 2}], {"other": 4})
 PLACES = (
-    ("format",), ("kind",), ("iterations",), ("net",), ("net", "cell"), ("params",), ("graph",),
-    ("graph", "stages"), ("fitted",), ("fitted", "classes"), ("fitted", "classes", "values"),
-    ("fitted", "preparation"), ("sha256",),
-)  # fmt: skip
+    ("format",),
+    ("kind",),
+    ("iterations",),
+    ("net",),
+    ("net", "cell"),
+    ("params",),
+    ("graph",),
+    ("graph", "stages"),
+    ("fitted",),
+    ("fitted", "classes"),
+    ("fitted", "classes", "values"),
+    ("fitted", "preparation"),
+    ("sha256",),
+)
 
 
 @pytest.mark.parametrize("place", one_in(4, PLACES), ids=".".join)

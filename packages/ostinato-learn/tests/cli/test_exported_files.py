@@ -105,10 +105,13 @@ def test_a_later_file_is_read_like_the_file_of_the_training(ostinato, tmp_path, 
 def test_lists_of_objects_lose_no_number(ostinato, tmp_path):
     file = tmp_path / "events.jsonl"
     rows = [
-        {"id": i, "label": "ab"[i % 2], "events": [
-            {"amount": i % 2 + 0.5, "kind": "x"} for _ in range(3)]}
+        {
+            "id": i,
+            "label": "ab"[i % 2],
+            "events": [{"amount": i % 2 + 0.5, "kind": "x"} for _ in range(3)],
+        }
         for i in range(40)
-    ]  # fmt: skip
+    ]
     file.write_text("\n".join(map(json.dumps, rows)))
     looked = ostinato("train", file, "--classify", "label", "--dry-run")
     assert looked.code == 0 and "'events.amount'" in looked.out

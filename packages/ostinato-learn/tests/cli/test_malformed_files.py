@@ -361,12 +361,16 @@ def test_broken_files_are_refused_by_trained_models_too(ostinato, runs, folder, 
         "cut": (whole[:-9].rsplit(b",", 1)[0], f"line {whole.count(10)}"),
         "header": (header, "a header and no rows"),
         "latin": (whole.replace(b"s3,", b"\xe93,", 1), "0xe9"),
-        "column": (whole.replace(b"," + column + b",", b",zz,", 1)
-                   .replace(b"," + column + b"\n", b",zz\n", 1), "no column"),
+        "column": (
+            whole.replace(b"," + column + b",", b",zz,", 1).replace(
+                b"," + column + b"\n", b",zz\n", 1
+            ),
+            "no column",
+        ),
         "word": (_with_last(whole, column, b"abc"), "'abc'"),
         "large": (_with_last(whole, column, b"1e400"), f"line {whole.count(10)}"),
         "order": (_with_rows_exchanged(whole), "column 't'"),
-    }  # fmt: skip
+    }
     before = None
     for name, (content, problem) in broken.items():
         file = folder / f"{name}.csv"

@@ -224,9 +224,11 @@ def test_values_that_cannot_be_used_are_named_with_their_file(
     X[3, 1, 0] = value
     wrong = altered(data, "wrong.npz", X=X)
     for arguments in (
-        ("train", wrong), ("train", data, "--test", wrong), ("evaluate", trained, wrong),
+        ("train", wrong),
+        ("train", data, "--test", wrong),
+        ("evaluate", trained, wrong),
         ("predict", trained, wrong),
-    ):  # fmt: skip
+    ):
         outcome = ostinato(*arguments)
         assert outcome.code == 2
         assert f"{wrong}: {message} example 3, step 1, feature 0" in outcome.err
@@ -258,8 +260,11 @@ def test_test_examples_that_are_learnt_from_are_reported(ostinato, data, arrays,
     with np.load(other) as content:
         other = altered(other, "other.npz", X=content["X"] + 1)
     for test, shown in (
-        (data, "60 of 60"), (copied, "60 of 60"), (half, "3 of 60"), (other, None),
-    ):  # fmt: skip
+        (data, "60 of 60"),
+        (copied, "60 of 60"),
+        (half, "3 of 60"),
+        (other, None),
+    ):
         outcome = ostinato("train", data, "--test", test, *QUICK)
         assert outcome.code == 0
         notes = [line for line in outcome.err.splitlines() if line.startswith("ostinato: ")]
@@ -380,9 +385,11 @@ def test_a_shell_asks_the_command_for_completions():
 
 
 COMPLETED = [
-    ("ostinato train --hidden", "--hidden-size"), ("ostinato pre", "predict"),
-    ("ostinato train m", "mnist"), ("ostinato train mnist --cell l", "lstm"),
-]  # fmt: skip
+    ("ostinato train --hidden", "--hidden-size"),
+    ("ostinato pre", "predict"),
+    ("ostinato train m", "mnist"),
+    ("ostinato train mnist --cell l", "lstm"),
+]
 
 
 @pytest.mark.process

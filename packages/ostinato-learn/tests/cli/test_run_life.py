@@ -207,9 +207,20 @@ def test_a_run_begins_with_the_weights_and_the_network_of_another(ostinato, data
     assert ostinato("train", data, *network, "--iterations", 60, "-o", first).code == 0
     for origin in (first, first / "model"):
         outcome = ostinato(
-            "train", data, "--from", origin, "--iterations", 1, "--learning-rate", 1e-30,
-            "--threads", 1, "-o", second, "--overwrite",
-        )  # fmt: skip
+            "train",
+            data,
+            "--from",
+            origin,
+            "--iterations",
+            1,
+            "--learning-rate",
+            1e-30,
+            "--threads",
+            1,
+            "-o",
+            second,
+            "--overwrite",
+        )
         assert outcome.code == 0, outcome.err
         weights = [(run / "model" / "model.safetensors").read_bytes() for run in (first, second)]
         assert weights[0] == weights[1]

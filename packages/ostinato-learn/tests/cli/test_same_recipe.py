@@ -131,8 +131,10 @@ def test_the_size_of_texts_decides(tmp_path):
     settings = {"task.level": "character", "training.truncate": 128, "training.epochs": 4.0}
     small = recipe.for_texts(160_000, settings, {})
     assert small == {
-        "model.hidden_size": 128, "training.batch_size": 32, "training.epochs": 30.0,
-    }  # fmt: skip
+        "model.hidden_size": 128,
+        "training.batch_size": 32,
+        "training.epochs": 30.0,
+    }
     large = recipe.for_texts(3_600_000, settings, {"training.batch_size": 16})
     assert large == {"model.hidden_size": 512, "training.epochs": 4.0}
 

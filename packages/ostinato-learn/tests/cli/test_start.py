@@ -158,9 +158,16 @@ def test_a_run_that_is_overwritten_may_be_its_own_origin(ostinato, origins, tmp_
     before = ostinato("predict", tmp_path / "run", path, "--proba").out
     for _ in range(2):
         outcome = ostinato(
-            "train", path, *flags, "--from", tmp_path / "run", *UNMOVED, "--overwrite",
-            "-o", tmp_path / "run",
-        )  # fmt: skip
+            "train",
+            path,
+            *flags,
+            "--from",
+            tmp_path / "run",
+            *UNMOVED,
+            "--overwrite",
+            "-o",
+            tmp_path / "run",
+        )
         assert outcome.code == 0, outcome.err
     assert ostinato("predict", tmp_path / "run", path, "--proba").out == before
 

@@ -522,11 +522,17 @@ def _events(folder, n, events=("click", "home", "cart")):
     """A table of visits, by id and step: what was done, and how long."""
     generator = np.random.default_rng(n)
     rows = [
-        {"id": f"v{i}", "event": str(event), "secs": round(float(secs), 3), "buys": str(i % 2),
-         "place": str(i % 3), "is": "hit" if event == "click" else "miss"}
+        {
+            "id": f"v{i}",
+            "event": str(event),
+            "secs": round(float(secs), 3),
+            "buys": str(i % 2),
+            "place": str(i % 3),
+            "is": "hit" if event == "click" else "miss",
+        }
         for i in range(n)
         for event, secs in zip(generator.choice(events, 5), generator.normal(size=5), strict=True)
-    ]  # fmt: skip
+    ]
     for name, text in {
         "csv": as_csv([row.values() for row in rows], rows[0]),
         "jsonl": "".join(json.dumps(row) + "\n" for row in rows),
@@ -614,11 +620,15 @@ def test_a_device_file_is_trained_on_predicted_and_streamed(ostinato, tmp_path):
     written = ("--na", "Low,n/a", "--thousands", "'")
     for name, source, more in (("run", file, written), ("plain", plain, ())):
         assert ostinato("train", source, *flags, *more, "--output", tmp_path / name).code == 0
-    predicted = [ostinato("predict", tmp_path / name, source).out
-                 for name, source in (("run", file), ("plain", plain))]  # fmt: skip
+    predicted = [
+        ostinato("predict", tmp_path / name, source).out
+        for name, source in (("run", file), ("plain", plain))
+    ]
     assert predicted[0] == predicted[1] and predicted[0].count("\n") == 41
-    streamed = [ostinato("stream", tmp_path / name, source, "--key", "id").out
-                for name, source in (("run", file), ("plain", plain))]  # fmt: skip
+    streamed = [
+        ostinato("stream", tmp_path / name, source, "--key", "id").out
+        for name, source in (("run", file), ("plain", plain))
+    ]
     assert streamed[0] == streamed[1] and streamed[0].count("\n") == 161
     done = ostinato("predict", tmp_path / "run", plain, "--na", "Low", "--skip-lines", 1)
     assert done.code == 2 and "there is no column 'id'" in done.err

@@ -39,9 +39,15 @@ def answer_in(process, seconds=20):
 
 def fed(run, *flags):
     return started(
-        run, "-", "--key", "device", *flags,
-        stdin=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
-    )  # fmt: skip
+        run,
+        "-",
+        "--key",
+        "device",
+        *flags,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+    )
 
 
 def test_an_answer_comes_at_once_and_not_for_half_a_line(trained):

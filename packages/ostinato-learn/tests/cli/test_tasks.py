@@ -629,8 +629,11 @@ def test_gaps_of_a_series_are_filled_on_request(ostinato, tmp_path):
 def test_a_missing_input_of_a_forecast_is_what_its_column_says(ostinato, tmp_path):
     """Doses are 0 where none is written, and the temperature is that of the step before."""
     random = np.random.default_rng(0)
-    rows = [[f"s{i}", str(t), f"{random.normal():.3f}", "", f"{20 + t % 5}"]
-            for i in range(4) for t in range(40)]  # fmt: skip
+    rows = [
+        [f"s{i}", str(t), f"{random.normal():.3f}", "", f"{20 + t % 5}"]
+        for i in range(4)
+        for t in range(40)
+    ]
     for row in rows[::9]:
         row[3] = "7"
     for row in rows[4::7]:
@@ -707,8 +710,10 @@ def test_texts_have_the_parts_that_a_column_names(ostinato, tmp_path):
 def test_complete_and_generate_speak_of_the_model_that_they_need(ostinato, trained_tasks):
     run = trained_tasks / "language"
     assert len(ostinato("complete", run, "the ca", "--suggestions", 2).out.splitlines()) == 2
-    made = [ostinato("generate", run, "--prompt", "the", "--tokens", 9, "--seed", 3).out
-            for _ in range(2)]  # fmt: skip
+    made = [
+        ostinato("generate", run, "--prompt", "the", "--tokens", 9, "--seed", 3).out
+        for _ in range(2)
+    ]
     assert made[0] == made[1] and made[0].startswith("the")
     reported = ostinato("generate", run, "--prompt", "theß", "--tokens", 3)
     assert reported.code == 0

@@ -55,14 +55,17 @@ def test_not_for_files_of_arrays(data, ostinato):
     [
         ([["2024-05-01"], ["2024-05-02", "2024-05-03"]], "M8[D]", ["2024-05-01"]),
         ([["2024-05-01"], ["2024-05-02T10:30"]], "M8[m]", ["2024-05-01T00:00"]),
-        ([["2024-05-01"], ["2024-05-02T10:30:00.000000001"]], "M8[ns]",
-         ["2024-05-01T00:00:00.000000000"]),
+        (
+            [["2024-05-01"], ["2024-05-02T10:30:00.000000001"]],
+            "M8[ns]",
+            ["2024-05-01T00:00:00.000000000"],
+        ),
         ([[1.0], [2.0, 3.0]], "i8", [1]),
         ([[1.0], [2.5]], "f8", [1.0]),
         ([[1e300], [2.0]], "f8", [1e300]),
         ([], "i8", None),
     ],
-)  # fmt: skip
+)
 def test_times_are_written_alike_in_the_shortest_exact_form(times, dtype, texts):
     kind = "M8[ns]" if times and isinstance(times[0][0], str) else "f8"
     arrays = [np.array(each, kind) for each in times]

@@ -16,9 +16,16 @@ from shared.reports import draw_by, label_alone
 
 def test_a_run_leaves_what_it_promises(trained):
     assert {p.name for p in trained.iterdir()} == {
-        "model", "config.toml", "metrics.jsonl", "losses.csv", "evaluation.json", "predictions.csv",
-        "environment.json", "report.html", "checkpoint",
-    }  # fmt: skip
+        "model",
+        "config.toml",
+        "metrics.jsonl",
+        "losses.csv",
+        "evaluation.json",
+        "predictions.csv",
+        "environment.json",
+        "report.html",
+        "checkpoint",
+    }
     files = {"model.safetensors", "check.safetensors", "config.json", "README.md"}
     assert {p.name for p in (trained / "model").iterdir()} == files
     evaluation = json.loads((trained / "evaluation.json").read_text())
@@ -156,8 +163,12 @@ def test_the_losses_are_kept_and_a_resumed_run_has_the_same(ostinato, data, tmp_
     assert ostinato("train", data, *SMALL, "--iterations", 40, "--output", run).code == 0
     written = (run / "losses.csv").read_text()
     assert [line.split(",")[0] for line in written.splitlines()] == [
-        "iteration", "0", "10", "20", "30"
-    ]  # fmt: skip
+        "iteration",
+        "0",
+        "10",
+        "20",
+        "30",
+    ]
     (run / "evaluation.json").unlink()  # as if it had been killed before its end
     page = (run / "report.html").read_text()
     assert ostinato("train", "--resume", "--output", run).code == 0

@@ -53,8 +53,10 @@ def test_the_best_configuration_trains_to_the_loss_of_its_trial(ostinato, tmp_pa
     outcome = ostinato("tune", *arguments, "--trials", 3, "-o", study, "--json")
     assert outcome.code == 0, outcome.err
     result = json.loads(outcome.out)
-    best = min((row for row in result["table"] if row["validation_loss"] is not None),
-               key=lambda row: row["validation_loss"])  # fmt: skip
+    best = min(
+        (row for row in result["table"] if row["validation_loss"] is not None),
+        key=lambda row: row["validation_loss"],
+    )
     assert result["best"] == best
     assert result["trials"] == 3
     assert result["config"] == str(study / "best.toml")
@@ -74,9 +76,14 @@ def test_draws_of_the_validation_part_share_nothing_with_what_is_learnt(tmp_path
 
     file, *_ = task_files.classify(tmp_path)
     given = {
-        "data.source": str(file), "task.classify": "kind", "data.id": "id", "data.time": "t",
-        "data.features": "a,b", "data.group": "person", "training.validation_fraction": 0.3,
-    }  # fmt: skip
+        "data.source": str(file),
+        "task.classify": "kind",
+        "data.id": "id",
+        "data.time": "t",
+        "data.features": "a,b",
+        "data.group": "person",
+        "training.validation_fraction": 0.3,
+    }
     job = registry.read(configuration.resolve(given), given)
     draws = [job, *(job.redrawn(draw) for draw in (1, 2, 3))]
     for each in draws:
@@ -105,9 +112,13 @@ def test_the_first_trial_is_the_recipe_and_what_is_given_is_not_searched(ostinat
     for row in result["table"]:
         searched = set(row["parameters"]) - set(trials.COUNTED)
         assert searched == {
-            "training.learning_rate", "training.batch_size", "training.weight_decay",
-            "model.layers", "model.bidirectional", "model.readout",
-        }  # fmt: skip
+            "training.learning_rate",
+            "training.batch_size",
+            "training.weight_decay",
+            "model.layers",
+            "model.bidirectional",
+            "model.readout",
+        }
     rates = {row["parameters"]["training.learning_rate"] for row in result["table"]}
     assert len(rates) == 4
     assert json.loads((study / "study.json").read_text())["sampler"]["seed"] == 0
@@ -203,9 +214,19 @@ def test_the_time_limit_is_kept_within_a_trial(ostinato, tmp_path):
     arguments = task_files.tag(tmp_path)
     began = time.monotonic()
     outcome = ostinato(
-        "tune", *arguments, "--threads", 1, "--hidden-size", 4, "--iterations", 10**6,
-        "--minutes", 0.01, "-o", study,
-    )  # fmt: skip
+        "tune",
+        *arguments,
+        "--threads",
+        1,
+        "--hidden-size",
+        4,
+        "--iterations",
+        10**6,
+        "--minutes",
+        0.01,
+        "-o",
+        study,
+    )
     assert time.monotonic() - began < 60  # all iterations take many minutes
     assert outcome.code == 1
     assert "no trial was finished in 0.01 minutes" in outcome.err

@@ -26,8 +26,17 @@ def test_mnist_shapes_and_values(rows):
         assert X.min() == 0.0 and X.max() == 1.0
         assert y.shape == (n,) and y.dtype == np.int64
     assert np.bincount(rows.train.y).tolist() == [
-        5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949,
-    ]  # fmt: skip
+        5923,
+        6742,
+        5958,
+        6131,
+        5842,
+        5421,
+        5918,
+        6265,
+        5851,
+        5949,
+    ]
     assert rows.test.y[:8].tolist() == [7, 2, 1, 0, 4, 1, 4, 9]
     assert rows.train.X.mean() == pytest.approx(0.1307, abs=5e-5)  # the mean everyone knows
     np.testing.assert_array_equal(np.rint(rows.test.X * 255) / np.float32(255), rows.test.X)

@@ -27,9 +27,16 @@ def walks(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def model() -> SequenceClassifier:
     made = SequenceClassifier(
-        recipe="notebook", cell="gru", hidden_size=8, iterations=300, batch_size=50,
-        optimizer="adam", learning_rate=0.01, validation_fraction=0.5, early_error=0.1,
-    )  # fmt: skip
+        recipe="notebook",
+        cell="gru",
+        hidden_size=8,
+        iterations=300,
+        batch_size=50,
+        optimizer="adam",
+        learning_rate=0.01,
+        validation_fraction=0.5,
+        early_error=0.1,
+    )
     return made.fit(*walks(800, 0))
 
 

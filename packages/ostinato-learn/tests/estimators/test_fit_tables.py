@@ -103,8 +103,10 @@ def test_texts_are_coded_by_the_model(tmp_path):
     a = read_examples(write(path, lines), target="kind", task="classify", shape="wide")
     b = read_examples(
         write(path, ["text,kind", "bad day,bad", "good day,good"]),
-        target="kind", task="classify", shape="wide",
-    )  # fmt: skip
+        target="kind",
+        task="classify",
+        shape="wide",
+    )
     model = package.SequenceClassifier(hidden_size=8, iterations=80).fit(a.X, a.y)
     assert model.score(b.X, b.y) == 1.0
 
@@ -159,9 +161,21 @@ def test_same_bits_as_the_command_line(task, fraction, stays, tmp_path, one_thre
     train, test = stays[0], write(tmp_path / "both.csv", rows_of(16, first=100, seed=1))
     features = "pulse" if task == "tag" else "ward,pulse"
     run = trained(
-        tmp_path, train, "--test", test, f"--{task}", label, "--id", "stay", "--time", "t",
-        "--features", features, "--validation-fraction", fraction,
-    )  # fmt: skip
+        tmp_path,
+        train,
+        "--test",
+        test,
+        f"--{task}",
+        label,
+        "--id",
+        "stay",
+        "--time",
+        "t",
+        "--features",
+        features,
+        "--validation-fraction",
+        fraction,
+    )
     for given in (train, frame(train)):
         model = kind(**SMALL, validation_fraction=fraction).fit(
             given, label=label, id="stay", time="t", features=features.split(",")
@@ -192,15 +206,30 @@ def series(folder: Path, steps: int = 60) -> tuple[Path, Path]:
 def test_same_bits_of_forecasts(tmp_path, one_thread):
     whole, short = series(tmp_path)  # the command line keeps five horizons for its test
     run = trained(
-        tmp_path, whole, "--forecast", "sales", "--horizon", 2, "--id", "shop", "--time", "t",
-        "--features", "day", "--known", "day",
-    )  # fmt: skip
+        tmp_path,
+        whole,
+        "--forecast",
+        "sales",
+        "--horizon",
+        2,
+        "--id",
+        "shop",
+        "--time",
+        "t",
+        "--features",
+        "day",
+        "--known",
+        "day",
+    )
     model = package.SequenceForecaster(horizon=2, **SMALL).fit(
         frame(short), forecast="sales", id="shop", time="t", features=["day"], known="day"
     )
     lines = short.read_text().splitlines()
-    ahead = [line for i in range(4) for line in (
-        *lines[1 + 50 * i : 51 + 50 * i], f"s{i},50,2,", f"s{i},51,3,")]  # fmt: skip
+    ahead = [
+        line
+        for i in range(4)
+        for line in (*lines[1 + 50 * i : 51 + 50 * i], f"s{i},50,2,", f"s{i},51,3,")
+    ]
     later = write(tmp_path / "later.csv", [lines[0], *ahead])
     ours = model.predict_quantiles(frame(later))
     assert np.array_equal(ours, package.load(run).predict_quantiles(later))
@@ -241,10 +270,12 @@ def test_answers_come_by_id(stays, tmp_path):
 def test_tables_of_all_libraries(stays):
     table = frame(stays[0])
     tables = [table, stays[0], str(stays[0])]
-    for name, make in (("pandas", lambda: table.to_pandas()),
-                       ("polars", lambda: __import__("polars").from_arrow(table)),
-                       ("polars", lambda: __import__("polars").from_arrow(table).lazy()),
-                       ("datasets", lambda: __import__("datasets").Dataset(table))):  # fmt: skip
+    for name, make in (
+        ("pandas", lambda: table.to_pandas()),
+        ("polars", lambda: __import__("polars").from_arrow(table)),
+        ("polars", lambda: __import__("polars").from_arrow(table).lazy()),
+        ("datasets", lambda: __import__("datasets").Dataset(table)),
+    ):
         if name in packages_distributions():  # a folder of tests is called datasets, too
             tables.append(make())
     roles = {"label": "outcome", "id": "stay", "time": "t", "features": ["ward", "pulse"]}
@@ -257,8 +288,20 @@ def test_evaluate_has_the_baselines_of_the_command_line(stays, tmp_path, one_thr
     import json
 
     train, test = stays[0], write(tmp_path / "both.csv", rows_of(16, first=100, seed=1))
-    run = trained(tmp_path, train, "--test", test, "--classify", "outcome", "--id", "stay",
-                  "--time", "t", "--features", "ward,pulse")  # fmt: skip
+    run = trained(
+        tmp_path,
+        train,
+        "--test",
+        test,
+        "--classify",
+        "outcome",
+        "--id",
+        "stay",
+        "--time",
+        "t",
+        "--features",
+        "ward,pulse",
+    )
     model = package.SequenceClassifier(**SMALL).fit(
         train, label="outcome", id="stay", time="t", features=["ward", "pulse"]
     )

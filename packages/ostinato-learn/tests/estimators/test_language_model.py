@@ -25,8 +25,15 @@ CHECKED = []
 
 
 def small(**parameters) -> LanguageModel:
-    defaults = {"hidden_size": 8, "iterations": 40, "batch_size": 4, "truncate": 12,
-                "learning_rate": 0.02, "embedding_size": 32, "tied": False}  # fmt: skip
+    defaults = {
+        "hidden_size": 8,
+        "iterations": 40,
+        "batch_size": 4,
+        "truncate": 12,
+        "learning_rate": 0.02,
+        "embedding_size": 32,
+        "tied": False,
+    }
     return LanguageModel(**defaults | parameters)
 
 

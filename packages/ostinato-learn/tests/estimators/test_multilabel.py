@@ -9,8 +9,14 @@ from ostinato_learn import SequenceClassifier, load
 from ostinato_learn.models import ClassifierNet
 from ostinato_learn.tasks.classify.loss import MultiLabels, measure
 
-SMALL = {"hidden_size": 12, "iterations": 200, "batch_size": 32, "optimizer": "adam",
-         "learning_rate": 0.02, "recipe": "notebook"}  # fmt: skip
+SMALL = {
+    "hidden_size": 12,
+    "iterations": 200,
+    "batch_size": 32,
+    "optimizer": "adam",
+    "learning_rate": 0.02,
+    "recipe": "notebook",
+}
 
 
 def several(n: int = 160):

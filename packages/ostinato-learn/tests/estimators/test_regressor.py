@@ -129,8 +129,10 @@ def test_simple_methods():
     assert found["always the mean"]["r2"] <= 0
     assert found["ridge regression on summaries"]["r2"] > 0.9
     assert measures(np.array([1.0, 3.0]), np.array([2.0, 3.0])) == {
-        "r2": 0.5, "mae": 0.5, "rmse": pytest.approx(0.5**0.5),
-    }  # fmt: skip
+        "r2": 0.5,
+        "mae": 0.5,
+        "rmse": pytest.approx(0.5**0.5),
+    }
     assert measures(np.ones(3), np.ones(3))["r2"] is None
 
 

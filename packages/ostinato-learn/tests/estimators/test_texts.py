@@ -25,10 +25,17 @@ def texts(n: int) -> tuple[list[str], list[str]]:
 @pytest.fixture(scope="module")
 def model() -> SequenceClassifier:
     made = SequenceClassifier(
-        recipe="notebook", cell="gru", hidden_size=16, embedding_size=8, vocabulary_size=50,
-        batch_size=20, iterations=150, optimizer="adam", learning_rate=0.02,
+        recipe="notebook",
+        cell="gru",
+        hidden_size=16,
+        embedding_size=8,
+        vocabulary_size=50,
+        batch_size=20,
+        iterations=150,
+        optimizer="adam",
+        learning_rate=0.02,
         validation_fraction=0.1,
-    )  # fmt: skip
+    )
     return made.fit(*texts(200))
 
 

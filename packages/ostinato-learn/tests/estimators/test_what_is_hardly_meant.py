@@ -123,8 +123,12 @@ def test_what_is_meant_is_taken():
     """Rows that are sequences, whose labels come in runs or whose columns are counted."""
     X = GENERATOR.normal(size=(60, 12))
     y = np.repeat(["up", "down"] * 3, 10)
-    for rows in (X, pd.DataFrame(X), pd.DataFrame(X, columns=[f"t{i}" for i in range(12)]),
-                 pd.DataFrame(X, columns=[f"2024-{i + 1:02d}" for i in range(12)])):  # fmt: skip
+    for rows in (
+        X,
+        pd.DataFrame(X),
+        pd.DataFrame(X, columns=[f"t{i}" for i in range(12)]),
+        pd.DataFrame(X, columns=[f"2024-{i + 1:02d}" for i in range(12)]),
+    ):
         classify(rows, y)
     classify(X[:, :2], np.where(GENERATOR.random(60) > 0.5, "up", "down"))
     classify(X[:, :2, None], y)

@@ -35,9 +35,17 @@ def checked_run(*command, cwd=None):
 def compiled(file: Path, *flags: str) -> ctypes.CDLL:
     made = file.with_suffix(".so")
     checked_run(
-        "gcc", *STRICT, *(flags or ("-O1",)), "-shared", "-fPIC", file.name, "-o", made.name,
-        "-lm", cwd=file.parent,
-    )  # fmt: skip
+        "gcc",
+        *STRICT,
+        *(flags or ("-O1",)),
+        "-shared",
+        "-fPIC",
+        file.name,
+        "-o",
+        made.name,
+        "-lm",
+        cwd=file.parent,
+    )
     return ctypes.CDLL(str(made))
 
 
@@ -128,9 +136,16 @@ def source_of(graph, tensors, name="step", int8=False):
     widths = tuple(n.width for n in graph.states)
     step = with_one_input(graph)
     return Source(
-        name, "A step", unprepared(step.inputs[0].width), part(step, tensors),
-        part(whole_carry(widths), {}), widths, sum(widths), (), int8,
-    )  # fmt: skip
+        name,
+        "A step",
+        unprepared(step.inputs[0].width),
+        part(step, tensors),
+        part(whole_carry(widths), {}),
+        widths,
+        sum(widths),
+        (),
+        int8,
+    )
 
 
 def library_of(s: Source, place: Path, *flags):

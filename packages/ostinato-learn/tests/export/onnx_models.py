@@ -96,8 +96,18 @@ def preparation(missing, words=True, far=1.0):
     return Preparation.fit(examples, missing=missing)
 
 
-def forecaster(P=0, K=0, S=0, horizon=3, context=12, season=4, scaling="std",
-               nonnegative=False, whole=False, **config):  # fmt: skip
+def forecaster(
+    P=0,
+    K=0,
+    S=0,
+    horizon=3,
+    context=12,
+    season=4,
+    scaling="std",
+    nonnegative=False,
+    whole=False,
+    **config,
+):
     """With P past inputs, K known in advance, and S that do not change."""
     windows = SeriesWindows(
         context, horizon, scaling, season, *(columns(n, seed) for seed, n in enumerate((P, K, S)))

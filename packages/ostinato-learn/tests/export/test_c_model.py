@@ -197,9 +197,16 @@ def inputs_as_answers(preparation):
     x = c.input(width)
     answer = StepGraph((x,), (), (), (x,))
     return Source(
-        "net", "Inputs", prepared(preparation), part(step, {}), part(answer, {}), (width,), width,
-        (), False,
-    )  # fmt: skip
+        "net",
+        "Inputs",
+        prepared(preparation),
+        part(step, {}),
+        part(answer, {}),
+        (width,),
+        width,
+        (),
+        False,
+    )
 
 
 @pytest.mark.parametrize("missing", ["error", "mask", "fill", "forward"])

@@ -34,8 +34,15 @@ SPECIAL = [0.0, -0.0, 1e-30, -1e-4, 1e-4, 0.3, -0.7, 1.0, -1.0, 2.5, -6.0, 20.0,
 # What ONNX Runtime rounds more than once, as multiples of ε of the result: exp2 by pow; a tanh by
 # a rational function with an absolute error of 4e-7 near ±1; products and sums of two roundings.
 ULPS = {
-    "expm1": 16, "log1p": 8, "exp2": 8, "pow": 8, "pow_s": 8, "erf": 8, "softplus": 8, "erfcx": 16,
-}  # fmt: skip
+    "expm1": 16,
+    "log1p": 8,
+    "exp2": 8,
+    "pow": 8,
+    "pow_s": 8,
+    "erf": 8,
+    "softplus": 8,
+    "erfcx": 16,
+}
 
 
 @pytest.mark.parametrize("name", sorted(n for n in OPS if OPS[n].arity))

@@ -104,11 +104,17 @@ def test_without_gradients_none_is_computed():
     torch.testing.assert_close(loss, F.cross_entropy(F.linear(features, weight, bias), targets))
 
 
-@pytest.mark.parametrize("variant", [{"cell": "rnn"}, {"cell": "gru", "embedding_size": 0},
-                                     {"cell": "lstm", "tied": True},
-                                     {"cell": "rnn", "tied": True, "embedding_size": 3},
-                                     {"cell": "lstm", "num_layers": 2, "dropout": 0.5}],
-                         ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {"cell": "rnn"},
+        {"cell": "gru", "embedding_size": 0},
+        {"cell": "lstm", "tied": True},
+        {"cell": "rnn", "tied": True, "embedding_size": 3},
+        {"cell": "lstm", "num_layers": 2, "dropout": 0.5},
+    ],
+    ids=str,
+)
 def test_chunks_with_their_state_give_what_the_whole_gives(variant):
     net = small(**variant).double().eval()
     tokens = torch.randint(11, (3, 9))
@@ -135,8 +141,11 @@ def test_a_reset_forgets():
     assert not torch.allclose(states[1, 5:], net(tokens, carry)[0][1, 5:])
 
 
-@pytest.mark.parametrize("variant", [{}, {"embedding_size": 0}, {"tied": True},
-                                     {"tied": True, "embedding_size": 3}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "variant",
+    [{}, {"embedding_size": 0}, {"tied": True}, {"tied": True, "embedding_size": 3}],
+    ids=str,
+)
 def test_gradients_of_the_whole_network(variant):
     """All parameters receive the gradient that the plain loss gives."""
     net = small(**variant).double()

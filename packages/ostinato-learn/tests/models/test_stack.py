@@ -66,8 +66,10 @@ def test_a_user_s_rnn_is_torch_s():
     outputs, found = stack(x, lengths)
     torch.testing.assert_close(outputs, wanted)
     torch.testing.assert_close(found, last)
-    grads = [torch.autograd.grad(o.square().sum(), m.parameters())
-             for o, m in ((outputs, stack), (wanted, layers))]  # fmt: skip
+    grads = [
+        torch.autograd.grad(o.square().sum(), m.parameters())
+        for o, m in ((outputs, stack), (wanted, layers))
+    ]
     by_size = [sorted(g.sum().item() for g in each) for each in grads]
     np.testing.assert_allclose(by_size[0], by_size[1], rtol=1e-9)
 
@@ -157,8 +159,10 @@ def test_reading_on_is_the_loop_that_begins_again_at_resets():
         carry, outputs = cell.initial(top[:, 0]), []
         for t in range(9):
             again = cell.initial(top[:, t])
-            carry = tuple(torch.where(resets[:, t, None], new, old)
-                          for new, old in zip(again, carry, strict=True))  # fmt: skip
+            carry = tuple(
+                torch.where(resets[:, t, None], new, old)
+                for new, old in zip(again, carry, strict=True)
+            )
             carry, y = cell(carry, top[:, t])
             outputs.append(y)
         top = torch.stack(outputs, 1)
@@ -178,11 +182,14 @@ def test_reading_on_is_the_loop_that_begins_again_at_resets():
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize(("initial", "message"), [
-    (lambda x: x @ torch.ones(2, 4), "depends on its first input"),
-    (lambda x: torch.zeros(4), r"is \[4\]; wanted tensors \[3, …\]"),
-    (lambda x: (), "is no tensor; wanted"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("initial", "message"),
+    [
+        (lambda x: x @ torch.ones(2, 4), "depends on its first input"),
+        (lambda x: torch.zeros(4), r"is \[4\]; wanted tensors \[3, …\]"),
+        (lambda x: (), "is no tensor; wanted"),
+    ],
+)
 def test_a_first_carry_that_cannot_begin_within_a_row_is_refused(initial, message):
     stack = Stack(Architecture(cell=Elman, hidden_size=4), 2)
     stack.cells[0].initial = initial

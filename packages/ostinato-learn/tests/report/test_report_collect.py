@@ -165,9 +165,13 @@ def test_what_is_passed_on_arrives(tmp_path: Path) -> None:
     metrics = [{"iteration": 0, "loss": 1.0, "train_accuracy": 0.5}]
     evaluation = {"test": model.evaluate(X, y)}
     facts = RunFacts(
-        title="t", metrics=metrics, losses=[(0, 1.0)], evaluation=evaluation,
-        config={"a": 1}, environment={"b": 2},
-    )  # fmt: skip
+        title="t",
+        metrics=metrics,
+        losses=[(0, 1.0)],
+        evaluation=evaluation,
+        config={"a": 1},
+        environment={"b": 2},
+    )
     data = collect(model, X, y, facts, n_hardest=1)
     assert (data.metrics, data.evaluation, data.title) == (metrics, evaluation, "t")
     assert data.losses == [(0, 1.0)]

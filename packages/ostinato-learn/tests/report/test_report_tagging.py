@@ -84,9 +84,11 @@ def test_words_are_shown_as_they_are_and_spans_counted() -> None:
     for view in data.hardest:
         assert view.words in X and view.x is None
     own = collect_tagging(
-        fitted(*sequences()), *sequences(), RunFacts(title="t"),
+        fitted(*sequences()),
+        *sequences(),
+        RunFacts(title="t"),
         words=[["w"] * len(x) for x in sequences()[0]],
-    )  # fmt: skip
+    )
     assert own.hardest[0].words == ["w"] * own.hardest[0].length and own.read == "a word"
 
 

@@ -33,8 +33,12 @@ class Parts:
 
     def step(self, cell, F, H):
         k, n_gates = self.kit, {"rnn": 1, "gru": 3, "lstm": 4, "own": 1}[cell]
-        weights = [k.weight(n_gates * H, F), k.weight(n_gates * H, H), k.weight(n_gates * H),
-                   k.weight(n_gates * H)]  # fmt: skip
+        weights = [
+            k.weight(n_gates * H, F),
+            k.weight(n_gates * H, H),
+            k.weight(n_gates * H),
+            k.weight(n_gates * H),
+        ]
         weights = [w.detach() for w in weights]
         h, x = torch.zeros(3, H), k.normal(3, F)
         if cell == "rnn":
@@ -67,8 +71,10 @@ class Parts:
     def mean(self, width):
         step, _ = step_graph(
             lambda s, y: ((s[0] + y, s[1] + 1), None),
-            [], (torch.zeros(3, width), torch.zeros(3, 1)), torch.randn(3, width),
-        )  # fmt: skip
+            [],
+            (torch.zeros(3, width), torch.zeros(3, 1)),
+            torch.randn(3, width),
+        )
         c = Composer()
         total, count = c.input(width), c.input(1)
         mean = c.node("div", [total, count], (0.0,), "rows", (width,))

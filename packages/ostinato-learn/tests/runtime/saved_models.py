@@ -87,8 +87,11 @@ def without_torch(script: str, **environment: str) -> str:
     """What a script prints in a process that has no torch."""
     blocked = "import sys\nsys.modules['torch'] = None\n" + textwrap.dedent(script)
     done = subprocess.run(
-        [sys.executable, "-c", blocked], capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", blocked],
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={"PATH": "/usr/bin:/bin", **environment},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout

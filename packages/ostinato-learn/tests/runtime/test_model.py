@@ -191,10 +191,14 @@ def test_taggers(tmp_path, crf, bidirectional):
 @pytest.mark.parametrize("crf", [False, True])
 def test_a_tagger_of_spans(tmp_path, crf):
     rng = np.random.default_rng(0)
-    y = [[["O", "B-X", "I-X"][k] for k in np.minimum(rng.integers(0, 3, STEPS).cumsum(), 2)]
-         for _ in range(40)]  # fmt: skip
-    y = [["B-X" if t == "I-X" and (i == 0 or row[i - 1] == "O") else t for i, t in enumerate(row)]
-         for row in y]  # fmt: skip
+    y = [
+        [["O", "B-X", "I-X"][k] for k in np.minimum(rng.integers(0, 3, STEPS).cumsum(), 2)]
+        for _ in range(40)
+    ]
+    y = [
+        ["B-X" if t == "I-X" and (i == 0 or row[i - 1] == "O") else t for i, t in enumerate(row)]
+        for row in y
+    ]
     model = tagger(tmp_path / "m", y, scheme="iob2", crf=crf)
     again = runtime.load(tmp_path / "m")
     for ours, theirs in zip(again.predict(ragged(1)), model.predict(ragged(1)), strict=True):

@@ -21,8 +21,16 @@ from zoo.suites import in_pairs, one_in
 EPS = np.finfo(np.float32).eps
 
 
-CELLS = [["rnn"], ["gru"], ["lstm"], ["own"], ["own", "own"], ["gru", "rnn"],
-         ["rnn", "lstm", "own"], ["lstm", "gru"]]  # fmt: skip
+CELLS = [
+    ["rnn"],
+    ["gru"],
+    ["lstm"],
+    ["own"],
+    ["own", "own"],
+    ["gru", "rnn"],
+    ["rnn", "lstm", "own"],
+    ["lstm", "gru"],
+]
 READOUTS = ["last", "each", "mean"]
 
 

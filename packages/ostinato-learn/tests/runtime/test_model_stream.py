@@ -180,8 +180,12 @@ def test_other_states_are_refused():
 def test_shapes_are_refused():
     parts = Parts()
     stream = Stream(source(parts, parts.model(["gru"])))
-    for x, shape in [(np.zeros(4), r"\[4\]"), (np.zeros((2, 3)), r"\[2, 3\]"), (1.0, r"\[\]"),
-                     (np.zeros((1, 1, 5)), r"\[1, 1, 5\]")]:  # fmt: skip
+    for x, shape in [
+        (np.zeros(4), r"\[4\]"),
+        (np.zeros((2, 3)), r"\[2, 3\]"),
+        (1.0, r"\[\]"),
+        (np.zeros((1, 1, 5)), r"\[1, 1, 5\]"),
+    ]:
         with pytest.raises(ValueError, match=rf"x has shape {shape}; wanted \[5\]"):
             stream.push(x)
     with pytest.raises(ValueError, match="x has no steps"):
@@ -349,8 +353,13 @@ def test_a_second_thread_is_refused():
             refused.append(str(error))
 
     x = rows(1, 5)[0]
-    uses = [lambda: stream.push(x), lambda: stream.push(rows(40, 5)), stream.save, stream.fork,
-            stream.reset]  # fmt: skip
+    uses = [
+        lambda: stream.push(x),
+        lambda: stream.push(rows(40, 5)),
+        stream.save,
+        stream.fork,
+        stream.reset,
+    ]
     threads = [threading.Thread(target=use, args=(f,)) for f in uses]
     for thread in threads:
         thread.start()

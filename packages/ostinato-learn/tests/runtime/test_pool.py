@@ -139,8 +139,12 @@ def test_a_second_use_is_refused(made):
     pool = Pool(made, 4)
     pool.slots("a")
     pool._states.claim()
-    for use in (lambda: pool.push({"a": rows(1, 5)[0]}), lambda: pool.slots("b"),
-                lambda: pool.save("a"), lambda: pool.drop("a")):  # fmt: skip
+    for use in (
+        lambda: pool.push({"a": rows(1, 5)[0]}),
+        lambda: pool.slots("b"),
+        lambda: pool.save("a"),
+        lambda: pool.drop("a"),
+    ):
         with pytest.raises(RuntimeError, match="one owner"):
             use()
     pool._states.give_up()

@@ -73,11 +73,13 @@ def with_header(change):
         (lambda h: h["b"].update(data_offsets=[0, 16]), r"lies at .* wanted \[16, 32\]"),
         (lambda h: h["b"].update(data_offsets=[20, 36]), r"wanted \[16, 32\]"),
         (lambda h: h.pop("b"), "16 bytes beyond its tensors"),
-        (lambda h: h.update(c={"dtype": "F32", "shape": [4], "data_offsets": [32, 48]}),
-         "cut short: 'c' ends 16 bytes beyond"),
+        (
+            lambda h: h.update(c={"dtype": "F32", "shape": [4], "data_offsets": [32, 48]}),
+            "cut short: 'c' ends 16 bytes beyond",
+        ),
         (lambda h: h.update(c=3), "wanted names and values"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_header_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         unpack(with_header(change), "x")

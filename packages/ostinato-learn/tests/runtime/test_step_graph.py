@@ -193,8 +193,10 @@ def small_graph():
     W = torch.randn(3, 3)
     case = steps.Case(
         lambda h, x: torch.tanh(torch.cat([x, h], 1)[:, 1:4] @ W + 0.5 * h.sum(1, keepdim=True)),
-        [W], lambda B: torch.randn(B, 3), lambda B: torch.randn(B, 2),
-    )  # fmt: skip
+        [W],
+        lambda B: torch.randn(B, 3),
+        lambda B: torch.randn(B, 2),
+    )
     return of_case(case)[0]
 
 

@@ -65,8 +65,11 @@ def tensor(name: str, array: Any) -> dict[str, Any]:
     kinds = {"f4": "FP32", "f8": "FP64", "i8": "INT64"}
     kind = kinds.get(array.dtype.str[1:], "BYTES")
     return {
-        "name": name, "shape": list(array.shape), "datatype": kind, "data": array.ravel().tolist(),
-    }  # fmt: skip
+        "name": name,
+        "shape": list(array.shape),
+        "datatype": kind,
+        "data": array.ravel().tolist(),
+    }
 
 
 def arrays(answer: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -44,9 +44,13 @@ def test_a_token_is_wanted_where_tokens_are():
     async def test():
         async with serving(golden("gru"), tokens=("secret-1", "secret-2")) as client:
             for given, status in (
-                (None, 401), ("Bearer secret-2", 200), ("bearer secret-1", 200),
-                ("Bearer secret", 401), ("Basic secret-1", 401), ("Bearer sécret-1", 401),
-            ):  # fmt: skip
+                (None, 401),
+                ("Bearer secret-2", 200),
+                ("bearer secret-1", 200),
+                ("Bearer secret", 401),
+                ("Basic secret-1", 401),
+                ("Bearer sécret-1", 401),
+            ):
                 headers = {} if given is None else {"authorization": given.encode("latin-1")}
                 answer = await client.post(INFER, content=BODY, headers=headers)
                 assert answer.status_code == status, given
@@ -74,9 +78,11 @@ def test_bounds_of_sizes():
     async def test():
         async with serving(golden("gru"), **bounds) as client:
             for x, status in (
-                ([[[1.0, 2, 3]] * 5] * 3, 200), ([[[1.0, 2, 3]] * 6], 413),
-                ([[[1.0, 2, 3]]] * 4, 413), ([[[1.0, 2, 3]] * 5] * 900, 413),
-            ):  # fmt: skip
+                ([[[1.0, 2, 3]] * 5] * 3, 200),
+                ([[[1.0, 2, 3]] * 6], 413),
+                ([[[1.0, 2, 3]]] * 4, 413),
+                ([[[1.0, 2, 3]] * 5] * 900, 413),
+            ):
                 answer = await client.post(INFER, json={"inputs": [tensor("x", x)]})
                 assert answer.status_code == status
             sequence = {"parameters": {"sequence_id": 1, "sequence_start": True}}
@@ -91,9 +97,11 @@ def test_packed_bodies_are_unpacked_within_the_bound():
         async with serving(golden("gru"), body=1 << 14) as client:
             headers = {"content-encoding": "gzip"}
             for content, status in (
-                (gzip.compress(BODY.encode()), 200), (gzip.compress(b" " * (1 << 22)), 413),
-                (b"not packed", 400), (gzip.compress(BODY.encode())[:-9], 400),
-            ):  # fmt: skip
+                (gzip.compress(BODY.encode()), 200),
+                (gzip.compress(b" " * (1 << 22)), 413),
+                (b"not packed", 400),
+                (gzip.compress(BODY.encode())[:-9], 400),
+            ):
                 answer = await client.post(INFER, content=content, headers=headers)
                 assert answer.status_code == status
             headers = {"content-encoding": "br"}

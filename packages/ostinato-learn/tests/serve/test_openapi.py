@@ -36,9 +36,11 @@ def test_requests_made_of_the_page_are_answered_as_it_says(server):
     from schemathesis.specs.openapi import checks
 
     wanted = [
-        not_a_server_error, checks.status_code_conformance, checks.content_type_conformance,
+        not_a_server_error,
+        checks.status_code_conformance,
+        checks.content_type_conformance,
         checks.response_schema_conformance,
-    ]  # fmt: skip
+    ]
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     statuses = set()
 

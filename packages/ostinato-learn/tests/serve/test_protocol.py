@@ -192,13 +192,16 @@ REFUSED = {
     "shared memory": {
         "inputs": [{**X_JSON, "data": None, "parameters": {"shared_memory_region": "r"}}]
     },
-    "binary size": {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32",
-                                "parameters": {"binary_data_size": 4}}]},
+    "binary size": {
+        "inputs": [
+            {"name": "x", "shape": [1], "datatype": "FP32", "parameters": {"binary_data_size": 4}}
+        ]
+    },
     "output": {"inputs": [X_JSON], "outputs": [{"name": "y"}]},
     "start of none": {"inputs": [X_JSON], "parameters": {"sequence_start": True}},
     "id": {"inputs": [X_JSON], "parameters": {"sequence_id": 1.5}},
     "flag": {"inputs": [X_JSON], "parameters": {"sequence_id": 1, "sequence_start": "yes"}},
-}  # fmt: skip
+}
 
 
 def test_what_cannot_be_read_is_a_400_that_says_why():
@@ -219,11 +222,15 @@ def test_addresses_that_are_not_there():
     async def test():
         async with serving(golden("gru", "lstm")) as client:
             for method, path, status in (
-                ("GET", "/v2/models/gre", 404), ("GET", "/v2/models/gru/versions/2", 404),
-                ("GET", "/v3", 404), ("GET", "/v2/models/gru/infer", 405),
-                ("GET", "/v2/models/gru/versions/1/ready", 200), ("GET", "/v2", 200),
-                ("GET", "/v2/health/live", 200), ("GET", "/metrics", 200),
-            ):  # fmt: skip
+                ("GET", "/v2/models/gre", 404),
+                ("GET", "/v2/models/gru/versions/2", 404),
+                ("GET", "/v3", 404),
+                ("GET", "/v2/models/gru/infer", 405),
+                ("GET", "/v2/models/gru/versions/1/ready", 200),
+                ("GET", "/v2", 200),
+                ("GET", "/v2/health/live", 200),
+                ("GET", "/metrics", 200),
+            ):
                 answer = await client.request(method, path)
                 assert answer.status_code == status, path
                 assert status == 200 or "error" in answer.json()

@@ -190,16 +190,26 @@ def test_sigterm_answers_what_is_under_way_and_ends(tmp_path):
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nx: " + b"a" * 200_000, b"431"),
         (b"GET / HTTP/1.1\r\nHost: local", b"408"),
         (b"", b"408"),
-        (b"POST " + INFER.encode() + b" HTTP/1.1\r\nHost: localhost\r\ncontent-length: 9\r\n\r\n{",
-         b"408"),
-        (b"POST " + INFER.encode() + b" HTTP/1.1\r\nHost: localhost\r\n"
-         b"content-length: 99999999999\r\n\r\n", b"413"),
-        (b"POST " + INFER.encode() + b" HTTP/1.1\r\nHost: localhost\r\ncontent-length: 3000000"
-         b"\r\n\r\n" + b" " * 3_000_000, b"413"),
+        (
+            b"POST "
+            + INFER.encode()
+            + b" HTTP/1.1\r\nHost: localhost\r\ncontent-length: 9\r\n\r\n{",
+            b"408",
+        ),
+        (
+            b"POST " + INFER.encode() + b" HTTP/1.1\r\nHost: localhost\r\n"
+            b"content-length: 99999999999\r\n\r\n",
+            b"413",
+        ),
+        (
+            b"POST " + INFER.encode() + b" HTTP/1.1\r\nHost: localhost\r\ncontent-length: 3000000"
+            b"\r\n\r\n" + b" " * 3_000_000,
+            b"413",
+        ),
         (b"nonsense\r\n\r\n", b"400"),
         (b"\x16\x03\x01\x00\xa5\x01\x00", b"400"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_request_or_comes_too_slowly_is_let_go(server, sent, status):
     host, port = server.address.split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:

@@ -17,8 +17,13 @@ def launched(monkeypatch):
     """Sets what torchrun tells a process by its environment."""
 
     def launch(ranks, here):
-        variables = {"RANK": ranks.rank, "WORLD_SIZE": ranks.size, "LOCAL_WORLD_SIZE": here,
-                "MASTER_ADDR": "localhost", "MASTER_PORT": 1}  # fmt: skip
+        variables = {
+            "RANK": ranks.rank,
+            "WORLD_SIZE": ranks.size,
+            "LOCAL_WORLD_SIZE": here,
+            "MASTER_ADDR": "localhost",
+            "MASTER_PORT": 1,
+        }
         for name, value in variables.items():
             monkeypatch.setenv(name, str(value))
 

@@ -118,9 +118,16 @@ def test_a_process_that_torchrun_did_not_start_is_alone():
         assert ranks is ALONE
 
 
-@pytest.mark.parametrize("cores, here, asked, threads", [
-    (8, 2, None, 4), (8, 3, None, 2), (2, 3, None, 1), (8, 2, 3, 3), (8, 2, 5, 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "cores, here, asked, threads",
+    [
+        (8, 2, None, 4),
+        (8, 3, None, 2),
+        (2, 3, None, 1),
+        (8, 2, 3, 3),
+        (8, 2, 5, 4),
+    ],
+)
 def test_processes_share_the_cores(launched, monkeypatch, caplog, cores, here, asked, threads):
     launched(Ranks(0, here), here)
     monkeypatch.setattr(environment, "cores", lambda: cores)

@@ -278,9 +278,16 @@ def test_it_learns_what_a_season_and_a_known_input_say():
         Panel.of(list(y[:, :T]), future=list(future)),
         ForecastSettings(horizon=4, context=12, season=6),
         Architecture(cell="gru", hidden_size=32),
-        Plan(iterations=600, batch_size=64, optimizer="adamw", learning_rate=5e-3,
-             schedule="cosine", clip_norm=1.0, eval_every=100),
-    )  # fmt: skip
+        Plan(
+            iterations=600,
+            batch_size=64,
+            optimizer="adamw",
+            learning_rate=5e-3,
+            schedule="cosine",
+            clip_norm=1.0,
+            eval_every=100,
+        ),
+    )
     error = np.abs(made.predict(Panel.of(list(y[:, :T]), future=list(future))) - y[:, T:]).mean()
     assert error < 0.5  # 0.08 is the noise's; without the known input it is above 2
 

@@ -54,10 +54,19 @@ class Experiment:
         return net, learn(net, task, plan, **options)
 
 
-@pytest.mark.parametrize("experiment", one_in(3, [
-    Experiment(), Experiment("gru", net={"num_layers": 1, "embedding_size": 0}),
-    Experiment("rnn", net={"tied": True}), Experiment(Remembering),
-]), ids=lambda e: e.cell)  # fmt: skip
+@pytest.mark.parametrize(
+    "experiment",
+    one_in(
+        3,
+        [
+            Experiment(),
+            Experiment("gru", net={"num_layers": 1, "embedding_size": 0}),
+            Experiment("rnn", net={"tied": True}),
+            Experiment(Remembering),
+        ],
+    ),
+    ids=lambda e: e.cell,
+)
 def test_a_run_killed_anywhere_and_resumed_ends_with_the_same_bits(experiment, tmp_path):
     whole = experiment.run(callbacks=[Checkpoint(tmp_path / "whole")])
     for after in (1, 2, 5, 11):

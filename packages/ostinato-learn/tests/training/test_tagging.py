@@ -128,5 +128,8 @@ def test_the_state_is_that_of_the_batches():
 
 def test_the_example_is_what_it_says():
     X, y = above_or_below()
-    assert all(((b == "above") == (x[: t + 1, 0].sum() > 0)) for x, bs in zip(X, y, strict=True)
-               for t, b in enumerate(bs))  # fmt: skip
+    assert all(
+        ((b == "above") == (x[: t + 1, 0].sum() > 0))
+        for x, bs in zip(X, y, strict=True)
+        for t, b in enumerate(bs)
+    )

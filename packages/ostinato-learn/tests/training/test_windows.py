@@ -150,8 +150,17 @@ def test_the_last_windows_roll_back_from_the_end():
     given = panel(missing=0)
     series, cutoffs = last_windows(given, CONTEXT, HORIZON, windows=3, stride=2)
     assert list(zip(series, cutoffs, strict=True)) == [
-        (0, 2), (0, 4), (0, 6), (1, 23), (1, 25), (1, 27), (2, 1), (3, 10), (3, 12), (3, 14),
-    ]  # fmt: skip
+        (0, 2),
+        (0, 4),
+        (0, 6),
+        (1, 23),
+        (1, 25),
+        (1, 27),
+        (2, 1),
+        (3, 10),
+        (3, 12),
+        (3, 14),
+    ]
 
 
 def test_windows_without_a_value_to_read_or_to_forecast_are_left_out():

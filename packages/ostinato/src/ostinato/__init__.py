@@ -25,9 +25,19 @@ __all__ = ["__version__", "accelerate", "explain", "forget", "loop", "nn", "rest
 # Names that are in the distribution built on this one, which is not imported from here.
 _LEARN = "ostinato-learn"
 _IN_LEARN = {
-    "LanguageModel", "SequenceClassifier", "SequenceForecaster", "SequenceRegressor",
-    "SequenceTagger", "data", "datasets", "load", "models", "report", "runtime", "training",
-}  # fmt: skip
+    "LanguageModel",
+    "SequenceClassifier",
+    "SequenceForecaster",
+    "SequenceRegressor",
+    "SequenceTagger",
+    "data",
+    "datasets",
+    "load",
+    "models",
+    "report",
+    "runtime",
+    "training",
+}
 
 if TYPE_CHECKING:
     from ostinato import nn

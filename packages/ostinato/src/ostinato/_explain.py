@@ -299,9 +299,12 @@ def _found_products(instructions: tuple[Instruction, ...]) -> tuple[Product, ...
 
 def _found_ops(instructions: tuple[Instruction, ...]) -> tuple[str, ...]:
     names = {
-        Code.BROADCAST: "spread", Code.ROW_SUM: "row_sum", Code.ROW_MAX: "row_max",
-        Code.TAKE: "take", Code.PRODUCT: "product",
-    }  # fmt: skip
+        Code.BROADCAST: "spread",
+        Code.ROW_SUM: "row_sum",
+        Code.ROW_MAX: "row_max",
+        Code.TAKE: "take",
+        Code.PRODUCT: "product",
+    }
     return tuple(
         x.op if x.code == Code.OP else names[x.code]
         for x in instructions

@@ -125,15 +125,31 @@ def scan_layer(
             it by views would add an autograd node for each, a tenth of the time of a short call.
     """
     return _scanned(
-        step, init, xs, 0, reverse, lengths, resets, restart, of_layer, memory, truncate,
-        weights, variant,
-    )  # fmt: skip
+        step,
+        init,
+        xs,
+        0,
+        reverse,
+        lengths,
+        resets,
+        restart,
+        of_layer,
+        memory,
+        truncate,
+        weights,
+        variant,
+    )
 
 
 def iterations(
-    step: Step, body: Any, variant: Any, places: list[tuple[Any, Any]], init: list[Tensor],
-    xs: list[Tensor], examined: bool,
-) -> Arguments:  # fmt: skip
+    step: Step,
+    body: Any,
+    variant: Any,
+    places: list[tuple[Any, Any]],
+    init: list[Tensor],
+    xs: list[Tensor],
+    examined: bool,
+) -> Arguments:
     """The arguments for the iterations of a loop: `step` runs `body`, the user's code, on a state.
 
     Args:

@@ -196,11 +196,21 @@ def checked(
     check_tensors("xs", xs_leaves)
     n_steps = time_length(xs_leaves, dim)
     a = Arguments(
-        step, step, leaves, carry_spec, xs_leaves, xs_spec, dim, reverse,
-        RowSpans(None, None, [], n_steps), of_layer, weights, variant,
+        step,
+        step,
+        leaves,
+        carry_spec,
+        xs_leaves,
+        xs_spec,
+        dim,
+        reverse,
+        RowSpans(None, None, [], n_steps),
+        of_layer,
+        weights,
+        variant,
         None if memory is None else bytes_in(memory),
         None if truncate is None else checked_truncate(truncate),
-    )  # fmt: skip
+    )
     if lengths is None and resets is None and restart is None:
         return a
     spans = RowSpans.of(a.init, a.init_leaves, n_steps, lengths, resets, restart, reverse)

@@ -109,9 +109,13 @@ class _Span:
             length = segment.end - segment.begin
             part = [leaf.narrow(a.dim, segment.begin - self.begin, length) for leaf in xs]
             last, ys = eager_scan(
-                a.step, tree.unflatten(carry, a.carry_spec), tree.unflatten(part, a.xs_spec),
-                a.dim, a.reverse, a.ragged.between(segment.begin, segment.end),
-            )  # fmt: skip
+                a.step,
+                tree.unflatten(carry, a.carry_spec),
+                tree.unflatten(part, a.xs_spec),
+                a.dim,
+                a.reverse,
+                a.ragged.between(segment.begin, segment.end),
+            )
             carry = tree.leaves(last)
             found[segment.begin], self.spec = tree.flatten(ys)
         parts = [found[begin] for begin in sorted(found)]

@@ -19,9 +19,14 @@ Step = Callable[[Tree, Tree], Any]
 
 
 def eager_scan(
-    step: Step, init: Tree, xs: Tree, dim: int, reverse: bool, ragged: RowSpans,
+    step: Step,
+    init: Tree,
+    xs: Tree,
+    dim: int,
+    reverse: bool,
+    ragged: RowSpans,
     truncate: int | None = None,
-) -> tuple[Tree, Tree]:  # fmt: skip
+) -> tuple[Tree, Tree]:
     """Run `step` in a plain Python loop: the definition of scan.
 
     Every faster path is compared with it.

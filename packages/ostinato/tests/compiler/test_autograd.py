@@ -51,20 +51,26 @@ def kinks(h: Tensor, x: Tensor, a: Tensor, init: Tensor) -> Any:
 STEPS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
     "once": lambda W, V, init: rnn(W),
     "twice": lambda W, V, init: (
-        lambda h, x, again=[W]: torch.tanh(x @ W + h @ W + h @ again[0].t())),
+        lambda h, x, again=[W]: torch.tanh(x @ W + h @ W + h @ again[0].t())
+    ),
     "beside a view": lambda W, V, init: lambda h, x: torch.tanh(x @ V + h @ W + V[0]),
     "a view alone": lambda W, V, init: lambda h, x: torch.tanh(x @ V + h),
     "beside the first carry": lambda W, V, init: lambda h, x: torch.tanh(x + h @ W) + init,
     "masked by constants": lambda W, V, init: (
-        lambda h, x: torch.tanh(x + h @ W.masked_fill(torch.ones(H, dtype=D) > 0.5, 0.5))
-        + W[0].masked_fill(torch.zeros(H, dtype=D) > 0.5, 0.0)),
+        lambda h, x: (
+            torch.tanh(x + h @ W.masked_fill(torch.ones(H, dtype=D) > 0.5, 0.5))
+            + W[0].masked_fill(torch.zeros(H, dtype=D) > 0.5, 0.0)
+        )
+    ),
     "kinks": lambda W, V, init: lambda h, x: kinks(h, x, h @ W, init),
     "rounded": lambda W, V, init: lambda h, x: (lambda a: a + (a.round() - a).detach())(h @ W + x),
     "without gradient": lambda W, V, init: (
-        lambda h, x: torch.tanh(x + h @ W + quiet(h) + h.detach() @ V.detach())),
+        lambda h, x: torch.tanh(x + h @ W + quiet(h) + h.detach() @ V.detach())
+    ),
     # a carry of two, the second of which wants no gradient at first
     "counter in the carry": lambda W, V, init: (
-        lambda c, x: ((torch.tanh(x + c[0] @ W) / (c[1] + 1), c[1] + 1), (c[0], c[1] * 2))),
+        lambda c, x: ((torch.tanh(x + c[0] @ W) / (c[1] + 1), c[1] + 1), (c[0], c[1] * 2))
+    ),
     "carry handed over": lambda W, V, init: lambda c, x: (torch.tanh(x + c[1] @ W), 0.5 * c[0]),
     # custom functions of captured tensors alone
     "custom": lambda W, V, init: lambda h, x: torch.tanh(x + h @ Rounded.apply(W)),
@@ -73,8 +79,9 @@ STEPS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
     "custom of a product": lambda W, V, init: lambda h, x: torch.tanh(x + h @ Rounded.apply(W * 1)),
     "custom of a view": lambda W, V, init: lambda h, x: torch.tanh(x + h @ Rounded.apply(V)),
     "custom of no leaf": lambda W, V, init: (
-        lambda A: lambda h, x: torch.tanh(x + h @ Rounded.apply(A)))(W * 2),
-}  # fmt: skip
+        lambda A: lambda h, x: torch.tanh(x + h @ Rounded.apply(A))
+    )(W * 2),
+}
 
 
 @pytest.mark.parametrize("which", ["W", "W init", "W xs", "W init xs", "init xs"])
@@ -101,8 +108,11 @@ def test_a_first_call_without_gradients_leaves_later_ones_whole():
             carry, ys = scan(step, init, xs)
         assert not ys.requires_grad and not carry.requires_grad
         assert ys.is_inference() == (quiet is torch.inference_mode)
-        both(lambda how, step=step, W=W, init=init, xs=xs: torch.autograd.grad(
-            how(step, init, xs)[1].square().sum(), [W, init, xs]))  # fmt: skip
+        both(
+            lambda how, step=step, W=W, init=init, xs=xs: torch.autograd.grad(
+                how(step, init, xs)[1].square().sum(), [W, init, xs]
+            )
+        )
         with quiet():
             again = scan(step, init, xs)
         assert_same([t.clone() for t in again], [t.detach() for t in loop(step, init, xs)])
@@ -258,11 +268,16 @@ def test_the_checker_can_fail():
 
 @pytest.mark.filterwarnings("error", "ignore:.* was recorded")  # it is played by the engine
 @pytest.mark.parametrize("reduce", [torch.sum, torch.mean, torch.amax])
-@pytest.mark.parametrize("pieces", [
-    lambda c, p: [c, p], lambda c, p: [p, c], lambda c, p: [c, p, c + 1, p @ NARROW],
-    lambda c, p: [torch.zeros_like(c[:, :2]), p],
-    lambda c, p: [torch.cat([c[:, :1], p], 1), p * 1.0],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        lambda c, p: [c, p],
+        lambda c, p: [p, c],
+        lambda c, p: [c, p, c + 1, p @ NARROW],
+        lambda c, p: [torch.zeros_like(c[:, :2]), p],
+        lambda c, p: [torch.cat([c[:, :1], p], 1), p * 1.0],
+    ],
+)
 def test_a_product_behind_the_first_piece_of_a_concatenation(pieces, reduce):
     def step(c, x):
         return torch.tanh(reduce(torch.cat(pieces(c, c @ W), 1), dim=-1, keepdim=True) + x)

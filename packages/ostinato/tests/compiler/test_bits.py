@@ -42,10 +42,22 @@ pytestmark = [
 
 # Every kind of section, product and reduction; F and H past one vector, no multiple of anything.
 NAMES = [
-    "tanh_rnn_matmul", "rnn_cat", "gru_reset_after", "gru_reset_before", "lstm_chunk",
-    "lstm_layer_norm", "lstm_peepholes", "slstm_stabilised", "lem", "min_gru", "readout_per_step",
-    "clockwork", "stack_of_three", "mlp_gelu", "shared_twice",
-]  # fmt: skip
+    "tanh_rnn_matmul",
+    "rnn_cat",
+    "gru_reset_after",
+    "gru_reset_before",
+    "lstm_chunk",
+    "lstm_layer_norm",
+    "lstm_peepholes",
+    "slstm_stabilised",
+    "lem",
+    "min_gru",
+    "readout_per_step",
+    "clockwork",
+    "stack_of_three",
+    "mlp_gelu",
+    "shared_twice",
+]
 F, H = 19, 23
 ISAS = _native.available_isas()
 VECTORS = [isa for isa in ISAS if isa != "base"]
@@ -436,8 +448,13 @@ def test_an_environment_that_means_nothing_is_refused(name, value):
         "except ValueError as error:\n"
         "    print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], env=os.environ | {name: value},
-                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {name: value},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert f"{name}={value}" in done.stdout, done.stderr[-500:]
 
 

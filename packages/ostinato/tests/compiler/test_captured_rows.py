@@ -204,16 +204,28 @@ def _beside_a_shared_leaf(kit: Kit, B: int) -> Case:
     """A step size without a batch in xs."""
     W, force = kit.weight(H, H), _rows(kit, B, H)
     return Case(
-        lambda h, dt: h + dt * (torch.tanh(h @ W) - force), [W, force],
-        lambda B: kit.normal(B, H) * 0.3, lambda B: kit.normal() * 0.1,
-    )  # fmt: skip
+        lambda h, dt: h + dt * (torch.tanh(h @ W) - force),
+        [W, force],
+        lambda B: kit.normal(B, H) * 0.3,
+        lambda B: kit.normal() * 0.1,
+    )
 
 
 STEPS: list[Make] = [
-    _attention, _masked_attention, _dropout, _scale_of_a_row, _speaker, _of_a_module,
-    _output_alone, _view, _time_first, _masks_of_an_lstm, _gathered, _keys_in_the_step,
+    _attention,
+    _masked_attention,
+    _dropout,
+    _scale_of_a_row,
+    _speaker,
+    _of_a_module,
+    _output_alone,
+    _view,
+    _time_first,
+    _masks_of_an_lstm,
+    _gathered,
+    _keys_in_the_step,
     _products_of_products,
-]  # fmt: skip
+]
 WITHOUT_LENGTHS: list[Make] = [_mean_of_some_rows, _beside_a_shared_leaf]
 
 
@@ -403,8 +415,10 @@ def test_a_decoder_may_get_its_first_input_at_every_step() -> None:
 
         leaves = [U, W, summary]
         for init in (summary, summary.detach() * 2, summary):
-            found = [torch.autograd.grad(how(step, init, xs)[1].square().sum(), leaves)
-                     for how in (ostinato.scan, loop)]  # fmt: skip
+            found = [
+                torch.autograd.grad(how(step, init, xs)[1].square().sum(), leaves)
+                for how in (ostinato.scan, loop)
+            ]
             assert_same(*found)
             assert ostinato.explain(step, init, xs).native
 

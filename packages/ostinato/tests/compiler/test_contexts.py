@@ -64,20 +64,31 @@ HALF, BRAIN = torch.float16, torch.bfloat16
 CONTEXTS: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "autocast(dtype)": (lambda d: torch.autocast("cpu", d), [BRAIN, HALF, BRAIN, HALF]),
     "autocast(enabled)": (
-        lambda on: torch.autocast("cpu", BRAIN, enabled=on), [True, False, True, False]),
+        lambda on: torch.autocast("cpu", BRAIN, enabled=on),
+        [True, False, True, False],
+    ),
     "autocast or none": (
-        lambda on: torch.autocast("cpu") if on else nullcontext(), [False, True, False, True]),
+        lambda on: torch.autocast("cpu") if on else nullcontext(),
+        [False, True, False, True],
+    ),
     "hooks on saved tensors": (_unpacked, [1.0, 2.0, 3.0, 2.0]),
     "hooks or none": (
-        lambda k: torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: -t)
-        if k else nullcontext(), [0, 1, 0, 1]),
+        lambda k: (
+            torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: -t)
+            if k
+            else nullcontext()
+        ),
+        [0, 1, 0, 1],
+    ),
     "a mode below autograd": (Scaled, [1.0, 2.0, 3.0, 2.0]),
     "a mode that reads": (lambda _: Negated(), [0, 1, 0, 1]),
     "a mode above autograd": (ScaledAbove, [1.0, 2.0, 3.0, 2.0]),
     "gradients": (
-        lambda on: torch.enable_grad() if on else torch.no_grad(), [True, False, True, False]),
+        lambda on: torch.enable_grad() if on else torch.no_grad(),
+        [True, False, True, False],
+    ),
     "inference": (torch.inference_mode, [False, True, False, True]),
-}  # fmt: skip
+}
 
 
 def _entered(h: Tensor, x: Tensor) -> Any:
@@ -112,8 +123,10 @@ def test_another_context_is_seen(name: str, step: Any) -> None:
         if not y.requires_grad:
             return y, []
         total = y.float().sum()
-        return y, [torch.autograd.grad(total, W, retain_graph=True, create_graph=again)[0]
-                   for again in (False, True)]  # fmt: skip
+        return y, [
+            torch.autograd.grad(total, W, retain_graph=True, create_graph=again)[0]
+            for again in (False, True)
+        ]
 
     for w.value in values:
         w.made = w.context(w.value)

@@ -69,12 +69,14 @@ def test_derivatives_of_a_composition_are_those_of_the_whole(name: str) -> None:
 MEANS = torch.tensor([0.5, -1.0, 0.0, 2.0], dtype=torch.float64)
 NORMS = {
     "batch_norm": lambda x, w, b: torch.batch_norm(
-        x, w, b, MEANS, MEANS.exp(), False, 0.1, 1e-5, False),
+        x, w, b, MEANS, MEANS.exp(), False, 0.1, 1e-5, False
+    ),
     "batch_norm without parameters": lambda x, w, b: torch.nn.functional.batch_norm(
-        x, MEANS, MEANS.exp()),
+        x, MEANS, MEANS.exp()
+    ),
     "group_norm": lambda x, w, b: torch.group_norm(x, 2, w, b, 1e-5, False),
     "group_norm without parameters": lambda x, w, b: torch.nn.functional.group_norm(x, 2),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", NORMS)

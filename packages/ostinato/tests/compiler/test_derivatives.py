@@ -58,10 +58,15 @@ def test_a_step_that_takes_a_gradient():
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-@pytest.mark.parametrize("loss", [
-    partial(F.huber_loss, delta=0.5), partial(F.smooth_l1_loss, beta=0.25),
-    partial(F.smooth_l1_loss, beta=0.0), F.mse_loss,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "loss",
+    [
+        partial(F.huber_loss, delta=0.5),
+        partial(F.smooth_l1_loss, beta=0.25),
+        partial(F.smooth_l1_loss, beta=0.0),
+        F.mse_loss,
+    ],
+)
 def test_the_curvature_of_a_loss_where_it_is_0(loss: Any, reduction: str):
     _, init, xs = inputs()
     xs = xs.detach()
@@ -98,8 +103,11 @@ def test_transforms():
     net(init, xs)
     swapped = {"W": torch.randn(H, H, dtype=D, requires_grad=True)}
     both(lambda how: functional_call(net, swapped, (init, xs, how)).detach())
-    both(lambda how: torch.autograd.grad(
-        functional_call(net, swapped, (init, xs, how)).sum(), swapped["W"]))  # fmt: skip
+    both(
+        lambda how: torch.autograd.grad(
+            functional_call(net, swapped, (init, xs, how)).sum(), swapped["W"]
+        )
+    )
     both(lambda how: net(init, xs, how).detach())
 
     def loss_of_a_row(how: Any) -> Any:
@@ -192,5 +200,8 @@ def test_batched_gradients():
 
     both(f)
     for vectorize in (False, True):
-        both(lambda how, v=vectorize: torch.autograd.functional.jacobian(
-            lambda W: how(rnn(W), init, xs)[0], W, vectorize=v))  # fmt: skip
+        both(
+            lambda how, v=vectorize: torch.autograd.functional.jacobian(
+                lambda W: how(rnn(W), init, xs)[0], W, vectorize=v
+            )
+        )

@@ -58,13 +58,15 @@ EXACT: dict[str, tuple[Make, str, Callable[[], Any]]] = {
     "3 < x": (lambda b, x, y, g: b.op("lt", b.const(3), x), "gt_s", lambda: np.float32(X > 3)),
     "max": (
         lambda b, x, y, g: b.op(
-            "select", b.op("lt", x, y), b.const(0),
+            "select",
+            b.op("lt", x, y),
+            b.const(0),
             b.op("select", b.op("eq", y, x), b.op("div", g, b.const(2)), g),
         ),
         "max_backward",
         lambda: np.where(X < Y, np.float32(0), np.where(X == Y, G / np.float32(2), G)),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -598,11 +598,13 @@ def test_values_weights_and_sizes_of_a_recorded_step_may_change():
 ATTRIBUTES = {
     "a number": ("torch.tanh(x + h @ w.W) * w.k", "w.k = 0.05 * i"),
     "an entry of a dict": (
-        "torch.tanh(x + h @ w.W) * w.table['seed']", "w.table['seed'] = 0.05 * i"),
+        "torch.tanh(x + h @ w.W) * w.table['seed']",
+        "w.table['seed'] = 0.05 * i",
+    ),
     "a string": ("torch.tanh(x + h @ w.W) / len(w.mode)", "w.mode = 'layer' + 'a' * i"),
     "what the step does not use": ("(w.layer_id, torch.tanh(x + h @ w.W))[1]", "w.layer_id = i"),
     "a module's": (lambda w: w.cell, "w.cell.gain = 0.05 * i; w.cell.eval()"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
@@ -789,14 +791,20 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 # A question that a step asks of PyTorch, and modes in which the answers differ.
 MODES: dict[str, tuple[Any, list[Any]]] = {
     "gradients": (lambda h: torch.is_grad_enabled(), [torch.no_grad, torch.enable_grad]),
-    "inference": (lambda h: torch.is_inference_mode_enabled(),
-        [torch.inference_mode, torch.no_grad, torch.enable_grad]),
+    "inference": (
+        lambda h: torch.is_inference_mode_enabled(),
+        [torch.inference_mode, torch.no_grad, torch.enable_grad],
+    ),
     "inference of a tensor": (Tensor.is_inference, [torch.inference_mode, torch.no_grad]),
-    "dtype": (lambda h: torch.full((), 0.1).dtype is D,
-        [lambda: default_dtype(torch.float32), lambda: default_dtype(D)]),
-    "device": (lambda h: torch.ones(H).is_cpu,
-        [lambda: torch.device("cpu"), lambda: torch.device("meta")]),
-}  # fmt: skip
+    "dtype": (
+        lambda h: torch.full((), 0.1).dtype is D,
+        [lambda: default_dtype(torch.float32), lambda: default_dtype(D)],
+    ),
+    "device": (
+        lambda h: torch.ones(H).is_cpu,
+        [lambda: torch.device("cpu"), lambda: torch.device("meta")],
+    ),
+}
 
 
 @pytest.mark.parametrize("name", MODES)
@@ -831,9 +839,13 @@ def test_one_code_with_other_globals():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("of", "asks"),
-    [("x", "{}.stride() == ({}.shape[1], 1)"), ("h", "{}.is_contiguous()"),
-     ("W", "{}.is_contiguous()"), ("W.t()", "{}.stride() == ({}.shape[1], 1)")],
-)  # fmt: skip
+    [
+        ("x", "{}.stride() == ({}.shape[1], 1)"),
+        ("h", "{}.is_contiguous()"),
+        ("W", "{}.is_contiguous()"),
+        ("W.t()", "{}.stride() == ({}.shape[1], 1)"),
+    ],
+)
 def test_how_a_tensor_lies_in_memory(of: str, asks: str) -> None:
     """Another layout than that of the recorded call is seen."""
     H, B, T, held = 4, 3, 5, types.SimpleNamespace()

@@ -26,11 +26,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:scan plays", "ignore:.*was recor
 CHANGED = {  # and what an error says of it
     "in place": (lambda t: t.mul_(2.0), "by an inplace"),
     "emptied": (
-        lambda t: setattr(t, "data", torch.empty(0, dtype=t.dtype)), "other data|expected|shape"),
+        lambda t: setattr(t, "data", torch.empty(0, dtype=t.dtype)),
+        "other data|expected|shape",
+    ),
     "of another type": (
-        lambda t: setattr(t, "data", t.detach().float()), "other data|expected|shape"),
+        lambda t: setattr(t, "data", t.detach().float()),
+        "other data|expected|shape",
+    ),
     "other data": (lambda t: setattr(t, "data", torch.randn_like(t)), "other data"),
-}  # fmt: skip
+}
 # A view keeps the data that its base had, so that only a change in place of the base is one.
 CHANGES = [(c, what) for c in CHANGED for what in ("W", "init", "xs")] + [("in place", "base")]
 
@@ -153,25 +157,34 @@ class Counted(Tensor):
 
 # What steps change in place, of tensors `t` that they capture, of their carry and their input.
 STEPS = {
-    **{f"{view} of {of}": of_views(change, of)
-       for view, change in VIEWS.items() for of in ("captured", "x", "h")},
-    **{f"norm: {name}": lambda t, h, x, f=f: torch.tanh(f(h @ t.W + x, t.mean, t.var))
-       for name, f in NORMS.items()},
+    **{
+        f"{view} of {of}": of_views(change, of)
+        for view, change in VIEWS.items()
+        for of in ("captured", "x", "h")
+    },
+    **{
+        f"norm: {name}": lambda t, h, x, f=f: torch.tanh(f(h @ t.W + x, t.mean, t.var))
+        for name, f in NORMS.items()
+    },
     "norm: module": lambda t, h, x: torch.tanh(x + t.norm(h)),
     "counter": lambda t, h, x: torch.tanh(x + h) * t.count.add_(1),
     "counter of a subclass": lambda t, h, x: torch.tanh(x + h) * t.sub.add_(1).as_subclass(Tensor),
     "unused counter of a subclass": lambda t, h, x: (t.sub.add_(1), torch.tanh(x + h))[1],
     "data": lambda t, h, x: (setattr(t.count, "data", t.count + 1), torch.tanh(x + h))[1],
     "average in data": lambda t, h, x: (
-        setattr(t.captured, "data", 0.9 * t.captured.data + 0.1 * h), torch.tanh(x + h @ t.W))[1],
+        setattr(t.captured, "data", 0.9 * t.captured.data + 0.1 * h),
+        torch.tanh(x + h @ t.W),
+    )[1],
     "data of a buffer": lambda t, h, x: (
-        setattr(t.norm.running_mean, "data", t.norm.running_mean.data + 1), torch.tanh(x + h))[1],
+        setattr(t.norm.running_mean, "data", t.norm.running_mean.data + 1),
+        torch.tanh(x + h),
+    )[1],
     "set_": lambda t, h, x: (t.captured.set_(x * 2), torch.tanh(x + h))[1],
     "gradient": lambda t, h, x: (setattr(t.count, "grad", t.count * 2), torch.tanh(x + h))[1],
     "no gradient": lambda t, h, x: (setattr(t.W, "grad", None), torch.tanh(x + h @ t.W))[1],
     "carry": lambda t, h, x: torch.tanh(h.mul_(0.5).add_(x) @ t.W),
     "input": lambda t, h, x: torch.tanh(h @ t.W + x.mul_(0.5)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -181,10 +194,14 @@ def test_what_a_step_changes_in_place_is_as_the_loop_leaves_it(name):
     for how in (loop, scan):
         torch.manual_seed(0)
         t = types.SimpleNamespace(
-            W=weight(), captured=torch.randn(B, H, dtype=D), mean=torch.zeros(H, dtype=D),
-            var=torch.ones(H, dtype=D), norm=nn.BatchNorm1d(H).to(D),
-            count=torch.zeros((), dtype=D), sub=torch.zeros((), dtype=D).as_subclass(Counted),
-        )  # fmt: skip
+            W=weight(),
+            captured=torch.randn(B, H, dtype=D),
+            mean=torch.zeros(H, dtype=D),
+            var=torch.ones(H, dtype=D),
+            norm=nn.BatchNorm1d(H).to(D),
+            count=torch.zeros((), dtype=D),
+            sub=torch.zeros((), dtype=D).as_subclass(Counted),
+        )
         t.W.grad = torch.ones_like(t.W)
         if how is scan and (name.endswith("of captured") or name == "set_"):
             said = ostinato.explain(lambda h, x, t=t: STEPS[name](t, h, x), *given())

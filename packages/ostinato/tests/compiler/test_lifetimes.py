@@ -97,16 +97,20 @@ STEPS: dict[str, tuple[Callable[[], Any], bool]] = {
     "closure": (over(lambda W: lambda h, x: torch.tanh(x + h @ W)), False),
     "default": (over(lambda W: lambda h, x, W=W: torch.tanh(x + h @ W)), False),
     "path": (over(lambda W: (lambda o: lambda h, x: torch.tanh(x + h @ o.W))(held(W))), False),
-    "searched": (over(
-        lambda W: (lambda o: lambda h, x: torch.tanh(x + h @ getattr(o, "W")))(held(W))), False),  # noqa: B009
+    "searched": (
+        over(lambda W: (lambda o: lambda h, x: torch.tanh(x + h @ getattr(o, "W")))(held(W))),  # noqa: B009
+        False,
+    ),
     "helper": (over(lambda W: (lambda f: lambda h, x: f(x) + f(h))(lambda a: a @ W)), False),
     "random": (over(lambda W: lambda h, x: torch.tanh(h @ W + torch.randn_like(x))), False),
     "value": (over(lambda W: lambda h, x: torch.tanh(x + h @ W) * float(W.sum() > -9)), False),
     "batch size": (over(lambda W: lambda h, x: x + (h @ W if len(h) != 4 else h)), False),
     "of weights alone": (over(lambda W: lambda h, x: x + h @ torch.cat([W.exp()])), False),
     "counter": (over(lambda W: (lambda o: lambda h, x: (o.append(1), x + h @ W)[1])([])), False),
-    "keeps a tensor": (over(
-        lambda W: (lambda o: lambda h, x: x + h @ o.setdefault("W", W.detach() * 2))({})), False),
+    "keeps a tensor": (
+        over(lambda W: (lambda o: lambda h, x: x + h @ o.setdefault("W", W.detach() * 2))({})),
+        False,
+    ),
     "recursive": (recursive, True),
     "module": (lambda: (lambda m: (m, m, m.W))(Weights()), False),
     "method": (lambda: (lambda m: (m.forward, m, m.W))(Weights()), False),
@@ -116,7 +120,7 @@ STEPS: dict[str, tuple[Callable[[], Any], bool]] = {
     "class, searched": (lambda: local_class(Hides), True),
     "module in itself": (lambda: (lambda m: (m, m, m.W))(with_itself(Weights())), True),
     "method in itself": (lambda: (lambda m: (m.forward, m, m.W))(with_itself(Hides())), True),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", one_in(3, STEPS))

@@ -372,9 +372,16 @@ def test_a_pass_lowered_again_gives_the_same_program():
 
 
 PASSES = [
-    "split_outputs", "fuse_gemm", "find_by_places", "hoist", "bridge_carries", "schedule", "sink",
-    "assign_buffers", "without_copies",
-]  # fmt: skip
+    "split_outputs",
+    "fuse_gemm",
+    "find_by_places",
+    "hoist",
+    "bridge_carries",
+    "schedule",
+    "sink",
+    "assign_buffers",
+    "without_copies",
+]
 
 
 def read_only(value: Any) -> Any:
@@ -434,9 +441,13 @@ def test_the_order_in_which_a_chain_is_added_up(terms, plain, hoisting, new_carr
     W, U, b = build.captured(0, (H, H)), build.captured(1, (H, H)), build.captured(2, (H,))
     names = {x: "x", h: "h", W: "W", U: "U", b: "b"}
     term = {
-        "x": x, "h": h, "b": b, "h@W": build.matmul(h, W), "x@U": build.matmul(x, U),
+        "x": x,
+        "h": h,
+        "b": b,
+        "h@W": build.matmul(h, W),
+        "x@U": build.matmul(x, U),
         "tanh(h@U)": build.op("tanh", build.matmul(h, U)),
-    }  # fmt: skip
+    }
     first, *others = (term[name] for name in terms.split())
     total = first
     for other in others:

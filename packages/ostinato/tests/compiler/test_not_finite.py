@@ -42,9 +42,14 @@ EVERYDAY: dict[str, Expression] = {
 }
 _OF_ELEMENTS = ("activations", "rounding and division", "functions")
 _LOSSES_OF_ELEMENTS = (
-    "binary_cross_entropy_with_logits", "gaussian_nll_loss", "huber_loss",
-    "l1_loss", "mse_loss", "poisson_nll_loss", "smooth_l1_loss",
-)  # fmt: skip
+    "binary_cross_entropy_with_logits",
+    "gaussian_nll_loss",
+    "huber_loss",
+    "l1_loss",
+    "mse_loss",
+    "poisson_nll_loss",
+    "smooth_l1_loss",
+)
 ROWS = EVERYDAY | {name: f for group in _OF_ELEMENTS for name, f in OPERATIONS[group].items()}
 # At infinities PyTorch's gradient of a soft margin, e^z / (1 + e^z), is NaN where e^z is ∞.
 CASES = {

@@ -85,13 +85,15 @@ NOT: dict[str, Callable[[float], Any]] = {
     "asked about": lambda v: lambda h, x: torch.tanh(h @ W + x) * (2.0 if v > 1 else v),
     "looked up": lambda v: lambda h, x: torch.tanh(h @ W + x) * TABLE.get(v, 1.0),
     "looked up, and a factor": (
-        lambda v: lambda h, x: torch.tanh(h @ W + x) * v + {1.25: 2.0}.get(v, 1.0)),
+        lambda v: lambda h, x: torch.tanh(h @ W + x) * v + {1.25: 2.0}.get(v, 1.0)
+    ),
     "distinguished by kind, from a value on": (
         lambda v: lambda h, x: torch.tanh(h @ W + x) * (v if type(v) is float and v > 0.7 else 1.0)
     ),
     "distinguished by kind": (
-        lambda v: lambda h, x: torch.tanh(h @ W + x) * (v if isinstance(v, float) else 7.0)),
-}  # fmt: skip
+        lambda v: lambda h, x: torch.tanh(h @ W + x) * (v if isinstance(v, float) else 7.0)
+    ),
+}
 
 
 @pytest.fixture

@@ -122,9 +122,11 @@ OF_ONE: dict[str, Any] = {
     "signbit": lambda a: a.signbit().to(a.dtype),
     "trunc": torch.trunc,
     # Not a number below 0, −inf at 0; and 0 where the factor is 0.
-    **{f"xlogy of {b}": lambda a, b=b: torch.xlogy(a, b)
-       for b in (2.5, 0.0, -1.0, float("nan"), float("inf"))},
-}  # fmt: skip
+    **{
+        f"xlogy of {b}": lambda a, b=b: torch.xlogy(a, b)
+        for b in (2.5, 0.0, -1.0, float("nan"), float("inf"))
+    },
+}
 OF_TWO: dict[str, Any] = {
     "copysign": torch.copysign,
     "div_floor": lambda a, b: torch.div(a, b, rounding_mode="floor"),

@@ -110,10 +110,18 @@ def _a_shared_leaf() -> Layout:
 
 
 LAYOUTS = [
-    _plain, _captured_rows, _captured_batch_second, _attention_with_its_keys,
-    _captured_and_a_custom_backward, _a_carry_that_is_captured_too, _pair, _counting, _complex,
-    _batch_second, _a_shared_leaf,
-]  # fmt: skip
+    _plain,
+    _captured_rows,
+    _captured_batch_second,
+    _attention_with_its_keys,
+    _captured_and_a_custom_backward,
+    _a_carry_that_is_captured_too,
+    _pair,
+    _counting,
+    _complex,
+    _batch_second,
+    _a_shared_leaf,
+]
 WITHOUT_SPANS = (_batch_second, _a_shared_leaf)  # for these the batch must be the first axis
 
 

@@ -51,8 +51,7 @@ DRAWS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bernoulli": lambda h, x: torch.bernoulli(torch.full_like(h, 0.3)),
     "bernoulli of x": lambda h, x: torch.bernoulli(torch.sigmoid(x)),
     "bernoulli_ of h": lambda h, x: torch.empty_like(h).bernoulli_(torch.sigmoid(h)),
-    "Bernoulli": lambda h, x: distributions.Bernoulli(
-        logits=h, validate_args=False).sample(),
+    "Bernoulli": lambda h, x: distributions.Bernoulli(logits=h, validate_args=False).sample(),
     "normal of numbers": lambda h, x: torch.normal(0.5, 2.0, h.shape, dtype=h.dtype),
     "normal of means": lambda h, x: torch.normal(h, 0.5),
     "normal of deviations": lambda h, x: torch.normal(0.5, torch.sigmoid(h)),
@@ -61,7 +60,8 @@ DRAWS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Normal.sample": lambda h, x: normal(h, torch.sigmoid(x)).sample(),
     "Laplace.rsample": lambda h, x: distributions.Laplace(h, 0.5, validate_args=False).rsample(),
     "Uniform.rsample": lambda h, x: distributions.Uniform(
-        h - 1, h + 1, validate_args=False).rsample(),
+        h - 1, h + 1, validate_args=False
+    ).rsample(),
     "gumbel_softmax": lambda h, x: F.gumbel_softmax(h),
     "dropout": lambda h, x: F.dropout(h, 0.3),
     "dropout in place": lambda h, x: F.dropout(h * 1, 0.3, inplace=True),
@@ -69,19 +69,26 @@ DRAWS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "dropout1d": lambda h, x: F.dropout1d(h.view(-1, 2, h.shape[1] // 2), 0.3).flatten(1),
     "alpha_dropout": lambda h, x: F.alpha_dropout(h, 0.3, training=True),
     "attention with dropout": lambda h, x: F.scaled_dot_product_attention(
-        *[z.view(-1, 1, 2, z.shape[1] // 2) for z in (h, x, x)], dropout_p=0.3).flatten(1),
-    "beside attention without dropout": lambda h, x: F.scaled_dot_product_attention(
-        *[z.view(-1, 1, 2, z.shape[1] // 2) for z in (h, x, x)]).flatten(1) * torch.rand_like(h),
+        *[z.view(-1, 1, 2, z.shape[1] // 2) for z in (h, x, x)], dropout_p=0.3
+    ).flatten(1),
+    "beside attention without dropout": lambda h, x: (
+        F.scaled_dot_product_attention(
+            *[z.view(-1, 1, 2, z.shape[1] // 2) for z in (h, x, x)]
+        ).flatten(1)
+        * torch.rand_like(h)
+    ),
     "zoneout": lambda h, x: x + F.dropout(h - x, 0.2) * 0.8,
     "flat": lambda h, x: torch.randn(h.numel(), dtype=h.dtype).view(h.shape),
     "turned": lambda h, x: torch.randn(*h.T.shape, dtype=h.dtype).T,
     "of all rows": lambda h, x: torch.randn(h.shape[1], dtype=h.dtype),
     "one number": lambda h, x: torch.rand((), dtype=h.dtype),
     "from a generator": lambda h, x: torch.randn(h.shape, dtype=h.dtype, generator=OWN),
-    "from three generators": lambda h, x: torch.rand_like(h) * torch.empty_like(h).normal_(
-        generator=OWN) + torch.bernoulli(torch.sigmoid(h), generator=OTHER),
+    "from three generators": lambda h, x: (
+        torch.rand_like(h) * torch.empty_like(h).normal_(generator=OWN)
+        + torch.bernoulli(torch.sigmoid(h), generator=OTHER)
+    ),
     "not used": lambda h, x: (torch.rand(3, dtype=h.dtype), x)[1],
-}  # fmt: skip
+}
 
 
 def _into_a_view(h: Tensor) -> Tensor:
@@ -141,8 +148,13 @@ def options_of(seed: int, B: int) -> dict[str, Any]:
     """Some of scan's options, by a seed."""
     r = random.Random(seed)
     lengths = [T, *(r.randint(0, T) for _ in range(B - 1))]
-    every = {"reverse": True, "lengths": lengths, "resets": torch.rand(T, B) < 0.3, "truncate": 3,
-             "memory": "0.5MB"}  # fmt: skip
+    every = {
+        "reverse": True,
+        "lengths": lengths,
+        "resets": torch.rand(T, B) < 0.3,
+        "truncate": 3,
+        "memory": "0.5MB",
+    }
     return {name: value for name, value in every.items() if r.random() < 0.4}
 
 
@@ -303,24 +315,32 @@ def _forked(h: Tensor, x: Tensor) -> Tensor:
 
 # What runs in the Python loop, and a word of the reason.
 FOR_THE_LOOP: dict[str, tuple[Step, str]] = {
-    "multinomial": (
-        lambda h, x: h + torch.multinomial(torch.softmax(x, -1), 1), "random"),
+    "multinomial": (lambda h, x: h + torch.multinomial(torch.softmax(x, -1), 1), "random"),
     "poisson": (lambda h, x: h + torch.poisson(x.exp()), "random"),
     "randperm": (lambda h, x: x[:, torch.randperm(x.shape[1])] + h, "random"),
     "rrelu": (lambda h, x: F.rrelu(h + x, training=True), "random"),
     "a generator made in the step": (
-        lambda h, x: h + x * torch.rand(
-            h.shape, dtype=D, generator=torch.Generator().manual_seed(0)), "generator"),
+        lambda h, x: (
+            h + x * torch.rand(h.shape, dtype=D, generator=torch.Generator().manual_seed(0))
+        ),
+        "generator",
+    ),
     "manual_seed": (_seeded_within, "manual_seed"),
     "fork_rng": (_forked, "fork_rng"),
     "into a tensor of all rows": (lambda h, x: h + x * torch.empty(4, dtype=D).normal_(), "rows"),
     "into turned memory": (
-        lambda h, x: h + x * torch.empty(4, 3, dtype=D).T.normal_(), "contiguous"),
+        lambda h, x: h + x * torch.empty(4, 3, dtype=D).T.normal_(),
+        "contiguous",
+    ),
     "a branch that goes both ways": (
-        lambda h, x: F.dropout(h, 0.3) + x if x.sum() > 0 else torch.randn_like(h), ""),
+        lambda h, x: F.dropout(h, 0.3) + x if x.sum() > 0 else torch.randn_like(h),
+        "",
+    ),
     "whole numbers that are too large": (
-        lambda h, x: h + torch.empty(h.shape, dtype=torch.int64).random_() * x, ""),
-}  # fmt: skip
+        lambda h, x: h + torch.empty(h.shape, dtype=torch.int64).random_() * x,
+        "",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", FOR_THE_LOOP)

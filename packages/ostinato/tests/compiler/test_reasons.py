@@ -37,8 +37,10 @@ REASONS: list[tuple[str, Callable[[Tensor, Tensor], Any]]] = [
     ("differs in every run", lambda h, x: h * time.perf_counter()),
     ("batch size", lambda h, x: h / x.shape[0]),
     ("give it num_classes", lambda h, x: h * nn.functional.one_hot((x > 0).long()).sum(-1)),
-    ("no acos of complex numbers: write it in pairs of real tensors",
-     lambda h, x: torch.complex(h, x).acos().real),
+    (
+        "no acos of complex numbers: write it in pairs of real tensors",
+        lambda h, x: torch.complex(h, x).acos().real,
+    ),
     ("has no ostinato_test.twice", lambda h, x: x + h @ twice(V)),
     ("returns a captured tensor", lambda h, x: (torch.tanh(x + h), CAPTURED)),
     ("rows", lambda h, x: h + x.flip(0)),
@@ -56,7 +58,7 @@ REASONS: list[tuple[str, Callable[[Tensor, Tensor], Any]]] = [
     ("over the rows that are not ignored", beside(lambda z: 2 * (z.sum() / z.square().sum()))),
     ("computes with the batch size", beside(lambda z: z / len(z))),
     ("computes with the batch size", beside(lambda z: z.std(0))),
-]  # fmt: skip
+]
 
 
 def explained(step: Callable[[Tensor, Tensor], Any]) -> ostinato.Explanation:

@@ -95,11 +95,14 @@ CASES = {
     "a mean over the batch": (lambda h, x: (gated(h, x), h.exp().mean(0)), init, [W, V, xs], {}),
     "ragged": (gated, init, [W, V, init, xs], {"lengths": torch.tensor([5, 2, 0])}),
     "ragged in reverse": (
-        gated, init, [W, V, init, xs], {"lengths": torch.tensor([1, 5, 3]), "reverse": True}
+        gated,
+        init,
+        [W, V, init, xs],
+        {"lengths": torch.tensor([1, 5, 3]), "reverse": True},
     ),
     "resets": (gated, init, [W, V, init, xs], {"resets": torch.rand(T, B) < 0.4}),
     "xs alone": (gated, init, [xs], {}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)

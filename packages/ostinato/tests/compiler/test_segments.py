@@ -158,8 +158,12 @@ def test_a_weight_whose_gradient_has_two_terms(width, segments):
 def test_a_weight_that_multiplies_input_and_carry(segments):
     kit = Kit(torch.float32)
     W = kit.weight(6, 6)
-    case = Case(lambda h, x: torch.tanh(x @ W + h @ W), [W], lambda B: kit.normal(B, 6),
-                lambda B: kit.normal(B, 6))  # fmt: skip
+    case = Case(
+        lambda h, x: torch.tanh(x @ W + h @ W),
+        [W],
+        lambda B: kit.normal(B, 6),
+        lambda B: kit.normal(B, 6),
+    )
     assert_bits_of_one_piece(case, case.init(20), case.xs(600, 20), (1, 1.25, 2))
     assert max(segments) > 1
 
@@ -167,8 +171,12 @@ def test_a_weight_that_multiplies_input_and_carry(segments):
 def test_leaves_without_a_batch(segments):
     kit = Kit(torch.float32)
     U, W = kit.weight(4, 6), kit.weight(6, 6)
-    case = Case(lambda h, x: torch.tanh(U.T @ x + W @ h), [U, W], lambda B: kit.normal(6),
-                lambda B: kit.normal(4))  # fmt: skip
+    case = Case(
+        lambda h, x: torch.tanh(U.T @ x + W @ h),
+        [U, W],
+        lambda B: kit.normal(6),
+        lambda B: kit.normal(4),
+    )
     init, xs = kit.normal(6), kit.normal(90, 4)
     assert_bits_of_one_piece(case, init, xs, (1,))
     assert_the_plain_run(case, init, xs, truncate=90)
@@ -324,8 +332,12 @@ def test_leaves_of_a_carry_that_take_turns_and_counters(segments):
         return (b, new, (n + 1) * 0.5, new > 0), (a * flag, flag)
 
     def run(memory):
-        init = (torch.ones(2, 4, requires_grad=True), torch.zeros(2, 4, requires_grad=True),
-                torch.zeros(2, 4), torch.zeros(2, 4, dtype=torch.bool))  # fmt: skip
+        init = (
+            torch.ones(2, 4, requires_grad=True),
+            torch.zeros(2, 4, requires_grad=True),
+            torch.zeros(2, 4),
+            torch.zeros(2, 4, dtype=torch.bool),
+        )
         xs = torch.sin(torch.arange(2400.0).view(300, 2, 4)).requires_grad_()
         carry, (y, flags) = scan(step, init, xs, memory=memory)
         assert flags.dtype == torch.bool and carry[3].dtype == torch.bool

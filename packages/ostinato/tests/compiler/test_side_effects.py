@@ -282,9 +282,11 @@ def assert_twins(step: Callable[[World], Any], ours: World, theirs: World, left:
     """A step over two worlds that are alike; for four calls."""
     for i in range(4):
         torch.testing.assert_close(
-            ostinato.scan(step(ours), *given(i)), loop(step(theirs), *given(i)),
-            rtol=1e-12, atol=1e-12,
-        )  # fmt: skip
+            ostinato.scan(step(ours), *given(i)),
+            loop(step(theirs), *given(i)),
+            rtol=1e-12,
+            atol=1e-12,
+        )
         assert left(ours) == left(theirs)
 
 
@@ -302,11 +304,15 @@ PLACES = {
     "a dict": ("w.table['f'](x + h)", "w.table['f'] = f"),
     "a partial": ("w.act(x + h)", "w.act = functools.partial(lambda f, a: f(a), f)"),
     "a method": ("w.thing.act(x + h)", "w.Thing.act = lambda self, a: f(a)"),
-    "a module": ("w.stack(x + h)",
-        "w.stack[1] = type('F', (nn.Module,), {'forward': lambda s, a: f(a)})()"),
-    "a hook": ("torch.tanh(w.linear(x) + h)",
-        "w.linear._forward_hooks.clear(); w.linear.register_forward_hook(lambda m, i, o: f(o))"),
-}  # fmt: skip
+    "a module": (
+        "w.stack(x + h)",
+        "w.stack[1] = type('F', (nn.Module,), {'forward': lambda s, a: f(a)})()",
+    ),
+    "a hook": (
+        "torch.tanh(w.linear(x) + h)",
+        "w.linear._forward_hooks.clear(); w.linear.register_forward_hook(lambda m, i, o: f(o))",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", PLACES)
@@ -479,13 +485,19 @@ PURE: dict[str, tuple[str, str]] = {
     "a cycle, which the collector alone frees": (f"made = [{USUAL}]\nmade.append(made)", "made[0]"),
     "a label of the profiler": (f"with torch.profiler.record_function('cell'): y = {USUAL}", "y"),
     "state that hangs in an attribute while a module runs": (
-        "w.memo = h * 2\ny = w.cell(w.memo, x)\nw.memo = None", "y"),
+        "w.memo = h * 2\ny = w.cell(w.memo, x)\nw.memo = None",
+        "y",
+    ),
     "a list of it that the step makes and drops": (
-        "w.memo = {'of': [h * 2]}\ny = w.cell(w.memo['of'][0], x)\nw.memo = None", "y"),
+        "w.memo = {'of': [h * 2]}\ny = w.cell(w.memo['of'][0], x)\nw.memo = None",
+        "y",
+    ),
     "a warning, which Python notes among the globals": ("warnings.warn('of the step')", USUAL),
-    "parameters replaced for a while": ("",
-        "torch.func.functional_call(w.cell, {'W': w.V}, (h, x))"),
-}  # fmt: skip
+    "parameters replaced for a while": (
+        "",
+        "torch.func.functional_call(w.cell, {'W': w.V}, (h, x))",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", PURE)

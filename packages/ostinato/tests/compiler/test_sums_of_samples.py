@@ -121,9 +121,11 @@ def test_within_other_transforms(monkeypatch):
         outer = torch.autograd.grad(gradients(with_grad).sin().sum(), with_grad)[0]
         second = vmap(hessian(of_mixed), (None, 1))({"W": W, "scale": scale}, xs)
         return (
-            grad(lambda s: gradients(s).sin().sum())(scale), outer, second["W"]["W"],
+            grad(lambda s: gradients(s).sin().sum())(scale),
+            outer,
+            second["W"]["W"],
             vmap(gradients)(torch.stack([scale, 2 * scale])),
-        )  # fmt: skip
+        )
 
     with monkeypatch.context() as by_the_loop:
         by_the_loop.setenv("OSTINATO_ENGINE", "eager")

@@ -518,9 +518,12 @@ def test_mixed_dtypes():
     for step, first, given in (
         (lambda h, x: torch.tanh(h @ W + x), init, torch.randint(0, H, (T, B, 1)).expand(T, B, H)),
         (lambda h, x: torch.tanh(h @ W + x.to(D)), init, xs.float()),
-        (lambda c, x: (torch.tanh(c[0] @ W + x), c[1] + x.sum(1).float()),
-         (init, torch.zeros(B)), xs),
-    ):  # fmt: skip
+        (
+            lambda c, x: (torch.tanh(c[0] @ W + x), c[1] + x.sum(1).float()),
+            (init, torch.zeros(B)),
+            xs,
+        ),
+    ):
         both(lambda how, args=(step, first, given): how(*args))
 
 

@@ -71,8 +71,10 @@ class Drawn:
 
     def gradient(self, f: Function) -> Function:
         def total(*tensors: Tensor) -> Tensor:
-            return sum((o.sin() * torch.linspace(0.5, 1, o.numel(), dtype=o.dtype).view(o.shape))
-                       .sum() for o in f(*tensors))  # type: ignore[return-value]  # fmt: skip
+            return sum(
+                (o.sin() * torch.linspace(0.5, 1, o.numel(), dtype=o.dtype).view(o.shape)).sum()
+                for o in f(*tensors)
+            )  # type: ignore[return-value]
 
         return lambda *z: list(grad(total, tuple(range(len(z))))(*z))
 

@@ -130,9 +130,20 @@ def by_hamilton(W: Tensor) -> Step:
 
 
 STEPS = [
-    by_autograd, by_autograd_twice, by_grad, by_vjp, by_jvp, by_dual_numbers, by_rows, by_columns,
-    by_gradients_of_rows, by_gradients_of_a_weight, by_jacobians, by_hessian, by_hamilton,
-]  # fmt: skip
+    by_autograd,
+    by_autograd_twice,
+    by_grad,
+    by_vjp,
+    by_jvp,
+    by_dual_numbers,
+    by_rows,
+    by_columns,
+    by_gradients_of_rows,
+    by_gradients_of_a_weight,
+    by_jacobians,
+    by_hessian,
+    by_hamilton,
+]
 
 
 @pytest.mark.parametrize("made", STEPS)
@@ -202,13 +213,21 @@ def test_functional_call_within_a_transform():
         return h - 0.1 * grad(total)(h) + x
 
     assert explain(step, init, xs).native
-    both(lambda how: torch.autograd.grad(
-        how(step, init, xs)[1].sin().sum(), [init, xs, net.weight, net.bias]))  # fmt: skip
+    both(
+        lambda how: torch.autograd.grad(
+            how(step, init, xs)[1].sin().sum(), [init, xs, net.weight, net.bias]
+        )
+    )
 
 
-@pytest.mark.parametrize("loss", [
-    lambda h, x, W: (h @ W - x).square().mean(), lambda h, x, W: (h @ W).sum() * (h + x).sum(),
-], ids=["a mean over the batch", "a product of sums over the batch"])  # fmt: skip
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda h, x, W: (h @ W - x).square().mean(),
+        lambda h, x, W: (h @ W).sum() * (h + x).sum(),
+    ],
+    ids=["a mean over the batch", "a product of sums over the batch"],
+)
 def test_rows_that_read_each_other_run_in_the_loop(loss: Any):
     W, init, xs = inputs()
 

@@ -44,9 +44,14 @@ def in_a_matrix(w, h, x):
 
 
 STEPS = [
-    few, functions, of_one_element_twice, of_two_elements, of_each_and_another, of_a_slice,
+    few,
+    functions,
+    of_one_element_twice,
+    of_two_elements,
+    of_each_and_another,
+    of_a_slice,
     in_a_matrix,
-]  # fmt: skip
+]
 
 
 def plain(step, h, xs):

@@ -43,12 +43,21 @@ STEPS: dict[str, tuple[Any, Any, bool]] = {
     "a square": (lambda n, x: (n, n**2 % 7), 4097, False),
     "powers": (lambda n, x: (n, torch.stack([n**4, (-n) ** 5], 1)), 20, True),
     "a sum that cancels": (
-        lambda n, x: (n, (n[:, None] * torch.tensor([M - 1, 2, 1 - M])).sum(1)), 1, False),
+        lambda n, x: (n, (n[:, None] * torch.tensor([M - 1, 2, 1 - M])).sum(1)),
+        1,
+        False,
+    ),
     "a matrix of whole numbers": (
-        lambda n, x: (n, (x > 0).long() @ torch.tensor([[1, 2], [3, 4], [5, 6]])), 1, True),
+        lambda n, x: (n, (x > 0).long() @ torch.tensor([[1, 2], [3, 4], [5, 6]])),
+        1,
+        True,
+    ),
     "one that cancels": (lambda n, x: (n, n[:, None] @ torch.tensor([[M - 1]])), 3, False),
     "flags, places and sums of them": (
-        lambda n, x: (n, (x > 0).long().sum(1) * 100 + x.argmax(1) + x.argsort(1)[:, 0]), 1, True),
+        lambda n, x: (n, (x > 0).long().sum(1) * 100 + x.argmax(1) + x.argsort(1)[:, 0]),
+        1,
+        True,
+    ),
     "captured numbers beyond M": (lambda n, x: (n, n[:, None] + TABLE), -100, False),
     "large numbers beside, not in": (lambda n, x: (n, n + TABLE[1]), -100, True),
     "a sum over the batch": (lambda n, x: (n, n.sum()), M // 2, True),
@@ -56,7 +65,7 @@ STEPS: dict[str, tuple[Any, Any, bool]] = {
     "of floats": (lambda n, x: (n, (x * 0 + 3e7).long() - 30000001), 4, False),
     "down and up again": (lambda n, x: (n, (n // 3) * 3 + n % 3), -M + 1, True),
     "half of them, then clamped": (lambda n, x: (n, n.clamp(-5, 5) * 1000 - n), 100, True),
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("ignore")

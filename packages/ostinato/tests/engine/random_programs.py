@@ -263,9 +263,14 @@ class Maker:
         argument = self.argument("gradient", (groups * M, N))
         self.gradients.append(Gradient(groups * M, N, argument))
         return Instruction(
-            Code.PRODUCT_SUM, n=N, k=groups * M, weight=len(self.gradients) - 1, count=number,
-            a=a, b=b,
-        )  # fmt: skip
+            Code.PRODUCT_SUM,
+            n=N,
+            k=groups * M,
+            weight=len(self.gradients) - 1,
+            count=number,
+            a=a,
+            b=b,
+        )
 
     def sums_again(self, x: Instruction, readable: list[Region]) -> list[Instruction]:
         """The same columns, or some of them: summed once more, and times one column."""
@@ -383,11 +388,19 @@ class Maker:
             if after[-1].code != Code.PRODUCT_SUM and self.rng.random() < 0.4:
                 after += self.sums_again(after[-1], readable)
         return Program(
-            len(self.arguments), descending, tuple(self.buffers), tuple(self.weights),
-            tuple(self.gradients), tuple(self.carries), tuple(self.tables),
-            tuple(self.products), tuple(once), tuple(before), tuple(loop),
+            len(self.arguments),
+            descending,
+            tuple(self.buffers),
+            tuple(self.weights),
+            tuple(self.gradients),
+            tuple(self.carries),
+            tuple(self.tables),
+            tuple(self.products),
+            tuple(once),
+            tuple(before),
+            tuple(loop),
             tuple(after),
-        )  # fmt: skip
+        )
 
     def number(self, low: int, high: int) -> int:
         return int(self.rng.integers(low, high + 1))

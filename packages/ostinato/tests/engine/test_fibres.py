@@ -30,16 +30,29 @@ T = 2
 # row of one strip; and fibres that are no whole vectors, or rows shorter than a strip, which are
 # played as before
 SHAPES = [
-    (4, 32, 32), (2, 16, 16), (3, 5, 48), (2, 7, 64), (1, 9, 128), (1, 256, 16), (1, 8, 16),
-    (3, 10, 32), (2, 6, 20), (1, 2, 32),
-]  # fmt: skip
+    (4, 32, 32),
+    (2, 16, 16),
+    (3, 5, 48),
+    (2, 7, 64),
+    (1, 9, 128),
+    (1, 256, 16),
+    (1, 8, 16),
+    (3, 10, 32),
+    (2, 6, 20),
+    (1, 2, 32),
+]
 
 # One operation, or two of which the second alone reads the first: f(a, b) and g(first, c).
 OPERATIONS = [
-    (("add", "ab"),), (("mul", "ab"),), (("sub", "ab"),),
-    (("mul", "ab"), ("add", "-c")), (("mul", "ab"), ("mul", "-c")),
-    (("mul", "ab"), ("sub", "-c")), (("mul", "ab"), ("sub", "c-")), (("add", "ab"), ("mul", "-c")),
-]  # fmt: skip
+    (("add", "ab"),),
+    (("mul", "ab"),),
+    (("sub", "ab"),),
+    (("mul", "ab"), ("add", "-c")),
+    (("mul", "ab"), ("mul", "-c")),
+    (("mul", "ab"), ("sub", "-c")),
+    (("mul", "ab"), ("sub", "c-")),
+    (("add", "ab"), ("mul", "-c")),
+]
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,19 @@ X, Y, STEP, OTHER = range(4)
 # [outer, times, inner]: sums of neighbours, of which a strip holds several, one, a part, or none
 # whole; sums of columns that begin in one strip and end in another; rows shorter than a strip
 AXES = [
-    (3, 5, 1), (128, 32, 1), (7, 100, 1), (3, 300, 1), (1, 512, 1), (2, 1024, 1),
-    (4, 32, 32), (1, 256, 16), (5, 9, 7), (2, 3, 200), (1, 2, 1), (1, 3, 600),
-]  # fmt: skip
+    (3, 5, 1),
+    (128, 32, 1),
+    (7, 100, 1),
+    (3, 300, 1),
+    (1, 512, 1),
+    (2, 1024, 1),
+    (4, 32, 32),
+    (1, 256, 16),
+    (5, 9, 7),
+    (2, 3, 200),
+    (1, 2, 1),
+    (1, 3, 600),
+]
 
 
 def program(axis: tuple[int, int, int], apart: bool) -> Program:
@@ -39,9 +49,11 @@ def program(axis: tuple[int, int, int], apart: bool) -> Program:
     outer, times, inner = axis
     width, n = outer * times * inner, outer * inner
     buffers = (
-        Buffer(Kind.TIME, width, 0, 0), Buffer(Kind.TIME, 2 * n, 0, 1), Buffer(Kind.STEP, width),
+        Buffer(Kind.TIME, width, 0, 0),
+        Buffer(Kind.TIME, 2 * n, 0, 1),
         Buffer(Kind.STEP, width),
-    )  # fmt: skip
+        Buffer(Kind.STEP, width),
+    )
     block = (
         Instruction(Code.BLOCK, n=width, count=3),
         Instruction(Code.OP, "tanh", d=register(0), a=Operand(X)),
@@ -117,7 +129,12 @@ def test_sums_of_columns_in_the_loop(B):
             for isa in ISAS:
                 for threads in (1, 2, 3):
                     got = played(
-                        made(loop=(*double, *total)), sums, ["in", "out"], B, isa=isa,
-                        threads=threads, **how,
-                    )[1]  # fmt: skip
+                        made(loop=(*double, *total)),
+                        sums,
+                        ["in", "out"],
+                        B,
+                        isa=isa,
+                        threads=threads,
+                        **how,
+                    )[1]
                     assert got.tobytes() == want.tobytes(), (isa, threads, descending)

@@ -80,8 +80,11 @@ def test_the_tables_agree():
     """ops.py, the compiled table and its source have the same names, arities and order."""
     assert [(name, op.arity) for name, op in OPS.items()] == _native.ops()
     source = Path(__file__).parents[2] / "native" / "kernels" / "ops.def"
-    rows = [line[3:].split(",")[:2] for line in source.read_text().splitlines()
-            if line.startswith("OP(")]  # fmt: skip
+    rows = [
+        line[3:].split(",")[:2]
+        for line in source.read_text().splitlines()
+        if line.startswith("OP(")
+    ]
     assert [(name, int(arity)) for name, arity in rows] == _native.ops()
 
 
@@ -127,20 +130,25 @@ def test_functions_of_one_operand(name):
 # float64's own functions: the bound in ulp, the end of the domain below, and where they are
 # measured, beside DOUBLE_SPECIAL and powers of two.
 DOUBLE_BOUNDS = {
-    "exp": (1.0, -1e4, [(-709, 710), (-2, 2)]), "exp2": (1.0, -1e4, [(-1022, 1024), (-2, 2)]),
-    "log": (1.0, 0, [(0.5, 2), (0.999, 1.001)]), "log1p": (1.0, -1, [(-1, 2), (-1e-3, 1e-3)]),
-    "expm1": (1.2, -1e4, [(-40, 710), (-2, 2)]), "erf": (1.2, -1e4, [(-6, 6), (-1.1, 1.1)]),
+    "exp": (1.0, -1e4, [(-709, 710), (-2, 2)]),
+    "exp2": (1.0, -1e4, [(-1022, 1024), (-2, 2)]),
+    "log": (1.0, 0, [(0.5, 2), (0.999, 1.001)]),
+    "log1p": (1.0, -1, [(-1, 2), (-1e-3, 1e-3)]),
+    "expm1": (1.2, -1e4, [(-40, 710), (-2, 2)]),
+    "erf": (1.2, -1e4, [(-6, 6), (-1.1, 1.1)]),
     "sin": (1.0, -1e9, [(-10, 10), (-(2.0**20), 2.0**20)]),
     "cos": (1.0, -1e9, [(-10, 10), (-(2.0**20), 2.0**20)]),
     "tanh": (2.5, -1e4, [(-20, 20), (-1.5, 1.5)]),
     "sigmoid": (2.0, -1e4, [(-708, 40), (-20, 20)]),
     "softplus": (1.5, -1e4, [(-708, 40), (-20, 20)]),
-}  # fmt: skip
+}
 MEANINGS = {
-    "exp2": lambda x: mpmath.mpf(2) ** x, "log1p": mpmath.log1p, "log": mpmath.log,
+    "exp2": lambda x: mpmath.mpf(2) ** x,
+    "log1p": mpmath.log1p,
+    "log": mpmath.log,
     "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
     "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
-}  # fmt: skip
+}
 
 
 def worst_of_many_digits(got: Any, meaning: Any, *operands: Any) -> float:

@@ -47,9 +47,17 @@ def lengths_and_rows(rng: Any, T: int, B: int) -> tuple[list[int], list[int]]:
 
 
 def play_native(
-    program: Program, maker: Maker, arrays: list[Any], T: int, B: int, lengths: list[int],
-    rows: list[int], threads: int = 1, isa: str = ISAS[0], made: Any = None,
-) -> None:  # fmt: skip
+    program: Program,
+    maker: Maker,
+    arrays: list[Any],
+    T: int,
+    B: int,
+    lengths: list[int],
+    rows: list[int],
+    threads: int = 1,
+    isa: str = ISAS[0],
+    made: Any = None,
+) -> None:
     made = native.make(program, arrays[0].dtype) if made is None else made
     numbers = numbers_of(arrays, [what for what, _ in maker.arguments])
     # work_per_thread=1: threads share the columns of a few rows, however little there is to do.
@@ -198,15 +206,21 @@ def test_a_reversed_program_is_the_program_on_reversed_time():
     def program(descending: bool) -> Program:
         now, then = (1, 0) if descending else (0, 1)
         return Program(
-            5, descending, (vector, x, state, out), (), (), (Carry(2, 3, 4),),
+            5,
+            descending,
+            (vector, x, state, out),
+            (),
+            (),
+            (Carry(2, 3, 4),),
             loop=(
                 Instruction(Code.BLOCK, n=3, count=3),
-                Instruction(Code.OP, "fma", d=register(0), a=Operand(2, 0, now), b=Operand(0),
-                            c=Operand(1)),
+                Instruction(
+                    Code.OP, "fma", d=register(0), a=Operand(2, 0, now), b=Operand(0), c=Operand(1)
+                ),
                 Instruction(Code.OP, "tanh", d=Operand(2, 0, then), a=register(0)),
                 Instruction(Code.OP, "copy", d=Operand(3), a=Operand(2, 0, then)),
             ),
-        )  # fmt: skip
+        )
 
     rng = np.random.default_rng(0)
     v, xs, init = (rng.standard_normal(s) for s in ((3,), (4, 2, 3), (2, 3)))
@@ -239,7 +253,10 @@ BUFFERS = (
 )
 VECTOR, X, STATES, LOCAL, STEP, CHUNK, PAIR = range(7)
 GOOD = Program(
-    6, False, BUFFERS, (Weight(4, 4, (WeightBlock(3, 0, 4, 0, 4, 0, 0),)),),
+    6,
+    False,
+    BUFFERS,
+    (Weight(4, 4, (WeightBlock(3, 0, 4, 0, 4, 0, 0),)),),
     (Gradient(4, 4, 4), Gradient(2, 2, 5)),
     (Carry(STATES, -1, -1), Carry(PAIR, -1, -1)),
     (IndexTable(4, (ElementRun(3, 3, -1), ElementRun(-1, 1, 0))),),
@@ -261,7 +278,7 @@ GOOD = Program(
         Instruction(Code.OUTER, n=4, k=4, d=Operand(), a=Operand(X), b=Operand(STATES)),
         Instruction(Code.PRODUCT_SUM, n=2, k=2, weight=1, count=1, a=Operand(X), b=Operand(CHUNK)),
     ),
-)  # fmt: skip
+)
 
 
 def good_block(**changes: Any) -> tuple[Instruction, ...]:
@@ -304,15 +321,9 @@ BROKEN = {
     "a buffer of an argument too many": {"buffers": with_buffer(X, argument=6)},
     "a narrow buffer": {"buffers": with_buffer(X, width=3)},
     "a weight without rows": {"weights": (Weight(0, 4, ()),)},
-    "a block outside its weight": {
-        "weights": (Weight(4, 4, (WeightBlock(3, 1, 4, 0, 4, 0, 0),)),)
-    },
-    "a block before its weight": {
-        "weights": (Weight(4, 4, (WeightBlock(3, 0, 4, -1, 4, 0, 0),)),)
-    },
-    "a block of a negative row": {
-        "weights": (Weight(4, 4, (WeightBlock(3, 0, 4, 0, 4, -1, 0),)),)
-    },
+    "a block outside its weight": {"weights": (Weight(4, 4, (WeightBlock(3, 1, 4, 0, 4, 0, 0),)),)},
+    "a block before its weight": {"weights": (Weight(4, 4, (WeightBlock(3, 0, 4, -1, 4, 0, 0),)),)},
+    "a block of a negative row": {"weights": (Weight(4, 4, (WeightBlock(3, 0, 4, 0, 4, -1, 0),)),)},
     "a block of no argument": {"weights": (Weight(4, 4, (WeightBlock(9, 0, 4, 0, 4, 0, 0),)),)},
     "a gradient of no argument": {"gradients": (Gradient(4, 4, 9),)},
     "a gradient of another shape": {"gradients": (Gradient(4, 3, 4),)},
@@ -348,23 +359,34 @@ BROKEN = {
     "a block longer than its section": {"loop": (replace(GOOD.loop[1], count=3), *GOOD.loop[2:4])},
     "a block in a block": {"loop": (GOOD.loop[1], GOOD.loop[1], *GOOD.loop[2:4])},
     "a result over half of what the block reads": {
-        "buffers": with_buffer(STEP, width=6), "loop": good_block(d=Operand(STEP, 2)),
+        "buffers": with_buffer(STEP, width=6),
+        "loop": good_block(d=Operand(STEP, 2)),
     },
     "a result over half of another": {
         "buffers": with_buffer(STEP, width=6),
-        "loop": (GOOD.loop[1], replace(GOOD.loop[3], a=Operand(X), d=Operand(STEP, 2)),
-                 replace(GOOD.loop[3], a=Operand(X), d=Operand(STEP))),
+        "loop": (
+            GOOD.loop[1],
+            replace(GOOD.loop[3], a=Operand(X), d=Operand(STEP, 2)),
+            replace(GOOD.loop[3], a=Operand(X), d=Operand(STEP)),
+        ),
     },
     "a result over a column that the block spreads": {
-        "loop": (GOOD.loop[1], Instruction(Code.BROADCAST, k=4, d=register(0), a=Operand(STEP, 1)),
-                 replace(GOOD.loop[3], d=Operand(STEP))),
+        "loop": (
+            GOOD.loop[1],
+            Instruction(Code.BROADCAST, k=4, d=register(0), a=Operand(STEP, 1)),
+            replace(GOOD.loop[3], d=Operand(STEP)),
+        ),
     },
     "an operation outside a block": {"loop": GOOD.loop[2:3]},
-    "a spread outside a block": {"loop": (Instruction(Code.BROADCAST, n=4, k=4, d=Operand(STEP),
-                                                      a=Operand(X)),)},
+    "a spread outside a block": {
+        "loop": (Instruction(Code.BROADCAST, n=4, k=4, d=Operand(STEP), a=Operand(X)),)
+    },
     "a spread of no axis": {
-        "loop": (GOOD.loop[1], Instruction(Code.BROADCAST, k=0, d=register(0), a=Operand(X)),
-                 replace(GOOD.loop[3])),
+        "loop": (
+            GOOD.loop[1],
+            Instruction(Code.BROADCAST, k=0, d=register(0), a=Operand(X)),
+            replace(GOOD.loop[3]),
+        ),
     },
     "an axis that does not fit": {"loop": good_within(ROW_SUM, k=3)},
     "an axis of nothing": {"loop": good_within(ROW_SUM, k=0)},
@@ -395,7 +417,8 @@ BROKEN = {
     },
     "a small product by a table of no number": {"products": (SmallProduct(1, 2, 2, 2, table=-2),)},
     "a small product by a table of other columns": {
-        "products": (SmallProduct(1, 2, 2, 1, table=0),), "loop": good_within(PRODUCT, n=2),
+        "products": (SmallProduct(1, 2, 2, 1, table=0),),
+        "loop": good_within(PRODUCT, n=2),
     },
     "a small product by elements that lie apart": {  # 3, 2, 1, 0
         "products": (SmallProduct(1, 2, 2, 2, table=0),)
@@ -421,12 +444,13 @@ BROKEN = {
     "a gradient summed before": {"before": good_outer(b=Operand(X)), "after": ()},
     "a step's memory before the loop": {"before": GOOD.loop[:1]},
     "a step's memory after the loop": {"after": GOOD.loop[:1]},
-    "two slots after the loop": {"after": (Instruction(
-        Code.ROW_SUM, n=4, k=4, d=Operand(CHUNK), a=Operand(PAIR)),)},
+    "two slots after the loop": {
+        "after": (Instruction(Code.ROW_SUM, n=4, k=4, d=Operand(CHUNK), a=Operand(PAIR)),)
+    },
     "blocks of a weight on top of each other": {
         "weights": (Weight(4, 4, (WeightBlock(3, 0, 4, 0, 2, 0, 0),) * 2),)
     },
-}  # fmt: skip
+}
 
 
 def test_the_good_program_is_accepted():
@@ -679,8 +703,11 @@ def test_the_comparison_can_fail():
         ours, theirs = (maker.arrays(3, 4, np.float64, seed) for _ in range(2))
         play_native(program, maker, ours, 3, 4, [], [])
         tanh = max(i for i, x in enumerate(program.loop) if x.op == "tanh")
-        broken = (*program.loop[:tanh], replace(program.loop[tanh], op="sin"),
-                  *program.loop[tanh + 1 :])  # fmt: skip
+        broken = (
+            *program.loop[:tanh],
+            replace(program.loop[tanh], op="sin"),
+            *program.loop[tanh + 1 :],
+        )
         reference.play(replace(program, loop=broken), theirs, 3, 4)
         caught += any(
             not np.allclose(a, b, rtol=1e-9, atol=1e-11) for a, b in zip(ours, theirs, strict=True)

@@ -13,14 +13,24 @@ LIMITS_OF_A_PROGRAM = {"kMaxArguments", "kMaxBlock", "kMaxRegisters", "kMaxWidth
 LANES_OF_A_SUM = {"kSumLanes", "kStretch"}
 OF_REGISTER_TILES = {"kMaxTileRows"}
 OF_FLOAT64 = {  # its bits, and numbers of mathematics
-    "kFromRootHalf", "kIntegerInLowBits", "kLn2", "kLog2E", "kOneBits", "kTwo52And1023",
+    "kFromRootHalf",
+    "kIntegerInLowBits",
+    "kLn2",
+    "kLog2E",
+    "kOneBits",
+    "kTwo52And1023",
     "kTwo52Bits",
-}  # fmt: skip
+}
 # These follow from others, or are no amounts.
 DERIVED = {
-    "kFirstTemporary", "kForbids", "kFusedCount", "kGapBytes", "kPairCount", "kRegisterElements",
+    "kFirstTemporary",
+    "kForbids",
+    "kFusedCount",
+    "kGapBytes",
+    "kPairCount",
+    "kRegisterElements",
     "kScalarOfA",
-}  # fmt: skip
+}
 
 
 def texts() -> dict[str, str]:

@@ -58,9 +58,11 @@ def asking(B: int) -> Callable[[Tensor, Tensor], Any]:
 
 
 STEPS: dict[str, Callable[[int], Any]] = {
-    "attributes and items": Module, "a closure": selecting, "a global": a_global,
+    "attributes and items": Module,
+    "a closure": selecting,
+    "a global": a_global,
     "and a branch on the batch": asking,
-}  # fmt: skip
+}
 
 
 def leaves(B: int, n: int = T) -> tuple[Tensor, Tensor]:

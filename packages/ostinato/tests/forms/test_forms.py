@@ -41,10 +41,17 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[int, ...], tuple[int, ...], Any
     "rows": (_plain, (B, H), (T, B, H), {}, ()),
     "time second": (_plain, (B, H), (B, T, H), {"dim": 1}, ("time first",)),
     "resets": (
-        _plain, (B, H), (T, B, H), {"resets": torch.rand(T, B) < 0.3}, ("restarts in the step",)
+        _plain,
+        (B, H),
+        (T, B, H),
+        {"resets": torch.rand(T, B) < 0.3},
+        ("restarts in the step",),
     ),
     "both": (
-        _plain, (B, H), (B, T, H), {"dim": 1, "resets": torch.rand(T, B) < 0.3},
+        _plain,
+        (B, H),
+        (B, T, H),
+        {"dim": 1, "resets": torch.rand(T, B) < 0.3},
         ("time first", "restarts in the step"),
     ),
     "numbers": (_plain, (B,), (T, B), {}, ("a batch of numbers as one row",)),
@@ -52,7 +59,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[int, ...], tuple[int, ...], Any
     "batch second": (_turned, (2, B, H), (T, B, H), {}, ("batch second",)),
     "a number of rows": (_numbered, (B, H), (T, B, H), {}, ("numbers that are the batch",)),
     "a branch": (_branching, (B, H), (T, B, H), {}, ("assumed answers of branches",)),
-}  # fmt: skip
+}
 
 
 def by_the_loop(

@@ -45,9 +45,11 @@ def _words(kit: Kit, B: int) -> Tensor:
 def _embedded(kit: Kit, init: Any) -> Case:
     E, W = kit.weight(WORDS, H), kit.weight(H, H)
     return Case(
-        lambda h, x: torch.tanh(E[x] + h @ W), [E, W], lambda B: init(kit, B),
+        lambda h, x: torch.tanh(E[x] + h @ W),
+        [E, W],
+        lambda B: init(kit, B),
         lambda B: _words(kit, B),
-    )  # fmt: skip
+    )
 
 
 def _average(kit: Kit) -> Case:
@@ -133,10 +135,12 @@ def test_one_step_with_and_without_a_batch() -> None:
 
     case = Case(step, [W], lambda B: kit.normal(H), lambda B: kit.normal(H))
     for init, xs in [
-        (kit.normal(H), kit.normal(4, H)), (kit.normal(1, H), kit.normal(4, 1, H)),
-        (kit.normal(3, H), kit.normal(4, 3, H)), (kit.normal(3, H), kit.normal(4, H)),
+        (kit.normal(H), kit.normal(4, H)),
+        (kit.normal(1, H), kit.normal(4, 1, H)),
+        (kit.normal(3, H), kit.normal(4, 3, H)),
+        (kit.normal(3, H), kit.normal(4, H)),
         (kit.normal(H), kit.normal(4)),
-    ] * 2:  # fmt: skip
+    ] * 2:
         assert_close(play(ostinato.scan, case, init, xs), play(loop, case, init, xs), 1e-10)
         assert ostinato.explain(step, init, xs).native
 

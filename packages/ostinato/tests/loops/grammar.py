@@ -134,16 +134,28 @@ class Loop:
             "torch.stack([{a}, {b}]).mean(0)", "{a}.clamp(-1, 1)", "torch.maximum({a}, {b})",
         ]  # fmt: skip
         if self.t is not None:
-            forms += ["{a} * (1 + {t} / T)", "({a} if {t} == {first} else {b})",
-                      "{a} / (T - {t} + 1)", "{a} * ({t} + 1)", "{a} * ({t} % 3)",
-                      "{a} * 0.9 ** {t}", "{a} * math.sin({t})", "{a} * ws[{t}]",
-                      "({a} if {t} in (1, 4) else {b})", "({a} if {t} in {{2, 3}} else {b})",
-                      "{a} * (float({t}) + ws[{t} // 2])"]  # fmt: skip
+            forms += [
+                "{a} * (1 + {t} / T)",
+                "({a} if {t} == {first} else {b})",
+                "{a} / (T - {t} + 1)",
+                "{a} * ({t} + 1)",
+                "{a} * ({t} % 3)",
+                "{a} * 0.9 ** {t}",
+                "{a} * math.sin({t})",
+                "{a} * ws[{t}]",
+                "({a} if {t} in (1, 4) else {b})",
+                "({a} if {t} in {{2, 3}} else {b})",
+                "{a} * (float({t}) + ws[{t} // 2])",
+            ]
             if p.chance(15):
-                forms = ["asked({a}, {t})", "({a} if isinstance({t}, int) else {b})",
-                         "({a} if type({t}) is int else {b})", "asked({a}, {t} / 2)",
-                         "({b} if hasattr({t}, '__len__') else {a})",
-                         "({a} if isinstance(2 ** (4 - {t}), int) else {b})"]  # fmt: skip
+                forms = [
+                    "asked({a}, {t})",
+                    "({a} if isinstance({t}, int) else {b})",
+                    "({a} if type({t}) is int else {b})",
+                    "asked({a}, {t} / 2)",
+                    "({b} if hasattr({t}, '__len__') else {a})",
+                    "({a} if isinstance(2 ** (4 - {t}), int) else {b})",
+                ]
             elif p.chance(3):
                 forms = ["asked_by_type({a}, {t})", "({a} if hasattr({t}, 'real') else {b})"]
                 p.python("a question that is a reason")
@@ -152,9 +164,13 @@ class Loop:
             if self.forward:
                 forms += ["({b} if {t} > {first} else {a})", "({b} if {t} < T - 1 else {a})"]
         if p.chance(6):
-            forms = ["F.dropout({a}, 0.4, p.training)", "{a} + 0.1 * torch.randn_like({b})",
-                     "{a} * torch.rand(B, 4, dtype=x.dtype)", "F.dropout({a}, 0.25)",
-                     "{a} * torch.bernoulli(torch.sigmoid({b}))"]  # fmt: skip
+            forms = [
+                "F.dropout({a}, 0.4, p.training)",
+                "{a} + 0.1 * torch.randn_like({b})",
+                "{a} * torch.rand(B, 4, dtype=x.dtype)",
+                "F.dropout({a}, 0.25)",
+                "{a} * torch.bernoulli(torch.sigmoid({b}))",
+            ]
         form = rng.choice(forms)
         return form.format(
             a=a, b=self.operand(depth - 1) if "{b}" in form else "", t=self.t, first=self.first
@@ -189,8 +205,10 @@ class Loop:
             if kind == "blind":
                 self.header, self.t, reads = f"for {rng.choice('_k')} in range(T):", None, []
             if kind == "optional":
-                reads = [f"(x[:, {t}] if z is None else z[{t}])",
-                         f"(y[{t}] if flag else y[T - {t} - 1])"]  # fmt: skip
+                reads = [
+                    f"(x[:, {t}] if z is None else z[{t}])",
+                    f"(y[{t}] if flag else y[T - {t} - 1])",
+                ]
         elif kind == "from1":
             self.header, self.t, self.first = f"for {t} in range(1, T):", t, "1"
         elif kind == "offset":
@@ -241,12 +259,21 @@ class Loop:
         elif kind == "growing":  # a work list
             todo, end = p.name("todo"), rng.choice(["T", "2 * T", "len(xs) + 3"])
             self.setup.append(f"{todo} = {rng.choice(['[x[:, 0]]', 'list(xs)', '[*xs[:9]]'])}")
-            over = rng.choice([f"for x_t in {todo}:", f"for i, x_t in enumerate({todo}):",
-                               f"for x_t, _ in zip({todo}, range(30)):"])  # fmt: skip
+            over = rng.choice(
+                [
+                    f"for x_t in {todo}:",
+                    f"for i, x_t in enumerate({todo}):",
+                    f"for x_t, _ in zip({todo}, range(30)):",
+                ]
+            )
             self.header, reads = over, ["x_t", "x_t * 0.5"]
             self.last.append(f"if len({todo}) < {end}:")
-            self.last.append("    " + rng.choice([f"{todo}.append({{}})", f"{todo} += [{{}}]",
-                                                  f"{todo}.extend([{{}}, x_t])"]))  # fmt: skip
+            self.last.append(
+                "    "
+                + rng.choice(
+                    [f"{todo}.append({{}})", f"{todo} += [{{}}]", f"{todo}.extend([{{}}, x_t])"]
+                )
+            )
             p.python("a list that its loop lengthens")
         elif kind == "replaced":  # later items of what the loop goes through
             todo = p.name("todo")
@@ -288,8 +315,11 @@ def drawn(rng: random.Random) -> tuple[str, Program]:
         if p.chance(6):
             lines = ["for epoch in range(2):", *[f"    {x}" for x in lines]]
         elif p.chance(6):
-            lines = ["for layer in range(2):", *[f"    {x}" for x in lines],
-                     "    x = torch.tanh(x) + p.lin(x)"]  # fmt: skip
+            lines = [
+                "for layer in range(2):",
+                *[f"    {x}" for x in lines],
+                "    x = torch.tanh(x) + p.lin(x)",
+            ]
         elif p.chance(4):
             lines = ["with torch.no_grad():", *[f"    {x}" for x in lines]]
         p.lines += lines

@@ -46,23 +46,35 @@ def lstm(loop: Any) -> None:
 
 def layers(loop: Any) -> None:
     h, a, rng = loop.program.name("hs"), loop.program.name("a"), loop.program.rng
-    loop.before.append(f"{h} = " + rng.choice([f"[{ZERO}] * 2", f"[{ZERO} for _ in range(2)]",
-                                              "[x[:, 0], x[:, -1]]"]))  # fmt: skip
+    loop.before.append(
+        f"{h} = "
+        + rng.choice([f"[{ZERO}] * 2", f"[{ZERO} for _ in range(2)]", "[x[:, 0], x[:, -1]]"])
+    )
     kind = rng.randrange(4)
     if kind == 0:
-        loop.body += [f"{a} = {loop.value()}", "for layer in range(2):",
-                      f"    {h}[layer] = p.cells[layer]({a}, {h}[layer])",
-                      f"    {a} = {h}[layer]"]  # fmt: skip
+        loop.body += [
+            f"{a} = {loop.value()}",
+            "for layer in range(2):",
+            f"    {h}[layer] = p.cells[layer]({a}, {h}[layer])",
+            f"    {a} = {h}[layer]",
+        ]
     elif kind == 1:
         loop.body.append(f"{a}, {h} = of_layers(p, {loop.value()}, {h})")
     elif kind == 2:
-        loop.body += [f"{a} = {loop.value()}", f"new{h} = []",
-                      "for layer, cell in enumerate(p.cells):",
-                      f"    {a} = cell({a}, {h}[layer])", f"    new{h}.append({a})",
-                      f"{h} = new{h}"]  # fmt: skip
+        loop.body += [
+            f"{a} = {loop.value()}",
+            f"new{h} = []",
+            "for layer, cell in enumerate(p.cells):",
+            f"    {a} = cell({a}, {h}[layer])",
+            f"    new{h}.append({a})",
+            f"{h} = new{h}",
+        ]
     else:
-        loop.body += [f"{h}[0] = p.cell({loop.value()}, {h}[1])", f"{h}[1] = {h}[0] * 0.5 + {h}[1]",
-                      f"{a} = {h}[1]"]  # fmt: skip
+        loop.body += [
+            f"{h}[0] = p.cell({loop.value()}, {h}[1])",
+            f"{h}[1] = {h}[0] * 0.5 + {h}[1]",
+            f"{a} = {h}[1]",
+        ]
     loop.atoms += [a, f"{h}[0]"]
     gives(loop, h)
 
@@ -91,8 +103,10 @@ def in_objects(loop: Any) -> None:
     else:
         loop.before.append(f"{s} = Pair({ZERO}, x[:, -1])")
         loop.atoms += [f"{s}.a", f"{s}.b"]
-        loop.body.append(f"{s} = " + rng.choice([f"{s}._replace(a={loop.value()})",
-                         f"Pair({s}.b * 0.5, {loop.value()})"]))  # fmt: skip
+        loop.body.append(
+            f"{s} = "
+            + rng.choice([f"{s}._replace(a={loop.value()})", f"Pair({s}.b * 0.5, {loop.value()})"])
+        )
     gives(loop, s)
 
 
@@ -111,18 +125,24 @@ def attribute(loop: Any) -> None:
     p, name = loop.program, loop.program.rng.choice(["mem", "trace"])
     if p.chance(60):
         loop.before.append(f"p.{name} = " + p.rng.choice(["None", ZERO]))
-    loop.body += [f"if p.{name} is None:", f"    p.{name} = {ZERO}",
-                  f"p.{name} = 0.8 * p.{name} + {loop.value()}"]  # fmt: skip
+    loop.body += [
+        f"if p.{name} is None:",
+        f"    p.{name} = {ZERO}",
+        f"p.{name} = 0.8 * p.{name} + {loop.value()}",
+    ]
     loop.atoms.append(f"p.{name}")
     gives(loop, f"p.{name}")
 
 
 def buffer(loop: Any) -> None:
     kind = loop.program.rng.randrange(3)
-    loop.body.append([
-        "p.average = 0.9 * p.average + 0.1 * p.average.tanh() + 0.1",
-        "p.average.mul_(0.9).add_(0.1)", "p.average += 1",
-    ][kind])  # fmt: skip
+    loop.body.append(
+        [
+            "p.average = 0.9 * p.average + 0.1 * p.average.tanh() + 0.1",
+            "p.average.mul_(0.9).add_(0.1)",
+            "p.average += 1",
+        ][kind]
+    )
     if kind == 0:
         loop.atoms.append("(x[:, 0] * p.average)")
     gives(loop, "p.average.clone()")
@@ -192,8 +212,13 @@ def delayed(loop: Any) -> None:
     loop.atoms += [a, b]
     value = loop.value()
     loop.body += loop.program.rng.choice(
-        [[f"{a}, {b} = {b}, {value}"], [f"{b} = {a}", f"{a} = {value}"],
-         [f"{b} = {a} = {value}"], [f"{a} = {value}", f"{b} = {b} + {a}"]])  # fmt: skip
+        [
+            [f"{a}, {b} = {b}, {value}"],
+            [f"{b} = {a}", f"{a} = {value}"],
+            [f"{b} = {a} = {value}"],
+            [f"{a} = {value}", f"{b} = {b} + {a}"],
+        ]
+    )
     gives(loop, a, b)
 
 
@@ -203,9 +228,11 @@ def total(loop: Any) -> None:
     if p.chance(50):
         value = f"({value}).square().mean()"
     loop.before.append(f"{s} = {zero}")
-    loop.body.append(rng.choice([f"{s} = {s} + {value}", f"{s} += {value}",
-                                 f"{s} = {value} + {s}"]) if zero[0] == "0" else
-                     f"{s} = {s} + {value}")  # fmt: skip
+    loop.body.append(
+        rng.choice([f"{s} = {s} + {value}", f"{s} += {value}", f"{s} = {value} + {s}"])
+        if zero[0] == "0"
+        else f"{s} = {s} + {value}"
+    )
     gives(loop, s)
 
 
@@ -215,8 +242,13 @@ def history(loop: Any) -> None:
     loop.atoms += [f"{q}[0]", f"sum({q})"]
     value = loop.value()
     kind = p.rng.randrange(3)
-    loop.body.append([f"{q} = {q}[1:] + [{value}]", f"{q} = [{value}, *{q}[:-1]]",
-                      f"{q}.pop(0); {q}.append({value})"][kind])  # fmt: skip
+    loop.body.append(
+        [
+            f"{q} = {q}[1:] + [{value}]",
+            f"{q} = [{value}, *{q}[:-1]]",
+            f"{q}.pop(0); {q}.append({value})",
+        ][kind]
+    )
     if kind == 2:
         p.python("a queue")
     gives(loop, q)
@@ -293,8 +325,11 @@ def layered(loop: Any) -> None:
     s, k, a = loop.program.name("s"), loop.program.name("k"), loop.program.name("a")
     loop.before += [f"{s} = x.new_zeros(2, B, 4)", f"{k} = torch.zeros(B, dtype=torch.int64)"]
     fed = loop.program.rng.choice([f"p.lin.weight[{k}]", f"{loop.value(1)} + p.lin.weight[{k}]"])
-    loop.body += [f"{a}, {s} = p.gru(({fed}).unsqueeze(0), {s})", f"{a} = {a}[0]",
-                  f"{k} = {a}.argmax(-1)"]  # fmt: skip
+    loop.body += [
+        f"{a}, {s} = p.gru(({fed}).unsqueeze(0), {s})",
+        f"{a} = {a}[0]",
+        f"{k} = {a}.argmax(-1)",
+    ]
     loop.atoms.append(a)
     loop.program.python("ties")
     gives(loop, s, k)
@@ -304,12 +339,16 @@ def of_the_whole_batch(loop: Any) -> None:
     """Rows that read each other, and a matrix without a batch."""
     p, h, m = loop.program, loop.program.name("h"), loop.program.name("m")
     loop.before += [f"{h}, {m} = {ZERO}, torch.eye(4, dtype=x.dtype)"]
-    loop.body += p.rng.choice([
-        [f"{h} = {loop.value()}", f"{h} = torch.tanh({h} - {h}.mean(0))"],
-        [f"{m} = 0.5 * {m} @ p.lin.weight + {h}.t() @ {h} / B",
-         f"{h} = torch.tanh({loop.value()} @ {m})"],
-        [f"{h} = torch.tanh({h}.roll(1, 0) + {loop.value()})"],
-    ])  # fmt: skip
+    loop.body += p.rng.choice(
+        [
+            [f"{h} = {loop.value()}", f"{h} = torch.tanh({h} - {h}.mean(0))"],
+            [
+                f"{m} = 0.5 * {m} @ p.lin.weight + {h}.t() @ {h} / B",
+                f"{h} = torch.tanh({loop.value()} @ {m})",
+            ],
+            [f"{h} = torch.tanh({h}.roll(1, 0) + {loop.value()})"],
+        ]
+    )
     loop.atoms.append(h)
     p.python("the whole batch as one row")
     gives(loop, h, m)
@@ -326,8 +365,11 @@ def in_a_context(loop: Any) -> None:
     loop.before.append(f"{b} = {ZERO}")
     loop.atoms.append(b)
     inside = p.rng.choice([f"{a} = {loop.value()}", f"{a} = torch.tanh({b} + {loop.value(1)})"])
-    loop.body += [f"with {p.rng.choice(modes)}:", f"    {inside}",
-                  f"{b} = torch.tanh({a} + {loop.value()})"]  # fmt: skip
+    loop.body += [
+        f"with {p.rng.choice(modes)}:",
+        f"    {inside}",
+        f"{b} = torch.tanh({a} + {loop.value()})",
+    ]
     loop.atoms.append(a)
     gives(loop, b)
 
@@ -337,8 +379,11 @@ def a_mode_left(loop: Any) -> None:
     p, m = loop.program, loop.program.name("mode")
     p.has_views = True
     loop.before.append(f"{m} = torch.is_grad_enabled()")
-    loop.body.append("torch.set_grad_enabled(" + p.rng.choice(
-        ["not torch.is_grad_enabled()", f"{loop.t or 0} % 2 == 0", "flag"]) + ")")  # fmt: skip
+    loop.body.append(
+        "torch.set_grad_enabled("
+        + p.rng.choice(["not torch.is_grad_enabled()", f"{loop.t or 0} % 2 == 0", "flag"])
+        + ")"
+    )
     loop.after += [f"e{m} = torch.is_grad_enabled()", f"torch.set_grad_enabled({m})"]
     p.python("a mode that is left")
     gives(loop, f"e{m}")
@@ -374,10 +419,16 @@ def appended(loop: Any) -> None:
     loop.before.append(f"{o} = []")
     value = loop.value(1)
     t = loop.t or "0"
-    form = rng.choice([f"{o}.append({value})"] * 3 + [
-                       f"{o} += [{value}]", f"{o}.insert(0, {value})",
-                       f"{o}.append(({value}, {t}))", f"{o}.extend([{value}, {loop.value(1)}])",
-                       f"{o}.append({{'v': {value}}})"])  # fmt: skip
+    form = rng.choice(
+        [f"{o}.append({value})"] * 3
+        + [
+            f"{o} += [{value}]",
+            f"{o}.insert(0, {value})",
+            f"{o}.append(({value}, {t}))",
+            f"{o}.extend([{value}, {loop.value(1)}])",
+            f"{o}.append({{'v': {value}}})",
+        ]
+    )
     loop.body += conditional(loop, form)
     if "append((" not in form and "{" not in form and p.chance(70):
         joined = rng.choice(
@@ -391,8 +442,10 @@ def appended(loop: Any) -> None:
         ).format(o=o)
         loop.after.append(f"r{o} = {joined} if {o} else None")
         if p.chance(20):
-            loop.after += [f"if r{o} is not None:", f"    r{o} = r{o} * 1" if p.chance(50) else
-                           f"    r{o}.mul_(2)"]  # fmt: skip
+            loop.after += [
+                f"if r{o} is not None:",
+                f"    r{o} = r{o} * 1" if p.chance(50) else f"    r{o}.mul_(2)",
+            ]
         gives(loop, f"r{o}")
     if p.chance(50):
         gives(loop, o)
@@ -402,14 +455,23 @@ def of_its_length(loop: Any) -> None:
     """A list whose length is asked for, or that is made anew in each iteration."""
     o, rng, value = loop.program.name("out"), loop.program.rng, loop.value(1)
     loop.before.append(f"{o} = []")
-    before = rng.choice([
-        f"({o}[-1] if {o} else x[:, 1])", f"({o}[-2] if len({o}) > 1 else x[:, 1])",
-        f"x[:, 0] / (1 + len({o}))", f"({value} if len({o}) == 3 else x[:, 0])",
-    ])  # fmt: skip
-    loop.body.append(rng.choice([
-        f"{o}.append({value} + {before})", f"{o} = {o} + [torch.sin({value}) + {before}]",
-        f"{o} = [*{o}, {value} * {before}]",
-    ]))  # fmt: skip
+    before = rng.choice(
+        [
+            f"({o}[-1] if {o} else x[:, 1])",
+            f"({o}[-2] if len({o}) > 1 else x[:, 1])",
+            f"x[:, 0] / (1 + len({o}))",
+            f"({value} if len({o}) == 3 else x[:, 0])",
+        ]
+    )
+    loop.body.append(
+        rng.choice(
+            [
+                f"{o}.append({value} + {before})",
+                f"{o} = {o} + [torch.sin({value}) + {before}]",
+                f"{o} = [*{o}, {value} * {before}]",
+            ]
+        )
+    )
     if loop.program.chance(50):
         loop.after.append(f"r{o} = torch.stack({o}, 1)")
         gives(loop, f"r{o}")
@@ -445,10 +507,15 @@ def into_a_buffer(loop: Any) -> None:
     shape = ["B, T, 4", "T, B, 4", "B, T, 4", "B, T, 4", "T, B, 4", "T, B, 4", "B, T, 4"][kind]
     make = rng.choice(["torch.zeros({}, dtype=x.dtype)", "x.new_zeros({})"]).format(shape)
     loop.before.append(f"{b} = {make}")
-    line = [f"{b}[:, {t}] = {value}", f"{b}[{t}] = {value}", f"{b}[:, {t}, :] = {value}",
-            f"{b}[:, T - 1 - {t}] = {value}", f"{b}[{t}, :, :] = {value}",
-            f"{b}[{t}] = last{b} = ({value}).unsqueeze(0)",
-            f"{b}[:, {t}] = p.scale"][kind]  # fmt: skip
+    line = [
+        f"{b}[:, {t}] = {value}",
+        f"{b}[{t}] = {value}",
+        f"{b}[:, {t}, :] = {value}",
+        f"{b}[:, T - 1 - {t}] = {value}",
+        f"{b}[{t}, :, :] = {value}",
+        f"{b}[{t}] = last{b} = ({value}).unsqueeze(0)",
+        f"{b}[:, {t}] = p.scale",
+    ][kind]
     lines = conditional(loop, line)
     loop.body += lines
     if len(lines) == 1 and (kind == 6 or loop.program.chance(20)):
@@ -474,8 +541,13 @@ def longer(loop: Any) -> None:
     axis = rng.choice([0, 1, 1, -2])
     piece = f"({value}).unsqueeze({axis if axis >= 0 else 1})"
     given = rng.choice([f", {axis}", f", dim={axis}"]) if axis else rng.choice(["", ", 0"])
-    begin = rng.choice([f"torch.zeros({'B, 0' if axis else '0, B'}, 4, dtype=x.dtype)", "None",
-                        f"x[:, :2]{'' if axis else '.transpose(0, 1)'}"])  # fmt: skip
+    begin = rng.choice(
+        [
+            f"torch.zeros({'B, 0' if axis else '0, B'}, 4, dtype=x.dtype)",
+            "None",
+            f"x[:, :2]{'' if axis else '.transpose(0, 1)'}",
+        ]
+    )
     kind = rng.randrange(4)
     last = f"{o}[:, -1]" if axis else f"{o}[-1]"
     parts = [f"{o}, {piece}", f"{o}, {piece}", f"{piece}, {o}", f"{o}, {piece}, {piece} * 2"][kind]
@@ -486,10 +558,12 @@ def longer(loop: Any) -> None:
     made = f"torch.cat({rng.choice(['[{}]', '({})']).format(parts)}{given})"
     loop.before.append(f"{o} = {begin}")
     if begin == "None":
-        loop.body += rng.choice([
-            [f"{o} = {piece} if {o} is None else {made}"],
-            [f"if {o} is None:", f"    {o} = {piece}", "else:", f"    {o} = {made}"],
-        ])  # fmt: skip
+        loop.body += rng.choice(
+            [
+                [f"{o} = {piece} if {o} is None else {made}"],
+                [f"if {o} is None:", f"    {o} = {piece}", "else:", f"    {o} = {made}"],
+            ]
+        )
     else:
         loop.body += conditional(loop, f"{o} = {made}")
     gives(loop, o)
@@ -541,14 +615,16 @@ def scoped(loop: Any) -> None:
     """Comprehensions whose scopes functions keep, or that bind a name again."""
     o, rng = loop.program.name("c"), loop.program.rng
     k = rng.choice(["k", "v", loop.t or "k"])
-    made = rng.choice([
-        f"[(lambda a, {k}={k}: a * {k})({{}}) for {k} in range(1, 11)]",
-        f"[f({{}}) for f in [lambda a: a * {k} for {k} in range(1, 11)]]",
-        f"[sum(w * {k} for w in ({{}}, 2)) for {k} in xs]",
-        f"[max(({k} for {k} in ({k}, {k} * 2)), key=lambda {k}: {k}.sum()) for {k} in y]",
-        f"[[{k} * 2 for {k} in ({k}, {{}})][0] for {k} in xs]",
-        f"[[*g][0] for g in [({k} * w for w in (1, 2)) for {k} in xs]]",
-    ])  # fmt: skip
+    made = rng.choice(
+        [
+            f"[(lambda a, {k}={k}: a * {k})({{}}) for {k} in range(1, 11)]",
+            f"[f({{}}) for f in [lambda a: a * {k} for {k} in range(1, 11)]]",
+            f"[sum(w * {k} for w in ({{}}, 2)) for {k} in xs]",
+            f"[max(({k} for {k} in ({k}, {k} * 2)), key=lambda {k}: {k}.sum()) for {k} in y]",
+            f"[[{k} * 2 for {k} in ({k}, {{}})][0] for {k} in xs]",
+            f"[[*g][0] for g in [({k} * w for w in (1, 2)) for {k} in xs]]",
+        ]
+    )
     if loop.program.chance(40):
         loop.body.append(f"{o} = {made.format(loop.value(1))}[-1]")
         if k == loop.t:
@@ -600,8 +676,14 @@ def endings(loop: Any) -> None:
         return None
     if kind == "continue" and len(loop.body) > 1:
         test = p.rng.choice([f"{t} == {loop.first}", f"{t} == {at}", f"{t} < 2"])
-        where = next((i for i in range(1, len(loop.body)) if loop.body[i][0] != " "
-                      and loop.body[i][:2] != "if"), 0)  # fmt: skip
+        where = next(
+            (
+                i
+                for i in range(1, len(loop.body))
+                if loop.body[i][0] != " " and loop.body[i][:2] != "if"
+            ),
+            0,
+        )
         loop.body[where:where] = [f"if {test}:", "    continue"]
         return p.python("continue before state") if where else None
     if kind == "break":

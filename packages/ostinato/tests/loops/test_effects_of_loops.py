@@ -248,10 +248,19 @@ def errors_of_select(p, x):
 
 
 EFFECTS = [
-    modes_left_over_elements, errors_of_select,
-    modes_left, modes_toggled, modes_of_contexts, a_default_type, bytes_of_a_function, a_queue,
-    a_context_variable, the_environment, a_mapping_that_counts, a_list_that_counts,
-]  # fmt: skip
+    modes_left_over_elements,
+    errors_of_select,
+    modes_left,
+    modes_toggled,
+    modes_of_contexts,
+    a_default_type,
+    bytes_of_a_function,
+    a_queue,
+    a_context_variable,
+    the_environment,
+    a_mapping_that_counts,
+    a_list_that_counts,
+]
 
 
 @pytest.mark.parametrize("function", EFFECTS)
@@ -315,9 +324,13 @@ def read_before_the_value(p, x):
 
 
 IN_PLACE = [
-    one_tensor_of_two_places, a_list_of_two_names, an_index_that_is_computed_once,
-    numbers_that_do_not_fit, rows_that_do_not_fit, read_before_the_value,
-]  # fmt: skip
+    one_tensor_of_two_places,
+    a_list_of_two_names,
+    an_index_that_is_computed_once,
+    numbers_that_do_not_fit,
+    rows_that_do_not_fit,
+    read_before_the_value,
+]
 
 
 @pytest.mark.parametrize("function", IN_PLACE)

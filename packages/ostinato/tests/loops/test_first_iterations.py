@@ -100,11 +100,20 @@ def through_a_function(p, x):
 
 
 ALIKE = [
-    element, numbered, from_a_later_one, written, from_the_parameters, through_a_function,
-]  # fmt: skip
+    element,
+    numbered,
+    from_a_later_one,
+    written,
+    from_the_parameters,
+    through_a_function,
+]
 DIFFERENT = [
-    of_another_shape, none_at_first, with_the_one_before, in_place, other_elements,
-]  # fmt: skip
+    of_another_shape,
+    none_at_first,
+    with_the_one_before,
+    in_place,
+    other_elements,
+]
 
 
 def results(function, p, x):

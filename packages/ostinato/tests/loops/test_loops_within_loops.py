@@ -85,11 +85,13 @@ def ways(looped):
 @pytest.mark.parametrize(
     ("function", "native"),
     [
-        (beliefs, [True, False]), (on_a_grid, [True, None, False]),
-        (by_a_function, [True, False]), (in_a_tensor, [True, False]),
+        (beliefs, [True, False]),
+        (on_a_grid, [True, None, False]),
+        (by_a_function, [True, False]),
+        (in_a_tensor, [True, False]),
     ],
     ids=lambda v: getattr(v, "__name__", ""),
-)  # fmt: skip
+)
 def test_the_loop_over_time_is_taken_and_the_loops_within_are_unrolled(function, native):
     looped = ostinato.loop(function, calls=True if function is by_a_function else None)
     with warnings.catch_warnings():

@@ -85,10 +85,13 @@ def of_two_sizes(h):
 @pytest.mark.parametrize(
     ("function", "word"),
     [
-        (broken, "torch.where"), (tried, "around the loop"), (printed, "index a tensor"),
-        (scheduled, r"torch.rand\(T\) < ratio"), (of_two_sizes, r"m is \[7\]"),
+        (broken, "torch.where"),
+        (tried, "around the loop"),
+        (printed, "index a tensor"),
+        (scheduled, r"torch.rand\(T\) < ratio"),
+        (of_two_sizes, r"m is \[7\]"),
     ],
-)  # fmt: skip
+)
 def test_a_loop_that_runs_in_python_says_so_and_what_to_write(function, word):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -135,11 +135,19 @@ def later_numbers_replaced(p, x):
 
 
 ITERATED = [
-    a_work_list, a_long_work_list, a_list_by_another_name, a_list_without_a_name,
-    an_enumerated_work_list, a_zipped_work_list, a_list_that_becomes_shorter,
-    a_reversed_list_that_becomes_longer, numbers_without_a_tensor, a_later_item_replaced,
-    a_later_item_replaced_at_once, later_numbers_replaced,
-]  # fmt: skip
+    a_work_list,
+    a_long_work_list,
+    a_list_by_another_name,
+    a_list_without_a_name,
+    an_enumerated_work_list,
+    a_zipped_work_list,
+    a_list_that_becomes_shorter,
+    a_reversed_list_that_becomes_longer,
+    numbers_without_a_tensor,
+    a_later_item_replaced,
+    a_later_item_replaced_at_once,
+    later_numbers_replaced,
+]
 
 
 @pytest.mark.parametrize("function", ITERATED)
@@ -223,9 +231,14 @@ def nothing_lives_longer(p, x):
 
 
 COMPREHENSIONS = [
-    lambdas_with_defaults, lambdas_of_the_name, closures_of_two_evaluations, generators_that_stay,
-    nested_names, names_of_a_lambda_only, nothing_lives_longer,
-]  # fmt: skip
+    lambdas_with_defaults,
+    lambdas_of_the_name,
+    closures_of_two_evaluations,
+    generators_that_stay,
+    nested_names,
+    names_of_a_lambda_only,
+    nothing_lives_longer,
+]
 
 
 @pytest.mark.parametrize("function", COMPREHENSIONS)
@@ -339,9 +352,20 @@ ASKED = [
 
 # The loops that are native all the same.
 ANSWERED = [
-    embedded, by_class, by_number, by_integral, by_match, by_iteration, by_step, by_shape,
-    by_type_of_a_fraction, by_a_power, by_none, by_dispatch, by_bool,
-]  # fmt: skip
+    embedded,
+    by_class,
+    by_number,
+    by_integral,
+    by_match,
+    by_iteration,
+    by_step,
+    by_shape,
+    by_type_of_a_fraction,
+    by_a_power,
+    by_none,
+    by_dispatch,
+    by_bool,
+]
 
 
 @pytest.mark.parametrize("function", ASKED)

@@ -181,9 +181,21 @@ def mixed(x):
 
 NATIVE = [
     mixed,
-    with_buffer, with_cache, last_ones, summed, averaged, largest, attended, multiplied, joined,
-    delta, delta_of_one_line, delta_of_columns, called, shrinking,
-]  # fmt: skip
+    with_buffer,
+    with_cache,
+    last_ones,
+    summed,
+    averaged,
+    largest,
+    attended,
+    multiplied,
+    joined,
+    delta,
+    delta_of_one_line,
+    delta_of_columns,
+    called,
+    shrinking,
+]
 
 
 @pytest.mark.parametrize("function", NATIVE, ids=lambda f: f.__name__)

@@ -133,11 +133,16 @@ def outcome(program: Callable[..., Any], parts: Parts, call: Call, seed: int) ->
             failed = "between" if "has a hook" in failed else failed
     return {
         "error": (type(error), "" if IN_PLACE.search(str(error)) else POSITION.sub("", str(error))),
-        "out": out, "grads": grads, "failed": failed, "hooked": seen,
+        "out": out,
+        "grads": grads,
+        "failed": failed,
+        "hooked": seen,
         "state": {n: getattr(parts, n) for n in ("mem", "trace", "log", "average")},
-        "leaky": parts.leaky.mem, "random": state, "arguments": (x, y, z),
+        "leaky": parts.leaky.mem,
+        "random": state,
+        "arguments": (x, y, z),
         "warnings": [str(w.message) for w in caught],
-    }  # fmt: skip
+    }
 
 
 def leaves(value: Any) -> list[Any]:
@@ -405,11 +410,19 @@ def read(x, t):
 
 
 FOUND = [
-    read_from, filled,
-    fails_as_a_step, one_with_a_gradient_and_one_without,
-    two_names, two_names_of_outputs, beyond_the_end, refused_after_draws, backwards_by_number,
-    counted_from, more_state_than_was_seen, fed_back,
-]  # fmt: skip
+    read_from,
+    filled,
+    fails_as_a_step,
+    one_with_a_gradient_and_one_without,
+    two_names,
+    two_names_of_outputs,
+    beyond_the_end,
+    refused_after_draws,
+    backwards_by_number,
+    counted_from,
+    more_state_than_was_seen,
+    fed_back,
+]
 
 
 @pytest.mark.parametrize("flag", [False, True])

@@ -101,9 +101,16 @@ def overlapping(self, x, h):
 
 
 NATIVE = [
-    asks_the_type, is_of_the_type, asks_the_shape, makes_others, copies, of_an_attribute, several,
-    several_with_gaps, backwards,
-]  # fmt: skip
+    asks_the_type,
+    is_of_the_type,
+    asks_the_shape,
+    makes_others,
+    copies,
+    of_an_attribute,
+    several,
+    several_with_gaps,
+    backwards,
+]
 IN_PYTHON = [copies_into_elements_of_a_list, overlapping]
 
 

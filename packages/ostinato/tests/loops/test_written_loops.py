@@ -458,10 +458,16 @@ def calls_decorated(x):
 
 @pytest.mark.parametrize(
     "function",
-    [Decorated(), Around(Decorated()), Decorated().forward, Decorated().__call__, calls_decorated,
-     functools.partial(Decorated.forward, None)],
+    [
+        Decorated(),
+        Around(Decorated()),
+        Decorated().forward,
+        Decorated().__call__,
+        calls_decorated,
+        functools.partial(Decorated.forward, None),
+    ],
     ids=["module", "submodule", "method", "call", "function", "partial"],
-)  # fmt: skip
+)
 def test_explain_finds_decorated_functions(function):
     explained = ostinato.explain(function, torch.randn(3, 14, 6))
     ((report, step),) = explained.loops

@@ -239,9 +239,17 @@ def test_what_is_left_alone(caplog):
         accelerate(zoo)
     reasons = reported(zoo)
     assert reasons.keys() == {
-        "plain", "users.inner", "subclass", "states", "scripted", "traced", "quantized", "meta",
-        "patched", "cell",
-    }  # fmt: skip
+        "plain",
+        "users.inner",
+        "subclass",
+        "states",
+        "scripted",
+        "traced",
+        "quantized",
+        "meta",
+        "patched",
+        "cell",
+    }
     assert reasons["plain"] == reasons["users.inner"] == ""
     for name, words in {
         "subclass": "a subclass of torch's, test_swap.Peephole",

@@ -292,11 +292,19 @@ def neuralhydrology(name, **more):
     from neuralhydrology.utils.config import Config
 
     settings = {
-        "model": name, "hidden_size": 12, "dynamic_inputs": ["a", "b", "c"],
-        "target_variables": ["q"], "output_activation": "linear", "head": "regression",
-        "output_dropout": 0.0, "initial_forget_bias": 3, "seq_length": T, "predict_last_n": 1,
-        "static_attributes": ["s", "u"], **more,
-    }  # fmt: skip
+        "model": name,
+        "hidden_size": 12,
+        "dynamic_inputs": ["a", "b", "c"],
+        "target_variables": ["q"],
+        "output_activation": "linear",
+        "head": "regression",
+        "output_dropout": 0.0,
+        "initial_forget_bias": 3,
+        "seq_length": T,
+        "predict_last_n": 1,
+        "static_attributes": ["s", "u"],
+        **more,
+    }
     return get_model(Config(settings)).double()
 
 
@@ -359,9 +367,13 @@ def pyro_linear_hmm():
         def forward(self, x):
             noise = dist.Normal(torch.zeros_like(self.scale), self.scale).to_event(1)
             return dist.LinearHMM(
-                dist.Normal(x, self.scale).to_event(1), self.matrix, noise, self.seen,
-                dist.Normal(torch.zeros(1, dtype=x.dtype), 1.0).to_event(1), duration=T,
-            ).rsample((B,))  # fmt: skip
+                dist.Normal(x, self.scale).to_event(1),
+                self.matrix,
+                noise,
+                self.seen,
+                dist.Normal(torch.zeros(1, dtype=x.dtype), 1.0).to_event(1),
+                duration=T,
+            ).rsample((B,))
 
     return Model().double(), lambda m, x: m(x), double(2)
 

@@ -43,19 +43,25 @@ SUITES = {
     "sinabs": Suite("sinabs", ("tests",), differs=("test_alif_i_syn_recordings",)),
     "hydrodl2": Suite("hydrodl2", ("tests",)),
     "resdag": Suite(
-        "resdag", ("tests/test_layers", "tests/test_models"),
+        "resdag",
+        ("tests/test_layers", "tests/test_models"),
         differs=(
-            "test_state_persistence_on_device", "test_feedback_only", "test_with_driving_input",
-            "test_forward_equals_forward_stateless", "test_save_full_load_full_roundtrip",
-            "test_copies_batch_switches", "test_portable_roundtrip_preserves",
-            "test_omitted_switch_preserves", "test_forecast_matches_original_sequence_loop",
+            "test_state_persistence_on_device",
+            "test_feedback_only",
+            "test_with_driving_input",
+            "test_forward_equals_forward_stateless",
+            "test_save_full_load_full_roundtrip",
+            "test_copies_batch_switches",
+            "test_portable_roundtrip_preserves",
+            "test_omitted_switch_preserves",
+            "test_forecast_matches_original_sequence_loop",
         ),
     ),
     "keras": Suite("keras", ("keras/src/layers/rnn",), environment=(("KERAS_BACKEND", "torch"),)),
     "torch_struct": Suite("torch_struct", ("torch_struct",)),
     "opacus": Suite("opacus", ("opacus/tests/dp_layers/dp_rnn_test.py",)),
     "linear_operator": Suite("linear_operator", ("test/utils",)),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

@@ -127,12 +127,15 @@ def test_modules_of_torchrl(name):
 
 
 SDES = [  # noise, kind, method, whether a step is 1/100 or no part of the times between outputs
-    ("diagonal", "ito", "euler", True), ("general", "ito", "euler", False),
-    ("diagonal", "ito", "milstein", True), ("additive", "ito", "srk", False),
-    ("diagonal", "ito", "srk", True), ("diagonal", "stratonovich", "midpoint", True),
+    ("diagonal", "ito", "euler", True),
+    ("general", "ito", "euler", False),
+    ("diagonal", "ito", "milstein", True),
+    ("additive", "ito", "srk", False),
+    ("diagonal", "ito", "srk", True),
+    ("diagonal", "stratonovich", "midpoint", True),
     ("general", "stratonovich", "log_ode", True),
     ("diagonal", "stratonovich", "reversible_heun", False),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("noise", "kind", "method", "regular"), SDES)
@@ -180,9 +183,14 @@ def test_fine_tuning_by_the_trainer_of_transformers(tmp_path):
 GENERATING = {
     "Mamba": {"state_size": 8},
     "Rwkv": {"attention_hidden_size": 32, "context_length": 64},
-    "RecurrentGemma": {"num_attention_heads": 4, "intermediate_size": 64, "lru_width": 32,
-                       "attention_window_size": 32, "num_hidden_layers": 3},
-}  # fmt: skip
+    "RecurrentGemma": {
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "lru_width": 32,
+        "attention_window_size": 32,
+        "num_hidden_layers": 3,
+    },
+}
 
 
 @pytest.mark.parametrize("name", GENERATING)

@@ -43,22 +43,27 @@ MATRICES: dict[str, tuple[Expression, tuple[int, ...]]] = {
     "linalg.inv": (lambda A, h: (torch.linalg.inv(A) @ h[..., None])[..., 0], (1, 2, 3, 4, 5)),
     "linalg.solve": (
         lambda A, h: torch.linalg.solve(A, h) + torch.linalg.solve(A.mT, A, left=False).sum(-1),
-        (1, 2, 3, 4)),
+        (1, 2, 3, 4),
+    ),
     "linalg.solve, of no symmetry": (
         lambda A, h: (
-            torch.linalg.solve(_skewed(A), h) + torch.linalg.solve(_skewed(A).mT, h)
+            torch.linalg.solve(_skewed(A), h)
+            + torch.linalg.solve(_skewed(A).mT, h)
             + torch.linalg.solve(_skewed(A), A, left=False).sum(-1)
-            + torch.linalg.solve(_skewed(A).mT, A, left=False).sum(-1)),
-        (1, 2, 3, 4)),
+            + torch.linalg.solve(_skewed(A).mT, A, left=False).sum(-1)
+        ),
+        (1, 2, 3, 4),
+    ),
     "linalg.det, logdet, slogdet": (
         lambda A, h: h * (0.1 * A.det() + A.logdet() - torch.linalg.slogdet(A)[1])[:, None],
-        (1, 2, 3, 4)),
+        (1, 2, 3, 4),
+    ),
     "linalg.cholesky": (_lower_triangle, (1, 2, 4)),
     "cholesky_solve": (_through_cholesky, (3,)),
     "linalg.solve_triangular": (_both_triangles, (1, 3)),
     "linalg.cross": (lambda A, h: torch.linalg.cross(A[:, 0], h), (3,)),
     "cdist": (lambda A, h: torch.cdist(A, 2 * h[:, None] + A).mean(-1), (4,)),
-}  # fmt: skip
+}
 
 
 def matrix_case(kit: Kit, f: Expression, N: int) -> Case:
@@ -84,22 +89,27 @@ def _shuffled(h: Tensor, w: Tensor) -> Tensor:
 IMAGES: dict[str, Expression] = {
     "max_pool1d": lambda h, w: F.max_pool1d(h.flatten(2), 3, stride=1, padding=1).view(h.shape),
     "max_pool3d": lambda h, w: F.max_pool3d(
-        h[:, None].repeat(1, 1, 2, 1, 1), (2, 1, 1), 1, dilation=(2, 1, 1)).view(h.shape),
+        h[:, None].repeat(1, 1, 2, 1, 1), (2, 1, 1), 1, dilation=(2, 1, 1)
+    ).view(h.shape),
     "max_pool2d": lambda h, w: F.interpolate(F.max_pool2d(h, 2), scale_factor=2),
     "max_pool2d(stride, padding, dilation)": lambda h, w: (
         F.max_pool2d(h, 3, stride=1, padding=1)
-        + F.max_pool2d(F.pad(h, (1, 1, 1, 1)), 2, stride=1, dilation=2)),
+        + F.max_pool2d(F.pad(h, (1, 1, 1, 1)), 2, stride=1, dilation=2)
+    ),
     "adaptive_max_pool2d, adaptive_avg_pool2d": _adaptive,
     "interpolate(bilinear)": lambda h, w: (
         F.interpolate(F.avg_pool2d(h, 2), scale_factor=2, mode="bilinear")
-        + F.interpolate(h, size=(4, 4), mode="bilinear", align_corners=True)),
+        + F.interpolate(h, size=(4, 4), mode="bilinear", align_corners=True)
+    ),
     "conv_transpose1d": lambda h, w: F.conv_transpose1d(
-        h.flatten(2)[..., ::2], w[..., 0], w[0, 0, 0], stride=2).view(h.shape),
+        h.flatten(2)[..., ::2], w[..., 0], w[0, 0, 0], stride=2
+    ).view(h.shape),
     "conv_transpose2d": lambda h, w: (
         F.conv_transpose2d(F.conv2d(h, w, stride=2), w, stride=2)
-        + F.conv_transpose2d(h, w, padding=1, dilation=2)),
+        + F.conv_transpose2d(h, w, padding=1, dilation=2)
+    ),
     "pixel_shuffle, pixel_unshuffle": _shuffled,
-}  # fmt: skip
+}
 
 
 def image_case(kit: Kit, f: Expression) -> Case:
@@ -109,6 +119,8 @@ def image_case(kit: Kit, f: Expression) -> Case:
         return torch.tanh(f(conv(torch.cat([x, h], 1)), w) + 0.5 * h)
 
     return Case(
-        step, [w, *conv.parameters()], lambda B: kit.normal(B, 2, 4, 4) * 0.5,
+        step,
+        [w, *conv.parameters()],
+        lambda B: kit.normal(B, 2, 4, 4) * 0.5,
         lambda B: kit.normal(B, 1, 4, 4),
-    )  # fmt: skip
+    )

@@ -42,8 +42,13 @@ def rows(tree: Any, index: Any, axis: int) -> Any:
 
 
 def rows_of(p: Played, index: Any) -> Played:
-    return Played(rows(p.carry, index, 0), rows(p.ys, index, 1), p.d_parameters,
-                  rows(p.d_init, index, 0), rows(p.d_xs, index, 1))  # fmt: skip
+    return Played(
+        rows(p.carry, index, 0),
+        rows(p.ys, index, 1),
+        p.d_parameters,
+        rows(p.d_init, index, 0),
+        rows(p.d_xs, index, 1),
+    )
 
 
 def rows_of_weights(weights: list[Tensor], init: Any, index: Any) -> list[Tensor]:
@@ -61,9 +66,12 @@ def assert_rows_have_their_bits(case: Case, init: Any, xs: Any, *some: list[int]
     assert [bits(t) for t in quiet] == [bits(t) for t in (*whole.carry, *whole.ys)]
     for index in some:
         few = play(
-            scan, case, rows(init, index, 0), rows(xs, index, 1),
+            scan,
+            case,
+            rows(init, index, 0),
+            rows(xs, index, 1),
             weights=rows_of_weights(weights, init, index),
-        )  # fmt: skip
+        )
         assert_same_bits(few, rows_of(whole, index), f"rows {index}:", parameters=False)
 
 

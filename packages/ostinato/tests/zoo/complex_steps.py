@@ -50,9 +50,11 @@ def lru(kit: Kit) -> Case:
         return h, (h @ (C_re + 1j * C_im).T).real + D * u
 
     return Case(
-        step, [nu, theta, gamma, D, B_re, B_im, C_re, C_im], lambda B: _normal(kit, B, N),
+        step,
+        [nu, theta, gamma, D, B_re, B_im, C_re, C_im],
+        lambda B: _normal(kit, B, N),
         _inputs(kit),
-    )  # fmt: skip
+    )
 
 
 @complex_step
@@ -95,16 +97,22 @@ def complex_and_real_leaves(kit: Kit) -> Case:
         return {"h": h, "sizes": 0.5 * carry["sizes"] + h.abs()}, (h, (h @ C).imag)
 
     return Case(
-        step, [eigenvalues, B, C], lambda B: {"h": _normal(kit, B, N), "sizes": kit.normal(B, N)},
+        step,
+        [eigenvalues, B, C],
+        lambda B: {"h": _normal(kit, B, N), "sizes": kit.normal(B, N)},
         _inputs(kit),
-    )  # fmt: skip
+    )
 
 
 @complex_step
 def rotations_of_complex_inputs(kit: Kit) -> Case:
     W = _parameter(kit, N)
-    return Case(lambda h, x: W * h + x.conj(), [W], lambda B: _normal(kit, B, N),
-                lambda B: _normal(kit, B, N))  # fmt: skip
+    return Case(
+        lambda h, x: W * h + x.conj(),
+        [W],
+        lambda B: _normal(kit, B, N),
+        lambda B: _normal(kit, B, N),
+    )
 
 
 EXPRESSIONS: dict[str, Expression] = {
@@ -115,20 +123,24 @@ EXPRESSIONS: dict[str, Expression] = {
     "powers": lambda h, u, z: z**2 + (h + 4) ** -1 + (z + 3) ** 0.5 + u,
     "real, imag": lambda h, u, z: torch.complex(z.imag, h.real + u) + z.conj().imag,
     "stack, cat, flip": lambda h, u, z: (
-        torch.stack([h, z], 1).sum(1) + torch.cat([h[:, :2], z[:, 2:]], 1) + u - h.flip(-1)),
+        torch.stack([h, z], 1).sum(1) + torch.cat([h[:, :2], z[:, 2:]], 1) + u - h.flip(-1)
+    ),
     "where, masked_fill": lambda h, u, z: (
-        torch.where(h.abs() > 0.5, z, h) + z.masked_fill(u > 0, 0.5) + h.masked_fill(u < 0, 2j)),
+        torch.where(h.abs() > 0.5, z, h) + z.masked_fill(u > 0, 0.5) + h.masked_fill(u < 0, 2j)
+    ),
     "tanh": lambda h, u, z: torch.tanh(0.5 * z) + u,
     "sin, cos": lambda h, u, z: torch.sin(0.5 * z) + torch.cos(0.5 * h) + u,
     "sinh, cosh": lambda h, u, z: torch.sinh(0.3 * z) + torch.cosh(0.3 * h) + u,
     "log, sqrt": lambda h, u, z: torch.log(z + 4) + torch.sqrt(h + 4) + u,
     "sgn": lambda h, u, z: torch.sgn(z) + u,
     "products": lambda h, u, z: (
-        torch.einsum("bi,bj->bij", h, z).sum(1) + (h[:, None] @ z[:, :, None])[:, 0] + u),
+        torch.einsum("bi,bj->bij", h, z).sum(1) + (h[:, None] @ z[:, :, None])[:, 0] + u
+    ),
     "in place": lambda h, u, z: (z * 1).mul_(h).add_(u),
     "through real pairs": lambda h, u, z: (
-        torch.view_as_complex(torch.tanh(torch.view_as_real(z))) + 1j * u),
-}  # fmt: skip
+        torch.view_as_complex(torch.tanh(torch.view_as_real(z))) + 1j * u
+    ),
+}
 
 
 def expression(kit: Kit, f: Expression) -> Case:

@@ -57,8 +57,12 @@ def beside(what: str) -> Any:
         parser.add_argument("--rate", type=float, default=0.1)
         return types.SimpleNamespace(parser=parser, args=parser.parse_args([]))
     logger.isEnabledFor(10)  # it keeps the answer
-    kinds = {"logger": logger, "table": Frame(a=np.ones(3), b=np.arange(3.0)), "scaler": Scaler(),
-             "counter": types.SimpleNamespace(calls=0, losses=[])}  # fmt: skip
+    kinds = {
+        "logger": logger,
+        "table": Frame(a=np.ones(3), b=np.arange(3.0)),
+        "scaler": Scaler(),
+        "counter": types.SimpleNamespace(calls=0, losses=[]),
+    }
     return kinds[what]
 
 

@@ -235,29 +235,32 @@ OPERATIONS: dict[str, dict[str, Expression]] = {
 
 LOSSES: dict[str, Expression] = {
     "binary_cross_entropy": lambda p, x: F.binary_cross_entropy(
-        p.sigmoid(), x.sigmoid(), reduction="none").mean(-1),
+        p.sigmoid(), x.sigmoid(), reduction="none"
+    ).mean(-1),
     "binary_cross_entropy_with_logits": lambda p, x: F.binary_cross_entropy_with_logits(
         p, x.sigmoid(), reduction="none", pos_weight=torch.full((FEATURES,), 2.0, dtype=p.dtype)
     ).mean(-1),
     "cross_entropy (classes)": lambda p, x: F.cross_entropy(
-        p, x.argmax(-1), reduction="none", label_smoothing=0.1),
+        p, x.argmax(-1), reduction="none", label_smoothing=0.1
+    ),
     "cross_entropy (probabilities)": lambda p, x: F.cross_entropy(
-        p, x.softmax(-1), reduction="none"),
+        p, x.softmax(-1), reduction="none"
+    ),
     "gaussian_nll_loss": lambda p, x: F.gaussian_nll_loss(
-        p, x, x.exp(), full=True, reduction="none").mean(-1),
+        p, x, x.exp(), full=True, reduction="none"
+    ).mean(-1),
     "huber_loss": lambda p, x: F.huber_loss(p, x, reduction="none", delta=0.7).mean(-1),
-    "kl_div": lambda p, x: F.kl_div(
-        p.log_softmax(-1), x.softmax(-1), reduction="none").sum(-1),
+    "kl_div": lambda p, x: F.kl_div(p.log_softmax(-1), x.softmax(-1), reduction="none").sum(-1),
     "l1_loss": lambda p, x: F.l1_loss(p, x, reduction="none").mean(-1),
     "mse_loss": lambda p, x: F.mse_loss(p, x, reduction="none").mean(-1),
     "nll_loss": lambda p, x: F.nll_loss(p.log_softmax(-1), x.argmax(-1), reduction="none"),
     "poisson_nll_loss": lambda p, x: F.poisson_nll_loss(p, x.abs(), reduction="none").mean(-1),
-    "smooth_l1_loss": lambda p, x: F.smooth_l1_loss(
-        p, x, reduction="none", beta=0.5).mean(-1),
+    "smooth_l1_loss": lambda p, x: F.smooth_l1_loss(p, x, reduction="none", beta=0.5).mean(-1),
     "soft_margin_loss": lambda p, x: F.soft_margin_loss(
-        p, x.sign().detach(), reduction="none").mean(-1),
+        p, x.sign().detach(), reduction="none"
+    ).mean(-1),
     "triplet_margin_loss": lambda p, x: F.triplet_margin_loss(p, x, 2 * x, reduction="none"),
-}  # fmt: skip
+}
 
 
 def _weights_of(x: Tensor) -> Tensor:
@@ -269,16 +272,21 @@ def _weights_of(x: Tensor) -> Tensor:
 # Outputs without a batch: sums and means over it, and what is linear in them.
 TOTALS: dict[str, Expression] = {
     "binary_cross_entropy_with_logits": lambda p, x: F.binary_cross_entropy_with_logits(
-        p, x.sigmoid()),
+        p, x.sigmoid()
+    ),
     "cross_entropy (classes)": lambda p, x: F.cross_entropy(
-        p, x.argmax(-1).masked_fill(x[:, 0] > 1.5, -100)),
+        p, x.argmax(-1).masked_fill(x[:, 0] > 1.5, -100)
+    ),
     "cross_entropy (classes, weight)": lambda p, x: F.cross_entropy(
-        p, x.argmax(-1), weight=CLASS_WEIGHTS.to(p.dtype)),
+        p, x.argmax(-1), weight=CLASS_WEIGHTS.to(p.dtype)
+    ),
     "nll_loss": lambda p, x: F.nll_loss(p.log_softmax(-1), x.argmax(-1)),
     "(loss * weights).sum() / weights.sum()": lambda p, x: (
-        ((p - x).square().sum(-1) * _weights_of(x)).sum() / _weights_of(x).sum()),
+        ((p - x).square().sum(-1) * _weights_of(x)).sum() / _weights_of(x).sum()
+    ),
     "cross_entropy(reduction='sum')": lambda p, x: F.cross_entropy(
-        p, x.argmax(-1), reduction="sum", ignore_index=1),
+        p, x.argmax(-1), reduction="sum", ignore_index=1
+    ),
     "cross_entropy (probabilities)": lambda p, x: F.cross_entropy(p, x.softmax(-1)),
     "gaussian_nll_loss": lambda p, x: F.gaussian_nll_loss(p, x, x.exp()),
     "huber_loss": lambda p, x: F.huber_loss(p, x),
@@ -293,7 +301,7 @@ TOTALS: dict[str, Expression] = {
     "x.sum(0) - y.sum(0)": lambda p, x: 0.5 * p.sum(0) - (p * x).sum(0) / 4,
     "x.sum() in other shapes": lambda p, x: p.sum().view(1).clone().squeeze(),
     "x.sum() / (x > 0).sum()": lambda p, x: p.sum() / (p.detach() > 0).to(p.dtype).sum(),
-}  # fmt: skip
+}
 
 
 def _words(kit: Kit) -> Callable[[int], Tensor]:
@@ -334,9 +342,11 @@ def _padded_embedding(kit: Kit) -> Case:
     embedding, W = nn.Embedding(WORDS, H, padding_idx=0, dtype=kit.dtype), kit.weight(H, H)
     embedding.weight.data = kit.normal(WORDS, H)
     return Case(
-        lambda h, x: torch.tanh(embedding(x) + h @ W), [embedding.weight, W], _state(kit),
+        lambda h, x: torch.tanh(embedding(x) + h @ W),
+        [embedding.weight, W],
+        _state(kit),
         _words(kit),
-    )  # fmt: skip
+    )
 
 
 def _counter(kit: Kit) -> Case:
@@ -387,25 +397,31 @@ def _feedback(kit: Kit) -> Case:
 def _pairs(kit: Kit) -> Case:
     table, W = kit.weight(WORDS, WORDS), kit.weight(H, H)
     return Case(
-        lambda h, x: torch.tanh(h @ W + table[x[:, 0], x[:, 1]][:, None]), [table, W], _state(kit),
+        lambda h, x: torch.tanh(h @ W + table[x[:, 0], x[:, 1]][:, None]),
+        [table, W],
+        _state(kit),
         lambda B: torch.randint(0, WORDS, (B, 2), generator=kit.random),
-    )  # fmt: skip
+    )
 
 
 def _bags(kit: Kit) -> Case:
     table, W = kit.weight(WORDS, H), kit.weight(H, H)
     return Case(
-        lambda h, x: torch.tanh(F.embedding_bag(x, table, mode="mean") + h @ W), [table, W],
-        _state(kit), lambda B: torch.randint(0, WORDS, (B, 3), generator=kit.random),
-    )  # fmt: skip
+        lambda h, x: torch.tanh(F.embedding_bag(x, table, mode="mean") + h @ W),
+        [table, W],
+        _state(kit),
+        lambda B: torch.randint(0, WORDS, (B, 3), generator=kit.random),
+    )
 
 
 def _truths(kit: Kit) -> Case:
     W = kit.weight(H, H)
     return Case(
-        lambda h, x: torch.where(x[:, None], torch.tanh(h @ W), h), [W], _state(kit),
+        lambda h, x: torch.where(x[:, None], torch.tanh(h @ W), h),
+        [W],
+        _state(kit),
         lambda B: torch.rand(B, generator=kit.random) > 0.5,
-    )  # fmt: skip
+    )
 
 
 def _only_whole(kit: Kit) -> Case:
@@ -416,27 +432,34 @@ def _only_whole(kit: Kit) -> Case:
 
 WHOLE: dict[str, Callable[[Kit], Case]] = {
     "F.embedding(x, W)": lambda kit: _reads_words(
-        kit, lambda E, W, h, x: torch.tanh(F.embedding(x, E) + h @ W)),
+        kit, lambda E, W, h, x: torch.tanh(F.embedding(x, E) + h @ W)
+    ),
     "nn.Embedding(padding_idx=0)": _padded_embedding,
-    "W[x]": lambda kit: _reads_words(
-        kit, lambda E, W, h, x: torch.tanh(E[x] + E[x - 1] + h @ W)),
+    "W[x]": lambda kit: _reads_words(kit, lambda E, W, h, x: torch.tanh(E[x] + E[x - 1] + h @ W)),
     "W[:, x]": lambda kit: _reads_words(
-        kit, lambda E, W, h, x: torch.tanh(E.t()[:, x].t() + h @ W)),
+        kit, lambda E, W, h, x: torch.tanh(E.t()[:, x].t() + h @ W)
+    ),
     "W[x, y]": _pairs,
     "one_hot(x) @ W": lambda kit: _reads_words(
-        kit, lambda E, W, h, x: torch.tanh(F.one_hot(x, WORDS).to(h.dtype) @ E + h @ W)),
+        kit, lambda E, W, h, x: torch.tanh(F.one_hot(x, WORDS).to(h.dtype) @ E + h @ W)
+    ),
     "EmbeddingBag": lambda kit: _bags(kit),
     "cross_entropy(scores, x)": lambda kit: _reads_words(
-        kit, lambda E, W, h, x: (torch.tanh(h @ W), F.cross_entropy(
-            h @ E.t(), x, reduction="none", ignore_index=2))),
+        kit,
+        lambda E, W, h, x: (
+            torch.tanh(h @ W),
+            F.cross_entropy(h @ E.t(), x, reduction="none", ignore_index=2),
+        ),
+    ),
     "whole numbers as features": lambda kit: _reads_words(
-        kit, lambda E, W, h, x: torch.tanh(h @ W + x.to(h.dtype)[:, None] * 0.1 + E[x])),
+        kit, lambda E, W, h, x: torch.tanh(h @ W + x.to(h.dtype)[:, None] * 0.1 + E[x])
+    ),
     "counters and flags in the carry": _counter,
     "flags of units in the carry": _flags,
     "words that are fed back": _feedback,
     "bool xs": _truths,
     "nothing but whole numbers": _only_whole,
-}  # fmt: skip
+}
 
 
 def _with(kit: Kit, parameters: list[Tensor], f: Expression) -> Case:
@@ -489,20 +512,29 @@ PARAMETRIC: dict[str, Callable[[Kit], Case]] = {
 # What plays the loop, and what may be written instead. Functions of z and h, as above.
 FOR_THE_LOOP: dict[str, tuple[Expression, str]] = {
     "multinomial, poisson, randperm": (
-        lambda z, h: z + torch.poisson(z.exp()), "draw before, pass through `xs`"),
+        lambda z, h: z + torch.poisson(z.exp()),
+        "draw before, pass through `xs`",
+    ),
     "x - x.mean(0), BatchNorm while training": (
-        lambda z, h: z - z.mean(0), "compute each row independently of the others"),
+        lambda z, h: z - z.mean(0),
+        "compute each row independently of the others",
+    ),
     "x[mask], torch.nonzero": (lambda z, h: z + z[z > 0].sum(), "`torch.where(mask, x, 0)`"),
     "x.item(), x.tolist()": (lambda z, h: z * z.sum().item(), "tensors"),
     "F.one_hot(i) without num_classes": (
-        lambda z, h: z + F.one_hot((h > 0).long()).sum(-1), "`F.one_hot(i, n)`"),
+        lambda z, h: z + F.one_hot((h > 0).long()).sum(-1),
+        "`F.one_hot(i, n)`",
+    ),
     "i & j of whole numbers": (
-        lambda z, h: z + (h.argmax(-1, keepdim=True) & 1), "`i % 2`, `i // 2`"),
+        lambda z, h: z + (h.argmax(-1, keepdim=True) & 1),
+        "`i % 2`, `i // 2`",
+    ),
     "linear algebra and Fourier transforms of complex rows": (
         lambda z, h: torch.fft.rfft(z).abs().sum(-1, keepdim=True) * h,
-        "a product with the matrix of the transform"),
+        "a product with the matrix of the transform",
+    ),
     "lgamma, digamma, erfinv, cummax": (lambda z, h: torch.lgamma(z.exp()), "—"),
-}  # fmt: skip
+}
 
 
 def table() -> str:

@@ -138,9 +138,12 @@ def play(
     some: Any = ()
     if wanted:
         some = torch.autograd.grad(
-            [o for o, _ in pairs], wanted, [w for _, w in pairs], allow_unused=True,
+            [o for o, _ in pairs],
+            wanted,
+            [w for _, w in pairs],
+            allow_unused=True,
             retain_graph=True,
-        )  # fmt: skip
+        )
     found = iter(some)
     grads = []
     for t in inputs_:

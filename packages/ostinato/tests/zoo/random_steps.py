@@ -82,15 +82,18 @@ TERNARY: list[Callable[[Tensor, Tensor, Tensor], Tensor]] = [
     lambda a, b, c: torch.where(a > 0, b, c),
 ]
 ROWS: list[Callable[[Tensor], Tensor]] = [  # over the features of a row
-    lambda a: torch.softmax(a, -1), lambda a: torch.log_softmax(a, 1) / 4,
-    lambda a: a - a.mean(-1, keepdim=True), lambda a: a * a.sum(1, keepdim=True) / 8,
+    lambda a: torch.softmax(a, -1),
+    lambda a: torch.log_softmax(a, 1) / 4,
+    lambda a: a - a.mean(-1, keepdim=True),
+    lambda a: a * a.sum(1, keepdim=True) / 8,
     lambda a: a * torch.rsqrt(a.square().mean(-1, keepdim=True) + 1e-3),
-    lambda a: a / (1 + a.norm(dim=1, keepdim=True)), lambda a: F.layer_norm(a, a.shape[1:]),
+    lambda a: a / (1 + a.norm(dim=1, keepdim=True)),
+    lambda a: F.layer_norm(a, a.shape[1:]),
     lambda a: (a - a.mean(1, keepdim=True)).square().sum(-1, keepdim=True) + a,
     lambda a: a.mean(1, keepdim=True).expand_as(a) + a,
     lambda a: a / (1 + a.var(-1, keepdim=True, correction=0)),
     lambda a: a / (1 + a.std(1, correction=0)[:, None]),
-]  # fmt: skip
+]
 
 
 @dataclass
@@ -200,8 +203,11 @@ def random_case(draw: Any, dtype: torch.dtype = torch.float64) -> Case:
             continue
         last = builder.product(builder.any(), width)
         if kind == 1:  # a leak
-            new.append(builder.move(width, lambda v, own=own, last=last: (
-                0.9 * v[own] + 0.1 * torch.tanh(v[last]))))  # fmt: skip
+            new.append(
+                builder.move(
+                    width, lambda v, own=own, last=last: 0.9 * v[own] + 0.1 * torch.tanh(v[last])
+                )
+            )
         else:
             f = draw.pick([torch.tanh, torch.sigmoid, F.softsign, torch.sin])
             new.append(builder.move(width, lambda v, f=f, last=last: f(v[last])))

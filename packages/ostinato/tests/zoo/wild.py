@@ -144,9 +144,14 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
     "clamps": lambda a, h, x: a.clamp(min=x.clamp(-0.1, 0.1)) + a.clamp(-0.2) + x.clamp(max=0.3),
     "masks": lambda a, h, x: torch.where((a > 0) & ~(x > 0) | (h == 0), a, x).masked_fill(h > 1, 0),
     "scaled_sums": lambda a, h, x: (
-        torch.addcmul(a, h, x, value=0.5) + torch.addcdiv(a, h, x.abs() + 1, value=0.3)
-        + torch.rsub(a, x, alpha=2) - torch.add(a, x, alpha=-1.5)
-    ) / 4,
+        (
+            torch.addcmul(a, h, x, value=0.5)
+            + torch.addcdiv(a, h, x.abs() + 1, value=0.3)
+            + torch.rsub(a, x, alpha=2)
+            - torch.add(a, x, alpha=-1.5)
+        )
+        / 4
+    ),
     # gradients of the user's own
     "straight_through": lambda a, h, x: _StraightThrough.apply(a) + a,
     "rounded": lambda a, h, x: a + (a.round() - a).detach(),
@@ -171,7 +176,7 @@ _FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
     "made_of_numbers": lambda a, h, x: (
         a[:, :3] * torch.tensor([1.0, 2.0, 3.0], dtype=a.dtype) + torch.tensor(2.0)
     ).repeat(1, 3)[:, : a.shape[1]],
-}  # fmt: skip
+}
 # One each, over more than the range where they bend.
 _ACTIVATIONS: list[Callable[[Tensor], Tensor]] = [
     F.elu, F.selu, F.celu, F.mish, F.relu6, F.softshrink, F.hardshrink, F.hardswish, F.hardsigmoid,

@@ -209,8 +209,11 @@ def summary(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
     task = _task(evaluations[0])
     tests = [evaluation["test"] for evaluation in evaluations]
-    measures = {name: spread([_number(test, name) for test in tests])
-                for name in tasks.named(task).measures if name in tests[0]}  # fmt: skip
+    measures = {
+        name: spread([_number(test, name) for test in tests])
+        for name in tasks.named(task).measures
+        if name in tests[0]
+    }
     name = tasks.named(task).first_measure(tests[0])
     ours, baselines = measures[name]["values"], {}
     for baseline, found in _baselines(
@@ -279,8 +282,11 @@ def _baselines(
 def _lines(result: dict[str, Any], settings: Config, output: Path | None) -> list[str]:
     task, k = result["task"], result["folds"]
     known = tasks.named(task).measures
-    rows = [(known[name].words, _shown(known[name], found))
-            for name, found in result["measures"].items() if found["mean"] is not None]  # fmt: skip
+    rows = [
+        (known[name].words, _shown(known[name], found))
+        for name, found in result["measures"].items()
+        if found["mean"] is not None
+    ]
     for baseline, found in result["baselines"].items():
         difference = found["difference"]
         name, better = difference["measure"], difference["better_in"]

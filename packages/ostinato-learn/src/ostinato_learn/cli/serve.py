@@ -173,8 +173,12 @@ def _shown(trained: Trained) -> Shown:
     task, preparation = trained.task().name, trained.preparation()
     roles = None if preparation is None else preparation.roles
     if roles is not None:
-        columns = {"id": roles.id, "time": roles.time, "target": roles.target,
-                   "features": list(roles.features)}  # fmt: skip
+        columns = {
+            "id": roles.id,
+            "time": roles.time,
+            "target": roles.target,
+            "features": list(roles.features),
+        }
         return Shown(table=partial(_answers, trained), roles=columns)
     if task not in ("classify", "tag") or trained.config is None:
         return Shown(image=_image(trained))

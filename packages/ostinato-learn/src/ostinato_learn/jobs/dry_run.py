@@ -125,9 +125,12 @@ def columns(settings: Config, roles: Roles | None) -> Rows:
         if getattr(roles, role):
             of.setdefault(getattr(roles, role), []).append(role)
     several: Mapping[str, Sequence[str]] = {
-        "feature": roles.features, "static": roles.static, "known ahead": roles.known,
-        "category": roles.categories, "label": labels,
-    }  # fmt: skip
+        "feature": roles.features,
+        "static": roles.static,
+        "known ahead": roles.known,
+        "category": roles.categories,
+        "label": labels,
+    }
     for role, names in several.items():
         for name in names:
             of.setdefault(name, []).append(role)

@@ -212,8 +212,11 @@ def window(settings: Config) -> int:
 
 def _check_whole(settings: Config, texts: TextParts) -> None:
     """Raise BadInput if there is nothing to learn from, or nothing to measure on."""
-    for name, part in {"training": texts.train, "validation": texts.validation,
-                       "test": texts.test}.items():  # fmt: skip
+    for name, part in {
+        "training": texts.train,
+        "validation": texts.validation,
+        "test": texts.test,
+    }.items():
         if part is not None and not any(len(text) > 1 for text in part):
             raise BadInput(
                 f"{settings.data.source}: the {name} part has no text of two characters; wanted "

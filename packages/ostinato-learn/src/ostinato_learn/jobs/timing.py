@@ -78,8 +78,11 @@ def within(job: Job, asked: Given, minutes: float) -> tuple[Job, tuple[float, in
         return job, (seconds, planned)
     _log.warning(
         "--minutes %g: %s updates of the %s planned, at %.3g s each",
-        minutes, f"{updates:,}", f"{planned:,}", seconds,
-    )  # fmt: skip
+        minutes,
+        f"{updates:,}",
+        f"{planned:,}",
+        seconds,
+    )
     settings = job.settings
     chosen: Given = {"training.iterations": updates, "training.epochs": None}
     if asked.get("training.eval_every") is None:

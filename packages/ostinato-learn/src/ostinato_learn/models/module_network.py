@@ -155,8 +155,10 @@ class ModuleNetwork:
         if played is not None:
             return played.forecasts(x, known)
         n = self.config["n_future"]
-        parts = [torch.tensor(part) if part.shape[2] else None
-                 for part in (known[:, :, :n], known[:, :, n:])]  # fmt: skip
+        parts = [
+            torch.tensor(part) if part.shape[2] else None
+            for part in (known[:, :, :n], known[:, :, n:])
+        ]
         with _answering(self.module):
             found: Array = self.module(torch.tensor(x), *parts).numpy()
             return found
@@ -223,7 +225,9 @@ def first_rows(carry: Any, n: int) -> Any:
 
 def _state(module: torch.nn.Module) -> tuple[Any, ...]:
     """Which weights a module has: it changes with every update, and wherever they are put."""
-    return tuple([
-        (name, t.data_ptr(), t.dtype, -1 if t.is_inference() else t._version)
-        for name, t in module.state_dict().items()
-    ])  # fmt: skip
+    return tuple(
+        [
+            (name, t.data_ptr(), t.dtype, -1 if t.is_inference() else t._version)
+            for name, t in module.state_dict().items()
+        ]
+    )

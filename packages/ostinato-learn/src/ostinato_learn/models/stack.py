@@ -151,9 +151,14 @@ class Stack(torch.nn.Module):
             memory = max(1, bytes_in(self.memory_budget) // len(self.cells))
         try:
             carry, outputs = scan(
-                cell, init, x, dim=1, memory=memory,
-                truncate=self.gradient_steps if self.training else None, **how,
-            )  # fmt: skip
+                cell,
+                init,
+                x,
+                dim=1,
+                memory=memory,
+                truncate=self.gradient_steps if self.training else None,
+                **how,
+            )
         except BudgetError as error:
             assert self.memory_budget is not None
             raise error.shared(bytes_in(self.memory_budget), len(self.cells)) from None

@@ -32,8 +32,10 @@ class Against(Figure):
 
     def draw(self, fig: Any) -> None:
         ax = fig.subplots()
-        ends = [min(self.actual.min(), self.predicted.min()),
-                max(self.actual.max(), self.predicted.max())]  # fmt: skip
+        ends = [
+            min(self.actual.min(), self.predicted.min()),
+            max(self.actual.max(), self.predicted.max()),
+        ]
         ax.plot(ends, ends, color="0.6", linewidth=1)
         ax.scatter(self.actual, self.predicted, s=8, alpha=0.5, linewidths=0)
         ax.set_xlabel(f"{self.name}, what came")
@@ -70,13 +72,16 @@ class NumbersData(PageData):
         rows = np.sort(np.random.default_rng(0).permutation(len(self.actual))[:SHOWN])
         figures = [
             Against(
-                id=f"against-{k}", label=f"predictions of {name} over what came",
-                actual=a[rows], predicted=p[rows], name=name,
+                id=f"against-{k}",
+                label=f"predictions of {name} over what came",
+                actual=a[rows],
+                predicted=p[rows],
+                name=name,
             )
             for k, (name, a, p) in enumerate(
                 zip(self.targets, self.actual.T, self.predicted.T, strict=True)
             )
-        ]  # fmt: skip
+        ]
         return [
             measures.section(self, named("regress").measures),
             PageSection("against", "Predictions", [Grid(figures)]),
@@ -90,10 +95,16 @@ class NumbersData(PageData):
         worst = np.argsort(-errors, kind="stable")[:WORST]
         header = ["sequence", *(f"{n}, {w}" for n in self.targets for w in ("came", "prediction"))]
         rows = [
-            [self.ids[i], *(f"{v:.6g}" for pair in zip(self.actual[i], self.predicted[i],
-                                                        strict=True) for v in pair)]
+            [
+                self.ids[i],
+                *(
+                    f"{v:.6g}"
+                    for pair in zip(self.actual[i], self.predicted[i], strict=True)
+                    for v in pair
+                ),
+            ]
             for i in worst
-        ]  # fmt: skip
+        ]
         table = PageTable("The largest errors, in deviations of the target", header, rows)
         return PageSection("worst", "Largest errors", [table])
 

@@ -80,17 +80,28 @@ class Steps(Figure):
             at = self.first + shown + 0.5
             stroke = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))[i] if named else "-"
             ax.plot(
-                at, feature[shown], color=INK, alpha=1 - 0.7 * i / n, linewidth=1.1,
-                linestyle=stroke, label=short(names[i], 18) if named else None, **marker,
-            )  # fmt: skip
+                at,
+                feature[shown],
+                color=INK,
+                alpha=1 - 0.7 * i / n,
+                linewidth=1.1,
+                linestyle=stroke,
+                label=short(names[i], 18) if named else None,
+                **marker,
+            )
         if named:
             ax.set_ylabel("")
             letters = sum(min(18, len(name)) + 5 for name in names)
             columns = n if letters * LETTER < self.width - 0.6 else 2
             ax.legend(
-                loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2,
-                fontsize=7.5, handlelength=1.8, columnspacing=1.2,
-            )  # fmt: skip
+                loc="lower left",
+                bbox_to_anchor=(0, 1),
+                ncols=columns,
+                borderaxespad=0.2,
+                fontsize=7.5,
+                handlelength=1.8,
+                columnspacing=1.2,
+            )
 
     def time_axis(self, ax: Axes) -> None:
         """Label the lowest axis, which counts the steps that have been read."""

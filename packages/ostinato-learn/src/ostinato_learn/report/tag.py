@@ -175,11 +175,13 @@ class TaggingData(PageData):
             return None
         rows = [
             [
-                kind or "(no type)", *map(percent, (each.precision, each.recall, each.f1)),
-                count(each.n_true), count(each.n_predicted),
+                kind or "(no type)",
+                *map(percent, (each.precision, each.recall, each.f1)),
+                count(each.n_true),
+                count(each.n_predicted),
             ]
             for kind, each in self.spans.by_type.items()
-        ]  # fmt: skip
+        ]
         errors = [[ERRORS[kind], count(n)] for kind, n in self.span_errors.items()]
         scores = PageTable(
             "Spans of each type", ["type", "precision", "recall", "F1", "true", "predicted"], rows

@@ -261,9 +261,13 @@ wanted arrays, or a model fitted with label=
         from ostinato_learn.runtime.stream_source import StreamSource
 
         return StreamSource(
-            self.network, self.labels.tolist(), fingerprint=self.fingerprint,
-            sure_from=self.sure_from, columns=self.columns, **self.stream_parts(),
-        )  # fmt: skip
+            self.network,
+            self.labels.tolist(),
+            fingerprint=self.fingerprint,
+            sure_from=self.sure_from,
+            columns=self.columns,
+            **self.stream_parts(),
+        )
 
     def stream(self, state: bytes | None = None, *, finite: bool = True) -> Stream:
         """A sequence that comes step by step.

@@ -135,9 +135,16 @@ class Network:
             return None
         n_carry = sum(n.width for n in step.states)
         return native.stream_model(
-            step.inputs[0].width, bound(step, self.tensors), bound(answer, self.tensors),
-            [0.0] * n_carry, [], [], [], [], False,
-        )  # fmt: skip
+            step.inputs[0].width,
+            bound(step, self.tensors),
+            bound(answer, self.tensors),
+            [0.0] * n_carry,
+            [],
+            [],
+            [],
+            [],
+            False,
+        )
 
     def _alone(self, x: Array, lengths: Array | None) -> Array:
         """The answer to a single sequence, step by step."""

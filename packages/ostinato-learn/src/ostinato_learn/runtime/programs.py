@@ -37,15 +37,25 @@ def pass_spec(graph: StepGraph, *, reverse: bool = False, hoist: bool = False) -
     leaves = {n: Leaf(f"x{i}", n.width) for i, n in enumerate(graph.inputs)}
     pairs = zip(graph.states, graph.new_states, strict=True)
     carries = [
-        CarrySpec(f"carry{i}", graph.new_states.index(new) == i and new in kept, f"init{i}",
-                  f"final{i}", old, new)
+        CarrySpec(
+            f"carry{i}",
+            graph.new_states.index(new) == i and new in kept,
+            f"init{i}",
+            f"final{i}",
+            old,
+            new,
+        )
         for i, (old, new) in enumerate(pairs)
-    ]  # fmt: skip
+    ]
     outputs = [Output(n, f"y{i}") for i, n in enumerate(graph.outputs) if n not in kept]
     return PassSpec(
-        leaves, tuple(carries), tuple(outputs), descending=reverse, hoist=hoist,
+        leaves,
+        tuple(carries),
+        tuple(outputs),
+        descending=reverse,
+        hoist=hoist,
         joints=graph.joints,
-    )  # fmt: skip
+    )
 
 
 class StepProgram:
@@ -111,9 +121,14 @@ class StepProgram:
             else:
                 numbers += _address(named[key], key.startswith(("init", "final")))
         self._made.play(
-            native.addresses(numbers), n_steps, n_rows, order, of_rows, n_threads(),
+            native.addresses(numbers),
+            n_steps,
+            n_rows,
+            order,
+            of_rows,
+            n_threads(),
             native.best_isa(),
-        )  # fmt: skip
+        )
         return outputs, finals
 
 

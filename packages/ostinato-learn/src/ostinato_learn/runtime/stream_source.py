@@ -134,10 +134,16 @@ class StreamSource:
         none = np.zeros(0)
         scaling = self.scaling or RowScaling(none, none, none)
         self.native = native.stream_model(
-            step.inputs[0].width, bound(step, network.tensors), bound(answer, network.tensors),
-            carry.tolist(), scaling.mean.tolist(), scaling.scale.tolist(), scaling.fill.tolist(),
-            scaling.n_names, scaling.mask,
-        )  # fmt: skip
+            step.inputs[0].width,
+            bound(step, network.tensors),
+            bound(answer, network.tensors),
+            carry.tolist(),
+            scaling.mean.tolist(),
+            scaling.scale.tolist(),
+            scaling.fill.tolist(),
+            scaling.n_names,
+            scaling.mask,
+        )
         self.n_answers: int = self.native.answer_floats
         self.n_carry: int = self.native.carry_floats
 

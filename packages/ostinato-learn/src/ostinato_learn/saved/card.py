@@ -79,8 +79,16 @@ def n_parameters(tensors: Mapping[str, Any]) -> int:
 def _network(config: Mapping[str, Any], parameters: int | None) -> Rows:
     net, fitted = config["net"], config["fitted"]
     rows: list[tuple[str, Any]] = [("cell", _cell(net))]
-    shown = ("hidden_size", "num_layers", "bidirectional", "readout", "ensemble", "n_features",
-             "n_tokens", "horizon")  # fmt: skip
+    shown = (
+        "hidden_size",
+        "num_layers",
+        "bidirectional",
+        "readout",
+        "ensemble",
+        "n_features",
+        "n_tokens",
+        "horizon",
+    )
     rows += [(name, net[name]) for name in shown if net.get(name) is not None]
     if parameters is not None:
         rows.append(("parameters", f"{parameters:,}"))

@@ -143,8 +143,13 @@ def windows(
         fail(f"{where}: 'scaling' is {str(fitted['scaling'])[:60]!r}")
     columns = []
     for name in ("past", "future", "static"):
-        n = len(items(entries(fitted[name], f"{where}: {name}", {"mean", "deviation"})["mean"],
-                      f"{where}: {name}", MAX_FEATURES))  # fmt: skip
+        n = len(
+            items(
+                entries(fitted[name], f"{where}: {name}", {"mean", "deviation"})["mean"],
+                f"{where}: {name}",
+                MAX_FEATURES,
+            )
+        )
         found = scale(fitted[name], n, where)
         assert found is not None
         columns.append(found)

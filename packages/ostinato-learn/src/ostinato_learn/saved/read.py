@@ -30,9 +30,17 @@ CONFIG, TENSORS, CHECK = "config.json", "model.safetensors", "check.safetensors"
 README = "README.md"
 MAX_CONFIG = 1 << 25  # bytes; a vocabulary of a million words is smaller
 NAMES = {
-    "format", "saved_by", "kind", "params", "net", "graph", "without_graph", "fitted", "iterations",
+    "format",
+    "saved_by",
+    "kind",
+    "params",
+    "net",
+    "graph",
+    "without_graph",
+    "fitted",
+    "iterations",
     "sha256",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -193,6 +201,12 @@ def made(config: dict[str, Any], tensors: dict[str, Array], fingerprint: Any, wh
         if not isinstance(config[name], dict):
             fail(f"{where}: {name!r} is not a JSON object")
     return Saved(
-        text(config["kind"], f"{where}: 'kind'"), graph, tensors, config["fitted"],
-        fingerprint.hexdigest(), config["net"], config["params"], config["iterations"],
-    )  # fmt: skip
+        text(config["kind"], f"{where}: 'kind'"),
+        graph,
+        tensors,
+        config["fitted"],
+        fingerprint.hexdigest(),
+        config["net"],
+        config["params"],
+        config["iterations"],
+    )

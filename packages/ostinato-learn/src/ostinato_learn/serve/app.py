@@ -60,9 +60,15 @@ SCHEMAS: dict[str, Any] = {
             "type": "array",
             "minItems": 1,
             "items": _object(
-                "name", "shape", "datatype", more=True,
-                name=_TEXT, shape={"type": "array", "items": _FROM_0}, datatype=_TEXT,
-                parameters=_ANY, data={"type": "array"},
+                "name",
+                "shape",
+                "datatype",
+                more=True,
+                name=_TEXT,
+                shape={"type": "array", "items": _FROM_0},
+                datatype=_TEXT,
+                parameters=_ANY,
+                data={"type": "array"},
             ),
         },
         outputs={"type": "array", "items": _object("name", more=True, name=_TEXT, parameters=_ANY)},
@@ -76,11 +82,13 @@ SCHEMAS: dict[str, Any] = {
     "table": _TEXT,
     "suggest": _object("text", text=_TEXT, n={**_FROM_1, "maximum": 20}),
     "write": _object(
-        prompt=_TEXT, n={**_FROM_1, "maximum": 10_000},
-        temperature={"type": "number", "minimum": 0}, seed=_FROM_0,
+        prompt=_TEXT,
+        n={**_FROM_1, "maximum": 10_000},
+        temperature={"type": "number", "minimum": 0},
+        seed=_FROM_0,
     ),
     "error": _object("error", more=True, error=_TEXT),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

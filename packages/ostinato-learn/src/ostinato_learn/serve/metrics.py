@@ -21,29 +21,43 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._requests = Counter(
-            "ostinato_requests", "Requests by route and status.", ("route", "status"),
+            "ostinato_requests",
+            "Requests by route and status.",
+            ("route", "status"),
             registry=self.registry,
-        )  # fmt: skip
+        )
         self._seconds = Histogram(
-            "ostinato_request_seconds", "From a request to its answer.", ("route",),
-            buckets=_SECONDS, registry=self.registry,
-        )  # fmt: skip
+            "ostinato_request_seconds",
+            "From a request to its answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self._steps = Counter(
             "ostinato_steps", "Steps of sequences.", ("model",), registry=self.registry
         )
         self._together = Histogram(
-            "ostinato_played_together", "Requests that were played together.", ("model",),
-            buckets=_FRAMES, registry=self.registry,
-        )  # fmt: skip
+            "ostinato_played_together",
+            "Requests that were played together.",
+            ("model",),
+            buckets=_FRAMES,
+            registry=self.registry,
+        )
         self.expired = Counter(
             "ostinato_expired", "Sequences ended by --idle.", ("model",), registry=self.registry
         )
         self.restarted = Counter(
-            "ostinato_restarted", "Open sequences that sequence_start began again.", ("model",),
+            "ostinato_restarted",
+            "Open sequences that sequence_start began again.",
+            ("model",),
             registry=self.registry,
-        )  # fmt: skip
-        self._open = Gauge("ostinato_open_sequences", "Sequences that are open.", ("model",),
-                           registry=self.registry)  # fmt: skip
+        )
+        self._open = Gauge(
+            "ostinato_open_sequences",
+            "Sequences that are open.",
+            ("model",),
+            registry=self.registry,
+        )
         self._waiting = Gauge(
             "ostinato_waiting", "Steps that wait, in requests.", ("model",), registry=self.registry
         )

@@ -401,9 +401,12 @@ class _Series(Head):
 
 
 _HEADS: tuple[tuple[type[Model], type[Head]], ...] = (
-    (Classifier, _Classes), (Regressor, _Numbers), (Tagger, _Tags), (LanguageModel, _Texts),
+    (Classifier, _Classes),
+    (Regressor, _Numbers),
+    (Tagger, _Tags),
+    (LanguageModel, _Texts),
     (Forecaster, _Series),
-)  # fmt: skip
+)
 
 
 class Served:

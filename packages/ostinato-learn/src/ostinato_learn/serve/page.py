@@ -71,8 +71,11 @@ class Page:
         name = request.path_params.get("name", "index.html")
         if name not in _KINDS:
             raise Refusal(404, f"there is no {shown(name)}; there are {', '.join(_KINDS)}")
-        headers = {"content-security-policy": _POLICY, "cache-control": "no-cache",
-                   "x-content-type-options": "nosniff"}  # fmt: skip
+        headers = {
+            "content-security-policy": _POLICY,
+            "cache-control": "no-cache",
+            "x-content-type-options": "nosniff",
+        }
         return Response(_content(name), headers=headers, media_type=_KINDS[name])
 
     async def card(self, request: Request) -> Response:
@@ -82,8 +85,13 @@ class Page:
         place = files.current(model_in(self.models.directories[version.served.name]))
         card = place / README
         text = card.read_text("utf-8") if card.is_file() else ""
-        facts = {"image": of.image, "examples": of.examples is not None,
-                 "table": of.table is not None, "roles": of.roles, "text": text}  # fmt: skip
+        facts = {
+            "image": of.image,
+            "examples": of.examples is not None,
+            "table": of.table is not None,
+            "roles": of.roles,
+            "text": text,
+        }
         return JSONResponse(facts)
 
     async def examples(self, request: Request) -> Response:

@@ -137,13 +137,20 @@ class Protocol:
             flag(asked.parameters.get(name, False), f"the parameter {name}") for name in _FLAGS
         )
         version, frame = await self.models.play(
-            path["model"], key, lambda head: head.steps(asked.inputs),
-            version=path.get("version"), n=asked.parameters.get("n"), start=start, end=end,
-        )  # fmt: skip
+            path["model"],
+            key,
+            lambda head: head.steps(asked.inputs),
+            version=path.get("version"),
+            n=asked.parameters.get("n"),
+            start=start,
+            end=end,
+        )
         assert frame.answers is not None
         about = {
-            "sequence_id": key, "n": int(frame.answers.n[-1]), "restarted": frame.restarted,
-        }  # fmt: skip
+            "sequence_id": key,
+            "n": int(frame.answers.n[-1]),
+            "restarted": frame.restarted,
+        }
         described = {**_head(version), "parameters": about}
         return write_response(described, version.served.head.stepped(frame.answers), asked)
 

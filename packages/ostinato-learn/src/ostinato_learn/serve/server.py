@@ -92,11 +92,18 @@ async def _run(
 ) -> None:
     settings = models.settings
     config = uvicorn.Config(
-        guard, http=bounded(settings.timeout), log_config=None, access_log=False, lifespan="off",
-        server_header=False, timeout_graceful_shutdown=max(1, round(settings.timeout)),
-        limit_concurrency=2 * settings.connections, timeout_keep_alive=IDLE,
-        ws_max_size=MESSAGE, ws_max_queue=WINDOW,
-    )  # fmt: skip
+        guard,
+        http=bounded(settings.timeout),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.timeout)),
+        limit_concurrency=2 * settings.connections,
+        timeout_keep_alive=IDLE,
+        ws_max_size=MESSAGE,
+        ws_max_queue=WINDOW,
+    )
     server = _Server(config, models, guard)
     models.start()
     tending = asyncio.create_task(_tend(models))

@@ -67,9 +67,13 @@ class Sessions:
             raise bad("'x' is missing; wanted a row of values, or several rows")
         end, each = (flag(given[k], f"{k!r}") if k in given else None for k in ("end", "each"))
         version, frame = await self.models.play(
-            of.path_params["model"], key, lambda head: head.read(given["x"]),
-            n=given.get("n"), end=bool(end), each=each,
-        )  # fmt: skip
+            of.path_params["model"],
+            key,
+            lambda head: head.read(given["x"]),
+            n=given.get("n"),
+            end=bool(end),
+            each=each,
+        )
         head = version.served.head
         assert frame.answers is not None
         found = {"id": key, **as_json(frame.answers[-1], head.noun)}

@@ -51,9 +51,12 @@ def below_baseline(task: TaskSpec, evaluation: Mapping[str, Any]) -> Finding | N
     if ours <= theirs if task.measures[key].lower else ours >= theirs:
         return None
     return Finding(
-        "serious", "below-baseline", f"the network is worse than {best_name}", 1,
+        "serious",
+        "below-baseline",
+        f"the network is worse than {best_name}",
+        1,
         remedy="train longer (--epochs), or with another --learning-rate; or use the simple method",
-    )  # fmt: skip
+    )
 
 
 def relative_differences(a: Any, b: Any, unit: Any) -> np.ndarray:

@@ -275,8 +275,12 @@ def set_threads(asked: int | None = None) -> int:
         instead = "" if by_torchrun is None else f" (OMP_NUM_THREADS was {by_torchrun})"
         _log.warning(
             "%d process%s on this machine: %d of its %d cores for each%s",
-            here, "es" if here > 1 else "", threads, cores, instead,
-        )  # fmt: skip
+            here,
+            "es" if here > 1 else "",
+            threads,
+            cores,
+            instead,
+        )
     return threads
 
 

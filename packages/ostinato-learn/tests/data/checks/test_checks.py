@@ -102,9 +102,16 @@ def test_a_hash_alone_makes_no_copy():
 
 
 @pytest.mark.parametrize(
-    "y", [list("baacab"), ["", "", "x"], [3, 1, 3], [True, False, True], [2.0, 1.0, 2.0],
-          ["kurz", "sehr lang", "kurz"]],
-)  # fmt: skip
+    "y",
+    [
+        list("baacab"),
+        ["", "", "x"],
+        [3, 1, 3],
+        [True, False, True],
+        [2.0, 1.0, 2.0],
+        ["kurz", "sehr lang", "kurz"],
+    ],
+)
 def test_classes_are_those_of_unique(generator, y):
     names, numbers = side(noise(generator, len(y), 5), np.array(y)).classes
     wanted = np.unique(np.array(y), return_inverse=True)
@@ -244,8 +251,11 @@ def test_windows_cut_with_overlap(generator, kind, stride):
     train, test = examples(X[order[:80]]), examples(X[order[80:]])
     found = only(check(train, test), "same-window")
     # Those whose two neighbours are both in the test part share nothing with training.
-    alone = [i for i in order[80:] if not {i - k for k in (-3, -2, -1, 1, 2, 3)
-             if abs(k) * stride <= 64} & set(order[:80])]  # fmt: skip
+    alone = [
+        i
+        for i in order[80:]
+        if not {i - k for k in (-3, -2, -1, 1, 2, 3) if abs(k) * stride <= 64} & set(order[:80])
+    ]
     assert found.count >= 20 - len(alone) and found.severity == "serious"
 
 
@@ -421,8 +431,10 @@ def test_real_data():
     train, test = datasets.vowels()
     findings = check(Examples(*train), Examples(*test))
     assert {f.code for f in findings} == {
-        "shortcut-first-step", "shortcut-last-step", "shortcut-order",
-    }  # fmt: skip
+        "shortcut-first-step",
+        "shortcut-last-step",
+        "shortcut-order",
+    }
     assert all(f.severity != "serious" for f in findings)
 
 
@@ -511,8 +523,10 @@ def test_median_steps_are_those_of_a_loop(generator):
     sequence = np.sort(generator.integers(0, 9, 60))
     sequence[sequence == 4] = 5
     steps = generator.integers(1, 50, 60)
-    wanted = [np.sort(steps[sequence == i])[(np.sum(sequence == i) - 1) // 2]
-              if i in sequence else np.nan for i in range(9)]  # fmt: skip
+    wanted = [
+        np.sort(steps[sequence == i])[(np.sum(sequence == i) - 1) // 2] if i in sequence else np.nan
+        for i in range(9)
+    ]
     np.testing.assert_array_equal(contents._medians(steps, sequence, 9), wanted)
 
 
@@ -535,8 +549,13 @@ def test_serious_findings_come_first_and_are_json(generator):
     assert {"serious", "warning"} == set(severities)
     for finding in findings:
         assert set(finding.as_json()) == {
-            "severity", "code", "message", "count", "places", "remedy",
-        }  # fmt: skip
+            "severity",
+            "code",
+            "message",
+            "count",
+            "places",
+            "remedy",
+        }
         assert 1 <= len(finding.places) <= 3
         assert type(finding.count) is int
 

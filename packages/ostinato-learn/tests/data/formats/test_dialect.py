@@ -86,9 +86,13 @@ def test_missing_values_dates_and_names_stay_what_they_are(tmp_path):
     path = tmp_path / "file.csv"
     path.write_text("id;day;x;kind\n1,5;01.02.2024;1,5;a,b\n1,5;02.02.2024;.;a,b\n")
     roles = Roles(
-        id="id", time="day", features=("x", "kind"), time_format="day-first", separator=";",
+        id="id",
+        time="day",
+        features=("x", "kind"),
+        time_format="day-first",
+        separator=";",
         decimal=",",
-    )  # fmt: skip
+    )
     found = read_examples(path, roles)
     assert found.ids.tolist() == ["1,5"]
     assert found.categories == {"kind": ("a,b",)}
@@ -193,8 +197,10 @@ def test_signs_between_thousands(tmp_path, text, thousands, decimal, wanted):
 @pytest.mark.parametrize(
     ("written", "wanted"),
     [
-        ({"decimal": ",", "separator": ","},
-         r"2 questions.*--separator ';'|one column.*--separator ';'"),
+        (
+            {"decimal": ",", "separator": ","},
+            r"2 questions.*--separator ';'|one column.*--separator ';'",
+        ),
         ({"encoding": "klingon"}, "encoding is 'klingon', which is not known; wanted"),
         ({"decimal": "comma"}, "decimal is 'comma'; wanted '.' or ','"),
         ({"thousands": "."}, "thousands is '.'; wanted a sign that is not before decimals"),
@@ -204,7 +210,7 @@ def test_signs_between_thousands(tmp_path, text, thousands, decimal, wanted):
         ({"encoding": "hex"}, "encoding is 'hex', which is not known"),
         ({"encoding": "ascii"}, r"file.csv: the file is not in the encoding ascii .*--encoding"),
     ],
-)  # fmt: skip
+)
 def test_refused(tmp_path, written, wanted):
     path = tmp_path / "file.csv"
     path.write_text(PLAIN, encoding="utf-8")

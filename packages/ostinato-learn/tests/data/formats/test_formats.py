@@ -105,8 +105,15 @@ def test_the_same_bits_from_every_format(rows):
         assert examples.ids.tolist() == first.ids.tolist(), name
 
 
-@given(st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False),
-                         min_size=3, max_size=3), min_size=1, max_size=4))  # fmt: skip
+@given(
+    st.lists(
+        st.lists(
+            st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
 @draws(20)
 def test_wide_tables_and_arrays_give_the_same_bits(values):
     X = np.array(values, np.float32)

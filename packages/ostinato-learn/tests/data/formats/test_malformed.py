@@ -30,8 +30,10 @@ HEADER = b"id,t,x,label\n"
 GOOD = HEADER + b"p,1,0.5,up\np,2,1.5,up\nq,1,2.5,down\n"
 TRIALS = b"who,trial,note,t,x,label\n" + b"".join(
     b"%s,%d,%d,%d,1,up\n" % (who, trial, 7 * t + trial, t)
-    for who in (b"ann", b"bob") for trial in (1, 2, 3) for t in (0, 1)
-)  # fmt: skip
+    for who in (b"ann", b"bob")
+    for trial in (1, 2, 3)
+    for t in (0, 1)
+)
 
 
 def long(*rows):
@@ -244,9 +246,11 @@ TABLES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("ending", "content", "roles", "wanted"),
-                         [case[1:] for case in TABLES],
-                         ids=[case[0] for case in TABLES])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ending", "content", "roles", "wanted"),
+    [case[1:] for case in TABLES],
+    ids=[case[0] for case in TABLES],
+)
 def test_malformed(tmp_path, ending, content, roles, wanted):
     path = tmp_path / f"file{ending}"
     path.write_bytes(content)

@@ -57,9 +57,14 @@ def test_a_number_is_read(text, dialect, value):
 
 @pytest.mark.parametrize(
     ("text", "dialect"),
-    [("1.5", Dialect(separator=";", decimal=",")), ("12,34", Dialect(thousands=",")),
-     ("1_000", Dialect()), ("٣", Dialect()), ("yes", Dialect())],
-)  # fmt: skip
+    [
+        ("1.5", Dialect(separator=";", decimal=",")),
+        ("12,34", Dialect(thousands=",")),
+        ("1_000", Dialect()),
+        ("٣", Dialect()),
+        ("yes", Dialect()),
+    ],
+)
 def test_what_is_no_number_is_refused(text, dialect):
     with pytest.raises(ValueError, match="is not a number"):
         number(text, dialect)

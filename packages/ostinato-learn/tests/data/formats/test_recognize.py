@@ -12,15 +12,23 @@ from ostinato_learn.data.formats.recognize import recognised
 
 RECOGNISED = {
     "a German export": (
-        "id;Größe;art\r\na;1.180,32;süß\r\n".encode("cp1252"), ".csv",
-        Dialect(";", ",", "cp1252", thousands=".")),
+        "id;Größe;art\r\na;1.180,32;süß\r\n".encode("cp1252"),
+        ".csv",
+        Dialect(";", ",", "cp1252", thousands="."),
+    ),
     "decimal commas": (b"id;x\na;1,5\na;-2,25\n", ".csv", Dialect(";", ",")),
     "quoted decimal commas": (b'id,x\na,"1,5"\n', ".csv", Dialect(decimal=",")),
     "decimals of one column say what points of another are": (
-        b"id;x;y\na;1,5;1.180\n", ".csv", Dialect(";", ",", thousands=".")),
+        b"id;x;y\na;1,5;1.180\n",
+        ".csv",
+        Dialect(";", ",", thousands="."),
+    ),
     "a marker among numbers": (b"id;x\na;1,5\na;n.v.\na;2\n", ".csv", Dialect(";", ",")),
     "whole thousands beside hundreds": (
-        b"id;x\na;950\na;1.180\n", ".csv", Dialect(";", ",", thousands=".")),
+        b"id;x\na;950\na;1.180\n",
+        ".csv",
+        Dialect(";", ",", thousands="."),
+    ),
     "the same in English": (b"id;x\na;950\na;1,180\n", ".csv", Dialect(";", thousands=",")),
     "millions": (b"id;x\na;1.180.320\n", ".csv", Dialect(";", ",", thousands=".")),
     "thousands of English": (b"id;x;y\na;1,180.5;0.5\n", ".csv", Dialect(";", thousands=",")),
@@ -29,7 +37,7 @@ RECOGNISED = {
     "commas": (b"id,x\na,1\n", ".tsv", Dialect(",")),
     "UTF-16": ("id,x\nü,1\n".encode("utf-16"), ".csv", Dialect(encoding="utf-16")),
     "below comments": (b"# by a logger\nid;x\na;1,5\n", ".csv", Dialect(";", ",")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", RECOGNISED)

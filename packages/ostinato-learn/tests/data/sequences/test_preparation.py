@@ -130,9 +130,12 @@ def test_words_of_another_part_or_file_are_found_by_name(caplog):
 
 @pytest.mark.parametrize(
     ("missing", "wanted"),
-    [("mask", [[0, 0, 1], [0, 1, 0], [0, 0, 1]]), ("fill", [[0, 0], [0, 1], [0, 0]]),
-     ("forward", [[0, 0], [0, 1], [0, 1]])],
-)  # fmt: skip
+    [
+        ("mask", [[0, 0, 1], [0, 1, 0], [0, 0, 1]]),
+        ("fill", [[0, 0], [0, 1], [0, 0]]),
+        ("forward", [[0, 0], [0, 1], [0, 1]]),
+    ],
+)
 def test_missing_words(missing, wanted):
     examples = words(None, "red", None)
     preparation = Preparation.fit(words("red", "blue"), missing=missing)
@@ -190,9 +193,15 @@ def test_json_and_back_is_the_same_preparation():
 
 @pytest.mark.parametrize(
     "change",
-    [{"missing": "drop"}, {"features": [{"title": "a"}]}, {"roles": {"x": 1}}, {"statics": None},
-     {"more": 1}, {"features": 3}],
-)  # fmt: skip
+    [
+        {"missing": "drop"},
+        {"features": [{"title": "a"}]},
+        {"roles": {"x": 1}},
+        {"statics": None},
+        {"more": 1},
+        {"features": 3},
+    ],
+)
 def test_other_json_is_refused(change):
     value = Preparation.fit(GIVEN, missing="fill").as_json() | change
     with pytest.raises(ValueError, match="this is no"):

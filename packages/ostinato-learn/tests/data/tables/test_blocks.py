@@ -150,21 +150,27 @@ HEADER = "id,t,x,kind,note\n"
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        (HEADER + "a,1,1,u,n\nb,1,1,u,n\nc,1,1,u,n\na,2,1,u,n\nd,1,1,u,n\n",
-         "f.csv, line 5: the id 'a' comes back after other ids"),
+        (
+            HEADER + "a,1,1,u,n\nb,1,1,u,n\nc,1,1,u,n\na,2,1,u,n\nd,1,1,u,n\n",
+            "f.csv, line 5: the id 'a' comes back after other ids",
+        ),
         (HEADER + "a,1,1,u,n\nb,1,1,u,n\nc,1,1,u\n", "f.csv, line 4: column 'note' is missing"),
         (HEADER + "a,1,1,u,n\nb,1,1,u,n\n\nc,1,1,u,n\n", "f.csv, line 4: an empty line"),
-        (HEADER + 'a,1,1,u,n\nb,1,1,u,n\nc,1,1,u,"n\nd,1,1,u,n\n',
-         "line 4, column 'note': .* quote"),
-        (HEADER + "a,1,1,u,n\nb,1,1,u,n\nc,1,inf,u,n\n",
-         "line 4, column 'x': the value is infinite"),
+        (
+            HEADER + 'a,1,1,u,n\nb,1,1,u,n\nc,1,1,u,"n\nd,1,1,u,n\n',
+            "line 4, column 'note': .* quote",
+        ),
+        (
+            HEADER + "a,1,1,u,n\nb,1,1,u,n\nc,1,inf,u,n\n",
+            "line 4, column 'x': the value is infinite",
+        ),
         (HEADER + "a,1,1,u,n\nb,1,1,u,n\nc,1,1,\ud800,n\n", "line 4: byte 7 is 0xed"),
         (HEADER + "a,1,1,u,n\nb,2,1,u,n\nb,1,1,u,n\n", "line 4, column 't': the time 1 follows 2"),
         (HEADER, "a header and no rows"),
         ("", "f.csv: the file is empty"),
         (HEADER.replace("x", "y") + "a,1,1,u,n\n", "there is no column 'x'"),
     ],
-)  # fmt: skip
+)
 def test_errors_name_the_line_of_the_file(monkeypatch, text, wanted):
     monkeypatch.setattr(blocks, "BLOCK", 24)
     file = io.BytesIO(text.encode("utf-8", "surrogatepass"))

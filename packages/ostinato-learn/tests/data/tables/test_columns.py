@@ -35,8 +35,15 @@ def frames():
 
 def test_a_list_of_frames_has_the_names_that_all_have(frames):
     assert column_names(frames).tolist() == ["p", "q"]
-    for nameless in ([], [[1.0, 2.0]], ["a text"], [["a", "word"]], [np.zeros((3, 2))],
-                     [Frame(np.zeros((3, 2)), [0, 1])], None):  # fmt: skip
+    for nameless in (
+        [],
+        [[1.0, 2.0]],
+        ["a text"],
+        [["a", "word"]],
+        [np.zeros((3, 2))],
+        [Frame(np.zeros((3, 2)), [0, 1])],
+        None,
+    ):
         assert column_names(nameless) is None
 
 

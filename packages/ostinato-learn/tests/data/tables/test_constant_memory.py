@@ -84,7 +84,9 @@ def test_a_table_of_600_megabytes_within_450(path, how):
     threads = {"OMP_NUM_THREADS": "2"}  # each has a stack of 8 MB that the limit counts
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, how, path, str(LIMIT)],
-        capture_output=True, text=True, env=os.environ | threads,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=os.environ | threads,
+    )
     assert (ended.returncode != 0) == (how == "memory"), ended.stderr
     assert how != "memory" or "rror" in ended.stderr

@@ -16,8 +16,13 @@ b,2024-01-01 09:00,11,street,car
 b,2024-01-01 09:05,13,street,car
 b,2024-01-01 09:10,9,,car
 """
-ROLES = {"id": "trip", "time": "when", "features": ["speed", "road"], "target": "mode",
-         "task": "classify"}  # fmt: skip
+ROLES = {
+    "id": "trip",
+    "time": "when",
+    "features": ["speed", "road"],
+    "target": "mode",
+    "task": "classify",
+}
 
 
 def of_pandas(path):

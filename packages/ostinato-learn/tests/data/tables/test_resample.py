@@ -47,8 +47,10 @@ def test_steps_have_the_mean_or_the_last_of_their_rows(path):
     assert times[0] == "2024-01-01T10:00:03" and times[4] == "2024-01-01T10:20:03"
     assert (np.diff(found.times[0]) == np.timedelta64(5, "m")).all()
     assert [found.place(row, 0).partition(", ")[2] for row in (1, 3, 5)] == [
-        "line 3, column 'dose'", "line 3, column 'dose'", "line 6, column 'dose'",
-    ]  # fmt: skip
+        "line 3, column 'dose'",
+        "line 3, column 'dose'",
+        "line 6, column 'dose'",
+    ]
 
 
 def test_blocks_and_files_have_the_same_steps(path, monkeypatch):

@@ -56,19 +56,31 @@ def test_that_all_rows_are_one_sequence_is_said(caplog):
     [
         (WIDE, Roles(target="label"), ("wide", None, ("t0", "t1", "t2"), "classify")),
         (WIDE.replace("t", ""), Roles(target="label"), ("wide", None, ("0", "1", "2"), "classify")),
-        ("t1,t10,t11,t2,t3,t4,t5,t6,t7,t8,t9,y\n1,2,3,4,5,6,7,8,9,1,2,a\n", Roles(target="y"),
-         ("wide", None, tuple(f"t{i}" for i in range(1, 12)), "classify")),
-        ("id," + WIDE.replace("\nup", "\n1,up").replace("\ndown", "\n2,down"),
-         Roles(target="label"), ("wide", "id", ("t0", "t1", "t2"), "classify")),
+        (
+            "t1,t10,t11,t2,t3,t4,t5,t6,t7,t8,t9,y\n1,2,3,4,5,6,7,8,9,1,2,a\n",
+            Roles(target="y"),
+            ("wide", None, tuple(f"t{i}" for i in range(1, 12)), "classify"),
+        ),
+        (
+            "id," + WIDE.replace("\nup", "\n1,up").replace("\ndown", "\n2,down"),
+            Roles(target="label"),
+            ("wide", "id", ("t0", "t1", "t2"), "classify"),
+        ),
         (LONG, Roles(target="mode", task="tag"), ("long", "ID", ("x", "y"), "tag")),
         (LONG, Roles(target="x", task="forecast"), ("long", "ID", (), "forecast")),
-        (LONG, Roles(target="x", task="forecast", known=("y",)),
-         ("long", "ID", ("y",), "forecast")),
-        ('{"id": 1, "x": [1], "y": [2], "z": "u"}', Roles(target="z"),
-         ("nested", "id", ("x", "y"), "classify")),
+        (
+            LONG,
+            Roles(target="x", task="forecast", known=("y",)),
+            ("long", "ID", ("y",), "forecast"),
+        ),
+        (
+            '{"id": 1, "x": [1], "y": [2], "z": "u"}',
+            Roles(target="z"),
+            ("nested", "id", ("x", "y"), "classify"),
+        ),
         ('{"x": [1], "z": ["u"]}', Roles(target="z", task="tag"), ("nested", None, ("x",), "tag")),
     ],
-)  # fmt: skip
+)
 def test_what_is_unambiguous_is_found_out(text, given, wanted):
     found = resolve(given, table(text))
     assert (found.shape, found.id, found.features, found.task) == wanted
@@ -98,23 +110,35 @@ def test_the_only_dates_that_go_on_are_the_time_of_a_series(text, time):
 @pytest.mark.parametrize(
     ("text", "given", "wanted"),
     [
-        ("a,b,c\n1,2,u\n3,4,v\n", Roles(target="c"),
-         "is a row a step or a whole sequence.*'a', 'b'"),
-        ("a,b,c\n1,2,u\n1,4,v\n", Roles("long", target="c", task="classify"),
-         "column distinguishes"),
+        (
+            "a,b,c\n1,2,u\n3,4,v\n",
+            Roles(target="c"),
+            "is a row a step or a whole sequence.*'a', 'b'",
+        ),
+        (
+            "a,b,c\n1,2,u\n1,4,v\n",
+            Roles("long", target="c", task="classify"),
+            "column distinguishes",
+        ),
         (LONG, Roles(id="ID", target="mode"), "what is the target 'mode' for"),
-        (LONG.replace("x", "mood").replace("1,1,up", "q,1,up"),
-         Roles(target="mode", task="classify"), "'mood' does not hold numbers; name the features"),
+        (
+            LONG.replace("x", "mood").replace("1,1,up", "q,1,up"),
+            Roles(target="mode", task="classify"),
+            "'mood' does not hold numbers; name the features",
+        ),
         (LONG, Roles(id="ID", target="ID"), "'ID' is both id and target"),
         (LONG, Roles(id="ID", features=("x", "x")), "'x' is twice among the features"),
         (LONG, Roles(id="ID", features=("x",), known=("y",)), "'y' is among known and not among"),
         (LONG, Roles(id="ID", features=("x",), categories=("y",)), "'y' is among categories and"),
         ("id,z\na,u\na,u\n", Roles(id="id", target="z", task="tag"), "no column is left"),
         (LONG, Roles(features=("x", "yy")), r"no column 'yy' \(given as features\).*mean 'y'"),
-        ("id," + ",".join(f"c{i}" for i in range(50)) + "\n1" + ",2" * 50 + "\n",
-         Roles(target="d"), r"'c18', … \(51 columns\)"),
+        (
+            "id," + ",".join(f"c{i}" for i in range(50)) + "\n1" + ",2" * 50 + "\n",
+            Roles(target="d"),
+            r"'c18', … \(51 columns\)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_ambiguous_or_wrong_is_refused(text, given, wanted):
     with pytest.raises(ValueError, match=wanted) as error:
         resolve(given, table(text))
@@ -138,8 +162,11 @@ def test_rows_that_a_model_answers_may_lack_their_id(text, shape, features):
 def test_a_model_reads_rows_that_are_steps_as_well_as_lists():
     roles = Roles("nested", "ID", "Time", ("x", "y"), "mode", "tag")
     lists = '{"ID": "a", "Time": [1, 2], "x": [1, 1], "y": [1, 1], "mode": ["up", "up"]}'
-    for of_model, text, shape in [(True, LONG, "long"), (True, lists, "nested"),
-                                  (False, LONG, "nested")]:  # fmt: skip
+    for of_model, text, shape in [
+        (True, LONG, "long"),
+        (True, lists, "nested"),
+        (False, LONG, "nested"),
+    ]:
         found = resolve(replace(roles, of_model=of_model), table(text))
         assert found == replace(roles, of_model=of_model, shape=shape)
     of_steps = replace(roles, shape="long", of_model=True)

@@ -21,9 +21,15 @@ ROWS = [
 ]
 NAMES = ("who", "t", "x", "kind", "mode", "act", "person", "part", "age")
 ROLES = Roles(
-    id="who", time="t", features=("x", "kind"), target="mode", task="classify", group="person",
-    split="part", static=("age",),
-)  # fmt: skip
+    id="who",
+    time="t",
+    features=("x", "kind"),
+    target="mode",
+    task="classify",
+    group="person",
+    split="part",
+    static=("age",),
+)
 
 
 @pytest.fixture
@@ -97,8 +103,10 @@ def test_nested_tags_with_times(write):
     assert [tags.tolist() for tags in examples.y] == [["u", "v"], ["u"]]
     rows[0] = ("p", [2, 1], [0.5, 1.5], ["u", "v"])
     with pytest.raises(ValueError, match="line 1, column 'time', value 2: the time 1 follows 2"):
-        read_examples(write(rows, ("id", "time", "x", "act"), ".jsonl"),
-                      Roles(features=("x",), target="act", task="tag"))  # fmt: skip
+        read_examples(
+            write(rows, ("id", "time", "x", "act"), ".jsonl"),
+            Roles(features=("x",), target="act", task="tag"),
+        )
 
 
 def test_nested_words_and_series(write):
@@ -186,13 +194,19 @@ def test_select_takes_all_that_belongs_to_a_sequence(write):
         ((5, 8, 7), {}, "line 7, column 'age': 7, and nothing earlier in the same sequence"),
         ((3, 7, "reserve"), {}, "line 5, column 'part': 'reserve' is not a part: wanted train"),
         ((3, 6, ""), {}, "line 5, column 'person': the value is missing"),
-        ((0, 0, "b"), {"shape": "wide", "time": None, "features": ("x",)},
-         "line 3, column 'who': 'b' is the id of line 2 too"),
+        (
+            (0, 0, "b"),
+            {"shape": "wide", "time": None, "features": ("x",)},
+            "line 3, column 'who': 'b' is the id of line 2 too",
+        ),
         ((0, 0, "b"), {"shape": "wide", "task": "tag"}, "a wide table.*an answer for each step"),
-        ((0, 0, "b"), {"shape": "nested", "time": None},
-         "line 2, column 'x': a single value; wanted a list"),
+        (
+            (0, 0, "b"),
+            {"shape": "nested", "time": None},
+            "line 2, column 'x': a single value; wanted a list",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_refused(write, change, roles, wanted):
     rows = [list(row) for row in ROWS]
     rows[change[0]][change[1]] = change[2]

@@ -20,9 +20,12 @@ def written(tmp_path, text, name="mine.csv"):
 
 NESTED = [
     {"key": "a", "meta": {"site": 1, "by": {"name": "Ann"}}, "readings": [{"v": 1, "q": 0.5}]},
-    {"key": "b", "meta": {"site": 2, "by": {"name": "Bob"}},
-     "readings": [{"v": 2, "q": 1.5}, {"v": 3, "q": 2.5}]},
-]  # fmt: skip
+    {
+        "key": "b",
+        "meta": {"site": 2, "by": {"name": "Bob"}},
+        "readings": [{"v": 2, "q": 1.5}, {"v": 3, "q": 2.5}],
+    },
+]
 IN_OBJECTS = Roles(
     features=("readings.v", "readings.q"), target="meta.by.name", group="meta.site", task="classify"
 )

@@ -35,8 +35,10 @@ def test_documents_of_a_table(tmp_path):
     for name in ("a.csv", "a.jsonl"):
         found = read_documents(tmp_path / name, column="text")
         assert found == ["Two\nlines, said she.", "Other"]
-    for column, wanted in [(None, "which column holds the text.*'text', 'n'"),
-                           ("txt", "no column 'txt'.*did you mean 'text'")]:  # fmt: skip
+    for column, wanted in [
+        (None, "which column holds the text.*'text', 'n'"),
+        ("txt", "no column 'txt'.*did you mean 'text'"),
+    ]:
         with pytest.raises(ValueError, match=wanted):
             read_documents(tmp_path / "a.csv", column=column)
     (tmp_path / "b.csv").write_text("text,n\na,1\n,2\n")
@@ -83,8 +85,13 @@ def test_conll(tmp_path):
 
 
 def test_universal_dependencies(tmp_path):
-    rows = ["# text = vámonos", "1-2\tvámonos" + "\t_" * 8, "1\tvamos\tir\tVERB" + "\t_" * 6,
-            "1.1\tx" + "\t_" * 8, "2\tnos\tyo\tPRON" + "\t_" * 6]  # fmt: skip
+    rows = [
+        "# text = vámonos",
+        "1-2\tvámonos" + "\t_" * 8,
+        "1\tvamos\tir\tVERB" + "\t_" * 6,
+        "1.1\tx" + "\t_" * 8,
+        "2\tnos\tyo\tPRON" + "\t_" * 6,
+    ]
     path = tmp_path / "a.conllu"
     path.write_text("\n".join(rows), encoding="utf-8")
     found = read_conll(path)

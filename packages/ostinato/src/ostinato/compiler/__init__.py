@@ -40,9 +40,12 @@ if TYPE_CHECKING:
 
 
 def compile_step(
-    a: Arguments, captured: list[Tensor], observation: Observation | None, engine: str,
+    a: Arguments,
+    captured: list[Tensor],
+    observation: Observation | None,
+    engine: str,
     generators: Collection[Generator] = (),
-) -> CompiledStep:  # fmt: skip
+) -> CompiledStep:
     """The way of a step: from a PyTorch function to programs of the engine.
 
     Args:

@@ -251,9 +251,17 @@ def find(a: Arguments) -> Found:
 
 def _bucket(a: Arguments) -> Bucket:
     key = (
-        code_key(a.given), a.carry_spec, a.xs_spec, a.step is not a.given, a.variant, a.shared,
-        a.answers, a.numbers and a.numbers.paths, modes(a.stand_ins), engine(),
-    )  # fmt: skip
+        code_key(a.given),
+        a.carry_spec,
+        a.xs_spec,
+        a.step is not a.given,
+        a.variant,
+        a.shared,
+        a.answers,
+        a.numbers and a.numbers.paths,
+        modes(a.stand_ins),
+        engine(),
+    )
     bucket = _buckets.get(key)
     if bucket is None:
         bucket = _buckets[key] = Bucket()
@@ -430,9 +438,14 @@ def _recorded(
 
 
 def _kept(
-    a: Arguments, bucket: Bucket, owner: Owner, observation: Observation,
-    search: Search | None, compiled: CompiledStep | None, why: Unsupported | None,
-) -> Found:  # fmt: skip
+    a: Arguments,
+    bucket: Bucket,
+    owner: Owner,
+    observation: Observation,
+    search: Search | None,
+    compiled: CompiledStep | None,
+    why: Unsupported | None,
+) -> Found:
     """Keep a recording, or its refusal, under its guards."""
     if observation.lifts and observation.tells_numbers_apart():
         raise Unsupported("the step distinguishes numbers from tensors")
@@ -449,11 +462,12 @@ def _kept(
         if observation.lifts:
             raise Unsupported("a search of the step distinguishes numbers")
         if search is not None and search.did not in bucket.by_operations:
-            compiled, why = None, Unsupported(
+            compiled = None
+            why = Unsupported(
                 "the step hands torch an object that is no plain number, or has a backward pass in "
                 "Python (a custom autograd.Function, or hooks), of which a change would not be "
                 f"seen: {guards.opaque}"
-            )  # fmt: skip
+            )
     if compiled is None:
         observation.snapshots.put_back()
     if why is None:

@@ -45,10 +45,14 @@ def modes(stand_ins: StandIns | None = None) -> Any:
     if reason is not None and stand_ins is None:
         raise Transformed(reason)
     return (
-        torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), torch.is_grad_enabled(),
-        torch.is_inference_mode_enabled(), torch.are_deterministic_algorithms_enabled(),
-        torch.get_default_dtype(), default_devices(),
-    )  # fmt: skip
+        torch.is_autocast_enabled("cpu"),
+        torch.get_autocast_dtype("cpu"),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_default_dtype(),
+        default_devices(),
+    )
 
 
 def unplayable(init: list[Tensor], xs: list[Tensor], axis: int) -> Unsupported:
@@ -88,11 +92,19 @@ def described(tensors: list[Any], a: Arguments, rows: Sequence[Tensor] = ()) -> 
         raise unplayable(init, xs, int(a.of_layer))
     first: dict[int, int] = {}
     kinds = [
-        (type(t), t.shape, t.dtype, t.device, t.layout, t.requires_grad, t.is_neg(),
-         first.setdefault(id(t), i))
+        (
+            type(t),
+            t.shape,
+            t.dtype,
+            t.device,
+            t.layout,
+            t.requires_grad,
+            t.is_neg(),
+            first.setdefault(id(t), i),
+        )
         for i, t in enumerate(tensors)
         if isinstance(t, Tensor)
-    ]  # fmt: skip
+    ]
     return leaves, tuple(kinds)
 
 

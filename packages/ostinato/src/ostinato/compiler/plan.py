@@ -167,17 +167,26 @@ class Planner:
         ]
         outputs = [Output(y, f"y{i}") for i, y in enumerate(f.ys) if y_is_carry[i] is None]
         spec = PassSpec(
-            leaves, tuple(carries), tuple(outputs), tuple(stored.saved),
-            hidden=self._hidden(scale), descending=reverse, hoist=scale.hoist,
+            leaves,
+            tuple(carries),
+            tuple(outputs),
+            tuple(stored.saved),
+            hidden=self._hidden(scale),
+            descending=reverse,
+            hoist=scale.hoist,
             handed_on=frozenset(self.handed_on.values()),
-        )  # fmt: skip
+        )
         return ForwardPlan(reverse, scale, lower(spec), spec.saved, stored.leaves, y_is_carry)
 
     @_once
     def backward(
-        self, y_used: Flags, reached: Flags, x_wanted: Flags, init_wanted: Flags,
+        self,
+        y_used: Flags,
+        reached: Flags,
+        x_wanted: Flags,
+        init_wanted: Flags,
         forward: ForwardPlan,
-    ) -> BackwardPlan:  # fmt: skip
+    ) -> BackwardPlan:
         """The pass that reads the tape of `forward`.
 
         Args:
@@ -201,9 +210,14 @@ class Planner:
         leaves |= _leaves("d_y", [(i, n) for i, n in enumerate(g.d_ys) if n.op != "absent"])
         outputs = [Output(n, f"d_x{i}") for i, n in d_xs.items()]
         spec = PassSpec(
-            leaves, tuple(carries), tuple(outputs), sums=sums,
-            hidden=self._hidden(forward.scale), descending=descending, hoist=forward.scale.hoist,
-        )  # fmt: skip
+            leaves,
+            tuple(carries),
+            tuple(outputs),
+            sums=sums,
+            hidden=self._hidden(forward.scale),
+            descending=descending,
+            hoist=forward.scale.hoist,
+        )
         lowered = lower(spec)
         gradients = WeightGradients(lowered, sums, g.d_captured)
         return BackwardPlan(lowered, gradients, tuple([i in d_xs for i in range(len(g.d_xs))]))

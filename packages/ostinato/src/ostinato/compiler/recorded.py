@@ -47,9 +47,17 @@ def _verified(a: Arguments, found: cache.Found) -> ScanCall | Unsupported:
         raise Unsupported("a captured tensor has not as many rows as the batch; give it as many")
     drawn = _drawn(found.compiled, a, per_row)
     call = ScanCall(
-        found.compiled, a, found.captured, captured, per_row, a.n_rows, rows, unchanged,
-        _differentiable_gradients, drawn,
-    )  # fmt: skip
+        found.compiled,
+        a,
+        found.captured,
+        captured,
+        per_row,
+        a.n_rows,
+        rows,
+        unchanged,
+        _differentiable_gradients,
+        drawn,
+    )
     return verified(call, found.guards, found.lifted) or call
 
 

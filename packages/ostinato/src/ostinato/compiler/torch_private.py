@@ -97,12 +97,20 @@ functorch: Any = SimpleNamespace(
     **{
         name: _named(f"torch._C._functorch.{name}")
         for name in (
-            "is_functorch_wrapped_tensor", "get_dynamic_layer_stack_depth", "maybe_get_level",
-            "maybe_get_bdim", "get_unwrapped", "is_batchedtensor", "_add_batch_dim",
-            "_wrap_for_grad", "TransformType", "get_interpreter_stack", "peek_interpreter_stack",
+            "is_functorch_wrapped_tensor",
+            "get_dynamic_layer_stack_depth",
+            "maybe_get_level",
+            "maybe_get_bdim",
+            "get_unwrapped",
+            "is_batchedtensor",
+            "_add_batch_dim",
+            "_wrap_for_grad",
+            "TransformType",
+            "get_interpreter_stack",
+            "peek_interpreter_stack",
         )
     }
-)  # fmt: skip
+)
 is_functorch_wrapped_tensor: Any = functorch.is_functorch_wrapped_tensor
 is_legacy_batchedtensor: Any = _named("torch._C._functorch.is_legacy_batchedtensor")
 are_transforms_active: Any = _named("torch._C._are_functorch_transforms_active")

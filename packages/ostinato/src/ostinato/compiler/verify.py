@@ -207,9 +207,12 @@ def _flipped(
 
 
 def _jumps(
-    call: ScanCall, observation: Observation | None, found: _Compared, moved: float = 0.0,
+    call: ScanCall,
+    observation: Observation | None,
+    found: _Compared,
+    moved: float = 0.0,
     phase: int = 0,
-) -> Unsupported | bool:  # fmt: skip
+) -> Unsupported | bool:
     """Whether the loop's own outputs jump when its inputs move by some rounding errors."""
     eps = torch.finfo(call.compiled.dtype).eps
     for by in (32 * eps, -32 * eps):

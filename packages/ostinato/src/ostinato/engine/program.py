@@ -217,9 +217,14 @@ class Program:
         instructions.
         """
         lists = (
-            self.buffers, self.weights, self.gradients, self.carries, self.tables, self.products,
+            self.buffers,
+            self.weights,
+            self.gradients,
+            self.carries,
+            self.tables,
+            self.products,
             self.instructions,
-        )  # fmt: skip
+        )
         out = [self.n_arguments, int(self.descending)]
         for found in lists:
             out += _numbers(found)

@@ -166,10 +166,15 @@ def _adapted(
         return Results(ys, finals, y_spec)
 
     return a.in_form(
-        form, back, step=adapted, ragged=ragged, carry_spec=played_spec,
+        form,
+        back,
+        step=adapted,
+        ragged=ragged,
+        carry_spec=played_spec,
         xs_spec=_with_kinds(xs_spec, iter(x_kinds)),
-        leaves=_all_as_played(a.leaves, kinds), xs_leaves=_all_as_played(a.xs_leaves, x_kinds),
-    )  # fmt: skip
+        leaves=_all_as_played(a.leaves, kinds),
+        xs_leaves=_all_as_played(a.xs_leaves, x_kinds),
+    )
 
 
 def _with_kinds(spec: tree.Spec, kinds: Iterator[Kind]) -> tree.Spec:

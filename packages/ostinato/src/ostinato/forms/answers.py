@@ -32,9 +32,12 @@ MOST_FAILURES = 3  # in a row; then the step runs in the Python loop without a f
 MOST_QUESTIONS = 64  # of one step
 # These are applied to each row first, so that T · B truth values are kept, not T · B · H.
 _BY_ROWS = {
-    torch.any: "any", Tensor.any: "any", torch.all: "all", Tensor.all: "all",
+    torch.any: "any",
+    Tensor.any: "any",
+    torch.all: "all",
+    Tensor.all: "all",
     torch_private.is_all_true: "all",
-}  # fmt: skip
+}
 
 
 @dataclass

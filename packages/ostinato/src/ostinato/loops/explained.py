@@ -60,9 +60,14 @@ class LoopReport:
 def report(site: Site) -> LoopReport:
     """The report of one loop."""
     return LoopReport(
-        site.name, site.file, site.source.line, site.source.text, site.native, site.reason,
+        site.name,
+        site.file,
+        site.source.line,
+        site.source.text,
+        site.native,
+        site.reason,
         site.times,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -181,9 +186,14 @@ def explain(
 
 
 def _of_step(
-    step: Step, init: Tree, xs: Tree, *, dim: int = 0, memory: int | str | None = None,
+    step: Step,
+    init: Tree,
+    xs: Tree,
+    *,
+    dim: int = 0,
+    memory: int | str | None = None,
     truncate: int | None = None,
-) -> Explanation:  # fmt: skip
+) -> Explanation:
     a = checked(step, init, xs, dim, False, memory=memory, truncate=truncate)
     return explained(a, _with_state)
 

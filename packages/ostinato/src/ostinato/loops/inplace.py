@@ -35,8 +35,17 @@ MARK = "_loops_by_accelerate"  # in the `__dict__` of modules, so that copies ha
 # were refused, or if a loop did not run or was short, as it may be in the first calls only.
 _CALLS, _SHORT_CALLS = 4, 32
 _WITHOUT_TENSORS = (
-    type(None), bool, int, float, complex, str, bytes, enum.Enum, torch.dtype, torch.device,
-)  # fmt: skip
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    enum.Enum,
+    torch.dtype,
+    torch.device,
+)
 
 
 class Caller(Unread):
@@ -262,10 +271,12 @@ def _calling(function: types.FunctionType, redirect: Redirect) -> types.CodeType
     more: dict[str, Any] = {}
     if sys.version_info >= (3, 11):
         more["co_qualname"] = code.co_qualname
-    constants = tuple([
-        redirect if c == _PLACE else code if isinstance(c, types.CodeType) else c
-        for c in made.co_consts
-    ])  # fmt: skip
+    constants = tuple(
+        [
+            redirect if c == _PLACE else code if isinstance(c, types.CodeType) else c
+            for c in made.co_consts
+        ]
+    )
     return made.replace(co_consts=constants, co_firstlineno=code.co_firstlineno, **more)
 
 

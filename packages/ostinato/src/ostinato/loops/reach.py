@@ -189,8 +189,14 @@ class _Reach:
 _NO_NAMES = frozenset[str]()
 _METHODS = (types.FunctionType, staticmethod, classmethod, property)
 _CONTAINERS = (
-    *_METHODS, types.MethodType, functools.partial, functools._lru_cache_wrapper, dict, list, tuple,
-)  # fmt: skip
+    *_METHODS,
+    types.MethodType,
+    functools.partial,
+    functools._lru_cache_wrapper,
+    dict,
+    list,
+    tuple,
+)
 
 
 def _attributes(value: Any) -> dict[str, Any]:

@@ -97,9 +97,13 @@ class LoopRuntime:
         return KnownRows()
 
     def begin(
-        self, number: int, iterable: Any, body: Any, outer: Loop | None,
+        self,
+        number: int,
+        iterable: Any,
+        body: Any,
+        outer: Loop | None,
         rows: KnownRows,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """The object for a loop that begins: a `Loop` if it may become a scan, else `Unwatched`."""
         site = self.sites[number]
         if site.source.stays:

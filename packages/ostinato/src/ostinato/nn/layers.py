@@ -113,9 +113,16 @@ class _Layer(torch.nn.RNNBase):
         """
         if torch_compat.looks_on() and not is_exporting():
             return torch_compat.disabled(_Layer.forward)(
-                self, input, hx, lengths=lengths, resets=resets, restart=restart,
-                return_all_states=return_all_states, memory=memory, truncate=truncate,
-            )  # fmt: skip
+                self,
+                input,
+                hx,
+                lengths=lengths,
+                resets=resets,
+                restart=restart,
+                return_all_states=return_all_states,
+                memory=memory,
+                truncate=truncate,
+            )
         if self.training:
             memory = self.memory_budget if memory is None else memory
             truncate = self.gradient_steps if truncate is None else truncate

@@ -68,9 +68,12 @@ class LayerReport:
 
 
 def accelerate(
-    model: Model, verify: tuple[Any, ...] | None = None, *, loops: bool = False,
+    model: Model,
+    verify: tuple[Any, ...] | None = None,
+    *,
+    loops: bool = False,
     tolerance: float | None = None,
-) -> Model:  # fmt: skip
+) -> Model:
     """Turn every torch.nn.RNN, GRU and LSTM in a model into ostinato's, in place.
 
     Only the class of the layers changes. Parameters, hooks, parametrizations, training mode, shared

@@ -311,8 +311,10 @@ class StreamPlayer:
             if n:
                 _log.warning(
                     "%s: %s values of %r were not in the training part and are read as unknown",
-                    self.source.shown, f"{n:,}", name,
-                )  # fmt: skip
+                    self.source.shown,
+                    f"{n:,}",
+                    name,
+                )
         if self.skipped:
             _log.warning("%d lines were invalid, and left out", self.skipped)
         if self.rule.until is not None:

@@ -87,9 +87,12 @@ class RowParser:
     """
 
     def __init__(
-        self, columns: StreamColumns, allow_missing: bool = False,
-        names: Sequence[Names | None] = (), reads_words: bool = False,
-    ):  # fmt: skip
+        self,
+        columns: StreamColumns,
+        allow_missing: bool = False,
+        names: Sequence[Names | None] = (),
+        reads_words: bool = False,
+    ):
         self.reads_words = reads_words
         self.columns, self.allow_missing = columns, allow_missing
         self.names = list(names) or [None] * len(columns.features)
@@ -137,9 +140,13 @@ class Csv(RowParser):
     """
 
     def __init__(
-        self, columns: StreamColumns, allow_missing: bool, names: Sequence[Names | None],
-        reads_words: bool, dialect: Dialect,
-    ):  # fmt: skip
+        self,
+        columns: StreamColumns,
+        allow_missing: bool,
+        names: Sequence[Names | None],
+        reads_words: bool,
+        dialect: Dialect,
+    ):
         super().__init__(columns, allow_missing, names, reads_words)
         self._dialect = dialect
         self.separator = dialect.between(".csv")

@@ -225,10 +225,14 @@ def _lengths(part: TextSide) -> Iterator[Finding]:
 def _characters(part: TextSide) -> Iterator[Finding]:
     """Characters that a reader would not have written."""
     kinds = (
-        (BROKEN, "broken-decoding", "look like broken decoding", "write the file as UTF-8 from "
-         "its source: the text was read in another encoding"),
+        (
+            BROKEN,
+            "broken-decoding",
+            "look like broken decoding",
+            "write the file as UTF-8 from its source: the text was read in another encoding",
+        ),
         (CONTROL, "control-characters", "are control characters", "remove them"),
-    )  # fmt: skip
+    )
     for pattern, code, what, remedy in kinds:
         count, concerned = 0, 0
         places: list[str] = []

@@ -43,8 +43,12 @@ def as_csv(content: bytes, source: str) -> bytes:
         raise ValueError(f"{source}: the sheets have no cells; wanted a table")
     name, rows = next(iter(filled.items()))
     if len(filled) > 1:
-        _log.warning("%s: read the sheet %r; there are also %s", source, name,
-                     ", ".join(map(repr, list(filled)[1:])))  # fmt: skip
+        _log.warning(
+            "%s: read the sheet %r; there are also %s",
+            source,
+            name,
+            ", ".join(map(repr, list(filled)[1:])),
+        )
     while not _is_filled(rows[-1]):
         rows.pop()
     width = max(i + 1 for row in rows for i, cell in enumerate(row) if cell is not None)

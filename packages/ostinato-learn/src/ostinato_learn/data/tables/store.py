@@ -97,8 +97,11 @@ def store_examples(
 def _numbers(part: Examples) -> list[str]:
     """The features of a part that are numbers and have at least one value."""
     there = ~np.isnan(part.values).all(0)
-    return [name for name, some in zip(part.features, there, strict=True)
-            if some and name not in part.categories]  # fmt: skip
+    return [
+        name
+        for name, some in zip(part.features, there, strict=True)
+        if some and name not in part.categories
+    ]
 
 
 def _check_kinds(numbers: Set[str], words: Set[str]) -> None:
@@ -215,8 +218,14 @@ def _without_steps(part: Examples) -> Examples:
         places = Places(places.unit, places.numbers[starts], places.columns, "rows")
     y = None if tagged(part) is not None or _has_series(part) else part.y
     written = None if y is None else part.written
-    return replace(part, X=np.zeros((len(part), 0, len(part.features)), np.float32), y=y,
-                   times=None, places=places, written=written)  # fmt: skip
+    return replace(
+        part,
+        X=np.zeros((len(part), 0, len(part.features)), np.float32),
+        y=y,
+        times=None,
+        places=places,
+        written=written,
+    )
 
 
 def _with_typed_labels(parts: list[Examples]) -> list[Examples]:
@@ -225,8 +234,10 @@ def _with_typed_labels(parts: list[Examples]) -> list[Examples]:
         return parts
     labels = typed(np.concatenate([part.written for part in parts]))
     ends = np.cumsum([len(part) for part in parts])
-    return [replace(part, y=y, written=None)
-            for part, y in zip(parts, np.split(labels, ends[:-1]), strict=True)]  # fmt: skip
+    return [
+        replace(part, y=y, written=None)
+        for part, y in zip(parts, np.split(labels, ends[:-1]), strict=True)
+    ]
 
 
 def _joined(

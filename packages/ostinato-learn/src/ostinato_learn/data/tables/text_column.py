@@ -57,9 +57,13 @@ class Text(Column):
     """
 
     def __init__(
-        self, name: str, place: Place, values: pa.ChunkedArray, untyped: bool,
+        self,
+        name: str,
+        place: Place,
+        values: pa.ChunkedArray,
+        untyped: bool,
         dialect: Dialect | None = None,
-    ):  # fmt: skip
+    ):
         super().__init__(name, place)
         self._dialect = dialect or Dialect()
         self._values = values

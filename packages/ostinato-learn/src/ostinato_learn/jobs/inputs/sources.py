@@ -111,8 +111,17 @@ def check(config: DataConfig) -> None:
             raise BadInput(f"--{flag} is for .csv and .tsv files, not for {config.source}")
     if config.source is None or is_table(config.source):
         return
-    of_tables = ("shape", "id", "time", "time_format", "every", "features", "categories", "group",
-                 "split")  # fmt: skip
+    of_tables = (
+        "shape",
+        "id",
+        "time",
+        "time_format",
+        "every",
+        "features",
+        "categories",
+        "group",
+        "split",
+    )
     for name in of_tables:
         if getattr(config, name) is not None:
             flag = name.replace("_", "-")

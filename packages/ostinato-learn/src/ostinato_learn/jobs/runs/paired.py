@@ -95,8 +95,18 @@ def sign_tested(
 ) -> PairedResult:
     """An exact sign test over sequences; `gain` `[N]` is above 0 where run B is better."""
     better, worse = int((gain > 0).sum()), int((gain < 0).sum())
-    return PairedResult(name, "sequences", len(gain), better, worse, better > worse,
-                        difference, measure, sign_test(better, worse), assumption)  # fmt: skip
+    return PairedResult(
+        name,
+        "sequences",
+        len(gain),
+        better,
+        worse,
+        better > worse,
+        difference,
+        measure,
+        sign_test(better, worse),
+        assumption,
+    )
 
 
 def flip_tested(
@@ -105,8 +115,18 @@ def flip_tested(
     """A sign-flip test; `differences` `[N]` of the losses are below 0 where run B is better."""
     better, worse = int((differences < 0).sum()), int((differences > 0).sum())
     mean = float(differences.mean())
-    return PairedResult("sign-flip test", unit, len(differences), better, worse, mean < 0,
-                        mean, measure, flips(differences), assumption)  # fmt: skip
+    return PairedResult(
+        "sign-flip test",
+        unit,
+        len(differences),
+        better,
+        worse,
+        mean < 0,
+        mean,
+        measure,
+        flips(differences),
+        assumption,
+    )
 
 
 def classify(a: Rows, b: Rows) -> PairedResult:
@@ -134,9 +154,13 @@ def tag(a: Rows, b: Rows) -> PairedResult:
     _, unit = np.unique([row["id"] for row in a], return_inverse=True)
     gain = np.bincount(unit, _right(b).astype(float) - _right(a))
     _check_enough(len(gain), "sequences")
-    return sign_tested("exact sign test", gain, float(gain.sum() / len(a)),
-                       "accuracy of a step's label",
-                       f"{DRAWN_APART} (the steps within one need not be)")  # fmt: skip
+    return sign_tested(
+        "exact sign test",
+        gain,
+        float(gain.sum() / len(a)),
+        "accuracy of a step's label",
+        f"{DRAWN_APART} (the steps within one need not be)",
+    )
 
 
 def forecast(a: Rows, b: Rows, horizon: int) -> PairedResult:

@@ -20,8 +20,17 @@ if TYPE_CHECKING:
     from ostinato_learn.data.sequences.preparation import Preparation
 
 # Parameters that say how a given file is read.
-READING = ("data.separator", "data.decimal", "data.encoding", "data.na", "data.thousands",
-           "data.skip_lines", "data.sort", "data.repeated", "data.time_format")  # fmt: skip
+READING = (
+    "data.separator",
+    "data.decimal",
+    "data.encoding",
+    "data.na",
+    "data.thousands",
+    "data.skip_lines",
+    "data.sort",
+    "data.repeated",
+    "data.time_format",
+)
 # The hyperparameters that make a finished run longer; the others of EXTENDABLE do not.
 LENGTH = ("training.iterations", "training.epochs")
 

@@ -56,9 +56,11 @@ def aligned(rows: Rows) -> list[str]:
 
 
 def _measures(task: str, test: dict[str, Any]) -> Rows:
-    rows = [(measure.words, measure.shown(test[name]))
-            for name, measure in tasks.named(task).measures.items()
-            if test.get(name) is not None]  # fmt: skip
+    rows = [
+        (measure.words, measure.shown(test[name]))
+        for name, measure in tasks.named(task).measures.items()
+        if test.get(name) is not None
+    ]
     if task == "forecast":
         rows.append(("values that were forecast", f"{test['n']:,}"))
     size = test.get("vocabulary_size")

@@ -9,8 +9,14 @@ TASK = TaskSpec(
     does="Forecasts the next values of a series.",
     uses=OF_TABLES
     | {
-        "data.static", "data.known", "data.missing", "task.horizon", "task.context", "task.season",
-        "task.bounds", "model.bidirectional",
+        "data.static",
+        "data.known",
+        "data.missing",
+        "task.horizon",
+        "task.context",
+        "task.season",
+        "task.bounds",
+        "model.bidirectional",
     },
     recipe=SCHEDULE
     | {
@@ -34,4 +40,4 @@ TASK = TaskSpec(
         "task.season": "fitted.season",
     },
     drawn=("task.horizon",),
-)  # fmt: skip
+)

@@ -144,8 +144,12 @@ def _windows(panel: Panel, settings: ForecastSettings, held_back: np.ndarray) ->
     for add in (Moments.add, Moments.add_deviations):
         for chosen, part in panel.parts() if past or future else ():
             kept = part.lengths - held_back[chosen]
-            known = zip((past, future), (part.past, part.future),
-                        (part.offsets, part.future_offsets), strict=True)  # fmt: skip
+            known = zip(
+                (past, future),
+                (part.past, part.future),
+                (part.offsets, part.future_offsets),
+                strict=True,
+            )
             for moments, values, offsets in known:
                 for each, column in zip(moments, values[_first(offsets, kept)].T, strict=True):
                     add(each, column)

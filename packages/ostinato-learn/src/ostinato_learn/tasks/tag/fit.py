@@ -189,9 +189,14 @@ def fit(
     task: Tagging
     if plan.window is not None:
         task = TaggingWindows(
-            inputs, given.y, plan.batch_size, plan.window, plan.seed,
-            allowed=allowed, validation=held_out,
-        )  # fmt: skip
+            inputs,
+            given.y,
+            plan.batch_size,
+            plan.window,
+            plan.seed,
+            allowed=allowed,
+            validation=held_out,
+        )
     else:
         task = Tagging(
             inputs,

@@ -114,9 +114,12 @@ class Tagging(OfBatches):
 
 @torch.no_grad()
 def measure(
-    net: TaggerNet, X: Inputs, y: Integers, allowed: Allowed | None = None,
+    net: TaggerNet,
+    X: Inputs,
+    y: Integers,
+    allowed: Allowed | None = None,
     rows: slice = slice(None),
-) -> Evaluation:  # fmt: skip
+) -> Evaluation:
     """Loss per step and accuracy over the steps of labelled sequences, or of some rows of them.
 
     It answers in evaluation mode, batches of similar length, and keeps the mode it had.

@@ -18,8 +18,11 @@ from ostinato.compiler.graph.node import ROWS, Node, depends_on, reachable, read
 from ostinato.engine.ops import OPS
 
 _CHEAP = {name for name, op in OPS.items() if not op.expensive} | {
-    "spread", "concat", "slice", "take",
-}  # fmt: skip
+    "spread",
+    "concat",
+    "slice",
+    "take",
+}
 
 
 class KeptValues(NamedTuple):

@@ -32,9 +32,21 @@ if TYPE_CHECKING:
     from ostinato.arguments import Arguments
 
 _PLAIN = {
-    int, bool, str, float, complex, slice, type(None), type(...), type, torch.dtype, torch.device,
-    torch.Size, torch.layout, torch.memory_format,
-}  # fmt: skip
+    int,
+    bool,
+    str,
+    float,
+    complex,
+    slice,
+    type(None),
+    type(...),
+    type,
+    torch.dtype,
+    torch.device,
+    torch.Size,
+    torch.layout,
+    torch.memory_format,
+}
 _LEAVES = {Tensor, torch.nn.Parameter, *_PLAIN}
 _FROM_VALUES = {"tensor", "as_tensor", "asarray", "new_tensor"}
 # These calls change a tensor itself, not its elements. On a tensor from outside the Python loop
@@ -396,9 +408,11 @@ class swapped(OwnMode):  # noqa: N801 (reads as a context)
 
 
 def search_step(
-    a: Arguments, known: tuple[Any, ...] = (), reached: Collection[int] = (),
+    a: Arguments,
+    known: tuple[Any, ...] = (),
+    reached: Collection[int] = (),
     unread: Collection[int] = (),
-) -> Search:  # fmt: skip
+) -> Search:
     """Run a step once, to find the tensors that it takes from outside, and its calls.
 
     It runs with the tensors themselves, which it is stopped from changing, and in the caller's

@@ -117,8 +117,10 @@ class Draw:
         return rows.movedim(0, self.axis).flatten(self.axis, self.axis + 1)
 
     def __str__(self) -> str:
-        shape = ["B" if n == Batch(1) else f"{n.times}B" if isinstance(n, Batch) else str(n)
-                 for n in self.shape]  # fmt: skip
+        shape = [
+            "B" if n == Batch(1) else f"{n.times}B" if isinstance(n, Batch) else str(n)
+            for n in self.shape
+        ]
         return f"{self.fill.removesuffix('_')} [{', '.join(shape)}]"
 
 

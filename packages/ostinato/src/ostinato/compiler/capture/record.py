@@ -54,9 +54,11 @@ if TYPE_CHECKING:
 
 
 def record(
-    a: Arguments, captured: list[Tensor], observation: Observation | None,
+    a: Arguments,
+    captured: list[Tensor],
+    observation: Observation | None,
     generators: Collection[torch.Generator] = (),
-) -> tuple[Recording, Recording]:  # fmt: skip
+) -> tuple[Recording, Recording]:
     """Record a step at the two batch sizes and make one recording with a symbolic batch.
 
     Returns it, and the one on the small batch.

@@ -20,9 +20,18 @@ from ostinato.compiler.errors import ANOTHER_COURSE, Unsupported
 
 # Products by the names of functions and methods. None takes the batch size as an argument.
 _PRODUCTS = {
-    "linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "einsum", "tensordot", "addmm",
-    "baddbmm", "conv1d",
-}  # fmt: skip
+    "linear",
+    "matmul",
+    "__matmul__",
+    "__rmatmul__",
+    "mm",
+    "bmm",
+    "einsum",
+    "tensordot",
+    "addmm",
+    "baddbmm",
+    "conv1d",
+}
 # Functions of one tensor that may be applied to the captured tensor before the product.
 _THROUGH = {
     "__getitem__", "contiguous", "detach", "gelu", "permute", "relu", "select", "sigmoid", "silu",
@@ -83,9 +92,13 @@ class RowProducts(swapped):
     """
 
     def __init__(
-        self, old: list[Tensor], new: list[Tensor], functions: Any, per_row: PerRow,
+        self,
+        old: list[Tensor],
+        new: list[Tensor],
+        functions: Any,
+        per_row: PerRow,
         made: list[Tensor] | None,
-    ):  # fmt: skip
+    ):
         super().__init__(old, new, functions)
         self.made = made
         self.found: list[OnceProduct] = []

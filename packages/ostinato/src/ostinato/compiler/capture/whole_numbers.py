@@ -30,9 +30,18 @@ _ADDED_UP = {"bmm", "dot", "mm", "mv", "sum"}  # partial sums may be larger than
 _NO_LARGER = {"abs", "ceil", "div", "floor", "fmod", "neg", "round", "sgn", "sign", "trunc"}
 # Calls that choose among numbers, some of which may be arguments.
 _CHOOSING = {
-    "clamp", "clamp_max", "clamp_min", "constant_pad_nd", "fill", "index_put", "masked_fill",
-    "maximum", "minimum", "scatter", "where",
-}  # fmt: skip
+    "clamp",
+    "clamp_max",
+    "clamp_min",
+    "constant_pad_nd",
+    "fill",
+    "index_put",
+    "masked_fill",
+    "maximum",
+    "minimum",
+    "scatter",
+    "where",
+}
 # Calls that move numbers, or give their places.
 _MOVING = {
     "_reshape_alias", "_to_copy", "_unsafe_view", "alias", "amax", "amin", "argmax", "argmin",

@@ -175,9 +175,11 @@ def _runs(places: Places) -> tuple[tuple[int, int, int], ...]:
 def places_of(runs: Sequence[tuple[int, int, int]]) -> Places:
     """The element at each place, from runs (start, count, step); −1 for zeros."""
     return np.concatenate(
-        [np.full(count, -1) if start < 0 else start + step * np.arange(count)
-         for start, count, step in runs]
-    )  # fmt: skip
+        [
+            np.full(count, -1) if start < 0 else start + step * np.arange(count)
+            for start, count, step in runs
+        ]
+    )
 
 
 STRETCH = 16  # elements that a product reads with one load: a vector of AVX-512

@@ -89,9 +89,17 @@ def _flat_kernel(c: Context, kernel: Value, groups: int, turned: bool) -> Node:
 
 @rule("convolution")
 def _convolution(
-    c: Context, x: Value, kernel: Value, bias: Any, stride: Any, padding: Any, dilation: Any,
-    _: bool, __: Any, groups: int,
-) -> Any:  # fmt: skip
+    c: Context,
+    x: Value,
+    kernel: Value,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    _: bool,
+    __: Any,
+    groups: int,
+) -> Any:
     g = _checked(c, x, kernel, c.shapes[0], stride, padding, dilation)
     C, C_out = x.shape[1], kernel.shape[0]
     places = _of_channels(g.patches(), C, math.prod(g.x))
@@ -107,9 +115,19 @@ def _convolution(
 
 @rule("convolution_backward")
 def _convolution_backward(
-    c: Context, d: Value, x: Value, kernel: Value, _: Any, stride: Any, padding: Any,
-    dilation: Any, __: bool, ___: Any, groups: int, wanted: Sequence[bool],
-) -> Any:  # fmt: skip
+    c: Context,
+    d: Value,
+    x: Value,
+    kernel: Value,
+    _: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    __: bool,
+    ___: Any,
+    groups: int,
+    wanted: Sequence[bool],
+) -> Any:
     g = _checked(c, x, kernel, d.shape, stride, padding, dilation)
     C, C_out = x.shape[1], kernel.shape[0]
     node, n = c.as_rows(d), math.prod(g.out)

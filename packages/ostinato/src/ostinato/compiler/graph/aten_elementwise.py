@@ -149,22 +149,24 @@ def _bitwise_not(c: Context, a: Value) -> Any:
 
 # ---- calls that are one expression
 
-RULES.update({
-    "clamp_max": lambda c, a, high: c.elementwise("min", a, high),
-    "clamp_min": lambda c, a, low: c.elementwise("max", a, low),
-    "copy": lambda c, a, b, *_: c.elementwise("copy", c.truth(1, b) if c.gives_truths else b),
-    "ge": lambda c, a, b: c.elementwise("le", b, a),
-    "gt": lambda c, a, b: c.elementwise("lt", b, a),
-    "hardtanh": lambda c, a, low=-1, high=1: _clamp(c, a, low, high),
-    "logical_and": lambda c, a, b: c.elementwise("mul", c.truth(0, a), c.truth(1, b)),
-    "logical_not": lambda c, a: c.elementwise("eq_s", a, s=0.0),
-    "logical_or": lambda c, a, b: c.elementwise("max", c.truth(0, a), c.truth(1, b)),
-    "reciprocal": _POWERS[-1.0],
-    "relu": lambda c, a: c.elementwise("max", a, 0.0),
-    "rsqrt": _POWERS[-0.5],
-    "rsub": lambda c, a, b, alpha=1: _sub(c, b, a, alpha),
-    "where": lambda c, condition, a, b: c.elementwise("select", condition, a, b),
-})  # fmt: skip
+RULES.update(
+    {
+        "clamp_max": lambda c, a, high: c.elementwise("min", a, high),
+        "clamp_min": lambda c, a, low: c.elementwise("max", a, low),
+        "copy": lambda c, a, b, *_: c.elementwise("copy", c.truth(1, b) if c.gives_truths else b),
+        "ge": lambda c, a, b: c.elementwise("le", b, a),
+        "gt": lambda c, a, b: c.elementwise("lt", b, a),
+        "hardtanh": lambda c, a, low=-1, high=1: _clamp(c, a, low, high),
+        "logical_and": lambda c, a, b: c.elementwise("mul", c.truth(0, a), c.truth(1, b)),
+        "logical_not": lambda c, a: c.elementwise("eq_s", a, s=0.0),
+        "logical_or": lambda c, a, b: c.elementwise("max", c.truth(0, a), c.truth(1, b)),
+        "reciprocal": _POWERS[-1.0],
+        "relu": lambda c, a: c.elementwise("max", a, 0.0),
+        "rsqrt": _POWERS[-0.5],
+        "rsub": lambda c, a, b, alpha=1: _sub(c, b, a, alpha),
+        "where": lambda c, condition, a, b: c.elementwise("select", condition, a, b),
+    }
+)
 
 
 # ---- softplus, which is an operation of the engine

@@ -88,9 +88,13 @@ def _added_to_rows(c: Context, g: Value, index: Value, n: int, turned: bool = Fa
 
 @rule("embedding")
 def _embedding(
-    c: Context, table: Value, index: Value, padding: int = -1, scaled: bool = False,
+    c: Context,
+    table: Value,
+    index: Value,
+    padding: int = -1,
+    scaled: bool = False,
     sparse: bool = False,
-) -> Any:  # fmt: skip
+) -> Any:
     if scaled or sparse:
         raise c.refuse("scale_grad_by_freq and sparse are not supported")
     if table.rows:

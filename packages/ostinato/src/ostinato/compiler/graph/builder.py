@@ -165,9 +165,14 @@ class Builder:
     # ---- once, or sum
 
     def call(
-        self, name: str, *args: Any, shape: tuple[int, ...], kind: str = ONCE,
-        kwargs: Mapping[str, Any] | None = None, out: int = 0,
-    ) -> Node:  # fmt: skip
+        self,
+        name: str,
+        *args: Any,
+        shape: tuple[int, ...],
+        kind: str = ONCE,
+        kwargs: Mapping[str, Any] | None = None,
+        out: int = 0,
+    ) -> Node:
         """Result number `out` of an ATen call that is left to PyTorch: see `left_to_torch.py`.
 
         Arguments that are tensors are given as nodes without a batch.

@@ -53,10 +53,14 @@ def _neutral(b: Builder, e: Node) -> Node | None:
     """x + 0 = x · 1 = x: the same bits, except that −0 + 0 and −0 − (−0) would be 0."""
     match e.op, *[n.s if n.op == "const" else n for n in e.inputs], e.s:
         case (
-            ("add" | "sub", Node() as x, 0, _) | ("mul" | "div", Node() as x, 1, _)
-            | ("add", 0, Node() as x, _) | ("mul", 1, Node() as x, _)
-            | ("add_s", Node() as x, 0) | ("mul_s", Node() as x, 1) | ("copy", Node() as x, _)
-        ):  # fmt: skip
+            ("add" | "sub", Node() as x, 0, _)
+            | ("mul" | "div", Node() as x, 1, _)
+            | ("add", 0, Node() as x, _)
+            | ("mul", 1, Node() as x, _)
+            | ("add_s", Node() as x, 0)
+            | ("mul_s", Node() as x, 1)
+            | ("copy", Node() as x, _)
+        ):
             return x
     return None
 
@@ -114,8 +118,13 @@ def _gradient_of_quotient(b: Builder, e: Node) -> Node | None:
 
 
 IDENTITIES = (
-    _folded, _neutral, _known_selection, _scaled_twice, _gradient_of_quotient, _sign,
-)  # fmt: skip
+    _folded,
+    _neutral,
+    _known_selection,
+    _scaled_twice,
+    _gradient_of_quotient,
+    _sign,
+)
 
 
 # ---- forms: the fastest operation of the engine

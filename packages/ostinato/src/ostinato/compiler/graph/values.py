@@ -136,9 +136,12 @@ class Values:
                 self.known[i] = Value(self.b.const(float(tensor)), ())
 
     def inputs(
-        self, name: str, numbers: tuple[int, ...], used: tuple[bool, ...] | None = None,
+        self,
+        name: str,
+        numbers: tuple[int, ...],
+        used: tuple[bool, ...] | None = None,
         of_sums: bool = False,
-    ) -> tuple[Node, ...]:  # fmt: skip
+    ) -> tuple[Node, ...]:
         """The nodes of rows that are given at every step.
 
         Args:

@@ -60,10 +60,19 @@ def emit(sections: Sections, items: Schedule, layout: Layout) -> Lowered:
     carries = tuple([emitter.carry(c) for c in spec.carries])
     arguments = tuple(emitter.arguments)
     program = Program(
-        len(arguments), spec.descending, tuple(emitter.buffers), tuple(emitter.weights),
-        tuple(emitter.gradients), carries, tuple(emitter.tables), tuple(emitter.small_products),
-        tuple(emitter.once), before, loop, after,
-    )  # fmt: skip
+        len(arguments),
+        spec.descending,
+        tuple(emitter.buffers),
+        tuple(emitter.weights),
+        tuple(emitter.gradients),
+        carries,
+        tuple(emitter.tables),
+        tuple(emitter.small_products),
+        tuple(emitter.once),
+        before,
+        loop,
+        after,
+    )
     if len(arguments) > MAX_ARGUMENTS:
         raise Unsupported(f"a pass has {len(arguments)} tensors; the engine takes {MAX_ARGUMENTS}")
     widest = max([b.width for b in program.buffers], default=0)
@@ -281,9 +290,14 @@ class _Emitter:
         gradient = self.gradients[Gradient(groups * M, N, self.arguments[part])]
         a, b = (self.operand(i) for i in node.inputs)
         return Instruction(
-            Code.PRODUCT_SUM, n=N, k=groups * M, weight=gradient,
-            count=self.small_product(node), a=a, b=b,
-        )  # fmt: skip
+            Code.PRODUCT_SUM,
+            n=N,
+            k=groups * M,
+            weight=gradient,
+            count=self.small_product(node),
+            a=a,
+            b=b,
+        )
 
 
 def _runs(items: Iterable[T], together: Callable[[T, T], bool]) -> list[list[T]]:
@@ -401,8 +415,12 @@ class SumTerm:
         """Whether the other lies to the right of this one: the same rows, and b side by side."""
         column, b = self.column + self.N, self.b.right(self.N)
         return (self.row, column, self.K, self.a, b) == (
-            right.row, right.column, right.K, right.a, right.b,
-        )  # fmt: skip
+            right.row,
+            right.column,
+            right.K,
+            right.a,
+            right.b,
+        )
 
     @property
     def transposed(self) -> SumTerm:

@@ -116,10 +116,12 @@ def _of_near_arrays(spec: PassSpec, section: Mapping[Node, str]) -> list[Node]:
     return [
         n
         for n, when in section.items()
-        if when == AFTER and n.op in WITHIN_ROWS and n.width > 1
+        if when == AFTER
+        and n.op in WITHIN_ROWS
+        and n.width > 1
         and not any(section.get(i) == AFTER for i in n.inputs)
         and arrays(n, MUCH_WIDER * n.width) & near
-    ]  # fmt: skip
+    ]
 
 
 def bridge_carries(sections: Sections) -> Sections:

@@ -61,10 +61,13 @@ class _Scheduler:
             if n.op in _NOT_COMPUTED:
                 of_views[n] = set().union(*(self.computed(i, of_views) for i in n.inputs))
                 continue
-            in_memory = set().union(*(
-                self.computed(i, of_views)
-                for i in n.inputs if i.op in _NOT_COMPUTED or not same_strip(n, i)
-            ))  # fmt: skip
+            in_memory = set().union(
+                *(
+                    self.computed(i, of_views)
+                    for i in n.inputs
+                    if i.op in _NOT_COMPUTED or not same_strip(n, i)
+                )
+            )
             needs = in_memory.union(*(self.computed(i, of_views) for i in n.inputs))
             for i in needs:
                 self.waiting[i].append((n, i not in in_memory))

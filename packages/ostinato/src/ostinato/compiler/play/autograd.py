@@ -190,9 +190,14 @@ class ScanCall:
         )
 
     def backward(
-        self, tape: Tape, tensors: Any, grads: Any, used: Flags, wanted: Flags,
+        self,
+        tape: Tape,
+        tensors: Any,
+        grads: Any,
+        used: Flags,
+        wanted: Flags,
         by_unit: bool = False,
-    ) -> list[Tensor | None]:  # fmt: skip
+    ) -> list[Tensor | None]:
         """See `CompiledStep.backward`."""
         if not isinstance(tape, SavedForward):
             return tape.backward(tensors, grads, used, wanted)
@@ -343,8 +348,11 @@ def replayed(call: ScanCall, tensors: Any, grads: Any) -> list[Tensor | None]:
     if not pairs:
         return [None] * len(inputs)
     found = torch.autograd.grad(
-        [o for o, _ in pairs], [inputs[i] for i in wanted], [g for _, g in pairs],
-        create_graph=differentiable, allow_unused=True,
-    )  # fmt: skip
+        [o for o, _ in pairs],
+        [inputs[i] for i in wanted],
+        [g for _, g in pairs],
+        create_graph=differentiable,
+        allow_unused=True,
+    )
     gradients = dict(zip(wanted, found, strict=True))
     return [gradients.get(i) for i in range(len(inputs))]

@@ -67,10 +67,15 @@ class Bound:
     """
 
     def __init__(
-        self, as_they_are: Container[int], dtype: torch.dtype, engine: str, lowered: Lowered,
-        positions: Mapping[str, int], tapes: dict[str, int],
+        self,
+        as_they_are: Container[int],
+        dtype: torch.dtype,
+        engine: str,
+        lowered: Lowered,
+        positions: Mapping[str, int],
+        tapes: dict[str, int],
         gradients: WeightGradients | None = None,
-    ):  # fmt: skip
+    ):
         self.lowered, self.dtype, self._as_they_are = lowered, dtype, as_they_are
         self.tapes: dict[str, tuple[int, int]] = {}  # name → width, and width of those before it
         self.tape_width = 0
@@ -129,9 +134,14 @@ class Bound:
         return t
 
     def _play_reference(
-        self, lists: Any, n_steps: int, n_rows: int, rows: list[int], lengths: list[int],
+        self,
+        lists: Any,
+        n_steps: int,
+        n_rows: int,
+        rows: list[int],
+        lengths: list[int],
         first: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         from ostinato.engine import reference  # for tests: not a part of every start
 
         views = self._views(lists, n_steps, n_rows)

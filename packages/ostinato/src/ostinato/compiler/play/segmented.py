@@ -232,9 +232,15 @@ class SegmentedRun:
         for segment in span:
             given, rows = self.given(tensors, segment, carry), self.rows(segment)
             outs, saved = call.compiled.forward(
-                given, call.n_rows, reverse, rows, train, as_computed=True,
-                n_threads=self.n_threads, room_steps=self.room_steps,
-            )  # fmt: skip
+                given,
+                call.n_rows,
+                reverse,
+                rows,
+                train,
+                as_computed=True,
+                n_threads=self.n_threads,
+                room_steps=self.room_steps,
+            )
             yield SegmentedTape(segment, carry, saved), outs
             carry = self.carry_in(outs)
 
@@ -351,9 +357,15 @@ class _Backward:
         if self.rows is None:
             places = [None if d is None else d[steps] for d in self.d_xs]
         self.sums, found = self.way.played.play(
-            tape.saved.held, given, self.way.bound.once(given, self.once), [*d_ys, *self.d_carry],
-            native.best_isa(), self.running, self.ended, places,
-        )  # fmt: skip
+            tape.saved.held,
+            given,
+            self.way.bound.once(given, self.once),
+            [*d_ys, *self.d_carry],
+            native.best_isa(),
+            self.running,
+            self.ended,
+            places,
+        )
         n_states = self.compiled.n_states
         self.d_carry = found[:n_states]
         if tape.segment.cut:

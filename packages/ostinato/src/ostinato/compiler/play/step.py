@@ -123,10 +123,17 @@ class CompiledStep:
         return [i for i, need in enumerate((*ys, *carry)) if not need]
 
     def forward(
-        self, given: Tensors, n_rows: int, reverse: bool, rows: RowOrder | None, train: bool,
-        as_computed: bool = False, n_threads: int | None = None, room_steps: int = 0,
+        self,
+        given: Tensors,
+        n_rows: int,
+        reverse: bool,
+        rows: RowOrder | None,
+        train: bool,
+        as_computed: bool = False,
+        n_threads: int | None = None,
+        room_steps: int = 0,
         unit_rows: int = 1,
-    ) -> tuple[list[Tensor], SavedForward]:  # fmt: skip
+    ) -> tuple[list[Tensor], SavedForward]:
         """Outputs `[T, B, …]` and last carry `[B, …]`, in one list; and the tape.
 
         Args:
@@ -146,9 +153,15 @@ class CompiledStep:
         order, lengths = (rows.order, rows.ordered_lengths) if rows else ([], [])
         n_threads = n_threads or native.n_threads(torch.get_num_threads())
         outs, held = way.played.play(
-            given, way.bound.once(given, once), order, lengths, n_threads, native.best_isa(),
-            room_steps, unit_rows,
-        )  # fmt: skip
+            given,
+            way.bound.once(given, once),
+            order,
+            lengths,
+            n_threads,
+            native.best_isa(),
+            room_steps,
+            unit_rows,
+        )
         for i in self.handed_on:
             outs[self.n_ys + i].copy_(given[self.n_captured + i])
         if rows is not None and reverse:
@@ -182,9 +195,15 @@ class CompiledStep:
             )
 
     def backward(
-        self, tape: SavedForward, given: Tensors, grads: Any,
-        used: Flags, wanted: Flags, ragged: bool, by_unit: bool = False,
-    ) -> list[Tensor | None]:  # fmt: skip
+        self,
+        tape: SavedForward,
+        given: Tensors,
+        grads: Any,
+        used: Flags,
+        wanted: Flags,
+        ragged: bool,
+        by_unit: bool = False,
+    ) -> list[Tensor | None]:
         """The gradients of the given tensors; None for those not needed or not reached.
 
         Args:
@@ -215,9 +234,14 @@ class CompiledStep:
             for x, is_wanted in zip(given[first_x:], wanted[first_x:], strict=True)
         ]
         sums, others = way.played.play(
-            tape.held, given, way.bound.once(given, once), grads, native.best_isa(), d_xs=places,
+            tape.held,
+            given,
+            way.bound.once(given, once),
+            grads,
+            native.best_isa(),
+            d_xs=places,
             by_unit=by_unit,
-        )  # fmt: skip
+        )
         of = way.gradients.of_units if by_unit else way.gradients.of
         found = [*of(sums, given, once), *others]
         check_poles(way.flow.risky, found)
@@ -253,9 +277,17 @@ class CompiledStep:
             bound = self._bound(plan.lowered, self._forward_at, plan.lowered.tapes)
             y_is_carry = [-1 if i is None else i for i in plan.y_is_carry]
             played = native.forward_pass(
-                bound.program, bound.sources, self.dtype, self.n_captured, self._state_shapes,
-                plan.keeps, self.row_shapes, y_is_carry, reverse, bound.tape_width,
-            )  # fmt: skip
+                bound.program,
+                bound.sources,
+                self.dtype,
+                self.n_captured,
+                self._state_shapes,
+                plan.keeps,
+                self.row_shapes,
+                y_is_carry,
+                reverse,
+                bound.tape_width,
+            )
             made = BoundForward(plan, bound, played, {})
             self._forward[train, reverse, scale] = made
         self._by_rows[key] = made
@@ -273,9 +305,14 @@ class CompiledStep:
         gradients, tapes = plan.gradients, forward.plan.lowered.tapes
         bound = self._bound(plan.lowered, self._backward_at, tapes, gradients)
         played = native.backward_pass(
-            bound.program, bound.sources, self.dtype, self.n_ys, init_wanted, plan.d_xs,
+            bound.program,
+            bound.sources,
+            self.dtype,
+            self.n_ys,
+            init_wanted,
+            plan.d_xs,
             gradients.sums,
-        )  # fmt: skip
+        )
         forward.backward[key] = BoundBackward(bound, played, gradients, flow)
         return forward.backward[key]
 

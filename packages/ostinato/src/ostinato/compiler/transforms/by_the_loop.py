@@ -98,8 +98,15 @@ def _backward(ask: Ask, given: Tensors) -> tuple[list[int], Any]:
             return [o for o, g in zip(outs, grads, strict=False) if g is not None]
 
         pulled = torch.func.vjp(used, *[tensors[i] for i in ask.reached])[1]
-        return list(pulled([g for g in grads[: call.compiled.n_ys + len(call.arguments.leaves)]
-                            if g is not None]))  # fmt: skip
+        return list(
+            pulled(
+                [
+                    g
+                    for g in grads[: call.compiled.n_ys + len(call.arguments.leaves)]
+                    if g is not None
+                ]
+            )
+        )
 
     return moving, backward
 

@@ -42,10 +42,12 @@ def folded_call(call: ScanCall, n: int) -> ScanCall:
     lengths = None if rows is None else rows.lengths.repeat(n)
     ragged = RowSpans(lengths, None, [], a.ragged.n_steps)
     return replace(
-        call, n_rows=n * call.n_rows, unit_rows=call.n_rows if has_units(call, n) else 1,
+        call,
+        n_rows=n * call.n_rows,
+        unit_rows=call.n_rows if has_units(call, n) else 1,
         rows=None if lengths is None else RowOrder.of(lengths),
         arguments=a._replace(ragged=ragged, shared=None, stand_ins=None),
-    )  # fmt: skip
+    )
 
 
 class RowsOfMembers:

@@ -366,9 +366,13 @@ def _nothing(tensors: Tensors) -> tuple[Tensor]:
 
 
 def _along(
-    run: ScanRun, of: Tangents, joined: Tensors, grads: Optional, of_grads: Optional | None,
+    run: ScanRun,
+    of: Tangents,
+    joined: Tensors,
+    grads: Optional,
+    of_grads: Optional | None,
     wanted: Sequence[bool],
-) -> list[Tensor | None]:  # fmt: skip
+) -> list[Tensor | None]:
     """Jᵀ g' + ∂/∂θ ⟨g, J θ'⟩, by θ where wanted: a gradient of the scan of the jvp.
 
     Args:

@@ -87,9 +87,13 @@ class StandIns:
         if call.drawn is not None and self.is_mapped:
             return Elsewhere("the step draws random numbers under torch.func.vmap")
         return replace(
-            call, arguments=a, taken=self.all_given(call.taken), applied=scanned,
-            captured=self.all_given(call.captured), per_row=self.all_given(call.per_row),
-        )  # fmt: skip
+            call,
+            arguments=a,
+            taken=self.all_given(call.taken),
+            applied=scanned,
+            captured=self.all_given(call.captured),
+            per_row=self.all_given(call.per_row),
+        )
 
     def _plain_arguments(self, a: Arguments) -> Arguments:
         """The call on plain tensors, of a step that finds them where wrapped ones are."""
@@ -103,9 +107,12 @@ class StandIns:
         ragged = RowSpans(self.plain(a.ragged.lengths), None, [], a.ragged.n_steps)
         weights = None if a.weights is None else self.all_plain(a.weights)
         return a._replace(
-            step=plainly, leaves=self.all_plain(a.leaves), ragged=ragged, weights=weights,
+            step=plainly,
+            leaves=self.all_plain(a.leaves),
+            ragged=ragged,
+            weights=weights,
             xs_leaves=self.all_plain(a.xs_leaves),
-        )  # fmt: skip
+        )
 
 
 class _InPlace(OwnMode):

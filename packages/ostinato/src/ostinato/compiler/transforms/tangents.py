@@ -165,19 +165,35 @@ def _with_arguments(call: ScanCall, of: Tangents, tensors: list[Tensor]) -> Scan
     step = of.step(call.compiled.planner.recording, captured[:k], captured[k:])
     ragged = RowSpans(a.ragged.lengths, None, [], a.ragged.n_steps)
     arguments = Arguments(
-        step, step, leaves, tree.flatten(leaves)[1], xs, tree.flatten(xs)[1], 0, a.reverse, ragged,
-        a.of_layer, weights=captured,
-    )  # fmt: skip
+        step,
+        step,
+        leaves,
+        tree.flatten(leaves)[1],
+        xs,
+        tree.flatten(xs)[1],
+        0,
+        a.reverse,
+        ragged,
+        a.of_layer,
+        weights=captured,
+    )
     return replace(
-        call, arguments=arguments, taken=captured, captured=captured, per_row=[], unchanged=None,
+        call,
+        arguments=arguments,
+        taken=captured,
+        captured=captured,
+        per_row=[],
+        unchanged=None,
         drawn=None,
-    )  # fmt: skip
+    )
 
 
 # Their tangents are computed from a factorization that autograd takes for a constant: PyTorch 2.13.
 _WRONG = {
-    "aten._linalg_det.default", "aten._linalg_slogdet.default", "aten._linalg_solve_ex.default",
-}  # fmt: skip
+    "aten._linalg_det.default",
+    "aten._linalg_slogdet.default",
+    "aten._linalg_solve_ex.default",
+}
 
 
 def _recorded(call: ScanCall, of: Recording) -> CompiledStep | Unsupported:

@@ -233,13 +233,22 @@ class _FunctionText:
         return "\n".join(
             [
                 f"define void @{name}(i64 %n, {pointers}) #0 {{",
-                "entry:", *self.entry, "br label %loop",
-                "loop:", "%left = phi i64 [ %n, %entry ], [ %fewer, %loop ]", *self.phis, *e.lines,
-                "%fewer = sub i64 %left, 1", "%more = icmp ne i64 %fewer, 0",
+                "entry:",
+                *self.entry,
+                "br label %loop",
+                "loop:",
+                "%left = phi i64 [ %n, %entry ], [ %fewer, %loop ]",
+                *self.phis,
+                *e.lines,
+                "%fewer = sub i64 %left, 1",
+                "%more = icmp ne i64 %fewer, 0",
                 "br i1 %more, label %loop, label %exit",
-                "exit:", *self.exit, "ret void", "}",
+                "exit:",
+                *self.exit,
+                "ret void",
+                "}",
             ]
-        )  # fmt: skip
+        )
 
 
 class GivenCode(NamedTuple):

@@ -44,9 +44,15 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         names = [str(p) for p in (*self.path, self.key)]
         hidden = {
-            "__dict__", "_modules", "_buffers", "_parameters", "__self__", "__func__",
-            "__closure__", "__slots__",
-        }  # fmt: skip
+            "__dict__",
+            "_modules",
+            "_buffers",
+            "_parameters",
+            "__self__",
+            "__func__",
+            "__closure__",
+            "__slots__",
+        }
         return ".".join(n for n in names if n not in hidden)
 
 

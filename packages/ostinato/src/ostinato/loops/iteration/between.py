@@ -23,9 +23,12 @@ _WHY = (
 
 
 def passed_on(
-    carry: Sequence[Tensor], given: Sequence[Tensor], outputs: Sequence[Tensor],
-    new: Sequence[Tensor], how: Sequence[str],
-) -> tuple[tuple[bool, ...], frozenset[int]]:  # fmt: skip
+    carry: Sequence[Tensor],
+    given: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    new: Sequence[Tensor],
+    how: Sequence[str],
+) -> tuple[tuple[bool, ...], frozenset[int]]:
     """The outputs, and the tensors of the state, whose gradient has a hidden part.
 
     Something else that the iteration made is the same tensor, or depends on it; or it is handed on

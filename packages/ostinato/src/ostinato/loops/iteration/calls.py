@@ -158,10 +158,14 @@ def _shape(data: Any) -> tuple[int, ...]:
 
 
 _FILLING: dict[Any, Callable[..., Tensor]] = {
-    torch.full_like: _full_like, torch.full: _full, Tensor.new_full: _new_full,
-    Tensor.fill_: _fill, torch.tensor: _tensor, torch.as_tensor: _tensor,
+    torch.full_like: _full_like,
+    torch.full: _full,
+    Tensor.new_full: _new_full,
+    Tensor.fill_: _fill,
+    torch.tensor: _tensor,
+    torch.as_tensor: _tensor,
     Tensor.new_tensor: _new_tensor,
-}  # fmt: skip
+}
 
 
 # ------------------------------------------------------------------------ lookups
@@ -192,7 +196,11 @@ def _items(of: Tensor, index: Any) -> Lookups:
 
 
 _LOOKING_UP: dict[Any, Callable[..., Lookups]] = {
-    F.embedding: _rows, torch.embedding: lambda weight, index, *_, **__: _rows(index, weight),
-    torch.gather: _along, Tensor.gather: _along, torch.index_select: _along,
-    Tensor.index_select: _along, Tensor.__getitem__: _items,
-}  # fmt: skip
+    F.embedding: _rows,
+    torch.embedding: lambda weight, index, *_, **__: _rows(index, weight),
+    torch.gather: _along,
+    Tensor.gather: _along,
+    torch.index_select: _along,
+    Tensor.index_select: _along,
+    Tensor.__getitem__: _items,
+}

@@ -30,9 +30,14 @@ class State:
     """
 
     def __init__(
-        self, names: dict[str, Any], source: LoopSource, places: list[tuple[Place, Any]],
-        body: types.FunctionType, counted: dict[str, int | None], grown: bool,
-    ):  # fmt: skip
+        self,
+        names: dict[str, Any],
+        source: LoopSource,
+        places: list[tuple[Place, Any]],
+        body: types.FunctionType,
+        counted: dict[str, int | None],
+        grown: bool,
+    ):
         carried, trailing = source.carried, source.trailing
         for name in trailing:
             if name not in names:
@@ -100,8 +105,10 @@ class State:
     def key(self) -> Any:
         """Its structure; hashable."""
         return (
-            tuple(self.carried.specs), tuple(self.placed.specs), tuple(p for p, _ in self.places)
-        )  # fmt: skip
+            tuple(self.carried.specs),
+            tuple(self.placed.specs),
+            tuple(p for p, _ in self.places),
+        )
 
 
 def _count(

@@ -229,8 +229,10 @@ class Growing:
         axis = self.axis
         after = [p for how, p in pieces if how == "append"]
         before = [p.flip(0) for how, p in reversed(pieces) if how == "insert"]
-        both = [torch.cat(of, axis + 1).movedim(0, axis).flatten(axis, axis + 1) if of else None
-                for of in (before, after)]  # fmt: skip
+        both = [
+            torch.cat(of, axis + 1).movedim(0, axis).flatten(axis, axis + 1) if of else None
+            for of in (before, after)
+        ]
         self.tensor = torch.cat([t for t in (both[0], self.tensor, both[1]) if t is not None], axis)
 
     def whole(self) -> Tensor:

@@ -174,8 +174,11 @@ class Questions:
             here = compare(self.number_at(key, begin), other)
             end = self.end
             if not is_monotone:
-                others = (j for j in range(begin, self.end)
-                          if compare(self.number_at(key, j), other) is not here)  # fmt: skip
+                others = (
+                    j
+                    for j in range(begin, self.end)
+                    if compare(self.number_at(key, j), other) is not here
+                )
                 end = next(others, self.end)
             elif compare(self.number_at(key, self.end - 1), other) is not here:
                 low, end = begin, self.end - 1
@@ -274,8 +277,12 @@ def _comparison(name: str) -> Any:
 
 
 def _binary(name: str, swapped: bool = False) -> Any:
-    function = getattr(torch, {"truediv": "true_divide", "mod": "remainder"}.get(
-        name, "floor_divide" if name == "floordiv" else name))  # fmt: skip
+    function = getattr(
+        torch,
+        {"truediv": "true_divide", "mod": "remainder"}.get(
+            name, "floor_divide" if name == "floordiv" else name
+        ),
+    )
 
     def method(self: Number, other: Any) -> Any:
         if isinstance(other, Tensor):

@@ -95,17 +95,33 @@ class LoopPlan:
         """All facts that outputs depend on."""
         called = [(read, path, elements.keyed(index)) for read, path, index in self.called]
         return (
-            self.reads, self.leaves, called, self.tables, self.numbers, self.lags, self.joined,
-            self.tensors, self.shares, self.done(),
-        )  # fmt: skip
+            self.reads,
+            self.leaves,
+            called,
+            self.tables,
+            self.numbers,
+            self.lags,
+            self.joined,
+            self.tensors,
+            self.shares,
+            self.done(),
+        )
 
     def done(self) -> Any:
         """The facts that each run of the step shows again."""
         return (
-            self.emitted, self.puts, self.trailing, self.persists, self.pasts, self.summed,
-            self.updates, self.about, self.asked, self.lookups,
+            self.emitted,
+            self.puts,
+            self.trailing,
+            self.persists,
+            self.pasts,
+            self.summed,
+            self.updates,
+            self.about,
+            self.asked,
+            self.lookups,
             [how == "new" for how in self.tensors],
-        )  # fmt: skip
+        )
 
     def begins_at(self, starts: tuple[Any, ...]) -> None:
         """Record the first numbers, if a fact is an expression of the loop's variable or an answer.

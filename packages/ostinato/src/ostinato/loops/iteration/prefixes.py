@@ -219,10 +219,17 @@ def _highest(dtype: torch.dtype) -> float:
 
 
 _NEUTRAL: dict[str, Callable[[torch.dtype], float]] = {
-    "sum": lambda _: 0, "mean": lambda _: 0, "any": lambda _: False, "all": lambda _: True,
-    "prod": lambda _: 1, "max": _lowest, "amax": _lowest, "logsumexp": _lowest,
-    "min": _highest, "amin": _highest,
-}  # fmt: skip
+    "sum": lambda _: 0,
+    "mean": lambda _: 0,
+    "any": lambda _: False,
+    "all": lambda _: True,
+    "prod": lambda _: 1,
+    "max": _lowest,
+    "amax": _lowest,
+    "logsumexp": _lowest,
+    "min": _highest,
+    "amin": _highest,
+}
 
 
 def _reduced(func: Any, x: Any, dim: Any = None, keepdim: bool = False, **named: Any) -> Any:
@@ -302,15 +309,24 @@ def _einsum(func: Any, equation: Any, *operands: Any) -> Any:
             known = ends.setdefault(letter, end)
             if known is not end and not same_end(known, end):
                 raise NoStep(f"{WHY}, beside another length")
-    full = [_filled(of, [i for i, letter in enumerate(letters) if letter not in result], 0)
-            for letters, of in zip(given.split(","), operands, strict=True)]  # fmt: skip
+    full = [
+        _filled(of, [i for i, letter in enumerate(letters) if letter not in result], 0)
+        for letters, of in zip(given.split(","), operands, strict=True)
+    ]
     return as_prefix(func(equation, *full), tuple([ends[letter] for letter in result]))
 
 
 def _attention(
-    func: Any, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,
-    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
-) -> Any:  # fmt: skip
+    func: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
     if attn_mask is not None or dropout_p or is_causal or enable_gqa:
         raise NoStep(f"{WHY}, in {func.__name__} with options")
     scale = 1 / math.sqrt(plain(query).shape[-1]) if scale is None else scale
@@ -406,8 +422,12 @@ def _cat(func: Any, tensors: Any, dim: int = 0) -> Any:
         raise NoStep(f"{WHY}, in {func.__name__}")
     shapes = [plain(t).shape for t in tensors]
     axis = dim % len(shapes[0])
-    ends = _joined(*[[of[:axis] + of[axis + 1 :] for of in each]
-                     for each in ([ends_of(t) for t in tensors], shapes)])  # fmt: skip
+    ends = _joined(
+        *[
+            [of[:axis] + of[axis + 1 :] for of in each]
+            for each in ([ends_of(t) for t in tensors], shapes)
+        ]
+    )
     return as_prefix(func([*map(plain, tensors)], dim), (*ends[:axis], None, *ends[axis:]))
 
 

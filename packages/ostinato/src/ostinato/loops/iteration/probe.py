@@ -339,8 +339,10 @@ def probed(
     plan.tables, plan.called = probe.plan.tables, probe.plan.called
     plan.joined, plan.has_prefixes = probe.plan.joined, frame.has_prefixes
     given = [*copies[n:], *probe.given]
-    if any(not t.is_inference() and t._version != v for t, v in
-           zip(given, [*versions[n:], *[0] * len(probe.given)], strict=True)):  # fmt: skip
+    if any(
+        not t.is_inference() and t._version != v
+        for t, v in zip(given, [*versions[n:], *[0] * len(probe.given)], strict=True)
+    ):
         raise NoStep("an iteration changes an element of the sequence in place")
     _check_memory(plan, copies[:n], carry, frame, probe, outputs)
     plan.passed, plan.ends = passed_on(copies[:n], given, outputs, new, plan.tensors)
@@ -353,9 +355,13 @@ def probed(
 
 
 def _check_memory(
-    plan: LoopPlan, copies: list[Tensor], carry: list[Tensor], frame: Frame, probe: _Probe,
+    plan: LoopPlan,
+    copies: list[Tensor],
+    carry: list[Tensor],
+    frame: Frame,
+    probe: _Probe,
     outputs: list[Tensor],
-) -> None:  # fmt: skip
+) -> None:
     """Refuse a tensor in two places if one of them is changed in place."""
     written = [i for i, how in enumerate(plan.tensors) if how == "written"]
     memories = [memory_of(copies[i]) for i in written]

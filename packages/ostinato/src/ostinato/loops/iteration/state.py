@@ -22,9 +22,21 @@ from ostinato.loops.iteration.nostep import NoStep
 from ostinato.loops.iteration.prefixes import WHY, Prefix
 
 _CONSTANTS = {
-    int, float, bool, complex, str, bytes, type(None), type(...), torch.dtype, torch.device,
-    torch.Size, torch.layout, range, type,
-}  # fmt: skip
+    int,
+    float,
+    bool,
+    complex,
+    str,
+    bytes,
+    type(None),
+    type(...),
+    torch.dtype,
+    torch.device,
+    torch.Size,
+    torch.layout,
+    range,
+    type,
+}
 Spec = Any
 _OF_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
@@ -164,10 +176,13 @@ class Maker:
     """Puts values together: in new containers, or in the old ones where these persist."""
 
     def __init__(
-        self, tensors: Iterator[Tensor], lists: Iterator[list[Any]],
-        originals: Iterator[Any] | None = None, persists: Iterator[bool] | None = None,
+        self,
+        tensors: Iterator[Tensor],
+        lists: Iterator[list[Any]],
+        originals: Iterator[Any] | None = None,
+        persists: Iterator[bool] | None = None,
         counts: Sequence[Any] = (),
-    ):  # fmt: skip
+    ):
         self.counts = counts
         self.tensors, self.lists = tensors, lists
         self.originals, self.persists = originals, persists

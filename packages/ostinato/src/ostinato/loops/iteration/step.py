@@ -58,10 +58,16 @@ class Step:
     """
 
     def __init__(
-        self, body: types.FunctionType, items: Items, state: State, plan: LoopPlan,
-        questions: Questions, names: tuple[str, ...], seen: dict[Read, tuple[Any, Any]],
+        self,
+        body: types.FunctionType,
+        items: Items,
+        state: State,
+        plan: LoopPlan,
+        questions: Questions,
+        names: tuple[str, ...],
+        seen: dict[Read, tuple[Any, Any]],
         course: int,
-    ):  # fmt: skip
+    ):
         self.body, self.items, self.state, self.plan = body, items, state, plan
         self.questions, self.seen, self.course = questions, seen, course
         self.names = [*names, *[str(place) for place, _ in state.places]]
@@ -310,8 +316,10 @@ class Step:
                     out = self.body(frame, item, *carried)
                     carried = out[: len(carried)]
             frame.wholes = self.with_items(frame, fresh)
-            placed = [c[place.key] if isinstance(c, list) else c.get(place.key, ABSENT)
-                      for place, c in state.places]  # fmt: skip
+            placed = [
+                c[place.key] if isinstance(c, list) else c.get(place.key, ABSENT)
+                for place, c in state.places
+            ]
         finally:
             left = torch.is_grad_enabled(), torch.get_default_dtype()
             if left != modes:
@@ -334,10 +342,14 @@ class Step:
         return found
 
     def parted(
-        self, carry: list[tuple[Tensor, int]], out: tuple[Any, ...], placed: list[Any],
+        self,
+        carry: list[tuple[Tensor, int]],
+        out: tuple[Any, ...],
+        placed: list[Any],
         fresh: list[Fresh],
-        containers: list[Any], frame: Frame,
-    ) -> tuple[Any, list[Tensor], LoopPlan]:  # fmt: skip
+        containers: list[Any],
+        frame: Frame,
+    ) -> tuple[Any, list[Tensor], LoopPlan]:
         """The results of a run of the body: the new carry, the outputs, and the plan."""
         state, n = self.state, len(self.state.carried.specs)
         new, sums, n_sums = Flat(), [], []
@@ -398,12 +410,18 @@ class Step:
             for (a, version), b in zip(carry, new.tensors, strict=False)
         )
         facts = LoopPlan(
-            emitted=emitted, puts=puts, pasts=pasts, trailing=trailing.specs, tensors=kept,
-            summed=tuple(n_sums), updates=tuple(updates), by_length=tuple(sorted(frame.by_length)),
+            emitted=emitted,
+            puts=puts,
+            pasts=pasts,
+            trailing=trailing.specs,
+            tensors=kept,
+            summed=tuple(n_sums),
+            updates=tuple(updates),
+            by_length=tuple(sorted(frame.by_length)),
             persists=tuple(a is b for a, b in zip(containers, new.containers, strict=True)),
             about=tuple(sorted([(*key, value) for key, value in frame.about.items()], key=repr)),
             asked=tuple(sorted(self.questions.asked.items(), key=repr)),
-        )  # fmt: skip
+        )
         written = {write: value for write, _, _, _, value in frame.puts}
         lags: list[Tensor] = []
         for (_, _, write, _), old in zip(self.plan.lags, frame.lags, strict=True):
@@ -411,8 +429,10 @@ class Step:
                 raise NoStep("an iteration reads elements that not every iteration writes")
             lags += [*old[1:], written[write]]
         return (
-            [*new.tensors, *trailing.tensors, *lags, *items.tensors, *frame.wholes], outputs, facts
-        )  # fmt: skip
+            [*new.tensors, *trailing.tensors, *lags, *items.tensors, *frame.wholes],
+            outputs,
+            facts,
+        )
 
     def with_items(self, frame: Frame, fresh: list[Fresh]) -> list[Tensor]:
         """The lists that are read as one tensor, after the iteration."""

@@ -35,9 +35,13 @@ class LoopResults:
     joined: Container[str]
 
     def store(
-        self, plan: LoopPlan, state: State, targets: list[elements.WindowOf],
-        finals: list[Tensor], ys: list[Tensor],
-    ) -> tuple[Any, ...]:  # fmt: skip
+        self,
+        plan: LoopPlan,
+        state: State,
+        targets: list[elements.WindowOf],
+        finals: list[Tensor],
+        ys: list[Tensor],
+    ) -> tuple[Any, ...]:
         """Set names, places, lists and tensors to the values after the iterations of the scan."""
         window, old = self.window, state.tensors
         n = len(plan.tensors)
@@ -90,9 +94,13 @@ class LoopResults:
         return (*carried, *trailing)
 
     def extend(
-        self, target: list[Any], name: str | None, emitted: tuple[Any, ...], ys: Iterator[Tensor],
+        self,
+        target: list[Any],
+        name: str | None,
+        emitted: tuple[Any, ...],
+        ys: Iterator[Tensor],
         results: list[Tensor],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Append the values of each iteration, in order.
 
         Args:

@@ -33,9 +33,13 @@ class KnownRows:
         self.known: dict[int, _KnownList] = {}
 
     def add(
-        self, to: list[Any], whole: Tensor, first: bool, lazy: bool,
+        self,
+        to: list[Any],
+        whole: Tensor,
+        first: bool,
+        lazy: bool,
         results: list[Tensor],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Append the rows of a tensor to a list, or insert them at its begin in reverse order.
 
         Args:

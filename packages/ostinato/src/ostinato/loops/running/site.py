@@ -125,9 +125,13 @@ class Site:
         return key, (*key, n)
 
     def refuse(
-        self, body: types.FunctionType, n: int, refusal: Unsupported, over_tensors: bool,
+        self,
+        body: types.FunctionType,
+        n: int,
+        refusal: Unsupported,
+        over_tensors: bool,
         too_slow: bool = False,
-    ) -> bool:  # fmt: skip
+    ) -> bool:
         """Keep the reason; whether to warn: not for a loop over other things than tensors.
 
         Args:

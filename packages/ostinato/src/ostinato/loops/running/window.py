@@ -38,9 +38,15 @@ class LoopWindow:
     """
 
     def __init__(
-        self, begin: int, end: int, items: Items, body: types.FunctionType,
-        seen: dict[Any, tuple[Any, Any]], written: dict[Read, tuple[Any, Any]], course: int,
-    ):  # fmt: skip
+        self,
+        begin: int,
+        end: int,
+        items: Items,
+        body: types.FunctionType,
+        seen: dict[Any, tuple[Any, Any]],
+        written: dict[Read, tuple[Any, Any]],
+        course: int,
+    ):
         self.begin, self.end, self.items, self.body = begin, end, items, body
         self.seen, self.written, self.course = seen, written, course
         self.firsts: dict[Any, tuple[Any, int | None]] = {}

@@ -12,9 +12,18 @@ _JOINED = {"stack", "cat", "concat", "concatenate", "vstack", "hstack"}
 LENGTHENING = {"cat", "concat", "concatenate"}
 _GROWING = {"append", "extend", "insert"}
 _CHANGING = {
-    *_GROWING, "add", "update", "setdefault", "pop", "clear", "remove", "appendleft", "popleft",
-    "reverse", "sort",
-}  # fmt: skip
+    *_GROWING,
+    "add",
+    "update",
+    "setdefault",
+    "pop",
+    "clear",
+    "remove",
+    "appendleft",
+    "popleft",
+    "reverse",
+    "sort",
+}
 # Calls with an effect that a user sees in each iteration.
 _SEEN = {"print", "write", "writelines", "writerow", "input", "add_scalar", "sleep"}
 _LOGGED = {"debug", "info", "warning", "error", "critical", "exception"}
@@ -84,8 +93,12 @@ def index_names(loop: ast.For, elements: Collection[str] = ()) -> set[str]:
         loop: the loop.
         elements: variables that are no numbers.
     """
-    stored = [n.id for s in loop.body for n in ast.walk(s)
-              if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]  # fmt: skip
+    stored = [
+        n.id
+        for s in loop.body
+        for n in ast.walk(s)
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    ]
     found = names_of(loop.target).difference(elements) | {
         s.target.id
         for s in own_nodes(loop.body)
@@ -94,8 +107,15 @@ def index_names(loop: ast.For, elements: Collection[str] = ()) -> set[str]:
         and isinstance(s.value, ast.Constant)
         and stored.count(s.target.id) == 1
     }
-    plain = (ast.Name, ast.Constant, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop,
-             ast.expr_context)  # fmt: skip
+    plain = (
+        ast.Name,
+        ast.Constant,
+        ast.BinOp,
+        ast.UnaryOp,
+        ast.operator,
+        ast.unaryop,
+        ast.expr_context,
+    )
     for s in own_nodes(loop.body):
         if not isinstance(s, ast.Assign) or not reads(s.value) & found:
             continue

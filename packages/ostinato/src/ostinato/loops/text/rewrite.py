@@ -51,9 +51,18 @@ _UNSEEN = {"locals", "eval", "exec", "vars", "globals", "breakpoint"}
 _HEADERS = {"reversed", "enumerate", "zip"}
 _PARTS = {"unbind", "split", "chunk", "tensor_split"}
 _OF_OTHERS = {
-    "items", "keys", "values", "children", "named_children", "modules", "named_modules",
-    "parameters", "named_parameters", "buffers", "named_buffers",
-}  # fmt: skip
+    "items",
+    "keys",
+    "values",
+    "children",
+    "named_children",
+    "modules",
+    "named_modules",
+    "parameters",
+    "named_parameters",
+    "buffers",
+    "named_buffers",
+}
 _DECLARATIONS = ast.Global, ast.Nonlocal
 # Calls that mark a training loop, whose iterations are not steps of a scan.
 _TRAINING = {"backward", "zero_grad"}
@@ -275,15 +284,25 @@ class _Scope:
         grown = {n: depth for n, depth in grown_names(loop.body).items() if n in carried}
         functions = [n for n in own_nodes(self.body) if isinstance(n, FUNCTIONS)]
         fixed = self.names - writes([loop]) - {*carried}
-        fixed -= {n for f in functions for s in ast.walk(f) if isinstance(s, ast.Nonlocal)
-                  for n in s.names}  # fmt: skip
+        fixed -= {
+            n
+            for f in functions
+            for s in ast.walk(f)
+            if isinstance(s, ast.Nonlocal)
+            for n in s.names
+        }
         source = LoopSource(
-            loop.lineno, _header(loop), tuple(carried), tuple(trailing), grown,
+            loop.lineno,
+            _header(loop),
+            tuple(carried),
+            tuple(trailing),
+            grown,
             {n: axis for n, axis in longer_names(loop.body).items() if n in carried},
             frozenset(self.joined & {*carried}),
             {n: how for n, how in summed_names(loop.body).items() if n in carried},
-            problem, plain_elements(loop, fixed),
-        )  # fmt: skip
+            problem,
+            plain_elements(loop, fixed),
+        )
         self.of.loops.append(source)
         name = f"_ostinato_loop{k}_"
         step = self.step(loop, k, carried, trailing, fixed)

@@ -21,10 +21,20 @@ from ostinato.loops.text.written import is_copy
 _OF_NUMBERS = {"math", "np", "numpy", "float", "int"}
 # The names of binary operators in the module `operator`.
 _OPERATORS: dict[type[ast.operator], str] = {
-    ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "truediv", ast.FloorDiv: "floordiv",
-    ast.Mod: "mod", ast.Pow: "pow", ast.MatMult: "matmul", ast.LShift: "lshift",
-    ast.RShift: "rshift", ast.BitAnd: "and_", ast.BitOr: "or_", ast.BitXor: "xor",
-}  # fmt: skip
+    ast.Add: "add",
+    ast.Sub: "sub",
+    ast.Mult: "mul",
+    ast.Div: "truediv",
+    ast.FloorDiv: "floordiv",
+    ast.Mod: "mod",
+    ast.Pow: "pow",
+    ast.MatMult: "matmul",
+    ast.LShift: "lshift",
+    ast.RShift: "rshift",
+    ast.BitAnd: "and_",
+    ast.BitOr: "or_",
+    ast.BitXor: "xor",
+}
 _FILLING = {"as_tensor", "fill_", "full", "full_like", "new_full", "new_tensor", "tensor"}
 
 
@@ -41,9 +51,13 @@ class Watched(ast.NodeTransformer):
     """
 
     def __init__(
-        self, name: str, fixed: Collection[str] = (), index: Collection[str] = (),
-        grown: Collection[str] = (), parted: Collection[str | None] = (),
-    ):  # fmt: skip
+        self,
+        name: str,
+        fixed: Collection[str] = (),
+        index: Collection[str] = (),
+        grown: Collection[str] = (),
+        parted: Collection[str | None] = (),
+    ):
         self.name, self.fixed, self.index_names, self.grown = name, fixed, index, grown
         self.parted = parted
 

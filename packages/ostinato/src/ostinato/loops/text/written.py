@@ -10,9 +10,18 @@ from ostinato.loops.text.dataflow import reads
 from ostinato.loops.text.source import expression
 
 _ABOUT = {
-    "dtype", "device", "shape", "ndim", "size", "dim", "numel",
-    "new_zeros", "new_ones", "new_empty", "new_full",
-}  # fmt: skip
+    "dtype",
+    "device",
+    "shape",
+    "ndim",
+    "size",
+    "dim",
+    "numel",
+    "new_zeros",
+    "new_ones",
+    "new_empty",
+    "new_full",
+}
 _OF_TYPE = {"to", "type_as"}
 
 

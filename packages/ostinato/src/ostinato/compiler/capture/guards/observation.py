@@ -168,9 +168,14 @@ class Observation:
             lift.put(lift.tensor)
         self._before = sys.getprofile()
         self._watch = native.call_watch(
-            self._began, self._called, self.users.values(), _WATCHED, _IMPORT,
-            self._before if callable(self._before) else None, _SET_PROFILE,
-        )  # fmt: skip
+            self._began,
+            self._called,
+            self.users.values(),
+            _WATCHED,
+            _IMPORT,
+            self._before if callable(self._before) else None,
+            _SET_PROFILE,
+        )
         names_seen.begin(self._asked)
         self._watch.enable()
 

@@ -37,19 +37,32 @@ _CONSTANTS = (
 )  # fmt: skip
 # Functions, attributes and methods that Python keeps in C.
 _OF_C = (
-    types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType,
-    types.ClassMethodDescriptorType, types.MemberDescriptorType, types.GetSetDescriptorType,
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.ClassMethodDescriptorType,
+    types.MemberDescriptorType,
+    types.GetSetDescriptorType,
     type(vars(collections.namedtuple("_One", "field"))["field"]),
-)  # fmt: skip
+)
 _CONTAINERS = (list, tuple, dict, set, frozenset)
 # Classes written in C whose objects a walk can read completely.
 _OPEN = (*_CONTAINERS, collections.OrderedDict, object, functools.partial, types.SimpleNamespace)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Methods by which code reaches all parts of a module without naming them.
 _ALL_PARTS = {
-    "parameters", "named_parameters", "buffers", "named_buffers", "children", "named_children",
-    "modules", "named_modules", "apply", "state_dict", *PARTS,
-}  # fmt: skip
+    "parameters",
+    "named_parameters",
+    "buffers",
+    "named_buffers",
+    "children",
+    "named_children",
+    "modules",
+    "named_modules",
+    "apply",
+    "state_dict",
+    *PARTS,
+}
 # PyTorch's own modules may read these attributes of themselves, besides their parts.
 _OF_A_MODULE = (*_CONSTANTS, Tensor, tuple, types.FunctionType, types.BuiltinFunctionType)
 _UNNAMED = ("forward", "_value_")  # read by torch.nn.Module, and by the property `value` of an Enum
@@ -401,9 +414,13 @@ class Walk:
 
 
 _AROUND = (
-    types.MethodType, functools.partial, staticmethod, classmethod, property,
+    types.MethodType,
+    functools.partial,
+    staticmethod,
+    classmethod,
+    property,
     functools._lru_cache_wrapper,
-)  # fmt: skip
+)
 _KINDS: list[tuple[Any, Callable[..., None]]] = [
     (types.FunctionType, Walk.function),
     (_OF_C, Walk.of_c),

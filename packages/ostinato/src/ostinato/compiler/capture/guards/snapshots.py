@@ -167,8 +167,12 @@ def _variables(environment: Mapping[str, str]) -> dict[Any, Any]:
 def _put_items(container: dict[Any, Any], before: dict[Any, Any]) -> None:
     """Past the methods of a class that derives from dict, whose items may be attributes."""
     kind = collections.OrderedDict if isinstance(container, collections.OrderedDict) else dict
-    _put(dict(container), before, functools.partial(kind.__setitem__, container),
-         functools.partial(kind.__delitem__, container))  # fmt: skip
+    _put(
+        dict(container),
+        before,
+        functools.partial(kind.__setitem__, container),
+        functools.partial(kind.__delitem__, container),
+    )
     if [*container] != [*before]:
         kind.clear(container)
         kind.update(container, before)

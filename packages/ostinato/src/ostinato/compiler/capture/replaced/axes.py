@@ -14,10 +14,12 @@ from ostinato.compiler.capture.replaced.elementwise import DECOMPOSITIONS, Funct
 # ---- over an axis
 
 
-DECOMPOSITIONS.update({
-    "all": lambda x, *a, **k: (x != 0).amin(*a, **k),
-    "any": lambda x, *a, **k: (x != 0).amax(*a, **k),
-})  # fmt: skip
+DECOMPOSITIONS.update(
+    {
+        "all": lambda x, *a, **k: (x != 0).amin(*a, **k),
+        "any": lambda x, *a, **k: (x != 0).amax(*a, **k),
+    }
+)
 
 
 @named("sum")
@@ -114,12 +116,14 @@ def _place(extreme: str, x: Tensor, dim: int | None = None, keepdim: bool = Fals
     return NotImplemented if dim is None else _extreme(extreme, x, dim, keepdim)[1]
 
 
-DECOMPOSITIONS.update({
-    "argmax": functools.partial(_place, "amax"),
-    "argmin": functools.partial(_place, "amin"),
-    "max.dim": functools.partial(_extreme, "amax"),
-    "min.dim": functools.partial(_extreme, "amin"),
-})  # fmt: skip
+DECOMPOSITIONS.update(
+    {
+        "argmax": functools.partial(_place, "amax"),
+        "argmin": functools.partial(_place, "amin"),
+        "max.dim": functools.partial(_extreme, "amax"),
+        "min.dim": functools.partial(_extreme, "amin"),
+    }
+)
 MOST_RANKED = 16  # elements that topk may find one after the other
 
 
@@ -160,9 +164,14 @@ def _bucketize(x: Tensor, bounds: Tensor, *, out_int32: bool = False, right: boo
 
 @named("searchsorted.Tensor")
 def _searchsorted(
-    bounds: Tensor, x: Tensor, *, out_int32: bool = False, right: bool = False,
-    side: str | None = None, sorter: Any = None,
-) -> Any:  # fmt: skip
+    bounds: Tensor,
+    x: Tensor,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Any = None,
+) -> Any:
     return NotImplemented if sorter is not None else _places(bounds, x, right or side == "right")
 
 
@@ -176,8 +185,11 @@ def _ranked(x: Tensor, rank: int, dim: int, keepdim: bool) -> Any:
     return tuple([t.clone() if keepdim else t.squeeze(dim) for t in both])
 
 
-DECOMPOSITIONS.update({
-    "kthvalue": lambda x, k, dim=-1, keepdim=False: _ranked(x, k - 1, dim, keepdim),
-    "median.dim": lambda x, dim=-1, keepdim=False: _ranked(
-        x, (x.shape[dim] - 1) // 2, dim, keepdim),
-})  # fmt: skip
+DECOMPOSITIONS.update(
+    {
+        "kthvalue": lambda x, k, dim=-1, keepdim=False: _ranked(x, k - 1, dim, keepdim),
+        "median.dim": lambda x, dim=-1, keepdim=False: _ranked(
+            x, (x.shape[dim] - 1) // 2, dim, keepdim
+        ),
+    }
+)

@@ -108,16 +108,18 @@ def _conj(z: Any) -> Pair:
     return Pair(z.re, -z.im)
 
 
-PAIRED.update({
-    "neg": lambda z: Pair(-z.re, -z.im),
-    "_conj": _conj,
-    "_conj_physical": _conj,
-    "complex": Pair,
-    "masked_fill": lambda z, mask, value: _where(mask, value, z),
-    "polar": lambda size, angle: Pair(size * angle.cos(), size * angle.sin()),
-    "view_as_complex": lambda x: Pair(x.select(-1, 0), x.select(-1, 1)),
-    "view_as_real": lambda z: torch.stack(torch.broadcast_tensors(*z), -1),
-})  # fmt: skip
+PAIRED.update(
+    {
+        "neg": lambda z: Pair(-z.re, -z.im),
+        "_conj": _conj,
+        "_conj_physical": _conj,
+        "complex": Pair,
+        "masked_fill": lambda z, mask, value: _where(mask, value, z),
+        "polar": lambda size, angle: Pair(size * angle.cos(), size * angle.sin()),
+        "view_as_complex": lambda x: Pair(x.select(-1, 0), x.select(-1, 1)),
+        "view_as_real": lambda z: torch.stack(torch.broadcast_tensors(*z), -1),
+    }
+)
 
 
 # ---- arithmetic
@@ -235,13 +237,15 @@ def _tanh(z: Pair) -> Pair:
     return Pair((2 * z.re).tanh() / below, (2 * z.im).sin() * sech / below)
 
 
-PAIRED.update({
-    "cos": lambda z: Pair(z.re.cos() * z.im.cosh(), -z.re.sin() * z.im.sinh()),
-    "cosh": lambda z: Pair(z.re.cosh() * z.im.cos(), z.re.sinh() * z.im.sin()),
-    "eq": lambda a, b: (as_pair(a).re == as_pair(b).re) & (as_pair(a).im == as_pair(b).im),
-    "ne": lambda a, b: (as_pair(a).re != as_pair(b).re) | (as_pair(a).im != as_pair(b).im),
-    "sin": lambda z: Pair(z.re.sin() * z.im.cosh(), z.re.cos() * z.im.sinh()),
-    "sinh": lambda z: Pair(z.re.sinh() * z.im.cos(), z.re.cosh() * z.im.sin()),
-    "sqrt": lambda z: PAIRED["polar"](_abs(z).sqrt(), _angle(z) / 2),
-    "tanh_backward": lambda g, out: _mul(g, _conj(_sub(1, _mul(out, out)))),
-})  # fmt: skip
+PAIRED.update(
+    {
+        "cos": lambda z: Pair(z.re.cos() * z.im.cosh(), -z.re.sin() * z.im.sinh()),
+        "cosh": lambda z: Pair(z.re.cosh() * z.im.cos(), z.re.sinh() * z.im.sin()),
+        "eq": lambda a, b: (as_pair(a).re == as_pair(b).re) & (as_pair(a).im == as_pair(b).im),
+        "ne": lambda a, b: (as_pair(a).re != as_pair(b).re) | (as_pair(a).im != as_pair(b).im),
+        "sin": lambda z: Pair(z.re.sin() * z.im.cosh(), z.re.cos() * z.im.sinh()),
+        "sinh": lambda z: Pair(z.re.sinh() * z.im.cos(), z.re.cosh() * z.im.sin()),
+        "sqrt": lambda z: PAIRED["polar"](_abs(z).sqrt(), _angle(z) / 2),
+        "tanh_backward": lambda g, out: _mul(g, _conj(_sub(1, _mul(out, out)))),
+    }
+)

@@ -108,16 +108,20 @@ def _is_negative(x: Tensor) -> Tensor:
 # that is infinite, or NaN, does not pass a closed gate.
 
 
-DECOMPOSITIONS.update({
-    # The slope is PyTorch's: float32's sixth, also in float64.
-    "hardsigmoid_backward": lambda g, x: torch.where(
-        (x > -3) & (x < 3), g * float(np.float32(1 / 6)), 0),
-    "hardswish_backward": lambda g, x: torch.where(
-        x <= -3, 0, torch.where(x >= 3, g, g * (x / 3 + 0.5))),
-    "hardtanh_backward": lambda g, x, low, high: torch.where((x > low) & (x < high), g, 0),
-    "log_sigmoid_backward": lambda g, x, _: g * (-x).sigmoid(),
-    "softshrink": lambda x, size=0.5: torch.where(x.abs() <= size, 0, x - size * x.sign()),
-})  # fmt: skip
+DECOMPOSITIONS.update(
+    {
+        # The slope is PyTorch's: float32's sixth, also in float64.
+        "hardsigmoid_backward": lambda g, x: torch.where(
+            (x > -3) & (x < 3), g * float(np.float32(1 / 6)), 0
+        ),
+        "hardswish_backward": lambda g, x: torch.where(
+            x <= -3, 0, torch.where(x >= 3, g, g * (x / 3 + 0.5))
+        ),
+        "hardtanh_backward": lambda g, x, low, high: torch.where((x > low) & (x < high), g, 0),
+        "log_sigmoid_backward": lambda g, x, _: g * (-x).sigmoid(),
+        "softshrink": lambda x, size=0.5: torch.where(x.abs() <= size, 0, x - size * x.sign()),
+    }
+)
 
 
 @named("hardshrink_backward", "softshrink_backward")
@@ -203,16 +207,18 @@ def _floor_divide(a: Tensor, b: Any, rounding_mode: str | None = None) -> Any:
     return torch.where(b == 0, quotient, down)
 
 
-DECOMPOSITIONS.update({
-    "addcdiv": lambda a, x, y, *, value=1: a + value * (x / y),
-    "addcmul": lambda a, x, y, *, value=1: a + value * (x * y),
-    "__lshift__.Scalar": lambda a, n: a * 2**n,
-    "__rshift__.Scalar": lambda a, n: torch.div(a, 2**n, rounding_mode="floor"),
-    "hypot": lambda a, b: (a * a + b * b).sqrt(),
-    "round.decimals": lambda x, decimals: (x * 10**decimals).round() / 10**decimals,
-    "signbit": _is_negative,
-    "_neg_view": lambda x: -x,
-})  # fmt: skip
+DECOMPOSITIONS.update(
+    {
+        "addcdiv": lambda a, x, y, *, value=1: a + value * (x / y),
+        "addcmul": lambda a, x, y, *, value=1: a + value * (x * y),
+        "__lshift__.Scalar": lambda a, n: a * 2**n,
+        "__rshift__.Scalar": lambda a, n: torch.div(a, 2**n, rounding_mode="floor"),
+        "hypot": lambda a, b: (a * a + b * b).sqrt(),
+        "round.decimals": lambda x, decimals: (x * 10**decimals).round() / 10**decimals,
+        "signbit": _is_negative,
+        "_neg_view": lambda x: -x,
+    }
+)
 
 
 # ---- exponentials, logarithms, angles
@@ -254,19 +260,23 @@ def _log_ndtr(x: Tensor) -> Tensor:
     return torch.where(below, of_left, (-torch.erfc(right) / 2).log1p())
 
 
-DECOMPOSITIONS.update({
-    "acos": lambda x: torch.atan2(((1 - x) * (1 + x)).sqrt(), x),
-    "acosh": lambda x: ((x - 1) + (x - 1).sqrt() * (x + 1).sqrt()).log1p(),
-    "asin": lambda x: torch.atan2(x, ((1 - x) * (1 + x)).sqrt()),
-    "atanh": lambda x: 0.5 * (2 * x / (1 - x)).log1p(),
-})  # fmt: skip
+DECOMPOSITIONS.update(
+    {
+        "acos": lambda x: torch.atan2(((1 - x) * (1 + x)).sqrt(), x),
+        "acosh": lambda x: ((x - 1) + (x - 1).sqrt() * (x + 1).sqrt()).log1p(),
+        "asin": lambda x: torch.atan2(x, ((1 - x) * (1 + x)).sqrt()),
+        "atanh": lambda x: 0.5 * (2 * x / (1 - x)).log1p(),
+    }
+)
 
 
 # ---- infinities and NaN
 
 
-DECOMPOSITIONS.update({
-    "fmax": lambda a, b: torch.where(a != a, b, torch.where(b != b, a, torch.maximum(a, b))),
-    "fmin": lambda a, b: torch.where(a != a, b, torch.where(b != b, a, torch.minimum(a, b))),
-    "ldexp": lambda a, b: a * 2.0**b,
-})  # fmt: skip
+DECOMPOSITIONS.update(
+    {
+        "fmax": lambda a, b: torch.where(a != a, b, torch.where(b != b, a, torch.maximum(a, b))),
+        "fmin": lambda a, b: torch.where(a != a, b, torch.where(b != b, a, torch.minimum(a, b))),
+        "ldexp": lambda a, b: a * 2.0**b,
+    }
+)

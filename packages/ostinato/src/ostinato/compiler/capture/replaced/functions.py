@@ -77,9 +77,13 @@ def _one_hot(x: Tensor, num_classes: int = -1) -> Any:
 
 
 def _gaussian_nll(
-    input: Tensor, target: Tensor, var: Any, full: bool = False, eps: float = 1e-6,
+    input: Tensor,
+    target: Tensor,
+    var: Any,
+    full: bool = False,
+    eps: float = 1e-6,
     reduction: str = "mean",
-) -> Any:  # fmt: skip
+) -> Any:
     """½ (log max(σ², ε) + (x − μ)² / max(σ², ε)); no gradient through the maximum."""
     if not isinstance(var, Tensor) or var.dim() != input.dim():
         return NotImplemented
@@ -106,9 +110,15 @@ def _group_norm(
 
 
 def _batch_norm(
-    x: Tensor, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False,
-    momentum: float = 0.1, eps: float = 1e-5,
-) -> Any:  # fmt: skip
+    x: Tensor,
+    mean: Any,
+    var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
     """With running statistics."""
     if training:
         return NotImplemented

@@ -28,9 +28,16 @@ def _of_input(d: Tensor, shape: Any, kernel: Tensor, *how: Any) -> Tensor:
 
 @named("convolution")
 def _transposed_convolution(
-    x: Tensor, kernel: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any,
-    transposed: bool, beyond: Any, groups: int,
-) -> Any:  # fmt: skip
+    x: Tensor,
+    kernel: Tensor,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    beyond: Any,
+    groups: int,
+) -> Any:
     if not transposed:
         return NotImplemented
     sizes = [
@@ -47,9 +54,18 @@ def _transposed_convolution(
 
 @named("convolution_backward")
 def _transposed_convolution_backward(
-    d: Tensor, x: Tensor, kernel: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any,
-    transposed: bool, beyond: Any, groups: int, wanted: Any,
-) -> Any:  # fmt: skip
+    d: Tensor,
+    x: Tensor,
+    kernel: Tensor,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    beyond: Any,
+    groups: int,
+    wanted: Any,
+) -> Any:
     if not transposed:
         return NotImplemented
     how = stride, padding, dilation, False, [0] * (x.dim() - 2), groups
@@ -95,9 +111,15 @@ def _windows(
 
 
 def _mean_pool(
-    n: int, x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
-    ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: Any = None,
-) -> Any:  # fmt: skip
+    n: int,
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: Any = None,
+) -> Any:
     if ceil_mode or (any(_each(padding, n)) and not count_include_pad):
         return NotImplemented
     size, padding = _each(kernel_size, n), _each(padding, n)
@@ -108,9 +130,15 @@ def _mean_pool(
 
 
 def _max_pool(
-    n: int, x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-    ceil_mode: bool = False, return_indices: bool = False,
-) -> Any:  # fmt: skip
+    n: int,
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
     if ceil_mode or return_indices:
         return NotImplemented
     size, padding, dilation = (_each(v, n) for v in (kernel_size, padding, dilation))
@@ -138,10 +166,14 @@ _POOLS: dict[str, Function] = {
 
 
 def interpolate(
-    x: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
-    align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
+    x: Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
     antialias: bool = False,
-) -> Any:  # fmt: skip
+) -> Any:
     """Along each axis by itself: elements selected by place, or a product with a matrix.
 
     Both are found by interpolating 0, 1, … and the identity.
@@ -169,10 +201,18 @@ def cdist(a: Tensor, b: Tensor, p: float = 2.0, compute_mode: Any = None) -> Ten
 
 
 def embedding_bag(
-    x: Tensor, weight: Tensor, offsets: Any = None, max_norm: Any = None, norm_type: float = 2,
-    scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False,
-    per_sample_weights: Any = None, include_last_offset: bool = False, padding_idx: Any = None,
-) -> Any:  # fmt: skip
+    x: Tensor,
+    weight: Tensor,
+    offsets: Any = None,
+    max_norm: Any = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Any = None,
+    include_last_offset: bool = False,
+    padding_idx: Any = None,
+) -> Any:
     """Σ or mean of the rows of a table, of bags of one size `[B, n]`."""
     plain = offsets is None and max_norm is None and padding_idx is None
     if x.dim() != 2 or not plain or scale_grad_by_freq or sparse or mode not in ("sum", "mean"):

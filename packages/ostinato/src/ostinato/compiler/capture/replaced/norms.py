@@ -21,11 +21,13 @@ def _log_softmax(x: Tensor, dim: int, _: bool) -> Tensor:
     return x - x.exp().sum(dim, True).log()
 
 
-DECOMPOSITIONS.update({
-    "_log_softmax": _log_softmax,
-    "_log_softmax_backward_data": lambda g, y, dim, _: g - y.exp() * g.sum(dim, True),
-    "_softmax_backward_data": lambda g, p, dim, _: p * (g - (g * p).sum(dim, True)),
-})  # fmt: skip
+DECOMPOSITIONS.update(
+    {
+        "_log_softmax": _log_softmax,
+        "_log_softmax_backward_data": lambda g, y, dim, _: g - y.exp() * g.sum(dim, True),
+        "_softmax_backward_data": lambda g, p, dim, _: p * (g - (g * p).sum(dim, True)),
+    }
+)
 
 
 @named("_softmax")
@@ -68,11 +70,13 @@ def _root(x: Tensor) -> Tensor:
     return torch.where(x == 0, 0, torch.where(x == 0, 1, x).sqrt())
 
 
-DECOMPOSITIONS.update({
-    "std": lambda x, *a, **k: _root(x.var(*a, **k)),
-    "std_mean": lambda x, *a, **k: (x.std(*a, **k), _mean(x, *a, **k)),
-    "var_mean": lambda x, *a, **k: (x.var(*a, **k), _mean(x, *a, **k)),
-})  # fmt: skip
+DECOMPOSITIONS.update(
+    {
+        "std": lambda x, *a, **k: _root(x.var(*a, **k)),
+        "std_mean": lambda x, *a, **k: (x.std(*a, **k), _mean(x, *a, **k)),
+        "var_mean": lambda x, *a, **k: (x.var(*a, **k), _mean(x, *a, **k)),
+    }
+)
 
 
 @named("linalg_vector_norm")
@@ -106,9 +110,15 @@ def _layer_norm(x: Tensor, shape: Sequence[int], weight: Any, bias: Any, eps: fl
 
 @named("native_layer_norm_backward")
 def _layer_norm_backward(
-    g: Tensor, x: Tensor, shape: Sequence[int], mean: Tensor, scale: Tensor, weight: Any,
-    bias: Any, wanted: Sequence[bool],
-) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    g: Tensor,
+    x: Tensor,
+    shape: Sequence[int],
+    mean: Tensor,
+    scale: Tensor,
+    weight: Any,
+    bias: Any,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """dx = scale · (d − mean(d) − z · mean(d · z)), where d is the gradient of z."""
     axes, others = list(range(-len(shape), 0)), list(range(x.dim() - len(shape)))
     z, d = (x - mean) * scale, g if weight is None else g * weight
@@ -125,9 +135,15 @@ def _scale(q: Tensor, scale: float | None) -> float:
 
 @named("_scaled_dot_product_flash_attention_for_cpu")
 def _attention(
-    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, is_causal: bool = False, *,
-    attn_mask: Any = None, scale: float | None = None,
-) -> Any:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    *,
+    attn_mask: Any = None,
+    scale: float | None = None,
+) -> Any:
     """p v, where p = softmax(q kᵀ · scale + mask): q `[…, L, E]`, k `[…, S, E]`, v `[…, S, D]`.
 
     Autograd gets p itself instead of log Σ exp(…), from which it would compute p.
@@ -155,9 +171,16 @@ def _of_heads(d: Tensor, k: Tensor) -> Tensor:
 
 @named("_scaled_dot_product_flash_attention_for_cpu_backward")
 def _attention_backward(
-    g: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, p: Tensor, *_: Any,
-    attn_mask: Any = None, scale: float | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    g: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    p: Tensor,
+    *_: Any,
+    attn_mask: Any = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """dv = pᵀ g, and d(scores) = p · (g vᵀ − Σ g · out)."""
     dp = g @ _for_heads(q, v).transpose(-1, -2) - (g * out).sum(-1, keepdim=True)
     d = p * dp * _scale(q, scale)
