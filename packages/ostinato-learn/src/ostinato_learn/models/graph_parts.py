@@ -1,10 +1,9 @@
-"""Parts of the graphs of saved networks: readouts as steps, and the operations of heads."""
+"""Parts of the graphs of saved networks: readouts as steps, and what is composed of nodes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ostinato.internal import ONCE, ROWS, Node, TensorNames
@@ -63,7 +62,7 @@ def readout_of(pool: Readout, names: TensorNames, width: int) -> model_graph.Rea
     return model_graph.ReadoutGraph("scan", step, map_of(carry, answer))
 
 
-# ---- maps, and the operations of heads
+# ---- maps, and their nodes
 
 
 def map_of(inputs: Sequence[Node], output: Node) -> StepGraph:
@@ -71,29 +70,9 @@ def map_of(inputs: Sequence[Node], output: Node) -> StepGraph:
     return StepGraph(tuple(inputs), (), (), (output,))
 
 
-def parameters(linear: torch.nn.Linear) -> tuple[Tensor, Tensor]:
-    """The weight `[N, K]` and the bias `[N]` of a linear layer, detached."""
-    return linear.weight.detach(), linear.bias.detach()
-
-
-def linear(c: Composer, x: Node, weight: Tensor, bias: Tensor, names: TensorNames) -> Node:
-    """x Wᵀ + b, with W `[N, K]`."""
-    W = tensor_of(c, weight, names)
-    transposed = c.node("transpose", [W], (), ONCE, W.shape[::-1])
-    product = c.node("matmul", [x, transposed], (), ROWS, bias.shape)
-    return c.node("add", [tensor_of(c, bias, names), product], (0.0,), ROWS, bias.shape)
-
-
 def elementwise(c: Composer, op: str, *inputs: Node) -> Node:
     """An elementwise operation on rows; inputs of one column broadcast."""
     return c.node(op, inputs, (0.0,), ROWS, (max(n.width for n in inputs),))
-
-
-def softmax(c: Composer, logits: Node) -> Node:
-    """e^(x − max x) / Σ e^(x − max x), over the columns of each row."""
-    largest = c.node("row_max", [logits], (), ROWS, (1,))
-    powers = elementwise(c, "exp", elementwise(c, "sub", logits, largest))
-    return elementwise(c, "div", powers, c.node("row_sum", [powers], (), ROWS, (1,)))
 
 
 def tensor_of(c: Composer, tensor: Tensor, names: TensorNames) -> Node:
@@ -104,21 +83,3 @@ def tensor_of(c: Composer, tensor: Tensor, names: TensorNames) -> Node:
 def named(tensor: Tensor, names: TensorNames) -> str:
     """The name of a tensor of the network; a computed tensor is folded into the graph."""
     return names.of(tensor) or names.fold(tensor)
-
-
-def relu(c: Composer, x: Node) -> Node:
-    """max(x, 0), element by element."""
-    return c.node("max_s", [x], (0.0,), ROWS, x.shape)
-
-
-def increasing(c: Composer, raw: Node, median: int, middle: Node) -> Node:
-    """Turn numbers `[Q]` into increasing ones: the middle, and sums of softplus away from it."""
-    far = elementwise(c, "softplus", raw)
-    quantiles = {median: middle}
-    for sign, places in (("sub", range(median - 1, -1, -1)), ("add", range(median + 1, raw.width))):
-        total = None
-        for i in places:
-            step = c.slice(far, i, 1)
-            total = step if total is None else elementwise(c, "add", total, step)
-            quantiles[i] = elementwise(c, sign, middle, total)
-    return c.concat([quantiles[i] for i in range(raw.width)])

@@ -1,14 +1,13 @@
 """Networks as graphs that run without torch, for saved models.
 
-The steps of the layers are recorded as `scan` records them; readouts and heads are written here as
-nodes, with the meaning of `models/readout.py` and of the networks' forward passes in evaluation
-mode.
+The steps of the layers and the heads are recorded as `scan` records them; the readouts of all
+states are written as nodes, with the meaning of `models/readout.py`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -201,6 +200,32 @@ def _step_of_cell(
     other = tree.leaves(cell.initial(1 - 2 * xs[0]))  # type: ignore[operator]
     first = [_first_row(a, b) for a, b in zip(tree.leaves(init), other, strict=True)]
     return _beginning_with(step, first, names)
+
+
+# ---- heads
+
+
+def recorded(
+    function: Callable[..., Tensor], widths: Sequence[int], names: TensorNames
+) -> StepGraph:
+    """A function of rows as a graph without states.
+
+    Args:
+        function: from tensors `[B, width]`, one for each of `widths`, to a tensor `[B, K]`.
+
+    Raises:
+        Unsupported: it has no graph.
+    """
+
+    def step(unused: Tensor, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return unused, function(*rows)
+
+    generator = _generator()
+    sample = [torch.randn(1, ROWS_OF_SAMPLE, n, generator=generator) for n in widths]
+    xs = [x.expand(MANY_STEPS, -1, -1) for x in sample]
+    call = compiled(checked(step, torch.zeros(ROWS_OF_SAMPLE, 1), xs, 0, False))
+    graph = _saved(call.compiled.planner.graph, call.captured, names)
+    return map_of(graph.inputs, graph.outputs[0])
 
 
 def _first_row(leaf: Tensor, other: Tensor) -> Tensor:

@@ -9,15 +9,8 @@ import torch
 from torch import Tensor
 
 from ostinato.internal import ROWS, Node, TensorNames
-from ostinato_learn.models.graph_parts import (
-    elementwise,
-    linear,
-    map_of,
-    parameters,
-    readout_of,
-    softmax,
-)
-from ostinato_learn.models.saved_graph import layers_of, words_of
+from ostinato_learn.models.graph_parts import elementwise, map_of, readout_of
+from ostinato_learn.models.saved_graph import layers_of, recorded, words_of
 from ostinato_learn.runtime import model_graph
 from ostinato_learn.runtime.compose import Composer, side_by_side
 from ostinato_learn.runtime.model_graph import Direction, Embed, ModelGraph, Scan
@@ -46,11 +39,9 @@ def body_of(
 
 def _classifier(net: ClassifierNet, names: TensorNames, several: bool) -> ModelGraph:
     embed, layers, readout = body_of(net, names)
-    c = Composer()
-    x = c.input(layers[-1].width)
-    logits = linear(c, x, *parameters(net.readout), names)
-    answer = elementwise(c, "sigmoid", logits) if several else softmax(c, logits)
-    return ModelGraph(embed, layers, readout, map_of([x], answer))
+    answer = head(net, several)
+    of_state = recorded(lambda state: answer(net.readout(state)), [layers[-1].width], names)
+    return ModelGraph(embed, layers, readout, of_state)
 
 
 def _tables(nets: Sequence[ClassifierNet], names: TensorNames) -> Embed | None:

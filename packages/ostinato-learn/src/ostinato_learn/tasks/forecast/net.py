@@ -128,7 +128,19 @@ class ForecasterNet(torch.nn.Module):
         state = self.dropout(last_state(self._model, carry))
         ahead = torch.relu(self.ahead(state)).unflatten(1, (self._sizes.horizon, -1))
         beside = [part for part in (future, lags) if part is not None]
-        raw = self.readout(torch.relu(self.step(torch.cat([ahead, *beside], dim=2))))
+        return self.quantiles(self.raw(ahead, beside), lags)
+
+    def raw(self, ahead: Tensor, beside: Sequence[Tensor]) -> Tensor:
+        """The outputs o_k `[…, Q]` for steps ahead.
+
+        Args:
+            ahead: `[…, H]`, the vectors of the steps.
+            beside: the known inputs of the steps, `[…, K]` and `[…, J]`.
+        """
+        return self.readout(torch.relu(self.step(torch.cat([ahead, *beside], dim=-1))))
+
+    def quantiles(self, raw: Tensor, lags: Tensor | None) -> Tensor:
+        """The quantiles `[…, Q]` of the outputs and of the lags `[…, J]`; None if J is 0."""
         return increasing(raw, self._median, 0 if lags is None else lags @ self.naive[:, None])
 
 
@@ -138,10 +150,17 @@ def increasing(raw: Tensor, median: int, shift: Tensor | float = 0) -> Tensor:
     They increase in floating point, too: sums of nonnegative numbers never decrease, and rounding
     keeps their order.
     """
-    middle = raw[..., median : median + 1] + shift
-    below = F.softplus(raw[..., :median]).flip(-1).cumsum(-1).flip(-1)
-    above = F.softplus(raw[..., median + 1 :]).cumsum(-1)
-    return torch.cat([middle - below, middle, middle + above], dim=-1)
+    each, far = raw.split(1, dim=-1), F.softplus(raw).split(1, dim=-1)
+    found = {median: each[median] + shift}
+    for move, places in (
+        (torch.sub, range(median - 1, -1, -1)),
+        (torch.add, range(median + 1, len(far))),
+    ):
+        total: Tensor | float = 0.0
+        for i in places:  # not by cumsum: the engine adds in a tree, whose rounding may cross them
+            total = total + far[i]
+            found[i] = move(found[median], total)
+    return torch.cat([found[i] for i in range(len(far))], dim=-1)
 
 
 def check_levels(quantiles: Any) -> tuple[float, ...]:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from ostinato.internal import TensorNames
-from ostinato_learn.models.graph_parts import linear, map_of, named, parameters, softmax
-from ostinato_learn.models.saved_graph import layers_of
+from ostinato_learn.models.graph_parts import named
+from ostinato_learn.models.saved_graph import layers_of, recorded
 from ostinato_learn.runtime import model_graph
-from ostinato_learn.runtime.compose import Composer
 from ostinato_learn.runtime.model_graph import Embed, ModelGraph
 from ostinato_learn.tasks.language.net import LanguageNet
 
@@ -26,15 +25,13 @@ def graph(net: LanguageNet, names: TensorNames, several: bool) -> ModelGraph:
     else:
         weight = net.embedding.weight.detach()
         embed = Embed(n_tokens, weight.shape[1], named(weight, names))
-    c = Composer()
-    features = x = c.input(layers[-1].width)
-    if net.config["tied"]:
-        features = linear(c, x, *parameters(net.readout), names)
-    weight, bias = net.output
-    logits = linear(c, features, weight.detach(), bias.detach(), names)
-    return ModelGraph(
-        embed, layers, model_graph.ReadoutGraph("each"), map_of([x], softmax(c, logits))
-    )
+    answer = head(net, several)
+
+    def of_states(states: Tensor) -> Tensor:
+        return answer(net.logits(net.readout(states) if net.config["tied"] else states))
+
+    answers = recorded(of_states, [layers[-1].width], names)
+    return ModelGraph(embed, layers, model_graph.ReadoutGraph("each"), answers)
 
 
 def head(net: LanguageNet, several: bool) -> Callable[[Tensor], Tensor]:

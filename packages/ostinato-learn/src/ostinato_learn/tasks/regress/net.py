@@ -60,5 +60,12 @@ class RegressorNet(ClassifierNet):
 
     def forward(self, x: Tensor | WordBatch, lengths: Tensor | None = None) -> Tensor:
         """The scaled numbers, `[B, K, Q]`; arguments as of a `ClassifierNet`."""
-        raw = super().forward(x, lengths).unflatten(1, (self.n_targets, self.n_levels))
+        return self._increasing(super().forward(x, lengths))
+
+    def scaled(self, state: Tensor) -> Tensor:
+        """The scaled numbers, `[B, K, Q]`, of states `[B, H]` in evaluation."""
+        return self._increasing(self.readout(state))
+
+    def _increasing(self, raw: Tensor) -> Tensor:
+        raw = raw.unflatten(1, (self.n_targets, self.n_levels))
         return raw if self.median is None else increasing(raw, self.median)

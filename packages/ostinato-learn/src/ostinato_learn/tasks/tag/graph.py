@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from ostinato.internal import TensorNames
-from ostinato_learn.models.graph_parts import linear, map_of, parameters, softmax
-from ostinato_learn.models.saved_graph import layers_of, words_of
+from ostinato_learn.models.saved_graph import layers_of, recorded, words_of
 from ostinato_learn.runtime import model_graph
-from ostinato_learn.runtime.compose import Composer
 from ostinato_learn.runtime.model_graph import ModelGraph
 from ostinato_learn.tasks.tag.net import TaggerNet
 
@@ -21,11 +19,9 @@ def graph(net: TaggerNet, names: TensorNames, several: bool) -> ModelGraph:
     """The graph, whose answers are probabilities, or of a CRF the scores before it."""
     embed, width = words_of(net.words, names)
     layers = layers_of(net.body, width or net.config["n_features"], names)
-    c = Composer()
-    x = c.input(layers[-1].width)
-    scores = linear(c, x, *parameters(net.readout), names)
-    answer = scores if net.crf is not None else softmax(c, scores)
-    return ModelGraph(embed, layers, model_graph.ReadoutGraph("each"), map_of([x], answer))
+    answer = head(net, several)
+    of_states = recorded(lambda states: answer(net.readout(states)), [layers[-1].width], names)
+    return ModelGraph(embed, layers, model_graph.ReadoutGraph("each"), of_states)
 
 
 def head(net: TaggerNet, several: bool) -> Callable[[Tensor], Tensor]:
