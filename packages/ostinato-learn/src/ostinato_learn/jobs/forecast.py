@@ -16,6 +16,7 @@ from ostinato_learn.data.sequences.mapped import Mapped
 from ostinato_learn.data.sequences.preparation import Preparation
 from ostinato_learn.data.series import of_examples
 from ostinato_learn.jobs import dry_run, series
+from ostinato_learn.jobs.answer_columns import number_columns
 from ostinato_learn.jobs.base import Job, gathered, without_run
 from ostinato_learn.jobs.failures import BadInput
 from ostinato_learn.jobs.inputs import defaults, limits, partition, sources
@@ -262,8 +263,8 @@ class ForecastJob(Job):
         panel, windows = self._panel(model.preparation)
         times = self.series.times
         dtype = None if times is None else time_type(times)
-        header = ["id", "step" if times is None else "time", "value", "prediction"]
-        head: list[str] | None = [*header, *(f"q{level:g}" for level in model.levels)]
+        columns = number_columns(known=True, levels=model.levels)
+        head: list[str] | None = ["id", "step" if times is None else "time", *columns]
         for chosen, _, tested in model.backtests(panel, windows, answer=in_turn(answers)):
             part = self.series.select(chosen)
             when = None if part.times is None else times_as_text(list(part.times), dtype)
@@ -369,8 +370,8 @@ def _csv(model: Forecaster, found: Examples, proba: bool, with_header: bool = Tr
     answers = model.predict_quantiles(panel)
     levels = model.levels
     median = levels.index(0.5)
-    header = ["id", "step" if found.times is None else "time", "prediction"]
-    header += [f"q{level:g}" for level in levels] if proba else []
+    columns = number_columns(levels=levels if proba else ())
+    header = ["id", "step" if found.times is None else "time", *columns]
     ends, horizon = panel.lengths.tolist(), answers.shape[1]
     ahead = [series.times_ahead(found, i, end, horizon) for i, end in enumerate(ends)]
     rows = []

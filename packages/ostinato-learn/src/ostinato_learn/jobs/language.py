@@ -11,6 +11,7 @@ import numpy as np
 
 from ostinato_learn.hyperparameters import DEFAULT_WINDOW
 from ostinato_learn.jobs import documents
+from ostinato_learn.jobs.answer_columns import label_columns, share
 from ostinato_learn.jobs.base import Job, gathered, without_run
 from ostinato_learn.jobs.documents import TextParts
 from ostinato_learn.jobs.failures import BadInput
@@ -88,8 +89,8 @@ class LanguageJob(Job):
 
         model = answering.model_of(trained)
         found = [model.suggest(text, 1, complete=False)[0] for text in texts]
-        rows = [(i, best.text, f"{best.probability:.6f}") for i, best in enumerate(found)]
-        yield csv_text(["index", "prediction", "probability"], rows)
+        rows = [(i, best.text, share(best.probability)) for i, best in enumerate(found)]
+        yield csv_text(["index", *label_columns()], rows)
 
     @classmethod
     def compared(cls, a: Measured, b: Measured) -> paired.PairedResult:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ostinato_learn import environment
+from ostinato_learn.jobs.answer_columns import label_columns, least_certain, share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,21 +105,20 @@ def predictions_csv(
         from ostinato_learn.data.sequences.label_sets import joined
 
         answers = joined(proba > 0.5, classes)
-        sure = np.maximum(proba, 1 - proba).min(axis=1)
+        sure = least_certain(proba)
         y = None if y is None else joined(y, classes)
     else:
         best = proba.argmax(axis=1)
         answers, sure = classes[best], proba[np.arange(len(proba)), best]
-    header = ["index" if ids is None else "id", *(["label"] if y is not None else [])]
-    header += ["prediction", "probability"]
-    header += [f"probability_{label}" for label in classes] if all_classes else []
+    columns = label_columns(known=y is not None, classes=classes if all_classes else ())
+    header = ["index" if ids is None else "id", *columns]
     rows = (
         [
             i if ids is None else ids[i],
             *([y[i]] if y is not None else []),
             answers[i],
-            f"{sure[i]:.6f}",
-            *((f"{value:.6f}" for value in p) if all_classes else ()),
+            share(sure[i]),
+            *(map(share, p) if all_classes else ()),
         ]
         for i, p in enumerate(proba)
     )

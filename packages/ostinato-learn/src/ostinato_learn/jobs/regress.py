@@ -11,6 +11,7 @@ import numpy as np
 
 from ostinato_learn.data.sequences.examples import Examples
 from ostinato_learn.jobs import dry_run
+from ostinato_learn.jobs.answer_columns import number, number_columns
 from ostinato_learn.jobs.base import gathered
 from ostinato_learn.jobs.failures import BadInput
 from ostinato_learn.jobs.output import csv_text
@@ -130,15 +131,13 @@ def _csv(
     points = model.points(answers).reshape(len(answers), -1)
     header, columns = ["id" if part.roles is not None else "index"], []
     for k, target in enumerate(model.targets):
-        of = "" if model.is_one else f"_{target}"
-        if part.y is not None:
-            header.append(f"value{of}")
-            columns.append(part.y[:, k])
-        header.append(f"prediction{of}")
-        columns.append(points[:, k])
-        if quantiles:
-            header += [f"q{level:g}{of}" for level in model.levels]
-            columns += list(answers[:, k].T)
+        header += number_columns(
+            known=part.y is not None,
+            levels=model.levels if quantiles else (),
+            target=None if model.is_one else target,
+        )
+        columns += [] if part.y is None else [part.y[:, k]]
+        columns += [points[:, k], *(answers[:, k].T if quantiles else ())]
     names = part.ids if part.roles is not None else np.arange(len(answers))
-    rows = ([name, *(f"{v:.9g}" for v in row)] for name, *row in zip(names, *columns, strict=True))
+    rows = ([name, *map(number, row)] for name, *row in zip(names, *columns, strict=True))
     return csv_text(header if with_header else None, rows)

@@ -14,6 +14,7 @@ from ostinato_learn.data.sequences.examples import Examples
 from ostinato_learn.data.sequences.mapped import Mapped, stretches
 from ostinato_learn.data.sequences.step_labels import as_labels, label_counts
 from ostinato_learn.hyperparameters import FEW_SEQUENCES
+from ostinato_learn.jobs.answer_columns import label_columns, share
 from ostinato_learn.jobs.base import gathered
 from ostinato_learn.jobs.dry_run import of_sequences
 from ostinato_learn.jobs.failures import BadInput
@@ -183,9 +184,8 @@ def _csv(
         dtype: in which times are written; see `times_as_text`.
     """
     known = None if part.y is None else as_labels(part.y, part.lengths, model.scheme)
-    header = ["id", "step" if part.times is None else "time"]
-    header += [*(["label"] if part.y is not None else []), "prediction", "probability"]
-    header += [f"probability_{label}" for label in model.classes.tolist()] if shares else []
+    columns = label_columns(known=known is not None, classes=model.classes if shares else ())
+    header = ["id", "step" if part.times is None else "time", *columns]
     times = None if part.times is None else times_as_text(part.times, dtype)
     rows = []
     for i, labels in enumerate(best):
@@ -197,8 +197,8 @@ def _csv(
                     when[t],
                     *([known[i][t]] if known is not None else []),
                     label,
-                    f"{sure[i][t]:.6f}",
-                    *((f"{share:.6f}" for share in shares[i][t]) if shares else ()),
+                    share(sure[i][t]),
+                    *(map(share, shares[i][t]) if shares else ()),
                 ]
             )
     return csv_text(header if with_header else None, rows)

@@ -16,7 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from ostinato_learn.jobs.answer_columns import (
+    label_columns,
+    least_certain,
+    number,
+    number_columns,
+    share,
+)
 
 PIECE = 4096
 PATIENCE = 0.2  # seconds between two checks for a signal
@@ -62,7 +68,7 @@ class Form:
         if self.json:
             return None
         names = [] if self.key is None else [self.key]
-        return _csv([*names, "step", "prediction", *([] if self.numbers else ["probability"])])
+        return _csv([*names, "step", *(number_columns() if self.numbers else label_columns())])
 
     def key_text(self, key: str | None) -> str:
         """The beginning of all answers of a key."""
@@ -86,9 +92,9 @@ class Form:
             return lambda key, n, label, _: f"{key}{n},{label}\n"
         if self.json:
             return lambda key, n, label, p: (
-                f'{key}"step": {n}, "prediction": {label}, "probability": {p:.6f}}}\n'
+                f'{key}"step": {n}, "prediction": {label}, "probability": {share(p)}}}\n'
             )
-        return lambda key, n, label, p: f"{key}{n},{label},{p:.6f}\n"
+        return lambda key, n, label, p: f"{key}{n},{label},{share(p)}\n"
 
 
 def plain(label: Any) -> Any:
@@ -96,7 +102,7 @@ def plain(label: Any) -> Any:
     if isinstance(label, tuple):
         return [plain(each) for each in label]
     if isinstance(label, float):
-        return float(f"{label:.9g}")  # as many digits as a float32 has
+        return float(number(label))
     return label.item() if hasattr(label, "item") else label
 
 
@@ -104,7 +110,7 @@ def probability_of(answer: Any) -> float:
     """The probability of the label; with several labels, that of the least certain decision for or
     against a label."""
     if isinstance(answer.label, tuple):
-        return float(np.maximum(answer.proba, 1 - answer.proba).min())
+        return float(least_certain(answer.proba))
     return max(answer.proba.tolist())  # faster than NumPy's for a few classes
 
 
