@@ -217,13 +217,15 @@ def recorded(
         Unsupported: it has no graph.
     """
 
-    def step(unused: Tensor, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
-        return unused, function(*rows)
+    def step(carry: Tensor, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return carry, function(*rows)
 
     generator = _generator()
-    sample = [torch.randn(1, ROWS_OF_SAMPLE, n, generator=generator) for n in widths]
+    shapes = [(1, ROWS_OF_SAMPLE, n) for n in widths]
+    sample = [torch.randn(s, dtype=torch.float32, generator=generator) for s in shapes]
     xs = [x.expand(MANY_STEPS, -1, -1) for x in sample]
-    call = compiled(checked(step, torch.zeros(ROWS_OF_SAMPLE, 1), xs, 0, False))
+    unused = torch.zeros(ROWS_OF_SAMPLE, 1, dtype=torch.float32)
+    call = compiled(checked(step, unused, xs, 0, False))
     graph = _saved(call.compiled.planner.graph, call.captured, names)
     return map_of(graph.inputs, graph.outputs[0])
 
