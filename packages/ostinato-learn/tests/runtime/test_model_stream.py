@@ -343,7 +343,6 @@ def test_several_labels():
 def test_a_second_thread_is_refused():
     parts = Parts()
     stream = Stream(source(parts, parts.model(["gru"])))
-    stream._state.claim()
     refused = []
 
     def use(f):
@@ -361,12 +360,12 @@ def test_a_second_thread_is_refused():
         stream.reset,
     ]
     threads = [threading.Thread(target=use, args=(f,)) for f in uses]
-    for thread in threads:
-        thread.start()
-        thread.join()
+    with stream._state:
+        for thread in threads:
+            thread.start()
+            thread.join()
     assert len(refused) == len(uses)
     assert all("one owner" in text for text in refused)
-    stream._state.give_up()
     assert stream.push(x).n == 1
 
 

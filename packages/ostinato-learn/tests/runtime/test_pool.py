@@ -138,16 +138,15 @@ def test_a_push_that_is_refused_moves_no_stream(made):
 def test_a_second_use_is_refused(made):
     pool = Pool(made, 4)
     pool.slots("a")
-    pool._states.claim()
-    for use in (
-        lambda: pool.push({"a": rows(1, 5)[0]}),
-        lambda: pool.slots("b"),
-        lambda: pool.save("a"),
-        lambda: pool.drop("a"),
-    ):
-        with pytest.raises(RuntimeError, match="one owner"):
-            use()
-    pool._states.give_up()
+    with pool._states:
+        for use in (
+            lambda: pool.push({"a": rows(1, 5)[0]}),
+            lambda: pool.slots("b"),
+            lambda: pool.save("a"),
+            lambda: pool.drop("a"),
+        ):
+            with pytest.raises(RuntimeError, match="one owner"):
+                use()
     assert pool.push({"a": rows(1, 5)[0]})["a"].n == 1
 
 

@@ -76,11 +76,13 @@ inline BoundPlan bound_plan(const Integers& values, const std::vector<double>& s
           std::move(outputs)};
 }
 
-// Python claims a stream or a pool before several calls that belong together, and gives it up afterwards.
-template <class States> void claim(States& self) {
+// `with state:` around several calls that belong together, during which another user is refused.
+template <class States> void enter(States& self) {
   if (self.in_use().test_and_set(std::memory_order_acquire)) SoleUse::refuse();
 }
-template <class States> void give_up(States& self) { self.in_use().clear(std::memory_order_release); }
+template <class States> void leave(States& self, nanobind::args) {
+  self.in_use().clear(std::memory_order_release);
+}
 
 // The reasons for which push refuses a row: returned instead of the place of the largest value.
 enum Refused : int64_t { kNotARow = -1, kNotFinite = -2 };
@@ -126,7 +128,7 @@ inline void get_carry(StreamState& self, nanobind::handle out) {
 }
 
 // n steps of one stream. out: the answer to each step, [n, K], or to the last one, [1, K]. The caller has
-// claimed the stream, and has found that x is finite.
+// entered the stream, and has found that x is finite.
 inline void push_rows(StreamState& self, int64_t n, nanobind::handle x, nanobind::handle out, bool each) {
   const int64_t F = self.model().input_floats(), K = self.model().answer_floats();
   const Lent rows(x, false), answers(out, true);
@@ -171,7 +173,7 @@ inline double time_steps(StreamState& self, nanobind::handle x, int64_t m, nanob
 
 // One step of n slots; largest_at and steps get the place of each answer's largest value, and how many steps
 // its slot has had. Returns n, or the first row that is not finite: then no slot has moved. The caller has
-// claimed the pool.
+// entered the pool.
 inline int64_t push_slots(SlotStates& self, int64_t n, nanobind::handle slots, nanobind::handle x,
                           nanobind::handle out, nanobind::handle largest_at, nanobind::handle steps,
                           bool finite) {
@@ -273,8 +275,8 @@ inline void bind_states(nanobind::module_& m) {
           nb::rv_policy::take_ownership)
       .def("set", set_carry, "steps"_a, "carry"_a)
       .def("get", get_carry, "out"_a)
-      .def("claim", claim<StreamState>)
-      .def("give_up", give_up<StreamState>)
+      .def("__enter__", enter<StreamState>)
+      .def("__exit__", leave<StreamState>)
       .def("reset", &StreamState::reset)
       .def("time_steps", time_steps, "x"_a, "m"_a, "out"_a.none(), "n"_a)
       .def_prop_ro("steps", &StreamState::steps)
@@ -292,8 +294,8 @@ inline void bind_slots(nanobind::module_& m) {
           },
           "model"_a, "capacity"_a)
       .def("push", push_slots, "n"_a, "slots"_a, "x"_a, "out"_a, "largest_at"_a, "steps"_a, "finite"_a)
-      .def("claim", claim<SlotStates>)
-      .def("give_up", give_up<SlotStates>)
+      .def("__enter__", enter<SlotStates>)
+      .def("__exit__", leave<SlotStates>)
       .def("steps_of",
            [](const SlotStates& self, int64_t slot) {
              self.check(slot);

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +12,6 @@ from ostinato_learn.runtime.answers import Answers, KeyedAnswers
 from ostinato_learn.runtime.stream import Stream, packed, unpacked
 from ostinato_learn.runtime.stream_source import StreamSource
 from ostinato_learn.runtime.values import Array
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _ALL_READ, _NEW_KEY = 0, 1  # results of read_items, see native/python/streams.h
 
@@ -81,7 +77,7 @@ class Pool:
         Raises:
             ValueError: the pool is full; then no stream was added.
         """
-        with self._claimed():
+        with self._states:
             return self._slots(list(keys))
 
     def _slots(self, keys: list[Any]) -> Array:
@@ -106,7 +102,7 @@ class Pool:
         Raises:
             KeyError: there is no such stream; then none was ended.
         """
-        with self._claimed():
+        with self._states:
             keys = list(dict.fromkeys(keys))
             for key in keys:
                 self._known(key)
@@ -119,14 +115,14 @@ class Pool:
 
     def reset(self, keys: Iterable[Any]) -> None:
         """Restart streams."""
-        with self._claimed():
+        with self._states:
             for slot in [self._known(key) for key in keys]:
                 self._states.reset(slot)
 
     def save(self, key: Any) -> bytes:
         """A stream's state as bytes, for `restore` here or elsewhere, or for `Model.stream`."""
         carry = np.empty(self._source.n_carry, np.float32)
-        with self._claimed():
+        with self._states:
             slot = self._known(key)
             self._states.get(slot, carry)
             return packed(self._source.fingerprint, self._states.steps_of(slot), carry)
@@ -138,7 +134,7 @@ class Pool:
             ValueError: the bytes are damaged, or belong to another model; or the pool is full.
         """
         n, carry = unpacked(state, self._source.fingerprint, self._source.n_carry)
-        with self._claimed():
+        with self._states:
             (slot,) = self._slots([key])
             self._states.set(int(slot), n, carry)
 
@@ -146,14 +142,6 @@ class Pool:
         if key not in self._slot:
             raise KeyError(f"the pool has no stream {key!r}")
         return self._slot[key]
-
-    @contextmanager
-    def _claimed(self) -> Iterator[None]:
-        self._states.claim()
-        try:
-            yield
-        finally:
-            self._states.give_up()
 
     # ---- steps
 
@@ -173,7 +161,7 @@ class Pool:
                 or occurs twice; or the pool is full. Then all streams are unchanged.
             RuntimeError: another thread is using the pool.
         """
-        with self._claimed():
+        with self._states:
             if isinstance(slots, Mapping):
                 keys = list(slots)
                 return KeyedAnswers(keys, self._pushed(*self._of_items(dict(slots))))
@@ -214,7 +202,7 @@ class Pool:
             raise ValueError(
                 f"rows has shape {list(rows.shape)}; wanted [T, {self._source.n_inputs}]"
             )
-        with self._claimed():
+        with self._states:
             slot = self._known(key)
             carry = np.empty(self._source.n_carry, np.float32)
             self._states.get(slot, carry)

@@ -152,12 +152,9 @@ class Stream:
         if each is None:
             each = source.each
         with_each = each and not is_one and out is None
-        self._state.claim()
-        try:
+        with self._state:
             proba = self._played(rows, with_each)
             n = self._state.steps
-        finally:
-            self._state.give_up()
         if out is not None:
             out[...] = proba[-1]
             return out
@@ -174,14 +171,11 @@ class Stream:
 
         A pool reads a chunk of one of its streams in this way.
         """
-        self._state.claim()
-        try:
+        with self._state:
             self._state.set(n, carry)
             proba = self._played(rows, each)
             self._state.get(carry)
             return self._answers(self._state.steps, proba)
-        finally:
-            self._state.give_up()
 
     def _check_out(self, out: Any) -> None:
         """Raise TypeError if no answer can be written there; called before a step is read."""
@@ -212,29 +206,20 @@ class Stream:
 
     def fork(self) -> Stream:
         """Another stream that has read what this one has, and goes its own way."""
-        self._state.claim()
-        try:
+        with self._state:
             return Stream(self._source, self._finite, self._state.fork())
-        finally:
-            self._state.give_up()
 
     def reset(self) -> None:
         """Begin again, as a new stream."""
-        self._state.claim()
-        try:
+        with self._state:
             self._state.reset()
-        finally:
-            self._state.give_up()
 
     def save(self) -> bytes:
         """The state as bytes, for `Model.stream` of the same model, by its fingerprint."""
         carry = np.empty(self._source.n_carry, np.float32)
-        self._state.claim()
-        try:
+        with self._state:
             self._state.get(carry)
             return packed(self._source.fingerprint, self._state.steps, carry)
-        finally:
-            self._state.give_up()
 
     def restore(self, state: bytes) -> None:
         """Go on from what `save` gave.
@@ -243,11 +228,8 @@ class Stream:
             ValueError: the bytes are damaged, or belong to another model.
         """
         n, carry = unpacked(state, self._source.fingerprint, self._source.n_carry)
-        self._state.claim()
-        try:
+        with self._state:
             self._state.set(n, carry)
-        finally:
-            self._state.give_up()
 
     def explain(self) -> StreamCost:
         """The cost of a step and the size of the state."""
