@@ -57,7 +57,8 @@ IN_LEARN = """
     export
     estimators
     serve
-    jobs/failures jobs/output
+    jobs/failures jobs/answer_columns
+    jobs/output
     jobs/inputs
     jobs/runs
     jobs/timing jobs/series jobs/documents

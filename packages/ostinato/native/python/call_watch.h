@@ -1,6 +1,6 @@
 // Tells Python which code begins to run, and which C functions it calls: what the observation of a step
-// (ostinato/compiler/capture/guards/observation.py) needs of all that runs while the step is recorded. A profile function
-// in Python sees each call and each return, which takes as long as all else in a recording.
+// (ostinato/compiler/capture/guards/observation.py) needs of all that runs while the step is recorded. A
+// profile function in Python sees each call and each return, which takes as long as all else in a recording.
 #pragma once
 #include <nanobind/nanobind.h>
 
