@@ -53,6 +53,38 @@ def test_numbers(missing, standardize):
     assert len(preparation.columns) == found.values.shape[1]
 
 
+@pytest.mark.parametrize("missing", ["mask", "fill", "forward", "zero"])
+def test_sequences_prepared_some_at_a_time_have_the_same_bits(missing, monkeypatch):
+    values = np.append(GIVEN.values, [[0], [1], [NAN], [0], [NAN]], axis=1).astype(np.float32)
+    given = Examples(
+        Ragged(values, X.offsets), features=("a", "b", "c"), categories={"c": ("u", "v")}
+    )
+    found = []
+    for piece in (1 << 18, 9, 1):  # both sequences, the first alone, rows alone
+        monkeypatch.setattr("ostinato_learn.data.sequences.preparation.PIECE", piece)
+        made = Preparation.fit(given, missing=missing)
+        found.append((made, made.apply(given).values.tobytes()))
+    assert found[0] == found[1] == found[2]
+
+
+def test_values_that_stay_as_they_are_are_not_copied():
+    steps = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    given = Examples(steps, features=("a", "b"))
+    for missing in ("error", "fill", "forward"):
+        made = Preparation.fit(given, missing=missing, standardize=False)
+        found = made.apply(given)
+        assert np.shares_memory(found, steps) and (found == steps).all()
+    turned = made.apply(Examples(steps[..., ::-1], features=("b", "a")))
+    assert turned.tolist() == steps.tolist()
+    lacking = steps.copy()
+    lacking[0, 1, 0] = NAN
+    assert made.apply(replace(given, X=lacking))[0, 1].tolist() == [0, 3]
+    assert math.isnan(lacking[0, 1, 0])
+    lacking[0, 1, 0] = math.inf
+    with pytest.raises(ValueError, match="step 1, feature 0: the value is too far"):
+        made.apply(replace(given, X=lacking))
+
+
 def test_missing_values_are_an_error_unless_asked_for():
     with pytest.raises(ValueError, match=r"example 0, step 1, feature 0: the value is missing \(2"):
         Preparation.fit(GIVEN)

@@ -34,7 +34,7 @@ class Moments:
 
     def add(self, values: np.ndarray) -> None:
         """Numbers, NaN where missing."""
-        present = values[~np.isnan(values)].astype(np.float64)
+        present = _present(values)
         self.n += len(present)
         self.least = min(self.least, present.min(initial=math.inf))
         self.largest = max(self.largest, present.max(initial=-math.inf))
@@ -43,8 +43,7 @@ class Moments:
     def add_deviations(self, values: np.ndarray) -> None:
         """The same numbers once more, after all have been added."""
         if self.n:
-            present = values[~np.isnan(values)].astype(np.float64)
-            self._add((present - self.mean) ** 2, 1)
+            self._add((_present(values) - self.mean) ** 2, 1)
 
     @cached_property
     def mean(self) -> float:
@@ -67,3 +66,8 @@ class Moments:
         if which == 0:
             self._rest = np.zeros(0)  # deviations of an incomplete stretch
         return total
+
+
+def _present(values: np.ndarray) -> np.ndarray:
+    absent = np.isnan(values)
+    return (values[~absent] if absent.any() else values).astype(np.float64)

@@ -7,7 +7,7 @@ the replacement of missing values.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any, get_args
@@ -26,13 +26,14 @@ from ostinato_learn.data.sequences.features import (
     feature_from,
     learnt,
 )
-from ostinato_learn.data.sequences.mapped import Mapped
+from ostinato_learn.data.sequences.mapped import Mapped, stretches
 from ostinato_learn.data.sequences.moments import Moments
 from ostinato_learn.data.sequences.ragged import Ragged
 from ostinato_learn.data.sequences.step_labels import n_features
 from ostinato_learn.data.tables.roles import Roles
 from ostinato_learn.data.text.words import MAX_WORDS, Integers, Words
 
+PIECE = 1 << 18  # values at a time: a column of so few is in the processor's cache with its row
 _OTHERWISE = "missing='mask', 'fill' or 'forward' (--missing mask)"
 _REMEDY, _LATER = f", or {_OTHERWISE}", f", or a model trained with {_OTHERWISE}"
 
@@ -109,22 +110,26 @@ class Preparation:
             return Preparation((Feature(examples.features[0]),), (), missing, examples.roles, True)
         moments = [Moments() for _ in examples.features]
         words: list[set[str] | None] = [None] * len(moments)
+        of_numbers = {
+            i: moments[i]
+            for i, name in enumerate(examples.features)
+            if name not in examples.categories
+        }
         for block in examples.blocks():
             if block.values.shape[1] != len(moments):
                 raise ValueError(
                     f"there are {len(moments)} names for {block.values.shape[1]} features; wanted "
                     "Examples(X, features=(…)) with a name for each"
                 )
+            lacks = _lacks(block.values)
             for i, name in enumerate(examples.features):
-                if given.get(name, missing) == "error":
+                if lacks[i] and given.get(name, missing) == "error":
                     _refuse_missing(block, i)
                 if name in examples.categories:
                     words[i] = (words[i] or set()) | _words(block, i)
-                else:
-                    moments[i].add(block.values[:, i])
-        for block in examples.blocks():  # again: deviations are from the mean of all
-            for i in range(len(moments)):
-                moments[i].add_deviations(block.values[:, i])
+            _each(Moments.add, of_numbers, block.values)
+        for block in examples.blocks() if standardize else ():  # again: from the mean of all
+            _each(Moments.add_deviations, of_numbers, block.values)
         features = [
             learnt(name, known, counted, standardize, examples, given.get(name))
             for name, known, counted in zip(examples.features, words, moments, strict=True)
@@ -240,16 +245,31 @@ class Preparation:
         return np.ascontiguousarray(np.stack(parts, axis=1))
 
     def _apply(self, examples: Examples, unknown: dict[str, Unknown]) -> Sequences:
-        starts = np.cumsum(examples.lengths) - examples.lengths
-        parts = []
-        for feature, i in zip(self.features, _positions(self.features, examples), strict=True):
-            if self._how(feature) == "error":
+        values, positions = examples.values, _positions(self.features, examples)
+        lacks = _lacks(values)
+        known: dict[int, np.ndarray] = {}
+        for feature, i in zip(self.features, positions, strict=True):
+            if lacks[i] and self._how(feature) == "error":
                 _refuse_missing(examples, i, _LATER)
-            column = examples.values[:, i]
             words = examples.categories.get(feature.name)
-            known = as_trained(feature, column, words, partial(examples.place, feature=i), unknown)
-            parts += self._inputs(feature, known, starts)
-        return self._joined(parts, examples)
+            if words is not None or feature.words is not None:
+                place = partial(examples.place, feature=i)
+                known[i] = as_trained(feature, values[:, i], words, place, unknown)
+        unscaled = all(f.mean == 0 and f.scale == 1 for f in self.features)
+        if unscaled and self.columns == examples.features and not (known or lacks.any()):
+            return self._finite(values, examples)  # the values as they are, without a copy
+        prepared = np.empty((len(values), len(self.columns)), np.float32)
+        begins = np.cumsum(examples.lengths) - examples.lengths
+        for chosen in stretches(examples.lengths * values.shape[1], PIECE):
+            starts = begins[chosen]
+            rows = slice(starts[0], starts[-1] + examples.lengths[chosen[-1]])
+            parts: list[np.ndarray] = []
+            for feature, i in zip(self.features, positions, strict=True):
+                column = known[i][rows] if i in known else values[rows, i].astype(np.float64)
+                parts += self._inputs(feature, column, starts - rows.start)
+            for column, part in zip(prepared[rows].T, parts, strict=True):
+                column[:] = part
+        return self._finite(prepared, examples)
 
     def _apply_values(
         self, features: tuple[str, ...], categories: Mapping[str, tuple[str, ...]], X: Ragged
@@ -331,12 +351,13 @@ class Preparation:
             starts: the begins of the sequences.
         """
         absent, how = np.isnan(values), self._how(feature)
-        if how == "forward":
+        some = absent.any()
+        if how == "forward" and some:
             values = _forward(values, absent, starts)
         if feature.words is None:
             # A masked value becomes 0 when it is scaled.
             fill = {"mask": feature.mean, "zero": 0.0}.get(how, feature.fill)
-            filled = np.where(np.isnan(values), fill, values)
+            filled = np.where(np.isnan(values), fill, values) if some else values
             with np.errstate(over="ignore"):
                 columns = [((filled - feature.mean) / feature.scale).astype(np.float32)]
         else:
@@ -345,13 +366,10 @@ class Preparation:
             columns.append(absent.astype(np.float32))
         return columns
 
-    def _joined(self, parts: list[np.ndarray], examples: Examples) -> Sequences:
-        values = np.empty((len(examples.values), len(parts)), np.float32)
-        for i, part in enumerate(parts):
-            values[:, i] = part
-        infinite = ~np.isfinite(values)
-        if infinite.any():
-            row, column = np.argwhere(infinite)[0].tolist()
+    def _finite(self, values: np.ndarray, examples: Examples) -> Sequences:
+        finite = np.isfinite(values)
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0].tolist()
             name = self.columns[column]
             place = examples.place(row, examples.features.index(name))
             raise ValueError(
@@ -360,7 +378,7 @@ class Preparation:
             )
         if isinstance(examples.sequences, Ragged):
             return Ragged(values, examples.sequences.offsets)
-        return values.reshape(*examples.sequences.shape[:2], len(parts))
+        return values.reshape(*examples.sequences.shape[:2], len(self.columns))
 
 
 def _is_words(examples: Examples) -> bool:
@@ -389,6 +407,21 @@ def _words_of(examples: Examples, unseen: bool = False) -> Words:
     else:
         places = Integers(rank[examples.values[:, 0].astype(np.int64)], examples.lengths)
     return Words(tuple(words[i] for i in order), places)
+
+
+def _lacks(values: np.ndarray) -> np.ndarray:
+    """Of each column of `values` whether one is missing."""
+    return np.isnan(values).any(axis=0)
+
+
+def _each(
+    add: Callable[[Moments, np.ndarray], None], of: Mapping[int, Moments], values: np.ndarray
+) -> None:
+    """Add the columns of `values` to their moments."""
+    rows = max(1, PIECE // max(1, values.shape[1]))
+    for start in range(0, len(values), rows):
+        for i, moments in of.items():
+            add(moments, values[start : start + rows, i])
 
 
 def _words(examples: Examples, i: int) -> set[str]:
