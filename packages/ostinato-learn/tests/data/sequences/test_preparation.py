@@ -55,12 +55,13 @@ def test_numbers(missing, standardize):
 
 @pytest.mark.parametrize("missing", ["mask", "fill", "forward", "zero"])
 def test_sequences_prepared_some_at_a_time_have_the_same_bits(missing, monkeypatch):
-    values = np.append(GIVEN.values, [[0], [1], [NAN], [0], [NAN]], axis=1).astype(np.float32)
-    given = Examples(
-        Ragged(values, X.offsets), features=("a", "b", "c"), categories={"c": ("u", "v")}
-    )
+    draws = np.random.default_rng(0)
+    values = draws.integers(0, 2, (300, 3)).astype(np.float32)
+    values[draws.random(values.shape) < 0.4] = NAN
+    sequences = Ragged(values, np.array([0, *range(1, 300, 5), 300, 300]))
+    given = Examples(sequences, features=("a", "b", "c"), categories={"c": ("u", "v")})
     found = []
-    for piece in (1 << 18, 9, 1):  # both sequences, the first alone, rows alone
+    for piece in (1 << 18, 75, 1):  # all sequences, five, one
         monkeypatch.setattr("ostinato_learn.data.sequences.preparation.PIECE", piece)
         made = Preparation.fit(given, missing=missing)
         found.append((made, made.apply(given).values.tobytes()))
