@@ -54,7 +54,7 @@ def server(*arguments: str) -> Iterator[str]:
 @contextmanager
 def ours(model: str) -> Iterator[str]:
     """`ostinato serve`."""
-    with server("ostinato", "serve", f"model={model}", "--quiet") as address:
+    with server("ostinato_learn", "serve", f"model={model}", "--quiet") as address:
         yield address
 
 

@@ -44,7 +44,7 @@ def save(run: str, target: str) -> None:
         target,
         python_model=__file__,
         artifacts={"model": str(model_in(Path(run)))},
-        pip_requirements=["ostinato"],
+        pip_requirements=["ostinato-learn"],
         signature=SIGNATURE,
     )
 

@@ -78,6 +78,8 @@ def test_mlflow_gives_the_answers_of_the_runtime(tmp_path, monkeypatch):
     import mlflow_model
 
     mlflow_model.save(str(GOLDEN / "gru"), str(tmp_path / "model"))
+    needed = (tmp_path / "model" / "requirements.txt").read_text().split()
+    assert "ostinato-learn" in needed and "ostinato" not in needed
     loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))
     model = runtime.load(GOLDEN / "gru")
     X = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
