@@ -331,7 +331,9 @@ def _chunk(rounds: int) -> Row:
     carry = np.zeros(source.n_carry, np.float32)
     turns: dict[str, Turn] = {
         "push(xs)": _calls(lambda: stream.push(x), 3, len(x)),
-        "the batch engine": _calls(lambda: source.chunks.answers(source.prepared(x), carry[None], False), 3, len(x)),
+        "the batch engine": _calls(
+            lambda: source.chunks.answers(source.prepared(x), carry[None], False), 3, len(x)
+        ),
     }
     with _one_thread():
         found = _timings(_timed(turns, rounds))
